@@ -1,0 +1,253 @@
+"""Run files: TOML text to `Problem`, with errors that name file, key path, value and a suggestion."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from ..errors import ConfigError, DimladderError, did_you_mean
+from .spec import Coefficients, Problem
+
+P = TypeVar("P", bound=Problem)
+FindType = Callable[[str], type[Problem]]
+_BARE_WORD = re.compile(r"[A-Za-z][\w-]*")
+
+
+def read(path: str | Path) -> str:
+    """Return the text of a run file, or raise `ConfigError` saying why it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError("the run file is not UTF-8 text", where=str(path), why=str(error)) from None
+    except OSError as error:
+        raise ConfigError(
+            "the run file cannot be read", where=str(path), why=error.strerror, hint="check the path"
+        ) from None
+
+
+def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:
+    """Return the TOML document as nested dictionaries."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("the run file is not valid TOML", where=source, why=str(error)) from None
+
+
+def parse_override(assignment: str) -> tuple[str, Any]:
+    """Split ``a.b=VALUE`` and read VALUE as TOML (a bare word counts as a string).
+
+    Examples
+    --------
+    >>> parse_override("algorithm.learning_rate=0.1")
+    ('algorithm.learning_rate', 0.1)
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"cannot read the override {assignment!r}", where="--set", hint="write it as a.b=VALUE, VALUE in TOML syntax"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if not _BARE_WORD.fullmatch(text.strip()):
+            raise ConfigError(
+                f"cannot read the value of the override {assignment!r}",
+                where=f"--set {key.strip()}",
+                why=f"{text!r} is not a TOML value ({error})",
+                hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
+            ) from None
+        value = text.strip()
+    return key.strip(), value
+
+
+def apply_overrides(document: dict[str, Any], overrides: Mapping[str, Any], source: str = "<text>") -> dict[str, Any]:
+    """Return a copy of `document` with each dotted key replaced; a list is indexed by a number."""
+    # Through JSON-like copying, so that the caller's document is never touched.
+    result = _copy(document)
+    for key, value in overrides.items():
+        *path, last = _split(key)
+        node: Any = result
+        for depth, name in enumerate(path):
+            node = _descend(node, name, ".".join(path[: depth + 1]), source)
+        if isinstance(node, list):
+            node[_index(node, last, key, source)] = _copy(value)
+        elif isinstance(node, dict):
+            node[last] = _copy(value)
+        else:
+            raise _not_a_table(key, ".".join(path), node, source)
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copy(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(v) for v in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def _split(key: str) -> list[str]:
+    parts = [p.strip().strip('"') for p in key.split(".")]
+    if any(not p for p in parts):
+        raise ConfigError(f"cannot read the key {key!r}", where="--set", hint="write nested keys as a.b.c")
+    return parts
+
+
+def _index(node: list[Any], name: str, key: str, source: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(
+            f"no entry {name!r} in the list", where=f"{source}: {key}", why=f"it has {len(node)} entries, counted from 0"
+        )
+    return int(name)
+
+
+def _descend(node: Any, name: str, key: str, source: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key, source)]
+    if isinstance(node, dict):
+        return node.setdefault(name, {})
+    raise _not_a_table(key, key, node, source)
+
+
+def _not_a_table(key: str, parent: str, node: Any, source: str) -> ConfigError:
+    return ConfigError(
+        f"cannot set {key!r}", where=f"{source}: {parent}", why=f"{parent} is {node!r}, not a table", hint="check the key"
+    )
+
+
+def build(document: dict[str, Any], find_type: FindType, source: str = "<text>") -> Problem:
+    """Turn a document into the problem type of its theory.
+
+    Parameters
+    ----------
+    document : dict
+        The run file.
+    find_type : callable
+        Maps the name of a theory to its problem type (the registry, passed in so that this layer knows no theory).
+    source : str
+        The file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and a suggestion.
+    """
+    name = document.get("theory")
+    if not isinstance(name, str):
+        raise ConfigError("the run file names no theory", where=f"{source}: theory", hint='add  theory = "online-sgd"')
+    return convert(document, find_type(name), source)
+
+
+def convert(document: dict[str, Any], kind: type[P], source: str = "<text>") -> P:
+    """Check `document` against the problem type `kind` and build it."""
+    try:
+        return msgspec.convert(document, kind, dec_hook=_decode, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explain(error, document, kind, source) from None
+    except DimladderError as error:
+        error.where = f"{source}: {error.where}" if error.where else source
+        raise
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Coefficients:
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a table degree = coefficient, got {value!r}")
+        return Coefficients(value)
+    raise NotImplementedError(kind)
+
+
+def _explain(error: msgspec.ValidationError, document: dict[str, Any], kind: type, source: str) -> ConfigError:
+    message = str(error)
+    why, _, at = message.rpartition(" - at `$")
+    if not why:
+        why, at = message, ""
+    path = at.rstrip("`").lstrip(".").replace("[...]", "")
+    parts = re.findall(r"[^.\[\]]+", path)
+    value = _value_at(document, parts)
+    hint = None
+    unknown = re.search(r"unknown field `([^`]*)`", why)
+    missing = re.search(r"missing required field `([^`]*)`", why)
+    fields = _fields(kind, document, parts)
+    if unknown:
+        word = unknown.group(1)
+        path = f"{path}.{word}" if path else word
+        value = _value_at(document, [*parts, word])
+        why, hint = f"the key {word!r} is not known here", did_you_mean(word, fields)
+    elif missing:
+        path = f"{path}.{missing.group(1)}" if path else missing.group(1)
+        why, value = f"the key {missing.group(1)!r} is required", None
+    elif why.startswith("Invalid ") and isinstance(value, str):
+        hint = did_you_mean(value, _choices(kind, document, parts))
+    shown = "" if value is None else f" (the value is {_short(value)})"
+    return ConfigError("the run file does not describe a problem", where=f"{source}: {path or '$'}", why=why + shown, hint=hint)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _value_at(document: Any, parts: list[str]) -> Any:
+    node = document
+    for part in parts:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return None
+    return node
+
+
+def _candidates(kind: Any, document: Any, parts: list[str]) -> list[Any]:
+    """Return the types that may stand at the key path, following the tags of unions."""
+    types = [kind]
+    node = document
+    for part in parts:
+        step: list[Any] = []
+        for t in types:
+            hints = get_type_hints(t) if isinstance(t, type) and issubclass(t, msgspec.Struct) else {}
+            step += _members(hints[part]) if part in hints else [m for a in get_args(t) for m in _members(a)]
+        node = _value_at(node, [part])
+        tag = node.get("kind") if isinstance(node, dict) else None
+        tagged = [t for t in step if _tag(t) == tag]
+        types = tagged or step
+    return types
+
+
+def _members(hint: Any) -> list[Any]:
+    import types
+    import typing
+
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [m for a in get_args(hint) for m in _members(a)]
+    return [hint]
+
+
+def _tag(kind: Any) -> Any:
+    return kind.__struct_config__.tag if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def _fields(kind: Any, document: Any, parts: list[str]) -> list[str]:
+    found: set[str] = set()
+    for t in _candidates(kind, document, parts):
+        if isinstance(t, type) and issubclass(t, msgspec.Struct):
+            found.update(t.__struct_encode_fields__)
+            if t.__struct_config__.tag_field:
+                found.add(t.__struct_config__.tag_field)
+    return sorted(found)
+
+
+def _choices(kind: Any, document: Any, parts: list[str]) -> list[str]:
+    if parts and parts[-1] == "kind":
+        return [str(_tag(t)) for t in _candidates(kind, document, parts[:-1]) if _tag(t)]
+    return [str(a) for t in _candidates(kind, document, parts) for a in get_args(t) if isinstance(a, str)]

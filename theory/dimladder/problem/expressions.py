@@ -1,0 +1,366 @@
+"""Formulas written by users, such as ``tanh(x - 0.3) - 0.7912*x``: parsed and checked, never passed to `eval`.
+
+One parse serves every use: arrays of any Array-API namespace (`evaluate`), exact algebra (`sympy`), and the printed
+numba source that the code generator makes from the latter.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+from ..errors import ConfigError, did_you_mean
+
+HermiteConvention = Literal["orthonormal", "probabilists", "factorial"]
+
+# Every function a formula may use, with the points of its argument where it is not smooth.
+FUNCTIONS: dict[str, tuple[int, tuple[float, ...]]] = {
+    "sqrt": (1, ()), "exp": (1, ()), "log": (1, ()), "sin": (1, ()), "cos": (1, ()), "tan": (1, ()),
+    "sinh": (1, ()), "cosh": (1, ()), "tanh": (1, ()), "atan": (1, ()), "erf": (1, ()),
+    "sigmoid": (1, ()), "silu": (1, ()), "gelu": (1, ()), "softplus": (1, ()),
+    "relu": (1, (0.0,)), "leaky_relu": (1, (0.0,)), "abs": (1, (0.0,)), "sign": (1, (0.0,)), "step": (1, (0.0,)),
+    "hardtanh": (1, (-1.0, 1.0)), "clip": (3, ()), "min": (2, ()), "max": (2, ()),
+}  # fmt: skip
+CONSTANTS = {"pi": math.pi, "e": math.e}
+LEAKY_SLOPE = 0.01
+
+
+class Expression:
+    """A checked formula in named variables.
+
+    Parameters
+    ----------
+    text : str
+        Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`; ``HeN(u)`` is the Hermite
+        polynomial of degree N.
+    variables : tuple of str, or str ending in ``*``
+        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``.
+    hermite : {"orthonormal", "probabilists", "factorial"}
+        Meaning of ``HeN``: ``He_N/sqrt(N!)``, ``He_N`` (leading coefficient 1), or ``He_N/N!``.
+
+    Raises
+    ------
+    ValueError
+        For anything that is not such a formula; the message says what is allowed.
+    """
+
+    __slots__ = ("_tree", "hermite", "text", "variables")
+
+    def __init__(
+        self, text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "orthonormal"
+    ) -> None:
+        self.text = text
+        self.hermite = hermite
+        try:
+            self._tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"{text!r} is not a formula: {getattr(error, 'msg', error)}") from None
+        found: set[str] = set()
+        _check(self._tree, text, variables, found)
+        self.variables = tuple(sorted(found, key=_natural))
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and (self.text, self.hermite) == (other.text, other.hermite)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.hermite))
+
+    def evaluate(self, xp: Any, **arrays: Any) -> Any:
+        """Evaluate on arrays of the namespace `xp` (NumPy, torch through array-api-compat, ...), elementwise."""
+        return _evaluate(self._tree, xp, arrays, self.hermite)
+
+    def sympy(self, **symbols: Any) -> Any:
+        """Return the formula as a sympy expression; variables become real symbols unless given in `symbols`."""
+        import sympy as sp
+
+        names = {name: symbols.get(name, sp.Symbol(name, real=True)) for name in self.variables}
+        return _to_sympy(self._tree, names, self.hermite)
+
+    def derivative(self, variable: str = "x") -> Callable[..., Any]:
+        """Return a NumPy function of the same keyword variables for the first derivative (almost everywhere)."""
+        import sympy as sp
+
+        symbol = sp.Symbol(variable, real=True)
+        slope = drop_atoms(sp.diff(self.sympy(), symbol))
+        arguments = [sp.Symbol(v, real=True) for v in self.variables]
+        function = sp.lambdify(arguments, slope, modules=["scipy", "numpy"])
+
+        def evaluate(**arrays: Any) -> Any:
+            import numpy as np
+
+            return function(*(np.asarray(arrays[v]) for v in self.variables)) + 0.0 * sum(
+                np.asarray(arrays[v]) for v in self.variables
+            )
+
+        return evaluate
+
+    def kinks(self, variable: str = "x") -> tuple[float, ...]:
+        """Return the points where the formula, as a function of the one `variable`, is not smooth.
+
+        The argument of every kinked function must be affine in the variable; otherwise `ValueError`.
+        """
+        return tuple(sorted(set(_kinks(self._tree, variable, self))))
+
+
+def _natural(name: str) -> tuple[str, int]:
+    head = name.rstrip("0123456789")
+    return head, int(name[len(head) :] or 0)
+
+
+def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: set[str]) -> None:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return
+    if isinstance(node, ast.Name):
+        allowed = (
+            node.id.startswith(variables[:-1]) and node.id[len(variables) - 1 :].isdigit()
+            if isinstance(variables, str)
+            else node.id in variables
+        )
+        if allowed:
+            found.add(node.id)
+        elif node.id not in CONSTANTS:
+            names = [f"{variables[:-1]}1, {variables[:-1]}2, ..."] if isinstance(variables, str) else list(variables)
+            raise ValueError(f"unknown name {node.id!r} in {text!r}: the variables are {', '.join(names)}")
+        return
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        return _check(node.operand, text, variables, found)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div | ast.Pow):
+        _check(node.left, text, variables, found)
+        return _check(node.right, text, variables, found)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+        name = node.func.id
+        arity = 1 if hermite_degree(name) is not None else FUNCTIONS.get(name, (None, ()))[0]
+        if arity is None:
+            raise ValueError(f"unknown function {name!r} in {text!r}: {did_you_mean(name, [*FUNCTIONS, 'HeN'])}")
+        if len(node.args) != arity:
+            raise ValueError(f"{name} takes {arity} argument(s), got {len(node.args)} in {text!r}")
+        for argument in node.args:
+            _check(argument, text, variables, found)
+        return None
+    raise ValueError(
+        f"{ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__!r} is not allowed in the formula "
+        f"{text!r}: use + - * / **, numbers, variables and functions"
+    )
+
+
+def hermite_degree(name: str) -> int | None:
+    """Return N for the function name ``HeN``, else None."""
+    return int(name[2:]) if name.startswith("He") and name[2:].isdigit() else None
+
+
+def hermite_scale(degree: int, convention: HermiteConvention) -> float:
+    """Return the factor by which the convention multiplies the monic Hermite polynomial of that degree."""
+    scales = {"orthonormal": 1 / math.sqrt(math.factorial(degree)), "probabilists": 1.0}
+    return scales.get(convention, 1 / math.factorial(degree))
+
+
+def _hermite(xp: Any, degree: int, u: Any, convention: HermiteConvention) -> Any:
+    low, high = 0.0 * u + 1.0, u
+    if degree == 0:
+        return low
+    for k in range(1, degree):
+        low, high = high, u * high - k * low
+    return hermite_scale(degree, convention) * high
+
+
+def _evaluate(node: Any, xp: Any, arrays: dict[str, Any], hermite: HermiteConvention) -> Any:
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name():
+            return arrays[node.id] if node.id in arrays else CONSTANTS[node.id]
+        case ast.UnaryOp():
+            value = _evaluate(node.operand, xp, arrays, hermite)
+            return -value if isinstance(node.op, ast.USub) else value
+        case ast.BinOp():
+            a = _evaluate(node.left, xp, arrays, hermite)
+            b = _evaluate(node.right, xp, arrays, hermite)
+            match node.op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+                case _:
+                    return a**b
+    arguments = [_evaluate(a, xp, arrays, hermite) for a in node.args]
+    name = node.func.id
+    degree = hermite_degree(name)
+    if degree is not None:
+        return _hermite(xp, degree, arguments[0], hermite)
+    if all(isinstance(a, int | float) for a in arguments):
+        import numpy as np
+
+        return float(_apply(name, np, [np.asarray(float(a)) for a in arguments]))
+    return _apply(name, xp, arguments)
+
+
+def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
+    u = arguments[0]
+    match name:
+        case "relu":
+            return xp.where(u > 0, u, 0.0 * u)
+        case "leaky_relu":
+            return xp.where(u > 0, u, LEAKY_SLOPE * u)
+        case "sign":
+            return xp.sign(u)
+        case "step":
+            return xp.where(u > 0, 0.0 * u + 1.0, 0.0 * u)
+        case "hardtanh":
+            return _clip(xp, u, -1.0, 1.0)
+        case "clip":
+            return _clip(xp, *arguments)
+        case "min" | "max":
+            a, b = arguments
+            smaller = (a < b) if name == "min" else (a > b)
+            return xp.where(smaller, a + 0.0 * b, b + 0.0 * a)
+        case "sigmoid":
+            return 0.5 * (1.0 + xp.tanh(0.5 * u))
+        case "silu":
+            return 0.5 * u * (1.0 + xp.tanh(0.5 * u))
+        case "gelu":
+            return 0.5 * u * (1.0 + _erf(xp, u / math.sqrt(2.0)))
+        case "softplus":
+            return xp.log1p(xp.exp(-xp.abs(u))) + xp.where(u > 0, u, 0.0 * u)
+        case "erf":
+            return _erf(xp, u)
+        case "atan":
+            return xp.atan(u) if hasattr(xp, "atan") else xp.arctan(u)
+        case _:
+            return getattr(xp, name)(u)
+
+
+def _clip(xp: Any, u: Any, low: Any, high: Any) -> Any:
+    return xp.where(u < low, low + 0.0 * u, xp.where(u > high, high + 0.0 * u, u))
+
+
+def _erf(xp: Any, u: Any) -> Any:
+    # The Array API has no erf: torch brings its own, NumPy arrays go through SciPy.
+    if hasattr(xp, "erf"):
+        return xp.erf(u)
+    if hasattr(u, "erf"):
+        return u.erf()
+    from scipy.special import erf
+
+    return xp.asarray(erf(u))
+
+
+def _to_sympy(node: Any, names: dict[str, Any], hermite: HermiteConvention) -> Any:
+    import sympy as sp
+
+    match node:
+        case ast.Constant():
+            return sp.Integer(node.value) if isinstance(node.value, int) else _number(node.value)
+        case ast.Name():
+            return names[node.id] if node.id in names else {"pi": sp.pi, "e": sp.E}[node.id]
+        case ast.UnaryOp():
+            value = _to_sympy(node.operand, names, hermite)
+            return -value if isinstance(node.op, ast.USub) else value
+        case ast.BinOp():
+            a, b = _to_sympy(node.left, names, hermite), _to_sympy(node.right, names, hermite)
+            match node.op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+                case _:
+                    return a**b
+    arguments = [_to_sympy(a, names, hermite) for a in node.args]
+    u = arguments[0]
+    name = node.func.id
+    degree = hermite_degree(name)
+    if degree is not None:
+        scale = {"orthonormal": sp.sqrt(sp.factorial(degree)), "probabilists": 1}.get(hermite, sp.factorial(degree))
+        t = sp.Dummy("t")
+        return sp.expand(sp.sqrt(2) ** (-degree) * sp.hermite(degree, t / sp.sqrt(2))).subs(t, u) / scale
+    half = sp.Rational(1, 2)
+    table: dict[str, Callable[[], Any]] = {
+        "relu": lambda: u * sp.Heaviside(u, 0),
+        "leaky_relu": lambda: _number(LEAKY_SLOPE) * u + (1 - _number(LEAKY_SLOPE)) * u * sp.Heaviside(u, 0),
+        "step": lambda: sp.Heaviside(u, 0),
+        "sign": lambda: sp.sign(u),
+        "abs": lambda: u * sp.sign(u),
+        "hardtanh": lambda: -1 + (u + 1) * sp.Heaviside(u + 1, 0) - (u - 1) * sp.Heaviside(u - 1, 0),
+        "sigmoid": lambda: half * (1 + sp.tanh(u / 2)),
+        "silu": lambda: half * u * (1 + sp.tanh(u / 2)),
+        "gelu": lambda: half * u * (1 + sp.erf(u / sp.sqrt(2))),
+        "softplus": lambda: sp.log(1 + sp.exp(u)),
+        "erf": lambda: sp.erf(u),
+        "clip": lambda: sp.Min(sp.Max(u, arguments[1]), arguments[2]),
+        "min": lambda: sp.Min(*arguments),
+        "max": lambda: sp.Max(*arguments),
+    }
+    return table[name]() if name in table else getattr(sp, name)(u)
+
+
+def _number(value: float) -> Any:
+    """Read a decimal as the rational it was written as, so that algebra stays exact and prints as written."""
+    import sympy as sp
+
+    exact = sp.Rational(str(value))
+    return exact if exact.q < 10**9 else sp.Float(value, 17)
+
+
+def drop_atoms(expression: Any) -> Any:
+    """Remove Dirac deltas: the derivative of a kinked function almost everywhere."""
+    import sympy as sp
+
+    return expression.replace(sp.DiracDelta, lambda *_: sp.Integer(0))
+
+
+def _kinks(node: Any, variable: str, whole: Expression) -> list[float]:
+    points: list[float] = []
+    for inner in ast.walk(node):
+        if not isinstance(inner, ast.Call) or not isinstance(inner.func, ast.Name):
+            continue
+        name = inner.func.id
+        if name in ("min", "max", "clip"):
+            pairs = [(inner.args[0], other) for other in inner.args[1:]]
+        else:
+            pairs = [(inner.args[0], ast.Constant(value)) for value in FUNCTIONS.get(name, (1, ()))[1]]
+        for argument, level in pairs:
+            points += _crossings(argument, level, variable, whole)
+    return points
+
+
+def _crossings(argument: Any, level: Any, variable: str, whole: Expression) -> list[float]:
+    """Solve argument(variable) = level when both are affine in the variable."""
+
+    def value(at: float) -> float:
+        arrays = {variable: at}
+        return float(_evaluate(argument, math, arrays, whole.hermite)) - float(
+            _evaluate(level, math, arrays, whole.hermite)
+        )
+
+    try:
+        zero, one, two = value(0.0), value(1.0), value(2.0)
+    except KeyError:
+        raise ValueError(f"the kinks of {whole.text!r} depend on more than {variable!r}") from None
+    slope = one - zero
+    if abs(two - one - slope) > 1e-12 * (1 + abs(one)):
+        raise ValueError(f"the argument of a kinked function in {whole.text!r} is not affine in {variable!r}")
+    return [] if slope == 0 else [-zero / slope]
+
+
+@lru_cache(maxsize=256)
+def parse(
+    text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "orthonormal", key: str = ""
+) -> Expression:
+    """Parse with a `ConfigError` that names the key, for code that meets a formula after loading."""
+    try:
+        return Expression(text, variables, hermite)
+    except ValueError as error:
+        raise ConfigError("a formula cannot be read", where=key or None, why=str(error)) from None

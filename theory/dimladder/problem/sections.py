@@ -1,0 +1,64 @@
+"""Sections that several theories share: grids, solver settings, simulation sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from .spec import Axis, Spec, axis_values
+
+
+class TimeGrid(Spec, frozen=True, kw_only=True):
+    """Times at which the curve is asked for, in the theory's unit of time, increasing."""
+
+    time: Axis
+
+    def __post_init__(self) -> None:
+        times = axis_values(self.time)
+        if not times:
+            raise ValueError("time must not be empty")
+        if any(not math.isfinite(t) or t < 0 for t in times):
+            raise ValueError("times must be finite and not negative")
+        if any(b < a for a, b in zip(times, times[1:], strict=False)):
+            raise ValueError("times must increase")
+
+
+class OdeSolver(Spec, frozen=True, kw_only=True):
+    """Settings of the integrator."""
+
+    method: Literal["auto", "tsit5", "dop853", "rodas"] = "auto"
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    max_steps: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if not 1e-15 <= self.rtol < 1:
+            raise ValueError(f"rtol must lie in [1e-15, 1), got {self.rtol}")
+        if not self.atol > 0:
+            raise ValueError(f"atol must be positive, got {self.atol}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be positive, got {self.max_steps}")
+
+
+class Simulation(Spec, frozen=True, kw_only=True):
+    """Sizes and statistics of the finite-d experiment."""
+
+    d: tuple[int, ...] = (200, 400, 800)
+    replicas: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.d, "d")
+        check_replicas(self.replicas)
+
+
+def check_sizes(sizes: tuple[int, ...], name: str) -> None:
+    """Raise `ValueError` unless `sizes` is a non-empty tuple of distinct positive integers."""
+    if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
+        raise ValueError(f"{name} must list distinct positive sizes, got {list(sizes)}")
+
+
+def check_replicas(replicas: int) -> None:
+    """Raise `ValueError` unless a standard error can be formed."""
+    if replicas < 2:
+        raise ValueError(f"replicas must be at least 2 for a standard error, got {replicas}")

@@ -1,0 +1,137 @@
+"""The base of every section of a problem, and of the problem itself."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``."""
+
+
+class Coefficients(Mapping[int, float]):
+    """A frozen map degree -> coefficient, written in TOML as ``{ "2" = 0.7, "3" = 0.4 }``."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[Any, Any]) -> None:
+        pairs = []
+        for key, value in items.items():
+            if not str(key).isdigit():
+                raise ValueError(f"a degree must be a whole number, got {key!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"the coefficient of degree {key} must be a finite number, got {value!r}")
+            pairs.append((int(key), float(value)))
+        self._items = dict(sorted(pairs))
+
+    def __getitem__(self, degree: int) -> float:
+        return self._items[degree]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"Coefficients({self._items})"
+
+
+class Range(Spec, frozen=True, kw_only=True):
+    """``{start, stop, points, spacing}``: an evenly or logarithmically spaced axis, both ends included."""
+
+    start: float
+    stop: float
+    points: int
+    spacing: Literal["linear", "log"] = "linear"
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ValueError(f"points must be at least 1, got {self.points}")
+        if not (math.isfinite(self.start) and math.isfinite(self.stop)):
+            raise ValueError("start and stop must be finite")
+        if self.spacing == "log" and min(self.start, self.stop) <= 0:
+            raise ValueError(f"a logarithmic axis needs start > 0 and stop > 0, got {self.start} and {self.stop}")
+
+
+Axis = tuple[float, ...] | Range
+
+
+def axis_values(axis: Axis) -> tuple[float, ...]:
+    """Return the points of an axis; the two ends of a range are exact."""
+    if not isinstance(axis, Range):
+        return tuple(float(v) for v in axis)
+    if axis.points == 1:
+        return (axis.start,)
+    last = axis.points - 1
+    if axis.spacing == "log":
+        ratio = math.log(axis.stop / axis.start)
+        inner = [axis.start * math.exp(ratio * k / last) for k in range(1, last)]
+    else:
+        inner = [axis.start + (axis.stop - axis.start) * k / last for k in range(1, last)]
+    return (axis.start, *inner, axis.stop)
+
+
+class Problem(Spec, frozen=True, kw_only=True):
+    """What is asked. A theory subclasses this and declares its sections.
+
+    Two problems with the same content are equal, hash alike, and share `content_hash`.
+    """
+
+    theory: str
+    schema: Literal[1] = 1
+    title: str = ""
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hexadecimal hash of everything that can change a number (the title cannot)."""
+        content = {k: v for k, v in to_builtins(self).items() if k != "title"}
+        return hashlib.sha256(msgspec.json.encode(_sorted(content))).hexdigest()[:20]
+
+    def __hash__(self) -> int:
+        return hash(self.content_hash)
+
+    def to_toml(self) -> str:
+        """Return the run file that loads back to this problem, every default written out."""
+        from .toml_writer import dumps
+
+        return dumps(to_builtins(self))
+
+
+def to_builtins(spec: Any) -> Any:
+    """Return plain dictionaries, lists and numbers (infinities stay floats); absent optional keys are left out."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): clean(v) for k, v in value.items() if v is not None}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        return value
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, Coefficients):
+            return {str(k): v for k, v in value.items()}
+        raise NotImplementedError(type(value).__name__)
+
+    return clean(msgspec.to_builtins(spec, enc_hook=encode))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _sorted(value[k]) for k in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(v) for v in value]
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return repr(float(value))
+    return value

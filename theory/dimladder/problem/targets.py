@@ -1,0 +1,105 @@
+"""Targets that several theories share."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from .activations import activation
+from .expressions import Expression, HermiteConvention
+from .spec import Coefficients, Spec
+
+
+class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committee"):
+    """y = sum_m readout_m g(w*_m . x / sqrt d) + noise xi, with overlap_mn = w*_m . w*_n / d."""
+
+    activation: str = "erf"
+    readout: tuple[float, ...]
+    overlap: tuple[tuple[float, ...], ...] = ()
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        check_noise(self.noise)
+        m = len(self.readout)
+        if m == 0:
+            raise ValueError("readout must have at least one entry: it sets the number of teacher units")
+        if self.overlap and (len(self.overlap) != m or any(len(row) != m for row in self.overlap)):
+            raise ValueError(f"overlap must be a {m} x {m} matrix, one row a teacher unit")
+
+
+class SingleIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="single-index"):
+    """y = link(z) + noise xi, z = w* . x / sqrt d, |w*|^2 = d. ``He`` in the link follows `hermite`."""
+
+    link: str
+    noise: float = 0.0
+    hermite: HermiteConvention = "probabilists"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
+        Expression(self.link, ("z",), self.hermite)
+
+    @property
+    def expression(self) -> Expression:
+        """The link as a formula in ``z``."""
+        return Expression(self.link, ("z",), self.hermite)
+
+
+class MultiIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="multi-index"):
+    """y = expression(z1, z2, ...) + noise xi, with orthonormal hidden directions."""
+
+    expression: str
+    noise: float = 0.0
+    hermite: HermiteConvention = "orthonormal"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
+        if not Expression(self.expression, "z*", self.hermite).variables:
+            raise ValueError("the expression must use at least one teacher field z1, z2, ...")
+
+    @property
+    def formula(self) -> Expression:
+        """The target as a formula in ``z1, z2, ...``."""
+        return Expression(self.expression, "z*", self.hermite)
+
+
+class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hierarchical"):
+    """f*(x) = link(h), h a tree of polynomial features of d^eps_1, d^eps_2, ... hidden directions.
+
+    ``features[l]`` holds the coefficients of the level-(l+1) polynomial on Hermite polynomials of the given convention.
+    """
+
+    exponents: tuple[float, ...]
+    features: tuple[Coefficients, ...]
+    link: str
+    readout: Literal["ones", "rademacher", "gaussian"] | tuple[float, ...] = "ones"
+    noise: float = 0.0
+    hermite: HermiteConvention = "orthonormal"
+
+    def __post_init__(self) -> None:
+        check_noise(self.noise)
+        Expression(self.link, ("h",), self.hermite)
+        if not self.exponents:
+            raise ValueError("exponents must list at least one effective-dimension exponent")
+        chain = (1.0, *self.exponents, 0.0)
+        if any(b >= a for a, b in zip(chain, chain[1:], strict=False)):
+            raise ValueError(f"exponents must decrease strictly inside (0, 1), got {list(self.exponents)}")
+        if len(self.features) != len(self.exponents):
+            raise ValueError(
+                f"features must have one polynomial for each exponent: got {len(self.features)} for "
+                f"{len(self.exponents)} exponent(s)"
+            )
+        for level, coefficients in enumerate(self.features):
+            if not any(k >= 1 and c != 0 for k, c in coefficients.items()):
+                raise ValueError(f"features[{level}] must have a non-zero coefficient of degree 1 or more")
+
+    @property
+    def expression(self) -> Expression:
+        """The link as a formula in ``h``."""
+        return Expression(self.link, ("h",), self.hermite)
+
+
+def check_noise(noise: float) -> None:
+    """Raise `ValueError` for a negative or infinite standard deviation of the label noise."""
+    if not (noise >= 0 and math.isfinite(noise)):
+        raise ValueError(f"noise is a standard deviation: it must be finite and not negative, got {noise}")
