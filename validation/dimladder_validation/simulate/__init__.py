@@ -1,0 +1,229 @@
+"""The verb `simulate`: the finite-size experiment of a problem, replica by replica, under the theory's names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dimladder.errors import ResultFileError, SimulationError, did_you_mean
+
+from .base import DTYPES, Backend, Experiment, Progress, Sample, backend_for, chunks
+from .batches import Batch, BatchStore
+from .ensemble import Ensemble, assemble
+from .streams import stream, stream_hash, streams
+
+if TYPE_CHECKING:
+    from dimladder.results import Measurement
+
+__all__ = [
+    "DTYPES", "Backend", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment", "experiments",
+    "replicate", "simulate", "stream", "stream_hash", "streams",
+]  # fmt: skip
+
+GROUP = "dimladder.experiments"
+
+
+def experiments() -> tuple[str, ...]:
+    """Return the names of the installed experiments: the entry points of the group ``dimladder.experiments``."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+
+
+def experiment(name: str) -> Experiment:
+    """Return the experiment of a theory.
+
+    Raises
+    ------
+    SimulationError
+        If no experiment of that name is installed.
+    """
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            found: Experiment = entry.load()
+            return found
+    raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
+
+
+def simulate(
+    problem: Any,
+    d: int | Sequence[int] | None = None,
+    replicas: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float64",
+    seed: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Simulate a problem at finite size, and return means and standard errors over independent replicas.
+
+    Parameters
+    ----------
+    problem : Problem
+        What is asked; `dimladder.load` reads it from a run file.
+    d : int or sequence of int, optional
+        Sizes: input dimensions, or whatever the experiment's size is called (samples, width). Default: the key of that
+        name in ``problem.simulation``.
+    replicas : int, optional
+        Independent replicas at each size. Default: ``problem.simulation.replicas``.
+    device : str
+        ``"cpu"`` (NumPy and compiled kernels), or a torch device: ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"torch"``.
+    dtype : {"float64", "float32"}
+    seed : int, optional
+        Root seed. The stream of a replica is keyed by (seed, problem, experiment, size, replica): more replicas, more
+        sizes or another order never change the old ones. Default: ``problem.simulation.seed``.
+    out : path, optional
+        Run folder. Each finished batch of replicas is written there at once, so that an interrupted run loses none.
+    resume : bool
+        Use the batches already in `out` and run the missing ones only.
+    force : bool
+        Discard the batches already in `out`.
+    progress : callable, optional
+        ``progress(done, total, label)`` after each batch; counts are replicas.
+
+    Returns
+    -------
+    Measurement
+        Each variable has the size as first dimension, and a companion ``<name>_se``: the standard error over replicas
+        (standard deviation with n - 1, over sqrt n; NaN for a single replica).
+
+    Raises
+    ------
+    SimulationError
+        For a size, device or experiment that cannot be, or a batch that cannot be written.
+    ResultFileError
+        If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
+    """
+    ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress)
+    return _measurement(problem, ensemble)
+
+
+def replicate(
+    problem: Any,
+    d: int | Sequence[int] | None = None,
+    replicas: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float64",
+    seed: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Ensemble:
+    """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
+    found = experiment(problem.theory)
+    section = getattr(problem, "simulation", None)
+    sizes = _sizes(d if d is not None else getattr(section, found.size, None), found.size)
+    count = int(replicas if replicas is not None else getattr(section, "replicas", 16))
+    root = int(seed if seed is not None else getattr(section, "seed", 0))
+    if count < 1:
+        raise SimulationError(f"replicas must be at least 1, got {count}")
+    if root < 0:
+        raise SimulationError(f"the seed must not be negative, got {root}")
+    if resume and force:
+        raise SimulationError(
+            "resume and force exclude each other", hint="resume keeps what is there; force discards it"
+        )
+    if out is None and (resume or force):
+        raise SimulationError("no run folder to resume or to overwrite", hint="give the run folder as out")
+    backend = backend_for(device, dtype)
+    key = {
+        "problem": stream_hash(problem), "experiment": problem.theory, "seed": root, "dtype": dtype,
+        # Draws on an accelerator are other numbers: never mixed with those of the CPU.
+        "device": device.split(":")[0], "format": 1,
+    }  # fmt: skip
+    store = None if out is None else BatchStore(out, key)
+    kept = _stored(store, resume, force) if store is not None else []
+    batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
+    return assemble(found.size, sizes, count, batches, key)
+
+
+def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:
+    if not store.any():
+        return []
+    if force:
+        store.clear()
+        return []
+    if resume:
+        return store.load()
+    raise ResultFileError(
+        "the folder already holds simulated batches",
+        where=str(store.folder),
+        hint="resume to go on from them, or force to discard them",
+    )
+
+
+def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
+    if given is None:
+        raise SimulationError(
+            f"no sizes to simulate: [simulation] has no key {name!r}", hint=f"give d=..., or set simulation.{name}"
+        )
+    sizes = tuple(int(s) for s in given) if isinstance(given, Sequence) else (int(given),)
+    if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
+        raise SimulationError(f"{name} must list distinct positive sizes, got {list(sizes)}")
+    return sizes
+
+
+def _missing(count: int, kept: Sequence[Batch], most: int) -> list[tuple[int, int]]:
+    """Return the ranges of replicas below `count` that no kept batch holds, at most `most` replicas each."""
+    have = {r for batch in kept for r in range(batch.first, batch.last)}
+    ranges: list[tuple[int, int]] = []
+    for start in range(0, count, most):
+        replica = start
+        while replica < min(start + most, count):
+            last = replica
+            while last < min(start + most, count) and last not in have:
+                last += 1
+            if last > replica:
+                ranges.append((replica, last))
+            replica = last + 1
+    return ranges
+
+
+def _run(
+    found: Experiment,
+    problem: Any,
+    sizes: tuple[int, ...],
+    count: int,
+    key: Mapping[str, Any],
+    backend: Backend,
+    store: BatchStore | None,
+    kept: list[Batch],
+    progress: Progress | None,
+) -> list[Batch]:
+    batches = [batch.take(0, count) for batch in kept if batch.size in sizes and batch.first < count]
+    done, total = sum(b.last - b.first for b in batches), count * len(sizes)
+    for size in sizes:
+        for first, last in _missing(count, [b for b in kept if b.size == size], found.batch_size):
+            generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
+            batch = _batch(found.run(problem, size, generators, backend), size, first, last)
+            if store is not None:
+                store.save(batch)
+            batches.append(batch)
+            done += last - first
+            if progress is not None:
+                progress(done, total, f"{found.size} = {size}")
+    return batches
+
+
+def _batch(sample: Sample, size: int, first: int, last: int) -> Batch:
+    import numpy as np
+
+    variables = sample.arrays()
+    for name, (_, values, _) in variables.items():
+        if values.shape[0] != last - first:
+            raise SimulationError(
+                f"the experiment returned {values.shape[0]} replicas of {name!r} instead of {last - first}"
+            )
+    return Batch(size, first, last, {k: np.asarray(v) for k, v in sample.coords.items()}, variables)
+
+
+def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
+    from dimladder.results import Measurement
+
+    raise NotImplementedError

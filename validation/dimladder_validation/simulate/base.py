@@ -1,0 +1,233 @@
+"""What an experiment is: a finite-size simulation that measures order parameters under the theory's names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dimladder.errors import SimulationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one batch of replicas measured.
+
+    Parameters
+    ----------
+    coords : mapping of str to array
+        Coordinates of the dimensions, such as ``time``. They must be the same in every batch and at every size.
+    variables : mapping
+        name -> (dims, values) or (dims, values, attributes), or an object with ``.dims`` and ``.values``.
+        ``values`` has shape ``(replicas, *dims)``: the leading replica axis is not named in ``dims``. A dimension may
+        repeat, as in ``("time", "student", "student")``. A non-finite entry means "not measured in this replica" and
+        makes the mean of that entry non-finite.
+    """
+
+    coords: Mapping[str, Any]
+    variables: Mapping[str, Any]
+
+    def arrays(self) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+        """Return name -> (dims, float64 values with the replica axis first, text attributes), checked for shape."""
+        import numpy as np
+
+        result = {}
+        replicas: int | None = None
+        for name, variable in self.variables.items():
+            if hasattr(variable, "dims"):
+                dims, values = tuple(variable.dims), np.asarray(variable.values, dtype=np.float64)
+                known = {key: getattr(variable, key, None) for key in ("latex", "long_name", "units")}
+            else:
+                dims, values = tuple(variable[0]), np.asarray(variable[1], dtype=np.float64)
+                known = dict(variable[2]) if len(variable) > 2 else {}
+            replicas = values.shape[0] if replicas is None and values.ndim else replicas
+            shape = tuple(
+                len(self.coords[d]) if d in self.coords else n for d, n in zip(dims, values.shape[1:], strict=False)
+            )
+            if values.shape != (replicas, *shape) or len(dims) != values.ndim - 1:
+                raise SimulationError(
+                    f"the experiment returned {name!r} with shape {values.shape}",
+                    why=f"with dims {dims} the shape must be (replicas, ...) = {(replicas, *shape)}",
+                )
+            result[name] = (dims, values, {key: text for key, text in known.items() if text})
+        return result
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array namespace, a device and a floating type: simulations are written once against the Array API.
+
+    Attributes
+    ----------
+    xp : module
+        The array namespace (NumPy through array-api-compat by default).
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    """
+
+    xp: Any
+    device: str = "cpu"
+    dtype: str = "float64"
+    _device_streams: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether arrays are plain NumPy arrays: the condition for a compiled CPU kernel."""
+        return self.xp.__name__ in ("numpy", "array_api_compat.numpy")
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether arrays are torch tensors."""
+        return "torch" in self.xp.__name__
+
+    @property
+    def float(self) -> Any:
+        """The floating type of the namespace."""
+        return getattr(self.xp, self.dtype)
+
+    def asarray(self, x: Any) -> Any:
+        """Return `x` as a floating array on the device."""
+        if self.is_torch:
+            return self.xp.asarray(x, dtype=self.float, device=self.device)
+        return self.xp.asarray(x, dtype=self.float)
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Return zeros of the floating type on the device."""
+        return self.xp.zeros(shape, dtype=self.float, **({"device": self.device} if self.is_torch else {}))
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        """Return `x` as a NumPy array on the host."""
+        import numpy as np
+
+        return np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+
+    def normal(self, streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Any:
+        """Return standard normal draws of shape ``(replicas, *shape)``: replica r draws from ``streams[r]`` only.
+
+        On an accelerator each replica has a generator on the device, seeded by its stream: reproducible there, and
+        independent of the other replicas, but not the same numbers as on the CPU.
+        """
+        import numpy as np
+
+        if self.is_torch and not self.device.startswith("cpu"):
+            import torch
+
+            draws = [
+                torch.randn(shape, generator=self._on_device(s), dtype=self.float, device=self.device) for s in streams
+            ]
+            return torch.stack(draws)
+        draws = np.empty((len(streams), *shape), dtype=self.dtype)
+        for replica, generator in enumerate(streams):
+            generator.standard_normal(out=draws[replica], dtype=self.dtype)  # type: ignore[call-overload]
+        return self.asarray(draws)
+
+    def _on_device(self, stream: np.random.Generator) -> Any:
+        import torch
+
+        # The stream is kept beside its device generator so that its id stays taken.
+        if id(stream) not in self._device_streams:
+            generator = torch.Generator(device=self.device)
+            generator.manual_seed(int(stream.integers(0, 2**63 - 1)))
+            self._device_streams[id(stream)] = (stream, generator)
+        return self._device_streams[id(stream)][1]
+
+
+def backend_for(device: str = "cpu", dtype: str = "float64") -> Backend:
+    """Return the backend of a device name.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` is NumPy. ``"cuda"``, ``"cuda:N"``, ``"mps"`` and ``"torch"`` (torch on the CPU) need torch.
+    dtype : {"float64", "float32"}
+
+    Raises
+    ------
+    SimulationError
+        If the type is unknown, torch is missing, or the device does not exist.
+    """
+    if dtype not in DTYPES:
+        raise SimulationError(f"unknown dtype {dtype!r}", hint=f"use one of {', '.join(DTYPES)}")
+    if device == "cpu":
+        import array_api_compat.numpy as xp
+
+        return Backend(xp, "cpu", dtype)
+    kind = device.split(":")[0]
+    if kind not in ("cuda", "mps", "torch"):
+        raise SimulationError(
+            f"unknown device {device!r}", hint="use cpu, cuda, cuda:N, mps, or torch (torch on the CPU)"
+        )
+    try:
+        import array_api_compat.torch as xt
+        import torch
+    except ImportError as error:
+        raise SimulationError(
+            f"the device {device!r} needs torch, which is not installed",
+            why=str(error),
+            hint="pip install 'dimladder[gpu]', or simulate with device='cpu'",
+        ) from None
+    where = "cpu" if kind == "torch" else device
+    if kind == "mps" and dtype == "float64":
+        raise SimulationError("the device 'mps' has no float64", hint="use dtype='float32'")
+    available = {"torch": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    if not available:
+        raise SimulationError(
+            f"no {kind} device is available to torch {torch.__version__}", hint="check the driver, or use device='cpu'"
+        )
+    return Backend(xt, where, dtype)
+
+
+class Experiment(ABC):
+    """A finite-size simulation of the problems of one theory.
+
+    Attributes
+    ----------
+    theory : str
+        Name of the theory it checks; the experiment has the same entry-point name.
+    size : str
+        Name of the size coordinate (``"d"``, ``"n"``, ``"width"``, ``"samples"``, ...), also its key in
+        ``[simulation]``.
+    batch_size : int
+        Replicas run together, and saved together.
+    correction_exponent : float or None
+        The exponent a with which the gap to the limit closes, |gap| ~ size^-a, where it is known analytically. None:
+        `compare` measures it.
+    """
+
+    theory: str
+    size: str = "d"
+    batch_size: int = 16
+    correction_exponent: float | None = None
+
+    @abstractmethod
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        """Simulate ``len(streams)`` replicas at one size and return what they measured.
+
+        Replica r draws from ``streams[r]`` only. The replicas' numbers must not depend on who else is in the batch.
+        """
+
+    def at_size(self, problem: Any, size: int) -> Any:
+        """Return the problem whose theory describes this size; the problem itself where the theory is a limit.
+
+        Override it where the theory keeps a finite size of its own (``[limit] d``, a sample ratio): `compare` then
+        solves the theory once for each size.
+        """
+        return problem
+
+
+def chunks(total: int, most: int) -> list[int]:
+    """Split `total` steps into blocks of at most `most`, to bound the memory of pre-drawn randomness."""
+    full, rest = divmod(total, most)
+    return [most] * full + ([rest] if rest else [])
+
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, label)``: called after each batch with replica counts."""

@@ -1,0 +1,131 @@
+"""Finished batches on disk: one file for each (size, range of replicas), written atomically, read back on resume."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimladder.errors import ResultFileError, SimulationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLDER = "batches"
+_NAME = re.compile(r"(?P<size>\d+)-(?P<first>\d+)-(?P<last>\d+)\.npz")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Replicas ``first <= r < last`` at one size: coordinates, and variables with the replica axis first."""
+
+    size: int
+    first: int
+    last: int
+    coords: dict[str, np.ndarray]
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]
+
+    def take(self, first: int, last: int) -> Batch:
+        """Return the part of the batch inside a range of replicas."""
+        low, high = max(first, self.first), min(last, self.last)
+        part = slice(low - self.first, high - self.first)
+        return Batch(self.size, low, high, self.coords, {k: (d, v[part], a) for k, (d, v, a) in self.variables.items()})
+
+
+class BatchStore:
+    """The folder ``batches`` of a run.
+
+    Parameters
+    ----------
+    folder : path
+        The run folder.
+    key : dict
+        What every batch must share (problem hash, experiment, seed, dtype, device kind). A batch of another key is
+        refused, never mixed in.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], key: dict[str, Any]) -> None:
+        self.folder = Path(folder) / FOLDER
+        self.key = key
+
+    def any(self) -> bool:
+        """Whether a batch is stored."""
+        return self.folder.is_dir() and any(_NAME.fullmatch(p.name) for p in self.folder.iterdir())
+
+    def clear(self) -> None:
+        """Remove the stored batches."""
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)) if self.folder.is_dir() else []
+
+    def save(self, batch: Batch) -> None:
+        """Write a batch to a temporary name, then rename it: a file that exists is whole."""
+        import numpy as np
+
+        meta = {
+            "key": self.key,
+            "dims": {k: list(dims) for k, (dims, _, _) in batch.variables.items()},
+            "attributes": {k: attributes for k, (_, _, attributes) in batch.variables.items()},
+        }
+        arrays = {f"c:{k}": v for k, v in batch.coords.items()} | {
+            f"v:{k}": v for k, (_, v, _) in batch.variables.items()
+        }
+        path = self.folder / f"{batch.size}-{batch.first}-{batch.last}.npz"
+        temporary = path.with_suffix(".partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as stream:
+                np.savez(stream, meta=np.asarray(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the error to report is that of the write
+                temporary.unlink(missing_ok=True)
+            megabytes = sum(np.asarray(a).nbytes for a in arrays.values()) / 1e6
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise SimulationError(
+                f"a finished batch of {megabytes:.1f} MB cannot be written",
+                where=str(path),
+                why="the disk is full" if full else str(error),
+                hint=("free some space" if full else "make the folder writable")
+                + ", then resume: the batches finished before this one are kept",
+            ) from error
+
+    def load(self) -> list[Batch]:
+        """Return the stored batches, refusing those of another problem, experiment, seed or dtype."""
+        return [self._read(path) for path in self._paths()]
+
+    def _read(self, path: Path) -> Batch:
+        import numpy as np
+
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                meta = json.loads(str(stored["meta"]))
+                coords = {k[2:]: stored[k] for k in stored.files if k.startswith("c:")}
+                variables = {
+                    k: (tuple(dims), stored[f"v:{k}"], dict(meta["attributes"][k])) for k, dims in meta["dims"].items()
+                }
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+            raise ResultFileError(
+                "a stored batch cannot be read", where=str(path), why=str(error), hint="delete this file and resume"
+            ) from error
+        if meta["key"] != self.key:
+            differing = [k for k in self.key if meta["key"].get(k) != self.key[k]]
+            raise ResultFileError(
+                "a stored batch belongs to another run",
+                where=str(path),
+                why="; ".join(f"{k} is {meta['key'].get(k)!r} there, {self.key[k]!r} here" for k in differing),
+                hint="use another folder, or --force to discard what is there",
+            )
+        return Batch(int(match["size"]), int(match["first"]), int(match["last"]), coords, variables)
