@@ -1,0 +1,40 @@
+"""dimladder: order-parameter theories of learning in high dimension.
+
+>>> import dimladder as dl
+>>> problem = dl.load("run.toml", {"algorithm.learning_rate": 0.1})  # doctest: +SKIP
+>>> curve = dl.solve(problem, rtol=1e-9)  # doctest: +SKIP
+>>> curve["Q"]  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Name -> module. Resolved on first use, so that importing the package costs nothing.
+_PUBLIC = {
+    "load": "solve", "loads": "solve", "replace": "solve", "derive": "solve", "solve": "solve", "check": "accuracy",
+    "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
+    "open_result": "results", "Problem": "problem", "Theory": "theories", "find_theory": "theories",
+    "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",
+    "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
+}  # fmt: skip
+_RENAMED = {"find_theory": "find", "theory_names": "names"}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'dimladder' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(f".{_PUBLIC[name]}", __name__)
+    value = module if name == _PUBLIC[name] == "errors" else getattr(module, _RENAMED.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""How equations follow: Gaussian expectations, order parameters, the four systems, printing, generated code."""

@@ -1,0 +1,266 @@
+"""Labelled results: thin classes over an xarray Dataset, with provenance, JSON and netCDF."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from ..errors import ResultFileError, did_you_mean
+from ..problem import Problem, to_builtins
+from .files import write_atomically
+from .provenance import provenance
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCHEMA = 1
+# (dims, values, latex, long_name, units)
+VariableData = tuple[Sequence[str], Any, str, str, str | None]
+
+
+def prime(dims: Sequence[str]) -> tuple[str, ...]:
+    """Make repeated index names distinct: ``("student", "student")`` becomes ``("student", "student'")``."""
+    seen: list[str] = []
+    for dim in dims:
+        while dim in seen:
+            dim += "'"
+        seen.append(dim)
+    return tuple(seen)
+
+
+class Result:
+    """A labelled set of arrays that belongs to one problem.
+
+    ``result["Q"]`` is an xarray DataArray; `dataset` is the whole. Read-only by convention.
+    """
+
+    kind: ClassVar[str] = "result"
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+
+    @classmethod
+    def build(
+        cls,
+        problem: Problem | None,
+        coords: Mapping[str, Any],
+        variables: Mapping[str, VariableData],
+        *,
+        status: str = "success",
+        message: str = "",
+        stats: Mapping[str, Any] | None = None,
+        generated: str = "",
+        extra: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Assemble a result. Index axes without coordinates are numbered from 0.
+
+        Raises
+        ------
+        ValueError
+            When the shape of a variable does not fit its axes.
+        """
+        import xarray as xr
+
+        arrays: dict[str, Any] = {}
+        axes: dict[str, Any] = {name: np.asarray(values) for name, values in coords.items()}
+        for name, (dims, values, latex, long_name, units) in variables.items():
+            data = np.asarray(values)
+            own = prime(dims)
+            if data.ndim != len(own):
+                raise ValueError(f"variable {name!r} has {data.ndim} axes, its dims {own} name {len(own)}")
+            for axis, length in zip(own, data.shape, strict=True):
+                known = axes.setdefault(axis, axes.get(axis.rstrip("'"), np.arange(length)))
+                if len(known) != length:
+                    raise ValueError(f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}")
+            attributes = {"dims": json.dumps(list(dims)), "latex": latex, "long_name": long_name}
+            arrays[name] = (own, data, attributes if units is None else {**attributes, "units": units})
+        attrs = {
+            "schema": SCHEMA,
+            "kind": cls.kind,
+            "theory": problem.theory if problem is not None else "",
+            "title": problem.title if problem is not None else "",
+            "status": status,
+            "message": message,
+            "stats": json.dumps(dict(stats or {}), default=_plain),
+            "problem": problem.to_toml() if problem is not None else "",
+            "provenance": json.dumps({**provenance(problem, generated), **dict(extra or {})}, default=_plain),
+        }
+        return cls(xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs))
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        try:
+            return self.dataset[name]
+        except KeyError:
+            known = [str(n) for n in self.dataset.variables]
+            raise KeyError(f"no variable {name!r}: {did_you_mean(name, known)}") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.dataset
+
+    def __iter__(self) -> Any:
+        return iter(str(n) for n in self.dataset.data_vars)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{n}({', '.join(self.dims(n))})" for n in self)
+        return f"<{type(self).__name__} {self.theory!r} {self.status}: {sizes}>"
+
+    def _repr_html_(self) -> str:
+        return self.dataset._repr_html_()
+
+    @property
+    def theory(self) -> str:
+        """Name of the theory."""
+        return str(self.dataset.attrs["theory"])
+
+    @property
+    def title(self) -> str:
+        """Title of the problem."""
+        return str(self.dataset.attrs["title"])
+
+    @property
+    def status(self) -> str:
+        """``"success"``, or why the computation stopped early."""
+        return str(self.dataset.attrs["status"])
+
+    @property
+    def message(self) -> str:
+        """What the solver said."""
+        return str(self.dataset.attrs.get("message", ""))
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Work counters of the solver or the experiment."""
+        return dict(json.loads(self.dataset.attrs.get("stats", "{}")))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, git state, hashes, command line, seeds."""
+        return dict(json.loads(self.dataset.attrs["provenance"]))
+
+    @property
+    def problem_toml(self) -> str:
+        """The resolved run file."""
+        return str(self.dataset.attrs["problem"])
+
+    def dims(self, name: str) -> list[str]:
+        """Return the axes of a variable as the theory names them (a repeated index is not primed)."""
+        array = self.dataset[name]
+        return list(json.loads(array.attrs["dims"])) if "dims" in array.attrs else [str(d) for d in array.dims]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON contract: schema, theory, status, coords, variables, parameters, provenance."""
+        import tomllib
+
+        data = self.dataset
+        variables = {
+            str(name): {
+                "dims": self.dims(str(name)),
+                "values": _finite(array.values.tolist()),
+                "units": array.attrs.get("units"),
+                "latex": array.attrs.get("latex", ""),
+            }
+            for name, array in data.data_vars.items()
+        }
+        return {
+            "schema": SCHEMA,
+            "theory": self.theory,
+            "status": self.status,
+            "coords": {str(n): _finite(c.values.tolist()) for n, c in data.coords.items()},
+            "variables": variables,
+            "parameters": _finite(tomllib.loads(self.problem_toml)),
+            "provenance": _finite({**self.provenance, "message": self.message, "stats": self.stats}),
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return the JSON contract as text; non-finite numbers are null."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write netCDF (HDF5) through a temporary file and a rename.
+
+        Raises
+        ------
+        ResultFileError
+            When the file cannot be written (no space, no permission); nothing half-written is left.
+        """
+        target = Path(path)
+
+        def write(temporary: Path) -> None:
+            self.dataset.to_netcdf(temporary, engine="h5netcdf")
+
+        write_atomically(target, write)
+        return target
+
+
+class LearningCurve(Result):
+    """What a theory predicts."""
+
+    kind = "learning-curve"
+
+
+class Measurement(Result):
+    """What finite-size experiments gave: means over replicas, with ``<name>_se`` beside each variable."""
+
+    kind = "measurement"
+
+
+class PhaseDiagram(Result):
+    """A sweep: the variables of a theory over a grid of parameters, one status a point."""
+
+    kind = "phase-diagram"
+
+
+def open_result(path: str | Path) -> Result:
+    """Read a result: a netCDF file, or a run folder that holds ``result.nc``.
+
+    Raises
+    ------
+    ResultFileError
+        When there is no such file, it is damaged, or another program wrote it.
+    """
+    import xarray as xr
+
+    file = Path(path)
+    if file.is_dir():
+        file = file / "result.nc"
+    if not file.exists():
+        raise ResultFileError("there is no result here", where=str(file), hint="give a run folder or a .nc file")
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as opened:
+            dataset = opened.load()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultFileError(
+            "the result file cannot be read", where=str(file), why=str(error).splitlines()[0],
+            hint="it is damaged or not a netCDF file: run the command that wrote it again",
+        ) from None  # fmt: skip
+    kinds = {c.kind: c for c in (LearningCurve, Measurement, PhaseDiagram)}
+    kind = dataset.attrs.get("kind")
+    if kind not in kinds or int(dataset.attrs.get("schema", -1)) != SCHEMA:
+        raise ResultFileError(
+            "this file is not one of dimladder's results", where=str(file),
+            why=f"kind {kind!r}, schema {dataset.attrs.get('schema')!r}; this version reads schema {SCHEMA}",
+        )  # fmt: skip
+    return kinds[kind](dataset)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "__struct_fields__"):
+        return to_builtins(value)
+    return str(value)

@@ -1,0 +1,111 @@
+"""The verbs on one problem: load, derive, solve, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError, SolveError
+from .problem import Problem, apply_overrides, build, convert, parse_document, read, to_builtins
+from .theories import find, problem_type
+
+if TYPE_CHECKING:
+    from .results import LearningCurve
+    from .symbolic.systems import Solution, System
+
+
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Problem:
+    """Read a run file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file.
+    overrides : mapping, optional
+        Dotted keys to values, e.g. ``{"algorithm.learning_rate": 0.1}``.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and a suggestion.
+    """
+    return loads(read(path), overrides, source=str(path))
+
+
+def loads(text: str, overrides: Mapping[str, Any] | None = None, source: str = "<text>") -> Problem:
+    """Read a problem from TOML text; see `load`."""
+    document = apply_overrides(parse_document(text, source), overrides or {}, source)
+    return build(document, problem_type, source)
+
+
+def replace(problem: Problem, overrides: Mapping[str, Any]) -> Problem:
+    """Return the problem with dotted keys replaced and everything checked again.
+
+    Examples
+    --------
+    >>> import dimladder as dl
+    >>> faster = dl.replace(problem, {"algorithm.learning_rate": 0.5})  # doctest: +SKIP
+    """
+    return convert(apply_overrides(to_builtins(problem), overrides, "overrides"), type(problem), "overrides")
+
+
+def _with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
+    if not options:
+        return problem
+    if getattr(problem, "solver", None) is None:
+        raise ConfigError(
+            f"the theory {problem.theory!r} has no solver settings", where=", ".join(options), hint="drop the options"
+        )
+    return replace(problem, {f"solver.{name}": value for name, value in options.items()})
+
+
+def derive(problem: Problem) -> System:
+    """Return the equations of a problem: print them with ``.latex()``, ``.explain()``, ``.sympy()``, ``.python()``."""
+    return find(problem.theory).derive(problem)
+
+
+def solve(problem: Problem, **solver: Any) -> LearningCurve:
+    """Compute the theory's curve.
+
+    Parameters
+    ----------
+    problem : Problem
+    **solver
+        Fields of the problem's ``[solver]`` section to replace, such as ``rtol=1e-9`` or ``method="dop853"``.
+
+    Returns
+    -------
+    LearningCurve
+        ``curve["Q"]`` is an xarray DataArray.
+
+    Raises
+    ------
+    SolveError
+        When the computation stops early: ``.status`` says why and ``.partial`` is the LearningCurve of what was reached.
+    """
+    from .results import LearningCurve
+
+    problem = _with_solver(problem, solver)
+    try:
+        solution = derive(problem).solve()
+    except SolveError as error:
+        if error.partial is not None:
+            error.partial = _curve(problem, error.partial)
+        raise
+    curve = _curve(problem, solution)
+    assert isinstance(curve, LearningCurve)
+    return curve
+
+
+def _curve(problem: Problem, solution: Solution) -> LearningCurve:
+    from .results import LearningCurve
+
+    return LearningCurve.build(
+        problem,
+        solution.coords,
+        {n: (v.dims, v.values, v.latex, v.long_name, v.units) for n, v in solution.variables.items()},
+        status=solution.status,
+        message=solution.message,
+        stats=solution.stats,
+    )

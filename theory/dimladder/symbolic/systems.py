@@ -1,0 +1,387 @@
+"""The four kinds of system a theory derives, behind one face.
+
+`Flow` dx/dt = F(x, t; p), `Recursion` x[n+1] = F(x[n]; p), `FixedPoint` x = F(x; p), `ClosedForm` x = F(p).
+A system holds its equations in symbolic form and computes from them; sympy is needed to print, and to print code that is not
+in the store yet, never to solve a problem met before.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import SolveError
+
+if TYPE_CHECKING:
+    from ..problem import Problem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OrderParameter:
+    """A named quantity that describes learning as d grows.
+
+    Attributes
+    ----------
+    name : str
+        Variable name, the same in theory, simulation and files.
+    dims : tuple of str
+        Index names, without time: ``("student", "teacher")``; empty for a scalar.
+    latex : str
+        How it is printed, e.g. ``M_{in}``.
+    meaning : str
+        One clause, with the microscopic definition.
+    scaling : str
+        How it scales with d.
+    units : str or None
+    symmetric : bool
+        Whether it is a symmetric matrix.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    latex: str
+    meaning: str
+    scaling: str = "O(1)"
+    units: str | None = None
+    symmetric: bool = False
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One printed equation: LaTeX always, and the symbolic form it was printed from where there is one."""
+
+    label: str
+    latex: str
+    sympy: Any = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, label: str, lhs: Any, rhs: Any, note: str = "", **settings: Any) -> Equation:
+        """Print ``lhs = rhs`` (sympy expressions, or a LaTeX string on the left)."""
+        import sympy as sp
+
+        left = lhs if isinstance(lhs, str) else sp.latex(lhs, **settings)
+        return cls(label, f"{left} = {sp.latex(rhs, **settings)}", (lhs, rhs), note)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a derivation, as ``derive --explain`` prints it."""
+
+    title: str
+    text: str
+    equations: tuple[Equation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An array with named axes. A repeated name in `dims` is a second index of the same kind."""
+
+    dims: tuple[str, ...]
+    values: ArrayLike
+    latex: str = ""
+    long_name: str = ""
+    units: str | None = None
+
+
+@dataclass
+class Solution:
+    """What a solve returns, before it is put into a `LearningCurve`."""
+
+    coords: dict[str, Any]
+    variables: dict[str, Variable]
+    status: str = "success"
+    message: str = ""
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+class System(ABC):
+    """Equations of one problem, printable and solvable."""
+
+    kind: ClassVar[str] = "system"
+    order_parameters: Sequence[OrderParameter] = ()
+    references: Sequence[str] = ()
+    assumptions: Sequence[str] = ()
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def equations(self) -> list[Equation]:
+        """Return the equations that are computed, symbolically."""
+
+    def derivation(self) -> list[Step]:
+        """Return the steps from the problem to the equations."""
+        return [Step("Equations", "The closed equations of the order parameters.", tuple(self.equations()))]
+
+    @abstractmethod
+    def solve(self) -> Solution:
+        """Compute the prediction for the problem's grid."""
+
+    def latex(self) -> str:
+        """Return the equations as an ``align`` environment that compiles with amsmath."""
+        rows = []
+        for equation in self.equations():
+            left, equals, right = equation.latex.partition(" = ")
+            rows.append(f"  {left} &= {right}" if equals else f"  & {equation.latex}")
+        return "\\begin{align}\n" + " \\\\\n".join(rows) + "\n\\end{align}\n"
+
+    def sympy(self) -> str:
+        """Return one ``lhs = rhs`` line for each equation that has a symbolic form, as sympy prints it."""
+        lines = []
+        for e in self.equations():
+            if e.sympy is None:
+                lines.append(f"# {e.label}: {e.latex}")
+            elif isinstance(e.sympy, tuple):
+                lines.append(f"{e.sympy[0]} = {e.sympy[1]}")
+            else:
+                lines.append(f"{e.label} = {e.sympy}")
+        return "\n".join(lines) + "\n"
+
+    def python(self) -> str:
+        """Return the source of the code that computes the prediction."""
+        import inspect
+
+        return inspect.getsource(type(self))
+
+    def explain(self) -> str:
+        """Return the derivation, the meaning of every order parameter and the assumptions, as text."""
+        lines = []
+        for number, step in enumerate(self.derivation(), 1):
+            lines += [f"{number}. {step.title}", *_wrap(step.text)]
+            lines += [f"     [{e.label}]  {e.latex}" + (f"   ({e.note})" if e.note else "") for e in step.equations]
+            lines.append("")
+        if self.order_parameters:
+            lines.append("Order parameters")
+            lines += [
+                f"   {p.name}({', '.join(p.dims)})  ${p.latex}$  {p.meaning}; {p.scaling}" for p in self.order_parameters
+            ]
+            lines.append("")
+        if self.assumptions:
+            lines += ["Assumptions", *(f"   - {a}" for a in self.assumptions), ""]
+        return "\n".join(lines)
+
+
+def _wrap(text: str) -> list[str]:
+    import textwrap
+
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, 110, initial_indent="   ", subsequent_indent="   ")]
+
+
+class Flow(System):
+    """dx/dt = F(x, t; p): subclasses give the compiled module, the initial state and the read-out of variables.
+
+    The generated module holds ``rhs`` and, where it is cheap, ``jac`` (signatures in the developer documentation).
+    """
+
+    kind = "flow"
+    time_unit: ClassVar[str | None] = None
+
+    @abstractmethod
+    def module(self) -> ModuleType:
+        """Return the generated module."""
+
+    @abstractmethod
+    def initial_state(self) -> Array:
+        """Return the state at time 0, shape (n,)."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the name of each component of the state, such as ``Q[0,1]``."""
+
+    @abstractmethod
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        """Turn states of shape (time, n) into named variables."""
+
+    def parameters(self) -> Array:
+        """Return the parameter vector handed to the compiled right-hand side."""
+        return np.zeros(0)
+
+    def work_size(self) -> int:
+        """Return the length of the scratch array handed to the compiled right-hand side."""
+        return int(getattr(self.module(), "WORK_SIZE", 0))
+
+    def times(self) -> Array:
+        """Return the output times of the problem's grid."""
+        from ..problem import axis_values
+
+        return np.array(axis_values(self.problem.grid.time))  # type: ignore[attr-defined]
+
+    def integrator_options(self) -> dict[str, Any]:
+        """Return further options of `numerics.ode.integrate`, such as events or the domain."""
+        return {}
+
+    def python(self) -> str:
+        from .store import source
+
+        return source(self.module())
+
+    def solve(self) -> Solution:
+        """Integrate from time 0 over the problem's grid.
+
+        Raises
+        ------
+        SolveError
+            With the status, the time and the component by name; ``partial`` holds what was reached.
+        """
+        from ..numerics.ode import integrate
+
+        times = self.times()
+        generated = self.module()
+        settings = self.problem.solver  # type: ignore[attr-defined]
+        start, asked = self.initial_state(), times
+        if not len(times) or times[0] > 0:
+            asked = np.concatenate([[0.0], times])
+        result = integrate(
+            generated.rhs,
+            start,
+            asked,
+            p=self.parameters(),
+            work_size=self.work_size(),
+            jac=getattr(generated, "jac", None),
+            method=settings.method,
+            rtol=settings.rtol,
+            atol=settings.atol,
+            max_steps=settings.max_steps,
+            names=self.names(),
+            **self.integrator_options(),
+        )
+        skip = len(asked) - len(times)
+        reached, states = np.asarray(result.t)[skip:], np.asarray(result.y)[skip:]
+        solution = Solution(
+            {"time": reached}, self.variables(reached, states), result.status, result.message, dict(result.stats)
+        )
+        if result.status not in ("success", "event"):
+            raise SolveError(
+                f"the {self.problem.theory} equations could not be integrated to the last time",
+                status=result.status,
+                partial=solution,
+                where=f"time {result.stats.get('t_failed', reached[-1] if len(reached) else 0.0):.6g}",
+                why=result.message,
+                hint="look at the finished part in SolveError.partial; a smaller learning rate or a shorter grid avoids a blow-up",
+            )
+        return solution
+
+
+class Recursion(System):
+    """x[n+1] = F(x[n]; p)."""
+
+    kind = "recursion"
+
+
+class FixedPoint(System):
+    """x = F(x; p)."""
+
+    kind = "fixed point"
+
+
+class ClosedForm(System):
+    """x = F(p)."""
+
+    kind = "closed form"
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Symbolic right-hand sides of an explicit system of scalars.
+
+    Attributes
+    ----------
+    state : mapping
+        Symbol of each component -> its right-hand side.
+    parameters : tuple of Symbol
+        In the order of the parameter vector.
+    observables : mapping
+        Name -> expression in state and parameters.
+    time : Symbol or None
+    """
+
+    state: Mapping[Any, Any]
+    parameters: Sequence[Any]
+    observables: Mapping[str, Any] = field(default_factory=dict)
+    time: Any = None
+
+
+class ExplicitFlow(Flow):
+    """A flow of few scalars whose right-hand sides are plain sympy expressions: everything follows from `build`.
+
+    Subclasses give `build()` (the `Equations`), `structure` (what decides the printed code), `initial_values`,
+    `parameter_values`, and declare `order_parameters` in the order of the state.
+    """
+
+    @abstractmethod
+    def build(self) -> Equations:
+        """Return the equations in sympy."""
+
+    @abstractmethod
+    def structure(self) -> tuple[Any, ...]:
+        """Return what decides the equations' form, with faithful ``repr``; numbers belong to the parameters."""
+
+    @abstractmethod
+    def initial_values(self) -> Sequence[float]:
+        """Return the state at time 0, in the order of `Equations.state`."""
+
+    @abstractmethod
+    def parameter_values(self) -> Sequence[float]:
+        """Return the parameters, in the order of `Equations.parameters`."""
+
+    def module(self) -> ModuleType:
+        from . import store
+
+        return store.module((type(self).__name__, *self.structure()), self._source)
+
+    def _source(self) -> str:
+        from .printing import flow_module
+
+        return flow_module(self.build(), title=f"{type(self).__name__}: {self.structure()}")
+
+    # The store watches the file where the equations are written.
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+
+        def _source(self: ExplicitFlow) -> str:
+            return ExplicitFlow._source(self)
+
+        _source.__module__ = cls.__module__
+        cls._source = _source  # type: ignore[method-assign]
+
+    def initial_state(self) -> Array:
+        return np.array(self.initial_values(), dtype=float)
+
+    def parameters(self) -> Array:
+        return np.array(self.parameter_values(), dtype=float)
+
+    def names(self) -> list[str]:
+        return [p.name for p in self.order_parameters]
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        system = self.build()
+        rows = [
+            Equation.of(p.name, rf"\frac{{\mathrm{{d}} {sp.latex(symbol)}}}{{\mathrm{{d}} t}}", rhs)
+            for p, (symbol, rhs) in zip(self.order_parameters, system.state.items(), strict=True)
+        ]
+        return rows + [Equation.of(n, rf"\mathrm{{{n.replace('_', chr(92) + '_')}}}", e) for n, e in system.observables.items()]
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        out = {
+            p.name: Variable(("time",), states[:, k], p.latex, p.meaning, p.units)
+            for k, p in enumerate(self.order_parameters)
+        }
+        generated = self.module()
+        if generated.OBSERVABLES:
+            p = self.parameters()
+            values = np.array([generated.observe(t, y, p) for t, y in zip(times, states, strict=True)])
+            values = values.reshape(len(times), len(generated.OBSERVABLES))
+            for k, name in enumerate(generated.OBSERVABLES):
+                out[name] = Variable(("time",), values[:, k], long_name=name.replace("_", " "))
+        return out
