@@ -1,0 +1,13 @@
+"""Finite-size experiments, their comparison with the theories of dimladder, and the verdict.
+
+>>> from dimladder_validation import simulate, compare
+>>> comparison = compare(problem, d=[200, 400, 800], replicas=32)  # doctest: +SKIP
+>>> comparison.verdict  # doctest: +SKIP
+'agree'
+"""
+
+from __future__ import annotations
+
+from .simulate import replicate, simulate
+
+__all__ = ["replicate", "simulate"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
@@ -78,7 +79,8 @@ def simulate(
         Root seed. The stream of a replica is keyed by (seed, problem, experiment, size, replica): more replicas, more
         sizes or another order never change the old ones. Default: ``problem.simulation.seed``.
     out : path, optional
-        Run folder. Each finished batch of replicas is written there at once, so that an interrupted run loses none.
+        Run folder. Each finished batch of replicas is written there at once, so that an interrupted run loses none;
+        at the end ``result.nc``.
     resume : bool
         Use the batches already in `out` and run the missing ones only.
     force : bool
@@ -100,7 +102,10 @@ def simulate(
         If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
     """
     ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress)
-    return _measurement(problem, ensemble)
+    measured = _measurement(problem, ensemble)
+    if out is not None:
+        measured.save(Path(out) / "result.nc")
+    return measured
 
 
 def replicate(
@@ -138,6 +143,10 @@ def replicate(
         "device": device.split(":")[0], "format": 1,
     }  # fmt: skip
     store = None if out is None else BatchStore(out, key)
+    if out is not None:
+        from dimladder.results import write_text
+
+        write_text(Path(out) / "resolved.toml", problem.to_toml())
     kept = _stored(store, resume, force) if store is not None else []
     batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
     return assemble(found.size, sizes, count, batches, key)
@@ -226,4 +235,13 @@ def _batch(sample: Sample, size: int, first: int, last: int) -> Batch:
 def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
     from dimladder.results import Measurement
 
-    raise NotImplementedError
+    coords = {ensemble.size_name: list(ensemble.sizes), **ensemble.coords}
+    variables = {}
+    for name, (dims, _, attributes) in ensemble.variables.items():
+        mean, se = ensemble.mean_and_se(name)
+        own = (ensemble.size_name, *dims)
+        latex, text, units = (attributes.get(k, "") for k in ("latex", "long_name", "units"))
+        variables[name] = (own, mean, latex, text, units or None)
+        variables[f"{name}_se"] = (own, se, "", f"standard error of {text or name}", units or None)
+    stats = {"size": ensemble.size_name, **ensemble.provenance}
+    return Measurement.build(problem, coords, variables, stats=stats, extra={"simulation": ensemble.provenance})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import re
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimladder.errors import ResultFileError, SimulationError
+from dimladder.errors import ResultFileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +65,16 @@ class BatchStore:
         return sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name)) if self.folder.is_dir() else []
 
     def save(self, batch: Batch) -> None:
-        """Write a batch to a temporary name, then rename it: a file that exists is whole."""
+        """Write a batch to a temporary name, then rename it: a file that exists is whole.
+
+        Raises
+        ------
+        ResultFileError
+            When the disk is full or the folder cannot be written; the batches finished before stay.
+        """
         import numpy as np
+
+        from dimladder.results import write_atomically
 
         meta = {
             "key": self.key,
@@ -79,26 +85,13 @@ class BatchStore:
             f"v:{k}": v for k, (_, v, _) in batch.variables.items()
         }
         path = self.folder / f"{batch.size}-{batch.first}-{batch.last}.npz"
-        temporary = path.with_suffix(".partial")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+
+        def write(temporary: Path) -> None:
+            # A stream, because savez would append its own suffix to a name.
             with open(temporary, "wb") as stream:
                 np.savez(stream, meta=np.asarray(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # the error to report is that of the write
-                temporary.unlink(missing_ok=True)
-            megabytes = sum(np.asarray(a).nbytes for a in arrays.values()) / 1e6
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise SimulationError(
-                f"a finished batch of {megabytes:.1f} MB cannot be written",
-                where=str(path),
-                why="the disk is full" if full else str(error),
-                hint=("free some space" if full else "make the folder writable")
-                + ", then resume: the batches finished before this one are kept",
-            ) from error
+
+        write_atomically(path, write)
 
     def load(self) -> list[Batch]:
         """Return the stored batches, refusing those of another problem, experiment, seed or dtype."""
