@@ -67,6 +67,7 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     """f*(x) = link(h), h a tree of polynomial features of d^eps_1, d^eps_2, ... hidden directions.
 
     ``features[l]`` holds the coefficients of the level-(l+1) polynomial on Hermite polynomials of the given convention.
+    With ``branches = r > 1`` the link is a formula in ``h1 ... hr``, r such trees on orthogonal hidden directions.
     """
 
     exponents: tuple[float, ...]
@@ -75,10 +76,17 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     readout: Literal["ones", "rademacher", "gaussian"] | tuple[float, ...] = "ones"
     noise: float = 0.0
     hermite: HermiteConvention = "orthonormal"
+    branches: int = 1
 
     def __post_init__(self) -> None:
         check_noise(self.noise)
-        Expression(self.link, ("h",), self.hermite)
+        if self.branches < 1:
+            raise ValueError(f"branches must be at least 1, got {self.branches}")
+        used = self.expression.variables
+        if not used:
+            raise ValueError(f"the link must depend on {'h' if self.branches == 1 else 'h1, h2, ...'}")
+        if isinstance(self.readout, tuple) and not any(self.readout):
+            raise ValueError("a given readout must have a non-zero entry")
         if not self.exponents:
             raise ValueError("exponents must list at least one effective-dimension exponent")
         chain = (1.0, *self.exponents, 0.0)
@@ -94,9 +102,14 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
                 raise ValueError(f"features[{level}] must have a non-zero coefficient of degree 1 or more")
 
     @property
+    def link_variables(self) -> tuple[str, ...]:
+        """Names of the scalar features the link acts on: ``h``, or ``h1 ... hr`` with r branches."""
+        return ("h",) if self.branches == 1 else tuple(f"h{m}" for m in range(1, self.branches + 1))
+
+    @property
     def expression(self) -> Expression:
-        """The link as a formula in ``h``."""
-        return Expression(self.link, ("h",), self.hermite)
+        """The link as a formula in `link_variables`."""
+        return Expression(self.link, self.link_variables, self.hermite)
 
 
 def check_noise(noise: float) -> None:

@@ -1,0 +1,203 @@
+"""The learning staircase of a hierarchical target: plateau heights for kernels, two-layer and deep networks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ...problem import Axis, Hierarchical, Problem, Simulation, Spec, axis_values
+from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
+from ..base import Theory
+
+if TYPE_CHECKING:
+    from .staircase import Staircase
+
+
+class KappaGrid(Spec, frozen=True, kw_only=True):
+    """Sample exponents kappa = log n / log d at which the curve is asked for."""
+
+    kappa: Axis
+
+    def __post_init__(self) -> None:
+        values = axis_values(self.kappa)
+        if not values or any(not math.isfinite(v) or v < 0 for v in values):
+            raise ValueError("kappa must list finite exponents that are not negative")
+        if any(b < a for a, b in zip(values, values[1:], strict=False)):
+            raise ValueError("kappa must increase")
+
+
+class PlateauProblem(Problem, frozen=True, kw_only=True):
+    """A hierarchical target, learned from n = d^kappa samples."""
+
+    target: Hierarchical
+    grid: KappaGrid
+    simulation: Simulation = Simulation()
+
+
+class PlateauSystem(ClosedForm):
+    """E(learner, kappa) of a hierarchical target as d -> infinity."""
+
+    order_parameters = (
+        OrderParameter("generalization_error", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"),
+        OrderParameter("threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"),
+        OrderParameter("null_error", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
+        OrderParameter("degree_mass", ("degree",), "F_t", "squared norm of the degree-t part of f* in x"),
+    )
+    references = ("dandi2025depth",)
+
+    def __init__(self, problem: PlateauProblem) -> None:
+        super().__init__(problem)
+        from .staircase import Staircase
+
+        self.target = problem.target
+        self.staircase: Staircase = Staircase.of(problem.target)
+
+    def degree_generating_functions(self, largest: int = 8) -> tuple[Any, list[Any]]:
+        """Return A(t), the degree law of h in x, and the masses F_0, ..., F_largest, all in sympy.
+
+        A_1(t) = t and A_{l+1}(t) = sum_j v_j A_l(t)^j; F_t = sum_m mu_m^2 [t^t] A(t)^m. The computation by profiles in
+        `staircase` must agree with it (a test compares them).
+        """
+        import sympy as sp
+
+        t = sp.Symbol("t")
+        law = t
+        for level in self.staircase.levels:
+            law = sum(
+                sp.nsimplify(float(v), rational=True, tolerance=1e-12) * law**j for j, v in enumerate(level.fractions) if v
+            )
+            law = sp.expand(law)
+        lowest = min(m[0] for m in sp.Poly(law, t).monoms())
+        total = sum(
+            sp.Float(float(mu), 15) * law**m
+            for m, mu in enumerate(self.staircase.link.masses)
+            if m * lowest <= largest and mu > 1e-28
+        )
+        polynomial = sp.Poly(sp.expand(total), t)
+        return law, [polynomial.coeff_monomial(t**k) for k in range(largest + 1)]
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        t = sp.Symbol("t")
+        law, masses = self.degree_generating_functions()
+        levels = self.staircase.levels
+        rows = [
+            Equation.of("null_error", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
+            Equation.of("degrees of h", "A(t)", law, "generating function of the degrees of h in x"),
+            Equation("degree mass", r"F_t = \sum_m \mu_m^2 \, [t^t] A(t)^m", note="squared norm of the degree-t part of f*"),
+        ]
+        rows += [Equation.of(f"F_{k}", f"F_{{{k}}}", sp.Float(float(f), 8)) for k, f in enumerate(masses) if abs(f) > 1e-14]
+        rows += [
+            Equation("kernel", r"\varepsilon_{\mathrm{kernel}}(\kappa) = \varepsilon_0 - \sum_{t \le \lfloor\kappa\rfloor} F_t"),
+            Equation(
+                "two-layer",
+                r"\varepsilon_{\mathrm{two\text{-}layer}}(\kappa) = \varepsilon_0 - "
+                r"\sum_{t \le \lfloor\kappa/\epsilon_1\rfloor} F_t \quad (\kappa \ge 1 + \epsilon_1)",
+                note="the kernel's value below 1 + eps_1",
+            ),
+            Equation(
+                "deep",
+                r"\varepsilon_{\mathrm{deep}}(\kappa) = \varepsilon_0 - \sum_m \mu_m^2 \rho_L^m - R(\kappa), \quad "
+                r"\rho_{l+1} = \sum_{j:\, j\epsilon_l + \epsilon_{l+1} \le \kappa} v_{l,j}\, \rho_l^j, \quad "
+                r"\rho_1 = 1[\kappa \ge 1 + \epsilon_1]",
+                note="R: components not fully learned below, but of degree <= kappa/eps_l in the features of a learned level",
+            ),
+        ]
+        eps = (1.0, *(level.exponent for level in levels), 0.0)
+        for l, value in enumerate(self.staircase.thresholds, start=1):
+            terms = [f"{1 if j == 1 else levels[j - 2].degree} \\cdot {eps[j - 1]:g} + {eps[j]:g}" for j in range(1, l + 1)]
+            rows.append(
+                Equation(f"threshold {l}", rf"\kappa_{{{l}}} = \max({', '.join(terms)}) = {value:.6g}", sp.Float(value, 8))
+            )
+        return rows
+
+    def derivation(self) -> list[Step]:
+        by_label = {e.label: e for e in self.equations()}
+        pick = lambda *labels: tuple(by_label[x] for x in labels if x in by_label)  # noqa: E731
+        return [
+            Step(
+                "Hermite expansion of the link",
+                "h is a sum of many independent terms, so it is normal with variance s^2 and f* = sum_m mu_m h_m(h/s).",
+                pick("null_error"),
+            ),
+            Step(
+                "Degrees in the input",
+                "He_m(h) is, to leading order in d, the sum over distinct indices of products of m feature polynomials "
+                "(Prop. 9 of the paper): degrees in x add, and their law multiplies.",
+                pick("degrees of h", "degree mass", *(f"F_{k}" for k in range(9))),
+            ),
+            Step(
+                "What n = d^kappa samples determine",
+                "In D dimensions, n samples determine the polynomials of degree floor(log n / log D): D = d for a kernel, "
+                "d^eps_l on learned features. A feature of degree k of d^eps_{l-1} inputs costs d^(k eps_{l-1}) samples, "
+                "and there are d^eps_l of them.",
+                pick("kernel", "two-layer", "deep", *(f"threshold {l}" for l in range(1, len(self.staircase.thresholds) + 1))),
+            ),
+        ]
+
+    def solve(self) -> Solution:
+        import numpy as np
+
+        from .staircase import LEARNERS
+
+        kappa = axis_values(self.problem.grid.kappa)  # type: ignore[attr-defined]
+        stairs = self.staircase
+        errors = np.array([[stairs.error(learner, k) for k in kappa] for learner in LEARNERS])
+        largest = 8
+        masses = 0.0 - np.diff([stairs.null_error, *(stairs.error_at_depth(0, float(k)) for k in range(largest + 1))])
+        depth = np.arange(1, len(stairs.thresholds) + 1)
+        meaning = {p.name: p for p in self.order_parameters}
+
+        def variable(name: str, values: Any) -> Variable:
+            p = meaning[name]
+            return Variable(p.dims, values, p.latex, p.meaning)
+
+        return Solution(
+            {"learner": list(LEARNERS), "kappa": np.array(kappa), "level": depth, "degree": np.arange(largest + 1)},
+            {
+                "generalization_error": variable("generalization_error", errors),
+                "threshold": variable("threshold", np.array(stairs.thresholds)),
+                "null_error": variable("null_error", np.array(stairs.null_error)),
+                "degree_mass": variable("degree_mass", masses),
+            },
+        )
+
+
+class Plateaus(Theory):
+    """Exact heights of the staircase of Fig. 1 of the paper, for any polynomials, link and depth."""
+
+    name = "hierarchical-plateaus"
+    title = "Learning staircase of kernels, two-layer and deep networks on a hierarchical target"
+    summary = "Asymptotic generalisation error at n = d^kappa for the three classes of learner, and the thresholds of depth."
+    problem_type = PlateauProblem
+    references = ("dandi2025depth",)
+    assumptions = (
+        "x standard normal in d dimensions, hidden directions orthonormal, d^eps_l features at level l in disjoint blocks",
+        "d -> infinity at fixed kappa: polylogarithmic factors and constants in n do not count",
+        "readouts of mean square one and no dominating entry",
+        "features of a level have zero mean",
+    )
+    limits = (
+        "the exponents are the paper's theorem for three layers (A1-A3) and its counting argument beyond; "
+        "the heights and deeper trees are this project's own",
+        "that two-layer networks learn nothing more is the paper's conjecture",
+        "a degree-1 component of the first polynomial is counted as one more degree; the spike it makes is not exploited",
+        "several branches must share exponents and polynomials",
+    )
+
+    def derive(self, problem: PlateauProblem) -> PlateauSystem:
+        return PlateauSystem(problem)
+
+    def describe(self, problem: PlateauProblem) -> dict[str, Any]:
+        from .staircase import LEARNERS, Staircase
+
+        stairs = Staircase.of(problem.target)
+        return {
+            "degrees of the levels": [level.degree for level in stairs.levels],
+            "thresholds": list(stairs.thresholds),
+            **{f"jumps of {learner}": list(stairs.jumps(learner, 4.0)) for learner in LEARNERS},
+        }
+
+
+THEORY = Plateaus()
