@@ -1,0 +1,7 @@
+"""``python -m dimladder.cli``."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

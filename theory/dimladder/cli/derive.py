@@ -1,0 +1,41 @@
+"""``dimladder derive``: the equations of a run file."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import UsageError, did_you_mean
+from .verb import Verb, add_run_file, load_problem
+
+FORMATS = ("text", "latex", "sympy", "python")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_file(parser)
+    parser.add_argument("--format", default="text", metavar="FORMAT[,FORMAT]", help=f"any of {', '.join(FORMATS)}")
+    parser.add_argument("--explain", action="store_true", help="print the derivation, step by step")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..solve import derive
+
+    formats = args.format.split(",")
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"there is no format {name!r}", where="--format", hint=did_you_mean(name, FORMATS))
+    system = derive(load_problem(args))
+    if args.explain:
+        print(system.explain())
+        if formats == ["text"]:
+            return 0
+    for name in formats:
+        if name == "text":
+            width = max((len(e.label) for e in system.equations()), default=0)
+            for e in system.equations():
+                print(f"{e.label:<{width}}  {e.latex}" + (f"   ({e.note})" if e.note else ""))
+        else:
+            print(getattr(system, name)(), end="")
+    return 0
+
+
+VERB = Verb("derive", "the equations, as text, LaTeX, sympy or the compiled Python", add_arguments, run)

@@ -1,0 +1,82 @@
+"""``dimladder show``: a theory's card, or the facts of one run file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .verb import Verb, add_json, load_problem
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="THEORY|RUN.toml", help="the name of a theory, or a run file")
+    parser.add_argument("--set", dest="overrides", metavar="a.b=VALUE", action="append", default=[], help="see solve")
+    add_json(parser)
+
+
+def _keys(kind: Any) -> list[str]:
+    """Return one line for each section of a problem type, with its keys, their types and defaults."""
+    import msgspec
+
+    from ..problem.config import _members  # the loader's own reading of unions, so that the card cannot disagree
+
+    lines = []
+    for section in msgspec.structs.fields(kind):
+        if section.name in ("theory", "schema", "title"):
+            continue
+        for t in _members(section.type):
+            if not (isinstance(t, type) and issubclass(t, msgspec.Struct)):
+                continue
+            tag = t.__struct_config__.tag
+            lines.append(f"  [{section.name}]" + (f' kind = "{tag}"' if tag else ""))
+            for f in msgspec.structs.fields(t):
+                default = (
+                    "required" if f.required else f"default {f.default!r}" if f.default is not msgspec.NODEFAULT else "optional"
+                )
+                lines.append(f"    {f.encode_name}: {_type_name(f.type)}  ({default})")
+    return lines
+
+
+def _type_name(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
+    for prefix in ("typing.", "dimladder.problem.spec.", "dimladder."):
+        text = text.replace(prefix, "")
+    return text
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import theories
+
+    facts: dict[str, Any] = {}
+    if args.what.endswith(".toml") or Path(args.what).is_file():
+        args.run = args.what
+        problem = load_problem(args)
+        theory = theories.find(problem.theory)
+        facts = {"title": problem.title, "hash": problem.content_hash, **theory.describe(problem)}
+    else:
+        theory = theories.find(args.what)
+    card = {
+        "name": theory.name, "title": theory.title, "summary": theory.summary, "assumptions": list(theory.assumptions),
+        "limits": list(theory.limits), "references": list(theory.references),
+    }  # fmt: skip
+    if args.json:
+        print(json.dumps({**card, "problem": facts} if facts else card, default=str))
+        return 0
+    print(f"{theory.name}: {theory.title}\n\n{theory.summary}\n")
+    for label in ("assumptions", "limits"):
+        if card[label]:
+            print(f"{label.capitalize()}\n" + "\n".join(f"  - {line}" for line in card[label]) + "\n")
+    print(f"References: {', '.join(theory.references) or 'none'}\n")
+    if facts:
+        print(f"This problem ({args.what})")
+        for name, value in facts.items():
+            print(f"  {name}: {value}")
+    else:
+        print("Sections of a run file")
+        print("\n".join(_keys(theory.problem_type)))
+    return 0
+
+
+VERB = Verb("show", "a theory's card: equations' assumptions, limits, references, keys", add_arguments, run)

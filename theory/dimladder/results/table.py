@@ -1,0 +1,79 @@
+"""Results as columns: what the terminal prints and what CSV files hold."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from .container import Result
+
+
+def main_axis(result: Result) -> str | None:
+    """Return the axis a curve is drawn against: the numeric one that most variables share, the longest of those."""
+    data = result.dataset
+    counts = {
+        str(name): (sum(name in v.dims for v in data.data_vars.values()), len(c))
+        for name, c in data.coords.items()
+        if np.issubdtype(c.dtype, np.number) and len(c) > 1 and not str(name).endswith("'")
+    }
+    grid = {n: k for n, k in counts.items() if not _is_index(data.coords[n].values)} or counts
+    return max(grid, key=lambda n: (grid[n][0], grid[n][1])) if grid else None
+
+
+def _is_index(values: Any) -> bool:
+    return np.issubdtype(values.dtype, np.integer) and bool(np.array_equal(values, np.arange(len(values))))
+
+
+def columns(result: Result, axis: str | None = None) -> dict[str, np.ndarray]:
+    """Return one column a component of every variable that has the axis, the axis itself first.
+
+    A component is named like ``Q[0,1]`` or ``generalization_error[deep]``. With no axis at all, every
+    variable without axes becomes a column of length one.
+    """
+    data = result.dataset
+    axis = axis or main_axis(result)
+    out: dict[str, np.ndarray] = {}
+    if axis is not None:
+        out[axis] = data.coords[axis].values
+    for name, array in data.data_vars.items():
+        if axis is None and array.ndim == 0:
+            out[str(name)] = np.atleast_1d(array.values)
+        if axis is None or axis not in array.dims:
+            continue
+        others = [d for d in array.dims if d != axis]
+        moved = array.transpose(axis, *others).values
+        for index in itertools.product(*(range(data.sizes[d]) for d in others)):
+            labels = [_label(data.coords[d].values[i]) for d, i in zip(others, index, strict=True)]
+            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = moved[(slice(None), *index)]
+    return out
+
+
+def _label(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
+    """Return the scalars and the curves of a result as aligned text, at most `limit` columns a block."""
+    lines = [
+        f"{n} = {_cell(v.values[()])}" for n, v in result.dataset.data_vars.items() if v.ndim == 0
+    ]
+    axis = axis or main_axis(result)
+    done: set[str] = set()
+    axes = [a for a in [axis] if a is not None]
+    axes += [str(d) for v in result.dataset.data_vars.values() for d in v.dims if str(d) not in axes][:8]
+    for current in dict.fromkeys(axes):
+        table = {k: v for k, v in columns(result, current).items() if k == current or k.split("[")[0] not in done}
+        done.update(k.split("[")[0] for k in table if k != current)
+        names = [k for k in table if k != current]
+        for start in range(0, len(names), limit):
+            block = [current, *names[start : start + limit]]
+            cells = [[n, *map(_cell, table[n])] for n in block]
+            widths = [max(map(len, column)) for column in cells]
+            lines += ["", *("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in zip(*cells, strict=True))]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
