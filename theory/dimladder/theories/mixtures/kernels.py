@@ -1,0 +1,187 @@
+"""Channel integrals of convex losses: the hand-written part of the state evolution, pasted into generated modules.
+
+One channel: a field omega ~ N(mean, q), a label y in {-1, +1}, a loss l(y u) and the proximal point
+
+    prox = argmin_u l(y u) + (u - omega)^2 / (2 V),      f = (prox - omega)/V = -y l'(y prox).
+
+`channel` returns E f, E f^2, E[l''/(1 + V l'')] = -E df/domega, E l(prox) and E df/dnu, where nu is the teacher's field
+when the label is a function of it. Square loss, and the hinge loss with labels that do not depend on a teacher, have
+closed forms (see `state_evolution`); everything else is integrated here.
+
+Every function is self-contained source: generated modules paste this file after its header (`KERNEL_SOURCE`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+
+import numpy as np
+from numba import njit
+
+# --- pasted from here ---
+LOGISTIC = 1
+HINGE = 2
+TAIL = 9.0
+MAX_NODES = 200_000
+# 16-point Gauss-Legendre rule on [-1, 1] (positive half).
+GL_X = np.array([
+    0.09501250983763744, 0.28160355077925891, 0.45801677765722739, 0.61787624440264375,
+    0.75540440835500303, 0.86563120238783174, 0.94457502307323258, 0.98940093499164993,
+])  # fmt: skip
+GL_W = np.array([
+    0.18945061045506850, 0.18260341504492359, 0.16915651939500254, 0.14959598881657673,
+    0.12462897125553387, 0.09515851168249278, 0.06225352393864789, 0.02715245941175409,
+])  # fmt: skip
+
+
+@njit(cache=True)
+def logistic_prox(u, v, guess):
+    """Root p of p - u - v/(1 + e^p) = 0: Newton's method kept inside the bracket [u, u + v].
+
+    Bare Newton cycles for v above about 30; every step that leaves the bracket is replaced by bisection.
+    """
+    low, high = u, u + v
+    p = min(max(guess, low), high)
+    for _ in range(100):
+        e = math.exp(-abs(p))
+        s = e / (1.0 + e) if p > 0 else 1.0 / (1.0 + e)
+        g = p - u - v * s
+        if g > 0.0:
+            high = p
+        else:
+            low = p
+        step = g / (1.0 + v * s * (1.0 - s))
+        new = p - step
+        if not (low <= new <= high):
+            new = 0.5 * (low + high)
+        if abs(new - p) <= 4e-16 * (1.0 + abs(p)):
+            return new
+        p = new
+    return p
+
+
+@njit(cache=True)
+def cluster_channel(loss, y, mean, v, q):
+    """Channel of a label that is certain: (E f, E f^2, E l''/(1 + V l''), E l(prox))."""
+    # Margin u = y omega ~ N(y mean, q). The logistic prox is analytic in |Im u| < pi for every V (the branch points of
+    # its inverse lie at Im u = pi), so the trapezoidal rule with step h errs by exp(-2 pi^2/(h sqrt q)).
+    centre = y * mean
+    s = math.sqrt(q)
+    h = min(0.4, 0.5 / s) if s > 0 else 0.4
+    half = min(int(TAIL / h) + 1, MAX_NODES)
+    h = TAIL / half
+    ef, ef2, vh, el, total = 0.0, 0.0, 0.0, 0.0, 0.0
+    p = centre - TAIL * s
+    for i in range(-half, half + 1):
+        z = i * h
+        weight = math.exp(-0.5 * z * z)
+        u = centre + s * z
+        p = logistic_prox(u, v, p + s * h)
+        e = math.exp(-abs(p))
+        minus = e / (1.0 + e) if p > 0 else 1.0 / (1.0 + e)
+        curvature = minus * (1.0 - minus)
+        ef += weight * minus
+        ef2 += weight * minus * minus
+        vh += weight * curvature / (1.0 + v * curvature)
+        el += weight * (math.log1p(e) + max(-p, 0.0))
+        total += weight
+    return y * ef / total, ef2 / total, vh / total, el / total
+
+
+@njit(cache=True)
+def positive_probability(centre, spread, thresholds, first):
+    """P(y = +1) and its derivative in the centre, nu ~ N(centre, spread^2), y alternating at the thresholds.
+
+    `first` is the label below the first threshold.
+    """
+    prob = 1.0 if first > 0 else 0.0
+    slope = 0.0
+    sign = -first
+    for t in thresholds:
+        a = (centre - t) / spread
+        prob += sign * 0.5 * math.erfc(-a / math.sqrt(2.0))
+        slope += sign * math.exp(-0.5 * a * a) / (math.sqrt(2.0 * math.pi) * spread)
+        sign = -sign
+    return min(max(prob, 0.0), 1.0), slope
+
+
+@njit(cache=True)
+def margin_response(loss, u, v, guess):
+    """(prox, -l'(prox), l''/(1 + V l''), l(prox)) of the margin loss at u."""
+    if loss == HINGE:
+        if u < 1.0 - v:
+            return u + v, 1.0, 0.0, 1.0 - u - v
+        if u < 1.0:
+            return 1.0, (1.0 - u) / v, 1.0 / v, 0.0
+        return u, 0.0, 0.0, 0.0
+    p = logistic_prox(u, v, guess)
+    e = math.exp(-abs(p))
+    minus = e / (1.0 + e) if p > 0 else 1.0 / (1.0 + e)
+    curvature = minus * (1.0 - minus)
+    return p, minus, curvature / (1.0 + v * curvature), math.log1p(e) + max(-p, 0.0)
+
+
+@njit(cache=True)
+def teacher_channel(loss, mean, v, q, overlap, teacher_mean, teacher_variance, thresholds, first):
+    """Channel of the label y(nu), (omega, nu) Gaussian with covariance `overlap`.
+
+    Returns (E f, E f^2, E l''/(1 + V l''), E l(prox), E df/dnu, P(sign omega != y)).
+    """
+    s = math.sqrt(q)
+    spread2 = teacher_variance - overlap * overlap / q
+    if not spread2 > 0.0:
+        nan = math.nan
+        return nan, nan, nan, nan, nan, nan
+    spread = math.sqrt(spread2)
+    slope = overlap / s
+    # Panels end at the kinks (hinge: omega = +-1, +-(1 - V); error: omega = 0) and resolve both the probability, which
+    # turns over a width spread/slope, and the proximal map, which is analytic in |Im omega| < pi.
+    width = min(1.0, 1.0 / max(s, 1e-300))
+    if loss == HINGE:
+        width = 1.0
+    width = min(width, max(spread / (abs(slope) + 1e-300), 1e-4))
+    marks = np.empty(7)
+    marks[0], marks[6] = -TAIL, TAIL
+    marks[1:6] = np.array([-1.0, 1.0, v - 1.0, 1.0 - v, 0.0])
+    for j in range(1, 6):
+        marks[j] = min(max((marks[j] - mean) / max(s, 1e-300), -TAIL), TAIL)
+    marks.sort()
+    ef, ef2, vh, el, ed, err, total = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    plus, minus = mean - TAIL * s, -mean + TAIL * s
+    for j in range(6):
+        length = marks[j + 1] - marks[j]
+        if length <= 0.0:
+            continue
+        panels = min(int(length / width) + 1, MAX_NODES // 16)
+        step = length / panels
+        for k in range(panels):
+            middle = marks[j] + (k + 0.5) * step
+            for node in range(16):
+                index = node - 8 if node >= 8 else 7 - node
+                z = middle + (0.5 * step * GL_X[index] if node >= 8 else -0.5 * step * GL_X[index])
+                weight = 0.5 * step * GL_W[index] * math.exp(-0.5 * z * z)
+                omega = mean + s * z
+                prob, dprob = positive_probability(teacher_mean + slope * z, spread, thresholds, first)
+                plus, fp, vp, lp = margin_response(loss, omega, v, plus)
+                minus, fm, vm, lm = margin_response(loss, -omega, v, minus)
+                ef += weight * (prob * fp - (1.0 - prob) * fm)
+                ef2 += weight * (prob * fp * fp + (1.0 - prob) * fm * fm)
+                vh += weight * (prob * vp + (1.0 - prob) * vm)
+                el += weight * (prob * lp + (1.0 - prob) * lm)
+                ed += weight * dprob * (fp + fm)
+                err += weight * ((1.0 - prob) if omega > 0.0 else prob)
+                total += weight
+    return ef / total, ef2 / total, vh / total, el / total, ed / total, err / total
+# --- pasted to here ---
+
+
+def _kernel_source() -> str:
+    text = inspect.getsource(sys.modules[__name__])
+    start, end = "# --- pasted from here ---\n", "# --- pasted to here ---"
+    return text[text.index(start) + len(start) : text.rindex(end + "\n", 0, text.index("def _kernel_source"))]
+
+
+KERNEL_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
+KERNEL_SOURCE = _kernel_source()
