@@ -1,0 +1,456 @@
+"""First-layer neurons under spherical correlation-loss SGD: from d dimensions to the d^eps hidden ones."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...errors import DomainError
+from ...problem import Hierarchical, OdeSolver, Problem, Simulation, Spec, TimeGrid, activation, axis_values
+from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
+from ..base import Theory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+class FirstLayerStudent(Spec, frozen=True, kw_only=True):
+    """The network whose first layer moves.
+
+    ``three-layer``: W2 = identity while the first layer learns, so each neuron sees sigma(sigma(w.x)).
+    ``two-layer``: each neuron sees sigma(w.x). The readout of every neuron is `sign` (+1 or -1).
+    """
+
+    kind: Literal["three-layer", "two-layer"] = "three-layer"
+    activation: str
+    sign: Literal[1, -1] = 1
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+
+    @property
+    def compositions(self) -> int:
+        """How often sigma acts on the first pre-activation."""
+        return 2 if self.kind == "three-layer" else 1
+
+
+class SphericalCorrelationSGD(Spec, frozen=True, kw_only=True):
+    """w <- normalised(w + eta (1/n) sum y s'(w.x) x_perp), eta = step sqrt(d_eff), fresh batches of n = batch_ratio d d_eff.
+
+    ``map = true`` predicts the finite-step recursion instead of its small-step flow; ``gradient_noise = true`` adds what
+    a finite batch does.
+    """
+
+    kind: Literal["spherical-correlation-sgd"] = "spherical-correlation-sgd"
+    step: float
+    batch_ratio: float = math.inf
+    map: bool = False
+    gradient_noise: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.step) and self.step > 0):
+            raise ValueError(f"step must be positive and finite, got {self.step}")
+        if not self.batch_ratio > 0:
+            raise ValueError(f"batch_ratio must be positive, got {self.batch_ratio}")
+
+
+class FiniteDimension(Spec, frozen=True, kw_only=True):
+    """The dimension that sets the initial overlap d_eff / d."""
+
+    d: int
+
+    def __post_init__(self) -> None:
+        if self.d < 2:
+            raise ValueError(f"d must be at least 2, got {self.d}")
+
+
+class FirstLayerFlow(Problem, frozen=True, kw_only=True):
+    """A hierarchical target and the spherical correlation-loss SGD of first-layer neurons. Unit of time: one step."""
+
+    target: Hierarchical
+    student: FirstLayerStudent
+    algorithm: SphericalCorrelationSGD
+    limit: FiniteDimension
+    grid: TimeGrid
+    solver: OdeSolver = OdeSolver()
+    simulation: Simulation = Simulation(d=(100, 225, 400))
+
+    def __post_init__(self) -> None:
+        if self.algorithm.map and any(t != int(t) for t in axis_values(self.grid.time)):
+            raise ValueError("with map = true the times count steps: they must be whole numbers")
+
+
+class Drift:
+    """Numbers that the equations need, from Hermite coefficients.
+
+    Attributes
+    ----------
+    rate : float
+        2 step sign c_P (mu_1 / s) c_sigma: growth of ln w along a direction of readout 1, per step. c_P = E[P h_2],
+        mu_1 = E[g(s u) u], c_sigma = E[sigma~ h_2]; linear coefficients of the levels above multiply it.
+    noise : float
+        nu = step^2 E[y^2] E[sigma~'^2] / batch_ratio: squared length of the gradient noise of one step.
+    ratio : float
+        d_eff / d.
+    values, fractions : arrays
+        Readout classes.
+    """
+
+    def __init__(self, problem: FirstLayerFlow) -> None:
+        import numpy as np
+
+        from .analysis import activation_coefficients, effective_dimension, levels, link_of, normal_rule
+        from .readouts import readout_classes
+
+        target, algorithm, student = problem.target, problem.algorithm, problem.student
+        stack, link = levels(target), link_of(target)
+        bottom = stack[0].coefficients
+        if abs(bottom[1]) > 0:
+            raise DomainError(
+                "the first feature polynomial has a linear part", where="target.features[0]",
+                why="it makes a linear spike that neurons find in n ~ d samples: another dynamics",
+                hint="drop its degree-1 coefficient",
+            )  # fmt: skip
+        sigma = activation(student.activation)
+        self.activation = activation_coefficients(sigma, 2, student.compositions)
+        self.feature = float(bottom[2]) if len(bottom) > 2 else 0.0
+        self.slope = float(link.coefficients[1]) / math.sqrt(stack[0].variance)
+        for upper in stack[1:]:
+            self.slope *= float(upper.coefficients[1]) / math.sqrt(upper.variance)
+        self.rate = 2.0 * algorithm.step * student.sign * self.feature * self.slope * float(self.activation[2])
+        self.d, self.features = problem.limit.d, effective_dimension(problem.limit.d, target.exponents[0])
+        self.ratio = self.features / self.d
+        self.values, self.fractions = readout_classes(target)
+        x, w = normal_rule(sigma.kinks("x"))
+        chain = sigma.derivative("x")
+        slope, inner = np.ones_like(x), x
+        for _ in range(student.compositions):
+            slope = slope * np.asarray(chain(x=inner), dtype=float)
+            inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
+        self.gain = float(w @ slope**2)
+        self.label_power = link.second_moment + target.noise**2
+        self.batch_noise = algorithm.step**2 * self.label_power * self.gain / algorithm.batch_ratio
+        self.noise = self.batch_noise if algorithm.gradient_noise else 0.0
+
+    @property
+    def initial(self) -> Array:
+        """Squared overlap with each class at random initialisation."""
+        return self.ratio * self.fractions
+
+    def floor(self) -> float:
+        """1 - q at the stationary point that gradient noise leaves, for equal readouts; nan where q does not grow."""
+        import numpy as np
+
+        if len(self.values) > 1 or self.rate * self.values[0] <= 0:
+            return math.nan
+        growth, nu = 2.0 * self.rate * float(self.values[0]), self.batch_noise
+        # growth q (1 - q) = nu (q - ratio)
+        roots = np.roots([growth, nu - growth, -nu * self.ratio])
+        return 1.0 - float(np.max(np.real(roots)))
+
+
+class _Shared:
+    """What the flow and the recursion have in common: parameters, printed constants, and the variables."""
+
+    references = ("dandi2025depth",)
+
+    @cached_property
+    def drift(self) -> Drift:
+        return Drift(self.problem)  # type: ignore[attr-defined]
+
+    @property
+    def classes(self) -> int:
+        return len(self.drift.values)
+
+    @property
+    def noisy(self) -> bool:
+        return self.problem.algorithm.gradient_noise  # type: ignore[attr-defined]
+
+    def structure(self) -> tuple[Any, ...]:
+        return type(self).__name__, self.classes, self.noisy
+
+    def symbols(self) -> tuple[Any, ...]:
+        """q_c, a_c, phi_c (fraction), rate, nu, gamma."""
+        import sympy as sp
+
+        if self.classes == 1:
+            q, a, f = [sp.Symbol("q", nonnegative=True)], [sp.Symbol("a", real=True)], [sp.Integer(1)]
+        else:
+            q = list(sp.symbols(f"q1:{self.classes + 1}", nonnegative=True))
+            a = list(sp.symbols(f"a1:{self.classes + 1}", real=True))
+            f = list(sp.symbols(f"phi1:{self.classes + 1}", positive=True))
+        return q, a, f, sp.Symbol("rho", real=True), sp.Symbol("nu", nonnegative=True), sp.Symbol("gamma", positive=True)
+
+    def parameter_values(self) -> list[float]:
+        g = self.drift
+        values = list(g.values) if self.classes > 1 else []
+        fractions = list(g.fractions) if self.classes > 1 else []
+        extra = [g.noise, g.ratio] if self.noisy else []
+        # A single class has readout 1 up to its sign, which goes into the rate.
+        rate = g.rate * (float(g.values[0]) if self.classes == 1 else 1.0)
+        return [float(v) for v in (rate, *extra, *values, *fractions)]
+
+    def parameter_symbols(self) -> list[Any]:
+        _, a, f, rate, nu, gamma = self.symbols()
+        return [rate, *([nu, gamma] if self.noisy else []), *([*a, *f] if self.classes > 1 else [])]
+
+    def state_parameters(self) -> tuple[OrderParameter, ...]:
+        if self.classes == 1:
+            return (OrderParameter("subspace_overlap", (), "q", "|P_W* w|^2", "d_eff/d at random initialisation, O(1) later"),)
+        return tuple(
+            OrderParameter(f"class_overlap[{c}]", (), f"q_{{{c + 1}}}", f"|P_c w|^2, directions with a = {a:.3g}", "O(1)")
+            for c, a in enumerate(self.drift.values)
+        )
+
+    def constants(self) -> tuple[Equation, ...]:
+        import sympy as sp
+
+        g = self.drift
+        return (
+            Equation("rate", r"\rho = 2\, \tilde\eta\, \mathbb{E}[P h_2]\, \mathbb{E}[g'(h)]\, \mathbb{E}[\tilde\sigma h_2]"),
+            Equation.of("feature", r"\mathbb{E}[P h_2]", sp.Float(g.feature, 10)),
+            Equation.of("link", r"\mathbb{E}[g'(h)]", sp.Float(g.slope, 10)),
+            Equation.of("activation", r"\mathbb{E}[\tilde\sigma h_2]", sp.Float(float(g.activation[2]), 10)),
+            Equation.of("rate value", r"\rho_0", sp.Float(g.rate, 10), "per step"),
+            Equation.of("initial", "q(0)", sp.Rational(g.features, g.d), "random initialisation: d_eff / d"),
+        )
+
+    def derivation(self) -> list[Step]:
+        noise = (
+            "A batch of n fresh samples adds a vector of squared length nu = step^2 E[y^2] E[s'^2]/batch_ratio, isotropic."
+            if self.noisy
+            else "At large batch_ratio the noise of the gradient is dropped (gradient_noise = true keeps it)."
+        )
+        return [
+            Step(
+                "Population gradient",
+                "With W2 = identity the neurons decouple. The correlation loss gives E[f* s'(w.x) x], s = sigma(sigma(.)). "
+                "Its leading Hermite order is E[s''] (2 b / sqrt d_eff) A w with A = sum_i a_i w*_i w*_i^T and "
+                "b = E[g'(h)] E[P h_2]/sqrt 2; orders above are smaller by d_eff^(-1/2).",
+                self.constants(),
+            ),
+            Step(
+                "Spherical step",
+                "Projecting on the tangent space and normalising, with eta = step sqrt(d_eff), the overlap q_c with the "
+                "directions of readout a_c grows at the rate a_c less the mean m = sum_c a_c q_c. " + noise,
+                tuple(self.equations()),  # type: ignore[attr-defined]
+            ),
+        ]
+
+    def collect(self, times: Array, states: Array) -> dict[str, Variable]:
+        import numpy as np
+
+        overlap = states.sum(axis=1)
+        out = {
+            "subspace_overlap": Variable(("time",), overlap, "q", "|P_W* w|^2, squared norm of w inside the hidden subspace"),
+            "escape_time": Variable((), np.array(self.escape_time()), "t_{1/2}", "time to q = 1/2", "steps"),
+            "rate": Variable((), np.array(self.drift.rate), r"\rho", "drift constant per step"),
+            "noise_floor": Variable((), np.array(self.drift.floor()), r"1 - q_\infty", "1 - q left by the gradient noise"),
+        }
+        if self.classes > 1:
+            out["class_overlap"] = Variable(
+                ("time", "readout_value"), states / np.asarray(self.drift.fractions), "q_c/\\varphi_c",
+                "squared overlap with the directions of one readout value, over their fraction",
+            )  # fmt: skip
+        return out
+
+    def class_coords(self) -> dict[str, Any]:
+        return {"readout_value": self.drift.values} if self.classes > 1 else {}
+
+    def escape_time(self) -> float:
+        raise NotImplementedError
+
+    def _crossing(self, times: Array, overlaps: Array) -> float:
+        """Return where the overlap crosses 1/2, interpolated in its logit (linear in time for the logistic law)."""
+        import numpy as np
+
+        above = np.flatnonzero(overlaps >= 0.5)
+        if not len(above):
+            return math.inf
+        j = int(above[0])
+        if j == 0:
+            return float(times[0])
+        low, high = (math.log(v / (1 - v)) if v < 1 else 36.0 for v in (float(overlaps[j - 1]), float(overlaps[j])))
+        return float(times[j - 1] + (times[j] - times[j - 1]) * (0.0 - low) / (high - low))
+
+
+class OverlapFlow(_Shared, ExplicitFlow):
+    """dq_c/dt = 2 rho q_c (a_c - sum a q) [- nu (q_c - gamma phi_c)]."""
+
+    time_unit = "steps"
+
+    @property
+    def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
+        return self.state_parameters()
+
+    def build(self) -> Equations:
+        q, a, f, rate, nu, gamma = self.symbols()
+        if self.classes == 1:
+            right = [2 * rate * q[0] * (1 - q[0])]
+        else:
+            mean = sum(x * y for x, y in zip(a, q, strict=True))
+            right = [2 * rate * x * (y - mean) for x, y in zip(q, a, strict=True)]
+        if self.noisy:
+            right = [r - nu * (x - gamma * phi) for r, x, phi in zip(right, q, f, strict=True)]
+        return Equations(dict(zip(q, right, strict=True)), self.parameter_symbols())
+
+    def initial_values(self) -> list[float]:
+        return [float(v) for v in self.drift.initial]
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        return self.collect(times, states)
+
+    def escape_time(self) -> float:
+        import numpy as np
+        from scipy.optimize import brentq
+
+        g = self.drift
+        rates = 2.0 * g.rate * g.values
+        start, fastest = g.initial, float(np.max(rates))
+        if g.initial.sum() >= 0.5:
+            return 0.0
+        if fastest <= 0:
+            return math.inf
+
+        def excess(t: float) -> float:
+            # Without noise the classes are replicators, and the rest of w is one of growth rate zero.
+            grown = start * np.exp((rates - fastest) * t)
+            return float(grown.sum() - (1.0 - start.sum()) * math.exp(-fastest * t))
+
+        latest = (math.log(1.0 / float(start[np.argmax(rates)])) + 1.0) / fastest
+        noiseless = float(brentq(excess, 0.0, latest, xtol=1e-13 * latest))
+        if not self.noisy:
+            return noiseless
+        from ...numerics.ode import integrate
+
+        grid = np.linspace(0.0, 20.0 * noiseless, 4001)
+        module = self.module()
+        result = integrate(module.rhs, self.initial_state(), grid, p=self.parameters(), rtol=1e-10, atol=1e-12)
+        return self._crossing(np.asarray(result.t), np.asarray(result.y).sum(axis=1))
+
+    def solve(self) -> Solution:
+        solution = super().solve()
+        solution.coords.update(self.class_coords())
+        return solution
+
+
+class OverlapMap(_Shared, Recursion):
+    """The same neurons at finite step: growth by 1 + rho (a_c - m), then normalisation."""
+
+    @property
+    def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
+        return self.state_parameters()
+
+    def build(self) -> Equations:
+        """Return the map; `Equations.state` holds each component after one step."""
+        q, a, f, rate, nu, gamma = self.symbols()
+        values = [1] if self.classes == 1 else a
+        mean = sum(x * y for x, y in zip(values, q, strict=True))
+        grown = [x * (1 + rate * (y - mean)) ** 2 for x, y in zip(q, values, strict=True)]
+        norm = sum(grown) + (1 - sum(q)) * (1 - rate * mean) ** 2
+        if self.noisy:
+            grown = [g + nu * gamma * phi for g, phi in zip(grown, f, strict=True)]
+            norm += nu
+        return Equations({x: g / norm for x, g in zip(q, grown, strict=True)}, self.parameter_symbols())
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        return [
+            Equation.of(p.name, rf"{sp.latex(symbol)}^{{(t+1)}}", right)
+            for p, (symbol, right) in zip(self.order_parameters, self.build().state.items(), strict=True)
+        ]
+
+    def module(self) -> ModuleType:
+        """Return the generated module; its ``rhs`` writes the next state."""
+        from ...symbolic import store
+
+        return store.module(self.structure(), self._source)
+
+    def _source(self) -> str:
+        from ...symbolic.printing import flow_module
+
+        return flow_module(self.build(), title="One step of the overlap recursion: rhs writes the next state.")
+
+    def python(self) -> str:
+        from ...symbolic.store import source
+
+        return source(self.module())
+
+    def iterate(self, steps: int) -> Array:
+        """Return the states after 0, 1, ..., `steps` steps, shape (steps + 1, classes)."""
+        import numpy as np
+
+        step, p, work = self.module().rhs, np.array(self.parameter_values()), np.zeros(1)
+        states = np.empty((steps + 1, self.classes))
+        states[0] = self.drift.initial
+        for n in range(steps):
+            step(float(n), states[n], states[n + 1], p, work)
+        return states
+
+    def escape_time(self) -> float:
+        import numpy as np
+
+        steps = 256
+        while True:
+            overlaps = self.iterate(steps).sum(axis=1)
+            found = self._crossing(np.arange(steps + 1.0), overlaps)
+            if math.isfinite(found) or steps >= 1 << 20:
+                return found
+            settled = abs(overlaps[-1] - overlaps[-2]) < 1e-13 * overlaps[-1]
+            if settled:
+                return math.inf
+            steps *= 4
+
+    def solve(self) -> Solution:
+        import numpy as np
+
+        times = np.array(axis_values(self.problem.grid.time))  # type: ignore[attr-defined]
+        states = self.iterate(int(times.max(initial=0.0)))[times.astype(int)]
+        return Solution({"time": times, **self.class_coords()}, self.collect(times, states))
+
+
+class FirstLayerFlowTheory(Theory):
+    """Order-parameter dynamics of stage 1 of Algorithm 1 of the paper."""
+
+    name = "hierarchical-flow"
+    title = "First layer climbs from d to d^eps dimensions"
+    summary = "Overlap of a first-layer neuron with the hidden subspace under spherical correlation-loss SGD: flow or map."
+    problem_type = FirstLayerFlow
+    references = ("dandi2025depth",)
+    assumptions = (
+        "fresh batches, W2 = identity, readout weights equal, correlation loss, spherical projection",
+        "1 << d_eff << d; leading order in d_eff^(-1/2) of the population gradient",
+        "the information exponent of the first polynomial is 2 (no linear part), of the link 1 (otherwise the rate is 0)",
+    )
+    limits = (
+        "the paper gives inequalities and the hitting time O(log d); the equation and its constants are this project's own",
+        "one class of readouts, no noise: logistic, escape time log((1 - q0)/q0)/(2 rate), about (1 - eps) log d/(2 rate)",
+        "rademacher readouts: a neuron of positive sign keeps the a = +1 half of the subspace, one of negative sign the other",
+        "a gaussian readout is represented by 12 classes of Gauss-Hermite quadrature",
+        "step -> 0: the map tends to the flow",
+    )
+
+    def derive(self, problem: FirstLayerFlow) -> OverlapFlow | OverlapMap:
+        return OverlapMap(problem) if problem.algorithm.map else OverlapFlow(problem)
+
+    def describe(self, problem: FirstLayerFlow) -> dict[str, Any]:
+        from .analysis import check_assumptions
+
+        drift = Drift(problem)
+        checks = check_assumptions(problem.target, activation(problem.student.activation))
+        return {
+            "d_eff": drift.features,
+            "rate per step": drift.rate,
+            "noise floor 1 - q": drift.floor(),
+            **{f"assumption {c.name} ({c.statement})": f"{'holds' if c.holds else 'fails'}: {c.detail}" for c in checks},
+        }
+
+
+THEORY = FirstLayerFlowTheory()
