@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ...problem import Expression
+    from .spec import MupProblem
 
 Activation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -33,8 +39,8 @@ class Training:
         p_nu(t): 1/m for a full batch, 1/|B| on a mini-batch and 0 off it.
     activation : callable
         ``h -> (phi(h), phi'(h), phi''(h))``.
-    loss, error_signal : callables of the outputs on the first rows
-        ``loss(f, y)`` elementwise, and ``-dloss/df`` with the training labels.
+    loss_function, loss_slope : callables
+        ``loss(f, y)`` and ``dloss/df``, elementwise.
     """
 
     inputs: np.ndarray
@@ -67,3 +73,97 @@ class Training:
         """Return the mean loss over the training (or test) samples of outputs of shape ``(..., M)``."""
         part = slice(self.samples, None) if test else slice(0, self.samples)
         return self.loss_function(f[..., part], self.labels[part]).mean(axis=-1)
+
+
+def training_of(problem: MupProblem) -> Training:
+    """Return the numbers of a problem: what the march, the quadratures and the finite-width networks share.
+
+    Raises
+    ------
+    DerivationError
+        When the activation has no second derivative and the network more than one hidden layer.
+    """
+    from ...problem import Expression, activation
+    from .data import load_data
+    from .spec import GradientDescent, loss_expression
+
+    inputs, labels, m = load_data(problem.data)
+    algorithm = problem.algorithm
+    times = np.arange(algorithm.steps, dtype=float)
+    if isinstance(algorithm, GradientDescent):
+        schedule = Expression(algorithm.schedule, ("t", "T")).evaluate(np, t=times, T=float(algorithm.steps))
+        weights = batch_weights(m, algorithm.steps, algorithm.batch_size, algorithm.batch_seed)
+    else:
+        schedule, weights = 1.0, batch_weights(m, algorithm.steps, 0, 0)
+    value, slope = _loss(loss_expression(algorithm.loss))
+    return Training(
+        inputs=inputs, gram=inputs @ inputs.T, labels=labels, samples=m, layers=problem.student.hidden_layers,
+        richness=problem.student.richness,
+        learning_rates=np.broadcast_to(algorithm.learning_rate * schedule, times.shape).copy(), weights=weights,
+        activation=derivatives(activation(problem.student.activation)),
+        loss_function=value, loss_slope=slope,
+    )  # fmt: skip
+
+
+def batch_weights(samples: int, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """Return ``p_nu(t)``, shape (steps, samples): 1/|B| on the batch of update t, 0 off it.
+
+    Each epoch is a permutation drawn from `seed`, cut into batches; the batch of update t does not depend on `steps`.
+    """
+    if batch_size == 0 or batch_size >= samples:
+        return np.full((steps, samples), 1.0 / samples)
+    generator = np.random.default_rng([0xBA7C, seed])
+    out, t = np.zeros((steps, samples)), 0
+    while t < steps:
+        order = generator.permutation(samples)
+        for start in range(0, samples, batch_size):
+            batch = order[start : start + batch_size]
+            if t < steps:
+                out[t, batch] = 1.0 / len(batch)
+            t += 1
+    return out
+
+
+@lru_cache(maxsize=64)
+def derivatives(expression: Expression) -> Activation:
+    """Return ``h -> (phi, phi', phi'')``, derived by sympy and evaluated together so that they share subexpressions.
+
+    At a kink, phi' is taken almost everywhere and phi'' holds no delta function: `assumptions` refuses the networks for
+    which that would matter.
+    """
+    import sympy as sp
+
+    from ...problem.expressions import drop_atoms
+
+    x = sp.Symbol("x", real=True)
+    phi = expression.sympy(x=x)
+    first = drop_atoms(sp.diff(phi, x))
+    second = drop_atoms(sp.diff(first, x))
+    function = sp.lambdify([x], [phi, first, second], modules=["scipy", "numpy"], cse=True)
+
+    def evaluate(h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        a, b, c = (v if isinstance(v, np.ndarray) else np.full(h.shape, float(v)) for v in function(h))
+        return a, b, c
+
+    return evaluate
+
+
+@lru_cache(maxsize=64)
+def _loss(expression: Expression) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    import sympy as sp
+
+    from ...problem.expressions import drop_atoms
+
+    f, y = sp.symbols("f y", real=True)
+    value = expression.sympy(f=f, y=y)
+    slope = sp.lambdify([f, y], drop_atoms(sp.diff(value, f)), modules=["scipy", "numpy"])
+
+    def loss(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        given = {"f": outputs, "y": labels}
+        result = expression.evaluate(np, **{v: given[v] for v in expression.variables})
+        return np.broadcast_to(result, np.broadcast_shapes(outputs.shape, labels.shape))
+
+    def error(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(slope(outputs, labels), np.broadcast_shapes(outputs.shape, labels.shape))
+
+    return loss, error
