@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from .problem import Problem
 from .solve import replace, solve
 
 # Knob -> how a boosted run sets it, given its present value.
-_BOOSTS = {
+_BOOSTS: dict[str, Callable[[Any], Any]] = {
     "rtol": lambda v: max(v * 1e-2, 1e-14),
     "atol": lambda v: max(v * 1e-2, 1e-16),
     "samples": lambda v: 4 * v,

@@ -82,7 +82,8 @@ def solve(problem: Problem, **solver: Any) -> LearningCurve:
     Raises
     ------
     SolveError
-        When the computation stops early: ``.status`` says why and ``.partial`` is the LearningCurve of what was reached.
+        When the computation stops early: ``.status`` says why, ``.partial`` is the LearningCurve of what was
+        reached.
     """
     from .results import LearningCurve
 

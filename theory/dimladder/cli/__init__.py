@@ -1,6 +1,7 @@
 """The command ``dimladder``: one file a verb. stdout is data, stderr is log and progress.
 
-Exit status: 0 done, 1 the computation failed (``compare``: disagree), 2 usage or input, 3 inconclusive, 130 interrupted.
+Exit status: 0 done, 1 the computation failed (``compare``: disagree), 2 usage or input, 3 inconclusive,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument("-q", "--quiet", action="store_true", help="no log, no progress")
         verb.add_arguments(parser)
         parsed = parser.parse_args(arguments[1:])
-        level = logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
+        level = (
+            logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
+        )
         logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("numba").setLevel(logging.WARNING)
         status = verb.run(parsed)

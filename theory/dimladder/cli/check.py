@@ -24,4 +24,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-VERB = Verb("check", "rerun with boosted settings: the digits of every curve, and the knob that matters", add_arguments, run)
+VERB = Verb(
+    "check", "rerun with boosted settings: the digits of every curve, and the knob that matters", add_arguments, run
+)

@@ -47,7 +47,9 @@ def _gpu() -> str:
     import subprocess
     import sys
 
-    question = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'none (torch on CPU)')"
+    question = (
+        "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'none (torch on CPU)')"
+    )
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
     return answer.stdout.strip() if answer.returncode == 0 else "none (install the extra: pip install 'dimladder[gpu]')"
 

@@ -10,7 +10,11 @@ from .verb import Verb, add_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", default="theories", choices=["theories", "activations", "functions"], help="default: theories"
+        "what",
+        nargs="?",
+        default="theories",
+        choices=["theories", "activations", "functions"],
+        help="default: theories",
     )
     add_json(parser)
 

@@ -32,6 +32,9 @@ def save(folder: Path, problem: Problem, result: Result, source: Path) -> None:
     write_text(folder / "equations.tex", system.latex())
     with contextlib.suppress(DerivationError, NotImplementedError):
         write_text(folder / "generated.py", system.python())
-    lines = [f"{result.kind} {result.theory}: {result.status} {result.message}".strip(), f"provenance: {result.provenance}"]
+    lines = [
+        f"{result.kind} {result.theory}: {result.status} {result.message}".strip(),
+        f"provenance: {result.provenance}",
+    ]
     write_text(folder / "log.txt", "\n".join([*lines, f"stats: {result.stats}"]) + "\n")
     result.save(folder / "result.nc")

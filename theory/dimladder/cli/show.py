@@ -33,7 +33,11 @@ def _keys(kind: Any) -> list[str]:
             lines.append(f"  [{section.name}]" + (f' kind = "{tag}"' if tag else ""))
             for f in msgspec.structs.fields(t):
                 default = (
-                    "required" if f.required else f"default {f.default!r}" if f.default is not msgspec.NODEFAULT else "optional"
+                    "required"
+                    if f.required
+                    else f"default {f.default!r}"
+                    if f.default is not msgspec.NODEFAULT
+                    else "optional"
                 )
                 lines.append(f"    {f.encode_name}: {_type_name(f.type)}  ({default})")
     return lines

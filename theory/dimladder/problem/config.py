@@ -50,7 +50,9 @@ def parse_override(assignment: str) -> tuple[str, Any]:
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
         raise ConfigError(
-            f"cannot read the override {assignment!r}", where="--set", hint="write it as a.b=VALUE, VALUE in TOML syntax"
+            f"cannot read the override {assignment!r}",
+            where="--set",
+            hint="write it as a.b=VALUE, VALUE in TOML syntax",
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -104,7 +106,9 @@ def _split(key: str) -> list[str]:
 def _index(node: list[Any], name: str, key: str, source: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
         raise ConfigError(
-            f"no entry {name!r} in the list", where=f"{source}: {key}", why=f"it has {len(node)} entries, counted from 0"
+            f"no entry {name!r} in the list",
+            where=f"{source}: {key}",
+            why=f"it has {len(node)} entries, counted from 0",
         )
     return int(name)
 
@@ -119,7 +123,10 @@ def _descend(node: Any, name: str, key: str, source: str) -> Any:
 
 def _not_a_table(key: str, parent: str, node: Any, source: str) -> ConfigError:
     return ConfigError(
-        f"cannot set {key!r}", where=f"{source}: {parent}", why=f"{parent} is {node!r}, not a table", hint="check the key"
+        f"cannot set {key!r}",
+        where=f"{source}: {parent}",
+        why=f"{parent} is {node!r}, not a table",
+        hint="check the key",
     )
 
 
@@ -188,7 +195,9 @@ def _explain(error: msgspec.ValidationError, document: dict[str, Any], kind: typ
     elif why.startswith("Invalid ") and isinstance(value, str):
         hint = did_you_mean(value, _choices(kind, document, parts))
     shown = "" if value is None else f" (the value is {_short(value)})"
-    return ConfigError("the run file does not describe a problem", where=f"{source}: {path or '$'}", why=why + shown, hint=hint)
+    return ConfigError(
+        "the run file does not describe a problem", where=f"{source}: {path or '$'}", why=why + shown, hint=hint
+    )
 
 
 def _short(value: Any) -> str:

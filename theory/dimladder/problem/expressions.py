@@ -306,7 +306,7 @@ def _to_sympy(node: Any, names: dict[str, Any], hermite: HermiteConvention) -> A
     return table[name]() if name in table else getattr(sp, name)(u)
 
 
-def _number(value: float) -> Any:
+def _number(value: Any) -> Any:
     """Read a decimal as the rational it was written as, so that algebra stays exact and prints as written."""
     import sympy as sp
 

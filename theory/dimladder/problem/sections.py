@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from .spec import Axis, Spec, axis_values
@@ -19,7 +20,7 @@ class TimeGrid(Spec, frozen=True, kw_only=True):
             raise ValueError("time must not be empty")
         if any(not math.isfinite(t) or t < 0 for t in times):
             raise ValueError("times must be finite and not negative")
-        if any(b < a for a, b in zip(times, times[1:], strict=False)):
+        if any(b < a for a, b in pairwise(times)):
             raise ValueError("times must increase")
 
 

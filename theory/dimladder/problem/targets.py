@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from .activations import activation
@@ -90,7 +91,7 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
         if not self.exponents:
             raise ValueError("exponents must list at least one effective-dimension exponent")
         chain = (1.0, *self.exponents, 0.0)
-        if any(b >= a for a, b in zip(chain, chain[1:], strict=False)):
+        if any(b >= a for a, b in pairwise(chain)):
             raise ValueError(f"exponents must decrease strictly inside (0, 1), got {list(self.exponents)}")
         if len(self.features) != len(self.exponents):
             raise ValueError(

@@ -76,7 +76,9 @@ class Result:
             for axis, length in zip(own, data.shape, strict=True):
                 known = axes.setdefault(axis, axes.get(axis.rstrip("'"), np.arange(length)))
                 if len(known) != length:
-                    raise ValueError(f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}")
+                    raise ValueError(
+                        f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}"
+                    )
             attributes = {"dims": json.dumps(list(dims)), "latex": latex, "long_name": long_name}
             arrays[name] = (own, data, attributes if units is None else {**attributes, "units": units})
         attrs = {

@@ -43,7 +43,11 @@ def write_atomically(target: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(target: Path, text: str) -> None:
     """Write text atomically."""
-    write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(target, write)
 
 
 def claim_folder(folder: Path, *, resume: bool, force: bool) -> None:

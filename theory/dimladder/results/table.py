@@ -44,9 +44,9 @@ def columns(result: Result, axis: str | None = None) -> dict[str, np.ndarray]:
             continue
         others = [d for d in array.dims if d != axis]
         moved = array.transpose(axis, *others).values
-        for index in itertools.product(*(range(data.sizes[d]) for d in others)):
+        for k, index in enumerate(itertools.product(*(range(data.sizes[d]) for d in others))):
             labels = [_label(data.coords[d].values[i]) for d, i in zip(others, index, strict=True)]
-            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = moved[(slice(None), *index)]
+            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = moved.reshape(len(moved), -1)[:, k]
     return out
 
 
@@ -56,9 +56,7 @@ def _label(value: Any) -> str:
 
 def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
     """Return the scalars and the curves of a result as aligned text, at most `limit` columns a block."""
-    lines = [
-        f"{n} = {_cell(v.values[()])}" for n, v in result.dataset.data_vars.items() if v.ndim == 0
-    ]
+    lines = [f"{n} = {_cell(v.values[()])}" for n, v in result.dataset.data_vars.items() if v.ndim == 0]
     axis = axis or main_axis(result)
     done: set[str] = set()
     axes = [a for a in [axis] if a is not None]
@@ -71,7 +69,10 @@ def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
             block = [current, *names[start : start + limit]]
             cells = [[n, *map(_cell, table[n])] for n in block]
             widths = [max(map(len, column)) for column in cells]
-            lines += ["", *("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in zip(*cells, strict=True))]
+            lines += [
+                "",
+                *("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in zip(*cells, strict=True)),
+            ]
     return "\n".join(lines).strip() + "\n"
 
 

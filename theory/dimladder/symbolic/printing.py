@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..problem.expressions import drop_atoms
+
 if TYPE_CHECKING:
     from .systems import Equations
 
@@ -21,8 +23,12 @@ from numba import njit, types
 FLAGS = {{"nsz", "arcp", "contract", "reassoc"}}
 '''
 
-RHS_SIGNATURE = "types.void(types.float64, types.float64[::1], types.float64[::1], types.float64[::1], types.float64[::1])"
-JAC_SIGNATURE = "types.void(types.float64, types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1])"
+RHS_SIGNATURE = (
+    "types.void(types.float64, types.float64[::1], types.float64[::1], types.float64[::1], types.float64[::1])"
+)
+JAC_SIGNATURE = (
+    "types.void(types.float64, types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1])"
+)
 
 
 def printer() -> Any:
@@ -30,7 +36,7 @@ def printer() -> Any:
     import sympy as sp
     from sympy.printing.pycode import PythonCodePrinter
 
-    class NumbaPrinter(PythonCodePrinter):
+    class NumbaPrinter(PythonCodePrinter):  # type: ignore[misc]
         """Python source with `math` functions only."""
 
         def _print_Heaviside(self, expr: Any) -> str:
@@ -82,14 +88,18 @@ def flow_module(system: Equations, title: str) -> str:
     lines = [HEADER.format(title=title), f"OBSERVABLES = {tuple(system.observables)!r}", "WORK_SIZE = 0", "", ""]
     lines += [f"@njit({RHS_SIGNATURE}, cache=True)", "def rhs(t, y, dy, p, work):", *load, *shared]
     lines += [f"    dy[{k}] = {v}" for k, v in enumerate(values)]
-    entries = {(i, j): sp.diff(e, s) for i, e in enumerate(right) for j, s in enumerate(state)}
-    if not any(e.has(sp.Derivative, sp.DiracDelta, sp.Subs) for e in entries.values()):
+    entries = {(i, j): drop_atoms(sp.diff(e, s)) for i, e in enumerate(right) for j, s in enumerate(state)}
+    if not any(e.has(sp.Derivative, sp.Subs) for e in entries.values()):
         shared, values = assignments(list(entries.values()))
         lines += ["", "", f"@njit({JAC_SIGNATURE}, cache=True)", "def jac(t, y, J, p, work):", *load, *shared]
         lines += [f"    J[{i}, {j}] = {v}" for (i, j), v in zip(entries, values, strict=True)]
     if system.observables:
         shared, values = assignments([sp.sympify(e) for e in system.observables.values()])
-        lines += ["", "", "@njit(types.float64[::1](types.float64, types.float64[::1], types.float64[::1]), cache=True)"]
+        lines += [
+            "",
+            "",
+            "@njit(types.float64[::1](types.float64, types.float64[::1], types.float64[::1]), cache=True)",
+        ]
         lines += ["def observe(t, y, p):", *load, *shared, f"    out = np.empty({len(values)})"]
         lines += [f"    out[{k}] = {v}" for k, v in enumerate(values)] + ["    return out"]
     return "\n".join(lines) + "\n"

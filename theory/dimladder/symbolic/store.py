@@ -117,7 +117,8 @@ def _write(key: str, text: str) -> Path:
 def _import(path: Path, key: str) -> ModuleType:
     name = f"dimladder_{key}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[name] = loaded
     spec.loader.exec_module(loaded)

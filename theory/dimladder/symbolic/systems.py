@@ -1,8 +1,8 @@
 """The four kinds of system a theory derives, behind one face.
 
 `Flow` dx/dt = F(x, t; p), `Recursion` x[n+1] = F(x[n]; p), `FixedPoint` x = F(x; p), `ClosedForm` x = F(p).
-A system holds its equations in symbolic form and computes from them; sympy is needed to print, and to print code that is not
-in the store yet, never to solve a problem met before.
+A system holds its equations in symbolic form and computes from them; sympy is needed to print, and to print code
+that is not in the store yet, never to solve a problem met before.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class System(ABC):
         if self.order_parameters:
             lines.append("Order parameters")
             lines += [
-                f"   {p.name}({', '.join(p.dims)})  ${p.latex}$  {p.meaning}; {p.scaling}" for p in self.order_parameters
+                f"   {p.name}({', '.join(p.dims)})  ${p.latex}$  {p.meaning}; {p.scaling}"
+                for p in self.order_parameters
             ]
             lines.append("")
         if self.assumptions:
@@ -173,7 +174,11 @@ class System(ABC):
 def _wrap(text: str) -> list[str]:
     import textwrap
 
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, 110, initial_indent="   ", subsequent_indent="   ")]
+    return [
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, 110, initial_indent="   ", subsequent_indent="   ")
+    ]
 
 
 class Flow(System):
@@ -213,7 +218,7 @@ class Flow(System):
         """Return the output times of the problem's grid."""
         from ..problem import axis_values
 
-        return np.array(axis_values(self.problem.grid.time))  # type: ignore[attr-defined]
+        return np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)  # type: ignore[attr-defined]
 
     def integrator_options(self) -> dict[str, Any]:
         """Return further options of `numerics.ode.integrate`, such as events or the domain."""
@@ -266,7 +271,7 @@ class Flow(System):
                 partial=solution,
                 where=f"time {result.stats.get('t_failed', reached[-1] if len(reached) else 0.0):.6g}",
                 why=result.message,
-                hint="look at the finished part in SolveError.partial; a smaller learning rate or a shorter grid avoids a blow-up",
+                hint="SolveError.partial holds what was finished; a smaller learning rate or a shorter grid avoids a blow-up",
             )
         return solution
 
@@ -370,7 +375,9 @@ class ExplicitFlow(Flow):
             Equation.of(p.name, rf"\frac{{\mathrm{{d}} {sp.latex(symbol)}}}{{\mathrm{{d}} t}}", rhs)
             for p, (symbol, rhs) in zip(self.order_parameters, system.state.items(), strict=True)
         ]
-        return rows + [Equation.of(n, rf"\mathrm{{{n.replace('_', chr(92) + '_')}}}", e) for n, e in system.observables.items()]
+        return rows + [
+            Equation.of(n, rf"\mathrm{{{n.replace('_', chr(92) + '_')}}}", e) for n, e in system.observables.items()
+        ]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         out = {

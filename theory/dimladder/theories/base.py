@@ -80,7 +80,10 @@ def find(name: str) -> Theory:
         return entry.load()
     except (ImportError, AttributeError) as error:
         raise DimladderError(
-            f"the theory {name!r} cannot be loaded", where=entry.value, why=str(error), hint="reinstall the package that provides it"
+            f"the theory {name!r} cannot be loaded",
+            where=entry.value,
+            why=str(error),
+            hint="reinstall the package that provides it",
         ) from error
 
 

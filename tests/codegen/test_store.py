@@ -1,0 +1,70 @@
+"""Generated code: printed once, found again by another process, right where it matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sympy as sp
+
+from dimladder.symbolic import store
+from dimladder.symbolic.printing import flow_module
+from dimladder.symbolic.systems import Equations
+
+x, y, a = sp.symbols("x y a", real=True)
+
+
+def source() -> str:
+    system = Equations(
+        {x: a * x * (1 - x) + sp.erf(y), y: -sp.Rational(1, 3) * y * sp.Heaviside(x, 0) + sp.tanh(x * y)},
+        (a,),
+        {"norm": x**2 + y**2},
+    )
+    return flow_module(system, "test")
+
+
+def test_generated_code_is_the_printed_equations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+    module = store.module(("values", 1), source)
+    state, p = np.array([0.3, -0.7]), np.array([1.7])
+    dy, jacobian = np.zeros(2), np.zeros((2, 2))
+    module.rhs(0.0, state, dy, p, np.zeros(0))
+    exact = [1.7 * 0.3 * 0.7 + float(sp.erf(-0.7)), 0.7 / 3 + float(sp.tanh(-0.21))]
+    np.testing.assert_allclose(dy, exact, rtol=1e-14)
+    module.jac(0.0, state, jacobian, p, np.zeros(0))
+    for j in range(2):
+        h, plus, minus = 1e-6, np.zeros(2), np.zeros(2)
+        step = h * np.eye(2)[j]
+        module.rhs(0.0, state + step, plus, p, np.zeros(0))
+        module.rhs(0.0, state - step, minus, p, np.zeros(0))
+        np.testing.assert_allclose(jacobian[:, j], (plus - minus) / (2 * h), rtol=1e-8)
+    assert module.observe(0.0, state, p)[0] == pytest.approx(0.58)
+
+
+def test_one_derivation_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+    store.module(("shared",), source)
+    assert store.module(("shared",), lambda: pytest.fail("derived again")).rhs is not None
+    script = (
+        "from dimladder.symbolic import store\n"
+        "def build(): raise SystemExit('derived again')\n"
+        "build.__module__ = 'test_store'\n"
+        "store.code_version.cache_clear()\n"
+        "import sys, types; sys.modules['test_store'] = types.ModuleType('test_store')\n"
+        f"sys.modules['test_store'].__file__ = {__file__!r}\n"
+        "module = store.module(('shared',), build)\n"
+        "assert 'sympy' not in sys.modules\n"
+        "assert sum(module.rhs.stats.cache_hits.values()) == 1, module.rhs.stats\n"
+    )
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+
+
+def test_an_unwritable_cache_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the folder should be")
+    monkeypatch.setenv("DIMLADDER_CACHE", str(blocked))
+    assert store.module(("unwritable",), source).OBSERVABLES == ("norm",)
