@@ -65,6 +65,13 @@ class Training:
         """Number T of times: t = 0..T-1 updates."""
         return len(self.learning_rates)
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether the activation is odd, to rounding: then a global flip of the weights is an exact symmetry."""
+        h = np.linspace(0.05, 6.0, 60)
+        plus, minus = self.activation(h)[0], self.activation(-h)[0]
+        return bool(np.allclose(plus, -minus, rtol=1e-14, atol=1e-14))
+
     def error_signal(self, f: np.ndarray) -> np.ndarray:
         """Return ``Delta = -dloss/df`` on the training samples."""
         return -self.loss_slope(f, self.labels[: self.samples])
