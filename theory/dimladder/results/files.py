@@ -43,7 +43,7 @@ def write_atomically(target: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(target: Path, text: str) -> None:
     """Write text atomically."""
-    
+
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
