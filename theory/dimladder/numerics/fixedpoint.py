@@ -360,7 +360,7 @@ def _arguments(
     n: int, p: Any, work_size: int, lower: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     par = np.ascontiguousarray(np.atleast_1d(np.zeros(0) if p is None else p), dtype=np.float64)
-    low = np.full(n, -np.inf) if lower is None else np.ascontiguousarray(np.broadcast_to(lower, (n,)), dtype=np.float64)
+    low = np.full(n, -np.inf) if lower is None else np.array(np.broadcast_to(lower, (n,)), dtype=np.float64)
     return par, np.zeros(max(work_size, 1)), low
 
 
