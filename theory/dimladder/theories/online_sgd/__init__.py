@@ -1,0 +1,39 @@
+"""One-pass SGD of two-layer networks on targets of finitely many directions (Saad and Solla 1995; Goldt et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..base import Theory
+from .sections import CommitteeStudent, Initial, OnlineProblem, OnlineSGD, TwoLayer
+
+if TYPE_CHECKING:
+    from ...symbolic.systems import System
+
+__all__ = ["THEORY", "CommitteeStudent", "Initial", "OnlineProblem", "OnlineSGD", "OnlineSGDTheory", "TwoLayer"]
+
+
+class OnlineSGDTheory(Theory):
+    """Order-parameter flow of one-pass SGD, derived from the SGD step."""
+
+    name = "online-sgd"
+    title = "One-pass SGD of two-layer networks"
+    summary = "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
+    problem_type = OnlineProblem
+    references = ("saad1995online", "goldt2019dynamics")
+    assumptions = (
+        "inputs are standard Gaussian and every sample is used once",
+        "the width, the number of teacher directions and the time steps/d stay finite as d -> infinity",
+    )
+    limits = (
+        "gradient flow: drop the terms quadratic in the learning rate (regime = \"gradient-flow\")",
+        "K = M = 1 with |w| fixed: the single-index equations of Ben Arous, Gheissari and Jagannath",
+    )
+
+    def derive(self, problem: Any) -> System:
+        from .flow import OnlineFlow
+
+        return OnlineFlow(problem)
+
+
+THEORY = OnlineSGDTheory()

@@ -1,0 +1,419 @@
+"""From one step of SGD to the flow of the overlaps.
+
+Nothing here is a final formula: the step is written down, the overlaps of the updated weights are expanded in 1/d, and
+the increments are averaged by `symbolic.gaussian`. The result is a list of tensors over named indices, printed as
+LaTeX and as loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+from ...symbolic.factors import X, Terms, decompose, differentiate
+from ...symbolic.gaussian import Averager, Law
+from ...symbolic.equations import Equation, Step
+from ...symbolic.tensors import IndexedLaw, Indices, Range, Tensor
+
+STUDENTS = Range("students", "K", "0", "K")
+TEACHERS = Range("teachers", "M", "K", "N")
+UNITS = Range("units", "N", "0", "N")
+
+i, j, k, l = sp.symbols("i j k l", integer=True)
+m, n = sp.symbols("m n", integer=True)
+alpha, beta, gamma = sp.symbols("alpha beta gamma", integer=True)
+
+Q, M, T, C = (sp.IndexedBase(s) for s in "QMTC")
+a, A, c = (sp.IndexedBase(s) for s in "aAc")
+eta, eta_a, sigma, kappa, kappa_a, batch = sp.symbols("eta eta_a sigma kappa kappa_a B", positive=True)
+# Moments of the error err = f - y (square loss) that the increments need.
+D, N2, H = sp.IndexedBase("D"), sp.IndexedBase("N"), sp.IndexedBase("H")
+dQ, dM, da = sp.IndexedBase("dQ"), sp.IndexedBase("dM"), sp.IndexedBase("da")
+
+
+def indices() -> Indices:
+    """Return the index symbols of this theory and their ranges."""
+    ranges = {s: STUDENTS for s in (i, j, k, l)} | {s: TEACHERS for s in (m, n)} | {s: UNITS for s in (alpha, beta, gamma)}
+    return Indices(ranges, generic=gamma)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides the form of the equations; every number is a parameter of the compiled code.
+
+    Attributes
+    ----------
+    student, teacher : sympy expressions in `factors.X`
+        Activations. ``teacher`` is None for a multi-index target.
+    target : sympy expression or None
+        f* in the symbols z1, z2, ... for a single- or multi-index target.
+    directions : int
+        Number of teacher directions of such a target.
+    """
+
+    student: Any
+    teacher: Any = None
+    target: Any = None
+    directions: int = 0
+    loss: str = "square"
+    train_readout: bool = False
+    spherical: bool = False
+    regime: str = "classical"
+    schedule: Any = sp.Integer(1)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether student and teacher units are of one kind, so that sums run over both at once."""
+        return self.target is None and sp.simplify(self.student - self.teacher) == 0 and self.loss == "square"
+
+
+@dataclass
+class Derived:
+    """The equations of one setting.
+
+    Attributes
+    ----------
+    moments : list of Tensor
+        Averages over the data, in the order they are computed.
+    flow : list of Tensor
+        dM, dQ and da in terms of the moments.
+    generalization_error : sympy expression
+    """
+
+    setting: Setting
+    indices: Indices
+    moments: list[Tensor] = field(default_factory=list)
+    flow: list[Tensor] = field(default_factory=list)
+    generalization_error: Any = None
+    steps: list[Step] = field(default_factory=list)
+
+
+# One step -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Update:
+    """Increments of the overlaps in one step, times d, as d -> infinity, before the average over the sample."""
+
+    M: Any
+    Q: Any
+    a: Any
+
+
+def slope(index: Any) -> Any:
+    """Symbol of g'(lambda_i)."""
+    return sp.Symbol(rf"g'(\lambda_{{{index}}})", real=True)
+
+
+def local_field(index: Any) -> Any:
+    """Symbol of the pre-activation lambda_i = w_i . x / sqrt d."""
+    return sp.Symbol(rf"\lambda_{{{index}}}", real=True)
+
+
+def teacher_field(index: Any) -> Any:
+    """Symbol of the teacher's field z_m = w*_m . x / sqrt d."""
+    return sp.Symbol(rf"z_{{{index}}}", real=True)
+
+
+ERROR = sp.Symbol(r"\Delta", real=True)
+
+
+def value(index: Any) -> Any:
+    """Symbol of g(lambda_i)."""
+    return sp.Symbol(rf"g(\lambda_{{{index}}})", real=True)
+
+
+def one_step(setting: Setting) -> Update:
+    """Expand the overlaps of the updated weights to first order in 1/d.
+
+    The weights are formal vectors: coefficients on w_i, w*_m and the sample x, whose inner products are
+    w_i.w_k = d Q_ik, w_i.w*_m = d M_im, w_i.x = sqrt(d) lambda_i, w*_m.x = sqrt(d) z_m, and x.x = d (1 + O(d^-1/2)).
+    For a batch, x stands for the mean over its independent samples, so that x.x = d/B.
+    """
+    e = sp.Symbol("e", positive=True)  # 1/d
+    d = 1 / e
+
+    def inner(one: dict[Any, Any], two: dict[Any, Any]) -> Any:
+        total = sp.Integer(0)
+        for p, u in one.items():
+            for q, v in two.items():
+                total += u * v * product(p, q)
+        return total
+
+    def product(p: Any, q: Any) -> Any:
+        if p == "x" and q == "x":
+            return d / batch
+        if p == "x" or q == "x":
+            kind, index = q if p == "x" else p
+            return sp.sqrt(d) * (local_field(index) if kind == "w" else teacher_field(index))
+        (one, s), (two, t) = sorted((p, q), key=lambda v: v[0], reverse=True)
+        if (one, two) == ("w", "w"):
+            return d * Q[tuple(sorted((s, t), key=str))]
+        return d * (M[s, t] if one == "w" else T[s, t])
+
+    def updated(s: Any) -> dict[Any, Any]:
+        return {("w", s): 1 - kappa * e, "x": -eta * sp.sqrt(e) * a[s] * slope(s) * ERROR}
+
+    def rate(quantity: Any) -> Any:
+        return sp.expand(sp.diff(sp.expand(quantity), e).subs(e, 0))
+
+    grow_q = {pair: rate(inner(updated(pair[0]), updated(pair[1])) * e) for pair in ((i, k), (i, i), (k, k))}
+    grow_m = rate(inner(updated(i), {("t", m): sp.Integer(1)}) * e)
+    grow_a = rate(a[i] * (1 - kappa_a * e) - eta_a * e * value(i) * ERROR)
+    if setting.spherical:
+        # Every w_i is rescaled to its old norm: overlaps are divided by sqrt(Q'_ii / Q_ii).
+        def factor(s: Any) -> Any:
+            return sp.sqrt(Q[s, s] / (Q[s, s] + e * grow_q[s, s]))
+
+        grow_m = rate((M[i, m] + e * grow_m) * factor(i))
+        grow_q[i, k] = rate((Q[i, k] + e * grow_q[i, k]) * factor(i) * factor(k))
+    return Update(*(_keep(v, setting) for v in (grow_m, grow_q[i, k], grow_a)))
+
+
+def _keep(increment: Any, setting: Setting) -> Any:
+    """Select the terms of the regime: the drift is linear in the error, the diffusion quadratic."""
+    if setting.regime == "classical":
+        return increment
+    order = {"gradient-flow": (0, 1), "noise-dominated": (2,)}[setting.regime]
+    return sp.Add(*(t for t in sp.Add.make_args(sp.expand(increment)) if sp.degree(t, ERROR) in order))
+
+
+# Averages -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Group:
+    """One sum of the error: err = sum over groups of sum_u weight(u) function(f_u)."""
+
+    index: tuple[Any, Any]
+    weight: Callable[[Any], Any]
+    function: Terms
+
+
+def groups(setting: Setting, for_loss: bool = True) -> list[Group]:
+    """Return the sums that make up the error (or f - f*, for the generalisation error) of a committee target."""
+    g = decompose(setting.student)
+    if setting.stacked:
+        return [Group((alpha, beta), lambda u: c[u], g)]
+    student = Group((j, l), lambda u: a[u], g)
+    out = [student] if setting.loss == "square" or not for_loss else []
+    if setting.teacher is not None:
+        out.append(Group((m, n), lambda u: -A[u], decompose(setting.teacher)))
+    return out
+
+
+def covariance(ranges: dict[Any, Range]) -> Callable[[Any, Any], Any]:
+    """Return Cov(f_p, f_q): C over units, Q, M and T by kind."""
+    bases = {("students", "students"): Q, ("students", "teachers"): M, ("teachers", "teachers"): T}
+
+    def entry(p: Any, q: Any) -> Any:
+        kinds = ranges[p].name, ranges[q].name
+        if "units" in kinds:
+            return C[tuple(sorted((p, q), key=str))]
+        if kinds == ("teachers", "students"):
+            p, q, kinds = q, p, kinds[::-1]
+        if kinds[0] == kinds[1]:
+            p, q = sorted((p, q), key=str)
+        return bases[kinds][p, q]
+
+    return entry
+
+
+def derive(setting: Setting) -> Derived:
+    """Derive the flow of the overlaps.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    Derived
+    """
+    if setting.target is not None:
+        from .multi_index import derive_multi_index
+
+        return derive_multi_index(setting)
+    out = Derived(setting, indices())
+    law = IndexedLaw(covariance(out.indices.ranges), out.indices)
+    averager = Averager(law)
+    update = one_step(setting)
+    g = decompose(setting.student)
+    dg = differentiate(g)
+    sums = groups(setting)
+
+    def first(functions: dict[Any, Terms], at: Callable[[Group, Any], dict[Any, Terms]]) -> Any:
+        total = sp.Integer(0)
+        for group in sums:
+            u = group.index[0]
+            total += out.indices.sum(group.weight(u) * averager.average(functions | at(group, u)), u)
+        return total
+
+    def with_error(functions: dict[Any, Terms]) -> Any:
+        return first(functions, lambda group, u: {u: group.function})
+
+    def with_error_squared(functions: dict[Any, Terms]) -> Any:
+        total = sigma**2 * averager.average(functions)
+        for one in sums:
+            for two in sums:
+                u, v = one.index[0], two.index[1]
+                moment = averager.average(functions | {u: one.function, v: two.function})
+                total += out.indices.sum(one.weight(u) * two.weight(v) * moment, v, u)
+        return _merge_mirrors(total)
+
+    free = sp.Add(update.M, update.Q, update.a)
+    if free.has(ERROR * slope(i)) or free.has(slope(i)):
+        b = beta if setting.stacked else beta
+        out.moments.append(Tensor(D[i, b], with_error({i: dg, b: decompose(X)})))
+    if sp.degree(sp.expand(update.Q), ERROR) == 2:
+        out.moments.append(Tensor(N2[i, k], with_error_squared({i: dg, k: dg}), symmetric=True))
+    if setting.train_readout:
+        out.moments.append(Tensor(H[i], with_error({i: g})))
+    out.flow = [Tensor(dM[i, m], name_moments(update.M)), Tensor(dQ[i, k], name_moments(update.Q), symmetric=True)]
+    if setting.train_readout:
+        out.flow.append(Tensor(da[i], name_moments(update.a)))
+    out.generalization_error = generalization_error(setting, out.indices, averager)
+    out.steps = explain(setting, update, out)
+    return out
+
+
+def generalization_error(setting: Setting, names: Indices, averager: Averager) -> Any:
+    """Return E[(f - f*)^2]/2 without label noise."""
+    total = sp.Integer(0)
+    sums = groups(setting, for_loss=False)
+    for one in sums:
+        for two in sums:
+            u, v = one.index[0], two.index[1]
+            moment = averager.average({u: one.function, v: two.function})
+            total += names.sum(one.weight(u) * two.weight(v) * moment, v, u)
+    return sp.Rational(1, 2) * _merge_mirrors(total)
+
+
+def _merge_mirrors(total: Any) -> Any:
+    """Add up the two cross sums of a square: student x teacher and teacher x student are one sum."""
+    cross = [s for s in sp.Add.make_args(total) if isinstance(s, sp.Sum) and {str(v[0]) for v in s.limits} == {"l", "m"}]
+    mirror = [s for s in sp.Add.make_args(total) if isinstance(s, sp.Sum) and {str(v[0]) for v in s.limits} == {"j", "n"}]
+    if len(cross) == 1 and len(mirror) == 1:
+        return total - cross[0] - mirror[0] + 2 * mirror[0]
+    return total
+
+
+def name_moments(increment: Any) -> Any:
+    """Average an increment: replace E[g'(lambda_i) f_b err], E[g' g' err^2], E[g err] by their names."""
+    total = sp.Integer(0)
+    for term in sp.Add.make_args(sp.expand(increment)):
+        powers = term.as_powers_dict()
+        order = powers.pop(ERROR, 0)
+        if order == 0:
+            total += term
+            continue
+        slopes = [s for s in (i, k) for _ in range(int(powers.pop(slope(s), 0)))]
+        fields = [s for s in (i, k) if powers.pop(local_field(s), 0)] + ([m] if powers.pop(teacher_field(m), 0) else [])
+        rest = sp.Mul(*(base**p for base, p in powers.items()))
+        if order == 2 and len(slopes) == 2 and not fields:
+            total += rest * N2[tuple(slopes)]
+        elif order == 1 and len(slopes) == 1 and len(fields) == 1:
+            total += rest * D[slopes[0], fields[0]]
+        elif order == 1 and not slopes and rest.has(value(i)):
+            total += (rest / value(i)) * H[i]
+        else:
+            raise AssertionError(f"an increment of an unknown form: {term}")
+    return sp.collect(sp.expand(total), [eta, eta_a])
+
+
+# Explanation ----------------------------------------------------------------------------------------------------------
+
+
+def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
+    """Return the derivation, step by step."""
+    error = r"f(x) - y" if setting.loss == "square" else r"-y"
+    student = sp.latex(setting.student.subs(X, sp.Symbol("x")))
+    model = [
+        Equation("student", rf"f(x) = \sum_{{k=1}}^{{K}} a_k\, g(\lambda_k),\quad \lambda_k = w_k\cdot x/\sqrt{{d}},\quad g(x) = {student}"),
+        Equation("label", rf"y = f_\star(x) + \sigma\zeta,\quad f_\star = {target_latex(setting)},\quad z_m = w^\star_m\cdot x/\sqrt{{d}}"),
+        Equation("error", rf"\Delta = {error}"),
+    ]
+    step = [Equation("first layer", r"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{\eta}{\sqrt{d}}\, a_i\, g'(\lambda_i)\,\Delta\, x")]
+    if setting.train_readout:
+        step.append(Equation("readout", r"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{\eta_a}{d}\, g(\lambda_i)\,\Delta"))
+    if setting.spherical:
+        step.append(Equation("sphere", r"w_i \leftarrow w_i\,\lVert w_i^{\rm old}\rVert / \lVert w_i\rVert"))
+    increments = [Equation.of("M", r"d\,\delta M_{im}", update.M), Equation.of("Q", r"d\,\delta Q_{ik}", update.Q)]
+    if setting.train_readout:
+        increments.append(Equation.of("a", r"d\,\delta a_{i}", update.a))
+    regime = {
+        "classical": "",
+        "gradient-flow": " Only the terms of first order in the error are kept: the limit of a vanishing learning rate.",
+        "noise-dominated": " Only the terms of second order in the error are kept: the noise-dominated limit.",
+    }[setting.regime]
+    return [
+        Step("Model", "The input is a standard Gaussian vector, so the fields are jointly Gaussian with the overlaps as covariance.", tuple(model)),
+        Step("One step of SGD on a fresh sample", "Each sample is used once; it is independent of the weights.", tuple(step)),
+        Step(
+            "Increments of the overlaps",
+            "Expand w_i.w_k/d and w_i.w*_m/d after the step to first order in 1/d, with |x|^2 = d + O(sqrt d)"
+            + (" and x.x = d/B for the mean over a batch of B samples." if True else "") + regime,
+            tuple(increments),
+        ),
+        Step(
+            "Average over the sample",
+            "The increments average over d steps in dt = 1 (time t = steps/d), and the overlaps concentrate. Averages of products of "
+            "g, g' and fields are exact: Gaussian factors tilt the covariance, Stein's lemma removes fields.",
+            tuple(moment_equations(out)),
+        ),
+        Step("Flow", "With these moments the overlaps obey a closed system.", tuple(flow_equations(out))),
+    ]
+
+
+def target_latex(setting: Setting) -> str:
+    """Return f* in LaTeX."""
+    if setting.target is not None:
+        return sp.latex(setting.target)
+    if sp.simplify(setting.teacher - setting.student) == 0:
+        return r"\sum_{m=1}^{M} A_m\, g(z_m)"
+    return rf"\sum_{{m=1}}^{{M}} A_m\, \tilde g(z_m),\ \tilde g(x) = {sp.latex(setting.teacher)}"
+
+
+def definitions(setting: Setting) -> list[Equation]:
+    """Return the stacked notation where it is used."""
+    if not setting.stacked:
+        return []
+    return [
+        Equation(
+            "units",
+            r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix},\quad N = K + M",
+            note="student and teacher units in one list",
+        )
+    ]
+
+
+def vector_equations(out: Derived) -> list[Equation]:
+    """Return the auxiliary vectors of the tilted covariances."""
+    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in out.indices.vectors.values()]
+
+
+MEANING = {
+    "D": r"\mathbb{E}\left[g'(\lambda_{i})\, f_{\beta}\, \Delta\right]",
+    "N": r"\mathbb{E}\left[g'(\lambda_{i})\, g'(\lambda_{k})\, \Delta^2\right]",
+    "H": r"\mathbb{E}\left[g(\lambda_{i})\, \Delta\right]",
+}
+
+
+def moment_equations(out: Derived) -> list[Equation]:
+    """Return the moments of the error, each with the average it stands for."""
+    rows = definitions(out.setting) + vector_equations(out)
+    for stage in out.moments:
+        name = str(stage.lhs.base)
+        note = f"${MEANING[name]}$" if name in MEANING else ""
+        rows.append(Equation.of(name, stage.lhs, stage.rhs, note))
+    return rows
+
+
+def flow_equations(out: Derived) -> list[Equation]:
+    """Return the flow and the generalisation error."""
+    left = {"dM": r"\frac{\mathrm{d} M_{im}}{\mathrm{d} t}", "dQ": r"\frac{\mathrm{d} Q_{ik}}{\mathrm{d} t}", "da": r"\frac{\mathrm{d} a_{i}}{\mathrm{d} t}"}
+    rows = [Equation.of(str(s.lhs.base)[1:], left[str(s.lhs.base)], s.rhs) for s in out.flow]
+    return [*rows, Equation.of("generalization_error", r"\varepsilon_g", out.generalization_error)]

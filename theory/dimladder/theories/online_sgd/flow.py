@@ -1,0 +1,167 @@
+"""The flow of one online-SGD problem: its numbers, its compiled module, its variables."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...problem import Committee, Expression, activation, to_builtins
+from ...symbolic import store
+from ...symbolic.equations import Equation, OrderParameter, Step
+from ...symbolic.systems import Flow, Variable
+from .initial import Start, start, teacher_count
+from .sections import OnlineProblem
+
+if TYPE_CHECKING:
+    from .derivation import Derived, Setting
+
+Array = NDArray[np.float64]
+
+
+class OnlineFlow(Flow):
+    """dQ/dt, dM/dt and, where the readout is trained, da/dt; time is steps / d."""
+
+    time_unit = "steps / d"
+
+    def __init__(self, problem: OnlineProblem) -> None:
+        super().__init__(problem)
+        self.p: OnlineProblem = problem
+        self.start: Start = start(problem)
+        self.K, self.M = self.start.M.shape
+        self.trained = problem.student.train_readout
+        self.order_parameters = order_parameters()
+
+    # Derivation ---------------------------------------------------------------------------------------------------
+
+    def structure(self) -> dict[str, Any]:
+        """Return what decides the form of the equations; widths and every number are parameters."""
+        target, algorithm = to_builtins(self.p.target), self.p.algorithm
+        for number in ("noise", "readout", "overlap"):
+            target.pop(number, None)
+        return {
+            "target": target,
+            "directions": 0 if isinstance(self.p.target, Committee) else teacher_count(self.p),
+            "activation": self.p.student.activation,
+            "train_readout": self.trained,
+            "loss": algorithm.loss,
+            "spherical": algorithm.spherical,
+            "regime": algorithm.regime,
+            "schedule": algorithm.schedule,
+        }
+
+    def setting(self) -> Setting:
+        """Return the setting of the derivation."""
+        from ...symbolic.factors import X
+        from .derivation import Setting
+
+        target, algorithm = self.p.target, self.p.algorithm
+        committee = isinstance(target, Committee)
+        return Setting(
+            student=activation(self.p.student.activation).sympy(x=X),
+            teacher=activation(target.activation).sympy(x=X) if isinstance(target, Committee) else None,
+            target=None if committee else _target(target),
+            directions=0 if committee else teacher_count(self.p),
+            loss=algorithm.loss,
+            train_readout=self.trained,
+            spherical=algorithm.spherical,
+            regime=algorithm.regime,
+            schedule=Expression(algorithm.schedule, ("t",)).sympy(),
+        )
+
+    @cached_property
+    def derived(self) -> Derived:
+        """The symbolic equations; derived on first use, never for a problem whose module is in the store."""
+        from .derivation import derive
+
+        return derive(self.setting())
+
+    def equations(self) -> list[Equation]:
+        from .derivation import flow_equations, moment_equations
+
+        return moment_equations(self.derived) + flow_equations(self.derived)
+
+    def derivation(self) -> list[Step]:
+        return self.derived.steps
+
+    def module(self) -> ModuleType:
+        return store.module(("online-sgd", self.structure()), self._source)
+
+    def _source(self) -> str:
+        from .generate import source
+
+        return source(self.derived, f"online-sgd: {self.structure()}")
+
+    # Numbers ------------------------------------------------------------------------------------------------------
+
+    def initial_state(self) -> Array:
+        s = self.start
+        return np.concatenate([s.Q[np.tril_indices(self.K)], s.M.ravel(), s.a if self.trained else []])
+
+    def names(self) -> list[str]:
+        names = [f"Q[{i},{k}]" for i in range(self.K) for k in range(i + 1)]
+        names += [f"M[{i},{m}]" for i in range(self.K) for m in range(self.M)]
+        return names + ([f"a[{i}]" for i in range(self.K)] if self.trained else [])
+
+    def parameters(self) -> Array:
+        algorithm, s = self.p.algorithm, self.start
+        rate = algorithm.learning_rate
+        readout_rate = algorithm.readout_learning_rate
+        scalars = [
+            self.K, self.M, rate, rate if readout_rate is None else readout_rate, self.p.target.noise,
+            algorithm.weight_decay, algorithm.readout_weight_decay, algorithm.batch_size,
+        ]  # fmt: skip
+        return np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
+
+    def work_size(self) -> int:
+        return int(self.module().work_size(self.K, self.M))
+
+    # Variables ----------------------------------------------------------------------------------------------------
+
+    def unpack(self, states: Array) -> tuple[Array, Array, Array]:
+        """Return Q (time, K, K), M (time, K, M) and a (time, K) of states of shape (time, n)."""
+        K, M = self.K, self.M
+        count = K * (K + 1) // 2
+        i, k = np.tril_indices(K)
+        Q = np.empty((len(states), K, K))
+        Q[:, i, k] = Q[:, k, i] = states[:, :count]
+        overlap = states[:, count : count + K * M].reshape(-1, K, M)
+        a = states[:, count + K * M :] if self.trained else np.broadcast_to(self.start.a, (len(states), K))
+        return Q, overlap, a
+
+    def generalization_error(self, states: Array) -> Array:
+        """Return E[(f - f*)^2]/2, without label noise, for states of shape (time, n)."""
+        module, p, work = self.module(), self.parameters(), np.zeros(self.work_size())
+        return np.array([module.generalization_error(np.ascontiguousarray(y), p, work) for y in states])
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        Q, M, a = self.unpack(states)
+        values = {"Q": Q, "M": M, "a": a}
+        out = {
+            "generalization_error": Variable(
+                ("time",), self.generalization_error(states), r"\varepsilon_g", "E[(f* - f)^2]/2 without label noise"
+            )
+        }
+        for op in self.order_parameters:
+            out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
+        return out
+
+
+def order_parameters() -> tuple[OrderParameter, ...]:
+    """Return the order parameters of online SGD."""
+    return (
+        OrderParameter("Q", ("student", "student"), "Q_{ik}", "student-student overlap w_i.w_k/d", symmetric=True),
+        OrderParameter("M", ("student", "teacher"), "M_{im}", "student-teacher overlap w_i.w*_m/d"),
+        OrderParameter("a", ("student",), "a_{i}", "student readout"),
+    )
+
+
+def _target(target: Any) -> Any:
+    formula = target.formula if hasattr(target, "formula") else target.expression
+    expression = formula.sympy()
+    import sympy as sp
+
+    return expression.subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))

@@ -1,0 +1,130 @@
+"""The derived equations as one self-contained numba module; widths are parameters, so one module serves every K and M.
+
+State ``y``: Q (lower triangle, row by row), M (row by row), then a where it is trained.
+Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...numerics.special import ASIN_SOURCE
+from ...symbolic.printing import HEADER, RHS_SIGNATURE, printer
+from ...symbolic.tensors import INDENT, LoopWriter, Tensor
+from . import derivation as d
+
+SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
+OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
+
+LOAD = '''@njit(cache=True, fastmath=FLAGS)
+def load(y, p, C, c):
+    """Fill the covariance C of all fields and the weights c = (a, -A) from state and parameters."""
+    K = int(p[0])
+    M = int(p[1])
+    N = K + M
+    place = 0
+    for i in range(K):
+        for k in range(i + 1):
+            C[i, k] = y[place]
+            C[k, i] = y[place]
+            place += 1
+    for i in range(K):
+        for m in range(K, N):
+            C[i, m] = y[place]
+            C[m, i] = y[place]
+            place += 1
+    for m in range(M):
+        c[K + m] = -p[{scalars} + m]
+        for n in range(M):
+            C[K + m, K + n] = p[{scalars} + M + m * M + n]
+    for i in range(K):
+        c[i] = {readout}
+'''
+
+VIEWS = """    K = int(p[0])
+    M = int(p[1])
+    N = K + M
+    C = work[:N * N].reshape((N, N))
+    place = N * N
+    c = work[place:place + N]
+    place += N
+"""
+
+
+def source(out: d.Derived, title: str) -> str:
+    """Return the source of ``rhs`` and ``generalization_error`` for derived equations."""
+    trained = out.setting.train_readout
+    write = _scalar_writer()
+    first = 2 + len(SCALARS)
+    readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
+    lines = [HEADER.format(title=title), ASIN_SOURCE, "", LOAD.format(scalars=first, readout=readout), ""]
+
+    arrays: dict[str, Any] = {name: "C" for name in ("C", "Q", "M", "T")} | {"c": "c", "a": "c", "D": "D", "N": "NN", "H": "H"}
+    arrays["A"] = lambda m: f"(-c[{m}])"
+    arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
+    arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {m} - K]"
+    arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
+    loops = LoopWriter(out.indices, arrays, write)
+    body: list[str] = []
+    for stage in [*out.moments, *out.flow]:
+        body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
+    lines += [f"@njit({RHS_SIGNATURE}, cache=True, fastmath=FLAGS)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
+    lines += _moment_views(out.moments) + _buffer_views(loops.buffers) + ["    load(y, p, C, c)", *_scalars(out)]
+    lines += [INDENT + line if line else "" for line in body]
+
+    observe = LoopWriter(out.indices, arrays, write)
+    code = observe.scalar_sum(out.generalization_error)
+    lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)", "def generalization_error(y, p, work):"]
+    lines += [VIEWS.rstrip(), *_buffer_views(observe.buffers), "    load(y, p, C, c)"]
+    lines += [INDENT + line for line in code]
+    vectors = max(len(loops.buffers), len(observe.buffers))
+    lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
+    lines += ["    N = K + M", f"    return N * N + N + K * N + K * K + K + {vectors} * N"]
+    return "\n".join(lines) + "\n"
+
+
+def _moment_views(moments: list[Tensor]) -> list[str]:
+    shapes = {"D": ("D", "K * N", "(K, N)"), "N": ("NN", "K * K", "(K, K)"), "H": ("H", "K", "")}
+    lines = []
+    for stage in moments:
+        name, size, shape = shapes[str(stage.lhs.base)]
+        view = f"work[place:place + {size}]" + (f".reshape({shape})" if shape else "")
+        lines += [f"    {name} = {view}", f"    place += {size}"]
+    return lines
+
+
+def _buffer_views(buffers: list[str]) -> list[str]:
+    return [line for name in buffers for line in (f"    {name} = work[place:place + N]", "    place += N")]
+
+
+def _scalars(out: d.Derived) -> list[str]:
+    used = set().union(*(s.rhs.free_symbols for s in [*out.moments, *out.flow]))
+    lines = [f"    {s} = p[{2 + k}]" for k, s in enumerate(SCALARS) if s in used]
+    if out.setting.schedule != 1:
+        lines.append(f"    schedule = {printer().doprint(out.setting.schedule)}")
+        lines += [f"    {s} *= schedule" for s in (d.eta, d.eta_a) if s in used]
+    return lines
+
+
+def _scalar_writer() -> Callable[[Any, Callable[[Any], str]], str]:
+    base = type(printer())
+
+    class TensorPrinter(base):  # type: ignore[misc, valid-type]
+        """Prints array elements through the loop writer, and the vectorisable arcsine."""
+
+        element: Callable[[Any], str]
+
+        def _print_Indexed(self, expr: Any) -> str:
+            return self.element(expr)
+
+        def _print_asin(self, expr: Any) -> str:
+            return f"asin({self._print(expr.args[0])})"
+
+    write = TensorPrinter({"fully_qualified_modules": True, "strict": False})
+
+    def scalar(expression: Any, element: Callable[[Any], str]) -> str:
+        write.element = element
+        return write.doprint(expression)
+
+    return scalar

@@ -1,0 +1,153 @@
+"""Initial overlaps, and the checks that they are overlaps of something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ConfigError, DomainError
+from ...problem import Committee, SingleIndex
+from .sections import OnlineProblem
+
+Array = NDArray[np.float64]
+# Eigenvalues above -TOLERANCE x trace count as rounding of the digits in the run file.
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state at time 0.
+
+    Attributes
+    ----------
+    Q : array (K, K)
+        w_i . w_k / d.
+    M : array (K, M)
+        w_i . w*_m / d.
+    T : array (M, M)
+        w*_m . w*_n / d.
+    a : array (K,)
+        Student readouts.
+    A : array (M,)
+        Teacher readouts of a committee; ones otherwise.
+    """
+
+    Q: Array
+    M: Array
+    T: Array
+    a: Array
+    A: Array
+
+
+def teacher_count(problem: OnlineProblem) -> int:
+    """Return the number of teacher directions."""
+    target = problem.target
+    if isinstance(target, Committee):
+        return len(target.readout)
+    if isinstance(target, SingleIndex):
+        return 1
+    return max(int(v[1:]) for v in target.formula.variables)
+
+
+def start(problem: OnlineProblem) -> Start:
+    """Return the checked initial state.
+
+    Raises
+    ------
+    ConfigError
+        For shapes that do not fit together; the message names the key.
+    DomainError
+        For matrices that no weights can have as overlaps.
+    """
+    target, student, initial = problem.target, problem.student, problem.initial
+    count, width = teacher_count(problem), student.width
+    A, T = np.ones(count), np.eye(count)
+    if isinstance(target, Committee):
+        A = np.array(target.readout)
+        if target.overlap:
+            T = np.array(target.overlap)
+            _symmetric(T, "target.overlap")
+            _semidefinite(T, "target.overlap")
+    # One generator for everything random, drawn in a fixed order: directions, then readouts.
+    random = np.random.Generator(np.random.PCG64(initial.seed))
+    if initial.kind == "random":
+        M, Q = _random(random, width, T, initial.overlap, initial.norm)
+    else:
+        Q, M = _matrix(initial.Q, (width, width), "initial.Q"), _matrix(initial.M, (width, count), "initial.M")
+        _symmetric(Q, "initial.Q")
+        _semidefinite(Q, "initial.Q")
+        joint = np.block([[Q, M], [M.T, T]])
+        _semidefinite(
+            joint, "initial.M", "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue"
+        )
+    return Start(Q, M, T, _readout(problem, random), A)
+
+
+def _random(random: np.random.Generator, width: int, T: Array, overlap: float, norm: float) -> tuple[Array, Array]:
+    """Draw M with independent N(0, overlap^2) entries; what is left of each w_i is orthogonal to everything else."""
+    M = overlap * random.standard_normal((width, len(T)))
+    inside = M @ np.linalg.pinv(T) @ M.T
+    rest = norm - np.diag(inside)
+    if rest.min() < 0:
+        raise DomainError(
+            "the random initial overlaps are larger than the weights",
+            where="initial.overlap",
+            why=f"a student has overlap^2 {float(np.diag(inside).max()):.3g} with the teachers but norm^2 {norm:g}",
+            hint="lower initial.overlap (it is of order 1/sqrt(d)), raise initial.norm, or change initial.seed",
+        )
+    return M, inside + np.diag(rest)
+
+
+def _readout(problem: OnlineProblem, random: np.random.Generator) -> Array:
+    student, given = problem.student, problem.initial.a
+    width = student.width
+    if given is not None:
+        if len(given) != width:
+            raise ConfigError(
+                "initial.a has the wrong length", where="initial.a", why=f"{len(given)} entries for student.width = {width}"
+            )
+        return np.array(given, dtype=float)
+    if not isinstance(student.readout, str):
+        return np.array(student.readout, dtype=float)
+    law, _, scale = student.readout.replace(" ", "").partition("/")
+    draws = {
+        "ones": lambda: np.ones(width),
+        "rademacher": lambda: random.choice([-1.0, 1.0], width),
+        "gaussian": lambda: random.standard_normal(width),
+    }
+    return np.asarray(draws[law]()) / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
+    assert rows is not None
+    if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
+        found = f"{len(rows)} x {len(rows[0]) if rows else 0}" if len({len(r) for r in rows}) <= 1 else "ragged"
+        meaning = "student.width x student.width" if key.endswith("Q") else "student.width x number of teacher directions"
+        raise ConfigError(
+            f"{key} has the wrong shape", where=key, why=f"it is {found}, {shape[0]} x {shape[1]} is needed ({meaning})"
+        )
+    matrix = np.array(rows, dtype=float)
+    if not np.isfinite(matrix).all():
+        raise ConfigError(f"{key} must be finite", where=key, why=f"entries: {rows}")
+    return matrix
+
+
+def _symmetric(matrix: Array, key: str) -> None:
+    i, k = np.unravel_index(np.argmax(abs(matrix - matrix.T)), matrix.shape)
+    if abs(matrix[i, k] - matrix[k, i]) > 1e-12 * max(1.0, abs(matrix).max()):
+        raise DomainError(
+            f"{key} is not symmetric", where=f"{key}[{i}][{k}]", why=f"{matrix[i, k]:g} but [{k}][{i}] is {matrix[k, i]:g}"
+        )
+
+
+def _semidefinite(matrix: Array, key: str, what: str = "") -> None:
+    lowest = float(np.linalg.eigvalsh(matrix)[0])
+    if lowest < -TOLERANCE * max(1.0, float(np.trace(matrix))):
+        raise DomainError(
+            what or f"{key} is not an overlap matrix: it has a negative eigenvalue",
+            where=key,
+            why=f"the smallest eigenvalue is {lowest:.6g}; a matrix of inner products is positive semi-definite",
+            hint="check signs and sizes: |Q_ik| <= sqrt(Q_ii Q_kk) and |M_im| <= sqrt(Q_ii T_mm) are necessary",
+        )
