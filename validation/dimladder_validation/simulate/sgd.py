@@ -1,0 +1,314 @@
+"""One-pass SGD of a two-layer student at finite d: by the exact Gram chain, or on explicit weights.
+
+    f(x) = sum_k v_k g(lambda_k),  lambda_k = w_k . x / sqrt d,   y = f*(rho) + sigma xi,  rho_m = w*_m . x / sqrt d
+    w_k <- w_k - (eta / sqrt d) mean_b[v_k g'(lambda_k) l'(f, y) x] - (decay / d) w_k
+    v_k <- v_k - (eta_v / d) mean_b[g(lambda_k) l'(f, y)] - (decay_v / d) v_k          time = steps / d
+
+Gaussian inputs x ~ N(0, I_d), a fresh mini-batch each step. The Gram chain has exactly the law of the weights' overlaps
+at a cost that does not depend on d (docs/theory/gram-chain.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dimladder.errors import SimulationError
+from dimladder.problem import Expression
+
+from .base import Backend, Sample
+from .two_layer import Link, explicit_weights, frame, model_module, test_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger("dimladder.simulate")
+Loss = Literal["square", "correlation", "logistic"]
+LOSSES = ("square", "correlation", "logistic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dynamics:
+    """Student, target, start and algorithm, in the normalisation of the module.
+
+    Attributes
+    ----------
+    activation : Expression in x
+    link : Link
+        The noiseless target.
+    q, m, t, v : arrays (K, K), (K, M), (M, M), (K,)
+        Initial overlaps w.w/d, w.w*/d, the teachers' own, and the readout.
+    eta, eta_v, decay, decay_v, noise, displacement : float
+        Rates, weight decays, standard deviation of the label noise; the gradient of w is taken at
+        w - (displacement / sqrt d) mean_b[v g' l' x].
+    schedule : Expression in t, optional
+        Factor of both rates.
+    batch : int
+        Fresh samples a step.
+    loss : {"square", "correlation", "logistic"}
+    spherical : bool
+        Put every student back to its initial norm after each step.
+    """
+
+    activation: Expression
+    link: Link
+    q: np.ndarray
+    m: np.ndarray
+    t: np.ndarray
+    v: np.ndarray
+    eta: float
+    eta_v: float = 0.0
+    noise: float = 0.0
+    batch: int = 1
+    loss: Loss = "square"
+    spherical: bool = False
+    decay: float = 0.0
+    decay_v: float = 0.0
+    displacement: float = 0.0
+    schedule: Expression | None = None
+
+    def rates(self) -> tuple[int, int, float, float, float, float, float, float, bool]:
+        """Return the scalars in the order of the compiled kernels, from the batch size on."""
+        return (
+            self.batch, LOSSES.index(self.loss), self.eta, self.eta_v, self.noise,
+            self.decay, self.decay_v, self.displacement, self.spherical,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Overlaps of every replica: q (R, time, K, K), m (R, time, K, M), v (R, time, K); and a stream each for the test."""
+
+    q: np.ndarray
+    m: np.ndarray
+    v: np.ndarray
+    test_streams: Sequence[np.random.Generator]
+
+
+def check_dimension(dynamics: Dynamics, d: int) -> None:
+    """Raise `SimulationError` unless weights with the initial overlaps exist in d dimensions."""
+    least = frame(dynamics.q, dynamics.m, dynamics.t).directions
+    if d < least:
+        raise SimulationError(
+            f"d = {d} is too small for these overlaps", why=f"teachers and students span {least} directions",
+            hint=f"simulate at d >= {least}",
+        )  # fmt: skip
+
+
+def recorded_steps(times: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the steps to record, and for each time its two neighbours among them with the weight of the later one.
+
+    A time t lies at step t d, which need not be whole: order parameters are interpolated linearly between the two
+    steps around it, an error of order 1/d^2.
+    """
+    import numpy as np
+
+    exact = np.asarray(times, dtype=float) * d
+    nearest = np.round(exact)
+    exact = np.where(np.abs(exact - nearest) < 1e-9 * np.maximum(nearest, 1.0), nearest, exact)
+    low, high = np.floor(exact).astype(np.int64), np.ceil(exact).astype(np.int64)
+    steps = np.unique(np.concatenate([low, high]))
+    return steps, np.searchsorted(steps, low), np.searchsorted(steps, high), exact - low
+
+
+def _at_times(values: np.ndarray, low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    weight = weight.reshape(-1, *[1] * (values.ndim - 2))
+    result: np.ndarray = values[:, low] + weight * (values[:, high] - values[:, low])
+    return result
+
+
+def gram_chain(
+    dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
+) -> Trajectories:
+    """Run the exact chain of the overlaps: the law of SGD in d dimensions at a cost independent of d."""
+    from . import gram_kernel
+
+    start = frame(dynamics.q, dynamics.m, dynamics.t)
+    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
+
+    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
+        status, _ = gram_kernel.gram_chain(
+            children[0], children[1], start.teacher, start.along.copy(), start.across.copy(), dynamics.v.copy(),
+            compiled.model, compiled.schedule, d, *dynamics.rates(), 2.0, record, q, m, v,
+        )  # fmt: skip
+        return int(status)
+
+    return _replicas(kernel, dynamics, times, d, streams, threads)
+
+
+def weight_sgd(
+    dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
+) -> Trajectories:
+    """Run SGD on explicit weights, one compiled loop a replica. Draws as `weight_sgd_array`: the same trajectories."""
+    import numpy as np
+
+    from . import gram_kernel
+
+    start = frame(dynamics.q, dynamics.m, dynamics.t)
+    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
+
+    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
+        teacher, w = (np.ascontiguousarray(a) for a in explicit_weights(start, d, children[2]))
+        status = gram_kernel.weight_sgd(
+            children[0], children[1], teacher, w, dynamics.v.copy(), compiled.model, compiled.schedule, d,
+            *dynamics.rates(), record, q, m, v,
+        )  # fmt: skip
+        return int(status)
+
+    return _replicas(kernel, dynamics, times, d, streams, threads)
+
+
+def _replicas(
+    kernel: Any, dynamics: Dynamics, times: Any, d: int, streams: Sequence[np.random.Generator], threads: int
+) -> Trajectories:
+    import numpy as np
+
+    record, low, high, weight = recorded_steps(times, d)
+    replicas, k, count = len(streams), len(dynamics.v), dynamics.m.shape[1]
+    q = np.full((replicas, len(record), k, k), np.nan)
+    m = np.full((replicas, len(record), k, count), np.nan)
+    v = np.full((replicas, len(record), k), np.nan)
+    children = [stream.spawn(4) for stream in streams]
+
+    def one(replica: int) -> int:
+        return int(kernel(children[replica], record, q[replica], m[replica], v[replica]))
+
+    with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter's lock
+        statuses = list(pool.map(one, range(replicas)))
+    _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
+    arrays = (_at_times(a, low, high, weight) for a in (q, m, v))
+    return Trajectories(*arrays, [c[3] for c in children])
+
+
+def _report(dynamics: Dynamics, d: int, failed: int, replicas: int) -> None:
+    if failed:
+        text = "%d of %d replicas at d = %d blew up (eta = %g): their later overlaps are NaN"
+        log.warning(text, failed, replicas, d, dynamics.eta)
+
+
+def weight_sgd_array(
+    dynamics: Dynamics,
+    times: np.ndarray,
+    d: int,
+    streams: Sequence[np.random.Generator],
+    backend: Backend,
+    chunk_numbers: int = 4_000_000,
+) -> Trajectories:
+    """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
+
+    Inputs are drawn in chunks of about `chunk_numbers` numbers; the chunk size does not change the draws.
+    """
+    import numpy as np
+
+    xp = backend.xp
+    record, low, high, weight = recorded_steps(times, d)
+    replicas, k = len(streams), len(dynamics.v)
+    children = [stream.spawn(4) for stream in streams]
+    start = frame(dynamics.q, dynamics.m, dynamics.t)
+    pairs = [explicit_weights(start, d, c[2]) for c in children]
+    teacher = backend.asarray(np.stack([p[0] for p in pairs]))
+    w = backend.asarray(np.stack([p[1] for p in pairs]))
+    v = backend.asarray(np.broadcast_to(dynamics.v, (replicas, k)).copy())
+    slope = derivative(dynamics.activation)
+    radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
+    shape = (dynamics.batch, d)
+    block = max(1, chunk_numbers // (replicas * dynamics.batch * d))
+    x = noise = None
+    q_out, m_out, v_out = [], [], []
+    place = 0
+    for step in range(int(record[-1]) + 1):
+        if step == record[place]:
+            q_out.append(backend.to_numpy(xp.matmul(w, xp.matrix_transpose(w))))
+            m_out.append(backend.to_numpy(xp.matmul(w, xp.matrix_transpose(teacher))))
+            v_out.append(backend.to_numpy(v).copy())
+            place += 1
+            if place == len(record):
+                break
+        at = step % block
+        if at == 0:
+            x = backend.normal([c[0] for c in children], (block, *shape))
+            noise = backend.normal([c[1] for c in children], (block, dynamics.batch)) if dynamics.noise > 0 else None
+        assert x is not None
+        xi = None if noise is None else noise[:, at, :]
+        with np.errstate(over="ignore", invalid="ignore"):  # a replica that blows up is reported at the end
+            w, v = _array_step(dynamics, xp, w, v, teacher, x[:, at, ...], xi, step / d, d, slope)
+            if dynamics.spherical:
+                w = w * (radius / xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True)))
+    q, m, v_all = (np.stack(a, axis=1).astype(np.float64) for a in (q_out, m_out, v_out))
+    _report(dynamics, d, int(np.sum(~np.isfinite(q[:, -1]).all(axis=(1, 2)))), replicas)
+    arrays = (_at_times(a, low, high, weight) for a in (q, m, v_all))
+    return Trajectories(*arrays, [c[3] for c in children])
+
+
+def _array_step(
+    dynamics: Dynamics, xp: Any, w: Any, v: Any, teacher: Any, x: Any, xi: Any, t: float, d: int, slope: Expression
+) -> tuple[Any, Any]:
+    """One step: w (R, K, d) in units of sqrt d, x (R, B, d)."""
+    inputs = xp.matrix_transpose(x)
+    fields = xp.matmul(w, inputs)  # (R, K, B)
+    teacher_fields = xp.matrix_transpose(xp.matmul(teacher, inputs))  # (R, B, M)
+    label = dynamics.link.evaluate(xp, teacher_fields)
+    if xi is not None:
+        label = label + dynamics.noise * xi
+    rate = float(dynamics.schedule.evaluate(xp, t=t)) if dynamics.schedule else 1.0
+
+    def back(fields: Any) -> tuple[Any, Any, Any]:
+        g = dynamics.activation.evaluate(xp, x=fields)
+        error = loss_slope(dynamics.loss, xp, xp.sum(v[:, :, None] * g, axis=1), label)[:, None, :]
+        return g, error, v[:, :, None] * slope.evaluate(xp, x=fields) * error
+
+    g, error, c = back(fields)
+    change = xp.sum(g * error, axis=-1)
+    if dynamics.displacement != 0.0:
+        inner = xp.matmul(x, inputs)
+        c = back(fields - (rate * dynamics.displacement / (dynamics.batch * d)) * xp.matmul(c, inner))[2]
+    scale = rate / (d * dynamics.batch)
+    w = (1.0 - dynamics.decay / d) * w - (dynamics.eta * scale) * xp.matmul(c, x)
+    v = (1.0 - dynamics.decay_v / d) * v - (dynamics.eta_v * scale) * change
+    return w, v
+
+
+def loss_slope(loss: Loss, xp: Any, output: Any, label: Any) -> Any:
+    """Return the derivative of the loss in the output: (f-y)^2/2, -y f, or log(1 + exp(-y f))."""
+    if loss == "square":
+        return output - label
+    if loss == "correlation":
+        return -label
+    # sigmoid(-y f) without overflow
+    return -0.5 * label * (1.0 - xp.tanh(0.5 * label * output))
+
+
+def derivative(activation: Expression) -> Expression:
+    """Return the derivative of an activation (almost everywhere) as a formula in ``x``."""
+    import sympy as sp
+
+    from dimladder.problem.expressions import drop_atoms
+
+    x = sp.Symbol("x", real=True)
+    step = sp.Function("step")
+    slope = drop_atoms(sp.diff(activation.sympy(x=x), x))
+    slope = slope.replace(sp.Heaviside, lambda u, *_: step(u)).subs(sp.E, sp.Float(sp.E, 17))
+    text = str(slope) if slope.has(x) else f"0*x + {slope}"
+    return Expression(text.replace("Abs(", "abs("), ("x",), activation.hermite)
+
+
+def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories) -> Sample:
+    """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise)."""
+    import numpy as np
+
+    error = np.stack(
+        [
+            test_error(q, m, dynamics.t, v, dynamics.activation, dynamics.link, rng)
+            for q, m, v, rng in zip(runs.q, runs.m, runs.v, runs.test_streams, strict=True)
+        ]
+    )
+    variables = {
+        "generalization_error": (("time",), error),
+        "Q": (("time", "student", "student"), runs.q),
+        "M": (("time", "student", "teacher"), runs.m),
+        "a": (("time", "student"), runs.v),
+    }
+    return Sample({"time": np.asarray(times)}, variables)
