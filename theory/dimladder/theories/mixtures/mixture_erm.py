@@ -327,18 +327,49 @@ class MixtureSystem(FixedPoint):
             "rtol": settings.rtol, "atol": 1e-3 * settings.rtol, "damping": settings.damping, "memory": settings.memory,
             "max_iterations": settings.max_iterations, "newton_steps": settings.newton_steps, "lower": lower, "names": names,
         }  # fmt: skip
-        first = dict(base, alpha=float(ratios[0]))
-        results = fixedpoint.follow(module.fmap, start(self.shape, first), table, **options)
+        results = fixedpoint.follow(module.fmap, start(self.shape, dict(base, alpha=float(ratios[0]))), table, **options)
         for i, result in enumerate(results):
-            if result.success:
-                continue
-            # From the easy end: few samples, where the fit is all penalty, up to the asked ratio.
-            path = np.tile(vector, (40, 1))
-            path[:, alpha] = np.geomspace(min(1e-3, ratios[i] / 10), ratios[i], 40)
-            again = fixedpoint.follow(module.fmap, start(self.shape, dict(base, alpha=path[0, alpha])), path, **options)
-            if again[-1].success:
-                results[i] = again[-1]
+            if not result.success:
+                again = self._from_easy_end(table[i], options)
+                results[i] = again if again.success else result
         return results
+
+    def _from_easy_end(self, target: np.ndarray, options: dict[str, Any]) -> Any:
+        """Follow the solution from few samples up to the asked ratio at a comfortable ridge, then down (or up) in the ridge."""
+        from ...numerics import fixedpoint
+
+        module = self.module()
+        order = self.parameter_names()
+        alpha, ridge = order.index("alpha"), order.index("ridge")
+        path = np.tile(target, (25, 1))
+        path[:, ridge] = 0.3
+        path[:, alpha] = np.geomspace(min(1e-2, target[alpha] / 10), target[alpha], 25)
+        begin = start(self.shape, dict(self.parameter_values(float(path[0, alpha])), ridge=0.3))
+        last = fixedpoint.follow(module.fmap, begin, path, **options)[-1]
+        if not last.success:
+            return last
+        reached, before, size = 0.0, None, 0.1
+        span = math.log(target[ridge] / 0.3)
+        here, previous = last, last
+        while reached < 1.0 and size > 1e-4:
+            to = min(1.0, reached + size)
+            point = target.copy()
+            point[ridge] = target[ridge] if to == 1.0 else 0.3 * math.exp(span * to)
+            guess = here.x.copy()
+            if before is not None:
+                # Secant in the logarithms of V and q, which move by powers of the ridge; linear in the rest.
+                t = (to - reached) / (reached - before)
+                positive = options["lower"] == 0.0
+                guess = here.x + t * (here.x - previous.x)
+                guess[positive] = here.x[positive] * (here.x[positive] / previous.x[positive]) ** t
+            trial = fixedpoint.solve(module.fmap, guess, point, warm=True, **options)
+            if trial.success:
+                before, reached, previous, here = reached, to, here, trial
+                size *= 1.5
+            else:
+                size *= 0.5
+                last = trial
+        return here if reached == 1.0 else last
 
     def solve(self) -> Solution:
         ratios = np.array(axis_values(self.problem.grid.sample_ratio))
