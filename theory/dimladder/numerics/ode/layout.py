@@ -1,0 +1,102 @@
+"""What the compiled kernels share: the meaning of each slot, the function types, and functions made from addresses.
+
+A compiled function takes other compiled functions as *addresses* and turns them into numba first-class functions
+inside. So the integrator is compiled once for every right-hand side, is cached on disk, runs without the interpreter
+lock, and a call costs microseconds (unboxing one dispatcher into a first-class function argument costs sixty).
+
+The constants below are frozen into the cached machine code of `explicit`, `implicit` and `driver`: whoever edits them
+must touch those files too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Compiled = Callable[..., Any]
+
+# Slots of the real state.
+T, H, H_DID, ERR, ERR_OLD, T_END, H_MAX, H_MIN, RATIO, RHO, BLOW_UP, CONVERGED, RTOL, T_START, BDF_H, T_STOP = range(16)
+REALS = 16
+# Slots of the integer state.
+(
+    N_RHS, N_STEPS, N_REJECTED, N_JAC, N_LU, COMPONENT, FAILURE, J_FRESH, I_OUT, N_SEGMENTS, N_FOUND, ACTIVE, STIFF,
+    NONSTIFF, N_SWITCHES, ORDER, N_EQUAL, MAX_STEPS, N_EVENTS, STEP_TO_OUTPUTS, STORE_DENSE, AUTO, BDF_READY,
+    AFTER_REJECT, AUTONOMOUS, LU_READY, HAS_JAC, HAS_DOMAIN, IMPLICIT_KIND,
+) = range(29)  # fmt: skip
+INTEGERS = 29
+
+# Answers of a step.
+ACCEPTED, TOO_LARGE, NOT_FINITE, NO_CONVERGENCE, OUTSIDE = range(5)
+
+# Answers of the driver. Positive: finished. Zero and negative: call again.
+RUNNING, NEED_SPACE = 0, -1
+DONE, EVENT, STEADY, OUT_OF_STEPS, UNDERFLOW, NAN, LEFT_DOMAIN, BLEW_UP = range(1, 9)
+
+_f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], types.int64[::1]
+RHS = types.FunctionType(types.void(_f8, _v, _v, _v, _v))
+JAC = types.FunctionType(types.void(_f8, _v, _m, _v, _v))
+SCALAR = types.FunctionType(_f8(_f8, _v, _v))
+# step(rhs, jac, st, cnt, info, control, table, y, f, ynew, fnew, atol, p, work, ws, pivots, F) -> code
+STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m)
+STEP = types.FunctionType(STEP_SIGNATURE)
+
+
+def _from_addresses(ftype: types.FunctionType) -> Compiled:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def from_addresses(typingctx: Any, c_address: Any, jit_address: Any) -> Any:
+        """First-class function of this type from the addresses of its C wrapper and of its native code (or 0)."""
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = context.get_value_type(types.voidptr)
+            struct = cgutils.create_struct_proxy(ftype)(context, builder)
+            struct.c_addr = builder.inttoptr(args[0], pointer)
+            struct.py_addr = pointer(None)
+            struct.jit_addr = builder.inttoptr(args[1], pointer)
+            return struct._getvalue()
+
+        return ftype(types.int64, types.int64), codegen
+
+    return from_addresses  # type: ignore[no-any-return]
+
+
+as_rhs = _from_addresses(RHS)
+as_jac = _from_addresses(JAC)
+as_scalar = _from_addresses(SCALAR)
+as_step = _from_addresses(STEP)
+
+
+_known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.WeakKeyDictionary()
+
+
+def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
+    """Return the addresses (C wrapper, native code) of a numba function or cfunc, compiled for the type if need be.
+
+    The caller keeps `function` alive while the addresses are in use.
+    """
+    known = _known.setdefault(function, {})
+    if ftype not in known:
+        known[ftype] = _look_up(function, ftype.signature)
+    return known[ftype]
+
+
+def _look_up(function: Any, signature: Any) -> tuple[int, int]:
+    if not hasattr(function, "get_compile_result"):
+        return int(function.address), 0
+    if signature.args not in function.overloads:
+        function.compile(signature)
+    result = function.get_compile_result(signature)
+    library, names = result.library, result.fndesc
+    return (
+        library.get_pointer_to_function(names.llvm_cfunc_wrapper_name),
+        library.get_pointer_to_function(names.llvm_func_name),
+    )
