@@ -117,7 +117,7 @@ def _add_kernels(training: Training, out: OrderParameters, h: np.ndarray, w: np.
     out.g[0] += (gs * weights) @ gs.T
 
 
-def few_step_nodes(training: Training, spacings: Sequence[float] = (0.2, 0.5, 0.8), cutoff: float = 1e-13) -> list[Nodes]:
+def few_step_nodes(training: Training, spacings: Sequence[float] = (0.2, 0.5, 0.8), cutoff: float = 1e-14) -> list[Nodes]:
     """Return tensor nodes for the march of a deep network over few steps on one or two inputs.
 
     Parameters

@@ -1,0 +1,32 @@
+"""The lazy limit: kernels frozen at initialisation. An ablation, and the limit gamma -> 0 of the march."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...problem import Expression
+from .kernels import initial_kernels
+from .march import OrderParameters
+from .training import Training
+
+
+def solve_lazy_limit(training: Training, expression: Expression) -> OrderParameters:
+    """Return the outputs of kernel gradient descent, ``f(t+1) = f(t) + eta NTK (p Delta)``, with constant kernels."""
+    out = OrderParameters.empty(training)
+    m, steps = training.samples, training.steps
+    kernels = initial_kernels(training.gram, training.layers, expression)
+    for l in range(training.layers):
+        out.phi[l][:] = np.tile(kernels.phi[l + 1], (steps, steps))
+        out.g[l][:] = np.tile(kernels.g[l][:m, :m], (steps, steps))
+        out.pre[l][:] = kernels.phi[l]
+    out.forward_pivots[0] = [np.linalg.eigvalsh(kernels.phi[l])[0] for l in range(training.layers)]
+    out.backward_pivots[0] = [np.linalg.eigvalsh(kernels.g[l + 1][:m, :m])[0] for l in range(training.layers)]
+    for t in range(steps):
+        out.error_signal[t] = training.error_signal(out.f[t, :m])
+        step = training.learning_rates[t] * training.weights[t] * out.error_signal[t]
+        out.rates[t] = training.richness * step
+        if t + 1 < steps:
+            out.f[t + 1] = out.f[t] + kernels.tangent[:, :m] @ step
+            if not np.isfinite(out.f[t + 1]).all():
+                raise FloatingPointError(f"the output f is not finite at t = {t + 1}")
+    return out

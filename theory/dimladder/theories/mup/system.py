@@ -1,0 +1,289 @@
+"""Infinite-width training under muP as a recursion whose state is an ensemble of single-site trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DerivationError, SolveError
+from ...problem import activation, to_builtins
+from ...results.files import write_atomically
+from ...symbolic.systems import Equation, Recursion, Solution, Step
+from .march import March, OrderParameters, memory
+from .quadrature import MAX_NODES, few_step_nodes, node_count, solve_one_layer
+from .spec import GradientFlow, MupProblem, loss_expression
+from .summary import ORDER_PARAMETERS, averaged, coordinates, summarize
+from .training import Training, training_of
+
+GIB = 2**30
+
+
+class MupTraining(Recursion):
+    """Equations and prediction of one problem."""
+
+    order_parameters = ORDER_PARAMETERS
+
+    problem: MupProblem
+
+    def __init__(self, problem: MupProblem, *, references: tuple[str, ...] = (), assumptions: tuple[str, ...] = ()) -> None:
+        super().__init__(problem)
+        self.references, self.assumptions = references, assumptions
+        student = problem.student
+        if student.parametrization != "mup":
+            raise DerivationError(
+                f"the theory is that of muP, not of {student.parametrization!r}", where="student.parametrization",
+                why="the other parametrisations do not learn features in this limit, or have no stable one",
+                hint='use "mup" (with a small richness for the lazy limit), or simulate the finite network',
+            )  # fmt: skip
+        kinked = bool(self._expression.kinks("x"))
+        if kinked and student.hidden_layers > 1 and problem.solver.approximation == "none" and problem.solver.method != "lazy-weights":
+            raise DerivationError(
+                f"the responses of a deep network need phi'', which {student.activation!r} does not have",
+                where="student.activation", why="at a kink, B(t, t) = <phi''(h) z> holds a delta function that samples miss",
+                hint='use a smooth activation such as "softplus(4*x)/4", one hidden layer, or solver.method = "lazy-weights"',
+            )  # fmt: skip
+
+    @property
+    def _expression(self) -> Any:
+        return activation(self.problem.student.activation)
+
+    def _symbols(self) -> tuple[Any, Any]:
+        import sympy as sp
+
+        x, f, y = sp.Symbol("x", real=True), *sp.symbols("f y", real=True)
+        return self._expression.sympy(x=x), loss_expression(self.problem.algorithm.loss).sympy(f=f, y=y)
+
+    def equations(self) -> list[Equation]:
+        from .equations import printed
+
+        return printed(*self._symbols())
+
+    def derivation(self) -> list[Step]:
+        from .equations import derivation
+
+        return derivation(*self._symbols())
+
+    def python(self) -> str:
+        """Return the source of the kernel that the resolved method runs."""
+        import inspect
+
+        from . import deep_linear, gaussian, lazy, march, quadrature, responses
+
+        modules: dict[str, tuple[Any, ...]] = {
+            "march": (march, responses, gaussian), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
+            "quadrature": (quadrature,) if self.problem.student.hidden_layers == 1 else (quadrature, march, responses),
+        }  # fmt: skip
+        return "\n\n".join(f"# {module.__name__}\n{inspect.getsource(module)}" for module in modules[self.method()])
+
+    def slope(self) -> float | None:
+        """Return c when the activation is ``c x``, else None."""
+        import sympy as sp
+
+        x = sp.Symbol("x", real=True)
+        phi = sp.expand(self._expression.sympy(x=x))
+        ratio = sp.simplify(phi / x) if phi.has(x) else None
+        return float(ratio) if ratio is not None and ratio.is_number and ratio != 0 else None
+
+    def method(self, training: Training | None = None) -> str:
+        """Return the method that ``auto`` stands for, or the one asked for."""
+        solver, student = self.problem.solver, self.problem.student
+        if solver.method != "auto":
+            return solver.method
+        if solver.approximation != "none":
+            return "march"
+        if self.slope() is not None:
+            return "closed-form"
+        if student.hidden_layers == 1 and not self._expression.kinks("x"):
+            rank = np.linalg.matrix_rank((training or training_of(self.problem)).gram)
+            if rank <= 2 and node_count(int(rank) + 1, solver.node_spacing) <= MAX_NODES:
+                return "quadrature"
+        return "march"
+
+    def solve(self) -> Solution:
+        """Compute the order parameters and their error bars.
+
+        Raises
+        ------
+        SolveError
+            ``diverged`` when training leaves the finite numbers (with the finished times in ``partial``), ``memory`` when
+            the march would pass the memory limit, ``too-large`` when a quadrature has too many nodes.
+        DerivationError
+            When the chosen method does not apply to the network.
+        """
+        training = training_of(self.problem)
+        realisations, deterministic, stats = self.realisations(training)
+        algorithm = self.problem.algorithm
+        extra = {"time": algorithm.learning_rate * np.arange(training.steps)} if isinstance(algorithm, GradientFlow) else {}
+        options = {
+            "squared_loss": algorithm.loss == "square" and getattr(algorithm, "batch_size", 0) == 0,
+            "space_time": self.problem.solver.output == "space-time",
+        }
+        variables = averaged([summarize(training, r, **options) for r in realisations], deterministic=deterministic)
+        return Solution(coordinates(training, extra), variables, stats=stats)
+
+    def realisations(self, training: Training) -> tuple[list[OrderParameters], bool, dict[str, Any]]:
+        """Return the order parameters of every scramble (or network), whether they are deterministic, and counters."""
+        method, algorithm = self.method(training), self.problem.algorithm
+        solve, count = self._solver(method)
+
+        def one(index: int) -> OrderParameters:
+            if isinstance(algorithm, GradientFlow):
+                return _flow(training, algorithm, lambda fine: solve(fine, index))
+            return solve(training, index)
+
+        def guarded(index: int) -> OrderParameters:
+            try:
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    return one(index)
+            except FloatingPointError as error:
+                raise SolveError(
+                    "training leaves the finite numbers", status="diverged", partial=getattr(error, "partial", None),
+                    where=str(error), why="the learning rate is above the edge of stability of this network",
+                    hint="lower algorithm.learning_rate, or shorten algorithm.steps",
+                ) from None  # fmt: skip
+            except ValueError as error:
+                raise SolveError(
+                    f"the method {method!r} does not apply", status="too-large", where="solver.method", why=str(error),
+                    hint='use method = "march", or a larger node_spacing',
+                ) from None  # fmt: skip
+
+        if method == "march" and count > 1:
+            with ThreadPoolExecutor(self.problem.solver.workers) as pool:
+                results = list(pool.map(guarded, range(count)))
+            self._forget_checkpoints(count)
+        else:
+            results = [guarded(i) for i in range(count)]
+            if method == "march":
+                self._forget_checkpoints(count)
+        return results, count == 1 and method != "march" and method != "lazy-weights", {"method": method, "realisations": count}
+
+    def _solver(self, method: str) -> tuple[Callable[[Training, int], OrderParameters], int]:
+        solver = self.problem.solver
+        if solver.approximation == "lazy":
+            from .lazy_limit import solve_lazy_limit
+
+            return (lambda training, _: solve_lazy_limit(training, self._expression)), 1
+        if solver.approximation == "no-responses" and method != "march":
+            raise DerivationError(
+                "only the march has responses to drop", where="solver.approximation", hint='set solver.method = "march"'
+            )
+        if method == "closed-form":
+            from .deep_linear import solve_linear
+
+            slope = self.slope()
+            if slope is None:
+                raise DerivationError(
+                    f"the closed form is for linear activations, not {self.problem.student.activation!r}",
+                    where="solver.method", hint='use method = "march"',
+                )  # fmt: skip
+            return (lambda training, _: solve_linear(training, slope)), 1
+        if method == "quadrature":
+            if self.problem.student.hidden_layers == 1:
+                return (lambda training, _: solve_one_layer(training, solver.node_spacing)), 1
+            return (lambda training, _: March(training, few_step_nodes(training), chunk=2048, exact_start=False).run()), 1
+        if method == "lazy-weights":
+            from .lazy import train_lazily
+
+            return (
+                lambda training, i: train_lazily(training, solver.width, np.random.default_rng([solver.seed, 1, i]))
+            ), solver.scrambles
+        return self._march, solver.scrambles
+
+    def _march(self, training: Training, index: int) -> OrderParameters:
+        from .sampling import sampled_nodes
+
+        solver = self.problem.solver
+        need = memory(training, solver.samples) * min(solver.workers, solver.scrambles)
+        if need > solver.memory_limit * GIB:
+            raise SolveError(
+                "the march would not fit into memory", status="memory", where="solver.memory_limit",
+                why=f"{solver.samples} samples of {training.steps} times and {training.points} inputs need {need / GIB:.2f} GiB, "
+                f"the limit is {solver.memory_limit:g} GiB",
+                hint="lower solver.samples and raise solver.scrambles, lower solver.workers, or raise solver.memory_limit",
+            )  # fmt: skip
+        nodes = sampled_nodes(training, solver.samples, np.random.default_rng([solver.seed, index]), solver.sampler)
+        march = March(
+            training, nodes, responses=solver.approximation != "no-responses",
+            response_samples=solver.response_samples or None, chunk=solver.chunk_size, response_dtype=solver.response_dtype,
+        )  # fmt: skip
+        if not solver.checkpoint:
+            return march.run()
+        path = self._checkpoint(training, index)
+        if path.exists():
+            with np.load(path, allow_pickle=False) as saved:
+                march.restore(dict(saved))
+
+        def save(current: March) -> None:
+            if current.time % solver.checkpoint_every == 0 or current.time == training.steps:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, lambda temporary: _write_npz(temporary, current.state()))
+
+        return march.run(after_step=save)
+
+    def _checkpoint(self, training: Training, index: int) -> Path:
+        content = to_builtins(self.problem)
+        settings = {k: v for k, v in content["solver"].items() if k not in ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")}
+        key = json.dumps([content["data"], content["student"], content["algorithm"], settings, training.steps], sort_keys=True)
+        # The data may come from a file whose content changed: hash the numbers too.
+        digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]
+        return Path(self.problem.solver.checkpoint) / f"march-{digest}-{index}.npz"
+
+    def _forget_checkpoints(self, count: int) -> None:
+        if self.problem.solver.checkpoint:
+            training = training_of(self.problem)
+            for index in range(count):
+                self._checkpoint(training, index).unlink(missing_ok=True)
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], OrderParameters]) -> OrderParameters:
+    """Extrapolate gradient descent to a vanishing learning rate (Richardson; the error of a level is a series in eta)."""
+    rows = []
+    for level in range(flow.levels):
+        sub = flow.substeps * 2**level
+        steps = (training.steps - 1) * sub + 1
+        fine = replace(
+            training,
+            learning_rates=np.full(steps, flow.learning_rate / sub),
+            weights=np.repeat(training.weights[:1], steps, axis=0),
+        )
+        rows.append(_thinned(solve(fine), fine, sub))
+    for order in range(1, flow.levels):
+        rows = [_combined(fine, coarse, 2**order) for coarse, fine in zip(rows, rows[1:], strict=False)]
+    out = rows[-1]
+    # A pivot belongs to the discretisation: the innovation of an infinitesimal step is zero.
+    out.forward_pivots[:], out.backward_pivots[:] = np.nan, np.nan
+    return out
+
+
+def _thinned(result: OrderParameters, training: Training, every: int) -> OrderParameters:
+    m, total = training.samples, training.points
+    times = np.arange(0, training.steps, every)
+    row = (times[:, None] * total + np.arange(total)).ravel()
+    back = (times[:, None] * m + np.arange(m)).ravel()
+    return OrderParameters(
+        f=result.f[times], error_signal=result.error_signal[times], rates=result.rates[times],
+        phi=[p[np.ix_(row, row)] for p in result.phi], g=[g[np.ix_(back, back)] for g in result.g],
+        # A kick at one time has an effect of the order of the step: a density in continuous time, not comparable here.
+        a=[np.full((len(row), len(back)), np.nan) for _ in result.a], b=[np.full((len(back), len(back)), np.nan) for _ in result.b],
+        pre=result.pre, change=result.change,
+        forward_pivots=result.forward_pivots[times], backward_pivots=result.backward_pivots[times],
+    )  # fmt: skip
+
+
+def _combined(fine: OrderParameters, coarse: OrderParameters, power: int) -> OrderParameters:
+    def mix(a: Any, b: Any) -> Any:
+        return [mix(x, y) for x, y in zip(a, b, strict=True)] if isinstance(a, list) else (power * a - b) / (power - 1)
+
+    return OrderParameters(**{name: mix(value, getattr(coarse, name)) for name, value in vars(fine).items()})
