@@ -1,0 +1,148 @@
+"""The networks of the truncation states, measured point by point, and trained.
+
+The costs of a state are measured on points drawn at random from the clusters and pushed through the ReLU network neuron by neuron, with a last layer
+found by least squares on all the data: no formula of the theory is used. Means over n draws fluctuate as n^-1/2; the square root in the cost gives a
+bias of order 1/n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .base import Backend, Experiment, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class TruncationExperiment(Experiment):
+    """Measures the costs of the truncation states on randomly drawn points."""
+
+    theory = "truncation"
+    size = "samples"
+    correction_exponent = 1.0
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        """Draw `size` points of every class for each replica and measure the costs of all states on them."""
+        import numpy as np
+        from dimladder.theories.truncation.geometry import explicit_minimiser, hidden_layers, native
+        from dimladder.theories.truncation.landscape import parse_state
+        from dimladder.theories.truncation.networks import Network, best_last_layer
+
+        data, geometry = problem.geometry()
+        q, x, y, weights = data.classes, data.inputs, data.outputs, data.weights
+        enforce = problem.student.assumptions == "required"
+        explicit = explicit_minimiser(data, problem.student.layers, geometry=geometry, shifts=problem.shifts(geometry), enforce=enforce)
+        networks: dict[str, list[Any]] = {"linear_cost": [], "affine_cost": []}
+        for label in problem.states():
+            hidden = hidden_layers(data, geometry, problem.shifts(geometry, parse_state(label)))
+            w, b = native(hidden.weights, hidden.biases)
+            body = Network((*w, np.eye(q)), (*b, np.zeros(q)))
+            features = body.features(x)
+            networks["linear_cost"].append(body.with_last(*best_last_layer(features, y, weights, offset=hidden.biases[-1])))
+            networks["affine_cost"].append(body.with_last(*best_last_layer(features, y, weights)))
+
+        starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
+        picks = [
+            np.concatenate([first + stream.integers(0, count, size) for first, count in zip(starts, data.counts, strict=True)])
+            for stream in streams
+        ]
+
+        def measure(network: Any) -> npt.NDArray[np.float64]:
+            """Cost of one network in every replica: each class is averaged over its own draws."""
+            errors = _squared_errors(network, x, y, backend)
+            return np.array([np.sqrt(errors[pick].sum() / size) for pick in picks])
+
+        variables: dict[str, Any] = {"cost": ((), measure(explicit))}
+        for name, group in networks.items():
+            variables[name] = (("state",), np.stack([measure(n) for n in group], axis=1))
+        return Sample({"state": np.array(problem.states())}, variables)
+
+
+def _squared_errors(network: Any, x: Any, y: Any, backend: Backend) -> npt.NDArray[np.float64]:
+    """|f(x_n) - y_n|^2 of every point, by a forward pass on the backend."""
+    xp = backend.xp
+    layer = backend.asarray(x)
+    for w, b in zip(network.weights[:-1], network.biases[:-1], strict=True):
+        pre = backend.asarray(w) @ layer + backend.asarray(b)[:, None]
+        layer = xp.where(pre > 0, pre, xp.zeros_like(pre))
+    out = backend.asarray(network.weights[-1]) @ layer + backend.asarray(network.biases[-1])[:, None]
+    return backend.to_numpy(xp.sum((out - backend.asarray(y)) ** 2, axis=0))
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """Cost C_N along gradient descent.
+
+    Attributes
+    ----------
+    steps, costs : (T,) arrays
+    spread : (T,) array
+        Sum over classes of the trace of the covariance of the last hidden layer, relative to that of its class means: 0 when every class has
+        collapsed to a point.
+    """
+
+    steps: npt.NDArray[np.int64]
+    costs: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
+
+
+def train(data: Any, network: Any, *, rate: float, steps: int, records: int = 20) -> tuple[Any, TrainingRecord]:
+    """Full-batch gradient descent on C_N^2 in all parameters, recorded at `records` + 1 even intervals.
+
+    Parameters
+    ----------
+    data : ClusteredData
+    network : Network
+    rate : float
+        Step size on C_N^2.
+    """
+    import numpy as np
+    from dimladder.theories.truncation.networks import gradient_descent
+
+    marks = np.unique(np.linspace(0, steps, records + 1).astype(np.int64))
+    costs, spread = [], []
+    for number, mark in enumerate(marks):
+        if number:
+            network, _ = gradient_descent(
+                network, data.inputs, data.outputs, data.weights, rate=rate, steps=int(mark - marks[number - 1])
+            )
+        costs.append(data.cost(network(data.inputs)))
+        spread.append(relative_spread(data, network.features(data.inputs)))
+    return network, TrainingRecord(marks, np.array(costs), np.array(spread))
+
+
+def relative_spread(data: Any, features: npt.NDArray[np.float64]) -> float:
+    """Within-class over between-class variance of features, (k, N): the neural-collapse ratio."""
+    import numpy as np
+
+    groups = [features[:, data.classes_of_points == j] for j in range(data.classes)]
+    means = np.stack([g.mean(axis=1) for g in groups], axis=1)
+    within = sum(float(np.sum(g.var(axis=1))) for g in groups)
+    between = float(np.sum((means - means.mean(axis=1, keepdims=True)) ** 2))
+    return within / between if between > 0 else float("inf")
+
+
+def state_network(problem: Any, label: str) -> Any:
+    """Network of one truncation state with its affine last layer, where full-parameter training may start."""
+    from dimladder.theories.truncation.landscape import examine, parse_state
+
+    data, geometry = problem.geometry()
+    state = parse_state(label)
+    return examine(data, geometry, problem.shifts(geometry, state), state).network
+
+
+def random_network(width: int, hidden: int, outputs: int, inputs: int, rng: np.random.Generator) -> Any:
+    """Plain ReLU network: He-scaled Gaussian weights, zero biases."""
+    import numpy as np
+    from dimladder.theories.truncation.networks import Network
+
+    sizes = [inputs, *[width] * hidden, outputs]
+    weights = tuple(rng.standard_normal((m, n)) * np.sqrt(2 / n) for n, m in zip(sizes, sizes[1:], strict=False))
+    return Network(weights, tuple(np.zeros(m) for m in sizes[1:]))
+
+
+EXPERIMENT = TruncationExperiment()
