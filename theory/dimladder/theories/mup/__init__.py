@@ -24,7 +24,7 @@ class MupTheory(Theory):
         "at any step size."
     )
     problem_type = MupProblem
-    references = ("chen2025global", "yang2021tensor", "bordelon2022self")
+    references = ("chen2025global", "yang2021tensor", "bordelon2022selfconsistent")
     assumptions = (
         "Width n -> infinity at fixed depth, number of samples and number of steps; muP scaling of initial weights and rates.",
         "Activation with two derivatives (for more than one hidden layer); loss differentiable in the output.",

@@ -113,6 +113,11 @@ def equal_times(kernel: np.ndarray, steps: int, rows: int, keep: int) -> np.ndar
     return np.array([kernel[t * rows : t * rows + keep, t * rows : t * rows + keep] for t in range(steps)])
 
 
+def smallest_eigenvalues(grams: np.ndarray) -> np.ndarray:
+    """Return the smallest eigenvalues of Gram matrices of shape (layers, replicas, k, k), as (replicas, layers)."""
+    return np.linalg.eigvalsh(grams)[..., 0].T
+
+
 def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bool) -> dict[str, Variable]:
     """Return means over realisations with ``<name>_se`` beside each.
 
@@ -134,13 +139,13 @@ def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bo
     return out
 
 
-def coordinates(training: Training, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the coordinates: time in updates 0..T-1, layers from 1, samples from 0."""
+def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
+    """Return the coordinates: time in updates 0..T-1 (times `time_step` for gradient flow), layers from 1, samples from 0."""
     coords: dict[str, Any] = {
-        "time": np.arange(training.steps, dtype=float),
+        "time": time_step * np.arange(training.steps, dtype=float),
         "layer": np.arange(1, training.layers + 1),
         "sample": np.arange(training.samples),
     }
     if training.points > training.samples:
         coords["test_sample"] = np.arange(training.points - training.samples)
-    return coords | (extra or {})
+    return coords

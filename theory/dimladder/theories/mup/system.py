@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class MupTraining(Recursion):
     def _symbols(self) -> tuple[Any, Any]:
         import sympy as sp
 
-        x, f, y = sp.Symbol("x", real=True), *sp.symbols("f y", real=True)
+        x, f, y = (sp.Symbol(name, real=True) for name in "xfy")
         return self._expression.sympy(x=x), loss_expression(self.problem.algorithm.loss).sympy(f=f, y=y)
 
     def equations(self) -> list[Equation]:
@@ -120,13 +121,13 @@ class MupTraining(Recursion):
         training = training_of(self.problem)
         realisations, deterministic, stats = self.realisations(training)
         algorithm = self.problem.algorithm
-        extra = {"time": algorithm.learning_rate * np.arange(training.steps)} if isinstance(algorithm, GradientFlow) else {}
+        time_step = algorithm.learning_rate if isinstance(algorithm, GradientFlow) else 1.0
         options = {
             "squared_loss": algorithm.loss == "square" and getattr(algorithm, "batch_size", 0) == 0,
             "space_time": self.problem.solver.output == "space-time",
         }
         variables = averaged([summarize(training, r, **options) for r in realisations], deterministic=deterministic)
-        return Solution(coordinates(training, extra), variables, stats=stats)
+        return Solution(coordinates(training, time_step), variables, stats=stats)
 
     def realisations(self, training: Training) -> tuple[list[OrderParameters], bool, dict[str, Any]]:
         """Return the order parameters of every scramble (or network), whether they are deterministic, and counters."""
@@ -229,7 +230,9 @@ class MupTraining(Recursion):
 
     def _checkpoint(self, training: Training, index: int) -> Path:
         content = to_builtins(self.problem)
-        settings = {k: v for k, v in content["solver"].items() if k not in ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")}
+        # What changes no number of one scramble.
+        apart = ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")
+        settings = {k: v for k, v in content["solver"].items() if k not in apart}
         key = json.dumps([content["data"], content["student"], content["algorithm"], settings, training.steps], sort_keys=True)
         # The data may come from a file whose content changed: hash the numbers too.
         digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]
@@ -260,7 +263,7 @@ def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], Or
         )
         rows.append(_thinned(solve(fine), fine, sub))
     for order in range(1, flow.levels):
-        rows = [_combined(fine, coarse, 2**order) for coarse, fine in zip(rows, rows[1:], strict=False)]
+        rows = [_combined(fine, coarse, 2**order) for coarse, fine in pairwise(rows)]
     out = rows[-1]
     # A pivot belongs to the discretisation: the innovation of an infinitesimal step is zero.
     out.forward_pivots[:], out.backward_pivots[:] = np.nan, np.nan
@@ -276,7 +279,8 @@ def _thinned(result: OrderParameters, training: Training, every: int) -> OrderPa
         f=result.f[times], error_signal=result.error_signal[times], rates=result.rates[times],
         phi=[p[np.ix_(row, row)] for p in result.phi], g=[g[np.ix_(back, back)] for g in result.g],
         # A kick at one time has an effect of the order of the step: a density in continuous time, not comparable here.
-        a=[np.full((len(row), len(back)), np.nan) for _ in result.a], b=[np.full((len(back), len(back)), np.nan) for _ in result.b],
+        a=[np.full((len(row), len(back)), np.nan) for _ in result.a],
+        b=[np.full((len(back), len(back)), np.nan) for _ in result.b],
         pre=result.pre, change=result.change,
         forward_pivots=result.forward_pivots[times], backward_pivots=result.backward_pivots[times],
     )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Networks of finite width under muP, standard, neural-tangent and integrable parametrisations, or any abc exponents.
+
+Full dense weights, written once against the Array API. In terms of effective weights the network is ``h^1 = W^1 xi``,
+``h^l = W^l phi(h^{l-1})``, ``f = W^{L+1} phi(h^L) / gamma``, with initial variances ``n^-b`` and learning rates ``eta gamma^2
+n^-c`` of input, hidden and output weights (Yang, Hu 2021); muP is b = (0, 1, 2), c = (-1, 0, 1). Mini-batches are those of
+the theory: the batch of update t is a function of the problem alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimladder.errors import SimulationError
+from dimladder.problem import activation
+from dimladder.theories.mup.spec import GradientFlow
+from dimladder.theories.mup.summary import VARIABLES, coordinates, smallest_eigenvalues
+from dimladder.theories.mup.training import Training, training_of
+
+from .base import Backend, Experiment, Sample
+from .sgd import derivative
+
+# (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
+EXPONENTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "mup": ((0, 1, 2), (-1, 0, 1)),
+    "sp": ((0, 1, 1), (1, 1, 1)),
+    "ntp": ((0, 1, 1), (0, 1, 1)),
+    "ip": ((0, 2, 2), (-1, 0, 1)),
+}
+
+# Entries of hidden weights held together on the CPU: one network at a time when it is wide, so that it stays in cache.
+CPU_ENTRIES = 1 << 20
+DEVICE_ENTRIES = 1 << 28
+
+
+@dataclass
+class Pass:
+    """Fields of one forward and backward pass; arrays have shape (replicas, samples, n)."""
+
+    f: Any  # (replicas, M)
+    pre: list[Any]
+    post: list[Any]
+    back: list[Any]  # df/dh^l times n gamma, training samples
+
+
+class Network:
+    """A batch of independent networks of one width.
+
+    Parameters
+    ----------
+    training : Training
+    exponents : pair of triples
+        b and c of the input, hidden and output weights.
+    formula : Expression
+        The activation.
+    width : int
+    streams : sequence of Generator
+        One a replica.
+    backend : Backend
+    """
+
+    def __init__(
+        self, training: Training, exponents: Any, formula: Any, width: int, streams: Sequence[np.random.Generator], backend: Backend
+    ) -> None:
+        self.training, self.width, self.backend, self._formula = training, width, backend, formula
+        self._slope = derivative(formula)
+        self.inputs = backend.asarray(training.inputs)
+        (b_in, b_hidden, b_out), rates = exponents
+        n, d, layers = width, training.inputs.shape[1], training.layers
+        scale = [float(n) ** (-b / 2) for b in (b_in, *[b_hidden] * (layers - 1), b_out)]
+        shapes = [(n, d), *[(n, n)] * (layers - 1), (n, 1)]
+        self.weights = [s * backend.normal(streams, shape) for s, shape in zip(scale, shapes, strict=True)]
+        self.rates = [training.richness**2 * float(n) ** (-c) for c in (rates[0], *[rates[1]] * (layers - 1), rates[2])]
+
+    def run(self) -> Pass:
+        """Return the fields of the present weights."""
+        xp, training = self.backend.xp, self.training
+        pre, post = [], []
+        x = self.inputs
+        for w in self.weights[:-1]:
+            h = xp.matmul(x, xp.matrix_transpose(w))
+            x = self._formula.evaluate(xp, x=h) + 0.0 * h
+            pre.append(h)
+            post.append(x)
+        f = xp.matmul(x, self.weights[-1])[..., 0] / training.richness
+        m = training.samples
+        back = []
+        z = xp.matrix_transpose(self.weights[-1])
+        for l in reversed(range(training.layers)):
+            h = pre[l][:, :m]
+            g = z * (self._slope.evaluate(xp, x=h) + 0.0 * h)
+            back.insert(0, self.width * g)
+            if l > 0:
+                z = xp.matmul(g, self.weights[l])
+        return Pass(f, pre, post, back)
+
+    def velocity(self, fields: Pass, weights: np.ndarray) -> list[Any]:
+        """Return minus the gradient of the weighted loss, times the width-dependent rates, for every weight array."""
+        backend, training, xp = self.backend, self.training, self.backend.xp
+        m = training.samples
+        error = training.error_signal(backend.to_numpy(fields.f).astype(float)[:, :m])
+        pull = backend.asarray(error * weights / training.richness)[..., None]
+        below = [self.inputs[:m], *(x[:, :m] for x in fields.post)]
+        out = []
+        for l, rate in enumerate(self.rates[:-1]):
+            left = pull * fields.back[l] * (rate / self.width)
+            out.append(xp.matmul(xp.matrix_transpose(left), below[l]))
+        out.append(self.rates[-1] * xp.matmul(xp.matrix_transpose(below[-1]), pull))
+        return out
+
+    def move(self, step: float, velocity: list[Any], start: list[Any] | None = None) -> None:
+        """Set the weights to ``start + step velocity``."""
+        base = self.weights if start is None else start
+        self.weights = [w + step * v for w, v in zip(base, velocity, strict=True)]
+
+    def flow(self, fields: Pass, weights: np.ndarray, time: float, substeps: int) -> None:
+        """Follow gradient flow for `time` with the classical fourth-order Runge-Kutta rule."""
+        step = time / substeps
+        for _ in range(substeps):
+            start = self.weights
+            k1 = self.velocity(fields, weights)
+            slopes = [k1]
+            for fraction in (0.5, 0.5, 1.0):
+                self.move(step * fraction, slopes[-1], start)
+                slopes.append(self.velocity(self.run(), weights))
+            total = [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(*slopes, strict=True)]
+            self.move(step, total, start)
+            fields = self.run()
+
+
+class WidthExperiment(Experiment):
+    """Measures outputs, loss, kernels and feature diagnostics of networks of finite width."""
+
+    theory = "mup"
+    size = "width"
+    batch_size = 16
+    correction_exponent = 1.0
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        training = training_of(problem)
+        entries = CPU_ENTRIES if backend.device == "cpu" or backend.is_numpy else DEVICE_ENTRIES
+        together = max(1, entries // (size * max(size * (training.layers - 1), training.points)))
+        parts = [
+            train(problem, training, size, streams[i : i + together], backend) for i in range(0, len(streams), together)
+        ]
+        flow = isinstance(problem.algorithm, GradientFlow)
+        coords = coordinates(training, problem.algorithm.learning_rate if flow else 1.0)
+        variables = {n: (parts[0][n][0], np.concatenate([p[n][1] for p in parts])) for n in parts[0]}
+        return Sample(coords, variables)
+
+
+def exponents_of(student: Any) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return (b, c) of a student's parametrisation."""
+    return (student.abc.variance, student.abc.rate) if student.abc is not None else EXPONENTS[student.parametrization]
+
+
+def train(
+    problem: Any, training: Training, width: int, streams: Sequence[np.random.Generator], backend: Backend,
+    observe: Callable[[int, Pass], None] | None = None,
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:  # fmt: skip
+    """Train networks of one width and return name -> (dims, values with the replica axis first).
+
+    Parameters
+    ----------
+    observe : callable, optional
+        Called with (t, fields) at every time, for further measurements.
+    """
+    algorithm = problem.algorithm
+    network = Network(training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend)
+    m, layers, steps = training.samples, training.layers, training.steps
+    first: Pass | None = None
+    outputs, smallest, speeds = [], [], []
+    fields = network.run()
+    for t in range(steps):
+        outputs.append(backend.to_numpy(fields.f).astype(float))
+        grams = _grams([x[:, :m] for x in fields.post], backend) / width
+        smallest.append(np.linalg.eigvalsh(_finite(grams))[..., 0].T)
+        pull = training.weights[t] * training.error_signal(outputs[-1][:, :m])
+        speeds.append(np.einsum("ri,rij,rj->r", pull, grams[-1], pull))
+        if observe is not None:
+            observe(t, fields)
+        first = fields if first is None else first
+        if t + 1 < steps:
+            if isinstance(algorithm, GradientFlow):
+                network.flow(fields, training.weights[t], algorithm.learning_rate, algorithm.substeps)
+            else:
+                network.move(float(training.learning_rates[t]), network.velocity(fields, training.weights[t]))
+            fields = network.run()
+    assert first is not None
+    f = np.stack(outputs, axis=1)
+    values: dict[str, np.ndarray] = {"loss": training.loss(f), "f": f[..., :m]}
+    if training.points > m:
+        values |= {"test_loss": training.loss(f, test=True), "test_f": f[..., m:]}
+    xp = backend.xp
+    values["feature_kernel"] = np.swapaxes(_grams([x[:, :m] for x in fields.post], backend) / width, 0, 1)
+    values["gradient_kernel"] = np.swapaxes(_grams(fields.back, backend) / width, 0, 1)
+    values["feature_min_eigenvalue"] = np.stack(smallest, axis=1)
+    values["preactivation_min_eigenvalue"] = smallest_eigenvalues(_grams([h[:, :m] for h in fields.pre], backend) / width)
+    joint = [xp.concat([a[:, :m], b[:, :m]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
+    values["space_time_min_eigenvalue"] = smallest_eigenvalues(_grams(joint, backend) / width)
+    change = [
+        backend.to_numpy(xp.sum((b[:, :m] - a[:, :m]) ** 2, axis=(1, 2)) / xp.sum(a[:, :m] ** 2, axis=(1, 2)))
+        for a, b in zip(first.pre, fields.pre, strict=True)
+    ]
+    values["relative_feature_change"] = np.sqrt(np.stack(change, axis=1))
+    values["readout_speed"] = np.stack(speeds, axis=1)
+    if algorithm.loss == "square" and getattr(algorithm, "batch_size", 0) == 0:
+        values["pl_rate"] = 2 / m * values["feature_min_eigenvalue"][..., -1]
+    assert len(values["feature_kernel"][0]) == layers
+    return {name: (VARIABLES[name][0], np.asarray(array, dtype=float)) for name, array in values.items()}
+
+
+def _grams(fields: Sequence[Any], backend: Backend) -> np.ndarray:
+    """Return inner products over neurons, shape (layers, replicas, samples, samples)."""
+    xp = backend.xp
+    return np.stack([backend.to_numpy(xp.matmul(x, xp.matrix_transpose(x))).astype(float) for x in fields])
+
+
+def _finite(grams: np.ndarray) -> np.ndarray:
+    if not np.isfinite(grams).all():
+        raise SimulationError(
+            "a network left the finite numbers", where="algorithm.learning_rate",
+            why="the learning rate is above the edge of stability at this width", hint="lower it, or use a wider network",
+        )  # fmt: skip
+    return grams
+
+
+EXPERIMENT = WidthExperiment()
