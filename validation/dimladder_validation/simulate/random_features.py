@@ -1,0 +1,65 @@
+"""Random features with a ridge readout at finite n: draw, fit, and test on fresh points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .base import Backend, Experiment, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Test points are this many times the input dimension: their noise is then below that of the training set.
+TEST_FACTOR = 10
+
+
+class RandomFeaturesExperiment(Experiment):
+    """One first layer and one nested training set a replica; every sample ratio is fitted on its beginning."""
+
+    theory = "random-features"
+    size = "n"
+    batch_size = 4
+    correction_exponent = 1.0
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        import numpy as np
+
+        from dimladder.problem import activation, axis_values
+
+        xp, student, target = backend.xp, problem.student, problem.target
+        sigma, link = activation(student.activation), target.expression
+        ratios = np.array(axis_values(problem.grid.sample_ratio))
+        counts = [max(1, round(a * size)) for a in ratios]
+        width = max(1, round(student.width_ratio * size))
+        test = max(2000, TEST_FACTOR * size)
+        results = {"test_error": np.empty((len(streams), ratios.size)), "train_error": np.empty((len(streams), ratios.size))}
+        for r, stream in enumerate(streams):
+            first = backend.normal([stream], (width, size))[0] / size**0.5
+            # The law of x is rotation invariant: the target direction is the first axis.
+            x = backend.normal([stream], (max(counts) + test, size))[0]
+            noise = backend.normal([stream], (max(counts) + test,))[0]
+            y = link.evaluate(xp, z=x[:, 0]) + target.noise * noise
+            features = sigma.evaluate(xp, x=x @ first.T) / width**0.5
+            for i, count in enumerate(counts):
+                phi, labels = features[:count], y[:count]
+                penalty = student.ridge_times_width / width * count
+                w = ridge_fit(xp, phi, labels, penalty)
+                train = labels - phi @ w
+                held = y[max(counts) :] - features[max(counts) :] @ w
+                results["train_error"][r, i] = float(xp.mean(train**2))
+                results["test_error"][r, i] = float(xp.mean(held**2))
+        return Sample({"sample_ratio": ratios}, {name: (("sample_ratio",), values) for name, values in results.items()})
+
+
+def ridge_fit(xp: Any, phi: Any, y: Any, penalty: float) -> Any:
+    """argmin |y - phi w|^2 + penalty |w|^2, in the smaller of the two Gram spaces, on any array namespace."""
+    samples, width = phi.shape
+    if samples < width:
+        gram = phi @ phi.T + penalty * xp.eye(samples, dtype=phi.dtype, device=getattr(phi, "device", None))
+        return phi.T @ xp.linalg.solve(gram, y[:, None])[:, 0]
+    gram = phi.T @ phi + penalty * xp.eye(width, dtype=phi.dtype, device=getattr(phi, "device", None))
+    return xp.linalg.solve(gram, (phi.T @ y)[:, None])[:, 0]
+
+
+EXPERIMENT = RandomFeaturesExperiment()
