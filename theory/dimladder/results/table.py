@@ -11,13 +11,15 @@ from .container import Result
 
 
 def main_axis(result: Result) -> str | None:
-    """Return the axis a curve is drawn against: the numeric one that most variables share, the longest of those."""
+    """Return the axis a curve is drawn against: time, else the numeric one that most variables share."""
     data = result.dataset
     counts = {
         str(name): (sum(name in v.dims for v in data.data_vars.values()), len(c))
         for name, c in data.coords.items()
         if np.issubdtype(c.dtype, np.number) and len(c) > 1 and not str(name).endswith("'")
     }
+    if "time" in counts:
+        return "time"
     grid = {n: k for n, k in counts.items() if not _is_index(data.coords[n].values)} or counts
     return max(grid, key=lambda n: (grid[n][0], grid[n][1])) if grid else None
 
