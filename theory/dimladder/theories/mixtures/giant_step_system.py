@@ -1,0 +1,252 @@
+"""The system of the giant-step theory: equations, and their evaluation over draws of the first layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...problem import activation, axis_values
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .equivalents import RidgeErrors, many_bulks, one_bulk
+from .features import FeatureMoments, LabelLaw, feature_moments, label_law
+from .giant_step import GiantStep
+from .moments import PolynomialModel, polynomial_model
+from .network import Clusters, Network, clusters, gradient_step, initial_network, labels
+from .sections import ClusterLabels
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One first layer, its output weights, and the batch of the step, long enough for every sample ratio."""
+
+    first: Array
+    second: Array
+    batch: Array
+    batch_labels: Array
+
+
+class GiantStepSystem(FixedPoint):
+    """Deterministic equivalents of the readout, given the first layer after the step."""
+
+    problem: GiantStep
+
+    def __init__(self, problem: GiantStep) -> None:
+        super().__init__(problem)
+        self.order_parameters = self._order_parameters()
+
+    def _order_parameters(self) -> tuple[OrderParameter, ...]:
+        grid = ("sample_ratio",)
+        kind = "0/1 error" if self.problem.is_classification else "mean squared error"
+        rows = [
+            OrderParameter("test_error", grid, r"\mathcal{E}_{\mathrm{test}}", f"{kind} on fresh points"),
+            OrderParameter("train_error", grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"),
+            OrderParameter("test_error_hermite", grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"),
+            OrderParameter("relative_error", grid, r"\mathcal{E}_{\mathrm{test}}/\operatorname{Var} y", "test error over that of the best constant"),
+        ]
+        if self.problem.is_classification:
+            rows += [
+                OrderParameter("test_loss", grid, r"\mathcal{L}_{\mathrm{test}}", "mean loss on fresh points"),
+                OrderParameter("train_loss", grid, r"\mathcal{L}_{\mathrm{train}}", "mean loss on the readout's sample"),
+            ]
+        return (
+            *rows,
+            OrderParameter("step_overlap", grid, r"\cos^2(v, \xi)", "squared cosine of the gradient's spike and the target direction"),
+            OrderParameter("hermite_degree", (), r"\ell", "degree of the polynomial model"),
+            OrderParameter("hermite_degree_needed", (), r"\ell_\star", "degree that the exponents need"),
+        )
+
+    # --- ingredients, shared with the experiment ---
+
+    def data(self, n: int | None = None) -> Clusters:
+        """The clusters at input dimension n (default: the problem's limit)."""
+        return clusters(self.problem, n or self.problem.limit.n)
+
+    def width(self, n: int) -> int:
+        return max(1, round(self.problem.student.width_ratio * n))
+
+    def polynomial(self, data: Clusters) -> PolynomialModel:
+        """The equivalent polynomial at the bulk scale b = sqrt(n/tr Sigma)."""
+        degree, _ = self.problem.degrees()
+        return polynomial_model(activation(self.problem.student.activation), degree, math.sqrt(data.n / data.trace))
+
+    def draw(self, data: Clusters, stream: np.random.Generator) -> Draw:
+        """Draw one first layer and the longest batch."""
+        first, second = initial_network(data, self.width(data.n), stream)
+        most = max(self.batch_sizes(data.n))
+        x, cluster = data.sample(stream, most)
+        return Draw(first, second, x, labels(self.problem, data, x, cluster, stream))
+
+    def samples(self, n: int) -> list[int]:
+        """Readout samples at each ratio."""
+        return [max(1, round(a * n)) for a in axis_values(self.problem.grid.sample_ratio)]
+
+    def batch_sizes(self, n: int) -> list[int]:
+        """Batch of the step at each ratio."""
+        fixed = self.problem.algorithm.batch_ratio
+        return [max(1, round(fixed * n))] * len(self.samples(n)) if fixed is not None else self.samples(n)
+
+    def step(self, drawn: Draw, batch: int) -> Network:
+        """Take the step on the first `batch` points of the draw's batch."""
+        return gradient_step(self.problem, drawn.first, drawn.second, drawn.batch[:batch], drawn.batch_labels[:batch])
+
+    def shares_bulk(self) -> bool:
+        """Whether all clusters have the same bulk spectrum."""
+        rows = self.problem.data.eigenvalues()
+        return all(row == rows[0] for row in rows)
+
+    # --- evaluation ---
+
+    def ridge(self, moments: FeatureMoments, weights: Array, samples: int) -> RidgeErrors:
+        """Deterministic equivalent of the ridge readout."""
+        choice = self.problem.algorithm.equivalent
+        method = one_bulk if choice == "one-bulk" or (choice == "auto" and self.shares_bulk()) else many_bulks
+        return method(moments.omegas, moments.thetas, moments.seconds, weights, samples, self.problem.algorithm.ridge)
+
+    def evaluate(self, data: Clusters, law: LabelLaw, net: Network, samples: int) -> dict[str, float]:
+        """Errors of network and polynomial model for one stepped first layer."""
+        problem = self.problem
+        sigma, model = activation(problem.student.activation), self.polynomial(data)
+        found: dict[str, float] = {}
+        if problem.is_classification or problem.algorithm.equivalent == "conditional":
+            from .conditional import conditional_errors
+
+            network = conditional_errors(problem, data, net, sigma, samples, None)
+            polynomial = conditional_errors(problem, data, net, sigma, samples, model)
+            found |= network
+            found["test_error_hermite"], found["train_error_hermite"] = polynomial["test_error"], polynomial["train_error"]
+        else:
+            network_moments = feature_moments(problem, data, net.stepped, sigma, law)
+            errors = self.ridge(network_moments, data.weights, samples)
+            polynomial_errors = self.ridge(feature_moments(problem, data, net.stepped, sigma, law, model), data.weights, samples)
+            found |= {"test_error": errors.test, "train_error": errors.train}
+            found["test_error_hermite"], found["train_error_hermite"] = polynomial_errors.test, polynomial_errors.train
+        found["relative_error"] = found["test_error"] / self.baseline(data, law)
+        if data.target is not None:
+            found["step_overlap"] = float((net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target))
+        return found
+
+    def baseline(self, data: Clusters, law: LabelLaw) -> float:
+        """Error of the best constant predictor: Var y, or the smaller class probability."""
+        mean = float(data.weights @ law.means)
+        if self.problem.is_classification:
+            return min(0.5 * (1 + mean), 0.5 * (1 - mean))
+        return float(data.weights @ law.seconds) - mean**2
+
+    def solve(self) -> Solution:
+        problem = self.problem
+        n, ratios = problem.limit.n, np.array(axis_values(problem.grid.sample_ratio))
+        data = self.data(n)
+        law = label_law(problem, data)
+        rows: list[list[dict[str, float]]] = []
+        for index in range(problem.limit.draws):
+            stream = np.random.default_rng(np.random.SeedSequence(problem.limit.seed, spawn_key=(index,)))
+            drawn = self.draw(data, stream)
+            rows.append([self.evaluate(data, law, self.step(drawn, b), m) for m, b in zip(self.samples(n), self.batch_sizes(n), strict=True)])
+        meaning = {p.name: p for p in self.order_parameters}
+        variables: dict[str, Variable] = {}
+        for name in rows[0][0]:
+            table = np.array([[entry[name] for entry in row] for row in rows])
+            p = meaning.get(name)
+            variables[name] = Variable(
+                ("sample_ratio",), table.mean(axis=0), p.latex if p else "", p.meaning if p else name.replace("_", " ")
+            )
+            if len(rows) > 1:
+                error = table.std(axis=0, ddof=1) / math.sqrt(len(rows))
+                variables[f"{name}_se"] = Variable(("sample_ratio",), error, long_name=f"standard error of {name} over draws")
+        chosen, needed = problem.degrees()
+        variables["hermite_degree"] = Variable((), np.array(float(chosen)), r"\ell", "degree of the polynomial model")
+        variables["hermite_degree_needed"] = Variable((), np.array(float(needed)), r"\ell_\star", "degree that the exponents need")
+        variables["label_variance"] = Variable((), np.array(self.baseline(data, law)), r"\operatorname{Var} y", "error of the best constant")
+        message = "" if chosen >= needed else (
+            f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite to differ"
+        )
+        return Solution({"sample_ratio": ratios}, variables, message=message, stats={"draws": len(rows), "n": n})
+
+    # --- equations ---
+
+    def hermite_coefficients(self) -> list[Equation]:
+        """The polynomial's coefficients: closed forms in the bulk scale b where sympy finds them quickly, integrals else."""
+        import sympy as sp
+
+        from ...problem.activations import name_of
+
+        text = self.problem.student.activation
+        z, b = sp.Symbol("z", real=True), sp.Symbol("b", positive=True)
+        degree, _ = self.problem.degrees()
+        model = self.polynomial(self.data())
+        easy = name_of(text) in ("relu", "sign", "step", "abs", "linear", "quadratic")
+        # On each half line the easy activations are polynomials.
+        halves = {"relu": (0, b * z), "sign": (-1, 1), "step": (0, 1), "abs": (-b * z, b * z), "linear": (b * z, b * z), "quadratic": ((b * z) ** 2, (b * z) ** 2)}
+        density = sp.exp(-(z**2) / 2) / sp.sqrt(2 * sp.pi)
+        rows = []
+        for j, value in enumerate(model.coefficients):
+            note = f"{value:.12g} at b = {model.scale:.8g}"
+            if easy:
+                left, right = halves[name_of(text)]
+                he = sp.expand(sp.Rational(1, 1) * sp.sqrt(2) ** (-j) * sp.hermite(j, z / sp.sqrt(2)))
+                closed = sp.integrate(sp.expand(left * he) * density, (z, -sp.oo, 0)) + sp.integrate(sp.expand(right * he) * density, (z, 0, sp.oo))
+                rows.append(Equation.of(f"h{j}", f"h_{{{j}}}", sp.simplify(closed / sp.factorial(j)), note))
+            else:
+                rows.append(Equation(f"h{j}", rf"h_{{{j}}} = \frac{{1}}{{{j}!}}\,\mathbb E\left[\mathrm{{He}}_{{{j}}}(Z)\,\sigma(bZ)\right]", None, note))
+        total = r"h_{\star}^2 = \mathbb E\,\sigma(bZ)^2 - \sum_{j\le\ell} j!\,h_j^2"
+        rows.append(Equation("h_star", total, None, f"h_* = {model.noise:.12g}; sigma_l(z) = sum_j h_j He_j(z/b) + h_* g, g fresh"))
+        assert degree == model.degree
+        return rows
+
+    def equations(self) -> list[Equation]:
+        rows = [
+            Equation("step", r"\hat F = F + \eta G,\quad \eta = n^{\alpha\beta},\ \theta = n^{(1-\alpha)\beta}"),
+            Equation("spike", r"G = \bar a\, w v^\top + \Delta,\quad v = \tilde X^\top \tilde y/(m\sqrt k)"),
+            *self.hermite_coefficients(),
+        ]
+        if self.problem.is_classification or self.problem.algorithm.equivalent == "conditional":
+            from .conditional import equations as conditional_equations
+
+            return rows + conditional_equations(self.problem)
+        if self.problem.algorithm.equivalent == "one-bulk" or (self.problem.algorithm.equivalent == "auto" and self.shares_bulk()):
+            return rows + [
+                Equation("Omega", r"\Omega = \sum_c \rho_c\, \mathbb E[\varphi\varphi^\top|c],\quad \theta = \sum_c\rho_c\,\mathbb E[y\varphi|c]"),
+                Equation("zeta", r"\zeta = \lambda + \frac{\zeta}{m}\operatorname{tr}\,\Omega(\Omega+\zeta)^{-1}"),
+                Equation("weights", r"w = (\Omega+\zeta)^{-1}\theta"),
+                Equation("bias", r"B = \mathbb E\,y^2 - 2\theta\cdot w + w\cdot\Omega w"),
+                Equation("df2", r"\mathrm{df}_2 = \frac1m\operatorname{tr}\left[\Omega(\Omega+\zeta)^{-1}\right]^2"),
+                Equation("test_error", r"\mathcal E_{\mathrm{test}} = \frac{B}{1-\mathrm{df}_2}"),
+                Equation("train_error", r"\mathcal E_{\mathrm{train}} = \left(\frac{\lambda}{\zeta}\right)^2\mathcal E_{\mathrm{test}}"),
+            ]
+        return rows + [
+            Equation("R", r"R = \Big(\lambda + \sum_c \frac{\rho_c\Omega_c}{1+V_c}\Big)^{-1}"),
+            Equation("V", r"V_c = \frac1m\operatorname{tr}\,\Omega_c R"),
+            Equation("weights", r"w = R\sum_c\frac{\rho_c\theta_c}{1+V_c}"),
+            Equation("bias", r"B_c = e_c - 2\theta_c\cdot w + w\cdot\Omega_c w"),
+            Equation("T", r"T_{cc'} = \frac1m\operatorname{tr}\,\Omega_cR\,\Omega_{c'}R"),
+            Equation("test_error", r"E_c = B_c + \sum_{c'}\frac{T_{cc'}\rho_{c'}E_{c'}}{(1+V_{c'})^2}"),
+            Equation("train_error", r"E^{\mathrm{train}}_c = \frac{E_c}{(1+V_c)^2}"),
+        ]
+
+    def derivation(self) -> list[Step]:
+        rows = self.equations()
+        by = {e.label: e for e in rows}
+        chosen, needed = self.problem.degrees()
+        rest = [e for e in rows if e.label not in ("step", "spike", "h_star") and not e.label.startswith("h")]
+        polynomial = tuple(e for e in rows if e.label.startswith("h"))
+        text = (
+            f"Published rule: degree {chosen} is enough (ceil(beta/(1 - beta)), at least 1, capped). "
+            f"Sharper: a monomial of the two shifts survives iff a dF + b dG < 1/2; here degree {needed} is needed."
+        )
+        return [
+            Step("Gradient", "With a fresh batch the gradient is one spike plus a remainder too small to matter.", (by["step"], by["spike"])),
+            Step("Conditional Gaussian equivalence", "Given the cluster and the projections on spikes, target and v, features may be replaced by "
+                 "Gaussian vectors with the same conditional mean and covariance."),
+            Step("Polynomial model", text, polynomial),
+            Step("Readout", "Deterministic equivalent for the exact second moments of the features of each drawn first layer.", tuple(rest)),
+        ]  # fmt: skip
+
+    def describe_labels(self) -> str:
+        """What the labels are, in words."""
+        return "cluster labels" if isinstance(self.problem.target, ClusterLabels) else f"link {self.problem.target.link}"
