@@ -22,7 +22,7 @@ from typing import Any
 
 import sympy as sp
 
-from .factors import ONE, UNIT, X, ZERO, Factor, Terms, collect, decompose, differentiate, multiply
+from .factors import ONE, UNIT, X, ZERO, Factor, Terms, decompose, differentiate, product
 
 HALF = sp.Rational(1, 2)
 
@@ -110,6 +110,52 @@ class SignMoment4(sp.Function):
         return 2 / (sp.pi * sp.sqrt(det)) * 2 / sp.pi * sp.asin(rho)
 
 
+class Schur(sp.Function):
+    """``c - x y / v``: a covariance given that a field of variance `v` is zero; compiled with recovered rounding."""
+
+    nargs = 4
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        c, x, y, v = (arg.doit(**hints) for arg in self.args)
+        return c - x * y / v
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        c, x, y, v = self.args
+        inside = rf"\left({printer._print(c - x * y / v)}\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+
+class Correlation(sp.Function):
+    """``s / sqrt(a b)``, zero where a variance vanishes: compiled code meets fields that coincide."""
+
+    nargs = 3
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        s, a, b = (arg.doit(**hints) for arg in self.args)
+        return s / (sp.sqrt(a) * sp.sqrt(b))
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        s, a, b = self.args
+        inside = rf"\frac{{{printer._print(s)}}}{{\sqrt{{{printer._print(a)}\,{printer._print(b)}}}}}"
+        return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
+
+
+class DensityAtZero(sp.Function):
+    """``1/sqrt(2 pi v)``: the density of a centred Gaussian at zero; compiled as 0 for a field that is fixed at zero."""
+
+    nargs = 1
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        return 1 / sp.sqrt(2 * sp.pi * self.args[0].doit(**hints))
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = rf"\frac{{1}}{{\sqrt{{2\pi {printer._print(self.args[0])}}}}}"
+        return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
+
+
 Label = Hashable
 
 
@@ -125,6 +171,9 @@ class Law:
     name : callable, optional
         Gives a short name to an entry of a conditioned covariance: ``name(hint, expression) -> symbol``. Without it
         expressions nest.
+    guarded : bool
+        Write conditioning with `Schur`, `Correlation` and `DensityAtZero` nodes, which compile to code that survives
+        coinciding fields; ``.doit()`` gives the plain expressions.
     """
 
     def __init__(
@@ -133,8 +182,10 @@ class Law:
         mean: Callable[[Any], Any] | None = None,
         name: Callable[[str, Any], Any] | None = None,
         key: tuple[Any, ...] = (),
+        guarded: bool = False,
     ) -> None:
         self._covariance, self._mean, self._name, self.key = covariance, mean, name, key
+        self.guarded = guarded
         self._entries: dict[Any, Any] = {}
 
     @classmethod
@@ -170,12 +221,16 @@ class Law:
         changes = (*self.key, (a, how))
         if self._mean is None:
             changes = tuple(sorted(changes, key=str))
-        return type(self)(
-            lambda b, c: sp.cancel(e) if _small(e := self.cov(b, c) - gain * self.cov(a, b) * self.cov(a, c)) else e,
-            mean,
-            self._name,
-            changes,
-        )
+
+        def covariance(b: Any, c: Any) -> Any:
+            first, second = self.cov(a, b), self.cov(a, c)
+            if first == 0 or second == 0:
+                return self.cov(b, c)
+            if self.guarded and how == "at 0":
+                return Schur(self.cov(b, c), first, second, 1 / gain)
+            return self.cov(b, c) - gain * first * second
+
+        return type(self)(covariance, mean, self._name, changes, self.guarded)
 
     def tilted(self, a: Any, p: Any) -> tuple[Any, Law]:
         """Return ``E[exp(-p f_a^2/2)]`` and the law under that weight."""
@@ -186,24 +241,21 @@ class Law:
     def conditioned(self, a: Any) -> tuple[Any, Law]:
         """Return ``E[delta(f_a)]`` and the law given ``f_a = 0``."""
         variance = self.cov(a, a)
-        weight = sp.exp(-(self.mean(a) ** 2) / (2 * variance)) / sp.sqrt(2 * sp.pi * variance)
+        density = DensityAtZero(variance) if self.guarded else 1 / sp.sqrt(2 * sp.pi * variance)
+        weight = sp.exp(-(self.mean(a) ** 2) / (2 * variance)) * density
         return weight, self._changed(a, 1 / variance, "at 0")
 
     def shifted(self, a: Any, b: Any) -> tuple[Any, Law]:
         """Return ``E[exp(b f_a)]`` and the law under that weight."""
         weight = sp.exp(b * self.mean(a) + b**2 * self.cov(a, a) / 2)
         return weight, type(self)(
-            self.cov, lambda c: self.mean(c) + b * self.cov(a, c), self._name, (*self.key, (a, "shift", b))
+            self.cov, lambda c: self.mean(c) + b * self.cov(a, c), self._name, (*self.key, (a, "shift", b)), self.guarded
         )
 
     @property
     def centred(self) -> bool:
         """Whether every mean is zero by construction."""
         return self._mean is None
-
-
-def _small(expression: Any) -> bool:
-    return bool(expression.is_number) and not expression.is_Atom
 
 
 State = tuple[tuple[Any, Factor], ...]
@@ -341,6 +393,8 @@ def _orthant_moment(signs: list[tuple[Any, Any]], law: Law) -> Any:
 
     def correlation(one: tuple[Any, Any], two: tuple[Any, Any]) -> Any:
         scale = (ONE if one[1] is None else one[1]) * (ONE if two[1] is None else two[1])
+        if law.guarded and one[1] is None and two[1] is None:
+            return Correlation(law.cov(one[0], two[0]), variance(one), variance(two))
         return scale * law.cov(one[0], two[0]) / (sp.sqrt(variance(one)) * sp.sqrt(variance(two)))
 
     if len(signs) == 1 and not law.centred:
@@ -408,40 +462,38 @@ def average_expression(expression: Any, fields: Mapping[Any, Any], law: Law) -> 
     law : Law
     """
     averager = Averager(law)
-    return sp.Add(*(averager.average(p) if p is not None else node for p, node in split_product(expression, fields, law)))
+    total = ZERO
+    for functions, coupled in split_product(expression, fields):
+        if coupled is None:
+            total += averager.average(functions)
+        else:
+            used = [s for s in fields if coupled.has(s)]
+            matrix = [[law.cov(fields[s], fields[t]) for t in used] for s in used]
+            total += Expectation(coupled, used, matrix)
+    return total
 
 
-def split_product(expression: Any, fields: Mapping[Any, Any], law: Law) -> list[tuple[Any, Any]]:
+def split_product(expression: Any, fields: Mapping[Any, Any]) -> list[tuple[dict[Any, Terms], Any]]:
     """Write an expression in field symbols as a sum of products of one-field functions.
 
-    Returns pairs ``(functions by label, None)``, or ``(None, Expectation)`` for a summand that does not factorise.
+    Returns pairs ``(functions by label, None)``, or ``({}, summand)`` for a summand that does not factorise.
     """
-    out: list[tuple[Any, Any]] = []
+    out: list[tuple[dict[Any, Terms], Any]] = []
     for summand in sp.Add.make_args(sp.expand(expression)):
         functions: dict[Any, Terms] = {}
-        coefficient, coupled = ONE, False
+        coefficient = ONE
         for part in sp.Mul.make_args(summand):
             used = [s for s in fields if part.has(s)]
+            if len(used) > 1:
+                out.append(({}, summand))
+                break
             if not used:
                 coefficient *= part
-            elif len(used) == 1:
-                label = fields[used[0]]
-                piece = decompose(part.subs(used[0], X))
-                old = functions.get(label, ((ONE, UNIT),))
-                functions[label] = collect(
-                    (a * b * c, f) for a, one in old for b, two in piece for c, f in multiply(one, two)
-                )
-            else:
-                coupled = True
-        if coupled:
-            used = [s for s in fields if summand.has(s)]
-            matrix = [[law.cov(fields[s], fields[t]) for t in used] for s in used]
-            out.append((None, Expectation(summand, used, matrix)))
-        else:
-            label = next(iter(functions), None)
-            if label is None:
-                out.append(({}, None) if coefficient == 1 else (None, coefficient))
                 continue
-            functions[label] = tuple((coefficient * c, f) for c, f in functions[label])
+            label, piece = fields[used[0]], decompose(part.subs(used[0], X))
+            functions[label] = product(functions[label], piece) if label in functions else piece
+        else:
+            label = next(iter(functions or fields.values()))
+            functions[label] = tuple((coefficient * c, f) for c, f in functions.get(label, ((ONE, UNIT),)))
             out.append((functions, None))
     return out

@@ -152,7 +152,7 @@ class LoopWriter:
 
     def tensor(self, stage: Tensor) -> list[str]:
         """Return the loops that fill ``stage.lhs``."""
-        loops = list(stage.lhs.indices)
+        loops = [index for index in stage.lhs.indices if not index.is_Integer]
         lines: list[str] = []
         needed = self._vectors(stage.rhs)
         body = self._prepare(stage.rhs, loops)

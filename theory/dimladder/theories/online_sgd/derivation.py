@@ -13,9 +13,11 @@ from typing import Any
 
 import sympy as sp
 
-from ...symbolic.factors import X, Terms, decompose, differentiate
-from ...symbolic.gaussian import Averager, Law
+from ...errors import DerivationError
 from ...symbolic.equations import Equation, Step
+from ...symbolic.factors import X, Terms, decompose, product
+from ...symbolic.gaussian import Averager, split_product
+from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import IndexedLaw, Indices, Range, Tensor
 
 STUDENTS = Range("students", "K", "0", "K")
@@ -85,6 +87,7 @@ class Derived:
 
     setting: Setting
     indices: Indices
+    kernels: KernelSet
     moments: list[Tensor] = field(default_factory=list)
     flow: list[Tensor] = field(default_factory=list)
     generalization_error: Any = None
@@ -186,30 +189,63 @@ def _keep(increment: Any, setting: Setting) -> Any:
 
 @dataclass(frozen=True)
 class Group:
-    """One sum of the error: err = sum over groups of sum_u weight(u) function(f_u)."""
+    """One sum of the error: sum over units u of weight(u) function(f_u); two index symbols for its square."""
 
     index: tuple[Any, Any]
     weight: Callable[[Any], Any]
-    function: Terms
+    function: Named
 
 
-def groups(setting: Setting, for_loss: bool = True) -> list[Group]:
-    """Return the sums that make up the error (or f - f*, for the generalisation error) of a committee target."""
-    g = decompose(setting.student)
+@dataclass(frozen=True)
+class Error:
+    """f - f* (or what stands for it in the loss): sums over units, minus a function of fixed teacher fields.
+
+    ``target`` and ``target_squared`` are sums of products of one-field functions, by the number of the teacher field.
+    """
+
+    groups: tuple[Group, ...]
+    target: tuple[dict[Any, Terms], ...] = ()
+    target_squared: tuple[dict[Any, Terms], ...] = ()
+
+
+def difference(setting: Setting, for_loss: bool) -> Error:
+    """Return the error that drives the step (`for_loss`), or f - f*."""
+    g = Named("g", decompose(setting.student))
     if setting.stacked:
-        return [Group((alpha, beta), lambda u: c[u], g)]
-    student = Group((j, l), lambda u: a[u], g)
-    out = [student] if setting.loss == "square" or not for_loss else []
-    if setting.teacher is not None:
-        out.append(Group((m, n), lambda u: -A[u], decompose(setting.teacher)))
-    return out
+        return Error((Group((alpha, beta), lambda u: c[u], g),))
+    sums = [Group((j, l), lambda u: a[u], g)] if setting.loss == "square" or not for_loss else []
+    if setting.target is None:
+        same = sp.simplify(setting.student - setting.teacher) == 0
+        teacher = g if same else Named(r"\tilde g", decompose(setting.teacher))
+        return Error((*sums, Group((m, n), lambda u: -A[u], teacher)))
+    return Error(tuple(sums), *(_products(power, setting) for power in (setting.target, sp.expand(setting.target**2))))
+
+
+def _products(function: Any, setting: Setting) -> tuple[dict[Any, Terms], ...]:
+    fields = {sp.Symbol(f"z{r}", real=True): r for r in range(1, setting.directions + 1)}
+    out = []
+    for functions, coupled in split_product(function, fields):
+        if coupled is not None:
+            raise DerivationError(
+                "the target does not factorise over its directions",
+                where="target",
+                why=f"{coupled} couples several teacher fields inside one function",
+                hint="write the target as a sum of products of functions of single fields z1, z2, ...",
+            )
+        out.append(functions)
+    return tuple(out)
 
 
 def covariance(ranges: dict[Any, Range]) -> Callable[[Any, Any], Any]:
-    """Return Cov(f_p, f_q): C over units, Q, M and T by kind."""
+    """Return Cov(f_p, f_q): C over units, Q, M and T by kind; fixed teacher fields are orthonormal."""
     bases = {("students", "students"): Q, ("students", "teachers"): M, ("teachers", "teachers"): T}
 
     def entry(p: Any, q: Any) -> Any:
+        fixed = [sp.sympify(v).is_Integer for v in (p, q)]
+        if all(fixed):
+            return sp.Integer(p == q)
+        if any(fixed):
+            return M[(q, p) if fixed[0] else (p, q)]
         kinds = ranges[p].name, ranges[q].name
         if "units" in kinds:
             return C[tuple(sorted((p, q), key=str))]
@@ -222,6 +258,63 @@ def covariance(ranges: dict[Any, Range]) -> Callable[[Any, Any], Any]:
     return entry
 
 
+class Averages:
+    """Averages of one-field functions at index symbols, times functions of fixed teacher fields.
+
+    Where only Gaussian factors and erfs occur, the average is written out in the tilted covariance; otherwise it is a
+    call of a kernel derived apart.
+    """
+
+    def __init__(self, setting: Setting, names: Indices) -> None:
+        self.names = names
+        self.kernels = KernelSet(names, covariance(names.ranges))
+        functions = [decompose(setting.student)] + ([decompose(setting.teacher)] if setting.teacher is not None else [])
+        self.inline = setting.target is None and all(
+            f.power == 0 and not f.sign and f.wave is None and f.slope == 0 and f.opaque == 1 for t in functions for _, f in t
+        )
+        self._averager = Averager(IndexedLaw(covariance(names.ranges), names))
+
+    def __call__(self, slots: dict[Any, Named], products: tuple[dict[Any, Terms], ...] = (), shown: str = "") -> Any:
+        if self.inline:
+            return self._averager.average({u: named.terms for u, named in slots.items()})
+        return self.kernels.moment(tuple(slots.items()), products or ({},), shown)
+
+    def first(self, slots: dict[Any, Named], error: Error, extra: Any = None) -> Any:
+        """Return E[slots x error]; `extra` is a fixed teacher field that multiplies it."""
+        total = sp.Integer(0)
+        shown = "" if extra is None else f"z_{{{extra}}} "
+        factor: tuple[dict[Any, Terms], ...] = () if extra is None else ({extra: decompose(X)},)
+        for group in error.groups:
+            u = group.index[0]
+            total += self.names.sum(group.weight(u) * self(slots | {u: group.function}, factor, shown), u)
+        if error.target:
+            total -= self(slots, _times(error.target, extra), shown + r"f_\star")
+        return total
+
+    def second(self, slots: dict[Any, Named], error: Error) -> Any:
+        """Return E[slots x error^2]."""
+        total = sp.Integer(0)
+        for p, one in enumerate(error.groups):
+            for two in error.groups[p:]:
+                u, v = one.index[0], two.index[1]
+                moment = self(slots | {u: one.function, v: two.function})
+                total += (1 if one is two else 2) * self.names.sum(one.weight(u) * two.weight(v) * moment, v, u)
+            if error.target:
+                u = one.index[0]
+                cross = self(slots | {u: one.function}, error.target, r"f_\star")
+                total -= 2 * self.names.sum(one.weight(u) * cross, u)
+        if error.target_squared:
+            total += self(slots, error.target_squared, r"f_\star^2")
+        return total
+
+
+def _times(products: tuple[dict[Any, Terms], ...], extra: Any) -> tuple[dict[Any, Terms], ...]:
+    if extra is None:
+        return products
+    one = decompose(X)
+    return tuple(p | {extra: product(p[extra], one) if extra in p else one} for p in products)
+
+
 def derive(setting: Setting) -> Derived:
     """Derive the flow of the overlaps.
 
@@ -232,73 +325,46 @@ def derive(setting: Setting) -> Derived:
     Returns
     -------
     Derived
+
+    Raises
+    ------
+    DerivationError
+        For a student whose activation jumps: its gradient is a delta function, which SGD never sees.
     """
-    if setting.target is not None:
-        from .multi_index import derive_multi_index
-
-        return derive_multi_index(setting)
-    out = Derived(setting, indices())
-    law = IndexedLaw(covariance(out.indices.ranges), out.indices)
-    averager = Averager(law)
+    names = indices()
+    average = Averages(setting, names)
+    out = Derived(setting, names, average.kernels)
     update = one_step(setting)
-    g = decompose(setting.student)
-    dg = differentiate(g)
-    sums = groups(setting)
-
-    def first(functions: dict[Any, Terms], at: Callable[[Group, Any], dict[Any, Terms]]) -> Any:
-        total = sp.Integer(0)
-        for group in sums:
-            u = group.index[0]
-            total += out.indices.sum(group.weight(u) * averager.average(functions | at(group, u)), u)
-        return total
-
-    def with_error(functions: dict[Any, Terms]) -> Any:
-        return first(functions, lambda group, u: {u: group.function})
-
-    def with_error_squared(functions: dict[Any, Terms]) -> Any:
-        total = sigma**2 * averager.average(functions)
-        for one in sums:
-            for two in sums:
-                u, v = one.index[0], two.index[1]
-                moment = averager.average(functions | {u: one.function, v: two.function})
-                total += out.indices.sum(one.weight(u) * two.weight(v) * moment, v, u)
-        return _merge_mirrors(total)
-
-    free = sp.Add(update.M, update.Q, update.a)
-    if free.has(ERROR * slope(i)) or free.has(slope(i)):
-        b = beta if setting.stacked else beta
-        out.moments.append(Tensor(D[i, b], with_error({i: dg, b: decompose(X)})))
+    g = Named("g", decompose(setting.student))
+    dg = g.derivative()
+    if any(f.delta for _, f in dg.terms):
+        raise DerivationError(
+            "the student's activation jumps, so its gradient is zero almost everywhere and a delta function at the jump",
+            where="student.activation",
+            why=str(setting.student),
+            hint="use a continuous activation for the student; targets may jump",
+        )
+    error = difference(setting, for_loss=True)
+    fixed = range(1, setting.directions + 1)
+    if setting.regime != "noise-dominated":
+        if setting.target is None:
+            out.moments.append(Tensor(D[i, beta], average.first({i: dg, beta: Named.field()}, error)))
+        else:
+            out.moments.append(Tensor(D[i, k], average.first({i: dg, k: Named.field()}, error)))
+            out.moments += [Tensor(D[i, r], average.first({i: dg}, error, extra=r)) for r in fixed]
     if sp.degree(sp.expand(update.Q), ERROR) == 2:
-        out.moments.append(Tensor(N2[i, k], with_error_squared({i: dg, k: dg}), symmetric=True))
-    if setting.train_readout:
-        out.moments.append(Tensor(H[i], with_error({i: g})))
-    out.flow = [Tensor(dM[i, m], name_moments(update.M)), Tensor(dQ[i, k], name_moments(update.Q), symmetric=True)]
+        square = average.second({i: dg, k: dg}, error)
+        out.moments.append(Tensor(N2[i, k], square + sigma**2 * average({i: dg, k: dg}), symmetric=True))
+    if setting.train_readout and update.a.has(ERROR):
+        out.moments.append(Tensor(H[i], average.first({i: g}, error)))
+    grow = name_moments(update.M)
+    out.flow = [Tensor(dM[i, m], grow)] if setting.target is None else [Tensor(dM[i, r], grow.subs(m, r)) for r in fixed]
+    out.flow.append(Tensor(dQ[i, k], name_moments(update.Q), symmetric=True))
     if setting.train_readout:
         out.flow.append(Tensor(da[i], name_moments(update.a)))
-    out.generalization_error = generalization_error(setting, out.indices, averager)
+    out.generalization_error = average.second({}, difference(setting, for_loss=False)) / 2
     out.steps = explain(setting, update, out)
     return out
-
-
-def generalization_error(setting: Setting, names: Indices, averager: Averager) -> Any:
-    """Return E[(f - f*)^2]/2 without label noise."""
-    total = sp.Integer(0)
-    sums = groups(setting, for_loss=False)
-    for one in sums:
-        for two in sums:
-            u, v = one.index[0], two.index[1]
-            moment = averager.average({u: one.function, v: two.function})
-            total += names.sum(one.weight(u) * two.weight(v) * moment, v, u)
-    return sp.Rational(1, 2) * _merge_mirrors(total)
-
-
-def _merge_mirrors(total: Any) -> Any:
-    """Add up the two cross sums of a square: student x teacher and teacher x student are one sum."""
-    cross = [s for s in sp.Add.make_args(total) if isinstance(s, sp.Sum) and {str(v[0]) for v in s.limits} == {"l", "m"}]
-    mirror = [s for s in sp.Add.make_args(total) if isinstance(s, sp.Sum) and {str(v[0]) for v in s.limits} == {"j", "n"}]
-    if len(cross) == 1 and len(mirror) == 1:
-        return total - cross[0] - mirror[0] + 2 * mirror[0]
-    return total
 
 
 def name_moments(increment: Any) -> Any:
@@ -414,6 +480,8 @@ def moment_equations(out: Derived) -> list[Equation]:
 
 def flow_equations(out: Derived) -> list[Equation]:
     """Return the flow and the generalisation error."""
-    left = {"dM": r"\frac{\mathrm{d} M_{im}}{\mathrm{d} t}", "dQ": r"\frac{\mathrm{d} Q_{ik}}{\mathrm{d} t}", "da": r"\frac{\mathrm{d} a_{i}}{\mathrm{d} t}"}
-    rows = [Equation.of(str(s.lhs.base)[1:], left[str(s.lhs.base)], s.rhs) for s in out.flow]
+    rows = []
+    for stage in out.flow:
+        name, subscript = str(stage.lhs.base)[1:], "".join(map(str, stage.lhs.indices))
+        rows.append(Equation.of(name, rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}", stage.rhs))
     return [*rows, Equation.of("generalization_error", r"\varepsilon_g", out.generalization_error)]

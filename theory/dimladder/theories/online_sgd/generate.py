@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
+from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
+from ...symbolic.kernels import KernelWriter, MomentCall
 from ...symbolic.printing import HEADER, RHS_SIGNATURE, printer
 from ...symbolic.tensors import INDENT, LoopWriter, Tensor
 from . import derivation as d
@@ -58,14 +61,20 @@ def source(out: d.Derived, title: str) -> str:
     write = _scalar_writer()
     first = 2 + len(SCALARS)
     readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
-    lines = [HEADER.format(title=title), ASIN_SOURCE, "", LOAD.format(scalars=first, readout=readout), ""]
-
-    arrays: dict[str, Any] = {name: "C" for name in ("C", "Q", "M", "T")} | {"c": "c", "a": "c", "D": "D", "N": "NN", "H": "H"}
+    arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
+    arrays |= {name: lambda i, k: f"C[{place_of(i)}, {place_of(k)}]" for name in ("C", "Q", "M", "T")}
+    arrays["D"] = lambda i, b: f"D[{place_of(i)}, {place_of(b)}]"
     arrays["A"] = lambda m: f"(-c[{m}])"
     arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
-    arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {m} - K]"
+    arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
     arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
     loops = LoopWriter(out.indices, arrays, write)
+    kernels = KernelWriter(out.kernels, loops.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
+    lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
+    if any("correlation(" in line or "sign_moment4(" in line for line in kernels):
+        lines += ["", ORTHANT_SOURCE, ""]
+    lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
+
     body: list[str] = []
     for stage in [*out.moments, *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
@@ -84,11 +93,15 @@ def source(out: d.Derived, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def place_of(index: Any) -> str:
+    """Return where a field lies in C: index symbols run over it; fixed teacher fields count from 1."""
+    return f"K + {int(index) - 1}" if getattr(index, "is_Integer", False) else str(index)
+
+
 def _moment_views(moments: list[Tensor]) -> list[str]:
     shapes = {"D": ("D", "K * N", "(K, N)"), "N": ("NN", "K * K", "(K, K)"), "H": ("H", "K", "")}
     lines = []
-    for stage in moments:
-        name, size, shape = shapes[str(stage.lhs.base)]
+    for name, size, shape in dict.fromkeys(shapes[str(stage.lhs.base)] for stage in moments):
         view = f"work[place:place + {size}]" + (f".reshape({shape})" if shape else "")
         lines += [f"    {name} = {view}", f"    place += {size}"]
     return lines
@@ -120,6 +133,26 @@ def _scalar_writer() -> Callable[[Any, Callable[[Any], str]], str]:
 
         def _print_asin(self, expr: Any) -> str:
             return f"asin({self._print(expr.args[0])})"
+
+        def _print_Function(self, expr: Any) -> str:
+            arguments = ", ".join(self._print(a) for a in expr.args)
+            if isinstance(expr, MomentCall):
+                return f"{expr.kernel.name}(C, K, {arguments})"
+            if isinstance(expr, SignMoment4):
+                return f"sign_moment4({arguments})"
+            return str(super()._print_Function(expr))
+
+        def _print_Schur(self, expr: Schur) -> str:
+            return f"schur({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_Correlation(self, expr: Correlation) -> str:
+            return f"correlation({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_SignMoment4(self, expr: SignMoment4) -> str:
+            return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_DensityAtZero(self, expr: DensityAtZero) -> str:
+            return f"density_at_zero({self._print(expr.args[0])})"
 
     write = TensorPrinter({"fully_qualified_modules": True, "strict": False})
 

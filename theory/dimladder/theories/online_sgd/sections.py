@@ -141,6 +141,19 @@ class Initial(Spec, frozen=True, kw_only=True):
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
+class OnlineSimulation(Simulation, frozen=True, kw_only=True):
+    """Sizes and statistics of the experiment, and how it runs.
+
+    Attributes
+    ----------
+    method : {"gram", "weights"}
+        ``"gram"`` follows the overlaps by their exact finite-d law, at a cost independent of d; ``"weights"`` moves
+        explicit weights.
+    """
+
+    method: Literal["gram", "weights"] = "gram"
+
+
 class OnlineProblem(Problem, frozen=True, kw_only=True):
     """One-pass SGD of a two-layer network on a target of finitely many directions."""
 
@@ -150,4 +163,4 @@ class OnlineProblem(Problem, frozen=True, kw_only=True):
     initial: Initial
     grid: TimeGrid
     solver: OdeSolver = OdeSolver()
-    simulation: Simulation = Simulation()
+    simulation: OnlineSimulation = OnlineSimulation()

@@ -1,0 +1,232 @@
+"""Moments of functions of indexed fields, as functions of their own: derived once, called for every index.
+
+``E[g'(f_i) g'(f_k) g(f_a) g(f_b)]`` depends on the indices only through covariances, so it is derived once for distinct
+indices and printed as one function of ``(C, K, i, k, a, b)``. Functions with a jump or a kink are singular where two
+indices coincide; for them every pattern of equal indices is derived too, and the function chooses.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+from .factors import ONE, UNIT, X, Terms, differentiate, expression_of, is_closed, product
+from .gaussian import Averager, Expectation, Law
+from .tensors import INDENT, Indices
+
+# A function of several fields: sum of products, each a map label -> terms.
+Products = Sequence[Mapping[Any, Terms]]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A function of one field with the symbol it is printed by, e.g. ``g'``; a bare field has none."""
+
+    latex: str
+    terms: Terms
+
+    @classmethod
+    def field(cls) -> Named:
+        """Return the identity function."""
+        return cls("", ((ONE, UNIT.__class__(power=1)),))
+
+    def derivative(self) -> Named:
+        """Return the derivative, printed with a prime."""
+        return Named(self.latex + "'", differentiate(self.terms))
+
+    @property
+    def kinked(self) -> bool:
+        """Whether the function, or its derivative, jumps."""
+        return any(f.sign or f.delta for _, f in self.terms)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One moment: one-field functions at index slots, times (optionally) a function of fixed teacher fields."""
+
+    name: str
+    slots: tuple[Named, ...]
+    target: str = ""
+
+
+class MomentCall(sp.Function):
+    """A kernel at given indices; subclasses carry the kernel, and print as the average they stand for."""
+
+    kernel: Kernel
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        fields = [rf"f_{{{printer._print(a)}}}" for a in self.args]
+        parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
+        return rf"\mathbb{{E}}\left[{' '.join(parts + ([self.kernel.target] if self.kernel.target else []))}\right]"
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"{self.kernel.name}({', '.join(map(str, self.args))})"
+
+
+@dataclass
+class Program:
+    """Straight-line code: named sub-expressions, dependencies first, and the value."""
+
+    statements: list[tuple[Any, Any]] = field(default_factory=list)
+    value: Any = None
+
+
+@dataclass
+class KernelSet:
+    """The kernels one system of equations calls.
+
+    Parameters
+    ----------
+    indices : Indices
+        Ranges of the index symbols: two slots can coincide only if their ranges overlap.
+    covariance : callable
+        ``covariance(a, b)`` for index symbols or the integers that label fixed teacher fields (counted from 1).
+    """
+
+    indices: Indices
+    covariance: Callable[[Any, Any], Any]
+    kernels: dict[Any, tuple[Any, tuple[Any, ...], Products]] = field(default_factory=dict)
+
+    def moment(self, slots: Sequence[tuple[Any, Named]], products: Products = ({},), target: str = "") -> Any:
+        """Return ``E[prod slot(f_index) x sum of products]`` as a call.
+
+        Parameters
+        ----------
+        slots : sequence of (index, Named)
+        products : sequence of mappings
+            The further factor, a function of fixed teacher fields: a sum of products of one-field functions.
+        target : str
+            How that factor is printed.
+        """
+        ranges = tuple(self.indices.ranges[a].name for a, _ in slots)
+        key = (tuple(named for _, named in slots), ranges, target)
+        if key not in self.kernels:
+            name = f"moment{len(self.kernels) + 1}"
+            kernel = Kernel(name, key[0], target)
+            call = type(name, (MomentCall,), {"kernel": kernel, "nargs": len(slots)})
+            self.kernels[key] = (call, tuple(a for a, _ in slots), tuple(products))
+        return self.kernels[key][0](*(a for a, _ in slots))
+
+    def closed_form(self, key: Any) -> Any:
+        """Return the closed form of a kernel at distinct indices."""
+        call, labels, products = self.kernels[key]
+        averager = Averager(Law(self.covariance))
+        return _average(averager, tuple(zip(labels, call.kernel.slots, strict=True)), products)
+
+    def programs(self, key: Any) -> list[tuple[tuple[int, ...], Program]]:
+        """Return straight-line code for each pattern of coinciding indices, as ``(first slot of each slot's class, code)``."""
+        call, labels, products = self.kernels[key]
+        slots = call.kernel.slots
+        kinked = any(s.kinked for s in slots)
+        patterns = self._patterns(labels) if kinked else iter([tuple(range(len(labels)))])
+        return [(pattern, self._program(labels, slots, products, pattern, kinked)) for pattern in patterns]
+
+    def _patterns(self, labels: Sequence[Any]) -> Iterator[tuple[int, ...]]:
+        """Yield every way in which indices of overlapping ranges can coincide, the most coincident first."""
+        count = len(labels)
+        overlap = lambda p, q: self._overlap(labels[p], labels[q])  # noqa: E731
+        found = []
+        for pattern in itertools.product(range(count), repeat=count):
+            if all(pattern[q] <= q and pattern[pattern[q]] == pattern[q] for q in range(count)) and all(
+                overlap(p, q) for p, q in itertools.combinations(range(count), 2) if pattern[p] == pattern[q]
+            ):
+                found.append(pattern)
+        return iter(sorted(found, key=lambda p: len(set(p))))
+
+    def _overlap(self, a: Any, b: Any) -> bool:
+        names = {self.indices.ranges[a].name, self.indices.ranges[b].name}
+        return len(names) == 1 or "units" in names
+
+    def _program(
+        self, labels: Sequence[Any], slots: Sequence[Named], products: Products, pattern: tuple[int, ...], kinked: bool
+    ) -> Program:
+        out = Program()
+        seen: dict[Any, Any] = {}
+
+        def name(hint: str, value: Any) -> Any:
+            if value not in seen:
+                seen[value] = sp.Symbol(f"{hint}{len(out.statements)}", real=True)
+                out.statements.append((seen[value], value))
+            return seen[value]
+
+        law = Law(self.covariance, name=name, guarded=kinked)
+        merged: dict[Any, Terms] = {}
+        for q, (named, first) in enumerate(zip(slots, pattern, strict=True)):
+            label = labels[first]
+            merged[label] = product(merged[label], named.terms) if label in merged else named.terms
+            del q
+        out.value = _average(Averager(law, name), tuple((a, Named("", t)) for a, t in merged.items()), products)
+        return out
+
+
+def _average(averager: Averager, slots: tuple[tuple[Any, Named], ...], products: Products) -> Any:
+    base = {a: named.terms for a, named in slots}
+    return sp.Add(*(averager.average(base | dict(p)) for p in products))
+
+
+def has_closed_form(named: Sequence[Named]) -> bool:
+    """Whether every function is made of factors that are averaged exactly."""
+    return all(is_closed(n.terms) for n in named)
+
+
+class KernelWriter:
+    """Prints the kernels of a set as njit functions ``name(C, K, index...)``.
+
+    Parameters
+    ----------
+    kernels : KernelSet
+    scalar : callable
+        Prints a scalar expression, covariances as elements of ``C``.
+    decorator : str
+    """
+
+    def __init__(self, kernels: KernelSet, scalar: Callable[[Any], str], decorator: str) -> None:
+        self.kernels, self._scalar, self._decorator = kernels, scalar, decorator
+
+    def source(self) -> list[str]:
+        """Return the source of every kernel."""
+        lines: list[str] = []
+        for key, (call, labels, _) in self.kernels.kernels.items():
+            kernel = call.kernel
+            shown = " ".join(
+                f"{s.latex}(f_{a})" if s.latex else f"f_{a}" for a, s in zip(labels, kernel.slots, strict=True)
+            )
+            head = f"def {kernel.name}(C, K, {', '.join(map(str, labels))}):"
+            doc = f'{INDENT}"""E[{shown}{" f*" if kernel.target else ""}]"""'
+            body: list[str] = []
+            for pattern, program in self.kernels.programs(key):
+                tests = [f"{labels[q]} == {labels[first]}" for q, first in enumerate(pattern) if first != q]
+                indent = INDENT
+                if tests:
+                    body.append(f"{INDENT}if {' and '.join(tests)}:")
+                    indent += INDENT
+                body += [f"{indent}{name} = {self._scalar(value)}" for name, value in live(program)]
+                body.append(f"{indent}return {self._scalar(program.value)}")
+            text = [self._decorator, head, doc.replace("\\", "\\\\"), *body, "", ""]
+            lines += text
+        return lines
+
+
+def live(program: Program) -> list[tuple[Any, Any]]:
+    """Return the statements that the value depends on, in order."""
+    needed = set(program.value.free_symbols)
+    kept = []
+    for name, value in reversed(program.statements):
+        if name in needed:
+            kept.append((name, value))
+            needed |= value.free_symbols
+    return kept[::-1]
+
+
+def expectation_of(expression: Any) -> bool:
+    """Whether an expression holds an average without closed form."""
+    return bool(expression.has(Expectation))
+
+
+def text_of(named: Named) -> Any:
+    """Return the function as a sympy expression in `factors.X`."""
+    return expression_of(named.terms, X)
