@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from .compare import Comparison, compare
 from .simulate import replicate, simulate
 
-__all__ = ["replicate", "simulate"]
+__all__ = ["Comparison", "compare", "replicate", "simulate"]

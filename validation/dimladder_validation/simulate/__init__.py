@@ -138,7 +138,7 @@ def replicate(
         raise SimulationError("no run folder to resume or to overwrite", hint="give the run folder as out")
     backend = backend_for(device, dtype)
     key = {
-        "problem": stream_hash(problem), "experiment": problem.theory, "seed": root, "dtype": dtype,
+        "problem": stream_hash(problem, found.size), "experiment": problem.theory, "seed": root, "dtype": dtype,
         # Draws on an accelerator are other numbers: never mixed with those of the CPU.
         "device": device.split(":")[0], "format": 1,
     }  # fmt: skip

@@ -222,6 +222,10 @@ class Experiment(ABC):
         """
         return problem
 
+    def exponent(self, problem: Any) -> float | None:
+        """Return `correction_exponent` for this problem; override it where it depends on the problem."""
+        return self.correction_exponent
+
 
 def chunks(total: int, most: int) -> list[int]:
     """Split `total` steps into blocks of at most `most`, to bound the memory of pre-drawn randomness."""

@@ -11,7 +11,7 @@ teacher m is the row m of ``teacher`` (M x r), student i the row i of [``along``
 A mini-batch moves student i by sum_b c_ib x_b / d (weights in units of sqrt d). In the frame this is c Z / d, and
 outside it c Y / d with Y (B x (d - n)) of independent normals, n = r + K: its Gram matrix is a Wishart matrix of
 scale c c^T with d - n degrees of freedom, drawn by Bartlett's decomposition. The frame is then turned so that the
-students fill K directions again (an LQ factorisation). C = [[Q, M], [M^T, T]] cannot cease to be positive semi-definite.
+students fill K directions again (LQ). C = [[Q, M], [M^T, T]] stays positive semi-definite by construction.
 
 One file, because a cached numba caller does not notice an edited callee elsewhere.
 """

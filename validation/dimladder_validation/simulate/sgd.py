@@ -80,7 +80,7 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Overlaps of every replica: q (R, time, K, K), m (R, time, K, M), v (R, time, K); and a stream each for the test."""
+    """Overlaps of every replica: q (R, time, K, K), m (R, time, K, M), v (R, time, K), and a stream for its test."""
 
     q: np.ndarray
     m: np.ndarray

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-# How much is simulated, how the theory is integrated and what the run is called do not change a replica.
-NOT_IN_KEY = frozenset({"title", "schema", "simulation", "solver", "export"})
+# How the theory is integrated and what the run is called do not change a replica.
+NOT_IN_KEY = frozenset({"title", "schema", "solver", "export"})
 
 
-def stream_hash(problem: Any) -> str:
+def stream_hash(problem: Any, size: str = "d") -> str:
     """Return the hexadecimal hash of the part of a problem that a replica depends on.
 
-    The sections ``simulation`` and ``solver`` are left out: their sizes, replica numbers and tolerances may change
-    while the replicas already simulated stay what they are.
+    Left out are the solver's settings and, of ``[simulation]``, the list of sizes (the key `size`), the number of
+    replicas and the seed: they may change while the replicas already simulated stay what they are.
     """
     from dimladder.problem import to_builtins
 
     content = {key: value for key, value in to_builtins(problem).items() if key not in NOT_IN_KEY}
+    if isinstance(content.get("simulation"), dict):
+        content["simulation"] = {k: v for k, v in content["simulation"].items() if k not in (size, "replicas", "seed")}
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

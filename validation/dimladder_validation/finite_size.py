@@ -1,0 +1,117 @@
+"""How the gap between a finite-size measurement and a limit closes: gap ~ C d^-a, and gap = A + B d^-a."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXPONENTS = (-2.0, 6.0)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """The fit gap(d) = C d^-a.
+
+    Attributes
+    ----------
+    exponent, exponent_se : float
+        a and its standard error; NaN when the gap is below the noise at every size, or there is one size only.
+    amplitude : float
+        C, signed.
+    chi2, freedom : float, int
+        Weighted sum of squared residuals, and sizes - 2.
+    reason : str
+        Why there is no exponent; empty when there is one.
+    """
+
+    exponent: float
+    exponent_se: float
+    amplitude: float
+    chi2: float
+    freedom: int
+    reason: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether an exponent could be fitted."""
+        return not self.reason
+
+
+def fit_power_law(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, noise: float = 3.0) -> PowerLaw:
+    """Fit gap(d) = C d^-a by weighted least squares on the signed gaps.
+
+    The gaps themselves are fitted, not their logarithms: one that is lost in the noise, or has the wrong sign by
+    chance, enters with its weight and biases nothing.
+
+    Parameters
+    ----------
+    sizes, gap, se : arrays (S,)
+        Sizes, gaps and their standard errors (positive).
+    noise : float
+        The largest |gap| / se must exceed this for an exponent to mean anything.
+
+    Returns
+    -------
+    PowerLaw
+    """
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+
+    sizes, gap, se = (np.asarray(a, dtype=float) for a in (sizes, gap, se))
+    nothing = float("nan")
+    if len(sizes) < 2:
+        return PowerLaw(nothing, nothing, nothing, 0.0, -1, "one size only")
+    strongest = float(np.max(np.abs(gap) / se))
+    if not strongest > noise:
+        why = f"the gap is below the noise at every size (largest: {strongest:.2g} standard errors)"
+        return PowerLaw(nothing, nothing, nothing, float(np.sum((gap / se) ** 2)), len(sizes) - 2, why)
+    middle = np.exp(np.mean(np.log(sizes)))
+    logs = np.log(sizes / middle)
+
+    def amplitude(a: float) -> float:
+        shape = np.exp(-a * logs)
+        return float(np.sum(shape * gap / se**2) / np.sum(shape**2 / se**2))
+
+    def chi2(a: float) -> float:
+        return float(np.sum(((gap - amplitude(a) * np.exp(-a * logs)) / se) ** 2))
+
+    grid = np.linspace(*EXPONENTS, 161)
+    best = grid[int(np.argmin([chi2(a) for a in grid]))]
+    width = grid[1] - grid[0]
+    found = minimize_scalar(chi2, bounds=(best - width, best + width), method="bounded", options={"xatol": 1e-8})
+    a = float(found.x)
+    if not EXPONENTS[0] + width < a < EXPONENTS[1] - width:
+        return PowerLaw(nothing, nothing, nothing, chi2(a), len(sizes) - 2, "no power law fits these gaps")
+    size = amplitude(a)
+    shape = np.exp(-a * logs)
+    jacobian = np.stack([shape, -size * logs * shape], axis=1) / se[:, None]
+    covariance = np.linalg.inv(jacobian.T @ jacobian)
+    # A fit worse than its errors says that they, or the pure power, are too optimistic: widen the error accordingly.
+    freedom = len(sizes) - 2
+    widen = max(1.0, chi2(a) / freedom) if freedom else 1.0
+    return PowerLaw(a, float(np.sqrt(covariance[1, 1] * widen)), size * float(middle) ** a, chi2(a), freedom)
+
+
+def extrapolate(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return A and its standard error in gap(d) = A + B d^-exponent: the gap that stays as d -> infinity.
+
+    Parameters
+    ----------
+    sizes : array (S,)
+        At least two sizes.
+    gap, se : arrays (S, ...)
+        One fit for each trailing entry.
+    """
+    import numpy as np
+
+    sizes, gap, se = (np.asarray(a, dtype=float) for a in (sizes, gap, se))
+    shape = (sizes / sizes.max()) ** -exponent
+    shape = shape.reshape(-1, *[1] * (gap.ndim - 1))
+    weight = 1.0 / se**2
+    s0, s1, s2 = (np.sum(weight * shape**k, axis=0) for k in range(3))
+    y0, y1 = (np.sum(weight * shape**k * gap, axis=0) for k in range(2))
+    determinant = s0 * s2 - s1**2
+    return (s2 * y0 - s1 * y1) / determinant, np.sqrt(s2 / determinant)

@@ -1,0 +1,105 @@
+"""The experiment of the theory ``online-sgd``: one-pass SGD at finite d, by the exact Gram chain or on weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dimladder.errors import SimulationError
+
+from .base import Backend, Experiment, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .sgd import Dynamics
+
+
+def dynamics(problem: Any, d: int) -> Dynamics:
+    """Return student, target, start and algorithm of an online-SGD problem, in the normalisation of `sgd`.
+
+    Raises
+    ------
+    SimulationError
+        For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates.
+    """
+    from dimladder.problem import Committee, Expression, activation
+    from dimladder.theories.online_sgd.initial import start
+
+    from .sgd import Dynamics
+    from .two_layer import Link
+
+    algorithm, target, student = problem.algorithm, problem.target, problem.student
+    state = start(problem)
+    if isinstance(target, Committee):
+        link = Link.committee(activation(target.activation), target.readout)
+    else:
+        link = Link.formula(getattr(target, "formula", None) or target.expression, len(state.T))
+    batch = algorithm.batch_size
+    if algorithm.regime == "gradient-flow":
+        # The drift alone: batches of sqrt d samples or more push the noise terms to order d^-1/2.
+        batch = max(batch, math.isqrt(d - 1) + 1)
+    elif algorithm.regime != "classical":
+        raise SimulationError(
+            f"no experiment realises the regime {algorithm.regime!r}",
+            why="it keeps the diffusion of the equations and drops their drift",
+            hint='simulate with algorithm.regime = "classical"',
+        )
+    rate, readout_rate = algorithm.learning_rate, algorithm.readout_learning_rate
+    trained = student.train_readout
+    return Dynamics(
+        activation=activation(student.activation), link=link, q=state.Q, m=state.M, t=state.T, v=state.a,
+        eta=rate, eta_v=(rate if readout_rate is None else readout_rate) if trained else 0.0, noise=target.noise,
+        batch=batch, loss=algorithm.loss, spherical=algorithm.spherical, decay=algorithm.weight_decay,
+        decay_v=algorithm.readout_weight_decay if trained else 0.0,
+        schedule=Expression(algorithm.schedule, ("t",)) if algorithm.schedule.strip() != "1" else None,
+    )  # fmt: skip
+
+
+class OnlineSGDExperiment(Experiment):
+    """One-pass SGD. ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost
+    independent of d; ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device."""
+
+    theory = "online-sgd"
+    size = "d"
+    batch_size = 16
+    # SGD from exactly imposed overlaps: van Kampen's expansion of the chain in 1/d.
+    correction_exponent = 1.0
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        import numpy as np
+
+        from dimladder.problem import axis_values
+
+        from . import sgd
+
+        times = np.array(axis_values(problem.grid.time))
+        what = dynamics(problem, size)
+        sgd.check_dimension(what, size)
+        method = getattr(problem.simulation, "method", "gram")
+        if method == "gram":
+            if not backend.is_numpy or backend.dtype != "float64":
+                raise SimulationError(
+                    f"the Gram chain runs on the CPU in float64, not on {backend.device} in {backend.dtype}",
+                    hint='its cost does not depend on d; for weights set simulation.method = "weights"',
+                )
+            runs = sgd.gram_chain(what, times, size, streams, threads=_threads())
+        elif backend.is_numpy and backend.dtype == "float64":
+            runs = sgd.weight_sgd(what, times, size, streams, threads=_threads())
+        else:
+            runs = sgd.weight_sgd_array(what, times, size, streams, backend)
+        return sgd.sample(what, times, runs)
+
+    def exponent(self, problem: Any) -> float | None:
+        return 0.5 if problem.algorithm.regime == "gradient-flow" else self.correction_exponent
+
+
+def _threads() -> int:
+    """One replica a thread, as many as numba may use (NUMBA_NUM_THREADS)."""
+    from numba import get_num_threads
+
+    return int(get_num_threads())
+
+
+EXPERIMENT = OnlineSGDExperiment()

@@ -1,0 +1,212 @@
+"""From residuals to a verdict: agree, disagree or inconclusive, each with its reasons.
+
+Let gap = simulation - theory in one entry (one variable at one coordinate), and N the number of distinct entries. A
+single entry is significant when its |t| exceeds the two-sided Student threshold of level 1 - (1 - alpha)^(1/N), with
+(replicas - 1) degrees of freedom: valid for normal means however strongly entries depend on each other (a union bound).
+
+* The theory is a limit, so a gap that closes with the size is expected. At the largest size either no entry is
+  significant, or the gaps are extrapolated, gap = A + B d^-a, and A is what is judged.
+* ``disagree``: some A is significant, beyond an allowance for the next order of the expansion in 1/d.
+* ``agree``: no entry (or no A) is significant, the closing of the gap is established where there is one, and the test
+  had the power to see a relative deviation of `resolution` in every variable.
+* ``inconclusive``: anything else; the reason says what to add (replicas, sizes, larger d).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from .finite_size import PowerLaw, extrapolate, fit_power_law
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Verdict = Literal["agree", "disagree", "inconclusive"]
+SLOWEST, FASTEST = 0.25, 3.0  # exponents within which a gap counts as closing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the verdict is judged by.
+
+    Attributes
+    ----------
+    alpha : float
+        Probability that a right theory is called wrong by chance, over all entries.
+    resolution : float
+        Relative deviation of a variable that must have been visible for ``agree``.
+    correction_exponent : float or None
+        a, where the theory of the corrections gives it.
+    """
+
+    alpha: float = 0.01
+    resolution: float = 0.2
+    correction_exponent: float | None = None
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The comparable entries of one variable, sizes increasing: gap, se, theory of shape (S, N)."""
+
+    name: str
+    sizes: np.ndarray
+    gap: np.ndarray
+    se: np.ndarray
+    theory: np.ndarray
+    labels: list[str]
+    replicas: int
+
+    @property
+    def z(self) -> np.ndarray:
+        """Residuals in standard errors, shape (S, N)."""
+        return self.gap / self.se
+
+
+@dataclass(frozen=True)
+class VariableVerdict:
+    """The verdict on one variable.
+
+    Attributes
+    ----------
+    max_z, at : float, str
+        Largest |z| at the largest size, and where.
+    visible : float
+        The smallest uniform relative deviation of the variable that would have been significant.
+    fit : PowerLaw
+        The closing of the gap at the entry where it is most significant.
+    limit_z, limit_at : float, str
+        Largest |A| / se of the extrapolated gaps (NaN when no extrapolation was needed), and where.
+    """
+
+    name: str
+    verdict: Verdict
+    entries: int
+    max_z: float
+    at: str
+    visible: float
+    fit: PowerLaw
+    limit_z: float = float("nan")
+    limit_at: str = ""
+    reasons: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "verdict": self.verdict, "entries": self.entries, "max_z": self.max_z, "at": self.at,
+            "visible_deviation": self.visible, "exponent": self.fit.exponent, "exponent_se": self.fit.exponent_se,
+            "limit_z": self.limit_z, "limit_at": self.limit_at, "reasons": self.reasons,
+        }  # fmt: skip
+
+
+def threshold(alpha: float, comparisons: int, freedom: float) -> float:
+    """Return the two-sided Student threshold for one of `comparisons` entries at family-wise level `alpha` (Sidak)."""
+    import numpy as np
+    from scipy.stats import t
+
+    single = -np.expm1(np.log1p(-alpha) / max(comparisons, 1))
+    return float(t.isf(single / 2, freedom))
+
+
+def count_distinct(variables: list[Entries]) -> int:
+    """Return how many entries differ: the two halves of a symmetric matrix are one comparison, not two."""
+    import numpy as np
+
+    return sum(np.unique(np.round(v.z, 6), axis=1).shape[1] for v in variables)
+
+
+def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVerdict:
+    """Return the verdict on one variable, given how many entries are compared in all."""
+    import numpy as np
+    from scipy.stats import t
+
+    freedom = max(entries.replicas - 1, 1)
+    limit = threshold(settings.alpha, comparisons, freedom)
+    z, sizes = entries.z, entries.sizes
+    last = np.abs(z[-1])
+    top = int(np.argmax(last))
+    strongest = int(np.argmax(np.sum(z**2, axis=0)))
+    fit = fit_power_law(sizes, entries.gap[:, strongest], entries.se[:, strongest], noise=limit)
+    scale = np.maximum(np.abs(entries.theory[-1]), np.sqrt(np.mean(entries.theory[-1] ** 2)))
+    visible = _visible(entries.theory[-1], limit * entries.se[-1])
+    common = {
+        "name": entries.name,
+        "entries": z.shape[1],
+        "max_z": float(last[top]),
+        "at": entries.labels[top],
+        "fit": fit,
+    }
+    percent = f"{100 * settings.resolution:g} %"
+    if not scale.any():
+        visible = 0.0  # the theory says zero: there is no relative deviation to look for
+    if last[top] <= limit:
+        if visible > settings.resolution:
+            why = f"a deviation of {percent} could not be seen (only {_percent(visible)}): more replicas are needed"
+            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[why])
+        why = f"within noise at size {sizes[-1]:g} (largest |z| {last[top]:.2f} of {limit:.2f} allowed)"
+        return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[why])
+    found = f"|z| = {last[top]:.1f} at size {sizes[-1]:g}, {entries.labels[top]} (allowed {limit:.2f})"
+    if len(sizes) < 2:
+        why = "one size cannot tell a finite-size correction from an error: more sizes are needed"
+        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
+
+    known = settings.correction_exponent
+    a = known if known is not None else float(np.clip(fit.exponent if fit.known else 1.0, SLOWEST, FASTEST))
+    stays, stays_se = extrapolate(sizes, entries.gap, entries.se, a)
+    # Next order of the expansion: the product of two gaps, never more than a third of the gap itself.
+    order = np.minimum(np.abs(entries.gap[0] * entries.gap[-1]) / scale, np.abs(entries.gap[-1]) / 3)
+    # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun.
+    scatter = entries.se[-1] * np.sqrt(entries.replicas) / scale
+    wild = scale * scatter**3
+    significant = np.abs(stays) - order - wild > limit * stays_se
+    unsettled = (np.abs(stays) - order > limit * stays_se) & ~significant
+    limit_z = np.abs(stays) / stays_se
+    worst = int(np.argmax(np.where(significant, limit_z, -1.0) if significant.any() else limit_z))
+    common |= {"limit_z": float(limit_z[worst]), "limit_at": entries.labels[worst]}
+    visible = _visible(entries.theory[-1], limit * stays_se + order + wild)
+    if significant.any():
+        why = (
+            f"extrapolated with d^-{a:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
+            f"{entries.labels[worst]} ({limit_z[worst]:.1f} standard errors, theory {entries.theory[-1, worst]:.3g})"
+        )
+        return VariableVerdict(**common, verdict="disagree", visible=visible, reasons=[found, why])
+    if unsettled.any():
+        place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))
+        why = (
+            f"at {entries.labels[place]} replicas scatter by {scatter[place]:.2g} of the quantity itself: sizes up to "
+            f"{sizes[-1]:g} are not in the regime of an expansion in 1/d, larger ones are needed"
+        )
+        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
+    if known is None:
+        sure = fit.known and fit.exponent > float(t.isf(0.025, freedom)) * fit.exponent_se
+        if not sure:
+            shown = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else fit.reason
+            why = (
+                f"whether the gap closes is not established (exponent {shown}): more replicas or a wider range of sizes"
+            )
+            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
+    if visible > settings.resolution:
+        why = f"extrapolated, a deviation of {percent} could not be seen (only {_percent(visible)}): more is needed"
+        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
+    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else f"{a:g} (known)"
+    why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {limit_z[worst]:.2f} of {limit:.2f}"
+    return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
+
+
+def _visible(theory: np.ndarray, smallest_gap: np.ndarray) -> float:
+    """Return the smallest uniform relative deviation that exceeds `smallest_gap` in some entry."""
+    import numpy as np
+
+    with np.errstate(divide="ignore"):
+        return float(np.min(smallest_gap / np.abs(theory)))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2g} %"
+
+
+def combine(verdicts: list[Verdict]) -> Verdict:
+    """One wrong variable makes a theory wrong; one undecided variable leaves it undecided."""
+    if "disagree" in verdicts:
+        return "disagree"
+    return "agree" if verdicts and all(v == "agree" for v in verdicts) else "inconclusive"
