@@ -1,0 +1,27 @@
+"""Everything that is embedded in a paper: figures, pgfplots, tables, macros, BibTeX, equations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import FORMATS, export, gather
+    from .citation import Citation, cite
+    from .draw import STYLES, figure
+    from .equations import equations_document
+
+__all__ = ["FORMATS", "STYLES", "Citation", "cite", "equations_document", "export", "figure", "gather"]
+
+_WHERE = {
+    "FORMATS": "bundle", "export": "bundle", "gather": "bundle", "Citation": "citation", "cite": "citation",
+    "STYLES": "draw", "figure": "draw", "equations_document": "equations",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # matplotlib and jinja2 are met on first use only.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)

@@ -1,0 +1,169 @@
+"""`export`: a result as everything a paper embeds."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResultFileError, UsageError, did_you_mean
+from ..results import Measurement, Result, open_result, write_text
+from .citation import cite
+from .equations import equations_document
+from .macros import macros
+from .plan import Plan, make
+from .sheets import sheets, stem, to_csv
+from .tables import table
+
+FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations")
+Source = Result | str | Path
+
+
+def gather(source: Source | Sequence[Source]) -> list[Result]:
+    """Return the results of a path, or of several: a ``.nc`` file, or a folder with one or more of them.
+
+    Theories come first; in a folder that holds a comparison these are the curve and the measurement.
+
+    Raises
+    ------
+    ResultFileError
+        When there is no result.
+    """
+    if isinstance(source, Result):
+        return [source]
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            found = sorted(path.glob("*.nc"))
+            if not found:
+                raise ResultFileError("there is no result here", where=str(path), hint="give a run folder or a .nc file")
+            results = [open_result(p) for p in found]
+        else:
+            results = [open_result(path)]
+    else:
+        results = [r for s in source for r in gather(s)]
+    if not results:
+        raise ResultFileError("there is no result to export", where="export")
+    return sorted(results, key=lambda r: isinstance(r, Measurement))
+
+
+def export(
+    source: Source | Sequence[Source],
+    to: str | Path,
+    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib"),
+    style: str = "single",
+    *,
+    variables: Sequence[str] | None = None,
+    prefix: str = "dl",
+) -> list[Path]:
+    r"""Write what a paper embeds, and return the files.
+
+    Parameters
+    ----------
+    source : Result, path, or several
+        A `LearningCurve`, a `Measurement`, a `PhaseDiagram`, a ``.nc`` file, or a run folder (that of a comparison holds
+        both). A theory and its measurement together share axes and colours.
+    to : path
+        Folder, made if missing. Files of the same names are replaced.
+    formats : sequence of str
+        ``pdf``, ``png``, ``svg``: ``figure.*``. ``pgf``: ``figure_pgf.tex`` (compiles by itself) around
+        ``figure_body.tex``, and the CSV files it reads. ``csv``: one row a coordinate, ``_se`` columns. ``tex``: booktabs
+        tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
+        ``equations``: ``equations.tex`` as a standalone document, from a run folder.
+    style : str
+        ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
+    variables : sequence of str, optional
+        What to draw, one panel each. Default: the first six panels.
+    prefix : str
+        First letters of every macro.
+
+    Raises
+    ------
+    UsageError
+        For an unknown format, style or variable, or a figure of nothing but scalars.
+    ResultFileError
+        When a result cannot be read or a file cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"there is no format {name!r}", where="formats", hint=did_you_mean(name, FORMATS))
+    if not prefix.isalpha():
+        raise UsageError(f"the prefix of macros must be letters, got {prefix!r}", where="prefix")
+    results = gather(source)
+    _same_theory(results)
+    folder = Path(to)
+    note = _note(results)
+    plan = None
+    if {"pdf", "png", "svg", "pgf", "tex"} & set(formats):
+        try:
+            plan = make(results, variables)
+        except UsageError:
+            # Tables of scalars need no figure; a figure that was asked for does.
+            if {"pdf", "png", "svg", "pgf"} & set(formats) or variables:
+                raise
+    written: list[Path] = []
+
+    def put(name: str, text: str) -> None:
+        write_text(folder / name, text)
+        written.append(folder / name)
+
+    stems = [stem(r, i, results) for i, r in enumerate(results)]
+    if {"csv", "pgf"} & set(formats):
+        for result, name in zip(results, stems, strict=True):
+            for file, sheet in sheets(result, name).items():
+                put(file, to_csv(sheet))
+    for suffix in ("pdf", "png", "svg"):
+        if suffix in formats:
+            assert plan is not None
+            from .draw import draw, save
+
+            written.append(save(draw(plan, style), folder / f"figure.{suffix}", style))
+    if "pgf" in formats:
+        assert plan is not None
+        _pgf(plan, results, stems, style, note, put)
+    if "tex" in formats:
+        put("table.tex", table(results, plan, note))
+    if "macros" in formats:
+        put("macros.tex", macros(results, note, prefix))
+    if "bib" in formats:
+        citation = cite(results)
+        put("references.bib", citation.bibtex)
+        put("methods.tex", f"% {note}\n{citation.methods_latex}\n")
+    if "equations" in formats:
+        put("equations.tex", _equations(source, results, note))
+    return written
+
+
+def _pgf(plan: Plan, results: list[Result], stems: list[str], style: str, note: str, put: Callable[[str, str], None]) -> None:
+    from .pgf import pgfplots, standalone
+
+    body, extra = pgfplots(plan, results, stems, style, note)
+    for file, text in extra.items():
+        put(file, text)
+    put("figure_body.tex", body)
+    put("figure_pgf.tex", standalone("figure_body.tex"))
+
+
+def _equations(source: Any, results: list[Result], note: str) -> str:
+    folder = Path(source) if isinstance(source, str | Path) else None
+    file = None if folder is None else folder / "equations.tex"
+    if file is None or not file.is_file():
+        raise UsageError(
+            "the equations are kept in run folders only", where="formats: equations", hint="export a folder written by solve -o DIR"
+        )
+    return equations_document([file.read_text(encoding="utf-8")], title=results[0].title or results[0].theory, note=note)
+
+
+def _same_theory(results: Sequence[Result]) -> None:
+    names = sorted({r.theory for r in results})
+    if len(names) > 1:
+        raise UsageError("these results belong to different theories", where="source", why=", ".join(names), hint="export them one by one")
+
+
+def _note(results: Sequence[Result]) -> str:
+    first = results[0]
+    record = first.provenance
+    made = record.get("created", datetime.date.today().isoformat())
+    release = record["versions"].get("dimladder", "")
+    return f"{first.theory or 'result'}: problem {record.get('problem_hash')}, dimladder {release}, computed {made}".replace("\n", " ")

@@ -1,0 +1,223 @@
+"""A plan drawn by matplotlib: theory as lines, simulation as markers with error bars of the same colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError, did_you_mean
+from ..results import Result, write_atomically
+from .labels import drawable
+from .plan import Panel, Plan, Series, make
+from .tex import words
+
+LINES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)))
+MARKERS = "osD^vP"
+# Name -> (width in inches, panels side by side).
+STYLES = {"single": (3.375, 1), "double": (7.0, 3), "neurips": (5.5, 2), "slides": (10.0, 2)}
+MAX_MARKS = 25
+
+
+def style_files(style: str) -> tuple[list[str], float, int]:
+    """Return the style sheets, the width and the panels a row of a style: one of `STYLES` or a ``.mplstyle`` file."""
+    folder = Path(__file__).parent / "templates"
+    base = str(folder / "base.mplstyle")
+    if style in STYLES:
+        width, across = STYLES[style]
+        return [base] + ([str(folder / "slides.mplstyle")] if style == "slides" else []), width, across
+    if Path(style).is_file():
+        import matplotlib as mpl
+
+        settings = mpl.rc_params_from_file(style, use_default_template=False)
+        size = settings.get("figure.figsize", [STYLES["single"][0], 0])
+        return [base, style], float(size[0]), 1 if size[0] < 4.5 else 2 if size[0] < 6.5 else 3
+    raise UsageError(f"there is no style {style!r}", where="--style", hint=did_you_mean(style, STYLES) + "; or a .mplstyle file")
+
+
+def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None, style: str = "single") -> Any:
+    """Return a matplotlib figure of theories and measurements.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    variables : sequence of str, optional
+        One panel each, in this order.
+    style : str
+        ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path of a
+        ``.mplstyle`` file, which is applied on top of the base style.
+    """
+    return draw(make(results, variables), style)
+
+
+def draw(plan: Plan, style: str = "single") -> Any:
+    """Draw a plan; see `figure`."""
+    from matplotlib import style as sheet
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sheets, width, across = style_files(style)
+    with sheet.context(sheets):
+        count = len(plan.panels)
+        across = 2 if across == 3 and count == 4 else min(across, count)
+        down = math.ceil(count / across)
+        each = width / across
+        tall = max((_legend_rows(p, each) for p in plan.panels), default=0)
+        height = down * (0.66 * each + 0.14 * tall) + (0.3 if _shared(plan) else 0.0)
+        fig = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(fig)
+        axes = fig.subplots(down, across, squeeze=False)
+        for position, panel in enumerate(plan.panels):
+            ax = axes.flat[position]
+            _draw_map(fig, ax, panel) if panel.map_z is not None else _draw_panel(ax, panel)
+            if count > 1:
+                ax.annotate(
+                    f"({'abcdefghijkl'[position]})", (0, 1), xycoords="axes fraction", xytext=(-0.4, 0.35),
+                    textcoords="offset fontsize", ha="right", va="bottom",
+                )  # fmt: skip
+        for ax in axes.flat[count:]:
+            ax.remove()
+        _shared_legend(fig, plan)
+        # Draw once inside the style, so that late settings (fonts, ticks) are those of the style too.
+        fig.canvas.draw()
+    return fig
+
+
+def save(fig: Any, target: Path, style: str = "single", dpi: int = 220) -> Path:
+    """Write a figure atomically; the suffix decides the format. The file carries no date, so equal data give equal files."""
+    from matplotlib import style as sheet
+
+    metadata: dict[str, Any] = {"Creator": None, "Producer": None, "CreationDate": None} if target.suffix == ".pdf" else {}
+    with sheet.context(style_files(style)[0]):
+        write_atomically(target, lambda t: fig.savefig(t, format=target.suffix[1:], dpi=dpi, metadata=metadata))
+    return target
+
+
+def _legend_rows(panel: Panel, inches: float) -> int:
+    labels = [s.label for s in panel.series if s.label]
+    if len(labels) < 2:
+        return 0
+    return math.ceil(len(labels) / _legend_columns(labels, inches))
+
+
+def _legend_columns(labels: list[str], inches: float) -> int:
+    widest = max(_visible(label) for label in labels)
+    return int(min(len(labels), max(1, (inches - 0.6) // (0.42 + 0.062 * widest))))
+
+
+def _visible(label: str) -> int:
+    import re
+
+    return len(re.sub(r"\\[A-Za-z]+|[${}_^\\]", "", label))
+
+
+def _draw_panel(ax: Any, panel: Panel) -> None:
+    handles, names = [], []
+    styles = {s.style for s in panel.series if s.kind == "simulation"}
+    for s in panel.series:
+        s = _visible_part(s, panel)
+        handle = _line(ax, s) if s.kind == "theory" else _marks(ax, s, last=s.style == max(styles))
+        if s.label:
+            handles.append(handle)
+            names.append(drawable(s.label, words(panel.variable)))
+    if panel.x_log:
+        ax.set_xscale("log")
+    if panel.y_log:
+        ax.set_yscale("log")
+    if panel.categories:
+        ax.set_xticks(range(len(panel.categories)), panel.categories, rotation=0 if len(panel.categories) < 5 else 90)
+    ax.set_xlabel(drawable(panel.x_label, words(panel.x_name)))
+    ax.set_ylabel(drawable(panel.y_label, words(panel.variable)))
+    if len(names) > 1:
+        inches = ax.get_position().width * ax.figure.get_figwidth()
+        # Above the axes: a legend inside would cover data sooner or later.
+        ax.legend(
+            handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=_legend_columns(names, inches + 0.6),
+            borderaxespad=0.0,
+        )  # fmt: skip
+
+
+def _visible_part(s: Series, panel: Panel) -> Series:
+    """Return the points that a logarithmic axis has room for: those with a positive coordinate."""
+    keep = s.x > 0 if panel.x_log else np.ones(len(s.x), dtype=bool)
+    return replace(s, x=s.x[keep], y=s.y[keep], se=None if s.se is None else s.se[keep])
+
+
+def _line(ax: Any, s: Series) -> Any:
+    finite = np.isfinite(s.x)
+    marker = "." if finite.sum() < 2 else ""
+    (handle,) = ax.plot(s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2)
+    for y in s.y[~finite]:
+        # The value at an infinite coordinate is the height the curve tends to.
+        ax.axhline(y, ls=(0, (1, 2)), lw=0.7, color=s.colour, zorder=1)
+    if s.se is not None and np.nanmax(s.se, initial=0.0) > 0:
+        ax.fill_between(s.x[finite], (s.y - s.se)[finite], (s.y + s.se)[finite], color=s.colour, alpha=0.2, lw=0, zorder=1)
+    return handle
+
+
+def _marks(ax: Any, s: Series, last: bool) -> Any:
+    from matplotlib.colors import to_rgb
+
+    shown = np.isfinite(s.x) & np.isfinite(s.y)
+    picked = np.flatnonzero(shown)
+    if len(picked) > MAX_MARKS:
+        picked = picked[np.unique(np.linspace(0, len(picked) - 1, MAX_MARKS).astype(int))]
+    # The largest size is filled; the smaller ones are pale inside, so that overlapping markers stay legible.
+    pale = tuple(1 - 0.25 * (1 - c) for c in to_rgb(s.colour))
+    se = None if s.se is None else np.where(np.isfinite(s.se), s.se, 0.0)[picked]
+    return ax.errorbar(
+        s.x[picked], s.y[picked], yerr=se, fmt=MARKERS[s.style % len(MARKERS)], color=s.colour,
+        mfc=s.colour if last else pale, mec=s.colour, ms=3.2, mew=0.7, elinewidth=0.8, capsize=1.5, capthick=0.7, zorder=3,
+    )  # fmt: skip
+
+
+def _draw_map(fig: Any, ax: Any, panel: Panel) -> None:
+    assert panel.map_x is not None and panel.map_y is not None and panel.map_z is not None
+    from matplotlib.colors import LogNorm
+
+    z = np.ma.masked_invalid(panel.map_z)
+    positive = z.count() and z.min() > 0 and z.max() / z.min() > 100
+    shown = ax.pcolormesh(
+        panel.map_x, panel.map_y, z, cmap="viridis", shading="nearest", rasterized=True, norm=LogNorm() if positive else None
+    )
+    # A failed point is a row of the sweep without a value: hatched, never hidden.
+    ax.patch.set(facecolor="0.9", hatch="////", edgecolor="0.6")
+    bar = fig.colorbar(shown, ax=ax, pad=0.02)
+    bar.set_label(drawable(panel.z_label, words(panel.variable)))
+    if panel.x_log:
+        ax.set_xscale("log")
+    if panel.y_log:
+        ax.set_yscale("log")
+    ax.set_xlabel(drawable(panel.x_label, words(panel.x_name)))
+    ax.set_ylabel(drawable(panel.y_label, panel.y_label))
+
+
+def _shared(plan: Plan) -> bool:
+    kinds = {s.kind for p in plan.panels for s in p.series}
+    return "simulation" in kinds or len(plan.theory_labels) > 1
+
+
+def _shared_legend(fig: Any, plan: Plan) -> None:
+    from matplotlib.lines import Line2D
+
+    if not _shared(plan):
+        return
+    handles = [
+        Line2D([], [], color="0.25", ls=LINES[i % len(LINES)], label=drawable(label, f"theory {i + 1}"))
+        for i, label in enumerate(plan.theory_labels)
+    ]
+    largest = len(plan.size_labels) - 1
+    handles += [
+        Line2D(
+            [], [], color="0.25", ls="", marker=MARKERS[i % len(MARKERS)], ms=3.2, mew=0.7,
+            mfc="0.25" if i == largest else "0.8", mec="0.25", label=drawable(label, label.strip("$")),
+        )
+        for i, label in enumerate(plan.size_labels)
+    ]  # fmt: skip
+    widest = max(_visible(h.get_label()) for h in handles)
+    columns = min(len(handles), max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest))))
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,0 +1,102 @@
+"""How names, indices and coordinates are typeset. Files count indices from 0, print counts them from 1."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ..results import Result
+from .tex import words
+
+_GREEK = (
+    "alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "rho", "sigma", "tau",
+    "phi", "psi", "omega",
+)  # fmt: skip
+_SUBSCRIPT = re.compile(r"^(?P<base>.+)_(\{(?P<inner>[^{}]*)\}|(?P<one>[A-Za-z0-9]))$")
+
+
+def axis_label(name: str) -> str:
+    """Return the label of a coordinate: ``time $t$``, ``$\\kappa$``, ``sample ratio``."""
+    short = name.rsplit(".", 1)[-1]
+    if short in _GREEK:
+        return rf"$\{'varepsilon' if short == 'epsilon' else short}$"
+    if short == "time":
+        return "time $t$"
+    if len(short) == 1:
+        return f"${short}$"
+    return words(short)
+
+
+def is_index(values: Any) -> bool:
+    """Return whether a coordinate only counts: 0, 1, 2, ..."""
+    array = np.asarray(values)
+    return bool(np.issubdtype(array.dtype, np.integer) and np.array_equal(array, np.arange(len(array))))
+
+
+def symbol(result: Result, name: str) -> str:
+    """Return the variable's symbol in LaTeX without dollars, or the empty string."""
+    return str(result.dataset[name].attrs.get("latex", "")).strip().strip("$")
+
+
+def variable_label(result: Result, name: str) -> str:
+    """Return the label of a variable: its symbol in mathematics, or its name in words."""
+    latex = symbol(result, name)
+    return f"${latex}$" if latex else words(name)
+
+
+def with_indices(latex: str, name: str, indices: list[str]) -> str:
+    """Put indices on a symbol, in place of the letters that stood for them: ``Q_{il}`` with 1, 2 is ``Q_{12}``."""
+    base, kept = latex or rf"\mathrm{{{name.replace('_', ' ')}}}", ""
+    found = _SUBSCRIPT.match(base)
+    if found:
+        inner = found["inner"] if found["inner"] is not None else found["one"]
+        letters = re.sub(r"[\s,]|\\mu|\\nu|\\ell", "", inner)
+        if re.fullmatch(r"[a-z]{0,4}", letters) and len(letters) <= len(indices):
+            base = found["base"]
+        else:
+            base, kept = found["base"], inner + ","
+    separator = "," if any(len(i) > 1 for i in indices) else ""
+    return f"{base}_{{{kept}{separator.join(indices)}}}"
+
+
+def component_label(result: Result, name: str, axes: list[str], index: tuple[int, ...]) -> str:
+    """Return the label of one component, such as ``$Q_{12}$``, ``deep`` or ``second ratio = 0.5``."""
+    counted, spoken = [], []
+    for axis, i in zip(axes, index, strict=True):
+        values = result.dataset.coords[axis].values
+        if is_index(values):
+            counted.append(str(i + 1))
+        elif np.issubdtype(values.dtype, np.number):
+            spoken.append(f"{axis_label(axis.rstrip(chr(39)))} = {_plain(values[i])}")
+        else:
+            spoken.append(words(str(values[i])))
+    parts = [f"${with_indices(symbol(result, name), name, counted)}$"] if counted else []
+    return ", ".join([*parts, *spoken])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float | np.floating) and not np.isfinite(value):
+        return r"$\infty$" if value > 0 else r"$-\infty$"
+    return f"{value:.4g}"
+
+
+@cache
+def _parser() -> Any:
+    from matplotlib.mathtext import MathTextParser
+
+    return MathTextParser("path")
+
+
+def drawable(label: str, fallback: str) -> str:
+    """Return `label` if matplotlib can typeset it, in its own dialect of LaTeX, else `fallback`."""
+    text = label.replace(r"\operatorname", r"\mathrm").replace(r"\tfrac", r"\frac").replace(r"\text{", r"\mathrm{")
+    if "$" not in text:
+        return text
+    try:
+        _parser().parse(text)
+    except ValueError:
+        return fallback
+    return text

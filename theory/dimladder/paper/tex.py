@@ -1,0 +1,106 @@
+"""Text for LaTeX: escaping, numbers, macro names, templates."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import Any
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+# Letters that pdflatex does not read without a font package, and that titles of this field use.
+_SIGNS = {
+    "μ": r"$\mu$", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$",
+    "η": r"$\eta$", "θ": r"$\theta$", "κ": r"$\kappa$", "λ": r"$\lambda$", "ρ": r"$\rho$", "σ": r"$\sigma$",
+    "τ": r"$\tau$", "φ": r"$\varphi$", "ψ": r"$\psi$", "ω": r"$\omega$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$",
+    "∞": r"$\infty$", "→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "×": r"$\times$", "±": r"$\pm$",
+    "·": r"$\cdot$", "²": r"$^2$", "³": r"$^3$", "−": "$-$", "…": r"\dots{}",
+}  # fmt: skip
+_DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+
+
+def escape(text: str) -> str:
+    """Return `text` so that LaTeX prints it as it is.
+
+    Examples
+    --------
+    >>> escape("50% of x_1 & y")
+    '50\\\\% of x\\\\_1 \\\\& y'
+    """
+    return "".join(_SPECIAL.get(c) or _SIGNS.get(c) or c for c in text)
+
+
+def words(name: str) -> str:
+    """Return a variable or key name as words: ``algorithm.learning_rate`` becomes ``learning rate``."""
+    return name.rsplit(".", 1)[-1].replace("_", " ")
+
+
+def macro_name(*parts: str) -> str:
+    """Return a LaTeX command name of letters only: ``("Q", "0")`` becomes ``QZero``, ``learning_rate`` ``LearningRate``."""
+    pieces = re.findall(r"[A-Za-z]+|\d|[.+-](?=\d)", " ".join(parts))
+    spoken = {".": "Point", "-": "Minus", "+": "Plus"}
+    return "".join(
+        _DIGITS[int(p)] if p.isdigit() else spoken[p] if p in spoken else p[0].upper() + p[1:] for p in pieces
+    )
+
+
+def number(value: Any, digits: int = 6) -> str:
+    """Return a number for LaTeX, in text or in mathematics: ``0.0123``, ``\\ensuremath{1.2\\times10^{-7}}``."""
+    if isinstance(value, bool | str):
+        return escape(str(value).lower() if isinstance(value, bool) else value)
+    value = float(value) if not float(value).is_integer() or abs(float(value)) >= 1e15 else int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "--" if math.isnan(value) else rf"\ensuremath{{{'-' if value < 0 else ''}\infty}}"
+    if isinstance(value, int) and abs(value) < 10**digits:
+        return _signed(str(value))
+    return _signed(_scientific(f"{value:.{digits}g}"))
+
+
+def rounded(value: float, se: float) -> tuple[str, str]:
+    """Return value and uncertainty with two significant digits of the uncertainty.
+
+    Examples
+    --------
+    >>> rounded(0.123456, 0.00123)
+    ('0.1235', '0.0012')
+    """
+    if not (math.isfinite(se) and se > 0 and math.isfinite(value)):
+        return number(value), number(se)
+    places = 1 - math.floor(math.log10(float(f"{se:.1e}")))
+    if 0 <= places <= 9:
+        return _signed(f"{value:.{places}f}"), f"{se:.{places}f}"
+    if places < 0:
+        return _signed(f"{round(value, places):.0f}"), f"{round(se, places):.0f}"
+    exponent = math.floor(math.log10(max(abs(value), se)))
+    scaled = [f"{v / 10**exponent:.{max(places + exponent, 0)}f}e{exponent}" for v in (value, se)]
+    return _signed(_scientific(scaled[0])), _scientific(scaled[1])
+
+
+def _scientific(text: str) -> str:
+    mantissa, e, exponent = text.partition("e")
+    return rf"\ensuremath{{{mantissa}\times10^{{{int(exponent)}}}}}" if e else text
+
+
+def _signed(text: str) -> str:
+    return rf"\ensuremath{{{text}}}" if text.startswith("-") else text
+
+
+@cache
+def _environment() -> Any:
+    import jinja2
+
+    # The default braces would fight with LaTeX's.
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("dimladder.paper", "templates"),
+        block_start_string="((*", block_end_string="*))", variable_start_string="(((", variable_end_string=")))",
+        comment_start_string="((=", comment_end_string="=))", trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False,
+    )  # fmt: skip
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of ``paper/templates`` filled in."""
+    return str(_environment().get_template(template).render(**values))
