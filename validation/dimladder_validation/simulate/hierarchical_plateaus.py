@@ -1,0 +1,190 @@
+"""Ideal learners of the staircase at finite d: what is left of f* after its best fit of the allowed degree.
+
+The limit n -> infinity at fixed degree is taken exactly; d_eff = floor(d^eps) stays finite. A function symmetric under
+exchange of the features expands on the orthogonal polynomials M_lambda = sum over distinct indices of
+prod_j a_i He_{lambda_j}(z_i), one for each partition lambda; their coefficients are Monte Carlo averages, and the square of
+each is estimated without bias from two halves of the samples. Training real networks is `hierarchical_training`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dimladder.errors import SimulationError
+from dimladder.problem import axis_values
+from dimladder.theories.hierarchical.analysis import EXPONENT_SLACK, orthonormal_coefficients
+from dimladder.theories.hierarchical.readouts import draw_readout
+from dimladder.theories.hierarchical.staircase import LEARNERS, largest_degree
+
+from .base import Backend, Experiment, Sample, chunks
+from .hierarchical_target import hermite_polynomial, level_sizes
+
+SAMPLES = 60_000
+BLOCK = 10_000
+LARGEST_DEGREE = 10
+FIT_DEGREE = 14
+
+
+class PlateauExperiment(Experiment):
+    """Measures the plateau heights at finite d_eff.
+
+    With readouts other than ones, components whose readout enters squared are not in the basis: an O(1/d_eff) part of the
+    finite-size correction.
+    """
+
+    theory = "hierarchical-plateaus"
+    batch_size = 4
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        target = problem.target
+        if len(target.exponents) > 1 or target.branches > 1:
+            raise SimulationError(
+                "the finite-d plateaus are computed for one hidden level and one branch", where="target.exponents",
+                hint="deeper trees: theory only, or train networks with hierarchical_training",
+            )  # fmt: skip
+        kappa = np.array(axis_values(problem.grid.kappa))
+        error = np.empty((len(streams), len(LEARNERS), len(kappa)))
+        null = np.empty(len(streams))
+        for r, stream in enumerate(streams):
+            null[r], error[r] = plateaus(target, size, kappa, stream, backend)
+        return Sample(
+            {"learner": list(LEARNERS), "kappa": kappa},
+            {"generalization_error": (("learner", "kappa"), error), "null_error": ((), null)},
+        )
+
+
+def plateaus(
+    target: Any, d: int, kappa: np.ndarray, stream: np.random.Generator, backend: Backend, samples: int = SAMPLES
+) -> tuple[float, np.ndarray]:
+    """Return E[f*^2] and the errors of the three learners, shape (3, kappa), of one realisation of the readouts.
+
+    Degrees above `LARGEST_DEGREE` are not computed: their entries are NaN, "not measured".
+    """
+    eps = target.exponents[0]
+    d_eff = level_sizes(target, d)[0]
+    most = largest_degree(float(kappa.max()), eps) if kappa.max() >= 1 + eps else largest_degree(float(kappa.max()), 1.0)
+    wanted = min(LARGEST_DEGREE, most)
+    a = draw_readout(target, d_eff, stream)
+    coefficients = orthonormal_coefficients(target.features[0], target.hermite)
+    parts = list(partitions(wanted))
+    sums = np.zeros((2, len(parts)))
+    second = 0.0
+    features: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    half = samples // 2
+    for side in range(2):
+        for block in chunks(half, BLOCK):
+            z = backend.normal([stream], (block, d_eff))[0]
+            scaled = backend.asarray(a / math.sqrt(d_eff))
+            pieces = [
+                backend.to_numpy(hermite_polynomial(np.eye(len(coefficients))[j] * c, z) @ scaled) if c else None
+                for j, c in enumerate(coefficients)
+            ]
+            h = backend.asarray(sum(p for p in pieces if p is not None))
+            f = target.expression.evaluate(backend.xp, h=h) + 0.0 * h
+            second += float(backend.xp.sum(f * f))
+            sums[side] += symmetric_products(z, a, f, parts, wanted, backend)
+            values.append(backend.to_numpy(f))
+            features.append(np.stack([np.zeros(block) if p is None else p for p in pieces]))
+    null = second / (2 * half)
+    mass = np.zeros(wanted + 1)
+    for (part, first_half, second_half) in zip(parts, *sums, strict=True):
+        mass[sum(part)] += first_half * second_half / half**2 / placements(part, a)
+    captured = np.cumsum(mass)
+
+    def left(degree: int) -> float:
+        return null - float(captured[degree]) if degree <= wanted else math.nan
+
+    f, h = np.concatenate(values).astype(float), np.concatenate(features, axis=1).astype(float)
+    partial: dict[tuple[int, ...], float] = {}
+    out = np.empty((3, len(kappa)))
+    for k, exponent in enumerate(kappa):
+        shallow = left(largest_degree(float(exponent), 1.0))
+        seen = exponent + EXPONENT_SLACK >= 1 + eps
+        out[0, k] = shallow
+        out[1, k] = left(largest_degree(float(exponent), eps)) if seen else shallow
+        if not seen:
+            out[2, k] = shallow
+            continue
+        learned = tuple(j for j in range(1, len(coefficients)) if coefficients[j] and j * eps <= exponent + EXPONENT_SLACK)
+        if learned not in partial:
+            partial[learned] = regression_error(h[list(learned)].sum(axis=0), f) if learned else left(0)
+        out[2, k] = 0.0 if len(learned) == np.count_nonzero(coefficients[1:]) else partial[learned]
+    return null, out
+
+
+def partitions(weight: int) -> Iterator[tuple[int, ...]]:
+    """Yield every partition of 0, 1, ..., `weight`, parts decreasing; shorter ones never after those made from them."""
+
+    def of(total: int, most: int) -> Iterator[tuple[int, ...]]:
+        if total == 0:
+            yield ()
+        for first in range(min(total, most), 0, -1):
+            for rest in of(total - first, first):
+                yield (first, *rest)
+
+    every = [p for total in range(weight + 1) for p in of(total, total)]
+    yield from sorted(every, key=lambda p: (len(p), p))
+
+
+def placements(part: tuple[int, ...], a: np.ndarray) -> float:
+    """Return |M_lambda|^2: the sum over unordered placements of the parts on distinct features of prod a_i^2."""
+    # Elementary symmetric polynomial of a_i^2, times the ways to deal the parts to a chosen set of features.
+    e = np.zeros(len(part) + 1)
+    e[0] = 1.0
+    for square in a**2:
+        for k in range(len(part), 0, -1):
+            e[k] += square * e[k - 1]
+    ways = math.factorial(len(part))
+    for repeated in Counter(part).values():
+        ways //= math.factorial(repeated)
+    return float(e[-1]) * ways
+
+
+def symmetric_products(
+    z: Any, a: np.ndarray, f: Any, parts: Sequence[tuple[int, ...]], most: int, backend: Backend
+) -> np.ndarray:
+    """Return sum over samples of f M_lambda for every partition: features are added one by one."""
+    xp = backend.xp
+    state: dict[tuple[int, ...], Any] = {p: 0.0 * f for p in parts}
+    state[()] = 0.0 * f + 1.0
+    without = {p: [(j, _remove(p, j)) for j in sorted(set(p))] for p in parts}
+    for i in range(z.shape[1]):
+        column = z[:, i]
+        hermite = [None, column]
+        for k in range(1, most):
+            previous = hermite[k - 1] if k > 1 else 0.0 * column + 1.0
+            hermite.append((column * hermite[k] - math.sqrt(k) * previous) / math.sqrt(k + 1))
+        scaled = [None if v is None else float(a[i]) * v for v in hermite]
+        # Partitions with more parts first: they take in the states of one part less from before this feature.
+        for p in reversed(parts):
+            for j, rest in without[p]:
+                state[p] = state[p] + scaled[j] * state[rest]
+    return np.array([float(xp.sum(f * state[p])) for p in parts])
+
+
+def _remove(part: tuple[int, ...], j: int) -> tuple[int, ...]:
+    at = part.index(j)
+    return part[:at] + part[at + 1 :]
+
+
+def regression_error(feature: np.ndarray, f: np.ndarray, degree: int = FIT_DEGREE) -> float:
+    """Return E[(f - E[f | feature])^2]: a polynomial fitted on one half of the samples and tested on the other."""
+    from dimladder.numerics.quadrature import hermite_values
+
+    s = (feature - feature.mean()) / feature.std()
+    basis = hermite_values(np.clip(s, -6.0, 6.0), degree).T
+    half = len(s) // 2
+    total = 0.0
+    for fit, test in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
+        beta = np.linalg.lstsq(basis[fit], f[fit], rcond=None)[0]
+        total += 0.5 * float(np.mean((f[test] - basis[test] @ beta) ** 2))
+    return total
+
+
+EXPERIMENT = PlateauExperiment()
