@@ -1,0 +1,162 @@
+"""What every registered theory must satisfy, run over all of them without being told which there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.errors import DimladderError
+from dimladder.problem import parse_document, to_builtins
+from dimladder.symbolic.systems import Flow, System
+
+RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
+THEORY_OF = {p.stem: str(parse_document(p.read_text())["theory"]) for p in sorted(RUNS.glob("*.toml"))}
+CASES = [stem for stem, theory in THEORY_OF.items() if theory in dl.theory_names()]
+# Cheaper settings for the theories whose run files are sized for a paper.
+LIGHT: dict[str, dict[str, Any]] = {
+    "mup-tanh": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
+    "giant-step-mixture": {"limit.n": 60, "limit.draws": 2, "grid.sample_ratio": [0.5, 2.0]},
+    "online-multi-index": {"student.width": 3, "grid.time": [1.0, 10.0]},
+}
+# Inputs that rightly change nothing: the leading order is d -> infinity at fixed sample ratios, whatever the exponent.
+INERT = {"hierarchical-layerwise": {"target.exponents.0"}}
+
+
+@cache
+def problem(name: str) -> Any:
+    return dl.load(RUNS / f"{name}.toml", LIGHT.get(name, {}))
+
+
+@cache
+def curve(name: str) -> Any:
+    return dl.solve(problem(name))
+
+
+@cache
+def system(name: str) -> System:
+    return dl.derive(problem(name))
+
+
+def test_every_theory_has_a_run_file() -> None:
+    assert set(dl.theory_names()) <= set(THEORY_OF.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_problem_round_trips(name: str) -> None:
+    again = dl.loads(problem(name).to_toml())
+    assert again == problem(name)
+    assert again.content_hash == problem(name).content_hash
+
+
+@pytest.mark.parametrize("name", sorted(dl.theory_names()))
+def test_the_card_is_filled_in(name: str) -> None:
+    theory = dl.find_theory(name)
+    assert theory.name == name
+    assert theory.summary.endswith(".")
+    assert theory.assumptions
+    assert theory.references
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equations_print_and_balance(name: str) -> None:
+    text = system(name).latex()
+    assert text.startswith("\\begin{align}")
+    for equation in system(name).equations():
+        plain = equation.latex.replace("\\{", "").replace("\\}", "")
+        assert plain.count("{") == plain.count("}"), equation.label
+        assert len(re.findall(r"\\left\b", plain)) == len(re.findall(r"\\right\b", plain)), equation.label
+    assert len(system(name).derivation()) >= 2, "explain must show how the equations follow"
+    assert system(name).order_parameters
+    assert system(name).explain()
+    assert system(name).python()
+    assert system(name).sympy()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_curve_keeps_the_json_contract(name: str) -> None:
+    data = json.loads(curve(name).to_json())
+    assert data["schema"] == 1
+    assert data["status"] == "success"
+    for variable, entry in data["variables"].items():
+        shape = np.shape(entry["values"])
+        assert len(shape) == len(entry["dims"]), variable
+        for dim, length in zip(entry["dims"], shape, strict=True):
+            assert len(data["coords"][dim]) == length, (variable, dim)
+    # The header comment of the run file names the variables: the contract.
+    header = "".join(
+        line for line in (RUNS / f"{name}.toml").read_text().splitlines(keepends=True) if line.startswith("#")
+    )
+    promised = re.findall(r"\b([A-Za-z][A-Za-z_]*)\(([a-z_', ]*)\)", header.split("Variables")[1].replace("\n#", " "))
+    for variable, dims in promised:
+        if variable in ("E", "Var", "sqrt", "tanh", "P"):
+            continue
+        assert variable in data["variables"], f"{variable} is promised by the header of {name}.toml"
+        wanted = [d.strip() for d in dims.split(",") if d.strip()]
+        assert [d.rstrip("'") for d in data["variables"][variable]["dims"]] == [d.rstrip("'") for d in wanted]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_solving_twice_gives_the_same_bits(name: str) -> None:
+    again = dl.solve(problem(name))
+    for variable in curve(name):
+        np.testing.assert_array_equal(again[variable].values, curve(name)[variable].values, err_msg=variable)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled_jacobian_is_the_derivative(name: str) -> None:
+    flow = system(name)
+    if not isinstance(flow, Flow) or not hasattr(flow.module(), "jac"):
+        pytest.skip("no compiled Jacobian")
+    y, p, work = flow.initial_state(), flow.parameters(), np.zeros(flow.work_size())
+    y = y + 0.01 * np.cos(np.arange(len(y)))
+    n = len(y)
+    jacobian, columns = np.zeros((n, n)), np.zeros((n, n))
+    flow.module().jac(0.3, y, jacobian, p, work)
+    for k in range(n):
+        h = 1e-6
+        high, low = np.zeros(n), np.zeros(n)
+        flow.module().rhs(0.3, y + h * np.eye(n)[k], high, p, work)
+        flow.module().rhs(0.3, y - h * np.eye(n)[k], low, p, work)
+        columns[:, k] = (high - low) / (2 * h)
+    np.testing.assert_allclose(jacobian, columns, atol=1e-7 * max(1.0, np.abs(columns).max()))
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, float]]:
+    """Return the dotted keys of every number below the sections that state the model."""
+    if isinstance(value, dict):
+        return [leaf for k, v in value.items() for leaf in leaves(v, (*path, k))]
+    if isinstance(value, list):
+        return [leaf for k, v in enumerate(value[:2]) for leaf in leaves(v, (*path, str(k)))]
+    if isinstance(value, float) and np.isfinite(value) and value != 0.0:
+        return [(".".join(path), value)]
+    return []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_input_is_ignored(name: str) -> None:
+    """Changing any number of the model changes the answer, or is refused with a reason."""
+    document = to_builtins(problem(name))
+    model = {k: v for k, v in document.items() if k in ("target", "student", "algorithm", "data", "initial", "limit")}
+    ignored = []
+    for key, value in leaves(model):
+        try:
+            changed = dl.solve(dl.replace(problem(name), {key: value * 1.07}))
+        except DimladderError:
+            continue
+        # A structural change (another number of layers or directions) shows as another shape.
+        same = all(
+            changed[v].shape == curve(name)[v].shape
+            and np.array_equal(changed[v].values, curve(name)[v].values, equal_nan=True)
+            for v in curve(name)
+            if curve(name)[v].dtype.kind == "f"
+        )
+        if same and key not in INERT.get(name, ()):
+            ignored.append(key)
+    assert not ignored, f"these inputs change nothing: {ignored}"
