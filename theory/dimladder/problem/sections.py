@@ -27,7 +27,7 @@ class TimeGrid(Spec, frozen=True, kw_only=True):
 class OdeSolver(Spec, frozen=True, kw_only=True):
     """Settings of the integrator."""
 
-    method: Literal["auto", "tsit5", "dop853", "rodas"] = "auto"
+    method: Literal["auto", "tsit5", "dp5", "dop853", "rodas", "bdf"] = "auto"
     rtol: float = 1e-8
     atol: float = 1e-10
     max_steps: int = 1_000_000
