@@ -19,7 +19,16 @@ def run(args: argparse.Namespace) -> int:
 
     found = cite(args.source)
     if args.json:
-        print(json.dumps({"keys": found.keys, "bibtex": found.bibtex, "methods": found.methods, "methods_latex": found.methods_latex}))
+        print(
+            json.dumps(
+                {
+                    "keys": found.keys,
+                    "bibtex": found.bibtex,
+                    "methods": found.methods,
+                    "methods_latex": found.methods_latex,
+                }
+            )
+        )
         return 0
     # A comment of BibTeX's own kind: text outside entries is ignored by it.
     print(found.methods_latex if args.latex else found.methods)

@@ -11,14 +11,26 @@ DEFAULT = "pdf,pgf,csv,tex,macros,bib"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "result", metavar="RESULT", nargs="+", help="run folders or .nc files; a theory and a measurement share one figure"
+        "result",
+        metavar="RESULT",
+        nargs="+",
+        help="run folders or .nc files; a theory and a measurement share one figure",
     )
-    parser.add_argument("--to", metavar="DIR", required=True, help="folder to write into; files of the same names are replaced")
     parser.add_argument(
-        "--format", default=DEFAULT, metavar="F[,F]", help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations (default {DEFAULT})"
+        "--to", metavar="DIR", required=True, help="folder to write into; files of the same names are replaced"
     )
-    parser.add_argument("--style", default="single", help="single, double, neurips, slides, or a .mplstyle file (default single)")
-    parser.add_argument("--variables", metavar="NAME[,NAME]", help="what to draw, one panel each (default: the first six panels)")
+    parser.add_argument(
+        "--format",
+        default=DEFAULT,
+        metavar="F[,F]",
+        help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations (default {DEFAULT})",
+    )
+    parser.add_argument(
+        "--style", default="single", help="single, double, neurips, slides, or a .mplstyle file (default single)"
+    )
+    parser.add_argument(
+        "--variables", metavar="NAME[,NAME]", help="what to draw, one panel each (default: the first six panels)"
+    )
     parser.add_argument("--prefix", default="dl", metavar="LETTERS", help="first letters of every macro (default dl)")
 
 

@@ -42,7 +42,9 @@ def parse(text: str, source: str = "references.bib") -> dict[str, Entry]:
         line = text.count("\n", 0, found.start()) + 1
         end = _closing(text, text.index("{", found.start()))
         if end < 0:
-            raise DimladderError("unbalanced braces in a BibTeX entry", where=f"{source}: line {line}", why=found.group(2))
+            raise DimladderError(
+                "unbalanced braces in a BibTeX entry", where=f"{source}: line {line}", why=found.group(2)
+            )
         kind, key = found.group(1).lower(), found.group(2)
         fields = _fields(text[found.end() : end])
         missing = [f for f in REQUIRED.get(kind, ()) if f not in fields]

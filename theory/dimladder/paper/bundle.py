@@ -37,7 +37,9 @@ def gather(source: Source | Sequence[Source]) -> list[Result]:
         if path.is_dir():
             found = sorted(path.glob("*.nc"))
             if not found:
-                raise ResultFileError("there is no result here", where=str(path), hint="give a run folder or a .nc file")
+                raise ResultFileError(
+                    "there is no result here", where=str(path), hint="give a run folder or a .nc file"
+                )
             results = [open_result(p) for p in found]
         else:
             results = [open_result(path)]
@@ -62,14 +64,14 @@ def export(
     Parameters
     ----------
     source : Result, path, or several
-        A `LearningCurve`, a `Measurement`, a `PhaseDiagram`, a ``.nc`` file, or a run folder (that of a comparison holds
-        both). A theory and its measurement together share axes and colours.
+        A `LearningCurve`, a `Measurement`, a `PhaseDiagram`, a ``.nc`` file, or a run folder (that of a comparison
+        holds both). A theory and its measurement together share axes and colours.
     to : path
         Folder, made if missing. Files of the same names are replaced.
     formats : sequence of str
         ``pdf``, ``png``, ``svg``: ``figure.*``. ``pgf``: ``figure_pgf.tex`` (compiles by itself) around
-        ``figure_body.tex``, and the CSV files it reads. ``csv``: one row a coordinate, ``_se`` columns. ``tex``: booktabs
-        tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
+        ``figure_body.tex``, and the CSV files it reads. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
+        booktabs tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
         ``equations``: ``equations.tex`` as a standalone document, from a run folder.
     style : str
         ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
@@ -135,7 +137,9 @@ def export(
     return written
 
 
-def _pgf(plan: Plan, results: list[Result], stems: list[str], style: str, note: str, put: Callable[[str, str], None]) -> None:
+def _pgf(
+    plan: Plan, results: list[Result], stems: list[str], style: str, note: str, put: Callable[[str, str], None]
+) -> None:
     from .pgf import pgfplots, standalone
 
     body, extra = pgfplots(plan, results, stems, style, note)
@@ -150,15 +154,24 @@ def _equations(source: Any, results: list[Result], note: str) -> str:
     file = None if folder is None else folder / "equations.tex"
     if file is None or not file.is_file():
         raise UsageError(
-            "the equations are kept in run folders only", where="formats: equations", hint="export a folder written by solve -o DIR"
+            "the equations are kept in run folders only",
+            where="formats: equations",
+            hint="export a folder written by solve -o DIR",
         )
-    return equations_document([file.read_text(encoding="utf-8")], title=results[0].title or results[0].theory, note=note)
+    return equations_document(
+        [file.read_text(encoding="utf-8")], title=results[0].title or results[0].theory, note=note
+    )
 
 
 def _same_theory(results: Sequence[Result]) -> None:
     names = sorted({r.theory for r in results})
     if len(names) > 1:
-        raise UsageError("these results belong to different theories", where="source", why=", ".join(names), hint="export them one by one")
+        raise UsageError(
+            "these results belong to different theories",
+            where="source",
+            why=", ".join(names),
+            hint="export them one by one",
+        )
 
 
 def _note(results: Sequence[Result]) -> str:
@@ -166,4 +179,5 @@ def _note(results: Sequence[Result]) -> str:
     record = first.provenance
     made = record.get("created", datetime.date.today().isoformat())
     release = record["versions"].get("dimladder", "")
-    return f"{first.theory or 'result'}: problem {record.get('problem_hash')}, dimladder {release}, computed {made}".replace("\n", " ")
+    name = first.theory or "result"
+    return f"{name}: problem {record.get('problem_hash')}, dimladder {release}, computed {made}".replace("\n", " ")

@@ -73,7 +73,8 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
     for key in keys:
         if key not in known:
             raise DimladderError(
-                f"the theory {theory.name!r} cites {key!r}, which is in no references.bib", hint=did_you_mean(key, known)
+                f"the theory {theory.name!r} cites {key!r}, which is in no references.bib",
+                hint=did_you_mean(key, known),
             )
     software = software_entry()
     bibtex = "\n\n".join([known[k].text for k in keys] + [software]) + "\n"
@@ -120,7 +121,9 @@ def software_entry() -> str:
 
 def _short(entry: Entry) -> str:
     names = [n.split(",")[0].strip().strip("{}") for n in entry.fields["author"].split(" and ")]
-    names = [n.replace(r"{\'a}", "á").replace(r"{\'e}", "é").replace(r"{\~n}", "ñ").replace(r"{\'c}", "ć") for n in names]
+    names = [
+        n.replace(r"{\'a}", "á").replace(r"{\'e}", "é").replace(r"{\~n}", "ñ").replace(r"{\'c}", "ć") for n in names
+    ]
     who = names[0] if len(names) == 1 else f"{names[0]} and {names[1]}" if len(names) == 2 else f"{names[0]} et al."
     return f"{who} {entry.fields['year']}"
 
@@ -131,7 +134,8 @@ def _sentence(
     release = version("dimladder")
     about = f"the theory '{problem.theory}' ({title})"
     solver = getattr(problem, "solver", None)
-    tolerance = f" at relative tolerance {solver.rtol:g}" if hasattr(solver, "rtol") else ""
+    rtol = getattr(solver, "rtol", None)
+    tolerance = f" at relative tolerance {rtol:g}" if rtol is not None else ""
     tail = ""
     for m in (r for r in results if isinstance(r, Measurement)):
         axis = size_axis(m)
@@ -139,15 +143,21 @@ def _sentence(
         if axis and count:
             sizes = ", ".join(str(s) for s in m.dataset.coords[axis].values.tolist())
             tail += (
-                f" Markers show means over {count} independent simulations at {axis} = {sizes} (seed {m.stats.get('seed')}); "
-                "error bars are one standard error of the mean."
+                f" Markers show means over {count} independent simulations at {axis} = {sizes} "
+                f"(seed {m.stats.get('seed')}); error bars are one standard error of the mean."
             )
-    subject = "The predictions follow" if not results or any(isinstance(r, LearningCurve) for r in results) else "The setting is that of"
+    subject = (
+        "The predictions follow"
+        if not results or any(isinstance(r, LearningCurve) for r in results)
+        else "The setting is that of"
+    )
     plain_refs = "; ".join(map(_short, entries))
     plain = f"{subject} {about}" + (f" of {plain_refs}" if plain_refs else "")
     latex = f"{subject} {escape(about)}" + (rf"~\cite{{{','.join(keys)}}}" if keys else "")
     what = f", computed with dimladder {release}{tolerance} (problem {problem.content_hash})."
-    return plain + what + tail, latex + escape(what).replace("dimladder", rf"dimladder~\cite{{{SOFTWARE_KEY}}}", 1) + escape(tail)
+    return plain + what + tail, latex + escape(what).replace(
+        "dimladder", rf"dimladder~\cite{{{SOFTWARE_KEY}}}", 1
+    ) + escape(tail)
 
 
 __all__ = ["SOFTWARE_KEY", "Citation", "cite", "open_result", "software_entry"]

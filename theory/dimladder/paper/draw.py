@@ -36,7 +36,9 @@ def style_files(style: str) -> tuple[list[str], float, int]:
         settings = mpl.rc_params_from_file(style, use_default_template=False)
         size = settings.get("figure.figsize", [STYLES["single"][0], 0])
         return [base, style], float(size[0]), 1 if size[0] < 4.5 else 2 if size[0] < 6.5 else 3
-    raise UsageError(f"there is no style {style!r}", where="--style", hint=did_you_mean(style, STYLES) + "; or a .mplstyle file")
+    raise UsageError(
+        f"there is no style {style!r}", where="--style", hint=did_you_mean(style, STYLES) + "; or a .mplstyle file"
+    )
 
 
 def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None, style: str = "single") -> Any:
@@ -48,8 +50,8 @@ def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None,
     variables : sequence of str, optional
         One panel each, in this order.
     style : str
-        ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path of a
-        ``.mplstyle`` file, which is applied on top of the base style.
+        ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path of
+        a ``.mplstyle`` file, which is applied on top of the base style.
     """
     return draw(make(results, variables), style)
 
@@ -88,10 +90,12 @@ def draw(plan: Plan, style: str = "single") -> Any:
 
 
 def save(fig: Any, target: Path, style: str = "single", dpi: int = 220) -> Path:
-    """Write a figure atomically; the suffix decides the format. The file carries no date, so equal data give equal files."""
+    """Write a figure atomically; the suffix decides the format. No date is kept: equal data give equal files."""
     from matplotlib import style as sheet
 
-    metadata: dict[str, Any] = {"Creator": None, "Producer": None, "CreationDate": None} if target.suffix == ".pdf" else {}
+    metadata: dict[str, Any] = (
+        {"Creator": None, "Producer": None, "CreationDate": None} if target.suffix == ".pdf" else {}
+    )
     with sheet.context(style_files(style)[0]):
         write_atomically(target, lambda t: fig.savefig(t, format=target.suffix[1:], dpi=dpi, metadata=metadata))
     return target
@@ -150,12 +154,16 @@ def _visible_part(s: Series, panel: Panel) -> Series:
 def _line(ax: Any, s: Series) -> Any:
     finite = np.isfinite(s.x)
     marker = "." if finite.sum() < 2 else ""
-    (handle,) = ax.plot(s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2)
+    (handle,) = ax.plot(
+        s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2
+    )
     for y in s.y[~finite]:
         # The value at an infinite coordinate is the height the curve tends to.
         ax.axhline(y, ls=(0, (1, 2)), lw=0.7, color=s.colour, zorder=1)
     if s.se is not None and np.nanmax(s.se, initial=0.0) > 0:
-        ax.fill_between(s.x[finite], (s.y - s.se)[finite], (s.y + s.se)[finite], color=s.colour, alpha=0.2, lw=0, zorder=1)
+        ax.fill_between(
+            s.x[finite], (s.y - s.se)[finite], (s.y + s.se)[finite], color=s.colour, alpha=0.2, lw=0, zorder=1
+        )
     return handle
 
 
@@ -171,18 +179,27 @@ def _marks(ax: Any, s: Series, last: bool) -> Any:
     se = None if s.se is None else np.where(np.isfinite(s.se), s.se, 0.0)[picked]
     return ax.errorbar(
         s.x[picked], s.y[picked], yerr=se, fmt=MARKERS[s.style % len(MARKERS)], color=s.colour,
-        mfc=s.colour if last else pale, mec=s.colour, ms=3.2, mew=0.7, elinewidth=0.8, capsize=1.5, capthick=0.7, zorder=3,
+        mfc=s.colour if last else pale, mec=s.colour, ms=3.2, mew=0.7, elinewidth=0.8, capsize=1.5, capthick=0.7,
+        zorder=3,
     )  # fmt: skip
 
 
 def _draw_map(fig: Any, ax: Any, panel: Panel) -> None:
-    assert panel.map_x is not None and panel.map_y is not None and panel.map_z is not None
+    assert panel.map_x is not None
+    assert panel.map_y is not None
+    assert panel.map_z is not None
     from matplotlib.colors import LogNorm
 
     z = np.ma.masked_invalid(panel.map_z)
     positive = z.count() and z.min() > 0 and z.max() / z.min() > 100
     shown = ax.pcolormesh(
-        panel.map_x, panel.map_y, z, cmap="viridis", shading="nearest", rasterized=True, norm=LogNorm() if positive else None
+        panel.map_x,
+        panel.map_y,
+        z,
+        cmap="viridis",
+        shading="nearest",
+        rasterized=True,
+        norm=LogNorm() if positive else None,
     )
     # A failed point is a row of the sweep without a value: hatched, never hidden.
     ax.patch.set(facecolor="0.9", hatch="////", edgecolor="0.6")
@@ -218,6 +235,6 @@ def _shared_legend(fig: Any, plan: Plan) -> None:
         )
         for i, label in enumerate(plan.size_labels)
     ]  # fmt: skip
-    widest = max(_visible(h.get_label()) for h in handles)
+    widest = max(_visible(str(h.get_label())) for h in handles)
     columns = min(len(handles), max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest))))
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)

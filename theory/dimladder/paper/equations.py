@@ -28,7 +28,11 @@ def equations_document(blocks: Sequence[str], *, title: str = "", note: str = ""
         found = list(_ALIGN.finditer(block))
         bodies += [_inner(m.group(1), m.group(2)) for m in found] if found else [block.strip()]
     return render(
-        "equations.tex", title=escape(title), note=note.replace("\n", " "), bodies=[b for b in bodies if b], preamble=preamble
+        "equations.tex",
+        title=escape(title),
+        note=note.replace("\n", " "),
+        bodies=[b for b in bodies if b],
+        preamble=preamble,
     )
 
 

@@ -37,7 +37,11 @@ def macros(results: Sequence[Result], note: str, prefix: str = "dl") -> str:
         rows[name] = (text, comment.replace("\n", " "))
 
     first = results[0]
-    add(["version"], escape(str(first.provenance["versions"].get("dimladder", "unknown"))), "version that computed the result")
+    add(
+        ["version"],
+        escape(str(first.provenance["versions"].get("dimladder", "unknown"))),
+        "version that computed the result",
+    )
     add(["problem hash"], escape(str(first.provenance.get("problem_hash") or "none")), "content hash of the problem")
     for key, value in _leaves(tomllib.loads(first.problem_toml)):
         if isinstance(value, bool | int | float | str):

@@ -17,7 +17,9 @@ _DASHES = ("solid", "densely dashed", "densely dotted", "dash dot")
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")
 
 
-def pgfplots(plan: Plan, results: Sequence[Result], stems: Sequence[str], style: str, note: str) -> tuple[str, dict[str, str]]:
+def pgfplots(
+    plan: Plan, results: Sequence[Result], stems: Sequence[str], style: str, note: str
+) -> tuple[str, dict[str, str]]:
     """Return the tikzpicture and the CSV files of its maps (curves read the files of `sheets`).
 
     Parameters
@@ -34,7 +36,7 @@ def pgfplots(plan: Plan, results: Sequence[Result], stems: Sequence[str], style:
     count = len(plan.panels)
     across = 2 if across == 3 and count == 4 else min(across, count)
     extra: dict[str, str] = {}
-    panels = []
+    panels: list[dict[str, Any]] = []
     for position, panel in enumerate(plan.panels):
         if panel.map_z is not None:
             name = f"map{position + 1}_{panel.variable}.csv"
@@ -43,12 +45,13 @@ def pgfplots(plan: Plan, results: Sequence[Result], stems: Sequence[str], style:
         else:
             panels.append({"options": _options(panel), "plots": _plots(panel, results, stems), "map": ""})
     colours = list(dict.fromkeys(s.colour for p in plan.panels for s in p.series))
-    shared = [{"style": f"darkgray, {_DASHES[i % 4]}, thick", "label": _tex(t)} for i, t in enumerate(plan.theory_labels)]
-    shared += [
-        {"style": f"darkgray, only marks, mark={_MARKS[i % 6]}, mark options={{{_fill(i == len(plan.size_labels) - 1, 'darkgray')}}}",
-         "label": _tex(t)}
-        for i, t in enumerate(plan.size_labels)
-    ]  # fmt: skip
+    shared = [
+        {"style": f"darkgray, {_DASHES[i % 4]}, thick", "label": _tex(t)} for i, t in enumerate(plan.theory_labels)
+    ]
+    for i, text in enumerate(plan.size_labels):
+        fill = _fill(i == len(plan.size_labels) - 1, "darkgray")
+        mark = f"darkgray, only marks, mark={_MARKS[i % 6]}, mark options={{{fill}}}"
+        shared.append({"style": mark, "label": _tex(text)})
     rows = -(-count // across)
     return (
         render(
@@ -127,18 +130,27 @@ def _size_of(s: Series, panel: Panel, result: Result, size: str) -> Any:
 
 
 def _map_sheet(panel: Panel) -> Sheet:
-    assert panel.map_x is not None and panel.map_y is not None and panel.map_z is not None
+    assert panel.map_x is not None
+    assert panel.map_y is not None
+    assert panel.map_z is not None
     x, y = np.meshgrid(panel.map_x, panel.map_y)
     return {"x": x.ravel(), "y": y.ravel(), "z": panel.map_z.ravel()}
 
 
 def _map_options(panel: Panel, name: str) -> list[str]:
-    return [*_options(panel), "colorbar", "colormap/viridis", f"colorbar style={{ylabel={{{_tex(panel.z_label)}}}}}", "enlargelimits=false"]
+    return [
+        *_options(panel),
+        "colorbar",
+        "colormap/viridis",
+        f"colorbar style={{ylabel={{{_tex(panel.z_label)}}}}}",
+        "enlargelimits=false",
+    ]
 
 
 def _map_plot(panel: Panel, name: str) -> str:
     assert panel.map_x is not None
-    return rf"\addplot[matrix plot*, mesh/cols={len(panel.map_x)}, point meta=explicit] table[x=x, y=y, meta=z, col sep=comma]{{{name}}};"
+    options = f"matrix plot*, mesh/cols={len(panel.map_x)}, point meta=explicit"
+    return rf"\addplot[{options}] table[x=x, y=y, meta=z, col sep=comma]{{{name}}};"
 
 
 def standalone(body: str, packages: Mapping[str, str] | None = None) -> str:

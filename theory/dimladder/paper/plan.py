@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError, did_you_mean
-from ..results import LearningCurve, Measurement, PhaseDiagram, Result, main_axis
+from ..results import Measurement, PhaseDiagram, Result, main_axis
 from .labels import axis_label, component_label, is_index, symbol, variable_label, with_indices
 
 Array = NDArray[Any]
@@ -27,8 +27,8 @@ _LOGARITHMIC = re.compile(r"error|risk|loss|cost|gap|eigenvalue|residual|norm")
 class Series:
     """One line of theory, or the markers of one simulated size.
 
-    `style` counts theory curves (solid, dashed, ...) or simulated sizes (circle, square, ...). `label` stands in the legend and
-    is empty when shown before; `component` is the full name of this very component, for tables.
+    `style` counts theory curves (solid, dashed, ...) or simulated sizes (circle, square, ...). `label` stands in the
+    legend and is empty when shown before; `component` is the full name of this very component, for tables.
     """
 
     kind: Literal["theory", "simulation"]
@@ -117,7 +117,9 @@ def curve_axis(result: Result, name: str) -> str | None:
     return (swept or grids or candidates)[0]
 
 
-def components(result: Result, name: str, axis: str | None) -> Iterable[tuple[list[str], tuple[int, ...], dict[str, int]]]:
+def components(
+    result: Result, name: str, axis: str | None
+) -> Iterable[tuple[list[str], tuple[int, ...], dict[str, int]]]:
     """Yield (axes, index, selection) of every component across `axis`; a symmetric matrix gives its upper triangle."""
     data, size = result.dataset, size_axis(result)
     axes = [str(d) for d in data[name].dims if d not in (axis, size)]
@@ -157,7 +159,9 @@ def make(results: Sequence[Result], variables: Sequence[str] | None = None) -> P
     known = list(dict.fromkeys(n for r in _theories_first(results) for n in r if n not in statistical_names(r)))
     for name in variables or ():
         if name not in known:
-            raise UsageError(f"there is no variable {name!r} to draw", where="variables", hint=did_you_mean(name, known))
+            raise UsageError(
+                f"there is no variable {name!r} to draw", where="variables", hint=did_you_mean(name, known)
+            )
     theories = [r for r in results if not isinstance(r, Measurement)]
     panels: list[Panel] = []
     for name in variables or known:
@@ -165,13 +169,17 @@ def make(results: Sequence[Result], variables: Sequence[str] | None = None) -> P
         if having:
             panels += _panels(name, having, theories)
     if not panels:
-        raise UsageError("there is nothing to draw: no variable depends on a coordinate", hint="use the csv, tex or macros format")
+        raise UsageError(
+            "there is nothing to draw: no variable depends on a coordinate", hint="use the csv, tex or macros format"
+        )
     left_out: list[str] = []
     if variables is None and len(panels) > MAX_PANELS:
         left_out = list(dict.fromkeys(p.variable for p in panels[MAX_PANELS:]))
         panels = panels[:MAX_PANELS]
     sizes = _sizes(results)
-    return Plan(panels, _curve_labels(theories), [f"${n} = {s}$" if len(n) == 1 else f"{n} = {s}" for n, s in sizes], left_out)
+    return Plan(
+        panels, _curve_labels(theories), [f"${n} = {s}$" if len(n) == 1 else f"{n} = {s}" for n, s in sizes], left_out
+    )
 
 
 def _theories_first(results: Sequence[Result]) -> list[Result]:
@@ -199,8 +207,12 @@ def _curve_labels(theories: Sequence[Result]) -> list[str]:
     if len(theories) < 2:
         return ["theory"] * len(theories)
     flat = [_flatten(tomllib.loads(r.problem_toml)) for r in theories]
-    keys = [k for k in dict.fromkeys(k for f in flat for k in f) if len({repr(f.get(k)) for f in flat}) > 1 and k != "title"]
-    return [", ".join(f"{axis_label(k)} = {f.get(k)}" for k in keys[:2]) or f"theory {i + 1}" for i, f in enumerate(flat)]
+    keys = [
+        k for k in dict.fromkeys(k for f in flat for k in f) if len({repr(f.get(k)) for f in flat}) > 1 and k != "title"
+    ]
+    return [
+        ", ".join(f"{axis_label(k)} = {f.get(k)}" for k in keys[:2]) or f"theory {i + 1}" for i, f in enumerate(flat)
+    ]
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -229,7 +241,11 @@ def _panels(name: str, having: list[tuple[int, Result]], theories: list[Result])
     for source, result in having:
         style = theories.index(result) if result in theories else 0
         for s in _series(result, name, axis, source, style, sizes, colours, labels):
-            once = s.label if s.label not in shown and s.kind == ("theory" if having[0][1] in theories else "simulation") else ""
+            once = (
+                s.label
+                if s.label not in shown and s.kind == ("theory" if having[0][1] in theories else "simulation")
+                else ""
+            )
             shown.add(once)
             panel.series.append(replace(s, label=once))
     labelled = [s for s in panel.series if s.label]
@@ -253,14 +269,15 @@ def _series(
     x = data.coords[axis].values
     if not _numeric(x):
         x = np.arange(len(x), dtype=float)
-    runs = [None] if size is None or size == axis or size not in data[name].dims else range(data.sizes[size])
+    split = size is not None and size != axis and size in data[name].dims
+    runs: list[int | None] = list(range(data.sizes[size])) if split else [None]
     for _, index, where in components(result, name, axis):
         if index not in colours:
             continue
         text = [format_coordinate(data.coords[a].values[i]) for a, i in where.items()]
         full = component_label(result, name, list(where), index) if where else variable_label(result, name)
         for run in runs:
-            pick = where if run is None else {**where, size: run}
+            pick = where if run is None else {**where, str(size): run}
             y = np.asarray(data[name].isel(pick).values, dtype=float)
             se = np.asarray(data[name + "_se"].isel(pick).values, dtype=float) if name + "_se" in result else None
             mark = style if run is None else sizes.index((str(size), data.coords[size].values.tolist()[run]))
@@ -289,7 +306,10 @@ def _colours(result: Result, name: str, axis: str) -> tuple[dict[tuple[int, ...]
     if any(b == a + "'" for a, b in itertools.combinations(axes, 2)):
         a = next(i for i, (u, v) in enumerate(itertools.pairwise(axes)) if v == u + "'")
         diagonal = {k: k[a] == k[a + 1] for k in keys}
-        names = {True: f"${with_indices(latex, name, ['i', 'i'])}$", False: f"${with_indices(latex, name, ['i', 'j'])}$ ($i<j$)"}
+        names = {
+            True: f"${with_indices(latex, name, ['i', 'i'])}$",
+            False: f"${with_indices(latex, name, ['i', 'j'])}$ ($i<j$)",
+        }
         return {k: COLOURS[0 if diagonal[k] else 1] for k in keys}, {k: names[diagonal[k]] for k in keys}
     last = len(coords[-1])
     if len(axes) >= 2 and last <= len(COLOURS) and is_index(coords[-1]):
@@ -330,14 +350,16 @@ def _log_values(name: str, series: list[Series]) -> bool:
 
 
 def _maps(result: Result, name: str) -> list[Panel]:
-    """Return one map a component over the two longest swept parameters, at the end of every other axis that is a grid."""
+    """Return one map a component over the two longest swept parameters, at the end of any other grid."""
     data = result.dataset
     x, y = sorted(grid_axes(result), key=lambda a: -data.sizes[a])[:2]
     x, y = sorted((x, y), key=grid_axes(result).index)
-    ends = {
-        str(a): -1 for a in data[name].dims
-        if a not in (x, y) and (a in grid_axes(result) or (_numeric(data.coords[a].values) and not is_index(data.coords[a].values)))
-    }  # fmt: skip
+
+    def ends_last(a: str) -> bool:
+        values = data.coords[a].values
+        return a in grid_axes(result) or (_numeric(values) and not is_index(values))
+
+    ends = {str(a): -1 for a in data[name].dims if a not in (x, y) and ends_last(str(a))}
     axes = [str(a) for a in data[name].dims if a not in (x, y, *ends)]
     panels = []
     for index in itertools.islice(itertools.product(*(range(data.sizes[a]) for a in axes)), 4):
@@ -346,14 +368,16 @@ def _maps(result: Result, name: str) -> list[Panel]:
         at = "".join(f", {axis_label(a)} = {format_coordinate(data.coords[a].values[-1])}" for a in ends)
         panels.append(
             Panel(
-                name, x, axis_label(x), axis_label(y), _log_axis(data.coords[x].values), _log_axis(data.coords[y].values),
-                map_x=np.asarray(data.coords[x].values, float), map_y=np.asarray(data.coords[y].values, float),
-                map_z=np.asarray(values, float), z_label=label + at,
-            )  # fmt: skip
+                name,
+                x,
+                axis_label(x),
+                axis_label(y),
+                _log_axis(data.coords[x].values),
+                _log_axis(data.coords[y].values),
+                map_x=np.asarray(data.coords[x].values, float),
+                map_y=np.asarray(data.coords[y].values, float),
+                map_z=np.asarray(values, float),
+                z_label=label + at,
+            )
         )
     return panels
-
-
-def theories(results: Sequence[Result]) -> list[Result]:
-    """Return the results that are predictions."""
-    return [r for r in results if isinstance(r, LearningCurve | PhaseDiagram)]

@@ -35,7 +35,8 @@ def sheets(result: Result, stem_: str = "theory") -> dict[str, Sheet]:
     """Return file name -> columns.
 
     Every variable goes into the file of the axis it is drawn against; variables without any axis share
-    ``<stem>.csv`` with a single row. Each size of a measurement has its own files, so that every file is one plain table.
+    ``<stem>.csv`` with a single row. Each size of a measurement has its own
+    files, so that every file is one plain table.
     Indices count from 0, as in Python. A sweep is one long table: a row a grid point, with its status.
     """
     if grid_axes(result):

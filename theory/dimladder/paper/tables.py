@@ -26,7 +26,12 @@ def table(results: Sequence[Result], plan: Plan | None, note: str) -> str:
     numbers = scalars(results)
     if numbers:
         blocks.append(
-            {"columns": "ll", "head": ["quantity", "value"], "rows": [[label, _pair(v, se)] for _, label, v, se in numbers], "comment": ""}
+            {
+                "columns": "ll",
+                "head": ["quantity", "value"],
+                "rows": [[label, _pair(v, se)] for _, label, v, se in numbers],
+                "comment": "",
+            }
         )
     for panel in plan.panels if plan is not None else []:
         if panel.map_z is None and panel.series:
@@ -53,7 +58,11 @@ def scalars(results: Sequence[Result]) -> list[tuple[str, str, float, float]]:
             where = "" if size is None else f", {axis_label(size)} = {number(result.dataset.coords[size].values[-1])}"
             se = float(result.dataset[name + "_se"].isel(pick).values) if name + "_se" in result else math.nan
             key = name if size is None else f"{name} simulated"
-            text = words(name) + (f" {symbol_}" if (symbol_ := variable_label(result, name)).startswith("$") else "") + where
+            text = (
+                words(name)
+                + (f" {symbol_}" if (symbol_ := variable_label(result, name)).startswith("$") else "")
+                + where
+            )
             found.append((key, _tex(text), float(array.isel(pick).values), se))
     return found
 
