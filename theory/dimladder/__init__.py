@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
-    "load": "solve", "loads": "solve", "replace": "solve", "derive": "solve", "solve": "solve", "check": "accuracy",
+    "load": "solve", "loads": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
+    "solve_many": "batch", "check": "accuracy",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "Problem": "problem", "Theory": "theories", "find_theory": "theories",
     "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",

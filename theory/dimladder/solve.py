@@ -50,7 +50,8 @@ def replace(problem: Problem, overrides: Mapping[str, Any]) -> Problem:
     return convert(apply_overrides(to_builtins(problem), overrides, "overrides"), type(problem), "overrides")
 
 
-def _with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
+def with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
+    """Return the problem with fields of its ``[solver]`` section replaced."""
     if not options:
         return problem
     if getattr(problem, "solver", None) is None:
@@ -85,21 +86,18 @@ def solve(problem: Problem, **solver: Any) -> LearningCurve:
         When the computation stops early: ``.status`` says why, ``.partial`` is the LearningCurve of what was
         reached.
     """
-    from .results import LearningCurve
-
-    problem = _with_solver(problem, solver)
+    problem = with_solver(problem, solver)
     try:
         solution = derive(problem).solve()
     except SolveError as error:
         if error.partial is not None:
-            error.partial = _curve(problem, error.partial)
+            error.partial = as_curve(problem, error.partial)
         raise
-    curve = _curve(problem, solution)
-    assert isinstance(curve, LearningCurve)
-    return curve
+    return as_curve(problem, solution)
 
 
-def _curve(problem: Problem, solution: Solution) -> LearningCurve:
+def as_curve(problem: Problem, solution: Solution) -> LearningCurve:
+    """Put a solution into the labelled container."""
     from .results import LearningCurve
 
     return LearningCurve.build(

@@ -188,6 +188,49 @@ class Flow(System):
 
         return source(self.module())
 
+    def integration(self) -> dict[str, Any]:
+        """Return what the integrator is asked: the arguments of `numerics.ode.integrate` but for `y0` and `p`.
+
+        Equations start at time 0, so that time is added in front of a grid that begins later.
+        """
+        generated, times = self.module(), self.times()
+        settings = self.problem.solver  # type: ignore[attr-defined]
+        return {
+            "rhs": generated.rhs,
+            "t_eval": times if len(times) and times[0] == 0 else np.concatenate([[0.0], times]),
+            "work_size": self.work_size(),
+            "jac": getattr(generated, "jac", None),
+            "method": settings.method,
+            "rtol": settings.rtol,
+            "atol": settings.atol,
+            "max_steps": settings.max_steps,
+            "names": self.names(),
+            **self.integrator_options(),
+        }
+
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        """Turn the integrator's answer into named variables.
+
+        Raises
+        ------
+        SolveError
+            When the integrator stopped early; ``partial`` holds what was reached.
+        """
+        skip = 0 if len(self.times()) and self.times()[0] == 0 else 1
+        reached, states = np.asarray(times)[skip:], np.asarray(states)[skip:]
+        solution = Solution({"time": reached}, self.variables(reached, states), status, message, dict(stats))
+        if status not in ("success", "event", "converged"):
+            raise SolveError(
+                f"the {self.problem.theory} equations could not be integrated to the last time",
+                status=status,
+                partial=solution,
+                where=f"time {stats.get('t_failed', reached[-1] if len(reached) else 0.0):.6g}",
+                why=message,
+                hint="SolveError.partial holds what was finished; a smaller learning rate or a shorter grid avoids "
+                "a blow-up",
+            )
+        return solution
+
     def solve(self) -> Solution:
         """Integrate from time 0 over the problem's grid.
 
@@ -198,41 +241,8 @@ class Flow(System):
         """
         from ..numerics.ode import integrate
 
-        times = self.times()
-        generated = self.module()
-        settings = self.problem.solver  # type: ignore[attr-defined]
-        start, asked = self.initial_state(), times
-        if not len(times) or times[0] > 0:
-            asked = np.concatenate([[0.0], times])
-        result = integrate(
-            generated.rhs,
-            start,
-            asked,
-            p=self.parameters(),
-            work_size=self.work_size(),
-            jac=getattr(generated, "jac", None),
-            method=settings.method,
-            rtol=settings.rtol,
-            atol=settings.atol,
-            max_steps=settings.max_steps,
-            names=self.names(),
-            **self.integrator_options(),
-        )
-        skip = len(asked) - len(times)
-        reached, states = np.asarray(result.t)[skip:], np.asarray(result.y)[skip:]
-        solution = Solution(
-            {"time": reached}, self.variables(reached, states), result.status, result.message, dict(result.stats)
-        )
-        if result.status not in ("success", "event"):
-            raise SolveError(
-                f"the {self.problem.theory} equations could not be integrated to the last time",
-                status=result.status,
-                partial=solution,
-                where=f"time {result.stats.get('t_failed', reached[-1] if len(reached) else 0.0):.6g}",
-                why=result.message,
-                hint="SolveError.partial holds what was finished; a smaller learning rate or a shorter grid avoids a blow-up",
-            )
-        return solution
+        result = integrate(y0=self.initial_state(), p=self.parameters(), **self.integration())
+        return self.finish(result.t, result.y, result.status, result.message, result.stats)
 
 
 class Recursion(System):
