@@ -286,12 +286,17 @@ def _align(
     if not keep.any():
         return None, z, one_sided
     labels = [
-        ", ".join(f"{axis} = {array.coords[axis].values[i]:g}" for axis, i in zip(axes, place, strict=True)) or name
+        ", ".join(f"{axis} = {_shown(array.coords[axis].values[i])}" for axis, i in zip(axes, place, strict=True)) or name
         for place in np.argwhere(defined.all(axis=0))
     ]
     flat = [a.reshape(len(order), -1)[:, keep] for a in (gap, se, theory)]
     sizes = array.coords[size].values.astype(float)
     return Entries(name, sizes, *flat, labels, replicas), z, one_sided  # type: ignore[arg-type]
+
+
+def _shown(coordinate: Any) -> str:
+    """A coordinate in a label: numbers short, names as they are."""
+    return str(coordinate) if isinstance(coordinate, str) else f"{coordinate:g}"
 
 
 def _on_grid(curve: LearningCurve, name: str, array: xr.DataArray, axes: list[str]) -> np.ndarray:

@@ -91,6 +91,7 @@ def integrate(
     rtol: float = 1e-9,
     atol: float = 1e-12,
     max_steps: int = 1_000_000,
+    min_step: float = 0.0,
 ) -> RotationFlowResult:
     """Integrate R' = Omega(t, R, y) R, y' = v(t, R, y).
 
@@ -106,6 +107,9 @@ def integrate(
     rtol, atol : float
         Local error bounds, on y and on the components of u.
     max_steps : int
+    min_step : float
+        Steps this short are accepted whatever their error. A field that jumps across a surface and points at it from both sides has solutions that
+        slide along it; no error bound can be met there, and steps of this length chatter about the surface at a distance of their own order.
     """
     r, y, t = np.array(rotations, dtype=float), np.array(vectors, dtype=float), float(times[0])
     out_r, out_y = [r.copy()], [y.copy()]
@@ -142,7 +146,8 @@ def integrate(
             size = max(
                 float(np.abs(error_u).max(initial=0.0)) / (atol + rtol), float((np.abs(error_y) / scale_y).max(initial=0.0))
             )
-            if size <= 1.0:
+            accepted = size <= 1.0 or step <= min_step
+            if accepted:
                 t = float(target) if final else t + step
                 r, y, first = new_r, new_y, last
                 stats["steps"] += 1
@@ -154,7 +159,7 @@ def integrate(
                 stats["rejected"] += 1
             factor = min(5.0, max(0.2, 0.9 * size**-0.2)) if size > 0 else 5.0
             # A step cut short by an output time says nothing about the next one.
-            h = max(h, step * factor) if final and size <= 1.0 else step * factor
+            h = max(h, step * factor) if final and accepted else max(step * factor, min_step)
         if status != "success":
             break
         out_r.append(r.copy())

@@ -114,11 +114,19 @@ class StackPath:
 
 
 def flow(
-    start: TruncationStack, times: Array, *, move_rotations: bool = True, rtol: float = 1e-9, atol: float = 1e-12, max_steps: int = 200_000
+    start: TruncationStack,
+    times: Array,
+    *,
+    move_rotations: bool = True,
+    rtol: float = 1e-9,
+    atol: float = 1e-12,
+    max_steps: int = 200_000,
+    min_step: float = 1e-4,
 ) -> StackPath:
     """Follow the gradient flow (E1)-(E2) (or (E6), with a metric) through the output times.
 
-    The vector field jumps where a point crosses a threshold; the adaptive step resolves each crossing to the tolerance.
+    The vector field jumps, by O(1/N), where a point crosses a threshold. The adaptive step resolves crossings down to `min_step`, which leaves an
+    error of min_step/N a crossing; where a threshold comes to rest on a point, between two opposed velocities, the path chatters within min_step.
 
     Raises
     ------
@@ -137,14 +145,14 @@ def flow(
         omega, drift = stack.velocities()
         return (omega if move_rotations else np.zeros_like(omega)), drift.ravel()
 
-    result = integrate(field, start.rotations, start.offsets.ravel(), np.asarray(times, dtype=float), rtol=rtol, atol=atol, max_steps=max_steps)
+    result = integrate(field, start.rotations, start.offsets.ravel(), np.asarray(times, dtype=float), rtol=rtol, atol=atol, max_steps=max_steps, min_step=min_step)
     offsets = result.vectors.reshape(-1, *shape)
     costs = np.array([start.at(r, b).cost() for r, b in zip(result.rotations, offsets, strict=True)])
     path = StackPath(result.t, costs, result.rotations, offsets, result.stats["orthogonality"])
     if result.status != "success":
         raise SolveError(
             "the gradient flow of the truncation layers stopped early",
-            status=result.status, partial=path, where=f"time {result.t[-1]:.6g}", why=result.message, hint="loosen rtol or raise max_steps",
+            status=result.status, partial=path, where=f"time {result.t[-1]:.6g}", why=result.message, hint="loosen rtol, or raise min_step or max_steps",
         )  # fmt: skip
     return path
 
