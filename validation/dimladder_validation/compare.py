@@ -68,7 +68,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON contract of ``compare --json``."""
-        return _plain(
+        return plain(
             {
                 **self.measurement.to_dict(),
                 "verdict": self.verdict,
@@ -275,6 +275,7 @@ def _align(
     gap = mean - theory
     same = (mean == theory) | (np.isnan(mean) & np.isnan(theory))  # equal infinities, both undefined
     gap = np.where(same, 0.0, gap)
+    imposed = (se <= floor).all(axis=0)
     se = np.maximum(se, floor)
     defined = np.isfinite(theory) & np.isfinite(mean) & np.isfinite(se)
     one_sided = int(np.sum((np.isfinite(theory) != np.isfinite(mean)) & ~same))
@@ -286,12 +287,13 @@ def _align(
     if not keep.any():
         return None, z, one_sided
     labels = [
-        ", ".join(f"{axis} = {_shown(array.coords[axis].values[i])}" for axis, i in zip(axes, place, strict=True)) or name
+        ", ".join(f"{axis} = {_shown(array.coords[axis].values[i])}" for axis, i in zip(axes, place, strict=True))
+        or name
         for place in np.argwhere(defined.all(axis=0))
     ]
     flat = [a.reshape(len(order), -1)[:, keep] for a in (gap, se, theory)]
     sizes = array.coords[size].values.astype(float)
-    return Entries(name, sizes, *flat, labels, replicas), z, one_sided  # type: ignore[arg-type]
+    return Entries(name, sizes, *flat, labels, replicas, imposed.ravel()[keep]), z, one_sided  # type: ignore[arg-type]
 
 
 def _shown(coordinate: Any) -> str:
@@ -328,11 +330,12 @@ def _on_grid(curve: LearningCurve, name: str, array: xr.DataArray, axes: list[st
     return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return data that JSON can hold: arrays' numbers as numbers, numbers that are not finite as null."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

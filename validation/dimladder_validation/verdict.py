@@ -47,7 +47,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Entries:
-    """The comparable entries of one variable, sizes increasing: gap, se, theory of shape (S, N)."""
+    """The comparable entries of one variable, sizes increasing: gap, se, theory of shape (S, N).
+
+    ``imposed`` (N,) marks entries without scatter, such as initial conditions: their ``se`` is the accuracy of the
+    theory's numbers. They must be met, but show nothing about the power of the test.
+    """
 
     name: str
     sizes: np.ndarray
@@ -56,6 +60,7 @@ class Entries:
     theory: np.ndarray
     labels: list[str]
     replicas: int
+    imposed: np.ndarray
 
     @property
     def z(self) -> np.ndarray:
@@ -128,7 +133,8 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     strongest = int(np.argmax(np.sum(z**2, axis=0)))
     fit = fit_power_law(sizes, entries.gap[:, strongest], entries.se[:, strongest], noise=limit)
     scale = np.maximum(np.abs(entries.theory[-1]), np.sqrt(np.mean(entries.theory[-1] ** 2)))
-    visible = _visible(entries.theory[-1], limit * entries.se[-1])
+    free = ~entries.imposed if not entries.imposed.all() else np.ones(len(last), bool)
+    visible = _visible(entries.theory[-1, free], limit * entries.se[-1, free])
     common = {
         "name": entries.name,
         "entries": z.shape[1],
@@ -137,7 +143,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
         "fit": fit,
     }
     percent = f"{100 * settings.resolution:g} %"
-    if not scale.any():
+    if not scale[free].any():
         visible = 0.0  # the theory says zero: there is no relative deviation to look for
     if last[top] <= limit:
         if visible > settings.resolution:
@@ -163,7 +169,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     limit_z = np.abs(stays) / stays_se
     worst = int(np.argmax(np.where(significant, limit_z, -1.0) if significant.any() else limit_z))
     common |= {"limit_z": float(limit_z[worst]), "limit_at": entries.labels[worst]}
-    visible = _visible(entries.theory[-1], limit * stays_se + order + wild)
+    visible = _visible(entries.theory[-1, free], (limit * stays_se + order + wild)[free])
     if significant.any():
         why = (
             f"extrapolated with d^-{a:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "

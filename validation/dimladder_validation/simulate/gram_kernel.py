@@ -462,3 +462,32 @@ def weight_sgd(
                     w[i, a] *= factor
             v[i] += -rate * eta_v / (d * batch) * change_v[i] - decay_v / d * v[i]
         step += 1
+
+
+@njit(types.float64(MATRIX, MATRIX, MATRIX, MATRIX, VECTOR, MODEL), cache=True, nogil=True)
+def half_mean_square(
+    points: np.ndarray, teacher: np.ndarray, along: np.ndarray, across: np.ndarray, v: np.ndarray, model: object
+) -> float:
+    """Mean of (target - output)^2 / 2 over normal points (N, r + K or more columns) in the frame of a state."""
+    k_count, m_count, rank = across.shape[0], teacher.shape[0], along.shape[1]
+    fields = np.empty(k_count + m_count)
+    g, dg = np.empty(k_count), np.empty(k_count)
+    sum_of_squares = 0.0
+    for p in range(points.shape[0]):
+        for i in range(k_count):
+            total = 0.0
+            for a in range(rank):
+                total += along[i, a] * points[p, a]
+            for a in range(k_count):
+                total += across[i, a] * points[p, rank + a]
+            fields[i] = total
+        for m in range(m_count):
+            total = 0.0
+            for a in range(rank):
+                total += teacher[m, a] * points[p, a]
+            fields[k_count + m] = total
+        gap = model(fields, g, dg)
+        for i in range(k_count):
+            gap -= v[i] * g[i]
+        sum_of_squares += gap * gap
+    return 0.5 * sum_of_squares / points.shape[0]

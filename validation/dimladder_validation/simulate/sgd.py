@@ -20,7 +20,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend, Sample
-from .two_layer import Link, explicit_weights, frame, model_module, test_error
+from .two_layer import Link, explicit_weights, frame, model_module, population_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,12 +299,9 @@ def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories) -> Sample:
     """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise)."""
     import numpy as np
 
-    error = np.stack(
-        [
-            test_error(q, m, dynamics.t, v, dynamics.activation, dynamics.link, rng)
-            for q, m, v, rng in zip(runs.q, runs.m, runs.v, runs.test_streams, strict=True)
-        ]
-    )
+    model = model_module(dynamics.activation, dynamics.link, dynamics.schedule).model
+    states = zip(runs.q, runs.m, runs.v, runs.test_streams, strict=True)
+    error = np.stack([population_error(q, m, dynamics.t, v, model, rng) for q, m, v, rng in states])
     variables = {
         "generalization_error": (("time",), error),
         "Q": (("time", "student", "student"), runs.q),

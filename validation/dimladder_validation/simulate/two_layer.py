@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
@@ -177,36 +178,34 @@ def explicit_weights(start: Frame, d: int, rng: np.random.Generator) -> tuple[np
     return start.teacher @ basis[:rank], start.along @ basis[:rank] + start.across @ basis[rank:]
 
 
-def test_error(
-    q: np.ndarray,
-    m: np.ndarray,
-    t: np.ndarray,
-    v: np.ndarray,
-    activation: Expression,
-    link: Link,
-    rng: np.random.Generator,
+@cache
+def _sobol(dimension: int) -> np.ndarray:
+    from scipy.stats import qmc
+
+    points: np.ndarray = qmc.Sobol(dimension, scramble=False).random_base2(TEST_POINTS)
+    return points
+
+
+def population_error(
+    q: np.ndarray, m: np.ndarray, t: np.ndarray, v: np.ndarray, model: Any, rng: np.random.Generator
 ) -> np.ndarray:
     """Return E[(f* - f)^2]/2 over fresh inputs, without label noise, for states Q (time, K, K), M, v (time, K).
 
     Fresh inputs enter through their fields only, which are N(0, C): the average runs over 2^13 Sobol' points with one
     random shift a replica, the same points at every time. It is unbiased, and its error (about 1e-3 of the value for
-    smooth activations) belongs to the scatter between replicas.
+    smooth activations) belongs to the scatter between replicas. `model` is the compiled one of `model_module`.
     """
     import numpy as np
     from scipy.special import ndtri
-    from scipy.stats import qmc
 
-    times, k, count = *v.shape, len(t)
-    uniform = qmc.Sobol(k + count, scramble=False).random_base2(TEST_POINTS) + rng.random(k + count)
-    normal = ndtri(np.clip(uniform % 1.0, 1e-16, 1.0 - 1e-16))
+    from .gram_kernel import half_mean_square
+
+    times, k = v.shape
+    uniform = (_sobol(k + len(t)) + rng.random(k + len(t))) % 1.0
+    normal = ndtri(np.clip(uniform, 1e-16, 1.0 - 1e-16))
     result = np.full(times, np.nan)
     for place in range(times):
-        if not (np.isfinite(q[place]).all() and np.isfinite(v[place]).all()):
-            continue
-        now = frame(q[place], m[place], t)
-        rank = now.teacher.shape[1]
-        lam = normal[:, :rank] @ now.along.T + normal[:, rank : rank + k] @ now.across.T
-        output = activation.evaluate(np, x=lam) @ v[place]
-        target = link.evaluate(np, normal[:, :rank] @ now.teacher.T)
-        result[place] = 0.5 * np.mean((target - output) ** 2)
+        if np.isfinite(q[place]).all() and np.isfinite(v[place]).all():
+            now = frame(q[place], m[place], t)
+            result[place] = half_mean_square(normal, now.teacher, now.along, now.across, v[place].copy(), model)
     return result

@@ -1,0 +1,234 @@
+"""Campaigns: many comparisons in one file, each with the verdict it is expected to come to. The verb `validate`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from dimladder.errors import ConfigError, DimladderError, did_you_mean
+from dimladder.problem import Problem, Spec, apply_overrides, build, convert, parse_document, read
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+
+Expected = Literal["agree", "disagree", "inconclusive"]
+PACKAGED = Path(__file__).parent / "campaigns"
+
+
+class Case(Spec, frozen=True, kw_only=True):
+    """One comparison.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the campaign; the folder of its results.
+    run : str
+        A run file, relative to the campaign file; or `problem`, the run file's content as a table.
+    set : table
+        Overrides, dotted keys to values.
+    theory_set : table
+        Overrides of the theory's problem alone: a deliberate error, which must be caught.
+    sizes : list of int
+        Default: the run file's.
+    replicas, seed : int
+    expect : {"agree", "disagree", "inconclusive"}
+    variables : list of str
+        Compare only these.
+    alpha, resolution : float
+        As in `compare`.
+    """
+
+    name: str
+    run: str = ""
+    problem: dict[str, Any] = msgspec.field(default_factory=dict)
+    set: dict[str, Any] = msgspec.field(default_factory=dict)
+    theory_set: dict[str, Any] = msgspec.field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
+    replicas: int | None = None
+    seed: int | None = None
+    expect: Expected = "agree"
+    variables: tuple[str, ...] = ()
+    alpha: float = 0.01
+    resolution: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in "/\\") or self.name.startswith("."):
+            raise ValueError(f"name must be usable as a folder name, got {self.name!r}")
+        if bool(self.run) == bool(self.problem):
+            raise ValueError(f"case {self.name!r} needs either run (a file) or problem (a table)")
+
+
+class Campaign(Spec, frozen=True, kw_only=True):
+    """A campaign file: ``[[case]]`` tables."""
+
+    case: tuple[Case, ...]
+    schema: Literal[1] = 1
+    title: str = "campaign"
+
+    def __post_init__(self) -> None:
+        names = [case.name for case in self.case]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names:
+            raise ValueError("a campaign needs at least one [[case]]")
+        if twice:
+            raise ValueError(f"case names must differ; repeated: {', '.join(twice)}")
+
+
+class Outcome(Spec, frozen=True, kw_only=True):
+    """What a case came to."""
+
+    name: str
+    theory: str
+    expected: str
+    verdict: str
+    as_expected: bool
+    max_z: float
+    exponent: float
+    reasons: tuple[str, ...]
+    seconds: float
+
+
+def packaged() -> list[str]:
+    """Return the names of the campaigns that come with the package."""
+    return sorted(path.stem for path in PACKAGED.glob("*.toml"))
+
+
+def load_campaign(name_or_path: str | os.PathLike[str]) -> tuple[Campaign, Path]:
+    """Read a campaign file, or one that comes with the package by its name; return it with its folder.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and a suggestion.
+    """
+    path = Path(name_or_path)
+    if not path.exists() and path.suffix != ".toml":
+        found = PACKAGED / f"{name_or_path}.toml"
+        if not found.exists():
+            raise ConfigError(
+                f"there is no campaign {str(name_or_path)!r}", hint=did_you_mean(str(name_or_path), packaged())
+            )
+        path = found
+    document = parse_document(read(path), str(path))
+    return convert(document, Campaign, str(path)), path.parent  # type: ignore[type-var]
+
+
+def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None) -> Problem:
+    """Return the problem of a case with its overrides, and `extra` ones, applied."""
+    from dimladder.theories import problem_type
+
+    source = str(folder / case.run) if case.run else f"case {case.name}"
+    document = parse_document(read(folder / case.run), source) if case.run else case.problem
+    return build(apply_overrides(document, {**case.set, **(extra or {})}, source), problem_type, source)
+
+
+def run_case(
+    case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False
+) -> Comparison:
+    """Simulate and compare one case."""
+    from .compare import compare
+    from .simulate import simulate
+
+    problem = problem_of(case, folder)
+    measured = simulate(
+        problem, case.sizes or None, case.replicas, seed=case.seed,
+        out=out, resume=resume and out is not None, force=force and out is not None,
+    )  # fmt: skip
+    theory = problem_of(case, folder, case.theory_set) if case.theory_set else problem
+    return compare(
+        theory, measured, variables=case.variables or None, alpha=case.alpha, resolution=case.resolution
+    )  # fmt: skip
+
+
+def validate(
+    campaign: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Outcome]:
+    """Run a campaign.
+
+    Parameters
+    ----------
+    campaign : str or path
+        A campaign file, or the name of one that comes with the package.
+    out : path, optional
+        Folder of the results, one sub-folder a case. A finished case is not run again with `resume`; an unfinished one
+        goes on from its finished batches.
+    progress : callable, optional
+        ``progress(done, total, name)`` before each case.
+
+    Returns
+    -------
+    list of Outcome
+        A case that raised counts as ``error``, with the message as its reason; the others still run.
+    """
+    from dimladder.results import write_text
+
+    read_campaign, folder = load_campaign(campaign)
+    outcomes = []
+    for done, case in enumerate(read_campaign.case):
+        if progress is not None:
+            progress(done, len(read_campaign.case), case.name)
+        place = Path(out) / case.name if out is not None else None
+        stored = place / "outcome.json" if place is not None else None
+        key = _key(case, folder)
+        if resume and stored is not None and stored.exists():
+            saved = json.loads(stored.read_text(encoding="utf-8"))
+            if saved.get("key") == key:
+                outcomes.append(convert(saved["outcome"], Outcome, str(stored)))  # type: ignore[type-var]
+                continue
+        outcome = _outcome(case, folder, place, resume, force)
+        outcomes.append(outcome)
+        if stored is not None and outcome.verdict != "error":
+            from dimladder.problem import to_builtins
+
+            content = to_builtins(outcome)
+            content = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in content.items()}
+            write_text(stored, json.dumps({"key": key, "outcome": {k: v for k, v in content.items() if v is not None}}))
+    return outcomes
+
+
+def _key(case: Case, folder: Path) -> str:
+    """What a stored outcome must share to be used again: the case and the content of its problems."""
+    from dimladder.problem import to_builtins
+
+    hashes = [problem_of(case, folder, extra).content_hash for extra in ({}, case.theory_set)]
+    return json.dumps([to_builtins(case), hashes], sort_keys=True, default=str)
+
+
+def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: bool) -> Outcome:
+    nothing = float("nan")
+    start = time.perf_counter()
+    theory = "?"
+    try:
+        theory = problem_of(case, folder).theory
+        comparison = run_case(case, folder, place, resume, force)
+    except DimladderError as error:
+        return Outcome(
+            name=case.name, theory=theory, expected=case.expect, verdict="error", as_expected=False, max_z=nothing,
+            exponent=nothing, reasons=(str(error),), seconds=time.perf_counter() - start,
+        )  # fmt: skip
+    exponent = comparison.finite_size["exponent"]
+    return Outcome(
+        name=case.name, theory=theory, expected=case.expect, verdict=comparison.verdict,
+        as_expected=comparison.verdict == case.expect, max_z=comparison.max_z,
+        exponent=nothing if exponent is None else exponent, reasons=tuple(comparison.reasons),
+        seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def exit_status(outcomes: list[Outcome]) -> int:
+    """0 all as expected; 1 a case came to a wrong verdict or failed; 3 only undecided ones are left."""
+    wrong = [o for o in outcomes if not o.as_expected]
+    if not wrong:
+        return 0
+    return 3 if all(o.verdict == "inconclusive" for o in wrong) else 1

@@ -1,0 +1,212 @@
+"""The verbs ``simulate``, ``compare`` and ``validate`` of the command line. stdout is data, stderr log and progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimladder.cli.verb import Verb, add_json, add_output, add_run_file, load_problem
+from dimladder.errors import UsageError
+
+if TYPE_CHECKING:
+    from dimladder.problem import Problem
+    from dimladder.results import Measurement
+
+EXIT = {"agree": 0, "disagree": 1, "inconclusive": 3}
+
+
+def _add_simulation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--d", "--sizes", dest="sizes", metavar="N[,N...]", help="sizes (default: those of the run file)"
+    )
+    parser.add_argument("--replicas", type=int, metavar="R", help="independent replicas at each size")
+    parser.add_argument(
+        "--device", default="cpu", help="cpu, or a torch device: cuda, cuda:1, mps, torch (default cpu)"
+    )
+    parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    parser.add_argument("--seed", type=int, metavar="S", help="root seed; it fixes every replica")
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"cannot read the sizes {text!r}", where="--d", hint="write them as 256,512,1024") from None
+
+
+@contextmanager
+def _progress(args: argparse.Namespace, what: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """Show a bar on stderr where somebody watches: not with ``--quiet``, not into a file."""
+    if getattr(args, "quiet", False) or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=f"{what} {label}")
+
+
+def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -> Measurement:
+    from .simulate import simulate
+
+    with _progress(args, "simulating") as progress:
+        return simulate(
+            problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
+            out=folder, resume=args.resume, force=args.force, progress=progress,
+        )  # fmt: skip
+
+
+def _claim(args: argparse.Namespace) -> Path | None:
+    """Return the run folder, made sure that it may be written; the input is stored at once."""
+    if not args.output:
+        if args.resume or args.force:
+            raise UsageError("--resume and --force need a run folder", hint="add -o DIR")
+        return None
+    if args.resume and args.force:
+        raise UsageError("--resume and --force exclude each other")
+    from dimladder.problem import read
+    from dimladder.results import claim_folder, write_text
+
+    folder = Path(args.output)
+    text = read(args.run)
+    claim_folder(folder, resume=args.resume, force=args.force)
+    write_text(folder / "input.toml", text)
+    return folder
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    add_run_file(parser)
+    _add_simulation(parser)
+    add_json(parser)
+    add_output(parser)
+
+
+def _run_simulate(args: argparse.Namespace) -> int:
+    problem = load_problem(args)
+    measured = _simulate(args, problem, _claim(args))
+    if args.json:
+        _write(measured.to_json())
+    else:
+        from dimladder.results import text_table
+
+        _write(text_table(measured))
+    return 0
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    add_run_file(parser)
+    _add_simulation(parser)
+    parser.add_argument(
+        "--measurement", metavar="PATH", help="compare with this result of simulate instead of a new one"
+    )
+    parser.add_argument("--variables", metavar="NAME[,NAME]", help="compare only these")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=0.01,
+        help="chance of calling a right theory wrong, over all entries (default 0.01)",
+    )
+    parser.add_argument(
+        "--resolution", type=float, default=0.2,
+        help="relative deviation that must have been visible to say agree (default 0.2)",
+    )  # fmt: skip
+    add_json(parser)
+    add_output(parser)
+
+
+def _run_compare(args: argparse.Namespace) -> int:
+    from dimladder.results import Measurement, open_result, write_text
+
+    from .compare import compare
+    from .report import comparison_report
+
+    problem = load_problem(args)
+    measured: Any
+    if args.measurement:
+        if args.sizes or args.replicas or args.seed is not None:
+            raise UsageError("--measurement excludes --d, --replicas and --seed: it is finished")
+        measured = open_result(args.measurement)
+        if not isinstance(measured, Measurement):
+            raise UsageError(f"{args.measurement} holds a {measured.kind}, not a measurement")
+        folder = _claim(args)
+        if folder:
+            measured.save(folder / "result.nc")
+            write_text(folder / "resolved.toml", problem.to_toml())
+    else:
+        folder = _claim(args)
+        measured = _simulate(args, problem, folder)
+    variables = args.variables.split(",") if args.variables else None
+    comparison = compare(problem, measured, variables=variables, alpha=args.alpha, resolution=args.resolution)
+    report = comparison_report(comparison)
+    if folder:
+        comparison.curve.save(folder / "theory.nc")
+        write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
+        write_text(folder / "report.md", report)
+    _write(comparison.to_json() if args.json else report)
+    return EXIT[comparison.verdict]
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "campaign", metavar="CAMPAIGN.toml", nargs="?", help="a campaign file, or the name of a packaged one"
+    )
+    parser.add_argument("--list", action="store_true", help="list the packaged campaigns")
+    add_json(parser)
+    add_output(parser)
+
+
+def _run_validate(args: argparse.Namespace) -> int:
+    import json
+
+    from .campaign import exit_status, load_campaign, packaged, validate
+    from .compare import plain
+    from .report import campaign_report
+
+    if args.list or args.campaign is None:
+        if not args.list:
+            raise UsageError("no campaign given", hint=f"name a file, or one of: {', '.join(packaged())}")
+        _write("\n".join(packaged()))
+        return 0
+    if (args.resume or args.force) and not args.output:
+        raise UsageError("--resume and --force need a folder", hint="add -o DIR")
+    campaign, _ = load_campaign(args.campaign)
+    if args.output:
+        from dimladder.results import claim_folder
+
+        claim_folder(Path(args.output), resume=args.resume, force=args.force)
+    with _progress(args, "validating") as progress:
+        outcomes = validate(args.campaign, args.output, args.resume, args.force, progress)
+    status = exit_status(outcomes)
+    report = campaign_report(campaign.title, outcomes)
+    if args.output:
+        from dimladder.results import write_text
+
+        write_text(Path(args.output) / "report.md", report)
+    if args.json:
+        from dimladder.problem import to_builtins
+
+        rows = [plain(to_builtins(outcome)) for outcome in outcomes]
+        _write(json.dumps({"schema": 1, "title": campaign.title, "status": status, "cases": rows}, allow_nan=False))
+    else:
+        _write(report)
+    return status
+
+
+_STATUS = "exit status: 0 agree (validate: all as expected), 1 disagree, 2 usage or input, 3 inconclusive"
+simulate_verb = Verb("simulate", "the finite-size experiment: means and standard errors", _add_simulate, _run_simulate)
+compare_verb = Verb("compare", "theory against simulation, with a verdict", _add_compare, _run_compare, _STATUS)
+validate_verb = Verb(
+    "validate", "a campaign of comparisons with expected verdicts", _add_validate, _run_validate, _STATUS
+)

@@ -1,0 +1,72 @@
+"""Comparisons and campaigns as aligned Markdown: readable in a terminal, in a repository and in a notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .campaign import Outcome
+    from .compare import Comparison
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned Markdown table; a bar inside a cell is escaped."""
+    cells = [[text.replace("|", r"\|") for text in row] for row in [header, *rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    lines = ["| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number for a table; a dash where there is none."""
+    return "-" if not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def comparison_report(comparison: Comparison) -> str:
+    """Return the verdict, one row a variable, and the reasons."""
+    sizes = ", ".join(f"{s:g}" for s in sorted(comparison.measurement[comparison.size].values))
+    replicas = comparison.measurement.stats.get("replicas", "?")
+    rows = [
+        [
+            v.name, v.verdict, str(v.entries), number(v.max_z), v.at,
+            f"{v.fit.exponent:.2f} +- {v.fit.exponent_se:.2f}" if v.fit.known else "-",
+            number(v.limit_z), f"{100 * v.visible:.2g} %",
+        ]
+        for v in comparison.variables
+    ]  # fmt: skip
+    header = ["variable", "verdict", "entries", "max z", "at", "exponent", "limit z", "visible"]
+    lines = [
+        f"{comparison.curve.theory}: {comparison.verdict.upper()}",
+        "",
+        f"{comparison.size} = {sizes}; {replicas} replicas; {comparison.n_comparisons} distinct comparisons, |z| up to "
+        f"{comparison.threshold:.2f} allowed (Student, family-wise level {comparison.settings.alpha:g})",
+        "",
+        markdown_table(header, rows),
+        *(f"- {reason}" for reason in comparison.reasons),
+        "",
+        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: |gap| ~ C size^-a where",
+        "the gap is most significant; limit z: the same for the gap left as size -> infinity, where one was extrapolated;",
+        "visible: the smallest uniform relative deviation that would have been significant.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def campaign_report(title: str, outcomes: Sequence[Outcome]) -> str:
+    """Return one row a case, and the reasons of the cases that did not come out as expected."""
+    rows = [
+        [
+            o.name, o.theory, o.expected, o.verdict, "yes" if o.as_expected else "NO",
+            number(o.max_z), number(o.exponent), f"{o.seconds:.1f} s",
+        ]
+        for o in outcomes
+    ]  # fmt: skip
+    met = sum(o.as_expected for o in outcomes)
+    header = ["case", "theory", "expected", "verdict", "as expected", "max z", "exponent", "time"]
+    lines = [f"{title}: {met} of {len(outcomes)} cases as expected", "", markdown_table(header, rows)]
+    for outcome in outcomes:
+        if not outcome.as_expected:
+            lines += [f"{outcome.name}:", *(f"- {reason}" for reason in outcome.reasons), ""]
+    return "\n".join(lines)
