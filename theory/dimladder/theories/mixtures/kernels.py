@@ -177,6 +177,29 @@ def teacher_channel(loss, mean, v, q, overlap, teacher_mean, teacher_variance, t
 # --- pasted to here ---
 
 
+@njit(cache=True)
+def node_channels(loss, labels, means, v, q, out):
+    """Channel averages of many nodes with certain labels: rows E f, E f^2, E l''/(1 + V l''), E l(prox) of `out`."""
+    s = math.sqrt(q)
+    for i in range(labels.size):
+        y = labels[i]
+        if loss == LOGISTIC:
+            out[0, i], out[1, i], out[2, i], out[3, i] = cluster_channel(loss, y, means[i], v, q)
+            continue
+        # Hinge, in closed form (the symbolic form is state_evolution.hinge_channel).
+        gap = 1.0 - y * means[i]
+        low, high = (gap - v) / s, gap / s
+        below, above = 0.5 * math.erfc(-low / math.sqrt(2.0)), 0.5 * math.erfc(-high / math.sqrt(2.0))
+        d_low, d_high = math.exp(-0.5 * low * low) / math.sqrt(2.0 * math.pi), math.exp(-0.5 * high * high) / math.sqrt(2.0 * math.pi)
+        mass = above - below
+        first = gap * mass + s * (d_high - d_low)
+        second = gap * gap * mass + 2.0 * gap * s * (d_high - d_low) + q * (mass - (high * d_high - low * d_low))
+        out[0, i] = y * (below + first / v)
+        out[1, i] = below + second / v**2
+        out[2, i] = mass / v
+        out[3, i] = (gap - v) * below + s * d_low
+
+
 def _kernel_source() -> str:
     text = inspect.getsource(sys.modules[__name__])
     start, end = "# --- pasted from here ---\n", "# --- pasted to here ---"

@@ -1,0 +1,354 @@
+"""Readouts after the step, conditional on the distinguished projections kappa = Q x.
+
+Given the cluster and kappa, features are Gaussian with mean c_0(a, s) and covariance sum_{p >= 1} c_p c_p^T o r^p, where
+a, s, r are the conditional means, scales and correlations of the fields. Each quadrature node (c, kappa_q) is a cluster of
+its own:
+
+* `conditional_ridge`: every node its own V_q (needed when the step is of order n);
+* `conditional_convex`: logistic and hinge losses with the node-averaged bulk, a finite-dimensional convex problem for the
+  means inside a scalar fixed point for (V, q) ("conditional state evolution").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SolveError
+from ...problem import Expression
+from ...symbolic.systems import Equation
+from .moments import PolynomialModel, profile
+from .network import Clusters, Network
+from .sections import ClusterLabels
+
+if TYPE_CHECKING:
+    from .giant_step import GiantStep
+
+Array = NDArray[np.float64]
+# Conditional correlations are of order n^-1/2: this many terms leave n^-4.
+ORDER = 7
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Quadrature over clusters and projections.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (N,)
+        Probabilities of the nodes.
+    cluster : ndarray of int, shape (N,)
+    labels : ndarray, shape (N,)
+        E[y | node].
+    noise : float
+        Variance of the label given the node.
+    coefficients : ndarray, shape (ORDER + 1, N, k)
+        c_p(i) at each node, divided by sqrt k.
+    second : ndarray, shape (N, k)
+        E[phi_i^2 | node].
+    correlations : ndarray, shape (K, k, k)
+        Conditional correlations of the fields, with zero diagonal.
+    """
+
+    weights: Array
+    cluster: NDArray[np.int64]
+    labels: Array
+    noise: float
+    coefficients: Array
+    second: Array
+    correlations: Array
+
+    @property
+    def means(self) -> Array:
+        return self.coefficients[0]
+
+
+def gaussian_nodes(dimension: int, count: int) -> tuple[Array, Array]:
+    """Nodes and weights of E over N(0, I): a Gauss-Hermite product up to two dimensions, scrambled Sobol points beyond."""
+    from ...numerics.quadrature import gauss_hermite
+
+    if dimension == 0:
+        return np.zeros((1, 0)), np.ones(1)
+    if dimension <= 2:
+        per = max(3, round(count ** (1.0 / dimension)))
+        x, w = gauss_hermite(min(per, 64))
+        grids = np.meshgrid(*([x] * dimension), indexing="ij")
+        weights = np.ones(())
+        for _ in range(dimension):
+            weights = np.multiply.outer(weights, w)
+        points, flat = np.stack([g.ravel() for g in grids], axis=1), weights.ravel()
+        keep = flat > 1e-14
+        return points[keep], flat[keep] / flat[keep].sum()
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    power = max(4, math.ceil(math.log2(count)))
+    uniform = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(0)).random_base2(power)
+    points = ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))
+    # Exact first and second moments: the quadratic response of the features is then integrated without sampling error.
+    points = points - points.mean(axis=0)
+    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / len(points))).T
+    return points, np.full(len(points), 1.0 / len(points))
+
+
+def projections(problem: GiantStep, data: Clusters, net: Network) -> Array:
+    """Orthonormal basis Q of the span of v, spikes, means and target, shape (p, n)."""
+    rows = [net.spike[None, :], data.means, *(dirs for _, dirs in data.spikes)]
+    if data.target is not None:
+        rows.append(data.target[None, :])
+    stack = np.concatenate([r.reshape(-1, data.n) for r in rows])
+    norms = np.linalg.norm(stack, axis=1)
+    stack = stack[norms > 1e-12] / norms[norms > 1e-12, None]
+    _, s, basis = np.linalg.svd(stack, full_matrices=False)
+    return np.asarray(basis[s > 1e-8])
+
+
+def build_nodes(
+    problem: GiantStep, data: Clusters, net: Network, sigma: Expression, model: PolynomialModel | None, count: int
+) -> Nodes:
+    """Place the nodes and expand the features at each of them."""
+    basis = projections(problem, data, net)
+    points, share = gaussian_nodes(basis.shape[0], count)
+    width, clusters = net.stepped.shape[0], data.weights.size
+    function = model.expression() if model is not None else sigma
+    weights, ids, labels, coefficients, seconds, correlations = [], [], [], [], [], []
+    for c in range(clusters):
+        sided = data.covariance_times(c, basis)
+        s = sided @ basis.T
+        root = np.linalg.cholesky(s)
+        kappa = data.means[c] @ basis.T + points @ root.T
+        load = np.linalg.solve(s, sided @ net.stepped.T).T
+        covariance = data.covariance_times(c, net.stepped) @ net.stepped.T - load @ s @ load.T
+        scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+        shift = data.means[c] @ net.stepped.T + (kappa - data.means[c] @ basis.T) @ load.T
+        expanded = profile(function, shift.ravel(), np.tile(scale, len(points)), ORDER)
+        coefficients.append(expanded.coefficients.reshape(ORDER + 1, len(points), width))
+        seconds.append(expanded.second.reshape(len(points), width) + (model.noise**2 if model is not None else 0.0))
+        correlation = covariance / np.multiply.outer(scale, scale)
+        np.fill_diagonal(correlation, 0.0)
+        correlations.append(correlation)
+        weights.append(data.weights[c] * share)
+        ids.append(np.full(len(points), c))
+        if isinstance(problem.target, ClusterLabels):
+            labels.append(np.full(len(points), problem.target.values(clusters)[c]))
+        else:
+            assert data.target is not None
+            labels.append(np.broadcast_to(problem.target.expression.evaluate(np, z=kappa @ (basis @ data.target)), (len(points),)).astype(float))
+    noise = 0.0 if isinstance(problem.target, ClusterLabels) else problem.target.noise**2
+    return Nodes(
+        np.concatenate(weights), np.concatenate(ids), np.concatenate(labels), noise,
+        np.concatenate(coefficients, axis=1) / math.sqrt(width), np.concatenate(seconds) / width, np.array(correlations),
+    )  # fmt: skip
+
+
+def weighted_covariance(nodes: Nodes, factors: Array) -> Array:
+    """sum_q factors_q Cov[phi | q], shape (k, k): one matrix product for each Hermite degree and cluster."""
+    width = nodes.means.shape[1]
+    total = np.zeros((width, width))
+    for c in range(nodes.correlations.shape[0]):
+        rows = nodes.cluster == c
+        if not rows.any():
+            continue
+        power = np.ones((width, width))
+        for p in range(1, ORDER + 1):
+            power *= nodes.correlations[c]
+            left = nodes.coefficients[p, rows] * factors[rows, None]
+            total += power * (left.T @ nodes.coefficients[p, rows])
+    total[np.arange(width), np.arange(width)] += factors @ (nodes.second - nodes.means**2)
+    return total
+
+
+def node_traces(nodes: Nodes, matrix: Array) -> Array:
+    """tr[Cov[phi | q] matrix] for every node, shape (N,); matrix symmetric."""
+    out = (nodes.second - nodes.means**2) @ np.diag(matrix)
+    for c in range(nodes.correlations.shape[0]):
+        rows = nodes.cluster == c
+        power = matrix.copy()
+        for p in range(1, ORDER + 1):
+            power *= nodes.correlations[c]
+            block = nodes.coefficients[p, rows]
+            out[rows] += np.einsum("qi,qi->q", block @ power, block)
+    return out
+
+
+def conditional_ridge(nodes: Nodes, samples: int, ridge: float, *, rtol: float = 1e-9, max_iterations: int = 500) -> dict[str, float]:
+    """Deterministic equivalent with one V for each node (see `equivalents.many_bulks`).
+
+    Raises
+    ------
+    SolveError
+        When the fixed point or the linear system for the errors does not converge.
+    """
+    from scipy.sparse.linalg import LinearOperator, gmres
+
+    rho, means = nodes.weights, nodes.means
+    width = means.shape[1]
+    identity = np.eye(width)
+    # A node's V is tr of its covariance; the rank-one mean adds mean.R mean/m, which is kept.
+    v = np.ones(rho.size)
+    for _ in range(max_iterations):
+        share = rho / (1.0 + v)
+        matrix = ridge * identity + weighted_covariance(nodes, share) + (means * share[:, None]).T @ means
+        resolvent = np.linalg.inv(matrix)
+        image = (node_traces(nodes, resolvent) + np.einsum("qi,qi->q", means @ resolvent, means)) / samples
+        change = float(np.max(np.abs(image - v) / image))
+        # The map contracts in log V with slope below one; averaging logarithms damps its oscillation.
+        v = np.exp(0.3 * np.log(v) + 0.7 * np.log(image)) if change > 1e-3 else image
+        if change < rtol:
+            break
+    else:
+        raise SolveError("the conditional equivalent did not converge", status="max_iterations", why=f"relative change {change:.2g}",
+                         hint="raise algorithm.ridge or lower algorithm.nodes")  # fmt: skip
+    share, damp = rho / (1.0 + v), rho / (1.0 + v) ** 2
+    w = resolvent @ (means.T @ (share * nodes.labels))
+    fields = means @ w
+    # w.Cov_q w by the same expansion: a trace against w w^T.
+    bias = nodes.labels**2 + nodes.noise - 2 * nodes.labels * fields + fields**2 + node_traces(nodes, np.outer(w, w))
+
+    def variance(errors: Array) -> Array:
+        factors = damp * errors
+        inner = weighted_covariance(nodes, factors) + (means * factors[:, None]).T @ means
+        sandwich = resolvent @ inner @ resolvent
+        return (node_traces(nodes, sandwich) + np.einsum("qi,qi->q", means @ sandwich, means)) / samples
+
+    operator = LinearOperator((rho.size, rho.size), matvec=lambda e: e - variance(np.asarray(e).ravel()), dtype=np.float64)
+    errors, info = gmres(operator, bias, rtol=1e-10, atol=0.0, maxiter=200)
+    if info != 0:
+        raise SolveError("the errors of the conditional equivalent did not converge", status="max_iterations", hint="raise algorithm.ridge")
+    return {"test_error": float(rho @ errors), "train_error": float(damp @ errors)}
+
+
+def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, rtol: float = 1e-8) -> dict[str, float]:
+    """Conditional state evolution of the logistic or hinge readout.
+
+    In the eigenbasis of the node-averaged covariance Omega with eigenvalues s: V = sum s/S/m, S = ridge + V^ s;
+    w = S^{-1} sum_q rho_q E f_q mu_q (a convex problem in the span of the means); q = w.Omega w + E f^2 sum (s/S)^2/m;
+    V^ = E l''/(1 + V l'').
+
+    Raises
+    ------
+    SolveError
+        When neither the quasi-Newton method nor the damped iteration converges.
+    """
+    from scipy.optimize import root
+
+    from .kernels import HINGE, LOGISTIC, node_channels
+
+    code = LOGISTIC if loss == "logistic" else HINGE
+    rho, y = nodes.weights, nodes.labels
+    s, basis = np.linalg.eigh(weighted_covariance(nodes, rho))
+    s = np.maximum(s, 0.0)
+    rotated = nodes.means @ basis
+    left, size, right = np.linalg.svd(np.sqrt(rho)[:, None] * rotated, full_matrices=False)
+    rank = int(np.sum(size > 1e-9 * size[0]))
+    loads = left[:, :rank] * size[:rank] / np.sqrt(rho)[:, None]
+    right = right[:rank]
+    out = np.empty((4, rho.size))
+    response = np.zeros(rank)
+
+    def image(v: float, q: float, vhat: float) -> tuple[Array, dict[str, Any]]:
+        nonlocal response
+        stiffness = ridge + vhat * s
+        kernel = (right / stiffness) @ right.T
+        fields = loads @ (kernel @ response)
+        for _ in range(60):
+            node_channels(code, y, fields, v, q, out)
+            gap = loads.T @ (rho * out[0]) - response
+            if np.linalg.norm(gap) <= 1e-10 * (1e-12 + np.linalg.norm(response)):
+                break
+            jacobian = np.eye(rank) + (loads.T * (rho * out[2])) @ loads @ kernel
+            step = np.linalg.solve(jacobian, gap)
+            scale, before = 1.0, np.linalg.norm(gap)
+            for _ in range(30):
+                trial = loads @ (kernel @ (response + scale * step))
+                node_channels(code, y, trial, v, q, out)
+                if np.linalg.norm(loads.T @ (rho * out[0]) - response - scale * step) < before:
+                    break
+                scale *= 0.5
+            response = response + scale * step
+            fields = trial
+        w = (right.T @ response) / stiffness
+        ratio = s / stiffness
+        new = np.array([
+            ratio.sum() / samples,
+            float(s @ w**2) + float(rho @ out[1]) * float(np.sum(ratio**2)) / samples,
+            float(rho @ out[2]),
+        ])  # fmt: skip
+        return new, {"fields": fields, "loss": float(rho @ out[3])}
+
+    vhat = 0.1
+    state = np.array([float(np.sum(s / (ridge + vhat * s))) / samples, 1.0, vhat])
+    change = math.inf
+    for iteration in range(400):
+        new, seen = image(*state)
+        change = float(np.max(np.abs(np.log(new / state))))
+        if change < rtol:
+            break
+        state = np.exp(0.5 * np.log(state) + 0.5 * np.log(new))
+        if iteration in (6, 20, 60) and change > rtol:
+            found = root(lambda t: np.log(image(*np.exp(t))[0]) - t, np.log(state), method="hybr", options={"xtol": 1e-10})
+            if np.all(np.isfinite(found.x)) and float(np.max(np.abs(found.fun))) < change:
+                state = np.exp(found.x)
+    else:
+        raise SolveError(f"the conditional state evolution of the {loss} readout did not converge", status="max_iterations",
+                         why=f"relative change {change:.2g} after 400 iterations, damping 0.5", hint="raise algorithm.ridge")  # fmt: skip
+    v, q, _ = state
+    return _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
+
+
+def _classification(code: int, rho: Array, y: Array, fields: Array, v: float, q: float, train_loss: float) -> dict[str, float]:
+    from scipy.special import ndtr
+
+    from ...numerics.quadrature import gauss_hermite
+
+    s, margin = math.sqrt(q), y * fields
+    # On its own sample a point is wrong when its proximal margin is negative: y omega < -V/2 (logistic), < -V (hinge).
+    threshold = -0.5 * v if code == 1 else -v
+    if code == 1:
+        x, w = gauss_hermite(128)
+        test_loss = np.logaddexp(0.0, -(margin[:, None] + s * x)) @ w
+    else:
+        a = (1.0 - margin) / s
+        test_loss = (1.0 - margin) * ndtr(a) + s * np.exp(-0.5 * a**2) / math.sqrt(2 * math.pi)
+    return {
+        "test_error": float(rho @ ndtr(-margin / s)), "train_error": float(rho @ ndtr((threshold - margin) / s)),
+        "test_loss": float(rho @ test_loss), "train_loss": train_loss,
+    }  # fmt: skip
+
+
+def conditional_errors(
+    problem: GiantStep, data: Clusters, net: Network, sigma: Expression, samples: int, model: PolynomialModel | None
+) -> dict[str, float]:
+    """Errors of the problem's readout, conditional on the distinguished projections."""
+    algorithm = problem.algorithm
+    nodes = build_nodes(problem, data, net, sigma, model, algorithm.nodes)
+    if algorithm.readout == "ridge":
+        return conditional_ridge(nodes, samples, algorithm.ridge)
+    return conditional_convex(nodes, algorithm.readout, samples, algorithm.ridge)
+
+
+def equations(problem: GiantStep) -> list[Equation]:
+    """The equations solved here, as LaTeX."""
+    rows = [
+        Equation("nodes", r"\mu_q = c_0(a_q,s),\quad \Omega_q = \sum_{p\ge1} c_p c_p^\top\circ r^{\circ p},\quad q=(c,\kappa_q)"),
+    ]
+    if problem.algorithm.readout == "ridge":
+        return rows + [
+            Equation("R", r"R = \Big(\lambda+\sum_q\frac{\rho_q(\Omega_q+\mu_q\mu_q^\top)}{1+V_q}\Big)^{-1}"),
+            Equation("V", r"V_q = \frac1m\operatorname{tr}(\Omega_q+\mu_q\mu_q^\top)R"),
+            Equation("weights", r"w = R\sum_q\frac{\rho_q\, y_q\mu_q}{1+V_q}"),
+            Equation("test_error", r"E_q = B_q + \frac1m\operatorname{tr}\,\Omega_qR\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{(1+V_{q'})^2}\Omega_{q'}\Big]R"),
+            Equation("train_error", r"E^{\mathrm{train}}_q = \frac{E_q}{(1+V_q)^2}"),
+        ]
+    return rows + [
+        Equation("R", r"R = (\lambda+\hat V\Omega)^{-1},\quad \Omega=\sum_q\rho_q\Omega_q"),
+        Equation("w", r"w = \arg\min_w \tfrac12 w\cdot R^{-1}w+\sum_q\rho_q\,\mathbb E_\xi\,\mathcal M_V(y_q;\,w\cdot\mu_q+\sqrt q\,\xi)"),
+        Equation("Vhat", r"\hat V = \mathbb E\,\frac{\ell''}{1+V\ell''}"),
+        Equation("V", r"V = \frac1m\operatorname{tr}\,\Omega R"),
+        Equation("q", r"q = w\cdot\Omega w+\frac{\mathbb E f^2}{m}\operatorname{tr}(\Omega R)^2"),
+        Equation("test_error", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"),
+    ]
