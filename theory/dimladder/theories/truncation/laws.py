@@ -65,6 +65,13 @@ class GaussianCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ga
         """Draw `count` values."""
         return rng.normal(self.mean, self.std, count)
 
+    def quantile(self, u: Array) -> Array:
+        """Inverse of the distribution function."""
+        from scipy.special import ndtri
+
+        values: Array = self.mean + self.std * ndtri(u)
+        return values
+
 
 class UniformCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="uniform-cluster"):
     """z uniform on [low, high], to be sent to `target`."""
@@ -104,6 +111,10 @@ class UniformCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="uni
     def sample(self, rng: np.random.Generator, count: int) -> Array:
         """Draw `count` values."""
         return rng.uniform(self.low, self.high, count)
+
+    def quantile(self, u: Array) -> Array:
+        """Inverse of the distribution function."""
+        return self.low + (self.high - self.low) * u
 
 
 class ExponentialCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="exponential-cluster"):
@@ -145,6 +156,13 @@ class ExponentialCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag=
     def sample(self, rng: np.random.Generator, count: int) -> Array:
         """Draw `count` values."""
         return self.origin + rng.exponential(self.scale, count)
+
+    def quantile(self, u: Array) -> Array:
+        """Inverse of the distribution function."""
+        import numpy as np
+
+        values: Array = self.origin - self.scale * np.log1p(-u)
+        return values
 
 
 Cluster = GaussianCluster | UniformCluster | ExponentialCluster
@@ -207,6 +225,21 @@ def draw(data: Data, rng: np.random.Generator, count: int) -> tuple[Array, Array
     counts = rng.multinomial(count, np.asarray(weights) / np.sum(weights))
     z = [c.sample(rng, int(n)) for c, n in zip(clusters, counts, strict=True)]
     return np.concatenate(z), np.repeat([c.target for c in clusters], counts)
+
+
+def draw_stratified(data: Data, rng: np.random.Generator, strata: int) -> tuple[Array, Array, Array]:
+    """One point in each of `strata` equally likely slices of every component: (values, targets, weights) with rare tails well covered.
+
+    Averages are unbiased, with far less scatter than independent draws. An empirical law is returned whole.
+    """
+    import numpy as np
+
+    if isinstance(data, EmpiricalCluster):
+        z, eta = points(data)
+        return z, eta, np.full(z.size, 1 / z.size)
+    weights, clusters = components(data)
+    z = [c.quantile((np.arange(strata) + rng.random(strata)) / strata) for c in clusters]
+    return np.concatenate(z), np.repeat([c.target for c in clusters], strata), np.repeat(np.asarray(weights) / strata, strata)
 
 
 def points(data: EmpiricalCluster) -> tuple[Array, Array]:
