@@ -47,9 +47,9 @@ def comparison_report(comparison: Comparison) -> str:
         markdown_table(header, rows),
         *(f"- {reason}" for reason in comparison.reasons),
         "",
-        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: |gap| ~ C size^-a where",
-        "the gap is most significant; limit z: the same for the gap left as size -> infinity, where one was extrapolated;",
-        "visible: the smallest uniform relative deviation that would have been significant.",
+        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: of gap ~ size^-a where",
+        "it is most significant; limit z: as max z, for the gap extrapolated to infinite size, where that was needed;",
+        "visible: the relative deviation that would have been significant in half of the entries.",
     ]
     return "\n".join(lines) + "\n"
 

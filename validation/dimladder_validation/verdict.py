@@ -77,7 +77,8 @@ class VariableVerdict:
     max_z, at : float, str
         Largest |z| at the largest size, and where.
     visible : float
-        The smallest uniform relative deviation of the variable that would have been significant.
+        The relative deviation that would have been significant in half of the entries: the median over entries of the
+        smallest significant gap over max(|theory|, r.m.s. of the variable). Imposed entries do not count.
     fit : PowerLaw
         The closing of the gap at the entry where it is most significant.
     limit_z, limit_at : float, str
@@ -134,7 +135,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     fit = fit_power_law(sizes, entries.gap[:, strongest], entries.se[:, strongest], noise=limit)
     scale = np.maximum(np.abs(entries.theory[-1]), np.sqrt(np.mean(entries.theory[-1] ** 2)))
     free = ~entries.imposed if not entries.imposed.all() else np.ones(len(last), bool)
-    visible = _visible(entries.theory[-1, free], limit * entries.se[-1, free])
+    visible = _visible(scale[free], limit * entries.se[-1, free])
     common = {
         "name": entries.name,
         "entries": z.shape[1],
@@ -169,7 +170,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     limit_z = np.abs(stays) / stays_se
     worst = int(np.argmax(np.where(significant, limit_z, -1.0) if significant.any() else limit_z))
     common |= {"limit_z": float(limit_z[worst]), "limit_at": entries.labels[worst]}
-    visible = _visible(entries.theory[-1, free], (limit * stays_se + order + wild)[free])
+    visible = _visible(scale[free], (limit * stays_se + order + wild)[free])
     if significant.any():
         why = (
             f"extrapolated with d^-{a:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
@@ -199,12 +200,12 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
 
 
-def _visible(theory: np.ndarray, smallest_gap: np.ndarray) -> float:
-    """Return the smallest uniform relative deviation that exceeds `smallest_gap` in some entry."""
+def _visible(scale: np.ndarray, smallest_gap: np.ndarray) -> float:
+    """Return the relative deviation that would be significant in half of the entries."""
     import numpy as np
 
-    with np.errstate(divide="ignore"):
-        return float(np.min(smallest_gap / np.abs(theory)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.median(smallest_gap / scale))
 
 
 def _percent(value: float) -> str:
