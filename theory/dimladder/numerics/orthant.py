@@ -82,12 +82,12 @@ def density_at_zero(v: float) -> float:
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)
 def plackett_pair(
-    rij: float, rik: float, ril: float, rjk: float, rjl: float, rkl: float, sik: float, sil: float, sjk: float,
-    sjl: float, skl: float, hard: bool,
-) -> float:  # fmt: skip
+    rij: float, rik: float, ril: float, rjk: float, rjl: float, rkl: float, alone: bool, hard: bool
+) -> float:
     """Integrate asin of the correlation of (k, l) given i = j = 0 over theta from 0 to asin(rij).
 
-    Correlations with switch s = 1 grow with t = sin(theta)/rij, those with s = 0 keep their value.
+    Correlations across the cut grow with t = sin(theta)/rij, the others keep their value: i is `alone` on its side, or
+    together with k.
     """
     if rij == 0.0:
         return 0.0
@@ -101,11 +101,11 @@ def plackett_pair(
         slope = 2.0 / (1.0 + tau * tau)
         c = tau * slope
         t = c / rij
-        ik = rik * (1.0 + sik * (t - 1.0))
-        il = ril * (1.0 + sil * (t - 1.0))
-        jk = rjk * (1.0 + sjk * (t - 1.0))
-        jl = rjl * (1.0 + sjl * (t - 1.0))
-        kl = rkl * (1.0 + skl * (t - 1.0))
+        ik = rik * t if alone else rik
+        il = ril * t
+        jk = rjk if alone else rjk * t
+        jl = rjl
+        kl = rkl if alone else rkl * t
         det = (1.0 - c) * (1.0 + c)
         num = det * kl - (ik * il + jk * jl - c * (ik * jl + jk * il))
         vk = det - (ik * ik + jk * jk - 2.0 * c * ik * jk)
@@ -137,28 +137,46 @@ def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34
     cut14 = max(abs(r12), abs(r13), abs(r24), abs(r34))
     single = min(cut1, cut2, cut3, cut4)
     double = min(cut12, cut13, cut14)
-    if single <= double:
+    alone = single <= double
+    if alone:
         # One field against three: relabel so that field 1 is the single one.
-        if single == cut2:
+        if single == cut1:
+            pass
+        elif single == cut2:
             r13, r14, r23, r24 = r23, r24, r13, r14
-        elif single == cut3 and single != cut1:
+        elif single == cut3:
             r12, r14, r23, r34 = r23, r34, r12, r14
-        elif single == cut4 and single != cut1:
+        else:
             r12, r13, r24, r34 = r24, r34, r12, r13
-        total = plackett_pair(r12, r13, r14, r23, r24, r34, 1.0, 1.0, 0.0, 0.0, 0.0, hard)
-        total += plackett_pair(r13, r12, r14, r23, r34, r24, 1.0, 1.0, 0.0, 0.0, 0.0, hard)
-        total += plackett_pair(r14, r12, r13, r24, r34, r23, 1.0, 1.0, 0.0, 0.0, 0.0, hard)
-        return 0.4052847345693511 * total
-    # Two against two: relabel so that the blocks are {1, 2} and {3, 4}.
-    if double == cut13 and double != cut12:
-        r12, r13, r24, r34 = r13, r12, r34, r24
-    elif double == cut14 and double != cut12:
-        r12, r14, r23, r34 = r14, r12, r34, r23
-    total = asin(r12) * asin(r34)
-    total += plackett_pair(r13, r12, r14, r23, r34, r24, 0.0, 1.0, 1.0, 0.0, 1.0, hard)
-    total += plackett_pair(r14, r12, r13, r24, r34, r23, 0.0, 1.0, 1.0, 0.0, 1.0, hard)
-    total += plackett_pair(r23, r12, r24, r13, r34, r14, 0.0, 1.0, 1.0, 0.0, 1.0, hard)
-    total += plackett_pair(r24, r12, r23, r14, r34, r13, 0.0, 1.0, 1.0, 0.0, 1.0, hard)
+        total = 0.0
+    else:
+        # Two against two: relabel so that the blocks are {1, 2} and {3, 4}.
+        if double == cut12:
+            pass
+        elif double == cut13:
+            r12, r13, r24, r34 = r13, r12, r34, r24
+        else:
+            r12, r14, r23, r34 = r14, r12, r34, r23
+        total = asin(r12) * asin(r34)
+    # The pair (i, j) across the cut, and the two other fields k, l. One call in a loop: it is compiled into place once.
+    for pair in range(3 if alone else 4):
+        if alone:
+            if pair == 0:
+                ij, ik, il, jk, jl, kl = r12, r13, r14, r23, r24, r34
+            elif pair == 1:
+                ij, ik, il, jk, jl, kl = r13, r12, r14, r23, r34, r24
+            else:
+                ij, ik, il, jk, jl, kl = r14, r12, r13, r24, r34, r23
+        else:
+            if pair == 0:
+                ij, ik, il, jk, jl, kl = r13, r12, r14, r23, r34, r24
+            elif pair == 1:
+                ij, ik, il, jk, jl, kl = r14, r12, r13, r24, r34, r23
+            elif pair == 2:
+                ij, ik, il, jk, jl, kl = r23, r12, r24, r13, r34, r14
+            else:
+                ij, ik, il, jk, jl, kl = r24, r12, r23, r14, r34, r13
+        total += plackett_pair(ij, ik, il, jk, jl, kl, alone, hard)
     return 0.4052847345693511 * total
 
 

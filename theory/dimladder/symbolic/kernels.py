@@ -58,6 +58,15 @@ class MomentCall(sp.Function):
 
     kernel: Kernel
 
+    def sorted_arguments(self) -> MomentCall:
+        """Return the call with the indices of equal functions in a fixed order: the average does not change."""
+        arguments = list(self.args)
+        for named in set(self.kernel.slots):
+            places = [q for q, slot in enumerate(self.kernel.slots) if slot == named]
+            for q, value in zip(places, sorted((self.args[q] for q in places), key=str), strict=True):
+                arguments[q] = value
+        return self.func(*arguments)
+
     def _latex(self, printer: Any, exp: Any = None) -> str:
         fields = [rf"f_{{{printer._print(a)}}}" for a in self.args]
         parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
@@ -75,6 +84,17 @@ class Program:
     value: Any = None
 
 
+@dataclass(frozen=True)
+class Core:
+    """One average at distinct indices, as straight-line code in its own arguments."""
+
+    name: str
+    functions: tuple[Terms, ...]
+    target: str
+    arguments: tuple[Any, ...]
+    program: Program
+
+
 @dataclass
 class KernelSet:
     """The kernels one system of equations calls.
@@ -90,6 +110,7 @@ class KernelSet:
     indices: Indices
     covariance: Callable[[Any, Any], Any]
     kernels: dict[Any, tuple[Any, tuple[Any, ...], Products]] = field(default_factory=dict)
+    cores: dict[Any, Core] = field(default_factory=dict)
 
     def moment(self, slots: Sequence[tuple[Any, Named]], products: Products = ({},), target: str = "") -> Any:
         """Return ``E[prod slot(f_index) x sum of products]`` as a call.
@@ -117,13 +138,33 @@ class KernelSet:
         averager = Averager(Law(self.covariance))
         return _average(averager, tuple(zip(labels, call.kernel.slots, strict=True)), products)
 
-    def programs(self, key: Any) -> list[tuple[tuple[int, ...], Program]]:
-        """Return straight-line code for each pattern of coinciding indices, as ``(first slot of each slot's class, code)``."""
+    def branches(self, key: Any) -> list[tuple[tuple[int, ...], Core, tuple[Any, ...]]]:
+        """Return, for each pattern of coinciding indices, the first slot of each slot's class, the core and its arguments.
+
+        Slots that coincide multiply to one function of one field, so different patterns often share a core.
+        """
         call, labels, products = self.kernels[key]
         slots = call.kernel.slots
         kinked = any(s.kinked for s in slots)
         patterns = self._patterns(labels) if kinked else iter([tuple(range(len(labels)))])
-        return [(pattern, self._program(labels, slots, products, pattern, kinked)) for pattern in patterns]
+        out = []
+        for pattern in patterns:
+            merged: dict[Any, Terms] = {}
+            for named, first in zip(slots, pattern, strict=True):
+                label = labels[first]
+                merged[label] = product(merged[label], named.terms) if label in merged else named.terms
+            order = sorted(merged, key=lambda label: (str(merged[label]), str(label)))
+            core = self._core(tuple(merged[label] for label in order), products, call.kernel.target, kinked)
+            out.append((pattern, core, tuple(order)))
+        return out
+
+    def _core(self, functions: tuple[Terms, ...], products: Products, target: str, kinked: bool) -> Core:
+        key = (functions, target)
+        if key not in self.cores:
+            arguments = tuple(sp.Symbol(f"p{q}", integer=True) for q in range(len(functions)))
+            program = _program(arguments, functions, products, self.fixed, kinked)
+            self.cores[key] = Core(f"average{len(self.cores) + 1}", functions, target, arguments, program)
+        return self.cores[key]
 
     def _patterns(self, labels: Sequence[Any]) -> Iterator[tuple[int, ...]]:
         """Yield every way in which indices of overlapping ranges can coincide, the most coincident first."""
@@ -141,26 +182,29 @@ class KernelSet:
         names = {self.indices.ranges[a].name, self.indices.ranges[b].name}
         return len(names) == 1 or "units" in names
 
-    def _program(
-        self, labels: Sequence[Any], slots: Sequence[Named], products: Products, pattern: tuple[int, ...], kinked: bool
-    ) -> Program:
-        out = Program()
-        seen: dict[Any, Any] = {}
+    def fixed(self, a: Any, b: Any) -> Any:
+        """Covariance of two fields by their place in C: fixed teacher fields are numbered by integers."""
+        if sp.sympify(a).is_Integer and sp.sympify(b).is_Integer:
+            return self.covariance(a, b)
+        return sp.IndexedBase("C")[a, b]
 
-        def name(hint: str, value: Any) -> Any:
-            if value not in seen:
-                seen[value] = sp.Symbol(f"{hint}{len(out.statements)}", real=True)
-                out.statements.append((seen[value], value))
-            return seen[value]
 
-        law = Law(self.covariance, name=name, guarded=kinked)
-        merged: dict[Any, Terms] = {}
-        for q, (named, first) in enumerate(zip(slots, pattern, strict=True)):
-            label = labels[first]
-            merged[label] = product(merged[label], named.terms) if label in merged else named.terms
-            del q
-        out.value = _average(Averager(law, name), tuple((a, Named("", t)) for a, t in merged.items()), products)
-        return out
+def _program(
+    labels: Sequence[Any], functions: Sequence[Terms], products: Products, covariance: Callable[[Any, Any], Any], kinked: bool
+) -> Program:
+    out = Program()
+    seen: dict[Any, Any] = {}
+
+    def name(hint: str, value: Any) -> Any:
+        if value not in seen:
+            seen[value] = sp.Symbol(f"{hint}{len(out.statements)}", real=True)
+            out.statements.append((seen[value], value))
+        return seen[value]
+
+    law = Law(covariance, name=name, guarded=kinked)
+    slots = tuple((a, Named("", terms)) for a, terms in zip(labels, functions, strict=True))
+    out.value = _average(Averager(law, name), slots, products)
+    return out
 
 
 def _average(averager: Averager, slots: tuple[tuple[Any, Named], ...], products: Products) -> Any:
@@ -188,27 +232,31 @@ class KernelWriter:
         self.kernels, self._scalar, self._decorator = kernels, scalar, decorator
 
     def source(self) -> list[str]:
-        """Return the source of every kernel."""
-        lines: list[str] = []
+        """Return the source of every kernel, the averages at distinct indices first."""
+        heads: list[str] = []
         for key, (call, labels, _) in self.kernels.kernels.items():
             kernel = call.kernel
             shown = " ".join(
                 f"{s.latex}(f_{a})" if s.latex else f"f_{a}" for a, s in zip(labels, kernel.slots, strict=True)
             )
-            head = f"def {kernel.name}(C, K, {', '.join(map(str, labels))}):"
-            doc = f'{INDENT}"""E[{shown}{" f*" if kernel.target else ""}]"""'
-            body: list[str] = []
-            for pattern, program in self.kernels.programs(key):
+            doc = f'E[{shown}{" " + kernel.target if kernel.target else ""}]'
+            heads += self._head(kernel.name, labels, doc)
+            for pattern, core, arguments in self.kernels.branches(key):
                 tests = [f"{labels[q]} == {labels[first]}" for q, first in enumerate(pattern) if first != q]
-                indent = INDENT
-                if tests:
-                    body.append(f"{INDENT}if {' and '.join(tests)}:")
-                    indent += INDENT
-                body += [f"{indent}{name} = {self._scalar(value)}" for name, value in live(program)]
-                body.append(f"{indent}return {self._scalar(program.value)}")
-            text = [self._decorator, head, doc.replace("\\", "\\\\"), *body, "", ""]
-            lines += text
-        return lines
+                value = f"return {core.name}({', '.join(['C', 'K', *map(str, arguments)])})"
+                heads += [f"{INDENT}if {' and '.join(tests)}:", INDENT * 2 + value] if tests else [INDENT + value]
+            heads += ["", ""]
+        lines: list[str] = []
+        for core in self.kernels.cores.values():
+            parts = [f"({expression_of(f, sp.Symbol(f'f_{p}'))})" for p, f in zip(core.arguments, core.functions, strict=True)]
+            lines += self._head(core.name, core.arguments, f"E[{' '.join(parts)}{' ' + core.target if core.target else ''}]")
+            lines += [f"{INDENT}{name} = {self._scalar(value)}" for name, value in live(core.program)]
+            lines += [f"{INDENT}return {self._scalar(core.program.value)}", "", ""]
+        return lines + heads
+
+    def _head(self, name: str, labels: Sequence[Any], doc: str) -> list[str]:
+        escaped = doc.replace("\\", "\\\\")
+        return [self._decorator, f"def {name}({', '.join(['C', 'K', *map(str, labels)])}):", f'{INDENT}"""{escaped}"""']
 
 
 def live(program: Program) -> list[tuple[Any, Any]]:

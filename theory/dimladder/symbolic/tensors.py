@@ -307,11 +307,12 @@ class LoopWriter:
 
 
 def _sorted_indices(e: Any) -> Any:
-    """Write two-index symmetric entries with sorted indices (only covariances carry exactly two like indices)."""
-    return e.replace(
+    """Write symmetric entries and calls with sorted indices, so that equal ones compare equal."""
+    e = e.replace(
         lambda x: isinstance(x, sp.Indexed) and len(x.indices) == 2 and str(x.base) in ("C", "Q", "T"),
         lambda x: x.base[tuple(sorted(x.indices, key=str))],
     )
+    return e.replace(lambda x: hasattr(x, "sorted_arguments"), lambda x: x.sorted_arguments())
 
 
 def _depends(e: Any, over: Iterable[Any]) -> set[Any]:

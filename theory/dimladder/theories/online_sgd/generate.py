@@ -69,7 +69,9 @@ def source(out: d.Derived, title: str) -> str:
     arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
     arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
     loops = LoopWriter(out.indices, arrays, write)
-    kernels = KernelWriter(out.kernels, loops.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
+    # Straight-line code calls the library's arcsine: pasting the vectorisable one in place many times costs compilation.
+    single = LoopWriter(out.indices, arrays, _scalar_writer("math.asin"))
+    kernels = KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
     lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
     if any("correlation(" in line or "sign_moment4(" in line for line in kernels):
         lines += ["", ORTHANT_SOURCE, ""]
@@ -120,7 +122,7 @@ def _scalars(out: d.Derived) -> list[str]:
     return lines
 
 
-def _scalar_writer() -> Callable[[Any, Callable[[Any], str]], str]:
+def _scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]], str]:
     base = type(printer())
 
     class TensorPrinter(base):  # type: ignore[misc, valid-type]
@@ -132,7 +134,7 @@ def _scalar_writer() -> Callable[[Any, Callable[[Any], str]], str]:
             return self.element(expr)
 
         def _print_asin(self, expr: Any) -> str:
-            return f"asin({self._print(expr.args[0])})"
+            return f"{arcsine}({self._print(expr.args[0])})"
 
         def _print_Function(self, expr: Any) -> str:
             arguments = ", ".join(self._print(a) for a in expr.args)
