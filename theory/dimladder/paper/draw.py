@@ -50,8 +50,8 @@ def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None,
     variables : sequence of str, optional
         One panel each, in this order.
     style : str
-        ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path of
-        a ``.mplstyle`` file, which is applied on top of the base style.
+        ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path
+        of a ``.mplstyle`` file, which is applied on top of the base style.
     """
     return draw(make(results, variables), style)
 
@@ -105,7 +105,7 @@ def _legend_rows(panel: Panel, inches: float) -> int:
     labels = [s.label for s in panel.series if s.label]
     if len(labels) < 2:
         return 0
-    return math.ceil(len(labels) / _legend_columns(labels, inches))
+    return math.ceil(len(labels) / _legend_columns(labels, inches)) + bool(panel.legend_title)
 
 
 def _legend_columns(labels: list[str], inches: float) -> int:
@@ -124,15 +124,16 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
     styles = {s.style for s in panel.series if s.kind == "simulation"}
     for s in panel.series:
         s = _visible_part(s, panel)
-        handle = _line(ax, s) if s.kind == "theory" else _marks(ax, s, last=s.style == max(styles))
+        handle = _line(ax, s, panel) if s.kind == "theory" else _marks(ax, s, last=s.style == max(styles))
         if s.label:
             handles.append(handle)
             names.append(drawable(s.label, words(panel.variable)))
-    if panel.x_log:
-        ax.set_xscale("log")
-    if panel.y_log:
-        ax.set_yscale("log")
+    ax.autoscale_view()
+    _scales(ax, panel)
+    if panel.counted:
+        ax.set_xticks(np.unique(np.concatenate([s.x for s in panel.series])))
     if panel.categories:
+        ax.set_xlim(-0.6, len(panel.categories) - 0.4)
         ax.set_xticks(range(len(panel.categories)), panel.categories, rotation=0 if len(panel.categories) < 5 else 90)
     ax.set_xlabel(drawable(panel.x_label, words(panel.x_name)))
     ax.set_ylabel(drawable(panel.y_label, words(panel.variable)))
@@ -141,8 +142,25 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
         # Above the axes: a legend inside would cover data sooner or later.
         ax.legend(
             handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=_legend_columns(names, inches + 0.6),
-            borderaxespad=0.0,
+            borderaxespad=0.0, title=drawable(panel.legend_title, "") or None, title_fontsize="small", alignment="left",
         )  # fmt: skip
+
+
+def _scales(ax: Any, panel: Panel) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis, logarithmic, limits in (
+        (ax.xaxis, panel.x_log, ax.dataLim.intervalx), (ax.yaxis, panel.y_log, ax.dataLim.intervaly)
+    ):  # fmt: skip
+        if not logarithmic:
+            continue
+        (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
+        low, high = limits
+        if axis is ax.xaxis and low > 1e-3 and high < 1e4 and high / low < 500:
+            # Fewer than three decades: plain numbers at 1, 2, 5 instead of two or three powers of ten.
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 120 else (1.0,)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _visible_part(s: Series, panel: Panel) -> Series:
@@ -151,15 +169,21 @@ def _visible_part(s: Series, panel: Panel) -> Series:
     return replace(s, x=s.x[keep], y=s.y[keep], se=None if s.se is None else s.se[keep])
 
 
-def _line(ax: Any, s: Series) -> Any:
+def _line(ax: Any, s: Series, panel: Panel) -> Any:
     finite = np.isfinite(s.x)
-    marker = "." if finite.sum() < 2 else ""
+    marker = "." if finite.sum() < 2 or panel.counted else ""
+    if panel.categories:
+        # Categories have no order to join: a short bar at each.
+        (handle,) = ax.plot(s.x, s.y, ls="", marker="_", ms=9, mew=1.4, color=s.colour, zorder=2)
+        return handle
     (handle,) = ax.plot(
-        s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2
-    )
+        s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2,
+        drawstyle="steps-post" if s.stairs else "default", lw=0.8 if panel.counted else None,
+    )  # fmt: skip
     for y in s.y[~finite]:
         # The value at an infinite coordinate is the height the curve tends to.
         ax.axhline(y, ls=(0, (1, 2)), lw=0.7, color=s.colour, zorder=1)
+        ax.update_datalim([(s.x[finite][-1], y)])
     if s.se is not None and np.nanmax(s.se, initial=0.0) > 0:
         ax.fill_between(
             s.x[finite], (s.y - s.se)[finite], (s.y + s.se)[finite], color=s.colour, alpha=0.2, lw=0, zorder=1
@@ -205,17 +229,14 @@ def _draw_map(fig: Any, ax: Any, panel: Panel) -> None:
     ax.patch.set(facecolor="0.9", hatch="////", edgecolor="0.6")
     bar = fig.colorbar(shown, ax=ax, pad=0.02)
     bar.set_label(drawable(panel.z_label, words(panel.variable)))
-    if panel.x_log:
-        ax.set_xscale("log")
-    if panel.y_log:
-        ax.set_yscale("log")
+    _scales(ax, panel)
     ax.set_xlabel(drawable(panel.x_label, words(panel.x_name)))
     ax.set_ylabel(drawable(panel.y_label, panel.y_label))
 
 
 def _shared(plan: Plan) -> bool:
     kinds = {s.kind for p in plan.panels for s in p.series}
-    return "simulation" in kinds or len(plan.theory_labels) > 1
+    return "simulation" in kinds or len(plan.theory_labels) > 1 or bool(plan.limit_label)
 
 
 def _shared_legend(fig: Any, plan: Plan) -> None:
@@ -236,5 +257,8 @@ def _shared_legend(fig: Any, plan: Plan) -> None:
         for i, label in enumerate(plan.size_labels)
     ]  # fmt: skip
     widest = max(_visible(str(h.get_label())) for h in handles)
+    if plan.limit_label:
+        text = drawable(plan.limit_label, "limit")
+        handles.append(Line2D([], [], color="0.25", lw=0.7, ls=(0, (1, 2)), label=text))
     columns = min(len(handles), max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest))))
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)

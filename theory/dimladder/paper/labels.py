@@ -15,7 +15,8 @@ _GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "rho", "sigma", "tau",
     "phi", "psi", "omega",
 )  # fmt: skip
-_SUBSCRIPT = re.compile(r"^(?P<base>.+)_(\{(?P<inner>[^{}]*)\}|(?P<one>[A-Za-z0-9]))$")
+_SUBSCRIPT = re.compile(r"_(?:\{([^{}]*)\}|(\\[a-z]+|[a-z]))")
+_INDEX = re.compile(r"\\(?:mu|nu|alpha|beta|ell)(?![a-z])|[a-z]")
 
 
 def axis_label(name: str) -> str:
@@ -48,18 +49,17 @@ def variable_label(result: Result, name: str) -> str:
 
 
 def with_indices(latex: str, name: str, indices: list[str]) -> str:
-    """Put indices on a symbol, in place of the letters that stood for them: ``Q_{il}`` with 1, 2 is ``Q_{12}``."""
-    base, kept = latex or rf"\mathrm{{{name.replace('_', ' ')}}}", ""
-    found = _SUBSCRIPT.match(base)
-    if found:
-        inner = found["inner"] if found["inner"] is not None else found["one"]
-        letters = re.sub(r"[\s,]|\\mu|\\nu|\\ell", "", inner)
-        if re.fullmatch(r"[a-z]{0,4}", letters) and len(letters) <= len(indices):
-            base = found["base"]
-        else:
-            base, kept = found["base"], inner + ","
-    separator = "," if any(len(i) > 1 for i in indices) else ""
-    return f"{base}_{{{kept}{separator.join(indices)}}}"
+    """Put indices on a symbol, in place of the letters that stood for them: ``Q_{il}`` with 1, 2 is ``Q_{12}``.
+
+    A subscript that is no index stays: ``E_{\\rm test}`` with 1 is ``{E_{\\rm test}}_{1}``.
+    """
+    base = latex or rf"\mathrm{{{name.replace('_', ' ')}}}"
+    shown = ("," if any(len(i) > 1 for i in indices) else "").join(indices)
+    for found in _SUBSCRIPT.finditer(base):
+        inner = found.group(1) if found.group(1) is not None else found.group(2)
+        if not _INDEX.sub("", re.sub(r"[\s,]", "", inner)) and len(_INDEX.findall(inner)) == len(indices):
+            return f"{base[: found.start()]}_{{{shown}}}{base[found.end() :]}"
+    return f"{{{base}}}_{{{shown}}}" if "_" in base else f"{base}_{{{shown}}}"
 
 
 def component_label(result: Result, name: str, axes: list[str], index: tuple[int, ...]) -> str:
@@ -70,14 +70,15 @@ def component_label(result: Result, name: str, axes: list[str], index: tuple[int
         if is_index(values):
             counted.append(str(i + 1))
         elif np.issubdtype(values.dtype, np.number):
-            spoken.append(f"{axis_label(axis.rstrip(chr(39)))} = {_plain(values[i])}")
+            spoken.append(f"{axis_label(axis.rstrip(chr(39)))} = {plain(values[i])}")
         else:
             spoken.append(words(str(values[i])))
     parts = [f"${with_indices(symbol(result, name), name, counted)}$"] if counted else []
     return ", ".join([*parts, *spoken])
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return a coordinate's value for a label."""
     if isinstance(value, float | np.floating) and not np.isfinite(value):
         return r"$\infty$" if value > 0 else r"$-\infty$"
     return f"{value:.4g}"

@@ -41,13 +41,20 @@ def pgfplots(
         if panel.map_z is not None:
             name = f"map{position + 1}_{panel.variable}.csv"
             extra[name] = to_csv(_map_sheet(panel))
-            panels.append({"options": _map_options(panel, name), "plots": [], "map": _map_plot(panel, name)})
+            panels.append(
+                {"options": _map_options(panel, name), "plots": [], "map": _map_plot(panel, name), "legend_title": ""}
+            )
         else:
-            panels.append({"options": _options(panel), "plots": _plots(panel, results, stems), "map": ""})
+            plots = _plots(panel, results, stems)
+            panels.append(
+                {"options": _options(panel), "plots": plots, "map": "", "legend_title": _tex(panel.legend_title)}
+            )
     colours = list(dict.fromkeys(s.colour for p in plan.panels for s in p.series))
     shared = [
         {"style": f"darkgray, {_DASHES[i % 4]}, thick", "label": _tex(t)} for i, t in enumerate(plan.theory_labels)
     ]
+    if plan.limit_label:
+        shared.append({"style": "darkgray, densely dotted", "label": _tex(plan.limit_label)})
     for i, text in enumerate(plan.size_labels):
         fill = _fill(i == len(plan.size_labels) - 1, "darkgray")
         mark = f"darkgray, only marks, mark={_MARKS[i % 6]}, mark options={{{fill}}}"
@@ -55,8 +62,8 @@ def pgfplots(
     rows = -(-count // across)
     return (
         render(
-            "figure.tex", note=note, panels=panels, across=across, rows=rows, panel_width=f"{width / across - 0.28:.3f}in",
-            panel_height=f"{0.62 * width / across:.3f}in", colours=[(colour_name(c), c.lstrip("#")) for c in colours],
+            "figure.tex", note=note, panels=panels, across=across, rows=rows,
+            panel_width=f"{width / across - 0.28:.3f}in", panel_height=f"{0.62 * width / across:.3f}in", colours=[(colour_name(c), c.lstrip("#")) for c in colours],
             shared=shared if len(shared) > 1 else [], shared_columns=min(len(shared), max(1, int(width // 0.8))),
         ),
         extra,
@@ -86,6 +93,10 @@ def _options(panel: Panel) -> list[str]:
         options += [f"xtick={{{ticks}}}", f"xticklabels={{{names}}}"]
         options += ["x tick label style={rotate=90}"] * (len(panel.categories) > 4)
     labels = [s.label for s in panel.series if s.label]
+    if panel.counted:
+        options.append("xtick=data" if len(panel.series) == 1 else "xtick distance=1")
+    if panel.legend_title:
+        labels.append(panel.legend_title)
     if len(labels) > 1:
         options.append(f"legend columns={min(4, len(labels))}")
     return options
@@ -107,6 +118,12 @@ def _plots(panel: Panel, results: Sequence[Result], stems: Sequence[str]) -> lis
             style = f"{name}, thick, {_DASHES[s.style % 4]}"
             table = f"{x}, y={s.column}"
             limit = s.y[~np.isfinite(s.x)]
+            if panel.categories:
+                style = f"{name}, only marks, mark=-, mark size=4pt, very thick"
+            elif panel.counted:
+                style += ", mark=*, mark options={solid}"
+            elif s.stairs:
+                style += ", const plot"
         else:
             fill = _fill(s.style == max(marks), name)
             style = f"{name}, only marks, mark={_MARKS[s.style % 6]}, mark options={{{fill}}}"

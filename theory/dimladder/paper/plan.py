@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError, did_you_mean
 from ..results import Measurement, PhaseDiagram, Result, main_axis
-from .labels import axis_label, component_label, is_index, symbol, variable_label, with_indices
+from .labels import axis_label, component_label, is_index, plain, symbol, variable_label, with_indices
 
 Array = NDArray[Any]
 
@@ -41,6 +41,7 @@ class Series:
     component: str
     column: str
     source: int
+    stairs: bool = False
 
 
 @dataclass
@@ -54,6 +55,9 @@ class Panel:
     x_log: bool = False
     y_log: bool = False
     categories: tuple[str, ...] = ()
+    # Few whole numbers (layers, degrees): points that a thin line joins, ticks at whole numbers.
+    counted: bool = False
+    legend_title: str = ""
     series: list[Series] = field(default_factory=list)
     # A map: two parameters and a value, instead of series.
     map_y: Array | None = None
@@ -69,6 +73,7 @@ class Plan:
     panels: list[Panel]
     theory_labels: list[str]
     size_labels: list[str]
+    limit_label: str
     left_out: list[str]
 
 
@@ -119,7 +124,7 @@ def curve_axis(result: Result, name: str) -> str | None:
 
 def components(
     result: Result, name: str, axis: str | None
-) -> Iterable[tuple[list[str], tuple[int, ...], dict[str, int]]]:
+) -> Iterator[tuple[list[str], tuple[int, ...], dict[str, int]]]:
     """Yield (axes, index, selection) of every component across `axis`; a symmetric matrix gives its upper triangle."""
     data, size = result.dataset, size_axis(result)
     axes = [str(d) for d in data[name].dims if d not in (axis, size)]
@@ -164,7 +169,9 @@ def make(results: Sequence[Result], variables: Sequence[str] | None = None) -> P
             )
     theories = [r for r in results if not isinstance(r, Measurement)]
     panels: list[Panel] = []
-    for name in variables or known:
+    left_out: list[str] = []
+    chosen = list(variables or _on_main_axis(results, known))
+    for name in chosen:
         having = [(i, r) for i, r in enumerate(results) if name in r and _drawable(r, name)]
         if having:
             panels += _panels(name, having, theories)
@@ -172,14 +179,31 @@ def make(results: Sequence[Result], variables: Sequence[str] | None = None) -> P
         raise UsageError(
             "there is nothing to draw: no variable depends on a coordinate", hint="use the csv, tex or macros format"
         )
-    left_out: list[str] = []
-    if variables is None and len(panels) > MAX_PANELS:
-        left_out = list(dict.fromkeys(p.variable for p in panels[MAX_PANELS:]))
+    if variables is None:
         panels = panels[:MAX_PANELS]
+        left_out = [n for n in known if n not in {p.variable for p in panels}]
+    limits = [p.x_label for p in panels if any(not np.isfinite(s.x).all() for s in p.series)]
     sizes = _sizes(results)
-    return Plan(
-        panels, _curve_labels(theories), [f"${n} = {s}$" if len(n) == 1 else f"{n} = {s}" for n, s in sizes], left_out
-    )
+    named = [f"${n} = {s}$" if len(n) == 1 else f"{n} = {s}" for n, s in sizes]
+    limit = rf"{limits[0]} $\to\infty$" if limits else ""
+    return Plan(panels, _curve_labels(theories), named, limit, left_out)
+
+
+def _on_main_axis(results: Sequence[Result], known: list[str]) -> list[str]:
+    """Return the variables that share the axis most of them are drawn against."""
+    axes = {}
+    for name in known:
+        first = next(r for r in _theories_first(results) if name in r)
+        if _drawable(first, name):
+            axes[name] = str(curve_axis(first, name))
+    if not axes:
+        return known
+    counts = {a: list(axes.values()).count(a) for a in axes.values()}
+    best = max(counts, key=lambda a: counts[a])
+    main = main_axis(_theories_first(results)[0])
+    if main is not None and 2 * counts.get(main, 0) >= counts[best]:
+        best = main
+    return [n for n, a in axes.items() if a == best]
 
 
 def _theories_first(results: Sequence[Result]) -> list[Result]:
@@ -235,7 +259,14 @@ def _panels(name: str, having: list[tuple[int, Result]], theories: list[Result])
     panel = Panel(name, axis, axis_label(axis), variable_label(first, name))
     if not _numeric(values):
         panel.categories = tuple(map(str, values))
+    elif len(values) <= 12 and np.issubdtype(values.dtype, np.integer) and np.all(np.diff(values) == 1):
+        panel.counted = True
     colours, labels = _colours(first, name, axis)
+    others = next(components(first, name, axis))[0]
+    if len(others) == 1 and len(labels) > 1 and _spoken(first, others[0]):
+        panel.legend_title = axis_label(others[0])
+        at = first.dataset.coords[others[0]].values
+        labels = {k: plain(at[k[0]]) if text else "" for k, text in labels.items()}
     sizes = _sizes([r for _, r in having])
     shown: set[str] = set()
     for source, result in having:
@@ -256,6 +287,19 @@ def _panels(name: str, having: list[tuple[int, Result]], theories: list[Result])
     panel.x_log = not panel.categories and _log_axis(values)
     panel.y_log = _log_values(name, panel.series)
     return [panel]
+
+
+def _spoken(result: Result, axis: str) -> bool:
+    values = result.dataset.coords[axis].values
+    return _numeric(values) and not is_index(values)
+
+
+def _stairs(x: Array, y: Array) -> bool:
+    """Return whether a curve is constant between isolated jumps, and so is drawn as a staircase."""
+    if len(x) < 8 or not np.isfinite(y).all():
+        return False
+    jumps = np.abs(np.diff(y)) > 1e-12 * np.max(np.abs(y), initial=1e-300)
+    return bool(jumps.any() and jumps.mean() <= 0.2 and not (jumps[1:] & jumps[:-1]).any())
 
 
 def _series(
@@ -281,7 +325,19 @@ def _series(
             y = np.asarray(data[name].isel(pick).values, dtype=float)
             se = np.asarray(data[name + "_se"].isel(pick).values, dtype=float) if name + "_se" in result else None
             mark = style if run is None else sizes.index((str(size), data.coords[size].values.tolist()[run]))
-            yield Series(kind, x, y, se, colours[index], mark, labels[index], full, column_name(name, text), source)
+            yield Series(
+                kind,
+                x,
+                y,
+                se,
+                colours[index],
+                mark,
+                labels[index],
+                full,
+                column_name(name, text),
+                source,
+                kind == "theory" and _stairs(x, y),
+            )
 
 
 def format_coordinate(value: Any) -> str:

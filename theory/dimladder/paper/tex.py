@@ -39,7 +39,7 @@ def words(name: str) -> str:
 
 
 def macro_name(*parts: str) -> str:
-    """Return a LaTeX command name of letters only: ``learning_rate`` becomes ``LearningRate``, ``Q``, ``0`` ``QZero``."""
+    """Return a LaTeX command name of letters only: ``learning_rate`` becomes ``LearningRate``, ``Q 0`` ``QZero``."""
     pieces = re.findall(r"[A-Za-z]+|\d|[.+-](?=\d)", " ".join(parts))
     spoken = {".": "Point", "-": "Minus", "+": "Plus"}
     return "".join(
