@@ -25,8 +25,10 @@ Integers = NDArray[np.int64]
 Compiled = Callable[..., Any]
 
 # Slots of the real state.
-T, H, H_DID, ERR, ERR_OLD, T_END, H_MAX, H_MIN, RATIO, RHO, BLOW_UP, CONVERGED, RTOL, T_START, BDF_H, T_STOP = range(16)
-REALS = 16
+T, H, H_DID, ERR, ERR_OLD, T_END, H_MAX, H_MIN, RATIO, RHO, BLOW_UP, CONVERGED, RTOL, T_START, BDF_H, T_STOP, T_JAC = (
+    range(17)
+)
+REALS = 17
 # Slots of the integer state.
 (
     N_RHS, N_STEPS, N_REJECTED, N_JAC, N_LU, COMPONENT, FAILURE, J_FRESH, I_OUT, N_SEGMENTS, N_FOUND, ACTIVE, STIFF,
@@ -34,6 +36,10 @@ REALS = 16
     AFTER_REJECT, AUTONOMOUS, LU_READY, HAS_JAC, HAS_DOMAIN, IMPLICIT_KIND,
 ) = range(29)  # fmt: skip
 INTEGERS = 29
+
+# Rows of the workspace of the implicit methods after the first eight; the Jacobian begins at row SQUARE, its factors n
+# rows further.
+VALUE, DRIFT, POWER, MOVED, PSI, PREDICTED, SQUARE = range(8, 15)
 
 # Answers of a step.
 ACCEPTED, TOO_LARGE, NOT_FINITE, NO_CONVERGENCE, OUTSIDE = range(5)

@@ -327,7 +327,7 @@ def _dp5() -> Method:
 
 
 def _tsit5() -> Method:
-    control = [1 / 5, 0.04, 0.2, 10.0, 0.9, 3.5]
+    control = [1 / 5, 0.0, 0.2, 10.0, 0.9, 3.5]
     return _explicit(
         "tsit5", a=_TSIT5_A, b=_TSIT5_B, c=_TSIT5_C, error=_TSIT5_E, second=None, extra=None,
         dense=_dense_with_ends(_TSIT5_POWERS), order=5, dense_order=4, control=control,
@@ -346,7 +346,9 @@ def _dop853() -> Method:
 def _rodas5p() -> Method:
     # Rows: a (8), C (8), nodes, d, interpolant (3). The unknowns are u = Gamma k; the last one is the error estimate.
     packed = np.zeros((21, WIDTH))
-    blocks = (_RODAS5P_A, _RODAS5P_C, _RODAS5P_C_NODES, _RODAS5P_D, _RODAS5P_DENSE)
+    # Published as ... k2 + theta k3; the nested form has k2 + k3 - (1 - theta) k3.
+    dense = np.array([[1.0, 0, 0], [0, 1, 1], [0, 0, -1]]) @ _RODAS5P_DENSE
+    blocks = (_RODAS5P_A, _RODAS5P_C, _RODAS5P_C_NODES, _RODAS5P_D, dense)
     for row, block in zip((0, 8, 16, 17, 18), blocks, strict=True):
         packed[row : row + len(block), :8] = block
     info = np.array([8, 0, 4, 0])
@@ -354,7 +356,27 @@ def _rodas5p() -> Method:
     return Method("rodas5p", "rosenbrock", 5, 4, info, control, packed)
 
 
-_BUILDERS = {"dp5": _dp5, "tsit5": _tsit5, "dop853": _dop853, "rodas5p": _rodas5p}
+def _bdf() -> Method:
+    # kappa of Shampine & Reichelt (1997), table 1: numerical differentiation formulas, by order 0..5.
+    kappa = np.array([0.0, -0.1850, -1 / 9, -0.0823, -0.0415, 0.0])
+    gamma = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 6))])
+    packed = np.zeros((8, WIDTH))
+    packed[0, :6] = gamma
+    packed[1, :6] = (1 - kappa) * gamma
+    # Twice the error constants: errors of the steps add up over a solution more than those of one-step methods do.
+    packed[2, :6] = 2.0 * (kappa * gamma + 1 / np.arange(1, 7))
+    # Newton's form over backward differences, prod_{m<j} (theta - 1 + m)/(m + 1), less its value at theta = 0.
+    powers = np.zeros((5, 5))
+    polynomial = np.array([1.0])
+    for j in range(5):
+        polynomial = np.convolve(polynomial, [(j - 1) / (j + 1), 1 / (j + 1)])
+        powers[j, : j + 1] = polynomial[1:]
+    packed[3:8, 1:6] = _nested_from_powers(powers)
+    info = np.array([5, 0, 5, 0])
+    return Method("bdf", "bdf", 5, 5, info, np.array([1 / 2, 0.0, 0.2, 10.0, 0.9, np.inf]), packed)
+
+
+_BUILDERS = {"dp5": _dp5, "tsit5": _tsit5, "dop853": _dop853, "rodas5p": _rodas5p, "bdf": _bdf}
 METHODS = tuple(_BUILDERS)
 
 
