@@ -1,0 +1,34 @@
+"""
+A threshold sweeps through its data
+===================================
+
+Flow lines of t' = F(t)(target - t) for a Gaussian cluster, and fifteen data sets of a hundred points, each with its exact flow.
+"""
+
+from pathlib import Path
+
+import dimladder as dl
+import matplotlib.pyplot as plt
+import numpy as np
+from dimladder.theories.truncation.events import threshold_path
+from dimladder.theories.truncation.laws import draw
+
+here = Path(__file__).parent if "__file__" in globals() else Path()
+times = np.linspace(0, 10, 101)
+problem = dl.load(here / "runs" / "truncation-flow.toml", {"grid.time": times})
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+for start in (0.2, 0.4, 0.5, 0.6, 0.75, 1.0, 1.4, 2.2, 2.6):
+    curve = dl.solve(dl.replace(problem, {"initial.threshold": start}))
+    left.plot(times, curve["threshold"], color="C0", lw=1)
+left.axhspan(0.75, 1.25, color="0.92", zorder=0)
+left.axhline(problem.data.target, color="0.6", ls=":")
+left.set(title="population: plateau below the data", xlabel="time", ylabel="threshold")
+
+rng = np.random.default_rng(0)
+for _ in range(15):
+    right.plot(times, threshold_path(*draw(problem.data, rng, 100), problem.initial.threshold, times), color="0.7", lw=0.8)
+right.plot(times, dl.solve(problem)["threshold"], color="C0", lw=2)
+right.set(title="100 points each", xlabel="time")
+figure.tight_layout()
+plt.show()
