@@ -137,6 +137,7 @@ class Drift:
         self.label_power = link.second_moment + target.noise**2
         self.batch_noise = algorithm.step**2 * self.label_power * self.gain / algorithm.batch_ratio
         self.noise = self.batch_noise if algorithm.gradient_noise else 0.0
+        self.discrete = algorithm.map
 
     @property
     def initial(self) -> Array:
@@ -146,13 +147,20 @@ class Drift:
     def floor(self) -> float:
         """1 - q at the stationary point that gradient noise leaves, for equal readouts; nan where q does not grow."""
         import numpy as np
+        from scipy.optimize import brentq
 
-        if len(self.values) > 1 or self.rate * self.values[0] <= 0:
+        rate, nu, gamma = self.rate * float(self.values[0]), self.batch_noise, self.ratio
+        if len(self.values) > 1 or rate <= 0:
             return math.nan
-        growth, nu = 2.0 * self.rate * float(self.values[0]), self.batch_noise
-        # growth q (1 - q) = nu (q - ratio)
-        roots = np.roots([growth, nu - growth, -nu * self.ratio])
-        return 1.0 - float(np.max(np.real(roots)))
+        if not self.discrete:
+            # 2 rate q (1 - q) = nu (q - gamma)
+            return 1.0 - float(np.max(np.real(np.roots([2 * rate, nu - 2 * rate, -nu * gamma]))))
+
+        def excess(q: float) -> float:
+            inside, outside = q * (1 + rate * (1 - q)) ** 2, (1 - q) * (1 - rate * q) ** 2
+            return (inside + nu * gamma) / (inside + outside + nu) - q
+
+        return 1.0 - float(brentq(excess, gamma, 1.0, xtol=1e-15)) if nu > 0 else 0.0
 
 
 class _Shared:
