@@ -114,7 +114,6 @@ def build_nodes(
     basis = projections(problem, data, net)
     points, share = gaussian_nodes(basis.shape[0], count)
     width, clusters = net.stepped.shape[0], data.weights.size
-    function = model.expression() if model is not None else sigma
     weights, ids, labels, coefficients, seconds, correlations = [], [], [], [], [], []
     for c in range(clusters):
         sided = data.covariance_times(c, basis)
@@ -125,7 +124,8 @@ def build_nodes(
         covariance = data.covariance_times(c, net.stepped) @ net.stepped.T - load @ s @ load.T
         scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
         shift = data.means[c] @ net.stepped.T + (kappa - data.means[c] @ basis.T) @ load.T
-        expanded = profile(function, shift.ravel(), np.tile(scale, len(points)), ORDER)
+        scales = np.tile(scale, len(points))
+        expanded = model.profile(shift.ravel(), scales, ORDER) if model is not None else profile(sigma, shift.ravel(), scales, ORDER, nodes=48)
         coefficients.append(expanded.coefficients.reshape(ORDER + 1, len(points), width))
         seconds.append(expanded.second.reshape(len(points), width) + (model.noise**2 if model is not None else 0.0))
         correlation = covariance / np.multiply.outer(scale, scale)

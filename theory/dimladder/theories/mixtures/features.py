@@ -87,7 +87,6 @@ def feature_moments(
     width, clusters = first.shape[0], data.weights.size
     omegas = np.empty((clusters, width, width))
     thetas = np.empty((clusters, width))
-    function = model.expression() if model is not None else sigma
     for c in range(clusters):
         sided = data.covariance_times(c, first)
         covariance = sided @ first.T
@@ -102,7 +101,7 @@ def feature_moments(
             r_target = (sided @ data.target) / (scale * math.sqrt(law.fields[c][1]))
             largest = max(largest, float(np.abs(r_target).max()))
         order = max(model.degree, 1) if model is not None else series_order(largest, decay=1.5)
-        expanded = profile(function, mean, scale, order)
+        expanded = model.profile(mean, scale, order) if model is not None else profile(sigma, mean, scale, order)
         omega = _mehler(expanded.coefficients, correlation)
         noise = model.noise**2 if model is not None else 0.0
         np.fill_diagonal(omega, expanded.second + noise)

@@ -163,7 +163,7 @@ class OneGradientStep(Spec, frozen=True, kw_only=True, tag_field="kind", tag="on
     batch_ratio: float | None = None
     hermite_degree: int | None = None
     equivalent: Literal["auto", "one-bulk", "clusters", "conditional"] = "auto"
-    nodes: int = 512
+    nodes: int = 256
 
     def __post_init__(self) -> None:
         if not 0 <= self.total <= 1:

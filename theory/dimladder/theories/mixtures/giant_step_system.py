@@ -138,6 +138,27 @@ class GiantStepSystem(FixedPoint):
             return min(0.5 * (1 + mean), 0.5 * (1 - mean))
         return float(data.weights @ law.seconds) - mean**2
 
+    def limit_errors(self) -> Array | None:
+        """Errors as n grows at fixed k * ridge, shape (2, sample_ratio), where a formula is known: isotropic data, beta < 1."""
+        problem = self.problem
+        data, algorithm = problem.data, problem.algorithm
+        isotropic = not problem.spiked and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
+        if not isotropic or isinstance(problem.target, ClusterLabels) or algorithm.readout != "ridge" or algorithm.total * algorithm.split >= 1:
+            return None
+        from .degrees import surviving_monomials
+        from .limits import one_step_limit
+
+        kept = surviving_monomials(algorithm.total, algorithm.split, "random", spiked=False) if algorithm.rate_factor else []
+        degree = max([b for _, b in kept], default=0)
+        rows = [
+            one_step_limit(
+                activation(problem.student.activation), problem.target.expression, psi=problem.student.width_ratio, alpha=ratio,
+                ridge=algorithm.ridge * self.width(problem.limit.n), degree=degree, batch_ratio=algorithm.batch_ratio, noise=problem.target.noise,
+            )
+            for ratio in axis_values(problem.grid.sample_ratio)
+        ]  # fmt: skip
+        return np.array(rows).T
+
     def solve(self) -> Solution:
         problem = self.problem
         n, ratios = problem.limit.n, np.array(axis_values(problem.grid.sample_ratio))
@@ -163,6 +184,10 @@ class GiantStepSystem(FixedPoint):
         variables["hermite_degree"] = Variable((), np.array(float(chosen)), r"\ell", "degree of the polynomial model")
         variables["hermite_degree_needed"] = Variable((), np.array(float(needed)), r"\ell_\star", "degree that the exponents need")
         variables["label_variance"] = Variable((), np.array(self.baseline(data, law)), r"\operatorname{Var} y", "error of the best constant")
+        limit = self.limit_errors()
+        if limit is not None:
+            variables["test_error_limit"] = Variable(("sample_ratio",), limit[0], r"\mathcal{E}_{\infty}", "test error as n grows (isotropic data)")
+            variables["train_error_limit"] = Variable(("sample_ratio",), limit[1], "", "training error as n grows (isotropic data)")
         message = "" if chosen >= needed else (
             f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite to differ"
         )

@@ -53,7 +53,7 @@ class Profile:
         return self.coefficients[0]
 
 
-def profile(function: Expression, shift: Any, scale: Any, order: int) -> Profile:
+def profile(function: Expression, shift: Any, scale: Any, order: int, nodes: int = 0) -> Profile:
     """Expand sigma(a_i + s_i Z) to the given order.
 
     Parameters
@@ -64,6 +64,9 @@ def profile(function: Expression, shift: Any, scale: Any, order: int) -> Profile
         Mean and standard deviation of each field. A scale of zero makes the field certain.
     order : int
         Highest Hermite degree P.
+    nodes : int
+        Gauss-Hermite nodes for activations without kinks; 0 chooses them for full accuracy. A polynomial of degree l
+        needs l + 1, and has no coefficients above degree l whatever the rule says.
     """
     a = np.atleast_1d(np.asarray(shift, dtype=float))
     s = np.atleast_1d(np.asarray(scale, dtype=float))
@@ -75,7 +78,7 @@ def profile(function: Expression, shift: Any, scale: Any, order: int) -> Profile
         return _relu_profile(a, s, order)
     if name == "sign" and np.all(s > 0):
         return _sign_profile(a, s, order)
-    return _quadrature_profile(function, a, s, order)
+    return _quadrature_profile(function, a, s, order, nodes)
 
 
 def _hermite_density(t: Array, order: int) -> Array:
@@ -124,12 +127,12 @@ def _hermite_rule(count: int) -> tuple[Array, Array]:
     return x[keep], w[keep]
 
 
-def _nodes(function: Expression, a: Array, s: Array, order: int) -> tuple[Array, Array]:
+def _nodes(function: Expression, a: Array, s: Array, order: int, nodes: int) -> tuple[Array, Array]:
     """Nodes and weights of E over Z, shape (k or 1, N): split at the kinks of each field."""
     kinks = function.kinks(function.variables[0]) if function.variables else ()
     if not kinks:
         # sigma(a + s Z) has the width 1/s in Z: the rule is refined with the largest scale.
-        count = int(min(1024, max(160, 2 * order + 64, 100 * float(np.max(s, initial=1.0)))))
+        count = nodes or int(min(1024, max(160, 2 * order + 64, 100 * float(np.max(s, initial=1.0)))))
         x, w = _hermite_rule(count)
         return x[None, :], w[None, :]
     safe = np.where(s > 0, s, 1.0)
@@ -145,12 +148,25 @@ def _nodes(function: Expression, a: Array, s: Array, order: int) -> tuple[Array,
     return x.reshape(a.size, -1), w.reshape(a.size, -1)
 
 
-def _quadrature_profile(function: Expression, a: Array, s: Array, order: int) -> Profile:
-    x, w = _nodes(function, a, s, order)
+def _quadrature_profile(function: Expression, a: Array, s: Array, order: int, nodes: int) -> Profile:
+    c, second = np.empty((order + 1, a.size)), np.empty(a.size)
+    # Blocks of fields keep the (fields, nodes) arrays in the cache.
+    block = 4096
+    for begin in range(0, a.size, block):
+        rows = slice(begin, begin + block)
+        c[:, rows], second[rows] = _quadrature_block(function, a[rows], s[rows], order, nodes)
+    return Profile(c, second)
+
+
+def _quadrature_block(function: Expression, a: Array, s: Array, order: int, nodes: int) -> tuple[Array, Array]:
+    x, w = _nodes(function, a, s, order, nodes)
     field = a[:, None] + s[:, None] * x
     variable = function.variables[0] if function.variables else "x"
     values = np.broadcast_to(function.evaluate(np, **{variable: field}), field.shape)
     weighted = values * w
+    if x.shape[0] == 1:
+        # One rule for all fields: the projections are a matrix product.
+        return hermite_values(x[0], order) @ weighted.T, np.sum(weighted * values, axis=1)
     c = np.empty((order + 1, a.size))
     # The three-term recurrence, one degree at a time: no (order, k, nodes) array is ever formed.
     low, high = np.ones_like(x), x
@@ -163,7 +179,7 @@ def _quadrature_profile(function: Expression, a: Array, s: Array, order: int) ->
             low, high = high, (x * high - math.sqrt(p - 1) * low) / math.sqrt(p)
             current = high
         c[p] = np.sum(weighted * current, axis=1)
-    return Profile(c, np.sum(weighted * values, axis=1))
+    return c, np.sum(weighted * values, axis=1)
 
 
 def series_order(correlation: float, decay: float = 0.0) -> int:
@@ -249,7 +265,16 @@ class PolynomialModel:
         return " + ".join(terms)
 
     def expression(self) -> Expression:
+        """The polynomial part as a checked formula."""
         return Expression(self.formula(), ("x",), "probabilists")
+
+    def profile(self, shift: Any, scale: Any, order: int) -> Profile:
+        """Exact expansion under fields N(shift, scale^2); the noise is not included."""
+        exact = profile(self.expression(), shift, scale, min(order, self.degree), nodes=max(self.degree, 1) + 1)
+        missing = order + 1 - exact.coefficients.shape[0]
+        if missing <= 0:
+            return exact
+        return Profile(np.concatenate([exact.coefficients, np.zeros((missing, exact.second.size))]), exact.second)
 
 
 def polynomial_model(activation: Expression, degree: int, scale: float = 1.0) -> PolynomialModel:

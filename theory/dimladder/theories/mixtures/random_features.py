@@ -169,6 +169,49 @@ def feature_constants(problem: RandomFeatures) -> dict[str, float]:
     }  # fmt: skip
 
 
+def _module() -> ModuleType:
+    from ...symbolic import store
+
+    return store.module(("random-features", 1), _source)
+
+
+def ridge_errors(psi: float, alpha: float, ridge: float, mu1: float, mustar2: float, c1: float, vary: float) -> np.ndarray:
+    """Test error, training error, effective ridge z, squared bias and second degrees of freedom.
+
+    Parameters
+    ----------
+    psi, alpha : float
+        k/n and m/n.
+    ridge : float
+        Lambda = k lambda.
+    mu1, mustar2 : float
+        Linear coefficient and squared remainder of the activation.
+    c1 : float
+        Length of the part of the target that is linear in the bulk.
+    vary : float
+        Variance of the labels that is not learnt for free.
+
+    Raises
+    ------
+    SolveError
+        If the effective ridge cannot be bracketed.
+    """
+    from ...numerics.fixedpoint import bisect_geometric
+
+    module = _module()
+    p = np.array([psi, alpha, ridge, mu1, mustar2, c1, vary])
+    # z lies between Lambda and Lambda + (psi/alpha) E om.
+    high = ridge + psi / alpha * (mu1**2 + mustar2)
+    try:
+        z = ridge if high == ridge else bisect_geometric(lambda t: module.residual(t, p), ridge, high * (1 + 1e-12))
+    except ValueError as error:
+        raise SolveError(
+            "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
+            why=str(error), hint="raise student.ridge_times_width",
+        ) from error  # fmt: skip
+    return np.asarray(module.observe(z, p))
+
+
 class RandomFeaturesSystem(FixedPoint):
     """The scalar fixed point z = Lambda + z (psi/alpha)(1 - z G(z)) and its closed-form errors."""
 
@@ -180,9 +223,7 @@ class RandomFeaturesSystem(FixedPoint):
     )
 
     def module(self) -> ModuleType:
-        from ...symbolic import store
-
-        return store.module(("random-features", 1), _source)
+        return _module()
 
     def python(self) -> str:
         from ...symbolic.store import source
@@ -230,26 +271,11 @@ class RandomFeaturesSystem(FixedPoint):
         ]  # fmt: skip
 
     def solve(self) -> Solution:
-        from ...numerics.fixedpoint import bisect_geometric
-
         problem, k = self.problem, feature_constants(self.problem)
         vary = k["second"] - k["c0"] ** 2 if k["mu0"] else k["second"]
         ratios = np.array(axis_values(problem.grid.sample_ratio))
-        module = self.module()
-        rows = np.full((ratios.size, 5), np.nan)
-        for i, ratio in enumerate(ratios):
-            psi, ridge = problem.student.width_ratio, problem.student.ridge_times_width
-            p = np.array([psi, ratio, ridge, k["mu1"], k["mustar2"], k["c1"], vary])
-            # z lies between Lambda and Lambda + (psi/alpha) E om.
-            high = ridge + psi / ratio * (k["mu1"] ** 2 + k["mustar2"])
-            try:
-                z = ridge if high == ridge else bisect_geometric(lambda t, p=p: module.residual(t, p), ridge, high * (1 + 1e-12))
-            except ValueError as error:
-                raise SolveError(
-                    "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {ratio:g}",
-                    why=str(error), hint="raise student.ridge_times_width",
-                ) from error
-            rows[i] = module.observe(z, p)
+        psi, ridge = problem.student.width_ratio, problem.student.ridge_times_width
+        rows = np.array([ridge_errors(psi, ratio, ridge, k["mu1"], k["mustar2"], k["c1"], vary) for ratio in ratios])
         names = (("test_error", r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
                  ("train_error", r"\mathcal{E}_{\mathrm{train}}", "mean squared training error without penalty"),
                  ("effective_ridge", "z", "k times the renormalised ridge"),
