@@ -150,15 +150,15 @@ def compare(
     if measurement.theory != problem.theory:
         raise UsageError(f"the measurement belongs to {measurement.theory!r}, the theory is {problem.theory!r}")
     size = str(measurement.stats.get("size", "d"))
-    curves, exponent = _theory(problem, given, size, [float(s) for s in measurement[size].values])
-    settings = Settings(alpha, resolution, exponent)
+    curves, exponents = _theory(problem, given, size, [float(s) for s in measurement[size].values])
+    settings = Settings(alpha, resolution, *exponents)
     return _compare(measurement, curves, size, variables, settings, _solver_tolerance(problem))
 
 
 def _theory(
     problem: Problem, given: LearningCurve | None, size: str, sizes: list[float]
-) -> tuple[list[LearningCurve], float | None]:
-    """Return the theory's curve for each size, solving once for each distinct problem, and the known exponent."""
+) -> tuple[list[LearningCurve], tuple[float | None, float]]:
+    """Return the theory's curve for each size, solving once for each distinct problem, and how the gap is known to close."""
     from dimladder.solve import solve
 
     from .simulate import experiment
@@ -168,13 +168,13 @@ def _theory(
     except SimulationError:
         # A measurement from elsewhere, of a theory without an experiment of ours.
         curve = given if given is not None else solve(problem)
-        return [curve] * len(sizes), None
+        return [curve] * len(sizes), (None, Settings.slowest_exponent)
     problems = [found.at_size(problem, int(s)) for s in sizes]
     solved: dict[str, LearningCurve] = {problem.content_hash: given} if given is not None else {}
     for at in problems:
         if at.content_hash not in solved:
             solved[at.content_hash] = solve(at)
-    return [solved[at.content_hash] for at in problems], found.exponent(problem)
+    return [solved[at.content_hash] for at in problems], (found.exponent(problem), found.slowest_exponent)
 
 
 def _solver_tolerance(problem: Problem) -> float:

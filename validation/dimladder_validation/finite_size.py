@@ -95,7 +95,32 @@ def fit_power_law(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, noise: flo
     return PowerLaw(a, float(np.sqrt(covariance[1, 1] * widen)), size * float(middle) ** a, chi2(a), freedom)
 
 
-def extrapolate(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: float) -> tuple[np.ndarray, np.ndarray]:
+def own_exponents(
+    sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, slowest: float, fastest: float, points: int = 61
+) -> np.ndarray:
+    """Return, for each entry, the exponent in [slowest, fastest] with which gap = C d^-a fits best.
+
+    Parameters
+    ----------
+    sizes : array (S,)
+    gap, se : arrays (S, N)
+    """
+    import numpy as np
+
+    logs = np.log(np.asarray(sizes, dtype=float) / np.max(sizes))[:, None]
+    best, chosen = np.full(gap.shape[1], np.inf), np.full(gap.shape[1], slowest)
+    for a in np.geomspace(slowest, fastest, points):
+        shape = np.exp(-a * logs) / se
+        amplitude = np.sum(shape * gap / se, axis=0) / np.sum(shape**2, axis=0)
+        chi2 = np.sum((gap / se - amplitude * shape) ** 2, axis=0)
+        chosen = np.where(chi2 < best, a, chosen)
+        best = np.minimum(best, chi2)
+    return chosen
+
+
+def extrapolate(
+    sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return A and its standard error in gap(d) = A + B d^-exponent: the gap that stays as d -> infinity.
 
     Parameters
@@ -104,12 +129,13 @@ def extrapolate(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: fl
         At least two sizes.
     gap, se : arrays (S, ...)
         One fit for each trailing entry.
+    exponent : float or array (...)
+        The same for all entries, or one for each.
     """
     import numpy as np
 
     sizes, gap, se = (np.asarray(a, dtype=float) for a in (sizes, gap, se))
-    shape = (sizes / sizes.max()) ** -exponent
-    shape = shape.reshape(-1, *[1] * (gap.ndim - 1))
+    shape = (sizes / sizes.max()).reshape(-1, *[1] * (gap.ndim - 1)) ** -np.asarray(exponent)
     weight = 1.0 / se**2
     s0, s1, s2 = (np.sum(weight * shape**k, axis=0) for k in range(3))
     y0, y1 = (np.sum(weight * shape**k * gap, axis=0) for k in range(2))

@@ -47,7 +47,7 @@ def comparison_report(comparison: Comparison) -> str:
         markdown_table(header, rows),
         *(f"- {reason}" for reason in comparison.reasons),
         "",
-        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: of gap ~ size^-a where",
+        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: gap ~ size^-a where",
         "it is most significant; limit z: as max z, for the gap extrapolated to infinite size, where that was needed;",
         "visible: the relative deviation that would have been significant in half of the entries.",
     ]

@@ -17,13 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .finite_size import PowerLaw, extrapolate, fit_power_law
+from .finite_size import PowerLaw, extrapolate, fit_power_law, own_exponents
 
 if TYPE_CHECKING:
     import numpy as np
 
 Verdict = Literal["agree", "disagree", "inconclusive"]
-SLOWEST, FASTEST = 0.25, 3.0  # exponents within which a gap counts as closing
+FASTEST = 3.0  # exponents above this are not looked for
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class Settings:
         Relative deviation of a variable that must have been visible for ``agree``.
     correction_exponent : float or None
         a, where the theory of the corrections gives it.
+    slowest_exponent : float
+        Where it does not, each entry may close with an exponent of its own, at least this one. A slower closing
+        cannot be told from an error at the sizes that can be simulated.
     """
 
     alpha: float = 0.01
     resolution: float = 0.2
     correction_exponent: float | None = None
+    slowest_exponent: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -158,13 +162,17 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
         return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
 
     known = settings.correction_exponent
-    a = known if known is not None else float(np.clip(fit.exponent if fit.known else 1.0, SLOWEST, FASTEST))
+    if known is not None:
+        a = np.full(len(last), known)
+    else:
+        a = own_exponents(sizes, entries.gap, entries.se, settings.slowest_exponent, FASTEST)
     stays, stays_se = extrapolate(sizes, entries.gap, entries.se, a)
     # Next order of the expansion: the product of two gaps, never more than a third of the gap itself.
     order = np.minimum(np.abs(entries.gap[0] * entries.gap[-1]) / scale, np.abs(entries.gap[-1]) / 3)
-    # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun.
+    # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun: gaps of the order of
+    # the relative variance mean nothing there, while a third or less of scatter earns little allowance.
     scatter = entries.se[-1] * np.sqrt(entries.replicas) / scale
-    wild = scale * scatter**3
+    wild = scale * scatter**2 * np.minimum(1.0, 3.0 * scatter)
     significant = np.abs(stays) - order - wild > limit * stays_se
     unsettled = (np.abs(stays) - order > limit * stays_se) & ~significant
     limit_z = np.abs(stays) / stays_se
@@ -173,7 +181,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     visible = _visible(scale[free], (limit * stays_se + order + wild)[free])
     if significant.any():
         why = (
-            f"extrapolated with d^-{a:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
+            f"extrapolated with d^-{a[worst]:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
             f"{entries.labels[worst]} ({limit_z[worst]:.1f} standard errors, theory {entries.theory[-1, worst]:.3g})"
         )
         return VariableVerdict(**common, verdict="disagree", visible=visible, reasons=[found, why])
@@ -195,7 +203,7 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     if visible > settings.resolution:
         why = f"extrapolated, a deviation of {percent} could not be seen (only {_percent(visible)}): more is needed"
         return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else f"{a:g} (known)"
+    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else f"{known:g} (known)"
     why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {limit_z[worst]:.2f} of {limit:.2f}"
     return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
 

@@ -200,12 +200,15 @@ class Experiment(ABC):
     correction_exponent : float or None
         The exponent a with which the gap to the limit closes, |gap| ~ size^-a, where it is known analytically. None:
         `compare` measures it.
+    slowest_exponent : float
+        Where it is not known: the slowest closing that is still taken for one, d^-1/2 (fluctuations) by default.
     """
 
     theory: str
     size: str = "d"
     batch_size: int = 16
     correction_exponent: float | None = None
+    slowest_exponent: float = 0.5
 
     @abstractmethod
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
