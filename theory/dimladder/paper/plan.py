@@ -196,8 +196,8 @@ def _on_main_axis(results: Sequence[Result], known: list[str]) -> list[str]:
         first = next(r for r in _theories_first(results) if name in r)
         if _drawable(first, name):
             axes[name] = str(curve_axis(first, name))
-    if not axes:
-        return known
+    if not axes or any(len(grid_axes(r)) > 1 for r in results):
+        return list(axes) or known
     counts = {a: list(axes.values()).count(a) for a in axes.values()}
     best = max(counts, key=lambda a: counts[a])
     main = main_axis(_theories_first(results)[0])
