@@ -2,14 +2,16 @@
 A threshold sweeps through its data
 ===================================
 
-Flow lines of t' = F(t)(target - t) for a Gaussian cluster, and fifteen data sets of a hundred points, each with its exact flow.
+Flow lines of t' = F(t)(target - t) for a Gaussian cluster, and fifteen data sets of a hundred points, each with its
+exact flow.
 """
 
 from pathlib import Path
 
-import dimladder as dl
 import matplotlib.pyplot as plt
 import numpy as np
+
+import dimladder as dl
 from dimladder.theories.truncation.events import threshold_path
 from dimladder.theories.truncation.laws import draw
 
@@ -27,7 +29,9 @@ left.set(title="population: plateau below the data", xlabel="time", ylabel="thre
 
 rng = np.random.default_rng(0)
 for _ in range(15):
-    right.plot(times, threshold_path(*draw(problem.data, rng, 100), problem.initial.threshold, times), color="0.7", lw=0.8)
+    right.plot(
+        times, threshold_path(*draw(problem.data, rng, 100), problem.initial.threshold, times), color="0.7", lw=0.8
+    )
 right.plot(times, dl.solve(problem)["threshold"], color="C0", lw=2)
 right.set(title="100 points each", xlabel="time")
 figure.tight_layout()

@@ -8,6 +8,7 @@ and leaves the others where they are. The wedge is the cone that the layer keeps
 
 import matplotlib.pyplot as plt
 import numpy as np
+
 from dimladder.theories.truncation import geometry as g
 
 data = g.ball_clusters(2, [60, 60], separation=3.0, mean_jitter=0.25, radius=0.25, seed=2)
@@ -28,7 +29,13 @@ for stage, axis in enumerate(axes):
         own = points[:, data.classes_of_points == j]
         axis.scatter(*own, s=8, label=f"class {j}")
     axis.plot(*data.barycentre, "kx")
-    axis.set(title=f"after {stage} layer{'' if stage == 1 else 's'}", xlabel="$x_1$", xlim=(-1, 4.5), ylim=(-1, 4.5), aspect="equal")
+    axis.set(
+        title=f"after {stage} layer{'' if stage == 1 else 's'}",
+        xlabel="$x_1$",
+        xlim=(-1, 4.5),
+        ylim=(-1, 4.5),
+        aspect="equal",
+    )
 axes[0].set_ylabel("$x_2$")
 axes[0].legend(loc="upper right", fontsize=8)
 figure.tight_layout()

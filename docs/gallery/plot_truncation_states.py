@@ -2,15 +2,16 @@
 The cost of every truncation state
 ==================================
 
-Eight states of three clusters: the printed cost, the corrected ones, and what full training makes of each state. Only the two constant states
-are critical points; training leaves all others.
+Eight states of three clusters: the printed cost, the corrected ones, and what full training makes of each state. Only
+the two constant states are critical points; training leaves all others.
 """
 
 from pathlib import Path
 
-import dimladder as dl
 import matplotlib.pyplot as plt
 import numpy as np
+
+import dimladder as dl
 from dimladder_validation.simulate.truncation import state_network, train
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
@@ -21,7 +22,9 @@ problem = dl.load(
 curve = dl.solve(problem)
 states = [str(s) for s in curve["state"].values]
 data, _ = problem.geometry()
-trained = [data.cost(train(data, state_network(problem, s), rate=1e-3, steps=3000, records=1)[0](data.inputs)) for s in states]
+trained = [
+    data.cost(train(data, state_network(problem, s), rate=1e-3, steps=3000, records=1)[0](data.inputs)) for s in states
+]
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
 place = np.arange(len(states))

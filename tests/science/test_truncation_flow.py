@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import dimladder as dl
 import numpy as np
 import pytest
+from scipy.integrate import quad, solve_ivp
+
+import dimladder as dl
 from dimladder.numerics.rotation_flow import defect, exponential, integrate
 from dimladder.theories.truncation import geometry as g
 from dimladder.theories.truncation import gradient_flows as gf
@@ -17,7 +19,6 @@ from dimladder.theories.truncation.flow import TruncationFlow
 from dimladder.theories.truncation.laws import ExponentialCluster, GaussianCluster, UniformCluster, draw
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.truncation_flow import EXPERIMENT
-from scipy.integrate import quad, solve_ivp
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-flow.toml"
 TIMES = [0.0, 0.3, 1.0, 2.5, 5.0, 9.0]
@@ -30,7 +31,9 @@ LAWS["mixture"] = {"kind": "mixture", "weights": [0.2, 0.3, 0.5], "components": 
 
 
 def problem(data: dict[str, Any], start: float, times: list[float] = TIMES) -> TruncationFlow:
-    loaded = dl.replace(dl.load(RUN), {"data": data, "initial.threshold": start, "grid.time": times, "solver.rtol": 1e-11})
+    loaded = dl.replace(
+        dl.load(RUN), {"data": data, "initial.threshold": start, "grid.time": times, "solver.rtol": 1e-11}
+    )
     assert isinstance(loaded, TruncationFlow)
     return loaded
 
@@ -52,11 +55,13 @@ def test_the_potential_generates_the_flow_and_equals_quadrature(name: str) -> No
     """c' = F(t)(t - eta), from the printed expressions; F and c against numerical integration of the density."""
     system = dl.derive(problem(LAWS[name], 0.1))
     equations = system.build()
-    (threshold, velocity), = equations.state.items()
+    ((threshold, velocity),) = equations.state.items()
     values = dict(zip(equations.parameters, system.parameter_values(), strict=True))
     for t in (-0.9, -0.2, 0.3, 1.7, 2.6):
         slope = equations.observables["cost"].subs(values).diff(threshold).subs(threshold, t)
-        assert float(slope.evalf(30) + velocity.subs(values).subs(threshold, t).evalf(30)) == pytest.approx(0.0, abs=1e-14)
+        assert float(slope.evalf(30) + velocity.subs(values).subs(threshold, t).evalf(30)) == pytest.approx(
+            0.0, abs=1e-14
+        )
         z, eta = draw(problem(LAWS[name], 0.1).data, np.random.default_rng(0), 400_000)
         clipped = 0.5 * (np.maximum(z, t) - eta) ** 2
         cost = float(equations.observables["cost"].subs(values).subs(threshold, t).evalf())
@@ -65,13 +70,28 @@ def test_the_potential_generates_the_flow_and_equals_quadrature(name: str) -> No
 
 def test_laws_match_their_densities() -> None:
     densities = [
-        (GaussianCluster(mean=0.3, std=0.5, target=1.0), lambda z: math.exp(-((z - 0.3) ** 2) / 0.5) / math.sqrt(0.5 * math.pi), (-6, 8)),
+        (
+            GaussianCluster(mean=0.3, std=0.5, target=1.0),
+            lambda z: math.exp(-((z - 0.3) ** 2) / 0.5) / math.sqrt(0.5 * math.pi),
+            (-6, 8),
+        ),
         (UniformCluster(low=-0.5, high=1.5, target=1.0), lambda z: 0.5, (-0.5, 1.5)),
-        (ExponentialCluster(origin=-0.2, scale=0.4, target=1.0), lambda z: math.exp(-(z + 0.2) / 0.4) / 0.4, (-0.2, 20)),
-    ]  # fmt: skip
+        (
+            ExponentialCluster(origin=-0.2, scale=0.4, target=1.0),
+            lambda z: math.exp(-(z + 0.2) / 0.4) / 0.4,
+            (-0.2, 20),
+        ),
+    ]
     for law, density, (low, high) in densities:
         for t in (0.1, 0.9):
-            expected = quad(lambda z, t=t, f=density: 0.5 * (max(z, t) - 1.0) ** 2 * f(z), low, high, points=[t], limit=200, epsabs=1e-13)[0]
+            expected = quad(
+                lambda z, t=t, f=density: 0.5 * (max(z, t) - 1.0) ** 2 * f(z),
+                low,
+                high,
+                points=[t],
+                limit=200,
+                epsabs=1e-13,
+            )[0]
             assert float(law.potential(t, 1.0, *law.values())) == pytest.approx(expected, abs=1e-10)
             assert float(law.cdf(t, *law.values())) == pytest.approx(quad(density, low, t, epsabs=1e-13)[0], abs=1e-10)
 
@@ -125,18 +145,34 @@ def test_event_driven_solution_by_hand() -> None:
 def test_empirical_problem_and_its_equations() -> None:
     values = [0.3, -0.2, 1.1, 0.6]
     curve = dl.solve(problem({"kind": "empirical", "values": values, "target": 2.0}, 0.0))
-    oracle = solve_ivp(lambda s, t: [np.mean(np.array(values) <= t[0]) * (2 - t[0])], (0, 9), [0.0], t_eval=TIMES, rtol=1e-9, atol=1e-11, max_step=2e-3)
+    oracle = solve_ivp(
+        lambda s, t: [np.mean(np.array(values) <= t[0]) * (2 - t[0])],
+        (0, 9),
+        [0.0],
+        t_eval=TIMES,
+        rtol=1e-9,
+        atol=1e-11,
+        max_step=2e-3,
+    )
     np.testing.assert_allclose(curve["threshold"], oracle.y[0], atol=2e-4)
     text = dl.derive(problem({"kind": "empirical", "values": values, "target": 2.0}, 0.0)).latex()
     assert "theta" in text
-    for bad in ({"kind": "empirical", "values": values}, {"kind": "empirical", "values": [], "target": 1.0}, {**LAWS["gaussian"], "std": 0.0}):
+    for bad in (
+        {"kind": "empirical", "values": values},
+        {"kind": "empirical", "values": [], "target": 1.0},
+        {**LAWS["gaussian"], "std": 0.0},
+    ):
         with pytest.raises(dl.ConfigError):
             problem(bad, 0.0)
 
 
 def test_deviations_of_finite_samples_fall_as_the_square_root() -> None:
-    """Reference: mean sup error .0616 .0341 .0169 .00986 at N = 100, 400, 1600, 6400, 40 seeds (relative error of a mean about 8 %)."""
-    p = problem({"kind": "gaussian-cluster", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75, list(np.linspace(0, 14, 57)))
+    """Reference: mean sup error .0616 .0341 .0169 .00986 at N = 100, 400, 1600, 6400, 40 seeds (relative error of a
+    mean about 8 %).
+    """
+    p = problem(
+        {"kind": "gaussian-cluster", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75, list(np.linspace(0, 14, 57))
+    )
     sizes, means, errors = [100, 400, 1600, 6400], [], []
     for size in sizes:
         streams = [np.random.default_rng([7, size, k]) for k in range(60)]
@@ -159,7 +195,9 @@ def test_a_wrong_sign_is_seen_by_the_experiment() -> None:
     """Mutation: the flow towards the mirrored target is hundreds of standard errors away."""
     p = problem({"kind": "gaussian-cluster", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75)
     wrong = dl.solve(dl.replace(p, {"data.target": -1.9}))["threshold"].values
-    paths = np.asarray(EXPERIMENT.run(p, 1600, [np.random.default_rng(k) for k in range(16)], backend_for()).variables["threshold"][1])
+    paths = np.asarray(
+        EXPERIMENT.run(p, 1600, [np.random.default_rng(k) for k in range(16)], backend_for()).variables["threshold"][1]
+    )
     z = np.abs(paths.mean(axis=0) - wrong)[1:] / (paths.std(axis=0, ddof=1)[1:] / 4)
     assert z.min() > 10
 
@@ -172,9 +210,12 @@ def random_stack(seed: int, layers: int = 3, q: int = 4, count: int = 40, metric
     skew = rng.standard_normal((layers, q, q))
     a = rng.standard_normal((q, q))
     return gf.TruncationStack(
-        exponential(skew - np.swapaxes(skew, 1, 2)), 0.5 * rng.standard_normal((layers, q)), rng.standard_normal((q, count)),
-        rng.standard_normal((q, count)), a.T @ a if metric else None,
-    )  # fmt: skip
+        exponential(skew - np.swapaxes(skew, 1, 2)),
+        0.5 * rng.standard_normal((layers, q)),
+        rng.standard_normal((q, count)),
+        rng.standard_normal((q, count)),
+        a.T @ a if metric else None,
+    )
 
 
 @pytest.mark.parametrize(("seed", "metric"), [(1, False), (2, False), (3, True)])
@@ -187,7 +228,10 @@ def test_velocities_equal_finite_differences(seed: int, metric: bool) -> None:
     for index in np.ndindex(layers, q):
         move = np.zeros((layers, q))
         move[index] = step
-        slope = (stack.at(stack.rotations, stack.offsets + move).cost() - stack.at(stack.rotations, stack.offsets - move).cost()) / (2 * step)
+        slope = (
+            stack.at(stack.rotations, stack.offsets + move).cost()
+            - stack.at(stack.rotations, stack.offsets - move).cost()
+        ) / (2 * step)
         assert drift[index] == pytest.approx(-slope, abs=1e-8)
     for layer, a, b in np.ndindex(layers, q, q):
         if b < a:
@@ -238,7 +282,9 @@ def test_separated_clusters_collapse_and_relax_at_their_shares(moving: bool) -> 
         gap = np.linalg.norm(path.offsets + start.targets[:, np.cumsum([0, 30, 40])].T, axis=2)
         rates = np.log(gap[4] / gap[5]) / 10.0
         np.testing.assert_allclose(rates, np.array(data.counts) / 120, atol=1e-4)
-        groups = [start.at(path.rotations[2], path.offsets[2]).truncated()[:, data.classes_of_points == j] for j in range(3)]
+        groups = [
+            start.at(path.rotations[2], path.offsets[2]).truncated()[:, data.classes_of_points == j] for j in range(3)
+        ]
         assert max(float(np.ptp(x, axis=1).max()) for x in groups) < 1e-12
     else:
         assert 1e-3 < np.abs(path.rotations[-1] - start.rotations).max() < 2e-2
@@ -265,7 +311,9 @@ def test_one_coordinate_of_a_layer_follows_the_threshold_flow() -> None:
 
 
 def test_fully_truncated_clusters_relax_exponentially_with_the_spectral_gap() -> None:
-    """(E5), (E6) on a stack whose data all lie behind the cone; the late rate is share * smallest eigenvalue of W^T W."""
+    """(E5), (E6) on a stack whose data all lie behind the cone; the late rate is share * smallest eigenvalue of W^T
+    W.
+    """
     rng = np.random.default_rng(6)
     r = g.rotation(rng.standard_normal(3), np.ones(3))
     w = np.eye(3) + 0.3 * rng.standard_normal((3, 3))
@@ -287,13 +335,17 @@ def test_output_space_flow_is_a_straight_line_and_parameters_can_follow_it() -> 
     points, hidden = 6, 40
     inputs = rng.standard_normal((2, points))
     labels = rng.standard_normal(points)
-    theta = np.concatenate([rng.standard_normal(2 * hidden), rng.standard_normal(hidden), rng.standard_normal(hidden) / math.sqrt(hidden)])
+    theta = np.concatenate(
+        [rng.standard_normal(2 * hidden), rng.standard_normal(hidden), rng.standard_normal(hidden) / math.sqrt(hidden)]
+    )
 
     def outputs(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         w, b, a = p[: 2 * hidden].reshape(hidden, 2), p[2 * hidden : 3 * hidden], p[3 * hidden :]
         s = np.tanh(w @ inputs + b[:, None])
         back = a[:, None] * (1 - s**2)
-        return a @ s, np.concatenate([back[:, None, :] * inputs[None], back[:, None], s[:, None]], axis=1).transpose(2, 0, 1).reshape(points, -1)
+        return a @ s, np.concatenate([back[:, None, :] * inputs[None], back[:, None], s[:, None]], axis=1).transpose(
+            2, 0, 1
+        ).reshape(points, -1)
 
     # The Jacobian above orders (w0, w1, b, a) unit by unit; bring the parameters into the same order.
     order = np.array([[2 * k, 2 * k + 1, 2 * hidden + k, 3 * hidden + k] for k in range(hidden)]).ravel()
@@ -326,7 +378,9 @@ def test_rotation_integrator_has_order_five_and_stays_on_the_group() -> None:
         return np.concatenate([(omega @ v[:9].reshape(3, 3)).ravel(), dy])
 
     times = np.array([0.0, 4.0])
-    oracle = solve_ivp(flat, (0, 4), np.concatenate([np.eye(3).ravel(), [0.3]]), rtol=1e-12, atol=1e-13, method="DOP853").y[:, -1]
+    oracle = solve_ivp(
+        flat, (0, 4), np.concatenate([np.eye(3).ravel(), [0.3]]), rtol=1e-12, atol=1e-13, method="DOP853"
+    ).y[:, -1]
     errors, steps = [], []
     for rtol in (1e-5, 1e-7, 1e-9):
         result = integrate(field, np.eye(3), np.array([0.3]), times, rtol=rtol, atol=rtol)

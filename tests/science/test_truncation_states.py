@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import dimladder as dl
 import numpy as np
 import pytest
+
+import dimladder as dl
 from dimladder.theories.truncation import geometry as g
 from dimladder.theories.truncation import landscape, separable, shallow
 from dimladder.theories.truncation.networks import Network, best_last_layer, gradient, gradient_descent, squared_cost
@@ -19,15 +20,21 @@ TABLE = {2: (12, 0.6), 3: (13, 0.6), 4: (14, 0.5)}
 
 def tight(classes: int, seed: int | None = None, noise: float = 1.0) -> g.ClusteredData:
     radius = (0.05 if classes >= 5 else 0.1) * noise
-    return g.ball_clusters(classes, [30 + 10 * j for j in range(classes)], 3.0, 0.25, radius, classes if seed is None else seed)
+    return g.ball_clusters(
+        classes, [30 + 10 * j for j in range(classes)], 3.0, 0.25, radius, classes if seed is None else seed
+    )
 
 
 def wide(classes: int, seed: int | None = None) -> g.ClusteredData:
     own, radius = TABLE[classes]
-    return g.ball_clusters(classes, [30 + 10 * j for j in range(classes)], 6.0, 0.25, radius, own if seed is None else seed)
+    return g.ball_clusters(
+        classes, [30 + 10 * j for j in range(classes)], 6.0, 0.25, radius, own if seed is None else seed
+    )
 
 
-def state_of(data: g.ClusteredData, cones: g.Cones, label: str) -> tuple[tuple[float, float, float], landscape.StateReport]:
+def state_of(
+    data: g.ClusteredData, cones: g.Cones, label: str
+) -> tuple[tuple[float, float, float], landscape.StateReport]:
     state = landscape.parse_state(label)
     mu = g.default_shifts(cones, state)
     base = g.hidden_layers(data, cones, mu).base_points
@@ -37,7 +44,10 @@ def state_of(data: g.ClusteredData, cones: g.Cones, label: str) -> tuple[tuple[f
 # ------------------------------------------------------------------------------------------------ explicit minimisers
 
 
-@pytest.mark.parametrize(("classes", "seed", "extra"), [(2, 2, 0), (3, 3, 0), (4, 4, 0), (5, 5, 0), (3, 3, 2), (4, 91, 1), (6, 17, 0), (7, 18, 2)])
+@pytest.mark.parametrize(
+    ("classes", "seed", "extra"),
+    [(2, 2, 0), (3, 3, 0), (4, 4, 0), (5, 5, 0), (3, 3, 2), (4, 91, 1), (6, 17, 0), (7, 18, 2)],
+)
 def test_zero_loss_by_formula_and_the_layer_identity(classes: int, seed: int, extra: int) -> None:
     data = tight(classes, seed)
     network = g.explicit_minimiser(data, classes + extra)
@@ -66,20 +76,25 @@ def test_every_shift_in_the_capped_box_is_a_minimum(classes: int) -> None:
     rng = np.random.default_rng(classes)
     lo, hi = cones.interval
     worst = max(
-        data.cost(g.explicit_minimiser(data, geometry=cones, shifts=rng.uniform(lo, hi, classes))(data.inputs)) for _ in range(100)
+        data.cost(g.explicit_minimiser(data, geometry=cones, shifts=rng.uniform(lo, hi, classes))(data.inputs))
+        for _ in range(100)
     )
     assert worst < 1e-12
 
 
 def test_without_the_cap_the_printed_interval_fails() -> None:
-    """With D alone as bound, a point that has been collapsed may leave the cones of later layers: the loss is far from zero."""
+    """With D alone as bound, a point that has been collapsed may leave the cones of later layers: the loss is far
+    from zero.
+    """
     data = tight(2)
     cones = g.cones(data)
     assert cones.reach > cones.cap
     rng = np.random.default_rng(0)
     costs = [
         data.cost(
-            g.explicit_minimiser(data, geometry=cones, shifts=rng.uniform(-cones.reach, -cones.threshold, 2), enforce=False)(data.inputs)
+            g.explicit_minimiser(
+                data, geometry=cones, shifts=rng.uniform(-cones.reach, -cones.threshold, 2), enforce=False
+            )(data.inputs)
         )
         for _ in range(100)
     ]
@@ -98,7 +113,9 @@ def test_without_the_cap_the_printed_interval_fails() -> None:
     ],
 )
 def test_noise_to_signal_and_cost_layer_by_layer(classes: int, ratios: list[float], costs: list[float]) -> None:
-    """Reference values; the recursion against the truncation of every single point; the ratio is not monotone for Q = 4."""
+    """Reference values; the recursion against the truncation of every single point; the ratio is not monotone for Q
+    = 4.
+    """
     data = tight(classes)
     cones = g.cones(data)
     hidden = g.hidden_layers(data, cones, g.default_shifts(cones))
@@ -117,11 +134,15 @@ def test_noise_to_signal_and_cost_layer_by_layer(classes: int, ratios: list[floa
         assert values[2] > values[1]
 
 
-@pytest.mark.parametrize(("classes", "factor", "cost"), [(2, 4, 0.0), (3, 4, 0.0), (2, 8, 0.0697219), (3, 8, 0.0174615), (4, 8, 0.0)])
+@pytest.mark.parametrize(
+    ("classes", "factor", "cost"), [(2, 4, 0.0), (3, 4, 0.0), (2, 8, 0.0697219), (3, 8, 0.0174615), (4, 8, 0.0)]
+)
 def test_inflated_noise_meets_the_network_of_the_small_noise(classes: int, factor: int, cost: float) -> None:
     data = tight(classes)
     cones = g.cones(data)
-    noisy = g.ClusteredData(tuple(data.means[:, [j]] + factor * data.fluctuations[j] for j in range(classes)), data.labels)
+    noisy = g.ClusteredData(
+        tuple(data.means[:, [j]] + factor * data.fluctuations[j] for j in range(classes)), data.labels
+    )
     network = g.explicit_minimiser(data)
     assert data.cost(network(noisy.inputs)) == pytest.approx(cost, abs=1e-7 if cost else 1e-12)
     hidden = g.hidden_layers(data, cones, g.default_shifts(cones))
@@ -144,11 +165,18 @@ def test_upper_bound_ratio_as_the_noise_vanishes() -> None:
 # --------------------------------------------------------------------------------------------------------- states
 
 REFERENCE = [  # state, printed, linear, affine
-    ("01", 0.07075264, 0.10299167, 0.08510131), ("10", 0.06804612, 0.09170969, 0.08248830), ("11", 0.09802601, 0.09802601, 0.07655011),
-    ("001", 0.07991356, 0.11050874, 0.09581030), ("010", 0.07744859, 0.17607381, 0.16996087), ("011", 0.11116830, 0.14048214, 0.11724539),
-    ("100", 0.08686438, 0.17727000, 0.17037856), ("101", 0.11789114, 0.13767889, 0.11405761), ("110", 0.11624388, 0.18090586, 0.16980933),
-    ("111", 0.14085340, 0.14085340, 0.11488170), ("1111", 0.17773321, 0.17773321, 0.15735656),
-]  # fmt: skip
+    ("01", 0.07075264, 0.10299167, 0.08510131),
+    ("10", 0.06804612, 0.09170969, 0.08248830),
+    ("11", 0.09802601, 0.09802601, 0.07655011),
+    ("001", 0.07991356, 0.11050874, 0.09581030),
+    ("010", 0.07744859, 0.17607381, 0.16996087),
+    ("011", 0.11116830, 0.14048214, 0.11724539),
+    ("100", 0.08686438, 0.17727000, 0.17037856),
+    ("101", 0.11789114, 0.13767889, 0.11405761),
+    ("110", 0.11624388, 0.18090586, 0.16980933),
+    ("111", 0.14085340, 0.14085340, 0.11488170),
+    ("1111", 0.17773321, 0.17773321, 0.15735656),
+]
 
 
 @pytest.mark.parametrize(("label", "printed", "linear", "affine"), REFERENCE)
@@ -179,7 +207,16 @@ def test_formulas_equal_least_squares_and_only_constant_states_are_critical(clas
 
 @pytest.mark.parametrize(
     ("label", "slope"),
-    [("01", 2.3e-3), ("10", 2.2e-3), ("001", 6.4e-3), ("010", 3.5e-2), ("011", 9.7e-3), ("100", 2.9e-2), ("101", 7.6e-3), ("110", 1.5e-2)],
+    [
+        ("01", 2.3e-3),
+        ("10", 2.2e-3),
+        ("001", 6.4e-3),
+        ("010", 3.5e-2),
+        ("011", 9.7e-3),
+        ("100", 2.9e-2),
+        ("101", 7.6e-3),
+        ("110", 1.5e-2),
+    ],
 )
 def test_reference_gradients_of_mixed_states(label: str, slope: float) -> None:
     data = wide(len(label))
@@ -225,10 +262,11 @@ def test_training_all_parameters_leaves_the_mixed_states(label: str, end: float)
 
 
 def test_erratum_in_exact_arithmetic() -> None:
-    """A rational example with Q = 2: the collapsed class has a non-zero residual, so its base point feels a force; exact numbers.
+    """A rational example with Q = 2: the collapsed class has a non-zero residual, so its base point feels a force;
+    exact numbers.
 
-    Class 0 is collapsed by a first layer with rational weights, class 1 stays active. The gradient with respect to the bias of that layer
-    is taken inside the activation pattern, where the cost is a polynomial.
+    Class 0 is collapsed by a first layer with rational weights, class 1 stays active. The gradient with respect to
+    the bias of that layer is taken inside the activation pattern, where the cost is a polynomial.
     """
     import sympy as sp
 
@@ -249,9 +287,11 @@ def test_erratum_in_exact_arithmetic() -> None:
         # The first layer gives 0 for a cut point and W x + b for the others; the second is affine.
         hidden0 = [sp.zeros(2, 1) if collapsed else w1 * x + b1 + shift for x in points0]
         hidden1 = [w1 * x + b1 + shift for x in active]
-        cost = sum(square(w * h + b - y0) for h in hidden0) / len(hidden0) + sum(square(w * h + b - y1) for h in hidden1) / len(hidden1)
+        cost = sum(square(w * h + b - y0) for h in hidden0) / len(hidden0) + sum(
+            square(w * h + b - y1) for h in hidden1
+        ) / len(hidden1)
         unknowns = [*w, *b]
-        still = {h: 0 for h in shift}
+        still = dict.fromkeys(shift, 0)
         best = sp.solve([sp.diff(cost.subs(still), v) for v in unknowns], unknowns, dict=True)[0]
         force = sp.Matrix([sp.diff(cost, h) for h in shift]).subs(best).subs(still)
         return force.applyfunc(sp.nsimplify), sp.nsimplify(cost.subs(best).subs(still))
@@ -259,7 +299,8 @@ def test_erratum_in_exact_arithmetic() -> None:
     force, cost = gradient_at_optimum(cut, collapsed=True)
     assert cost == sp.Rational(1, 50)
     assert list(force) == [sp.Rational(-1, 1250), sp.Rational(-7, 1250)]  # the numbers of docs/theory/truncation.md
-    # With the same data all active (class 0 moved into the positive orthant by a larger bias) the force vanishes exactly.
+    # With the same data all active (class 0 moved into the positive orthant by a larger bias) the force vanishes
+    # exactly.
     b1 = sp.Matrix([100, 100])
     force, cost = gradient_at_optimum(cut, collapsed=False)
     assert force == sp.zeros(2, 1)
@@ -275,7 +316,10 @@ def test_the_shallow_network_meets_its_bound(radius: float) -> None:
     means = 3.0 * np.eye(dimension)[:, :classes] + 0.25 * rng.standard_normal((dimension, classes))
     noise = rng.standard_normal((classes, dimension, 60))
     noise *= radius / np.linalg.norm(noise, axis=1, keepdims=True) * rng.random((classes, 1, 60)) ** (1 / dimension)
-    data = g.ClusteredData(tuple(means[:, [j]] + noise[j] for j in range(classes)), np.eye(classes) + 0.3 * rng.standard_normal((classes, classes)))
+    data = g.ClusteredData(
+        tuple(means[:, [j]] + noise[j] for j in range(classes)),
+        np.eye(classes) + 0.3 * rng.standard_normal((classes, classes)),
+    )
     report = shallow.bounds(data)
     assert data.cost(shallow.network(data)(data.inputs)) == pytest.approx(report.bound, rel=1e-10)
     best = shallow.network(data, optimal=True)
@@ -357,12 +401,17 @@ def test_the_run_file_gives_every_state() -> None:
 
 
 def test_overrides_reach_every_key_and_bad_values_say_where() -> None:
-    problem = dl.load(RUN, {"data.classes": 2, "data.counts": [20, 30], "student.layers": 4, "grid.state": ["01", "11"], "data.seed": 11})
+    problem = dl.load(
+        RUN,
+        {"data.classes": 2, "data.counts": [20, 30], "student.layers": 4, "grid.state": ["01", "11"], "data.seed": 11},
+    )
     curve = dl.solve(problem)
     assert curve["noise_to_signal"].sizes == {"layer": 5}
     assert curve["linear_cost"].sizes == {"state": 2}
     points = [[list(x) for x in tight(2).points[j].T] for j in range(2)]
-    same = dl.solve(dl.replace(problem, {"data": {"kind": "points", "points": points, "labels": tight(2).labels.T.tolist()}}))
+    same = dl.solve(
+        dl.replace(problem, {"data": {"kind": "points", "points": points, "labels": tight(2).labels.T.tolist()}})
+    )
     assert float(same["cost"]) < 1e-12
     for override, message in (
         ({"student.layers": 2}, "one cluster is cut a layer"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from dimladder.errors import DomainError
 from dimladder.theories.truncation import geometry as g
 from dimladder.theories.truncation.networks import Network, gradient, relu, squared_cost
@@ -31,9 +33,16 @@ def test_the_generator_is_deterministic_and_does_what_it_says() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "delta", "opening", "theta", "stretch"),
-    [(2, 0.10663, 12.12, 96.06, 0.8994), (3, 0.10763, 87.71, 133.85, 0.3012), (4, 0.11106, 88.95, 134.48, 0.2422), (5, 0.05381, 91.28, 135.64, 0.2038)],
-)  # fmt: skip
-def test_geometry_of_reference_clusters(classes: int, delta: float, opening: float, theta: float, stretch: float) -> None:
+    [
+        (2, 0.10663, 12.12, 96.06, 0.8994),
+        (3, 0.10763, 87.71, 133.85, 0.3012),
+        (4, 0.11106, 88.95, 134.48, 0.2422),
+        (5, 0.05381, 91.28, 135.64, 0.2038),
+    ],
+)
+def test_geometry_of_reference_clusters(
+    classes: int, delta: float, opening: float, theta: float, stretch: float
+) -> None:
     data = clusters(classes)
     cones = g.cones(data)
     assert data.radius == pytest.approx(delta, abs=6e-6)
@@ -45,7 +54,9 @@ def test_geometry_of_reference_clusters(classes: int, delta: float, opening: flo
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_cones_hold_the_balls_they_should(classes: int) -> None:
-    """The opening and the reach are largest possible: the balls touch the cone, found by sampling directions on their surface."""
+    """The opening and the reach are largest possible: the balls touch the cone, found by sampling directions on
+    their surface.
+    """
     data = clusters(classes, radius=0.3)
     cones = g.cones(data)
     rng = np.random.default_rng(0)
@@ -57,7 +68,12 @@ def test_cones_hold_the_balls_they_should(classes: int) -> None:
             ball = data.means[:, [k]] + 4 * data.radius * directions - data.means[:, [j]]
             cosine = cones.directions[:, j] @ ball / np.linalg.norm(ball, axis=0)
             tightest_opening = max(tightest_opening, 2 * math.acos(cosine.min()))
-            near = data.means[:, [k]] + data.radius * directions - data.means[:, [j]] - cones.reach * cones.directions[:, [j]]
+            near = (
+                data.means[:, [k]]
+                + data.radius * directions
+                - data.means[:, [j]]
+                - cones.reach * cones.directions[:, [j]]
+            )
             cosine = cones.directions[:, j] @ near / np.linalg.norm(near, axis=0)
             tightest_reach = max(tightest_reach, 2 * math.acos(cosine.min()))
     assert tightest_opening <= cones.openings.max() + 1e-12
@@ -175,7 +191,7 @@ def test_bad_data_and_bad_networks_are_refused() -> None:
 def test_backpropagation_equals_finite_differences() -> None:
     rng = np.random.default_rng(5)
     sizes = [3, 4, 4, 2]
-    w = [rng.standard_normal((m, n)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    w = [rng.standard_normal((m, n)) for n, m in pairwise(sizes)]
     b = [rng.standard_normal(m) for m in sizes[1:]]
     x, y, weights = rng.standard_normal((3, 9)), rng.standard_normal((2, 9)), rng.random(9)
     grad_w, grad_b = gradient(Network(tuple(w), tuple(b)), x, y, weights)

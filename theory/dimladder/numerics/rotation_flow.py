@@ -1,7 +1,8 @@
 """Flows on products of rotation groups and vector spaces, kept on the group to round-off.
 
-Runge-Kutta-Munthe-Kaas form of the Dormand-Prince 5(4) pair: each step is taken in the Lie algebra, ``R(t + h) = exp(u) R(t)`` with u skew, so the
-rotations stay orthogonal whatever the tolerance (Hairer, Lubich & Wanner, Geometric Numerical Integration, IV.8).
+Runge-Kutta-Munthe-Kaas form of the Dormand-Prince 5(4) pair: each step is taken in the Lie algebra, ``R(t + h) =
+exp(u) R(t)`` with u skew, so the rotations stay orthogonal whatever the tolerance (Hairer, Lubich & Wanner, Geometric
+Numerical Integration, IV.8).
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class RotationFlowResult:
 
 
 def exponential(skew: Array) -> Array:
-    """exp of (a stack of) skew-symmetric matrices: orthogonal to round-off, from the spectrum of the Hermitian matrix i u."""
+    """exp of (a stack of) skew-symmetric matrices: orthogonal to round-off, from the spectrum of the Hermitian
+    matrix i u.
+    """
     values, vectors = np.linalg.eigh(1j * skew)
     return np.real(vectors * np.exp(-1j * values)[..., None, :] @ np.conj(np.swapaxes(vectors, -1, -2)))
 
@@ -108,8 +111,9 @@ def integrate(
         Local error bounds, on y and on the components of u.
     max_steps : int
     min_step : float
-        Steps this short are accepted whatever their error. A field that jumps across a surface and points at it from both sides has solutions that
-        slide along it; no error bound can be met there, and steps of this length chatter about the surface at a distance of their own order.
+        Steps this short are accepted whatever their error. A field that jumps across a surface and points at it from
+        both sides has solutions that slide along it; no error bound can be met there, and steps of this length
+        chatter about the surface at a distance of their own order.
     """
     r, y, t = np.array(rotations, dtype=float), np.array(vectors, dtype=float), float(times[0])
     out_r, out_y = [r.copy()], [y.copy()]
@@ -144,7 +148,8 @@ def integrate(
             error_y = step * sum((e * k for e, k in zip(_ERROR, slopes, strict=True)), np.zeros_like(y))
             scale_y = atol + rtol * np.maximum(np.abs(y), np.abs(new_y))
             size = max(
-                float(np.abs(error_u).max(initial=0.0)) / (atol + rtol), float((np.abs(error_y) / scale_y).max(initial=0.0))
+                float(np.abs(error_u).max(initial=0.0)) / (atol + rtol),
+                float((np.abs(error_y) / scale_y).max(initial=0.0)),
             )
             accepted = size <= 1.0 or step <= min_step
             if accepted:
@@ -164,4 +169,6 @@ def integrate(
             break
         out_r.append(r.copy())
         out_y.append(y.copy())
-    return RotationFlowResult(np.asarray(times[: len(out_r)], dtype=float), np.array(out_r), np.array(out_y), status, message, stats)
+    return RotationFlowResult(
+        np.asarray(times[: len(out_r)], dtype=float), np.array(out_r), np.array(out_y), status, message, stats
+    )

@@ -1,14 +1,15 @@
 """The networks of the truncation states, measured point by point, and trained.
 
-The costs of a state are measured on points drawn at random from the clusters and pushed through the ReLU network neuron by neuron, with a last layer
-found by least squares on all the data: no formula of the theory is used. Means over n draws fluctuate as n^-1/2; the square root in the cost gives a
-bias of order 1/n.
+The costs of a state are measured on points drawn at random from the clusters and pushed through the ReLU network
+neuron by neuron, with a last layer found by least squares on all the data: no formula of the theory is used. Means
+over n draws fluctuate as n^-1/2; the square root in the cost gives a bias of order 1/n.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from .base import Backend, Experiment, Sample
@@ -28,6 +29,7 @@ class TruncationExperiment(Experiment):
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Draw `size` points of every class for each replica and measure the costs of all states on them."""
         import numpy as np
+
         from dimladder.theories.truncation.geometry import explicit_minimiser, hidden_layers, native
         from dimladder.theories.truncation.landscape import parse_state
         from dimladder.theories.truncation.networks import Network, best_last_layer
@@ -35,19 +37,25 @@ class TruncationExperiment(Experiment):
         data, geometry = problem.geometry()
         q, x, y, weights = data.classes, data.inputs, data.outputs, data.weights
         enforce = problem.student.assumptions == "required"
-        explicit = explicit_minimiser(data, problem.student.layers, geometry=geometry, shifts=problem.shifts(geometry), enforce=enforce)
+        explicit = explicit_minimiser(
+            data, problem.student.layers, geometry=geometry, shifts=problem.shifts(geometry), enforce=enforce
+        )
         networks: dict[str, list[Any]] = {"linear_cost": [], "affine_cost": []}
         for label in problem.states():
             hidden = hidden_layers(data, geometry, problem.shifts(geometry, parse_state(label)))
             w, b = native(hidden.weights, hidden.biases)
             body = Network((*w, np.eye(q)), (*b, np.zeros(q)))
             features = body.features(x)
-            networks["linear_cost"].append(body.with_last(*best_last_layer(features, y, weights, offset=hidden.biases[-1])))
+            networks["linear_cost"].append(
+                body.with_last(*best_last_layer(features, y, weights, offset=hidden.biases[-1]))
+            )
             networks["affine_cost"].append(body.with_last(*best_last_layer(features, y, weights)))
 
         starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
         picks = [
-            np.concatenate([first + stream.integers(0, count, size) for first, count in zip(starts, data.counts, strict=True)])
+            np.concatenate(
+                [first + stream.integers(0, count, size) for first, count in zip(starts, data.counts, strict=True)]
+            )
             for stream in streams
         ]
 
@@ -81,8 +89,8 @@ class TrainingRecord:
     ----------
     steps, costs : (T,) arrays
     spread : (T,) array
-        Sum over classes of the trace of the covariance of the last hidden layer, relative to that of its class means: 0 when every class has
-        collapsed to a point.
+        Sum over classes of the trace of the covariance of the last hidden layer, relative to that of its class means:
+        0 when every class has collapsed to a point.
     """
 
     steps: npt.NDArray[np.int64]
@@ -101,6 +109,7 @@ def train(data: Any, network: Any, *, rate: float, steps: int, records: int = 20
         Step size on C_N^2.
     """
     import numpy as np
+
     from dimladder.theories.truncation.networks import gradient_descent
 
     marks = np.unique(np.linspace(0, steps, records + 1).astype(np.int64))
@@ -138,10 +147,11 @@ def state_network(problem: Any, label: str) -> Any:
 def random_network(width: int, hidden: int, outputs: int, inputs: int, rng: np.random.Generator) -> Any:
     """Plain ReLU network: He-scaled Gaussian weights, zero biases."""
     import numpy as np
+
     from dimladder.theories.truncation.networks import Network
 
     sizes = [inputs, *[width] * hidden, outputs]
-    weights = tuple(rng.standard_normal((m, n)) * np.sqrt(2 / n) for n, m in zip(sizes, sizes[1:], strict=False))
+    weights = tuple(rng.standard_normal((m, n)) * np.sqrt(2 / n) for n, m in pairwise(sizes))
     return Network(weights, tuple(np.zeros(m) for m in sizes[1:]))
 
 

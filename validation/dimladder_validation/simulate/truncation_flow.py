@@ -1,8 +1,9 @@
 """N points truncated by gradient flow of one threshold, exactly: how fast the population flow is approached.
 
-The flow of finitely many points is piecewise linear and solved without time steps, so what is left is sampling: deviations of order N^-1/2 a
-replica, and a bias of the mean of order 1/N. The truncated fraction and the cost are measured on fresh points: late in the flow they live in a tail
-that N training points may not reach at all, so the fresh points are stratified.
+The flow of finitely many points is piecewise linear and solved without time steps, so what is left is sampling:
+deviations of order N^-1/2 a replica, and a bias of the mean of order 1/N. The truncated fraction and the cost are
+measured on fresh points: late in the flow they live in a tail that N training points may not reach at all, so the
+fresh points are stratified.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class TruncationFlowExperiment(Experiment):
     """Draws N points, follows their own threshold flow, and measures the theory's variables.
 
-    ``truncated_fraction`` and ``cost`` are test values: means over fresh points, at the threshold learnt from the N points.
-    A further variable ``sup_deviation`` is the largest distance of a replica's threshold from the population's over the time grid: it falls as N^-1/2.
+    ``truncated_fraction`` and ``cost`` are test values: means over fresh points, at the threshold learnt from the N
+    points. A further variable ``sup_deviation`` is the largest distance of a replica's threshold from the
+    population's over the time grid: it falls as N^-1/2.
     """
 
     theory = "truncation-flow"
@@ -29,10 +31,13 @@ class TruncationFlowExperiment(Experiment):
     correction_exponent = 1.0
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
-        """Simulate ``len(streams)`` data sets of `size` points; the CPU does it, whatever the backend: events are sequential."""
+        """Simulate ``len(streams)`` data sets of `size` points; the CPU does it, whatever the backend: events are
+        sequential.
+        """
         import numpy as np
-        from dimladder import solve
+
         from dimladder.problem import axis_values
+        from dimladder.solve import solve
         from dimladder.theories.truncation.events import threshold_path
         from dimladder.theories.truncation.laws import draw, draw_stratified
 

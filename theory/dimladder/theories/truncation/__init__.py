@@ -1,0 +1,1 @@
+"""Truncation geometry of ReLU layers: explicit minimisers, truncation states, gradient flows."""

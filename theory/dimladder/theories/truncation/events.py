@@ -1,7 +1,8 @@
 """Exact solution of the threshold flow for finitely many points.
 
-Between two order statistics the flow ``t' = (1/N) sum_{z_i <= t} (eta_i - t)`` is linear, with rate nu = n/N and fixed point the mean
-target of the n truncated points, so that ``t(s) = t* - (t* - t_0) exp(-nu s)`` up to the next event.
+Between two order statistics the flow ``t' = (1/N) sum_{z_i <= t} (eta_i - t)`` is linear, with rate nu = n/N and
+fixed point the mean target of the n truncated points, so that ``t(s) = t* - (t* - t_0) exp(-nu s)`` up to the next
+event.
 """
 
 from __future__ import annotations

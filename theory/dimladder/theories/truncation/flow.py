@@ -1,10 +1,11 @@
 """Effective gradient flow of a truncation threshold in one rotated coordinate: t' = F(t)(target - t).
 
-When every hidden weight matrix is a rotation (a positive diagonal matrix commutes with relu and drops out) and the rotations are held,
-gradient flow of the biases decouples: each rotated coordinate k of a layer has a threshold t_k = -(R beta)_k below which data are cut, and
-``t_k' = sum_j pi_j F_jk(t_k) (eta_jk - t_k)``, with F_jk the distribution function of the coordinate in class j, eta_jk the rotated target and
-pi_j = N_j/N. Time is in units where a fully truncated data set relaxes at rate 1; the dimension does not appear.
-Source: arXiv:2501.07400, in the form derived in docs/theory/truncation.md.
+When every hidden weight matrix is a rotation (a positive diagonal matrix commutes with relu and drops out) and the
+rotations are held, gradient flow of the biases decouples: each rotated coordinate k of a layer has a threshold t_k =
+-(R beta)_k below which data are cut, and ``t_k' = sum_j pi_j F_jk(t_k) (eta_jk - t_k)``, with F_jk the distribution
+function of the coordinate in class j, eta_jk the rotated target and pi_j = N_j/N. Time is in units where a fully
+truncated data set relaxes at rate 1; the dimension does not appear. Source: arXiv:2501.07400, in the form derived in
+docs/theory/truncation.md.
 """
 
 from __future__ import annotations
@@ -54,7 +55,11 @@ class TruncationFlow(Problem, frozen=True, kw_only=True):
 
 
 THRESHOLD = OrderParameter(
-    "threshold", (), r"\vartheta", "threshold -(R beta)_k below which a rotated coordinate of the data is cut", units="units of the data"
+    "threshold",
+    (),
+    r"\vartheta",
+    "threshold -(R beta)_k below which a rotated coordinate of the data is cut",
+    units="units of the data",
 )
 MEANINGS = {
     "truncated_fraction": (r"F(\vartheta)", "fraction of the data that is truncated"),
@@ -73,19 +78,22 @@ def _derivation(equations: Sequence[Equation]) -> list[Step]:
     return [
         Step(
             "Truncation in rotated coordinates",
-            "A hidden layer with weight matrix (positive diagonal) x (rotation R) acts on its input as tau(x) = R^T relu(R(x + beta)) - beta. "
+            "A hidden layer with weight matrix (positive diagonal) x (rotation R) acts on its input as tau(x) = R^T "
+            "relu(R(x + beta)) - beta. "
             "In the coordinates z = R x it replaces z_k by max(z_k, h_k), with the threshold h_k = -(R beta)_k.",
             (Equation("truncation", r"z_k \mapsto \max(z_k, \vartheta_k)"),),
         ),
         Step(
             "The cost pulled back to the input layer",
-            "With the last layer held, the cost is half the mean squared distance of the truncated data from the pulled-back targets. "
+            "With the last layer held, the cost is half the mean squared distance of the truncated data from the "
+            "pulled-back targets. "
             "It is a sum over coordinates, each a function of its own threshold.",
             (Equation("potential", r"c(\vartheta) = \frac12 \mathbb{E}\,[(\max(z, \vartheta) - \eta)^2]"),),
         ),
         Step(
             "Gradient flow",
-            "d max(z, h)/dh is 1 where z <= h and 0 elsewhere, so dc/dh = E[1(z <= h)(h - eta)] = F(h)(h - eta), and h' = -dc/dh. "
+            "d max(z, h)/dh is 1 where z <= h and 0 elsewhere, so dc/dh = E[1(z <= h)(h - eta)] = F(h)(h - eta), and "
+            "h' = -dc/dh. "
             "Only truncated points pull; where F = 0 the threshold rests on the plateau of the all-active minimum.",
             tuple(equations),
         ),
@@ -157,7 +165,11 @@ class EmpiricalFlow(System):
         step = sp.Heaviside(t - z[i], 1)
         clipped = sp.Max(z[i], t)
         return [
-            Equation.of("threshold", r"\frac{\mathrm{d} \vartheta}{\mathrm{d} t}", sp.Sum(step * (eta[i] - t), (i, 1, count)) / count),
+            Equation.of(
+                "threshold",
+                r"\frac{\mathrm{d} \vartheta}{\mathrm{d} t}",
+                sp.Sum(step * (eta[i] - t), (i, 1, count)) / count,
+            ),
             Equation.of("truncated_fraction", MEANINGS["truncated_fraction"][0], sp.Sum(step, (i, 1, count)) / count),
             Equation.of("cost", MEANINGS["cost"][0], sp.Sum((clipped - eta[i]) ** 2, (i, 1, count)) / (2 * count)),
         ]
@@ -165,7 +177,8 @@ class EmpiricalFlow(System):
     def derivation(self) -> list[Step]:
         exact = Equation(
             "between order statistics",
-            r"\vartheta(t) = \bar\eta_n - (\bar\eta_n - \vartheta_0)\, e^{-n t/N},\quad \bar\eta_n = \tfrac1n \sum_{z_i \le \vartheta} \eta_i",
+            r"\vartheta(t) = \bar\eta_n - (\bar\eta_n - \vartheta_0)\, e^{-n t/N},\quad \bar\eta_n = \tfrac1n "
+            r"\sum_{z_i \le \vartheta} \eta_i",
         )
         return [
             *_derivation(self.equations()),
@@ -205,7 +218,8 @@ class TruncationFlowTheory(Theory):
 
     name = "truncation-flow"
     title = "Gradient flow of a truncation threshold"
-    summary = "The threshold below which a ReLU layer cuts its data moves as t' = F(t)(target - t), F the distribution function of the data."
+    summary = "The threshold below which a ReLU layer cuts its data moves as t' = F(t)(target - t), F the "
+    "distribution function of the data."
     problem_type = TruncationFlow
     references = ("chen2025derivation", "chen2023geometric")
     assumptions = (

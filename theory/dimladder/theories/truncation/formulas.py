@@ -16,9 +16,9 @@ COST_NAMES = ("linear_cost", "affine_cost", "printed_cost")
 def expressions() -> dict[str, Any]:
     """Squared costs and the matrices they are made of, as SymPy matrix expressions.
 
-    Symbols: ``Y`` labels (Q, Q); ``X`` truncated class means (Q, Q); ``X_0`` class means before truncation; ``Sigma`` sum of the
-    covariances of the active classes (Q, Q); ``V`` (Q, Q-1) an orthonormal basis of the vectors orthogonal to ``e = (1,...,1)/sqrt Q``;
-    ``c_inv`` the reciprocal of ``c = e^T Delta e`` (0 if c = 0, when ``Delta e = 0`` too).
+    Symbols: ``Y`` labels (Q, Q); ``X`` truncated class means (Q, Q); ``X_0`` class means before truncation; ``Sigma``
+    sum of the covariances of the active classes (Q, Q); ``V`` (Q, Q-1) an orthonormal basis of the vectors orthogonal
+    to ``e = (1,...,1)/sqrt Q``; ``c_inv`` the reciprocal of ``c = e^T Delta e`` (0 if c = 0, when ``Delta e = 0`` too).
     """
     import sympy as sp
 
@@ -83,7 +83,9 @@ def compiled() -> Callable[..., tuple[float, float, float]]:
     """The function `squared_costs` of `source`, from the store of generated modules."""
     from ...symbolic import store
 
-    function: Callable[..., tuple[float, float, float]] = store.module(("truncation-state-costs",), source).squared_costs
+    function: Callable[..., tuple[float, float, float]] = store.module(
+        ("truncation-state-costs",), source
+    ).squared_costs
     return function
 
 

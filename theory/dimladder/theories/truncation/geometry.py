@@ -1,9 +1,10 @@
 """Truncation maps, cones, and the explicit zero-loss ReLU network of clustered data.
 
-Conventions. Q classes with linearly independent labels; inputs are the columns of (M, N_j) arrays. The explicit network lives in
-M = Q dimensions: hidden layer l acts in input space as the truncation map
-``tau_{W,b}(x) = W^{-1}(relu(W x + b) - b)`` of its *cumulative* parameters ``W^(l) = W_l ... W_1``, ``b^(l) = W_l b^(l-1) + b_l``
-(Chen & Munoz Ewald, arXiv:2309.10639, Prop. 2.2). All lengths are in the units of the data; relu'(0) = 0.
+Conventions. Q classes with linearly independent labels; inputs are the columns of (M, N_j) arrays. The explicit
+network lives in M = Q dimensions: hidden layer l acts in input space as the truncation map
+``tau_{W,b}(x) = W^{-1}(relu(W x + b) - b)`` of its *cumulative* parameters ``W^(l) = W_l ... W_1``, ``b^(l) = W_l
+b^(l-1) + b_l`` (Chen & Munoz Ewald, arXiv:2309.10639, Prop. 2.2). All lengths are in the units of the data; relu'(0)
+= 0.
 """
 
 from __future__ import annotations
@@ -11,153 +12,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import DomainError
+from .clusters import ClusteredData, ball_clusters
 from .networks import Array, Network, relu
 
+__all__ = [
+    "ClusteredData",
+    "Cones",
+    "HiddenLayers",
+    "Violation",
+    "angle",
+    "ball_clusters",
+    "classify",
+    "cones",
+    "cumulative",
+    "default_shifts",
+    "explicit_minimiser",
+    "hidden_layers",
+    "native",
+    "noise_to_signal",
+    "orthant_angle",
+    "rotation",
+    "truncate",
+    "truncated",
+]
+
 CAP_FRACTION = 0.95  # of the shortest mean-to-barycentre distance: how far a cluster may be moved (see `Cones.cap`)
-
-
-@dataclass(frozen=True)
-class ClusteredData:
-    """Labelled points, one array a class.
-
-    Parameters
-    ----------
-    points : tuple of (M, N_j) arrays
-        Inputs, one column a point.
-    labels : (Q, Q) array
-        Column j is the label vector of class j.
-
-    Raises
-    ------
-    DomainError
-        If shapes disagree, a class is empty, or a number is not finite.
-    """
-
-    points: tuple[Array, ...]
-    labels: Array
-
-    def __post_init__(self) -> None:
-        classes = len(self.points)
-        if classes < 2:
-            raise DomainError("clustered data need at least two classes", why=f"got {classes}")
-        if self.labels.shape != (classes, classes):
-            raise DomainError(
-                "the labels must form a square matrix, one column a class",
-                why=f"{classes} classes but labels of shape {self.labels.shape}",
-            )
-        dimension = self.points[0].shape[0]
-        for j, x in enumerate(self.points):
-            if x.ndim != 2 or x.shape[0] != dimension or x.shape[1] == 0:
-                raise DomainError(
-                    "each class needs a non-empty (dimension, count) array of points",
-                    where=f"class {j}",
-                    why=f"shape {x.shape}, expected ({dimension}, N_j)",
-                )
-            if not np.all(np.isfinite(x)):
-                raise DomainError("points must be finite", where=f"class {j}")
-
-    @property
-    def classes(self) -> int:
-        """Number Q of classes."""
-        return len(self.points)
-
-    @property
-    def dimension(self) -> int:
-        """Input dimension M."""
-        return int(self.points[0].shape[0])
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Points per class."""
-        return tuple(x.shape[1] for x in self.points)
-
-    @cached_property
-    def means(self) -> Array:
-        """(M, Q) class means, the matrix the papers call the reduced data."""
-        return np.stack([x.mean(axis=1) for x in self.points], axis=1)
-
-    @cached_property
-    def fluctuations(self) -> tuple[Array, ...]:
-        """Points minus their class mean."""
-        return tuple(x - x.mean(axis=1, keepdims=True) for x in self.points)
-
-    @cached_property
-    def covariances(self) -> tuple[Array, ...]:
-        """(M, M) covariance of each class, normalised by N_j."""
-        return tuple(d @ d.T / d.shape[1] for d in self.fluctuations)
-
-    @cached_property
-    def barycentre(self) -> Array:
-        """Mean of the class means (not of the data, unless the counts are equal)."""
-        return self.means.mean(axis=1)
-
-    @cached_property
-    def radii(self) -> Array:
-        """(Q,) largest distance of a point of each class from its class mean."""
-        return np.array([np.linalg.norm(d, axis=0).max() for d in self.fluctuations])
-
-    @property
-    def radius(self) -> float:
-        """delta: the largest of `radii`."""
-        return float(self.radii.max())
-
-    @cached_property
-    def inputs(self) -> Array:
-        """(M, N) all points, class after class."""
-        return np.concatenate(self.points, axis=1)
-
-    @cached_property
-    def classes_of_points(self) -> npt.NDArray[np.int64]:
-        """(N,) class of each column of `inputs`."""
-        return np.repeat(np.arange(self.classes), self.counts)
-
-    @cached_property
-    def weights(self) -> Array:
-        """(N,) weights 1/N_j of the cost."""
-        return 1.0 / np.array(self.counts, dtype=float)[self.classes_of_points]
-
-    @cached_property
-    def outputs(self) -> Array:
-        """(Q, N) label of each point."""
-        return self.labels[:, self.classes_of_points]
-
-    def cost(self, predictions: Array) -> float:
-        """C_N = sqrt( sum_j (1/N_j) sum_i |prediction_ji - y_j|^2 )."""
-        return math.sqrt(float(np.sum(self.weights * np.sum((predictions - self.outputs) ** 2, axis=0))))
-
-
-def ball_clusters(
-    classes: int,
-    counts: Sequence[int],
-    separation: float,
-    mean_jitter: float,
-    radius: float,
-    seed: int,
-    label_jitter: float = 0.3,
-) -> ClusteredData:
-    """Draw Q clusters in R^Q, points uniform in balls, the same for the same arguments on every machine.
-
-    Class j has mean ``separation e_j + mean_jitter xi_j`` (exactly: the points are re-centred) and label
-    ``e_j + label_jitter xi'_j``, with xi, xi' standard Gaussian. Order of draws from ``numpy.random.default_rng(seed)``: the (Q, Q)
-    matrix of xi (column j for class j); for each class a (Q, N_j) Gaussian matrix of directions, then N_j uniforms for the radial part
-    ``radius U^(1/Q)``; last the (Q, Q) matrix of xi'.
-    """
-    rng = np.random.default_rng(seed)
-    means = separation * np.eye(classes) + mean_jitter * rng.standard_normal((classes, classes))
-    points = []
-    for j, count in enumerate(counts):
-        direction = rng.standard_normal((classes, count))
-        direction /= np.linalg.norm(direction, axis=0)
-        offsets = radius * direction * rng.random(count) ** (1.0 / classes)
-        points.append(means[:, [j]] + offsets - offsets.mean(axis=1, keepdims=True))
-    labels = np.eye(classes) + label_jitter * rng.standard_normal((classes, classes))
-    return ClusteredData(tuple(points), labels)
 
 
 # ---------------------------------------------------------------------------------------------------- truncation maps
@@ -176,8 +60,8 @@ def truncate(weight: Array, bias: Array, x: Array) -> Array:
     column = bias[:, None]
     image = relu(weight @ x + column) - column
     if weight.shape[0] == weight.shape[1]:
-        return np.linalg.solve(weight, image)
-    return np.linalg.pinv(weight) @ image
+        return np.asarray(np.linalg.solve(weight, image), dtype=float)
+    return np.asarray(np.linalg.pinv(weight) @ image, dtype=float)
 
 
 def cumulative(weights: Sequence[Array], biases: Sequence[Array]) -> tuple[list[Array], list[Array]]:
@@ -190,13 +74,15 @@ def cumulative(weights: Sequence[Array], biases: Sequence[Array]) -> tuple[list[
 
 
 def native(total_w: Sequence[Array], total_b: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Cumulative to native parameters, W_l = W^(l) (W^(l-1))^{-1}, b_l = b^(l) - W_l b^(l-1); the inverse of `cumulative`."""
+    """Cumulative to native parameters, W_l = W^(l) (W^(l-1))^{-1}, b_l = b^(l) - W_l b^(l-1); the inverse of
+    `cumulative`.
+    """
     weights, biases = [total_w[0]], [total_b[0]]
     for w, b, w_before, b_before in zip(total_w[1:], total_b[1:], total_w, total_b, strict=False):
         if w_before.shape[0] == w_before.shape[1]:
-            layer = np.linalg.solve(w_before.T, w.T).T
+            layer = np.asarray(np.linalg.solve(w_before.T, w.T).T, dtype=float)
         else:
-            layer = w @ np.linalg.pinv(w_before)
+            layer = np.asarray(w @ np.linalg.pinv(w_before), dtype=float)
         weights.append(layer)
         biases.append(b - layer @ b_before)
     return weights, biases
@@ -257,7 +143,8 @@ class Cones:
     directions : (Q, Q) array
         Column j is f_j, the unit vector from mean j to the barycentre.
     openings : (Q,) array
-        theta_{*,j}: smallest opening of a cone at mean j about f_j that holds the balls of radius 4 delta of all other classes.
+        theta_{*,j}: smallest opening of a cone at mean j about f_j that holds the balls of radius 4 delta of all
+        other classes.
     theta : float
         Opening used, between max theta_{*,j} and pi.
     stretch : float
@@ -284,7 +171,8 @@ class Cones:
     def cap(self) -> float:
         """Largest |mu| allowed for a cut cluster: D, and less than the shortest distance to the barycentre.
 
-        The second bound is not in the paper: beyond it an already collapsed point may leave the cones of the later layers.
+        The second bound is not in the paper: beyond it an already collapsed point may leave the cones of the later
+        layers.
         """
         return min(self.reach, CAP_FRACTION * float(self.distances.min()))
 
@@ -299,7 +187,8 @@ class Cones:
             raise DomainError(
                 "the clusters violate the geometric assumptions of the explicit network",
                 why="; ".join(v.message for v in self.violations),
-                hint="separate the clusters more or make them smaller, or set student.assumptions = 'reported' to go on regardless",
+                hint="separate the clusters more or make them smaller, or set student.assumptions = 'reported' to go "
+                "on regardless",
             )
 
 
@@ -351,15 +240,17 @@ def cones(data: ClusteredData, *, separation_constant: float = 0.25, theta: floa
             length = float(np.linalg.norm(v))
             if 4 * delta >= length or distances[j] == 0:
                 openings[j] = 2 * math.pi
-                message = f"cluster {j}: the ball of radius 4 delta = {4 * delta:.4g} about cluster {k} reaches its mean"
+                message = (
+                    f"cluster {j}: the ball of radius 4 delta = {4 * delta:.4g} about cluster {k} reaches its mean"
+                )
                 bad.append(Violation("separation", j, 4 * delta, length, f"{message} (distance {length:.4g})"))
                 continue
             openings[j] = max(openings[j], 2 * (angle(v, directions[:, j]) + math.asin(4 * delta / length)))
     widest = float(openings.max())
     if widest >= math.pi and widest < 2 * math.pi:
-        for j in np.flatnonzero(openings >= math.pi):
+        for j in map(int, np.flatnonzero(openings >= math.pi)):
             text = f"cluster {j}: its cone must open by {math.degrees(openings[j]):.1f} degrees, which is not below 180"
-            bad.append(Violation("opening", int(j), float(openings[j]), math.pi, text))
+            bad.append(Violation("opening", j, float(openings[j]), math.pi, text))
     if theta is None:
         theta = 0.5 * (widest + math.pi) if widest < math.pi else math.pi * (1 - 1e-6)
     elif not widest < theta < math.pi:
@@ -376,13 +267,16 @@ def cones(data: ClusteredData, *, separation_constant: float = 0.25, theta: floa
             j, what = int(reaches.argmin()), "the other clusters leave its cone"
         else:
             j, what = int(distances.argmin()), "it would pass the barycentre"
-        text = f"cluster {j}: cutting it needs a shift above 2 delta sqrt Q = {threshold:.4g}, but {what} at {found.cap:.4g}"
+        text = f"cluster {j}: cutting it needs a shift above 2 delta sqrt Q = {threshold:.4g}, but {what} at "
+        f"{found.cap:.4g}"
         bad.append(Violation("interval", j, threshold, found.cap, text))
     return Cones(directions, openings, theta, stretch, threshold, found.reach, distances, tuple(bad))
 
 
 def _reach(means: Array, directions: Array, j: int, delta: float, theta: float) -> float:
-    """Largest shift a along f_j for which the cone of opening theta at mean_j + a f_j holds B_delta of every other class."""
+    """Largest shift a along f_j for which the cone of opening theta at mean_j + a f_j holds B_delta of every other
+    class.
+    """
     half = theta / 2
     f = directions[:, j]
     shifts = []
@@ -448,8 +342,9 @@ def truncated(layers: HiddenLayers, x: Array, upto: int | None = None) -> Array:
 def default_shifts(geometry: Cones, state: Sequence[bool] | None = None) -> Array:
     """Shifts of the explicit network (no `state`: every cluster cut) or of a truncation state (True: active).
 
-    The explicit network cuts as little as the theorem allows with a factor two to spare, mu = -4 delta sqrt Q (or the middle of the interval
-    if that lies outside). A state uses the middle of the interval for cut clusters and 6 delta sqrt Q for active ones.
+    The explicit network cuts as little as the theorem allows with a factor two to spare, mu = -4 delta sqrt Q (or the
+    middle of the interval if that lies outside). A state uses the middle of the interval for cut clusters and 6 delta
+    sqrt Q for active ones.
     """
     lo, hi = geometry.interval
     middle = 0.5 * (lo + hi)
@@ -469,8 +364,8 @@ def explicit_minimiser(
 ) -> Network:
     """Zero-loss network with L >= Q hidden layers, by formula (Theorem 2.3): no training.
 
-    Layers beyond the Q-th are the identity with biases that keep the data in the positive orthant. With ``enforce=False`` the network is
-    built whether or not the assumptions hold, to see what it does then.
+    Layers beyond the Q-th are the identity with biases that keep the data in the positive orthant. With
+    ``enforce=False`` the network is built whether or not the assumptions hold, to see what it does then.
 
     Raises
     ------
@@ -480,7 +375,11 @@ def explicit_minimiser(
     q = data.classes
     depth = q if layers is None else layers
     if depth < q:
-        raise DomainError("the explicit network cuts one cluster a layer", why=f"{depth} layers for {q} classes", hint=f"layers >= {q}")
+        raise DomainError(
+            "the explicit network cuts one cluster a layer",
+            why=f"{depth} layers for {q} classes",
+            hint=f"layers >= {q}",
+        )
     if geometry is None:
         geometry = cones(data)
     if enforce:
@@ -489,7 +388,9 @@ def explicit_minimiser(
     lo, hi = geometry.interval
     for j in np.flatnonzero(~((mu > lo) & (mu < hi))) if enforce else ():
         raise DomainError(
-            "a shift lies outside the admissible interval", where=f"cluster {j}", why=f"mu = {mu[j]:.6g} not in ({lo:.6g}, {hi:.6g})"
+            "a shift lies outside the admissible interval",
+            where=f"cluster {j}",
+            why=f"mu = {mu[j]:.6g} not in ({lo:.6g}, {hi:.6g})",
         )
     hidden = hidden_layers(data, geometry, mu)
     total_w, total_b = list(hidden.weights), list(hidden.biases)

@@ -1,10 +1,11 @@
 """Gradient flow of truncating layers: biases and rotations, separated clusters, spectral gap, output space.
 
 Weights are a positive diagonal matrix times a rotation; the diagonal commutes with relu and drops out, so layer l is
-``tau_l(x) = R_l^T relu(R_l (x + beta_l)) - beta_l`` in input space. The cost is ``C = (1/2N) sum_i q_i^T A q_i``, ``q = x^(tau,L) - target``, with the
-identity for A in input space, or ``A = W^(L+1)T W^(L+1)`` for the usual cost in output space. Time is that of gradient flow on this cost, with the
-metric Tr(Omega^T Omega)/2 on rotations; a fully truncated cluster l then relaxes at rate N_l/N. relu'(0) = 0.
-Equations (E1)-(E6) of docs/theory/truncation.md, after arXiv:2501.07400.
+``tau_l(x) = R_l^T relu(R_l (x + beta_l)) - beta_l`` in input space. The cost is ``C = (1/2N) sum_i q_i^T A q_i``, ``q
+= x^(tau,L) - target``, with the identity for A in input space, or ``A = W^(L+1)T W^(L+1)`` for the usual cost in
+output space. Time is that of gradient flow on this cost, with the metric Tr(Omega^T Omega)/2 on rotations; a fully
+truncated cluster l then relaxes at rate N_l/N. relu'(0) = 0. Equations (E1)-(E6) of docs/theory/truncation.md, after
+arXiv:2501.07400.
 """
 
 from __future__ import annotations
@@ -42,10 +43,15 @@ class TruncationStack:
 
     def __post_init__(self) -> None:
         layers, q = self.offsets.shape
-        if self.rotations.shape != (layers, q, q) or self.inputs.shape[0] != q or self.targets.shape != self.inputs.shape:
+        if (
+            self.rotations.shape != (layers, q, q)
+            or self.inputs.shape[0] != q
+            or self.targets.shape != self.inputs.shape
+        ):
             raise DomainError(
                 "the arrays of a truncation stack do not fit together",
-                why=f"rotations {self.rotations.shape}, offsets {self.offsets.shape}, inputs {self.inputs.shape}, targets {self.targets.shape}",
+                why=f"rotations {self.rotations.shape}, offsets {self.offsets.shape}, inputs {self.inputs.shape}, "
+                f"targets {self.targets.shape}",
             )
         defect = float(np.abs(np.swapaxes(self.rotations, 1, 2) @ self.rotations - np.eye(q)).max())
         if defect > 1e-8:
@@ -125,8 +131,9 @@ def flow(
 ) -> StackPath:
     """Follow the gradient flow (E1)-(E2) (or (E6), with a metric) through the output times.
 
-    The vector field jumps, by O(1/N), where a point crosses a threshold. The adaptive step resolves crossings down to `min_step`, which leaves an
-    error of min_step/N a crossing; where a threshold comes to rest on a point, between two opposed velocities, the path chatters within min_step.
+    The vector field jumps, by O(1/N), where a point crosses a threshold. The adaptive step resolves crossings down to
+    `min_step`, which leaves an error of min_step/N a crossing; where a threshold comes to rest on a point, between
+    two opposed velocities, the path chatters within min_step.
 
     Raises
     ------
@@ -140,19 +147,35 @@ def flow(
     def field(_: float, r: Array, y: Array) -> tuple[Array, Array]:
         # Intermediate stages are orthogonal by construction: no need to check them again.
         stack = object.__new__(TruncationStack)
-        for name, value in (("rotations", r), ("offsets", y.reshape(shape)), ("inputs", start.inputs), ("targets", start.targets), ("metric", start.metric)):
+        for name, value in (
+            ("rotations", r),
+            ("offsets", y.reshape(shape)),
+            ("inputs", start.inputs),
+            ("targets", start.targets),
+            ("metric", start.metric),
+        ):
             object.__setattr__(stack, name, value)
         omega, drift = stack.velocities()
         return (omega if move_rotations else np.zeros_like(omega)), drift.ravel()
 
-    result = integrate(field, start.rotations, start.offsets.ravel(), np.asarray(times, dtype=float), rtol=rtol, atol=atol, max_steps=max_steps, min_step=min_step)
+    result = integrate(
+        field,
+        start.rotations,
+        start.offsets.ravel(),
+        np.asarray(times, dtype=float),
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
+        min_step=min_step,
+    )
     offsets = result.vectors.reshape(-1, *shape)
     costs = np.array([start.at(r, b).cost() for r, b in zip(result.rotations, offsets, strict=True)])
     path = StackPath(result.t, costs, result.rotations, offsets, result.stats["orthogonality"])
     if result.status != "success":
         raise SolveError(
             "the gradient flow of the truncation layers stopped early",
-            status=result.status, partial=path, where=f"time {result.t[-1]:.6g}", why=result.message, hint="loosen rtol, or raise min_step or max_steps",
+            status=result.status, partial=path, where=f"time {result.t[-1]:.6g}", why=result.message, hint="loosen "
+            "rtol, or raise min_step or max_steps",
         )  # fmt: skip
     return path
 
@@ -173,23 +196,30 @@ def collapsed_offset(start: Array, target: Array, share: float, times: Array, me
 
 
 def late_rate(share: float, last_weight: Array | None = None) -> float:
-    """Slowest rate of a fully truncated cluster: N_l/N, times the spectral gap of W^T W for the cost in output space."""
+    """Slowest rate of a fully truncated cluster: N_l/N, times the spectral gap of W^T W for the cost in output
+    space.
+    """
     if last_weight is None:
         return share
     return share * float(np.linalg.svd(last_weight, compute_uv=False)[-1] ** 2)
 
 
 def output_path(start: Array, labels: Array, times: Array) -> Array:
-    """Gradient flow of |x - y|^2/(2n) in output space, n = number of points: x(s) = y + exp(-s/n)(x(0) - y), shape (T, Q, n)."""
+    """Gradient flow of |x - y|^2/(2n) in output space, n = number of points: x(s) = y + exp(-s/n)(x(0) - y), shape
+    (T, Q, n).
+    """
     decay = np.exp(-np.asarray(times, dtype=float) / start.shape[-1])
     return np.asarray(labels + decay[:, None, None] * (start - labels))
 
 
 def adapted_direction(jacobian: Array, output_gradient: Array, *, mixing: float = 1.0) -> Array:
-    """Parameter velocity that makes the outputs follow their own gradient flow, and its interpolation with plain gradient flow.
+    """Parameter velocity that makes the outputs follow their own gradient flow, and its interpolation with plain
+    gradient flow.
 
-    With D = d(outputs)/d(parameters), plain gradient flow is -D^T g and moves the outputs by -D D^T g (the tangent kernel); the adapted one is
-    -D^+ g and moves them by -g wherever D has full row rank (arXiv:2408.01517). ``mixing`` = 0 is plain, 1 adapted: the equilibria are the same.
+    With D = d(outputs)/d(parameters), plain gradient flow is -D^T g and moves the outputs by -D D^T g (the tangent
+    kernel); the adapted one is
+    -D^+ g and moves them by -g wherever D has full row rank (arXiv:2408.01517). ``mixing`` = 0 is plain, 1 adapted:
+    the equilibria are the same.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """The 2^Q truncation states: their costs by formula and by least squares, their gradients, and which are critical.
 
-A state s in {0,1}^Q says which clusters stay active (1) and which are collapsed to their base point (0). The costs are those of the best
-last layer for the frozen hidden layers: ``linear`` with the cumulative bias clamped to zero, ``affine`` with the bias free, and
-``printed`` the value of arXiv:2309.10639, Eq. (2.85), which uses the class means before truncation and is right only for s = 0 and s = 1.
+A state s in {0,1}^Q says which clusters stay active (1) and which are collapsed to their base point (0). The costs
+are those of the best last layer for the frozen hidden layers: ``linear`` with the cumulative bias clamped to zero,
+``affine`` with the bias free, and ``printed`` the value of arXiv:2309.10639, Eq. (2.85), which uses the class means
+before truncation and is right only for s = 0 and s = 1.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class StateReport:
     linear, affine : float
         Costs C by weighted least squares for the last layer.
     bias_gradient : float
-        Largest component of dC^2/db_l over the hidden layers of collapsed clusters (of all hidden layers if none is collapsed),
-        at the affine optimum of the last layer.
+        Largest component of dC^2/db_l over the hidden layers of collapsed clusters (of all hidden layers if none is
+        collapsed), at the affine optimum of the last layer.
     full_gradient : float
         The same over every weight and bias of the network.
     critical : bool
@@ -97,7 +98,8 @@ def examine(data: ClusteredData, geometry: Cones, shifts: Sequence[float] | Arra
     collapsed = [j for j in range(q) if not state[j]] or list(range(q))
     bias_gradient = max(float(np.abs(grad_b[j]).max()) for j in collapsed)
     full_gradient = max(float(np.abs(g).max()) for g in (*grad_w, *grad_b))
-    # |dC^2/dtheta| <= 2 C sqrt(sum of weights) * (gain of the layers above) * (size of the inputs): what "not small" means here.
+    # |dC^2/dtheta| <= 2 C sqrt(sum of weights) * (gain of the layers above) * (size of the inputs): what "not small"
+    # means here.
     gain = math.prod(max(1.0, float(np.linalg.norm(a, 2))) for a in network.weights)
     size = max(1.0, float(np.abs(x).max()))
     scale = 2.0 * math.sqrt(q) * gain * size
@@ -109,8 +111,8 @@ def examine(data: ClusteredData, geometry: Cones, shifts: Sequence[float] | Arra
 def noise_to_signal_by_layer(data: ClusteredData, layers: HiddenLayers, collapsed: Iterable[bool], depth: int) -> Array:
     """delta_P after 0, 1, ..., `depth` layers, iterating the map on (means, fluctuations) that one truncation layer is.
 
-    Layer l replaces the l-th class mean by its base point and its fluctuations by zero if it collapses that class, and is the identity
-    otherwise; layers beyond the Q-th are identities.
+    Layer l replaces the l-th class mean by its base point and its fluctuations by zero if it collapses that class,
+    and is the identity otherwise; layers beyond the Q-th are identities.
     """
     means, active = data.means.copy(), np.ones(data.classes, dtype=bool)
     flags = list(collapsed)

@@ -1,7 +1,8 @@
 """Laws of one rotated coordinate of a cluster: distribution function and potential, in closed form.
 
-For data z and a target eta, truncation at threshold t replaces z by max(z, t). The potential ``c(t) = E[(max(z, t) - eta)^2]/2`` has
-``c'(t) = F(t)(t - eta)`` with F the distribution function, so the flow of the threshold is ``t' = F(t)(eta - t)``.
+For data z and a target eta, truncation at threshold t replaces z by max(z, t). The potential ``c(t) = E[(max(z, t) -
+eta)^2]/2`` has ``c'(t) = F(t)(t - eta)`` with F the distribution function, so the flow of the threshold is ``t' =
+F(t)(eta - t)``.
 """
 
 from __future__ import annotations
@@ -228,7 +229,8 @@ def draw(data: Data, rng: np.random.Generator, count: int) -> tuple[Array, Array
 
 
 def draw_stratified(data: Data, rng: np.random.Generator, strata: int) -> tuple[Array, Array, Array]:
-    """One point in each of `strata` equally likely slices of every component: (values, targets, weights) with rare tails well covered.
+    """One point in each of `strata` equally likely slices of every component: (values, targets, weights) with rare
+    tails well covered.
 
     Averages are unbiased, with far less scatter than independent draws. An empirical law is returned whole.
     """
@@ -238,8 +240,12 @@ def draw_stratified(data: Data, rng: np.random.Generator, strata: int) -> tuple[
         z, eta = points(data)
         return z, eta, np.full(z.size, 1 / z.size)
     weights, clusters = components(data)
-    z = [c.quantile((np.arange(strata) + rng.random(strata)) / strata) for c in clusters]
-    return np.concatenate(z), np.repeat([c.target for c in clusters], strata), np.repeat(np.asarray(weights) / strata, strata)
+    slices = [c.quantile((np.arange(strata) + rng.random(strata)) / strata) for c in clusters]
+    return (
+        np.concatenate(slices),
+        np.repeat([c.target for c in clusters], strata),
+        np.repeat(np.asarray(weights) / strata, strata),
+    )
 
 
 def points(data: EmpiricalCluster) -> tuple[Array, Array]:

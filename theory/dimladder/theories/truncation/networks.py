@@ -1,7 +1,7 @@
 """ReLU networks with a linear last layer: forward pass, gradient of the cost, best last layer, gradient descent.
 
-Inputs are (M, N) arrays, one column a point. The weighted cost is ``C^2 = sum_n weights_n |f(x_n) - y_n|^2``; with weights 1/N_j it is
-the square of the cost of arXiv:2309.10639. Convention relu'(0) = 0.
+Inputs are (M, N) arrays, one column a point. The weighted cost is ``C^2 = sum_n weights_n |f(x_n) - y_n|^2``; with
+weights 1/N_j it is the square of the cost of arXiv:2309.10639. Convention relu'(0) = 0.
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def best_last_layer(features: Array, y: Array, weights: Array, *, offset: Array 
     y : (Q, N) array
     weights : (N,) array
     offset : (k,) array, optional
-        If given, b is not free: the cumulative bias is clamped to zero, b = -W offset with `offset` the cumulative bias b^(L).
+        If given, b is not free: the cumulative bias is clamped to zero, b = -W offset with `offset` the cumulative
+        bias b^(L).
     """
     root = np.sqrt(weights)
     if offset is not None:
         w = np.linalg.lstsq(((features - offset[:, None]) * root).T, (y * root).T, rcond=None)[0].T
-        return w, -w @ offset
+        return np.asarray(w, dtype=float), np.asarray(-w @ offset, dtype=float)
     design = np.vstack([features, np.ones(features.shape[1])])
     solution = np.linalg.lstsq((design * root).T, (y * root).T, rcond=None)[0].T
     return solution[:, :-1], solution[:, -1]
@@ -98,7 +99,9 @@ def best_last_layer(features: Array, y: Array, weights: Array, *, offset: Array 
 def gradient_descent(
     network: Network, x: Array, y: Array, weights: Array, *, rate: float, steps: int, record: Sequence[int] = ()
 ) -> tuple[Network, dict[int, float]]:
-    """Full-batch gradient descent on C^2 in all parameters; returns the final network and C^2 before the steps in `record`."""
+    """Full-batch gradient descent on C^2 in all parameters; returns the final network and C^2 before the steps in
+    `record`.
+    """
     w = [a.copy() for a in network.weights]
     b = [a.copy() for a in network.biases]
     wanted, seen = set(record), {}

@@ -1,9 +1,9 @@
 """Sequentially linearly separable data: zero loss beyond clusters that fit in balls (arXiv:2405.07098).
 
-Definition: there is an order of the classes and a point p_j on the open segment from mean j to the barycentre such that a hyperplane through
-p_j has class j on one side and, on the other, all later classes and all earlier points p_i. Each such cut is one layer: its cone is opened until it
-almost is the half-space, class j falls into the backward cone and is sent to p_j, everything else stays.
-The hyperplanes are the max-margin solutions of linear programmes.
+Definition: there is an order of the classes and a point p_j on the open segment from mean j to the barycentre such
+that a hyperplane through p_j has class j on one side and, on the other, all later classes and all earlier points p_i.
+Each such cut is one layer: its cone is opened until it almost is the half-space, class j falls into the backward cone
+and is sent to p_j, everything else stays. The hyperplanes are the max-margin solutions of linear programmes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Cut:
 
 
 def best_cut(inside: Array, outside: Array, mean: Array, barycentre: Array, cluster: int = 0) -> Cut | None:
-    """Hyperplane of largest margin (in the maximum norm of its normal) between two point sets, crossing the segment mean - barycentre.
+    """Hyperplane of largest margin (in the maximum norm of its normal) between two point sets, crossing the segment
+    mean - barycentre.
 
     Parameters
     ----------
@@ -54,7 +55,8 @@ def best_cut(inside: Array, outside: Array, mean: Array, barycentre: Array, clus
     from scipy.optimize import linprog
 
     m = inside.shape[0]
-    # Unknowns: normal h, offset c, margin g. h.x <= c - g inside, h.x >= c + g outside and at the barycentre, |h_k| <= 1.
+    # Unknowns: normal h, offset c, margin g. h.x <= c - g inside, h.x >= c + g outside and at the barycentre, |h_k|
+    # <= 1.
     kept = np.concatenate([outside, barycentre[:, None]], axis=1)
     rows = np.concatenate(
         [
@@ -135,17 +137,22 @@ def separable_network(data: ClusteredData, cuts: Sequence[Cut] | None = None) ->
     for cut in chain:
         done.append(cut.cluster)
         inside = data.points[cut.cluster] - cut.point[:, None]
-        others = [data.points[k] for k in range(data.classes) if k not in done] + [points[k][:, None] for k in done[:-1]]
+        others = [data.points[k] for k in range(data.classes) if k not in done] + [
+            points[k][:, None] for k in done[:-1]
+        ]
         outside = np.concatenate(others, axis=1) - cut.point[:, None] if others else np.empty((m, 0))
         widest = max(_slope(-inside, cut.normal), _slope(outside, cut.normal))
-        # W_theta maps the cone of slope `widest`, twice over, into the positive orthant, whose widest cone has slope 1/sqrt(M-1).
+        # W_theta maps the cone of slope `widest`, twice over, into the positive orthant, whose widest cone has slope
+        # 1/sqrt(M-1).
         stretch = 1.0 if m == 1 else min(1.0, 1.0 / (2.0 * widest * math.sqrt(m - 1)) if widest > 0 else 1.0)
         w = (along + stretch * (np.eye(m) - along)) @ rotation(cut.normal, unit)
         total_w.append(w)
         total_b.append(-w @ cut.point)
     base = np.stack([points[j] for j in range(data.classes)], axis=1)
     if np.linalg.svd(base, compute_uv=False)[-1] <= 1e-12 * np.linalg.norm(base):
-        raise DomainError("the points of the cuts are linearly dependent: no linear last layer can tell the classes apart")
+        raise DomainError(
+            "the points of the cuts are linearly dependent: no linear last layer can tell the classes apart"
+        )
     total_w.append(data.labels @ np.linalg.pinv(base))
     total_b.append(np.zeros(data.classes))
     return Network(*map(tuple, native(total_w, total_b)))
@@ -161,7 +168,8 @@ def _slope(x: Array, normal: Array) -> float:
 
 
 def cost_split(data: ClusteredData, network: Network) -> tuple[float, float]:
-    """(variance, bias) parts of C_N^2: spread of each class's outputs about their mean, and distance of that mean from the label.
+    """(variance, bias) parts of C_N^2: spread of each class's outputs about their mean, and distance of that mean
+    from the label.
 
     The hidden layers decide the first, the last layer the second.
     """
@@ -176,7 +184,8 @@ def cost_split(data: ClusteredData, network: Network) -> tuple[float, float]:
 
 
 def polyhedral_components(weight: Array, bias: Array, x: Array) -> tuple[Array, Array, Array]:
-    """Polyhedral-cone form of a truncation: x = p + residue + sum_i a_i v_i, of which the map keeps p and the a_i > 0 (arXiv:2504.18710).
+    """Polyhedral-cone form of a truncation: x = p + residue + sum_i a_i v_i, of which the map keeps p and the a_i > 0
+    (arXiv:2504.18710).
 
     Returns
     -------
@@ -187,5 +196,5 @@ def polyhedral_components(weight: Array, bias: Array, x: Array) -> tuple[Array, 
     components : (k, N) array
         a_i = (W x + b)_i.
     """
-    inverse = np.linalg.pinv(weight)
+    inverse = np.asarray(np.linalg.pinv(weight), dtype=float)
     return -inverse @ bias, inverse, weight @ x + bias[:, None]

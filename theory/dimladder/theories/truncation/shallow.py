@@ -1,7 +1,8 @@
 """The shallow construction: one hidden layer that projects on the span of the class means (arXiv:2309.10370).
 
-Q classes in M >= Q dimensions. With ``Pen = (X^T X)^{-1} X^T`` for the (M, Q) class means X and ``P = X Pen`` the projector on their span, a hidden
-layer with an orthogonal matrix keeps P x and kills the rest, and the cost is at most ``||Y Pen P dX||_N <= sqrt(Q) ||Y||_op delta_P``.
+Q classes in M >= Q dimensions. With ``Pen = (X^T X)^{-1} X^T`` for the (M, Q) class means X and ``P = X Pen`` the
+projector on their span, a hidden layer with an orthogonal matrix keeps P x and kills the rest, and the cost is at
+most ``||Y Pen P dX||_N <= sqrt(Q) ||Y||_op delta_P``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class ShallowReport:
     coarse_bound : float
         sqrt(Q) ||Y||_op delta_P.
     linear_minimum : float
-        Least cost over the last layer with the bias tied to the weights (b_2 = -W_2 b_1); at most `bound`, by a relative O(delta_P^2).
+        Least cost over the last layer with the bias tied to the weights (b_2 = -W_2 b_1); at most `bound`, by a
+        relative O(delta_P^2).
     """
 
     noise_to_signal: float
@@ -48,7 +50,7 @@ def pseudo_inverse(data: ClusteredData) -> Array:
     smallest, largest = np.linalg.svd(data.means, compute_uv=False)[[-1, 0]]
     if smallest <= 1e-12 * largest:
         raise DomainError("the class means are linearly dependent", why=f"smallest singular value {smallest:.3g}")
-    return np.linalg.pinv(data.means)
+    return np.asarray(np.linalg.pinv(data.means), dtype=float)
 
 
 def barycentric_noise(data: ClusteredData) -> tuple[Array, Array]:
@@ -72,7 +74,8 @@ def bounds(data: ClusteredData) -> ShallowReport:
 def network(data: ClusteredData, *, shift: float | None = None, optimal: bool = False) -> Network:
     """One-hidden-layer network of the construction.
 
-    W_1 is orthogonal, its first Q rows spanning the class means; b_1 = +shift on those (all data positive) and -shift on the rest (all data negative).
+    W_1 is orthogonal, its first Q rows spanning the class means; b_1 = +shift on those (all data positive) and -shift
+    on the rest (all data negative).
 
     Parameters
     ----------
@@ -94,11 +97,13 @@ def network(data: ClusteredData, *, shift: float | None = None, optimal: bool = 
     reach = float(np.abs(first @ data.inputs).max())
     beta = 2 * reach if shift is None else shift
     if not beta > reach:
-        raise DomainError("the shift of the first layer is too small", why=f"{beta:.4g}, but |W_1 x| reaches {reach:.4g}")
+        raise DomainError(
+            "the shift of the first layer is too small", why=f"{beta:.4g}, but |W_1 x| reaches {reach:.4g}"
+        )
     b1 = np.where(np.arange(m) < q, beta, -beta)
     y = data.labels
     if optimal:
-        y = np.linalg.solve(np.eye(q) + barycentric_noise(data)[0], y.T).T
+        y = np.asarray(np.linalg.solve(np.eye(q) + barycentric_noise(data)[0], y.T).T, dtype=float)
     w2 = y @ pen @ basis
     w2[:, q:] = 0.0
     b2 = -w2[:, :q] @ b1[:q]
@@ -106,7 +111,9 @@ def network(data: ClusteredData, *, shift: float | None = None, optimal: bool = 
 
 
 def project(data: ClusteredData) -> ClusteredData:
-    """Orthonormal coordinates on the span of the class means: clustered data in Q dimensions, for the deep construction."""
+    """Orthonormal coordinates on the span of the class means: clustered data in Q dimensions, for the deep
+    construction.
+    """
     pseudo_inverse(data)
     basis = np.linalg.qr(data.means)[0]
     return ClusteredData(tuple(basis.T @ x for x in data.points), data.labels)

@@ -1,10 +1,10 @@
 """Explicit zero-loss ReLU networks of clustered data, and the 2^Q truncation states with their corrected costs.
 
-Q clusters in R^Q with independent labels are cut, one a layer, to single points, and a last affine layer sends those to the labels: zero loss
-without training. Leaving some clusters active gives 2^Q states. Their costs as printed in the source are wrong except for the two constant
-states, and mixed states are not critical points of the full cost (docs/theory/truncation.md has the proof; tests check both).
-States are labelled by strings, "000" to "111" in binary order: character j is 1 if class j stays active.
-Source: arXiv:2309.10639, Theorems 2.3-2.5, with errata.
+Q clusters in R^Q with independent labels are cut, one a layer, to single points, and a last affine layer sends those
+to the labels: zero loss without training. Leaving some clusters active gives 2^Q states. Their costs as printed in
+the source are wrong except for the two constant states, and mixed states are not critical points of the full cost
+(docs/theory/truncation.md has the proof; tests check both). States are labelled by strings, "000" to "111" in binary
+order: character j is 1 if class j stays active. Source: arXiv:2309.10639, Theorems 2.3-2.5, with errata.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...errors import DomainError
 from ...problem import Problem, Spec
 from ...problem.sections import check_replicas, check_sizes
-from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Recursion, Solution, Step, System, Variable
+from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Recursion, Solution, Step, Variable
 from ..base import Theory
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .geometry import ClusteredData, Cones
 
 
 class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clusters"):
-    """Q clusters in R^Q, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``; see `geometry.ball_clusters`.
+    """Q clusters in R^Q, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``; see
+    `geometry.ball_clusters`.
 
     `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``.
     """
@@ -59,7 +58,9 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clust
 
 
 class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
-    """The data themselves: ``points[j][i]`` is point i of class j, ``labels[j]`` the label vector of class j (unit vectors by default)."""
+    """The data themselves: ``points[j][i]`` is point i of class j, ``labels[j]`` the label vector of class j (unit
+    vectors by default).
+    """
 
     points: tuple[tuple[tuple[float, ...], ...], ...]
     labels: tuple[tuple[float, ...], ...] = ()
@@ -68,7 +69,9 @@ class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
         sizes = {len(x) for group in self.points for x in group}
         if len(self.points) < 2 or any(not group for group in self.points) or len(sizes) != 1:
             raise ValueError("points must list at least two non-empty classes of points of one dimension")
-        if self.labels and (len(self.labels) != len(self.points) or any(len(y) != len(self.points) for y in self.labels)):
+        if self.labels and (
+            len(self.labels) != len(self.points) or any(len(y) != len(self.points) for y in self.labels)
+        ):
             raise ValueError("labels must list one vector a class, each with one entry a class")
 
     @property
@@ -87,7 +90,9 @@ class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
 
 
 class PointsFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="file"):
-    """Data in a NumPy ``.npz`` file: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q), row j the label of class j."""
+    """Data in a NumPy ``.npz`` file: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q), row
+    j the label of class j.
+    """
 
     path: str
     classes: int
@@ -106,7 +111,9 @@ class PointsFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="file"):
             missing = {"x", "label"} - set(file.files)
             if missing:
                 raise DomainError(
-                    "the data file lacks arrays", where=f"data.path: {self.path}", why=f"no {', '.join(sorted(missing))}"
+                    "the data file lacks arrays",
+                    where=f"data.path: {self.path}",
+                    why=f"no {', '.join(sorted(missing))}",
                 )
             x, label = np.asarray(file["x"], dtype=float), np.asarray(file["label"])
             y = np.asarray(file["y"], dtype=float).T if "y" in file.files else np.eye(self.classes)
@@ -128,8 +135,8 @@ class ReluTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="rel
     layers : int
         Hidden layers, at least one a class.
     shifts : tuple of float
-        |mu_j|, how far each cluster is moved towards the barycentre when it is cut; by default 4 delta sqrt Q for the explicit network and
-        the middle of the admissible interval for the states.
+        |mu_j|, how far each cluster is moved towards the barycentre when it is cut; by default 4 delta sqrt Q for the
+        explicit network and the middle of the admissible interval for the states.
     theta : float or None
         Opening of the cones in degrees; by default half-way between the smallest possible and 180.
     assumptions : "required" or "reported"
@@ -222,15 +229,28 @@ class Truncation(Problem, frozen=True, kw_only=True):
         return mu
 
 
-COST = OrderParameter("cost", (), "C_N", "cost of the explicit network, sqrt(sum_j mean_i |x_ji - y_j|^2), by a forward pass")
+COST = OrderParameter(
+    "cost", (), "C_N", "cost of the explicit network, sqrt(sum_j mean_i |x_ji - y_j|^2), by a forward pass"
+)
 NOISE = OrderParameter(
-    "noise_to_signal", ("layer",), r"\delta_P^{(l)}", "largest fluctuation in barycentric coordinates after l truncations", "O(delta)"
+    "noise_to_signal",
+    ("layer",),
+    r"\delta_P^{(l)}",
+    "largest fluctuation in barycentric coordinates after l truncations",
+    "O(delta)",
 )
 STATE_COSTS = (
-    OrderParameter("linear_cost", ("state",), r"C_{\mathrm{lin}}", "least cost over the last layer with cumulative bias 0"),
+    OrderParameter(
+        "linear_cost", ("state",), r"C_{\mathrm{lin}}", "least cost over the last layer with cumulative bias 0"
+    ),
     OrderParameter("affine_cost", ("state",), r"C_{\mathrm{aff}}", "least cost over the last layer and its bias"),
-    OrderParameter("printed_cost", ("state",), r"C_{\mathrm{printed}}", "the value printed in arXiv:2309.10639, Eq. (2.85), kept for comparison"),
-)  # fmt: skip
+    OrderParameter(
+        "printed_cost",
+        ("state",),
+        r"C_{\mathrm{printed}}",
+        "the value printed in arXiv:2309.10639, Eq. (2.85), kept for comparison",
+    ),
+)
 
 
 class NoiseToSignal(Recursion):
@@ -246,12 +266,17 @@ class NoiseToSignal(Recursion):
         before, after = sp.MatrixSymbol("X^{(l-1)}", q, q), sp.MatrixSymbol("X^{(l)}", q, q)
         unit, base, mean = (sp.MatrixSymbol(n, q, 1) for n in ("e_l", "p_l", r"\bar{x}_l"))
         return [
-            Equation.of("means", after, before + (base - mean) * unit.T, "if layer l cuts class l; the identity otherwise"),
+            Equation.of(
+                "means", after, before + (base - mean) * unit.T, "if layer l cuts class l; the identity otherwise"
+            ),
             Equation(
                 "fluctuations",
-                r"\delta x_{ji}^{(l)} = \begin{cases} 0 & j = l \text{ and layer } l \text{ cuts} \\ \delta x_{ji}^{(l-1)} & \text{else} \end{cases}",
+                r"\delta x_{ji}^{(l)} = \begin{cases} 0 & j = l \text{ and layer } l \text{ cuts} \\ \delta "
+                r"x_{ji}^{(l-1)} & \text{else} \end{cases}",
             ),
-            Equation("noise_to_signal", r"\delta_P^{(l)} = \sup_{j,i} \bigl| (X^{(l)})^{-1} \delta x_{ji}^{(l)} \bigr|"),
+            Equation(
+                "noise_to_signal", r"\delta_P^{(l)} = \sup_{j,i} \bigl| (X^{(l)})^{-1} \delta x_{ji}^{(l)} \bigr|"
+            ),
         ]
 
     def solve(self) -> Solution:
@@ -266,7 +291,8 @@ class NoiseToSignal(Recursion):
         layers = hidden_layers(data, geometry, problem.shifts(geometry))
         values = noise_to_signal_by_layer(data, layers, [True] * data.classes, problem.student.layers)
         return Solution(
-            {"layer": np.arange(problem.student.layers + 1)}, {NOISE.name: Variable(NOISE.dims, values, NOISE.latex, NOISE.meaning)}
+            {"layer": np.arange(problem.student.layers + 1)},
+            {NOISE.name: Variable(NOISE.dims, values, NOISE.latex, NOISE.meaning)},
         )
 
 
@@ -281,41 +307,64 @@ class TruncationStates(ClosedForm):
 
         e = formulas.expressions()
         return [
-            Equation.of("Delta", r"\Delta", e["Delta"], "X: class means with collapsed ones replaced by base points; Sigma: active covariances"),
-            Equation.of("linear_cost", r"C_{\mathrm{lin}}^2", e["linear_cost"], "cumulative bias of the last layer clamped to 0"),
+            Equation.of(
+                "Delta",
+                r"\Delta",
+                e["Delta"],
+                "X: class means with collapsed ones replaced by base points; Sigma: active covariances",
+            ),
+            Equation.of(
+                "linear_cost", r"C_{\mathrm{lin}}^2", e["linear_cost"], "cumulative bias of the last layer clamped to 0"
+            ),
             Equation.of("c", "c", e["c"], "e = (1,...,1)/sqrt Q, V an orthonormal basis of its complement"),
             Equation.of("S", "S", e["S"], "Schur complement; c_inv = 1/c, or 0 if c = 0"),
             Equation.of("affine_cost", r"C_{\mathrm{aff}}^2", e["affine_cost"], "bias of the last layer free"),
-            Equation.of("printed_cost", r"C_{\mathrm{printed}}^2", e["linear_cost"].subs(formulas.delta_symbol(), e["Delta_printed"]),
-                        "as printed: class means before truncation; right only for constant states"),
+            Equation.of(
+                "printed_cost",
+                r"C_{\mathrm{printed}}^2",
+                e["linear_cost"].subs(formulas.delta_symbol(), e["Delta_printed"]),
+                "as printed: class means before truncation; right only for constant states",
+            ),
             *NoiseToSignal(self.problem).equations(),
-        ]  # fmt: skip
+        ]
 
     def derivation(self) -> list[Step]:
-        """From the network to truncation maps, to the last-layer optimum, to the proof that mixed states are not critical."""
+        """From the network to truncation maps, to the last-layer optimum, to the proof that mixed states are not
+        critical.
+        """
         equations = {e.label: e for e in self.equations()}
         return [
             Step(
                 "A network is a chain of truncations",
-                "With cumulative parameters W^(l), b^(l), the hidden layers give X^(l) = W^(l) X^(tau,l) + b^(l), where X^(tau,l) is the input after l "
-                "truncation maps. Layer l cuts the ball about class mean l to its base point p_l = mean_l - mu_l f_l and leaves all others alone.",
+                "With cumulative parameters W^(l), b^(l), the hidden layers give X^(l) = W^(l) X^(tau,l) + b^(l), "
+                "where X^(tau,l) is the input after l "
+                "truncation maps. Layer l cuts the ball about class mean l to its base point p_l = mean_l - mu_l f_l "
+                "and leaves all others alone.",
                 (Equation("truncation map", r"\tau_{W,b}(x) = W^{-1}(\mathrm{relu}(W x + b) - b)"),),
             ),
             Step(
                 "The best last layer",
-                "For frozen hidden layers the cost is quadratic in the last layer; completing the square in barycentric coordinates gives its minimum.",
+                "For frozen hidden layers the cost is quadratic in the last layer; completing the square in "
+                "barycentric coordinates gives its minimum.",
                 tuple(equations[k] for k in ("Delta", "linear_cost", "c", "S", "affine_cost", "printed_cost")),
             ),
             Step(
                 "Mixed states are not critical",
-                "The bias of layer j moves the base point p_j of a collapsed class freely, so a critical point has W^T r_j = 0 for every collapsed j. At the "
-                "best last layer the residuals lie in the range of W, hence r_j = 0 and only active classes enter its normal equations, whose solution "
+                "The bias of layer j moves the base point p_j of a collapsed class freely, so a critical point has "
+                "W^T r_j = 0 for every collapsed j. At the "
+                "best last layer the residuals lie in the range of W, hence r_j = 0 and only active classes enter "
+                "its normal equations, whose solution "
                 "has lower rank than W must have: a contradiction unless all classes are active or all collapsed.",
-                (Equation("base-point gradient", r"\partial C^2/\partial p_j = 2 W^T r_j,\quad r_j = W p_j + b - y_j"),),
+                (
+                    Equation(
+                        "base-point gradient", r"\partial C^2/\partial p_j = 2 W^T r_j,\quad r_j = W p_j + b - y_j"
+                    ),
+                ),
             ),
             Step(
                 "Noise to signal, layer by layer",
-                "One layer changes one class mean and removes its fluctuations; the ratio need not fall, because the mean moves towards the barycentre.",
+                "One layer changes one class mean and removes its fluctuations; the ratio need not fall, because the "
+                "mean moves towards the barycentre.",
                 tuple(equations[k] for k in ("means", "fluctuations", "noise_to_signal")),
             ),
         ]
@@ -331,7 +380,8 @@ class TruncationStates(ClosedForm):
         Raises
         ------
         DomainError
-            If a geometric assumption fails (the message names the cluster), or a state does not cut the clusters it should.
+            If a geometric assumption fails (the message names the cluster), or a state does not cut the clusters it
+            should.
         """
         import numpy as np
 
@@ -352,19 +402,30 @@ class TruncationStates(ClosedForm):
             costs.append(formula_costs(data, hidden_layers(data, geometry, mu).base_points, state))
             reports.append(examine(data, geometry, mu, state))
         table = np.array(costs)
-        variables = {COST.name: Variable((), np.float64(data.cost(network(data.inputs))), COST.latex, COST.meaning), **recursion.variables}
+        variables = {
+            COST.name: Variable((), np.float64(data.cost(network(data.inputs))), COST.latex, COST.meaning),
+            **recursion.variables,
+        }
         for column, p in enumerate(STATE_COSTS):
             variables[p.name] = Variable(p.dims, table[:, column], p.latex, p.meaning)
         measured: dict[str, tuple[Any, str, str]] = {
             "hidden_gradient_norm": (
-                np.array([r.bias_gradient for r in reports]), r"\max_j |\partial C^2/\partial b_j|_\infty",
-                "largest component of dC^2/db over the layers of collapsed classes (all layers if none is), at the affine optimum",
+                np.array([r.bias_gradient for r in reports]),
+                r"\max_j |\partial C^2/\partial b_j|_\infty",
+                "largest component of dC^2/db over the layers of collapsed classes (all layers if none is), at the "
+                "affine optimum",
             ),
             "full_gradient_norm": (
-                np.array([r.full_gradient for r in reports]), r"|\nabla C^2|_\infty", "largest component of the gradient in all weights and biases",
+                np.array([r.full_gradient for r in reports]),
+                r"|\nabla C^2|_\infty",
+                "largest component of the gradient in all weights and biases",
             ),
-            "critical": (np.array([r.critical for r in reports]), "", "whether the state is a critical point of the full cost"),
-        }  # fmt: skip
+            "critical": (
+                np.array([r.critical for r in reports]),
+                "",
+                "whether the state is a critical point of the full cost",
+            ),
+        }
         for name, (values, latex, meaning) in measured.items():
             variables[name] = Variable(("state",), values, latex, meaning)
         coords: dict[str, Any] = {"layer": recursion.coords["layer"], "state": np.array(labels)}
@@ -379,12 +440,17 @@ class TruncationStates(ClosedForm):
                 why=f"formula and least squares differ by {gap[worst]:.3g}",
                 hint="check student.shifts and student.theta against the admissible interval",
             )
-        stats = {
-            "delta": data.radius, "theta_degrees": float(np.degrees(geometry.theta)), "stretch": geometry.stretch,
-            "shift_interval": list(geometry.interval), "reach": geometry.reach, "formula_minus_least_squares": float(gap[worst]),
-            "violations": [v.message for v in geometry.violations],
-        }  # fmt: skip
-        return Solution(coords, variables, message="; ".join(stats["violations"]), stats=stats)
+        violations = [v.message for v in geometry.violations]
+        stats: dict[str, Any] = {
+            "delta": data.radius,
+            "theta_degrees": float(np.degrees(geometry.theta)),
+            "stretch": geometry.stretch,
+            "shift_interval": list(geometry.interval),
+            "reach": geometry.reach,
+            "formula_minus_least_squares": float(gap[worst]),
+            "violations": violations,
+        }
+        return Solution(coords, variables, message="; ".join(violations), stats=stats)
 
 
 class TruncationTheory(Theory):
@@ -392,18 +458,23 @@ class TruncationTheory(Theory):
 
     name = "truncation"
     title = "Truncation states of clustered data"
-    summary = "A ReLU network with one layer a class fits clustered data exactly by formula; its 2^Q truncation states have closed-form costs."
+    summary = "A ReLU network with one layer a class fits clustered data exactly by formula; its 2^Q truncation "
+    "states have closed-form costs."
     problem_type = Truncation
     references = ("chen2023geometric", "chen2023shallow", "chen2024interpretable", "ewald2025explicit")
     assumptions = (
-        "as many input dimensions, hidden units and hidden layers (or more layers) as classes; labels and class means linearly independent",
-        "each cluster lies in a ball of radius delta < c0 |mean - barycentre|, c0 = 1/4, and sees all others in a cone of opening < 180 degrees",
+        "as many input dimensions, hidden units and hidden layers (or more layers) as classes; labels and class "
+        "means linearly independent",
+        "each cluster lies in a ball of radius delta < c0 |mean - barycentre|, c0 = 1/4, and sees all others in a "
+        "cone of opening < 180 degrees",
         "cut clusters move by |mu_j| between 2 delta sqrt Q and the cap min(D, 0.95 min_j |mean_j - barycentre|)",
     )
     limits = (
-        "mixed states are minima only while the hidden layers are frozen: they are never critical points of the full cost",
+        "mixed states are minima only while the hidden layers are frozen: they are never critical points of the full "
+        "cost",
         "the all-active state is a degenerate local minimum with value affine_cost, below the printed one",
-        "printed_cost is kept for comparison with the source: it is right (for a clamped bias) only for the two constant states",
+        "printed_cost is kept for comparison with the source: it is right (for a clamped bias) only for the two "
+        "constant states",
     )
 
     def derive(self, problem: Truncation) -> TruncationStates:
