@@ -158,7 +158,7 @@ def compare(
 def _theory(
     problem: Problem, given: LearningCurve | None, size: str, sizes: list[float]
 ) -> tuple[list[LearningCurve], tuple[float | None, float]]:
-    """Return the theory's curve for each size, solving once for each distinct problem, and how the gap is known to close."""
+    """Return the curve of each size, solving once for each distinct problem, and how the gap is known to close."""
     from dimladder.solve import solve
 
     from .simulate import experiment

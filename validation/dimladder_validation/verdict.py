@@ -82,7 +82,8 @@ class VariableVerdict:
         Largest |z| at the largest size, and where.
     visible : float
         The relative deviation that would have been significant in half of the entries: the median over entries of the
-        smallest significant gap over max(|theory|, r.m.s. of the variable). Imposed entries do not count.
+        smallest significant gap over the scale of the variable (the largest of |theory|, its r.m.s. and |simulation|).
+        Imposed entries do not count.
     fit : PowerLaw
         The closing of the gap at the entry where it is most significant.
     limit_z, limit_at : float, str
@@ -137,7 +138,9 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     top = int(np.argmax(last))
     strongest = int(np.argmax(np.sum(z**2, axis=0)))
     fit = fit_power_law(sizes, entries.gap[:, strongest], entries.se[:, strongest], noise=limit)
-    scale = np.maximum(np.abs(entries.theory[-1]), np.sqrt(np.mean(entries.theory[-1] ** 2)))
+    # The scale of a deviation: the variable where it is largest in theory or, where the limit is zero, at finite size.
+    measured = np.max(np.abs(entries.theory + entries.gap), axis=0)
+    scale = np.maximum(np.maximum(np.abs(entries.theory[-1]), measured), np.sqrt(np.mean(entries.theory[-1] ** 2)))
     free = ~entries.imposed if not entries.imposed.all() else np.ones(len(last), bool)
     visible = _visible(scale[free], limit * entries.se[-1, free])
     common = {
@@ -167,8 +170,9 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
     else:
         a = own_exponents(sizes, entries.gap, entries.se, settings.slowest_exponent, FASTEST)
     stays, stays_se = extrapolate(sizes, entries.gap, entries.se, a)
-    # Next order of the expansion: the product of two gaps, never more than a third of the gap itself.
-    order = np.minimum(np.abs(entries.gap[0] * entries.gap[-1]) / scale, np.abs(entries.gap[-1]) / 3)
+    # Next order of the expansion: gap = B x + C x^2 + ... leaves A = -C x_1 x_S, with C a few times B^2 / scale; never
+    # more than a third of the gap itself.
+    order = np.minimum(3.0 * np.abs(entries.gap[0] * entries.gap[-1]) / scale, np.abs(entries.gap[-1]) / 3)
     # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun: gaps of the order of
     # the relative variance mean nothing there, while a third or less of scatter earns little allowance.
     scatter = entries.se[-1] * np.sqrt(entries.replicas) / scale
@@ -204,7 +208,8 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
         why = f"extrapolated, a deviation of {percent} could not be seen (only {_percent(visible)}): more is needed"
         return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
     exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else f"{known:g} (known)"
-    why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {limit_z[worst]:.2f} of {limit:.2f}"
+    within = "noise" if limit_z[worst] <= limit else "noise and the next order of the expansion"
+    why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {within}"
     return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
 
 

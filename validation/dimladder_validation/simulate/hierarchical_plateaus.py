@@ -39,6 +39,8 @@ class PlateauExperiment(Experiment):
 
     theory = "hierarchical-plateaus"
     batch_size = 4
+    # Sizes enter through d_eff = floor(d^eps), so that a correction in 1/d_eff closes as d^-eps only.
+    slowest_exponent = 0.2
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         target = problem.target
