@@ -77,6 +77,17 @@ def _scaled_residual(fx, x, rtol, atol):
 
 
 @numba.njit(cache=True)
+def _growth(fx, x, best, rtol, atol):
+    worst = 0.0
+    for i in range(x.size):
+        r = abs(fx[i] - x[i]) / (rtol * abs(best[i]) + atol)
+        if not np.isfinite(r):
+            return np.inf
+        worst = max(worst, r)
+    return worst
+
+
+@numba.njit(cache=True)
 def _solve_linear(a, b):
     """Solve a x = b in place (b becomes x) by Gaussian elimination with partial pivoting; False when singular."""
     n = b.size
@@ -186,12 +197,13 @@ def _anderson(fmap, x, p, work, damping, memory, rtol, atol, goal, max_iteration
     """Anderson-accelerated iteration x <- x + damping (F(x) - x); memory = 0 is plain damped iteration.
 
     Stops when the scaled residual falls to ``goal``. x becomes the best state seen. The damping is halved, and the memory
-    forgotten, whenever the residual has grown twentyfold over the best, which is what a diverging iteration does.
+    forgotten, whenever the residual has grown twentyfold over the best (divergence) or has not fallen for 60 steps (a cycle).
     """
     n = x.size
     best = x.copy()
     fx = np.empty(n)
     res_best, where_best = np.inf, -1
+    mark, stalled = np.inf, 0
     dx = np.zeros((max(memory, 1), n))
     df = np.zeros((max(memory, 1), n))
     x_old, f_old = np.empty(n), np.empty(n)
@@ -202,12 +214,18 @@ def _anderson(fmap, x, p, work, damping, memory, rtol, atol, goal, max_iteration
     for iteration in range(max_iterations):
         fmap(x, fx, p, work)
         res, where = _scaled_residual(fx, x, rtol, atol)
+        stalled += 1
         if res < res_best:
+            if res < 0.99 * mark:
+                mark, stalled = res, 0
             res_best, where_best = res, where
             best[:] = x
             if res <= goal:
                 return CONVERGED, iteration + 1, res_best, where_best, damping
-        if not np.isfinite(res) or res > 20.0 * res_best:
+        # Measured on the scale of the best state: relative to itself, a state that runs away looks harmless.
+        growth = _growth(fx, x, best, rtol, atol)
+        if not np.isfinite(growth) or growth > 20.0 * res_best or stalled > 60:
+            stalled = 0
             if not np.isfinite(res_best):
                 return LEFT_DOMAIN, iteration + 1, res, where, damping
             if damping < 1e-3:
