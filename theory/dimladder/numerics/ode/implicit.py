@@ -105,14 +105,15 @@ def solve_factored(a: Vector, row: int, n: int, pivots: Integers, b: Vector) -> 
         b[i] = (b[i] - acc) / a[row + i, i]
 
 
-@njit(types.void(RHS, JAC, _v, _i, _v, _v, _v, _v, _v, _m, _m), **OPTIONS)
+@njit(types.int64(RHS, JAC, _v, _i, _v, _v, _v, _v, _v, _m, _m), **OPTIONS)
 def jacobian(
     rhs: Compiled, jac: Compiled, st: Vector, cnt: Integers, y: Vector, f: Vector, atol: Vector, p: Vector,
     work: Vector, ws: Vector, out: Vector,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """J[i, j] = d f_i / d y_j at (st[T_JAC], y), where the right-hand side is f; and its spectral radius, roughly.
 
-    Finite differences step along the flow, by sqrt(eps) of the size that matters to the tolerance.
+    Returns the first row with an entry that is not finite, or -1. Finite differences step along the flow, by sqrt(eps)
+    of the size that matters to the tolerance.
     """
     n = y.size
     t = st[T_JAC]
@@ -135,6 +136,10 @@ def jacobian(
             moved[j] = y[j]
         cnt[N_RHS] += n
     cnt[N_JAC] += 1
+    for i in range(n):
+        for j in range(n):
+            if not math.isfinite(out[i, j]):
+                return i
     # Power iteration, from the vector it ended with last time.
     vector, image = ws[POWER], ws[VALUE]
     rho = 0.0
@@ -158,6 +163,7 @@ def jacobian(
         for i in range(n):
             vector[i] = image[i]
     st[RHO] = rho
+    return -1
 
 
 @njit(STEP_SIGNATURE, **OPTIONS)
@@ -180,7 +186,11 @@ def rosenbrock_step(
         cnt[BDF_READY] = 1
     if cnt[J_FRESH] == 0:
         st[T_JAC] = t
-        jacobian(rhs, jac, st, cnt, y, f, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        bad = jacobian(rhs, jac, st, cnt, y, f, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        if bad >= 0:
+            cnt[COMPONENT] = bad
+            st[H] = 0.2 * h
+            return NOT_FINITE
         if cnt[AUTONOMOUS] == 1:
             for i in range(n):
                 drift[i] = 0.0
@@ -199,11 +209,9 @@ def rosenbrock_step(
         ws[lu + i, i] += diagonal
     cnt[N_LU] += 1
     if not factorise(ws, lu, n, pivots):
-        bad = first_bad(ws[SQUARE:], n)
-        cnt[COMPONENT] = bad
         st[H] = 0.2 * h
         cnt[AFTER_REJECT] = 1
-        return NOT_FINITE if bad >= 0 else NO_CONVERGENCE
+        return NO_CONVERGENCE
     bad = -1
     for j in range(s):
         for i in range(n):
@@ -334,7 +342,11 @@ def bdf_step(
         cnt[ORDER], cnt[N_EQUAL] = 1, 0
         st[BDF_H] = h
         st[T_JAC] = st[T]
-        jacobian(rhs, jac, st, cnt, y, f, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        bad = jacobian(rhs, jac, st, cnt, y, f, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        if bad >= 0:
+            cnt[COMPONENT] = bad
+            st[H] = 0.2 * h
+            return NOT_FINITE
         cnt[J_FRESH], cnt[LU_READY], cnt[BDF_READY] = 1, 0, 1
     order = cnt[ORDER]
     if h != st[BDF_H]:
@@ -364,12 +376,7 @@ def bdf_step(
                 ws[lu + i, i] += 1.0
             cnt[N_LU] += 1
             if not factorise(ws, lu, n, pivots):
-                cnt[AFTER_REJECT] = 1
-                cnt[COMPONENT] = first_bad(ws[SQUARE:], n)
                 st[H] = 0.5 * h
-                if cnt[COMPONENT] >= 0:
-                    cnt[BDF_READY] = 0
-                    return NOT_FINITE
                 return NO_CONVERGENCE
             cnt[LU_READY] = 1
         converged = False
@@ -417,7 +424,12 @@ def bdf_step(
         st[T_JAC] = tnew
         rhs(tnew, predicted, fnew, p, work)
         cnt[N_RHS] += 1
-        jacobian(rhs, jac, st, cnt, predicted, fnew, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        bad = jacobian(rhs, jac, st, cnt, predicted, fnew, atol, p, work, ws, ws[SQUARE : SQUARE + n])
+        if bad >= 0:
+            cnt[COMPONENT] = bad
+            cnt[BDF_READY] = 0  # start again from the last good state
+            st[H] = 0.2 * h
+            return NOT_FINITE
         cnt[J_FRESH], cnt[LU_READY] = 1, 0
 
     safety = 0.9 * (2.0 * NEWTON + 1.0) / (2.0 * NEWTON + iterations)

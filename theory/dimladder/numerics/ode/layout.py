@@ -58,7 +58,7 @@ STEP = types.FunctionType(STEP_SIGNATURE)
 
 
 def _from_addresses(ftype: types.FunctionType) -> Compiled:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def from_addresses(typingctx: Any, c_address: Any, jit_address: Any) -> Any:
         """First-class function of this type from the addresses of its C wrapper and of its native code (or 0)."""
 
@@ -72,7 +72,7 @@ def _from_addresses(ftype: types.FunctionType) -> Compiled:
 
         return ftype(types.int64, types.int64), codegen
 
-    return from_addresses  # type: ignore[no-any-return]
+    return from_addresses
 
 
 as_rhs = _from_addresses(RHS)

@@ -27,7 +27,7 @@ STATUS = (
 class EventRecord(NamedTuple):
     """An event that occurred: its position in the list of events, its time and the state there."""
 
-    index: int
+    event: int
     t: float
     y: NDArray[np.float64]
 

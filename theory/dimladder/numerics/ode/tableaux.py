@@ -48,7 +48,8 @@ def nested_basis(rows: int) -> Table:
 def _nested_from_powers(powers: Table) -> Table:
     """Turn b_j(theta) = sum_d powers[j, d] theta^(d+1) into rows D[r, j] of the nested form."""
     rows = powers.shape[1]
-    return np.linalg.solve(nested_basis(rows)[:, 1:].T, powers.T)
+    out: Table = np.asarray(np.linalg.solve(nested_basis(rows)[:, 1:].T, powers.T), dtype=np.float64)
+    return out
 
 
 @dataclass(frozen=True)
