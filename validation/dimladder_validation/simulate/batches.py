@@ -103,7 +103,7 @@ class BatchStore:
         match = _NAME.fullmatch(path.name)
         assert match is not None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 meta = json.loads(str(stored["meta"]))
                 coords = {k[2:]: stored[k] for k in stored.files if k.startswith("c:")}
                 variables = {

@@ -112,8 +112,10 @@ def _source(activation: Expression, link: Link, schedule: Expression | None) -> 
     return "\n".join(lines) + "\n"
 
 
-def psd_root(gram: np.ndarray, what: str) -> np.ndarray:
+def psd_root(gram: np.ndarray, what: str, scale: float | None = None) -> np.ndarray:
     """Return R with R R^T = gram for a positive semi-definite matrix, columns of negligible weight left out.
+
+    Negligible is what rounding leaves of numbers of size `scale` (default: the largest eigenvalue).
 
     Raises
     ------
@@ -123,14 +125,14 @@ def psd_root(gram: np.ndarray, what: str) -> np.ndarray:
     import numpy as np
 
     values, vectors = np.linalg.eigh(gram)
-    size = max(float(values[-1]), 0.0)
+    size = max(float(values[-1]) if scale is None else scale, 1e-300)
     if values[0] < -1e-9 * max(size, 1.0):
         raise SimulationError(
             f"{what} is not positive semi-definite",
             why=f"its smallest eigenvalue is {values[0]:.3g}",
             hint="no weights have these overlaps: check initial.Q, initial.M and target.overlap",
         )
-    keep = values > 1e-13 * max(size, 1e-300)
+    keep = values > 1e-14 * size
     return vectors[:, keep] * np.sqrt(values[keep])
 
 
@@ -163,7 +165,8 @@ def frame(q: np.ndarray, m: np.ndarray, t: np.ndarray) -> Frame:
     along = np.linalg.lstsq(teacher, m.T, rcond=None)[0].T
     if not np.allclose(along @ teacher.T, m, rtol=1e-9, atol=1e-12 * np.sqrt(np.trace(q) * np.trace(t))):
         raise SimulationError("M is not consistent with a singular T", hint="check initial.M and target.overlap")
-    rest = psd_root(q - along @ along.T, "Q - M T^-1 M^T, the students' overlap across the teachers,")
+    inside = along @ along.T
+    rest = psd_root(q - inside, "Q - M T^-1 M^T, the students' overlap across the teachers,", float(np.trace(q)))
     across = np.zeros(q.shape)
     across[:, : rest.shape[1]] = rest
     return Frame(np.ascontiguousarray(teacher), np.ascontiguousarray(along), across)
