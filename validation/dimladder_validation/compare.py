@@ -314,7 +314,10 @@ def _on_grid(curve: LearningCurve, name: str, array: xr.DataArray, axes: list[st
     for axis in axes:
         have, want = theory.coords[axis].values, array.coords[axis].values
         if have.dtype.kind in "iuf":
-            near = np.abs(have[None, :] - want[:, None]) <= 1e-9 * np.maximum(np.abs(want[:, None]), 1e-12)
+            # Infinity is near itself only: the tolerance of an infinite coordinate would take in every other.
+            with np.errstate(invalid="ignore"):
+                near = np.abs(have[None, :] - want[:, None]) <= 1e-9 * np.maximum(np.abs(want[:, None]), 1e-12)
+            near &= np.isfinite(want)[:, None]
             near |= have[None, :] == want[:, None]
         else:
             near = have[None, :] == want[:, None]
