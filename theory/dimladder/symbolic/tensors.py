@@ -115,6 +115,13 @@ def _name(chain: tuple[tuple[Any, Any], ...], indices: Indices) -> str:
 # Loops
 
 
+@dataclass(frozen=True)
+class SymmetricArray:
+    """A symmetric matrix in memory; the writer lets the index of the innermost loop run along a row."""
+
+    element: Callable[[Any, Any], str]
+
+
 class LoopWriter:
     """Prints tensors as nested loops over flat-backed arrays.
 
@@ -136,6 +143,7 @@ class LoopWriter:
         self.buffers: list[str] = []
         self._hoisted: dict[Any, Any] = {}
         self._counter = 0
+        self.inner = ""
 
     def scalar(self, expression: Any) -> str:
         """Return the source of a scalar expression."""
@@ -146,6 +154,9 @@ class LoopWriter:
         name = str(indexed.base)
         if name in self.arrays:
             place = self.arrays[name]
+            if isinstance(place, SymmetricArray):
+                first, second = indexed.indices
+                return place.element(second, first) if str(first) == self.inner else place.element(first, second)
             return place(*indexed.indices) if callable(place) else f"{place}[{', '.join(map(str, indexed.indices))}]"
         # Vectors live in buffers over their last index; given indices are fixed by the loops around.
         return f"{name}[{indexed.indices[-1]}]"
@@ -284,6 +295,7 @@ class LoopWriter:
         a = over[0]
         lines.append(f"{indent}for {a} in range({spans[0].start}, {spans[0].stop}):")
         deep = indent + INDENT
+        self.inner = str(over[-1])
         if len(over) == 1:
             return [*lines, f"{deep}{name} += {self.scalar(summand)}"]
         if len(over) > 2:

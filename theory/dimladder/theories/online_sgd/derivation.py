@@ -15,7 +15,7 @@ import sympy as sp
 
 from ...errors import DerivationError
 from ...symbolic.equations import Equation, Step
-from ...symbolic.factors import X, Terms, decompose, product
+from ...symbolic.factors import X, Terms, decompose, is_closed, product
 from ...symbolic.gaussian import Averager, split_product
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import IndexedLaw, Indices, Range, Tensor
@@ -65,6 +65,8 @@ class Setting:
     spherical: bool = False
     regime: str = "classical"
     schedule: Any = sp.Integer(1)
+    student_kinks: tuple[float, ...] = ()
+    teacher_kinks: tuple[float, ...] = ()
 
     @property
     def stacked(self) -> bool:
@@ -92,6 +94,12 @@ class Derived:
     flow: list[Tensor] = field(default_factory=list)
     generalization_error: Any = None
     steps: list[Step] = field(default_factory=list)
+
+    @property
+    def quadrature(self) -> bool:
+        """Whether some average has no closed form and is computed by quadrature."""
+        functions = [self.setting.student] + ([] if self.setting.teacher is None else [self.setting.teacher])
+        return not all(is_closed(decompose(f)) for f in functions)
 
 
 # One step -------------------------------------------------------------------------------------------------------------
@@ -298,7 +306,7 @@ class Averages:
             for two in error.groups[p:]:
                 u, v = one.index[0], two.index[1]
                 moment = self(slots | {u: one.function, v: two.function})
-                total += (1 if one is two else 2) * self.names.sum(one.weight(u) * two.weight(v) * moment, v, u)
+                total += (1 if one is two else 2) * self.names.sum(one.weight(u) * two.weight(v) * moment, u, v)
             if error.target:
                 u = one.index[0]
                 cross = self(slots | {u: one.function}, error.target, r"f_\star")

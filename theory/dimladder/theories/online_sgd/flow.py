@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ...problem import Committee, Expression, activation, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
-from ...symbolic.systems import Flow, Variable
+from ...symbolic.systems import Flow, Solution, Variable
 from .initial import Start, start, teacher_count
 from .sections import OnlineProblem
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .derivation import Derived, Setting
 
 Array = NDArray[np.float64]
+SAFETY = 0.05
+# Conditional quadrature aims at this accuracy of dy/dt, or at the solver's rtol where that is looser.
+QUADRATURE_TOLERANCE = 1e-8
 
 
 class OnlineFlow(Flow):
@@ -34,6 +38,7 @@ class OnlineFlow(Flow):
         self.K, self.M = self.start.M.shape
         self.trained = problem.student.train_readout
         self.order_parameters = order_parameters()
+        self._chosen_rule: Array | None = None
 
     # Derivation ---------------------------------------------------------------------------------------------------
 
@@ -70,6 +75,8 @@ class OnlineFlow(Flow):
             spherical=algorithm.spherical,
             regime=algorithm.regime,
             schedule=Expression(algorithm.schedule, ("t",)).sympy(),
+            student_kinks=_kinks(self.p.student.activation),
+            teacher_kinks=_kinks(target.activation) if isinstance(target, Committee) else (),
         )
 
     @cached_property
@@ -114,7 +121,59 @@ class OnlineFlow(Flow):
             self.K, self.M, rate, rate if readout_rate is None else readout_rate, self.p.target.noise,
             algorithm.weight_decay, algorithm.readout_weight_decay, algorithm.batch_size,
         ]  # fmt: skip
-        return np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
+        plain = np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
+        if not self.module().QUADRATURE:
+            return plain
+        return np.concatenate([plain, self._rule(plain)])
+
+    def _rule(self, plain: Array) -> Array:
+        """Choose the coarsest quadrature whose refinement changes the initial velocity by less than the tolerance."""
+        if self._chosen_rule is None:
+            tolerance = max(QUADRATURE_TOLERANCE, self.p.solver.rtol)
+            y = self.initial_state()
+            levels = _levels()
+            velocities = [self._velocity(y, np.concatenate([plain, levels[0]]))]
+            for level, finer in itertools.pairwise(levels):
+                velocities.append(self._velocity(y, np.concatenate([plain, finer])))
+                change = abs(velocities[-1] - velocities[-2]).max()
+                self._chosen_rule = level
+                if change <= tolerance * max(1.0, abs(velocities[-1]).max()):
+                    break
+            else:
+                self._chosen_rule = levels[-1]
+        return self._chosen_rule
+
+    def _velocity(self, y: Array, p: Array) -> Array:
+        velocity = np.empty_like(y)
+        self.module().rhs(0.0, y, velocity, p, np.zeros(self.work_size()))
+        return velocity
+
+    def quadrature_error(self, states: Array) -> float:
+        """Return the largest change of dy/dt over the given states when the quadrature is refined by one level."""
+        plain = self.parameters()[: -len(self._rule(self.parameters()))]
+        levels = _levels()
+        used = next(q for q, level in enumerate(levels) if np.array_equal(level, self._chosen_rule))
+        other = levels[used + 1] if used + 1 < len(levels) else levels[used - 1]
+        change = 0.0
+        for y in states:
+            y = np.ascontiguousarray(y)
+            one, two = (self._velocity(y, np.concatenate([plain, rule])) for rule in (self._chosen_rule, other))
+            change = max(change, float(abs(one - two).max()))
+        return change
+
+    def integrator_options(self) -> dict[str, Any]:
+        # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
+        settings = self.p.solver
+        return {
+            "rtol": max(SAFETY * settings.rtol, 1e-14),
+            "atol": SAFETY * settings.atol,
+            "autonomous": self.p.algorithm.schedule.strip() == "1",
+        }
+
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        if self.module().QUADRATURE and len(states):
+            stats = {**stats, "quadrature_error": self.quadrature_error(states[[0, len(states) // 2, -1]])}
+        return super().finish(times, states, status, message, stats)
 
     def work_size(self) -> int:
         return int(self.module().work_size(self.K, self.M))
@@ -157,6 +216,18 @@ def order_parameters() -> tuple[OrderParameter, ...]:
         OrderParameter("M", ("student", "teacher"), "M_{im}", "student-teacher overlap w_i.w*_m/d"),
         OrderParameter("a", ("student",), "a_{i}", "student readout"),
     )
+
+
+def _levels() -> list[Array]:
+    """Return the quadratures from coarse to fine: order of Mehler's series, trapezoidal step, panels."""
+    from ...numerics.conditional import quadrature_rule
+
+    sizes = ((8, 0.7, 8), (12, 0.5, 12), (18, 0.4, 16), (26, 0.32, 20), (40, 0.25, 24))
+    return [np.concatenate([[order], quadrature_rule(step, 7.5, panel)]) for order, step, panel in sizes]
+
+
+def _kinks(text: str) -> tuple[float, ...]:
+    return activation(text).kinks("x")
 
 
 def _target(target: Any) -> Any:

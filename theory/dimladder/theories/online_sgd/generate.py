@@ -1,7 +1,8 @@
 """The derived equations as one self-contained numba module; widths are parameters, so one module serves every K and M.
 
 State ``y``: Q (lower triangle, row by row), M (row by row), then a where it is trained.
-Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout).
+Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout), and
+where moments come by quadrature the order of Mehler's series and the rule.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import sympy as sp
+
+from ...numerics.conditional import CONDITIONAL_SOURCE
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
+from ...problem.expressions import drop_atoms
+from ...symbolic.factors import X
 from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
 from ...symbolic.kernels import KernelWriter, MomentCall
 from ...symbolic.printing import HEADER, RHS_SIGNATURE, printer
-from ...symbolic.tensors import INDENT, LoopWriter, Tensor
+from ...symbolic.tensors import INDENT, LoopWriter, SymmetricArray, Tensor
 from . import derivation as d
 
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
@@ -62,7 +68,7 @@ def source(out: d.Derived, title: str) -> str:
     first = 2 + len(SCALARS)
     readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
     arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
-    arrays |= {name: lambda i, k: f"C[{place_of(i)}, {place_of(k)}]" for name in ("C", "Q", "M", "T")}
+    arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(_covariance_element))
     arrays["D"] = lambda i, b: f"D[{place_of(i)}, {place_of(b)}]"
     arrays["A"] = lambda m: f"(-c[{m}])"
     arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
@@ -71,28 +77,87 @@ def source(out: d.Derived, title: str) -> str:
     loops = LoopWriter(out.indices, arrays, write)
     # Straight-line code calls the library's arcsine: pasting the vectorisable one in place many times costs compilation.
     single = LoopWriter(out.indices, arrays, _scalar_writer("math.asin"))
-    kernels = KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
+    kernels = _quadrature_functions(out) if out.quadrature else (
+        KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
+    )
     lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
     if any("correlation(" in line or "sign_moment4(" in line for line in kernels):
         lines += ["", ORTHANT_SOURCE, ""]
     lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
 
     body: list[str] = []
-    for stage in [*out.moments, *out.flow]:
+    if out.quadrature:
+        body += _quadrature_moments(out)
+    for stage in [*([] if out.quadrature else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
     lines += [f"@njit({RHS_SIGNATURE}, cache=True, fastmath=FLAGS)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
     lines += _moment_views(out.moments) + _buffer_views(loops.buffers) + ["    load(y, p, C, c)", *_scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
     observe = LoopWriter(out.indices, arrays, write)
-    code = observe.scalar_sum(out.generalization_error)
+    code = _quadrature_error() if out.quadrature else observe.scalar_sum(out.generalization_error)
     lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)", "def generalization_error(y, p, work):"]
     lines += [VIEWS.rstrip(), *_buffer_views(observe.buffers), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
+    lines += ["", "", f"QUADRATURE = {out.quadrature}"]
     vectors = max(len(loops.buffers), len(observe.buffers))
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
     lines += ["    N = K + M", f"    return N * N + N + K * N + K * K + K + {vectors} * N"]
     return "\n".join(lines) + "\n"
+
+
+def _covariance_element(first: Any, second: Any) -> str:
+    return f"C[{place_of(first)}, {place_of(second)}]"
+
+
+# Where an activation has no closed form, the moments come from conditional quadrature ---------------------------------
+
+
+def _quadrature_functions(out: d.Derived) -> list[str]:
+    """Return the activations, their slopes and kinks, and the quadrature."""
+    setting = out.setting
+    write = printer()
+    teacher = setting.student if setting.teacher is None else setting.teacher
+    lines = []
+    for name, function in (("g", setting.student), ("gt", teacher)):
+        for prefix, body in (("", function), ("d", drop_atoms(sp.diff(function, X)))):
+            lines += ["@njit(cache=True)", f"def {prefix}{name}(x):", f"    return 1.0 * ({write.doprint(body)})", "", ""]
+    for name, kinks in (("KINKS", setting.student_kinks), ("KINKS_T", setting.teacher_kinks)):
+        lines.append(f"{name} = np.array({[float(v) for v in kinks]!r}, dtype=np.float64)")
+    return [*lines, "", "", CONDITIONAL_SOURCE, "", ""]
+
+
+QUADRATURE_VIEWS = """# Quadrature: order of Mehler's series, then the rule; the weights of the error in the loss.
+order = int(p[{first}])
+rule = p[{first} + 1:]
+"""
+
+
+def _quadrature_moments(out: d.Derived) -> list[str]:
+    names = {str(stage.lhs.base) for stage in out.moments}
+    lines = QUADRATURE_VIEWS.format(first=_after(out)).splitlines() + ["e = c"]
+    if out.setting.loss != "square":
+        lines += ["e = c.copy()", "e[:K] = 0.0"]
+    if "D" in names or "H" in names:
+        call = "field_moments(C, e, K, i, KINKS, KINKS_T, rule, D[i])"
+        lines += ["for i in range(K):", INDENT + (f"H[i] = {call}" if "H" in names else call)]
+    if "N" in names:
+        lines += [
+            "for i in range(K):", "    for k in range(i + 1):",
+            "        NN[i, k] = slope_moments(C, e, K, i, k, sigma, KINKS, KINKS_T, rule, order)",
+            "        NN[k, i] = NN[i, k]",
+        ]  # fmt: skip
+    return lines
+
+
+def _quadrature_error() -> list[str]:
+    rule = "p[2 + {n} + M + M * M + K + 1:]".format(n=len(SCALARS))
+    return [f"rule = {rule}", "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
+
+
+def _after(out: d.Derived) -> str:
+    """Return where the parameters of the quadrature begin."""
+    return f"{2 + len(SCALARS)} + M + M * M + K"
 
 
 def place_of(index: Any) -> str:
