@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimladder.problem import axis_values
-from dimladder.theories.hierarchical.labels import label_moments
+from dimladder.theories.hierarchical.labels import LabelMoments, label_moments
 from dimladder.theories.hierarchical.ridge import feature_count
 
 from .base import Backend, Experiment, Sample, chunks
@@ -68,9 +68,9 @@ def three_stages(
     """
     algorithm, target = problem.algorithm, problem.target
     truth = Realization.draw(target, d, stream, backend)
-    transform = label_moments(target, algorithm.first.label_transform).transform
+    moments = label_moments(target, algorithm.first.label_transform)
     counts = [math.inf if math.isinf(f) else round(f * d * truth.features) for f in first]
-    subspaces = spectral_subspaces(truth, transform, counts, stream, backend)
+    subspaces = spectral_subspaces(truth, moments, counts, stream, backend)
     w = truth.directions.reshape(-1, d)
     overlap = np.array([float(np.linalg.norm(w @ u) ** 2) / len(w) for u in subspaces])
     bases = [backend.asarray(u) for u in subspaces]
@@ -124,18 +124,18 @@ def second_stage(
 
 def spectral_subspaces(
     truth: Realization,
-    transform: Callable[[np.ndarray], np.ndarray],
+    moments: LabelMoments,
     counts: Sequence[float],
     stream: np.random.Generator,
     backend: Backend,
 ) -> list[np.ndarray]:
-    """Return, for each sample count, the d_eff leading eigenvectors of (1/n) sum T(y) (x x^T - I), T centred.
+    """Return, for each sample count, the d_eff leading eigenvectors of (1/n) sum (T(y) - E T) (x x^T - I).
 
     Parameters
     ----------
     truth : Realization
-    transform : callable
-        Label transform on NumPy arrays.
+    moments : LabelMoments
+        The label transform, and its mean.
     counts : sequence of float
         Samples; infinite gives the true directions.
     stream : Generator
@@ -149,25 +149,29 @@ def spectral_subspaces(
     rank = truth.features * truth.target.branches
     result: list[np.ndarray] = [truth.directions.reshape(-1, d).T.copy() for _ in counts]
     finite = sorted((int(n), i) for i, n in enumerate(counts) if math.isfinite(n))
-    moment, square = backend.zeros((d, d)), backend.zeros((d, d))
-    label, done = 0.0, 0
+    moment, label, done = backend.zeros((d, d)), 0.0, 0
+    mean = float(moments.tau[0])
     for n, i in finite:
         for block in chunks(n - done, BLOCK):
             x = truth.inputs(block, stream)
-            t = backend.asarray(transform(backend.to_numpy(truth.labels(x, stream))))
-            xt = xp.permute_dims(x, (1, 0))
-            moment = moment + xp.matmul(xt * t, x)
-            square = square + xp.matmul(xt, x)
+            t = backend.asarray(moments.transform(precise_labels(truth, x, stream)) - mean)
+            moment = moment + xp.matmul(xp.permute_dims(x, (1, 0)) * t, x)
             label += float(xp.sum(t))
         done = n
         if n == 0:
             result[i] = np.linalg.qr(stream.standard_normal((d, rank)))[0]
             continue
-        mean = label / n
-        matrix = backend.to_numpy((moment - mean * square) / n).astype(float)
-        # sum (T - mean)(x x^T - I) = sum T x x^T - mean sum x x^T: the identity drops out, the labels being centred.
+        matrix = (backend.to_numpy(moment).astype(float) - label * np.eye(d)) / n
         result[i] = leading_eigenvectors(matrix, rank)
     return result
+
+
+def precise_labels(truth: Realization, x: Any, stream: np.random.Generator) -> np.ndarray:
+    """Return labels with the link evaluated in float64: a saturating link loses in float32 what T* undoes."""
+    names = truth.target.link_variables
+    h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.project(x))]
+    y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(names, h, strict=True)))) + 0.0 * h[0]
+    return y + truth.target.noise * stream.standard_normal(len(y)) if truth.target.noise else y
 
 
 def leading_eigenvectors(matrix: np.ndarray, rank: int) -> np.ndarray:

@@ -161,7 +161,7 @@ def refined_surface(
         basis = hermite_values(z, k)
         projection = basis[k] @ direction
         r = squared_norm(basis, k) / count
-        norms = NormLaw.of(r, centred * projection, centred**2 + target.noise**2)
+        norms = NormLaw.of(r, centred * projection, projection**2, centred**2 + target.noise**2)
         signal = float(np.mean(centred * projection)) ** 2
         noise = float(np.var(f)) + target.noise**2 - signal
         for j, delta in enumerate(second):

@@ -96,6 +96,8 @@ class NormLaw:
     r, weights : (bins,) arrays
     projection : (bins,) array
         E[y theta.phi(z) | r] for the unit direction theta of the target.
+    direction : (bins,) array
+        E[(theta.phi(z))^2 | r]; r itself if theta is a generic direction.
     square : (bins,) array
         E[y^2 | r].
     """
@@ -103,11 +105,12 @@ class NormLaw:
     r: Array
     weights: Array
     projection: Array
+    direction: Array
     square: Array
 
     @classmethod
-    def of(cls, r: Array, product: Array, square: Array, bins: int = 400) -> NormLaw:
-        """Compress samples of r, y theta.phi and y^2 into bins of equal mass."""
+    def of(cls, r: Array, product: Array, direction: Array, square: Array, bins: int = 400) -> NormLaw:
+        """Compress samples of r, y theta.phi, (theta.phi)^2 and y^2 into bins of equal mass."""
         order = np.argsort(r, kind="stable")
         edges = np.unique(np.linspace(0, len(r), min(bins, len(r)) + 1).astype(int))
         counts = np.diff(edges)
@@ -115,14 +118,18 @@ class NormLaw:
         def mean(values: Array) -> Array:
             return np.add.reduceat(values[order], edges[:-1]) / counts
 
-        return cls(mean(r), counts / len(r), mean(product), mean(square))
+        return cls(mean(r), counts / len(r), mean(product), mean(direction), mean(square))
 
 
 def refined_second_stage(law: NormLaw, delta: float, ridge: float) -> tuple[float, float]:
     """Return (m, q) of the estimate: overlap with the unit direction of the target, and squared norm.
 
-        g = 1/(lam + E[r/(1 + r g/delta)]),  m = g E[c/(1 + r g/delta)],  c = E[y theta.phi | r],
-        q = -dK/dlam,  K = E[(c m + r (g/delta) y2)/(1 + r g/delta)],  y2 = E[y^2 | r].
+        g = 1/(lam + E[r/x]),  x = 1 + r g/delta,
+        m = E[c/x]/(lam + E[v/x]),  c = E[y theta.phi | r],  v = E[(theta.phi)^2 | r],
+        q = -dK/dlam,  K = E[(c m + r (g/delta) y2)/x],  y2 = E[y^2 | r].
+
+    Leaving one sample out gives its fit [m theta.phi + noise + (r g/delta) y]/x, and the normal equation along theta gives
+    m. For v = r this is m = g E[c/x]; a feature with equal readouts is a function of the norm, and v is not r.
     """
     from scipy.optimize import brentq
 
@@ -130,7 +137,7 @@ def refined_second_stage(law: NormLaw, delta: float, ridge: float) -> tuple[floa
         raise DomainError(
             "the refined second stage needs a positive ridge", where="algorithm.second.ridge", hint='or order = "leading"'
         )
-    r, w, c, y2 = law.r, law.weights, law.projection, law.square
+    r, w, c, v, y2 = law.r, law.weights, law.projection, law.direction, law.square
     inverse = 0.0 if math.isinf(delta) else 1.0 / delta
 
     def excess(g: float) -> float:
@@ -139,12 +146,13 @@ def refined_second_stage(law: NormLaw, delta: float, ridge: float) -> tuple[floa
     g = float(brentq(excess, 0.0, 1.0 / ridge, xtol=1e-15, rtol=1e-14))
     x = 1.0 + r * g * inverse
     # dg/dlam from 1/g = lam + S(g): -g'/g^2 = 1 + S'(g) g', S' = -E[r^2/delta / x^2].
-    s_prime = -float(w @ (r**2 * inverse / x**2))
-    dg = -1.0 / (1.0 / g**2 + s_prime)
-    mean = float(w @ (c / x))
-    m = g * mean
-    dm = dg * (mean - g * float(w @ (c * r * inverse / x**2)))
-    dk = dm * mean + dg * float(w @ (r * inverse * y2 / x**2 - c * m * r * inverse / x**2))
+    dg = -1.0 / (1.0 / g**2 - float(w @ (r**2 * inverse / x**2)))
+    numerator, denominator = float(w @ (c / x)), ridge + float(w @ (v / x))
+    m = numerator / denominator
+    d_numerator = -dg * float(w @ (c * r * inverse / x**2))
+    d_denominator = 1.0 - dg * float(w @ (v * r * inverse / x**2))
+    dm = (d_numerator - m * d_denominator) / denominator
+    dk = dm * numerator + m * d_numerator + dg * float(w @ (r * inverse * y2 / x**2))
     return m, -dk
 
 

@@ -243,7 +243,7 @@ def refined_spectrum(law: LabelLaw, gamma: float, delta: float, points: int = 50
     heavy = float(np.max(np.abs(law.values))) / delta
     half = 1.4 * reach + 2.0 * heavy + 2.0 * math.sqrt(heavy * sigma)
     x = np.linspace(half, -half, points)
-    eta = 1e-4 * sigma
+    eta = 1e-5 * sigma
     # The scan starts outside the spectrum, where g = 1/z is a good start.
     far = np.linspace(20.0 * half, half, 60, endpoint=False)
     t = np.stack([law.values, law.values / delta])
@@ -343,6 +343,16 @@ def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[A
     return x, w
 
 
+def _whole_spectrum(theta: Array, fractions: Array, gamma: float, sigma: float) -> list[tuple[Array, Array]]:
+    """Return nodes and weights of rho: every detached direction makes one eigenvalue, whatever its own overlap with it."""
+    out = np.abs(theta) > sigma
+    x, w = direction_measure(0.0, sigma)
+    parts = [(x, w * (1.0 - gamma * float(fractions[out].sum())))]
+    for v, f in zip(theta[out], fractions[out], strict=True):
+        parts.append((np.array([v + sigma**2 / v]), np.array([gamma * float(f)])))
+    return parts
+
+
 def power(steps: float) -> Callable[[Array], Array]:
     """Return f(x) = x^t: t power iterations."""
     return lambda x: x**steps
@@ -378,9 +388,7 @@ def span_overlap(
     if not 0 < neurons < 1:
         raise ValueError(f"the number of neurons per dimension must lie in (0, 1), got {neurons}")
     measures = [direction_measure(float(v), sigma) for v in theta]
-    bulk = direction_measure(0.0, sigma)
-    parts = [(bulk, 1.0 - gamma), *((m, gamma * float(f)) for m, f in zip(measures, fractions, strict=True))]
-    squares = [(function(x) ** 2, w * share) for (x, w), share in parts]
+    squares = [(function(x) ** 2, w) for x, w in _whole_spectrum(theta, fractions, gamma, sigma)]
     largest = max(float(np.max(s)) for s, _ in squares)
 
     def rank(log_kappa: float) -> float:
@@ -400,19 +408,18 @@ def neuron_overlap(
     E[N/D] = int_0^inf ds sum_i int f^2/(1 + 2 s f^2) d mu_i exp(-(d/2) int log(1 + 2 s f^2) d rho).
     """
     gamma = d_eff / d
-    measures = [direction_measure(float(v), sigma) for v in theta]
-    bulk = direction_measure(0.0, sigma)
-    parts = [(bulk, 1.0 - gamma), *((m, gamma * float(f)) for m, f in zip(measures, fractions, strict=True))]
-    trace = sum(share * float(w @ function(x) ** 2) for (x, w), share in parts) * d
-    squares = [(function(x) ** 2 / trace, w, share) for (x, w), share in parts]
+    spectrum = _whole_spectrum(theta, fractions, gamma, sigma)
+    trace = sum(float(w @ function(x) ** 2) for x, w in spectrum) * d
+    everything = [(function(x) ** 2 / trace, w) for x, w in spectrum]
+    hidden = [(function(x) ** 2 / trace, w) for x, w in (direction_measure(float(v), sigma) for v in theta)]
     log_s = np.linspace(-18.0, 14.0, 1200)
     s = np.exp(log_s)
     damping = np.zeros_like(s)
     signal = np.zeros_like(s)
-    for k, (f2, w, share) in enumerate(squares):
-        for j, value in enumerate(s):
-            damping[j] += 0.5 * d * share * float(w @ np.log1p(2 * value * f2))
-            if k:
-                signal[j] += d_eff * float(fractions[k - 1]) * float(w @ (f2 / (1 + 2 * value * f2)))
+    for j, value in enumerate(s):
+        damping[j] = 0.5 * d * sum(float(w @ np.log1p(2 * value * f2)) for f2, w in everything)
+        signal[j] = d_eff * sum(
+            float(f) * float(w @ (f2 / (1 + 2 * value * f2))) for f, (f2, w) in zip(fractions, hidden, strict=True)
+        )
     integrand = s * signal * np.exp(-damping)
     return float(np.trapezoid(integrand, log_s))
