@@ -1,0 +1,457 @@
+"""Equilibria of flows y' = f(y; p): finding, stability, continuation in a parameter, critical parameters, escape times.
+
+The right-hand side and the Jacobian are those of `numerics.ode`; the flow must not depend on time (they are evaluated
+at t = 0). Eigenvalues count as zero, hence the equilibrium as marginal, below ``zero`` times the largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import ode
+
+__all__ = ["Branch", "Equilibrium", "critical_parameter", "escape_time", "find", "follow", "jacobian", "polish"]
+
+Array = NDArray[np.float64]
+Stability = Literal["stable", "unstable", "marginal"]
+ROOT_EPS = float(np.finfo(float).eps) ** (1 / 3)
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """A point where the flow rests, or where the search for one ended.
+
+    Attributes
+    ----------
+    y : array of shape (n,)
+    residual : float
+        max |f_i(y)|.
+    eigenvalues : complex array of shape (n,)
+        Of the Jacobian, by decreasing real part.
+    stability : {"stable", "unstable", "marginal"}
+        From the signs of the real parts; "marginal" if the largest is zero to within the accuracy of the Jacobian.
+    unstable_directions : int
+        Number of eigenvalues with positive real part.
+    status : {"success", "not_converged", "singular"} or a failure of the integration
+    message : str
+    """
+
+    y: Array
+    residual: float
+    eigenvalues: NDArray[np.complex128]
+    stability: Stability
+    unstable_directions: int
+    status: str
+    message: str
+
+    @property
+    def success(self) -> bool:
+        """Whether the residual met its tolerance."""
+        return self.status == "success"
+
+    @property
+    def relaxation_rate(self) -> float:
+        """Minus the largest real part: the rate at which small perturbations of a stable equilibrium die out."""
+        return -float(self.eigenvalues[0].real)
+
+
+class _Field:
+    """f and its Jacobian at t = 0, as functions of the state and of the parameters."""
+
+    def __init__(self, rhs: Any, jac: Any, work_size: int) -> None:
+        from .ode.functions import compiled
+        from .ode.layout import JAC, RHS
+
+        self.rhs = compiled(rhs, RHS, "the right-hand side")
+        self.jac = None if jac is None else compiled(jac, JAC, "the Jacobian")
+        self.work = np.zeros(max(1, work_size))
+
+    def value(self, y: Array, p: Array) -> Array:
+        out = np.empty_like(y)
+        self.rhs(0.0, np.ascontiguousarray(y), out, p, self.work)
+        return out
+
+    def jacobian(self, y: Array, p: Array) -> Array:
+        n = y.size
+        out = np.zeros((n, n))
+        if self.jac is not None:
+            self.jac(0.0, np.ascontiguousarray(y), out, p, self.work)
+            return out
+        scale = max(float(np.max(np.abs(y), initial=0.0)), 1e-8)
+        for j in range(n):
+            step = ROOT_EPS * max(abs(y[j]), 1e-2 * scale)
+            up, down = y.copy(), y.copy()
+            up[j] += step
+            down[j] -= step
+            out[:, j] = (self.value(up, p) - self.value(down, p)) / (up[j] - down[j])
+        return out
+
+    def parameter_derivative(self, y: Array, p: Array, index: int) -> Array:
+        step = ROOT_EPS * max(abs(p[index]), 1e-2)
+        up, down = p.copy(), p.copy()
+        up[index] += step
+        down[index] -= step
+        return (self.value(y, up) - self.value(y, down)) / (up[index] - down[index])
+
+
+def _parameters(p: ArrayLike | None) -> Array:
+    return np.zeros(0) if p is None else np.array(p, dtype=float).ravel()
+
+
+def jacobian(rhs: Any, y: ArrayLike, *, p: ArrayLike | None = None, jac: Any = None, work_size: int = 0) -> Array:
+    """Return J[i, j] = d f_i / d y_j at `y`: the given one, or central differences (relative error about 1e-10)."""
+    return _Field(rhs, jac, work_size).jacobian(np.array(y, dtype=float), _parameters(p))
+
+
+def _classify(field: _Field, y: Array, p: Array, zero: float) -> tuple[NDArray[np.complex128], Stability, int]:
+    matrix = field.jacobian(y, p)
+    if not np.isfinite(matrix).all():
+        return np.full(y.size, np.nan + 0j), "marginal", 0
+    eigenvalues = np.linalg.eigvals(matrix).astype(complex)
+    eigenvalues = eigenvalues[np.argsort(-eigenvalues.real, kind="stable")]
+    scale = float(np.max(np.abs(eigenvalues), initial=0.0))
+    tolerance = zero * scale
+    unstable = int(np.sum(eigenvalues.real > tolerance))
+    stability: Stability = "unstable" if unstable else "stable"
+    if not unstable and eigenvalues[0].real > -tolerance:
+        stability = "marginal"
+    return eigenvalues, stability, unstable
+
+
+def _newton(field: _Field, y: Array, p: Array, tol: float, max_steps: int) -> tuple[Array, float, str]:
+    """Damped Newton; least squares where the Jacobian is singular (of a line of equilibria, the nearest point)."""
+    f = field.value(y, p)
+    size = float(np.max(np.abs(f)))
+    for _ in range(max_steps):
+        if not np.isfinite(size):
+            return y, size, "not_converged"
+        if size == 0.0:
+            break
+        matrix = field.jacobian(y, p)
+        if not np.isfinite(matrix).all():
+            return y, size, "singular"
+        step = np.linalg.lstsq(matrix, -f, rcond=1e-12)[0]
+        length = 1.0
+        while length > 1e-4:
+            trial = y + length * step
+            value = field.value(trial, p)
+            reached = float(np.max(np.abs(value)))
+            if np.isfinite(reached) and reached < size:
+                break
+            length *= 0.5
+        else:
+            break  # no decrease is possible any more: rounding, or a local minimum of the residual
+        small = bool(np.max(np.abs(length * step)) <= 1e-15 * max(1.0, float(np.max(np.abs(y)))))
+        y, f, size = trial, value, reached
+        if small:
+            break
+    return y, size, "success" if size <= tol else "not_converged"
+
+
+def polish(
+    rhs: Any,
+    y: ArrayLike,
+    *,
+    p: ArrayLike | None = None,
+    jac: Any = None,
+    work_size: int = 0,
+    tol: float = 1e-12,
+    max_steps: int = 50,
+    zero: float = 1e-8,
+) -> Equilibrium:
+    """Newton's iteration from `y`, which finds unstable equilibria as well as stable ones.
+
+    Parameters
+    ----------
+    rhs, jac, p, work_size
+        As for `numerics.ode.integrate`. Without `jac`, central differences.
+    y : array of shape (n,)
+        A first guess.
+    tol : float
+        Largest |f_i| that counts as rest.
+    zero : float
+        Eigenvalues below this fraction of the largest one count as zero.
+    """
+    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
+    return _polish(field, np.array(y, dtype=float), parameters, tol, max_steps, zero)
+
+
+def _polish(field: _Field, y: Array, p: Array, tol: float, max_steps: int, zero: float) -> Equilibrium:
+    y, residual, status = _newton(field, y, p, tol, max_steps)
+    eigenvalues, stability, unstable = _classify(field, y, p, zero)
+    message = f"max |f| = {residual:.3g}, {stability}"
+    if status != "success":
+        message = f"Newton's iteration ended at max |f| = {residual:.3g} > {tol:g}: begin closer, or integrate longer"
+    return Equilibrium(y, residual, eigenvalues, stability, unstable, status, message)
+
+
+def find(
+    rhs: Any,
+    y0: ArrayLike,
+    *,
+    p: ArrayLike | None = None,
+    jac: Any = None,
+    work_size: int = 0,
+    t_max: float = 1e6,
+    settle: float = 1e-7,
+    tol: float = 1e-12,
+    zero: float = 1e-8,
+    **options: Any,
+) -> Equilibrium:
+    """The equilibrium that the flow reaches from `y0`: integration until max |f| <= `settle`, then Newton's iteration.
+
+    Parameters
+    ----------
+    rhs, y0, p, jac, work_size
+        As for `numerics.ode.integrate`; `options` are handed to it.
+    t_max : float
+        Longest time to integrate. A trajectory that is still moving is reported as ``"not_converged"``; a slow plateau
+        has small |f| too, so `settle` must lie below the speeds there.
+
+    Returns
+    -------
+    Equilibrium
+        If Newton's iteration would leave the neighbourhood that the flow reached, it is not taken, and the status says
+        ``"not_converged"``.
+    """
+    settings = {"rtol": 1e-8, "atol": 1e-11} | options
+    result = ode.integrate(
+        rhs, y0, [t_max], p=p, jac=jac, work_size=work_size, converged=settle, autonomous=True, **settings
+    )
+    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
+    reached = result.y_final
+    if result.status != "converged":
+        eigenvalues, stability, unstable = _classify(field, reached, parameters, zero)
+        residual = float(np.max(np.abs(field.value(reached, parameters))))
+        status = "not_converged" if result.success else result.status
+        message = result.message if not result.success else f"max |f| is still {residual:.3g} at t = {t_max:g}"
+        return Equilibrium(reached, residual, eigenvalues, stability, unstable, status, message)
+    answer = _polish(field, reached, parameters, tol, 50, zero)
+    # Newton may run off along a nearly neutral direction; the flow would not, within a relaxation time of its residual.
+    allowed = 1e3 * np.sqrt(settle) * max(1.0, float(np.max(np.abs(reached))))
+    if answer.success and float(np.max(np.abs(answer.y - reached))) > allowed:
+        away = float(np.max(np.abs(answer.y - reached)))
+        message = f"Newton's iteration moved by {away:.3g} from where the flow came to rest; lower settle"
+        eigenvalues, stability, unstable = _classify(field, reached, parameters, zero)
+        residual = float(np.max(np.abs(field.value(reached, parameters))))
+        return Equilibrium(reached, residual, eigenvalues, stability, unstable, "not_converged", message)
+    return answer
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Equilibria along a curve, one row a point.
+
+    ``folds`` and ``crossings`` list the rows after which the parameter turns back, and after which the number of
+    unstable directions changes (which includes the folds).
+    """
+
+    parameter: Array
+    y: Array
+    eigenvalues: NDArray[np.complex128]
+    unstable_directions: NDArray[np.int64]
+    status: str
+    message: str
+
+    @property
+    def stable(self) -> NDArray[np.bool_]:
+        """Whether each point has no unstable direction."""
+        return np.asarray(self.unstable_directions == 0)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        steps = np.sign(np.diff(self.parameter))
+        return tuple(int(i) + 1 for i in np.flatnonzero(steps[1:] * steps[:-1] < 0))
+
+    @property
+    def crossings(self) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.flatnonzero(np.diff(self.unstable_directions)))
+
+
+def follow(
+    rhs: Any,
+    y: ArrayLike,
+    *,
+    p: ArrayLike,
+    index: int,
+    stop: float,
+    jac: Any = None,
+    work_size: int = 0,
+    step: float | None = None,
+    max_points: int = 1000,
+    tol: float = 1e-11,
+    zero: float = 1e-8,
+    bounds: tuple[float, float] | None = None,
+) -> Branch:
+    """Follow a branch of equilibria in the parameter ``p[index]`` by pseudo-arclength, around folds.
+
+    The branch starts at the equilibrium near `y`, heads towards `stop`, and ends where the parameter passes `stop`,
+    leaves `bounds` (default: twice the distance to `stop` on either side of the start), or after `max_points`.
+
+    Parameters
+    ----------
+    step : float, optional
+        First arclength step; it adapts to the number of Newton iterations. Default: a fiftieth of the way to `stop`.
+
+    Returns
+    -------
+    Branch
+        Status ``"success"`` (passed `stop`), ``"turned_back"`` (left the bounds elsewhere), ``"max_points"`` or
+        ``"step_underflow"``.
+
+    Notes
+    -----
+    Predictor along the tangent, corrector by Newton on f = 0 and tangent . (x - prediction) = 0 with x = (y, parameter)
+    (Keller 1977). The determinant of that bordered system changes sign at simple bifurcations, not at folds.
+    """
+    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
+    if not 0 <= index < parameters.size:
+        raise ValueError(f"index {index} is not one of the {parameters.size} parameters")
+    begin, way = float(parameters[index]), float(stop) - float(parameters[index])
+    if way == 0:
+        raise ValueError(f"stop = {stop:g} is the value of the parameter at the start")
+    low, high = bounds if bounds is not None else (begin - 2 * abs(way), begin + 2 * abs(way))
+    first, residual, status = _newton(field, np.array(y, dtype=float), parameters, tol, 50)
+    if status != "success":
+        raise ValueError(f"no equilibrium near the first guess: Newton's iteration ends with max |f| = {residual:.3g}")
+    n = first.size
+
+    def at(value: float) -> Array:
+        out = parameters.copy()
+        out[index] = value
+        return out
+
+    def bordered(x: Array, tangent: Array) -> Array:
+        q = at(float(x[n]))
+        out = np.empty((n + 1, n + 1))
+        out[:n, :n] = field.jacobian(x[:n], q)
+        out[:n, n] = field.parameter_derivative(x[:n], q, index)
+        out[n] = tangent
+        return out
+
+    def tangent_at(x: Array, previous: Array) -> Array:
+        right = np.zeros(n + 1)
+        right[n] = 1.0
+        direction = np.linalg.lstsq(bordered(x, previous), right, rcond=None)[0]
+        direction /= np.linalg.norm(direction)
+        return np.asarray(direction if direction @ previous >= 0 else -direction)
+
+    x = np.append(first, begin)
+    tangent = np.zeros(n + 1)
+    tangent[n] = np.sign(way)
+    tangent = tangent_at(x, tangent)
+    length = abs(way) / 50 if step is None else float(step)
+    largest, smallest = 20 * length, 1e-8 * length
+    points, status, message = [x], "max_points", f"stopped after {max_points} points"
+    while len(points) < max_points:
+        guess = x + length * tangent
+        trial, iterations, met = guess.copy(), 0, False
+        while iterations < 8:
+            iterations += 1
+            value = np.append(field.value(trial[:n], at(float(trial[n]))), tangent @ (trial - guess))
+            if not np.isfinite(value).all():
+                break
+            matrix = bordered(trial, tangent)
+            if not np.isfinite(matrix).all():
+                break
+            change = np.linalg.lstsq(matrix, -value, rcond=None)[0]
+            trial = trial + change
+            if float(np.max(np.abs(value[:n]))) <= tol or float(np.max(np.abs(change))) < 1e-14:
+                met = bool(np.max(np.abs(field.value(trial[:n], at(float(trial[n]))))) <= 10 * tol)
+                break
+        new_tangent = tangent_at(trial, tangent) if met else tangent
+        # A sharp turn means that the step may have jumped to another branch.
+        if not met or float(new_tangent @ tangent) < 0.8:
+            length *= 0.5
+            if length < smallest:
+                status, message = "step_underflow", f"no further point near parameter {x[n]:.6g}"
+                break
+            continue
+        x, tangent = trial, new_tangent
+        points.append(x)
+        if (x[n] - stop) * way >= 0:
+            status, message = "success", f"passed {stop:g} after {len(points)} points"
+            break
+        if not low <= x[n] <= high:
+            status, message = "turned_back", f"left [{low:g}, {high:g}] at {x[n]:.6g}"
+            break
+        if iterations <= 3:
+            length = min(1.4 * length, largest)
+    states = np.array(points)
+    classified = [_classify(field, row[:n], at(float(row[n])), zero) for row in states]
+    return Branch(
+        parameter=states[:, n],
+        y=states[:, :n],
+        eigenvalues=np.array([c[0] for c in classified]),
+        unstable_directions=np.array([c[2] for c in classified], np.int64),
+        status=status,
+        message=message,
+    )
+
+
+def critical_parameter(
+    condition: Callable[[float], bool], low: float, high: float, *, rtol: float = 1e-10, max_steps: int = 200
+) -> tuple[float, float]:
+    """Return the bracket (a, b) in which `condition` changes, by bisection.
+
+    Parameters
+    ----------
+    condition : callable
+        Of the parameter, for instance whether an equilibrium is stable; must differ at `low` and `high`.
+    rtol : float
+        Width of the bracket relative to the larger end.
+
+    Raises
+    ------
+    ValueError
+        If the condition has the same value at both ends.
+    """
+    at_low, at_high = bool(condition(low)), bool(condition(high))
+    if at_low == at_high:
+        raise ValueError(f"the condition is {at_low} at both ends, {low:g} and {high:g}: no change is bracketed")
+    a, b = float(low), float(high)
+    for _ in range(max_steps):
+        middle = 0.5 * (a + b)
+        if abs(b - a) <= rtol * max(abs(a), abs(b)) or middle in (a, b):
+            break
+        if bool(condition(middle)) == at_low:
+            a = middle
+        else:
+            b = middle
+    return a, b
+
+
+def escape_time(
+    rhs: Any,
+    y0: ArrayLike,
+    level: Any,
+    *,
+    t_max: float,
+    p: ArrayLike | None = None,
+    jac: Any = None,
+    work_size: int = 0,
+    **options: Any,
+) -> tuple[float, Array]:
+    """Time at which ``level(t, y, p)`` first changes sign, and the state there; (inf, last state) if not by `t_max`.
+
+    For the end of a plateau: ``level`` is a function such as y[0] - 1/2, compiled as an event of `numerics.ode`, so
+    that the time is located to rounding on the interpolant. Near a saddle the time grows as log(1/perturbation)/lambda:
+    the absolute tolerance (default 1e-14 here) must lie far below the perturbation that escapes.
+
+    Raises
+    ------
+    RuntimeError
+        If the integration fails before.
+    """
+    settings = {"rtol": 1e-9, "atol": 1e-14} | options
+    result = ode.integrate(
+        rhs, y0, [t_max], p=p, jac=jac, work_size=work_size, events=[ode.Event(level, terminal=True)], **settings
+    )
+    if not result.success:
+        raise RuntimeError(f"the integration ended before the escape: {result.message}")
+    return (result.t_final if result.status == "event" else np.inf), result.y_final
