@@ -17,7 +17,8 @@ __version__ = "0.1.0"
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
     "load": "solve", "loads": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
-    "solve_many": "batch", "check": "accuracy",
+    "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
+    "critical_value": "equilibria", "escape_time": "equilibria",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "Problem": "problem", "Theory": "theories", "find_theory": "theories",
     "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",
@@ -44,7 +45,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Importing the submodule ``solve`` sets the attribute ``solve`` of the package: the function of that name must win."""
+    """The package, in which the function ``solve`` is not hidden by the import of the submodule ``solve``."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and name in _PUBLIC and _PUBLIC[name] == name != "errors":

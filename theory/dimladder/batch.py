@@ -19,8 +19,8 @@ def solve_many(
 ) -> list[LearningCurve | SolveError]:
     """Solve many problems; a failure is an entry of the answer, not an end to it.
 
-    Flows whose equations are the same compiled code (other initial conditions, rates, noise, overlaps; the same grid and
-    solver settings) are integrated together, in parallel threads and bitwise as `solve` would do one by one.
+    Flows whose equations are the same compiled code (other initial conditions, rates, noise, overlaps; the same grid
+    and solver settings) are integrated together, in parallel threads and bitwise as `solve` would do one by one.
 
     Parameters
     ----------

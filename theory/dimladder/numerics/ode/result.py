@@ -62,6 +62,11 @@ class DenseOutput:
             self.t_min, self.t_max = sorted((float(self._starts[0]), t_end))
         self._sign = -1.0 if len(segments) and self._steps[0] < 0 else 1.0
 
+    @property
+    def knots(self) -> NDArray[np.float64]:
+        """Beginnings of the steps, in the order they were taken."""
+        return self._starts
+
     def __call__(self, t: ArrayLike) -> NDArray[np.float64]:
         """Return the state at the times `t`, with shape ``t.shape + (n,)``.
 

@@ -1,0 +1,82 @@
+"""Rest points of online SGD in the problem's own words, against closed statements and long integrations."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+
+RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
+
+
+def one_unit(**changes: object) -> dl.Problem:
+    keys = {k.replace("__", "."): v for k, v in changes.items()}
+    return dl.load(
+        RUNS / "online-erf.toml",
+        {
+            "target.readout": [1.0], "target.overlap": [[1.0]], "target.noise": 0.0, "student.width": 1,
+            "student.train_readout": False, "algorithm.learning_rate": 1.5, "initial.Q": [[0.5]], "initial.M": [[0.1]],
+            "initial.a": [1.0], **keys,
+        },
+    )  # fmt: skip
+
+
+def test_noise_free_learning_rests_at_the_teacher() -> None:
+    rest = dl.equilibrium(one_unit())
+    assert rest["Q"].values.ravel() == pytest.approx([1.0], abs=1e-9)
+    assert rest["M"].values.ravel() == pytest.approx([1.0], abs=1e-9)
+    assert rest.stats["stability"] == ["stable"]
+
+
+def test_learning_is_lost_beyond_the_critical_rate() -> None:
+    """Perfect learning loses stability where diffusion of the orthogonal weights beats their drift."""
+    low, high = dl.critical_value(one_unit(), "algorithm.learning_rate", 0.5, 8.0, start=[1.0, 1.0])
+    critical = (low + high) / 2
+    # The variance s of the student field orthogonal to the teacher obeys, to first order about Q = M = 1,
+    # s' = (-2 eta E[g'^2] + eta^2 E[g'^4]) s with E[g'^2] = 2/(pi sqrt 3) and E[g'^4] = 4/(pi^2 sqrt 5).
+    assert critical == pytest.approx(2 * (2 / math.pi / math.sqrt(3)) / (4 / math.pi**2 / math.sqrt(5)), rel=1e-7)
+    for rate, learns in ((0.97 * critical, True), (1.03 * critical, False)):
+        curve = dl.solve(
+            dl.replace(
+                one_unit(),
+                {
+                    "algorithm.learning_rate": rate,
+                    "initial.Q": [[1.0001]],
+                    "initial.M": [[1.0]],
+                    "grid.time": [0.0, 200.0],
+                },
+            )
+        )
+        errors = curve["generalization_error"].values
+        assert (errors[1] < errors[0]) == learns
+
+
+def test_following_a_rest_point_agrees_with_integration() -> None:
+    problem = one_unit(target__noise=0.3)
+    branch = dl.follow_equilibrium(problem, "algorithm.learning_rate", [0.2, 0.5, 1.0, 1.5])
+    assert branch["generalization_error"].dims == ("algorithm.learning_rate",)
+    for rate, error in zip((0.5, 1.5), branch["generalization_error"].values[[1, 3]], strict=True):
+        long = dl.solve(
+            dl.replace(problem, {"algorithm.learning_rate": rate, "grid.time": [2000.0], "solver.rtol": 1e-10})
+        )
+        assert error == pytest.approx(long["generalization_error"].values[0], rel=1e-6)
+    # The noise floor grows with the rate, linearly for small rates.
+    floor = branch["generalization_error"].values
+    assert np.all(np.diff(floor) > 0)
+
+
+def test_escape_time_is_where_the_curve_crosses() -> None:
+    problem = dl.load(RUNS / "online-erf.toml")
+    time = dl.escape_time(problem, "generalization_error", 0.01, t_max=1000.0)
+    there = dl.solve(dl.replace(problem, {"grid.time": [time]}))
+    assert there["generalization_error"].values[0] == pytest.approx(0.01, rel=1e-6)
+    assert dl.escape_time(problem, "generalization_error", 0.01, t_max=10.0) == np.inf
+
+
+def test_a_theory_without_a_flow_says_so() -> None:
+    with pytest.raises(dl.DimladderError, match="no equilibria"):
+        dl.equilibrium(dl.load(RUNS / "hierarchical-plateaus.toml"))
