@@ -44,7 +44,8 @@ def logistic_prox(u, v, guess):
     """
     low, high = u, u + v
     p = min(max(guess, low), high)
-    for _ in range(100):
+    before = v
+    for _ in range(200):
         e = math.exp(-abs(p))
         s = e / (1.0 + e) if p > 0 else 1.0 / (1.0 + e)
         g = p - u - v * s
@@ -54,9 +55,13 @@ def logistic_prox(u, v, guess):
             low = p
         step = g / (1.0 + v * s * (1.0 - s))
         new = p - step
-        if not (low <= new <= high):
+        # Bisect unless Newton stays strictly inside and halves the last step: two in-bracket points can form a cycle.
+        if not (low < new < high) or abs(step) > 0.5 * before:
+            if abs(step) <= 4e-16 * (1.0 + abs(p)):
+                return p
             new = 0.5 * (low + high)
-        if abs(new - p) <= 4e-16 * (1.0 + abs(p)):
+        before = abs(new - p)
+        if before <= 4e-16 * (1.0 + abs(p)):
             return new
         p = new
     return p

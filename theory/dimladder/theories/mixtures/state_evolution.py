@@ -355,7 +355,7 @@ def source(g: Program, title: str) -> str:
     lines += ["", f"OBSERVABLES = {tuple(g.observables)!r}", f"STATE = {tuple(map(str, g.state))!r}"]
     lines += [f"PARAMETERS = {tuple(map(str, g.parameters))!r}", "", ""]
     lines += [f"@njit(types.void({array}, {array}, {array}, {array}), cache=True, error_model=\"numpy\")", "def fmap(x, out, p, work):", *body]
-    shared, values = assignments(list(g.updates.values()), prefix="_u")
+    shared, values = assignments([g.updates[s] for s in g.state], prefix="_u")
     lines += [*shared, *(f"    out[{k}] = {v}" for k, v in enumerate(values))]
     lines += ["", "", f"@njit({array}({array}, {array}), cache=True, error_model=\"numpy\")", "def observe(x, p):", *body]
     shared, values = assignments(list(g.observables.values()), prefix="_o")
