@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .march import OrderParameters
+from .march import OrderParameters, require_finite
 from .training import Training
 
 
@@ -27,7 +27,7 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
 
     Raises
     ------
-    FloatingPointError
+    Diverged
         When an output is no longer finite (the learning rate is above the edge of stability).
     """
     out = OrderParameters.empty(training)
@@ -60,8 +60,7 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
             # <w_0 x^L(t)>: r of the last layer is w_0 at all times.
             start = c * rh[-1][rows].sum(axis=1)
         out.f[t] = (readout + start) / training.richness
-        if not np.isfinite(out.f[t]).all():
-            raise FloatingPointError(f"the output f is not finite at t = {t}")
+        require_finite(out.f[t], "output f", out, t)
         out.error_signal[t] = training.error_signal(out.f[t, :m])
         out.rates[t] = training.learning_rates[t] * training.richness * training.weights[t] * out.error_signal[t]
         for l in reversed(range(layers)):

@@ -96,26 +96,18 @@ def process(phi: Any, loss: Any) -> Process:
     )
 
 
-def unrolled(phi: Any, times: int, samples: int) -> dict[str, dict[tuple[int, int], Any]]:
-    """Return ``x`` and ``g`` of a layer at every (sample, time) in terms of u, r, C and D only.
+def unrolled(phi: Any, times: int, samples: int) -> list[tuple[Any, Any]]:
+    """Return the process of one layer as a straight-line program: (symbol, right-hand side) in the order of evaluation.
 
-    The printed sums are expanded and substituted into one another in the order of time, as the process defines them;
-    responses are then plain derivatives with respect to ``r[nu, s]`` and ``u[nu, s]``.
+    The printed sums are expanded for the given numbers of times and samples; inputs are the symbols of u, r, C and D.
     """
     rules = process(phi, sp.Symbol("f", real=True) ** 2)
-    known: dict[Any, Any] = {}
-    out: dict[str, dict[tuple[int, int], Any]] = {"h": {}, "z": {}, "x": {}, "g": {}}
-
-    def expand(rule: Any, sample: int, time: int) -> Any:
-        return rule.subs({mu: sample, t: time, m: samples}).doit().xreplace(known)
-
+    program = []
     for time in range(times):
-        for field, name, rule in ((h, "h", rules.pre), (x, "x", rules.post), (z, "z", rules.back), (g, "g", rules.gradient)):
+        for field, rule in ((h, rules.pre), (x, rules.post), (z, rules.back), (g, rules.gradient)):
             for sample in range(1, samples + 1):
-                value = expand(rule, sample, time)
-                known[field[sample, time]] = value
-                out[name][sample, time] = value
-    return out
+                program.append((field[sample, time], rule.subs({mu: sample, t: time, m: samples}).doit()))
+    return program
 
 
 def printed(phi: Any, loss: Any) -> list[Equation]:

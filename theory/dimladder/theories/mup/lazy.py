@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .march import OrderParameters
+from .march import OrderParameters, require_finite
 from .training import Training
 
 # Directions whose part outside the basis is smaller than this fraction are linear functions of the known ones.
@@ -113,8 +113,7 @@ def train_lazily(training: Training, width: int, generator: np.random.Generator)
                 out.pre[l][1] = h @ h.T / n
                 out.change[l][:] = ((h - first[l]) ** 2).mean(axis=1)
         out.f[t] = xs[-1][rows] @ readout / (n * training.richness)
-        if not np.isfinite(out.f[t]).all():
-            raise FloatingPointError(f"the output f is not finite at t = {t}")
+        require_finite(out.f[t], "output f", out, t)
         out.error_signal[t] = training.error_signal(out.f[t, :m])
         out.rates[t] = training.learning_rates[t] * training.richness * training.weights[t] * out.error_signal[t]
         z: np.ndarray = readout[None]

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...problem import Expression
 from .kernels import initial_kernels
-from .march import OrderParameters
+from .march import OrderParameters, require_finite
 from .training import Training
 
 
@@ -27,6 +27,5 @@ def solve_lazy_limit(training: Training, expression: Expression) -> OrderParamet
         out.rates[t] = training.richness * step
         if t + 1 < steps:
             out.f[t + 1] = out.f[t] + kernels.tangent[:, :m] @ step
-            if not np.isfinite(out.f[t + 1]).all():
-                raise FloatingPointError(f"the output f is not finite at t = {t + 1}")
+            require_finite(out.f[t + 1], "output f", out, t + 1)
     return out

@@ -32,6 +32,21 @@ from .responses import AdjointSweep, Coupling
 from .training import Training
 
 
+class Diverged(ArithmeticError):
+    """Training left the finite numbers at a time.
+
+    Attributes
+    ----------
+    result : OrderParameters
+        Complete before `time`.
+    time : int
+    """
+
+    def __init__(self, name: str, result: OrderParameters, time: int) -> None:
+        super().__init__(f"the {name} is not finite at t = {time}")
+        self.result, self.time = result, time
+
+
 @dataclass(frozen=True)
 class Nodes:
     """Standard normal nodes of one layer.
@@ -185,8 +200,8 @@ class March:
 
         Raises
         ------
-        FloatingPointError
-            When an order parameter is no longer finite; the message names it, the layer and the time.
+        Diverged
+            When an order parameter is no longer finite.
         """
         stop = self.training.steps if until is None else until
         while self.time < stop:
@@ -229,7 +244,7 @@ class March:
         layer.slope[t * m : (t + 1) * m] = slope[:m]
         weighted = x * layer.nodes.weights
         block = weighted @ layer.x[: past + total].T
-        _check(block, "feature kernel Phi", index, t)
+        require_finite(block, f"feature kernel Phi of layer {index + 1}", out, t)
         out.phi[index][rows, : past + total] = block
         out.phi[index][: past + total, rows] = block.T
         if t == 0:
@@ -263,7 +278,7 @@ class March:
                 layer.current["start"] = f.copy()
             f = f - layer.current["start"]
         out.f[t] = f / training.richness
-        _check(out.f[t], "output f", training.layers - 1, t)
+        require_finite(out.f[t], "output f", out, t)
         out.error_signal[t] = training.error_signal(out.f[t, :m])
         out.rates[t] = training.learning_rates[t] * training.richness * training.weights[t] * out.error_signal[t]
 
@@ -285,7 +300,7 @@ class March:
         layer.g[rows] = z * layer.slope[rows]
         layer.curve[rows] = z * layer.current["second"][:m]
         block = (layer.g[rows] * layer.nodes.weights) @ layer.g[: past + m].T
-        _check(block, "gradient kernel G", index, t)
+        require_finite(block, f"gradient kernel G of layer {index + 1}", out, t)
         out.g[index][rows, : past + m] = block
         out.g[index][: past + m, rows] = block.T
         if self._sweep is not None and index > 0:
@@ -348,6 +363,7 @@ def _running(store: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) ->
     return store[name]
 
 
-def _check(values: np.ndarray, name: str, index: int, t: int) -> None:
+def require_finite(values: np.ndarray, name: str, result: OrderParameters, t: int) -> None:
+    """Raise `Diverged` unless all values found at time t are finite."""
     if not np.isfinite(values).all():
-        raise FloatingPointError(f"the {name} of layer {index + 1} is not finite at t = {t}")
+        raise Diverged(name, result, t)

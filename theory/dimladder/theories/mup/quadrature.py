@@ -13,7 +13,7 @@ from math import gamma
 import numpy as np
 
 from ...numerics.quadrature import gauss_hermite
-from .march import Nodes, OrderParameters
+from .march import Nodes, OrderParameters, require_finite
 from .training import Training
 
 TRUNCATION = 8.5  # the neglected normal mass is 1e-17 a side
@@ -65,6 +65,24 @@ def solve_one_layer(training: Training, spacing: float) -> OrderParameters:
     """
     if training.layers != 1:
         raise ValueError(f"this quadrature is for one hidden layer, not {training.layers}")
+    out = OrderParameters.empty(training)
+    root, nodes, weights = _follow_outputs(training, spacing, out)
+    for start in range(0, len(weights), CHUNK):
+        part = slice(start, start + CHUNK)
+        _add_kernels(training, out, root @ nodes[:-1, part], nodes[-1, part].copy(), weights[part])
+    out.forward_pivots[0, 0], out.backward_pivots[0, 0] = np.linalg.eigvalsh(training.gram)[0], 1.0
+    return out
+
+
+def quadrature_error(training: Training, spacing: float, result: OrderParameters) -> float:
+    """Return the largest change of an output when the spacing grows by half: far above the error of `result` itself."""
+    coarse = OrderParameters.empty(training)
+    _follow_outputs(training, 1.5 * spacing, coarse)
+    return float(np.abs(coarse.f - result.f).max())
+
+
+def _follow_outputs(training: Training, spacing: float, out: OrderParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill in outputs and rates; return the square root of the inputs' Gram matrix, the nodes and their weights."""
     values, vectors = np.linalg.eigh(training.gram)
     keep = values > 1e-12 * values[-1]
     root = vectors[:, keep] * np.sqrt(values[keep])
@@ -76,22 +94,16 @@ def solve_one_layer(training: Training, spacing: float) -> OrderParameters:
     nodes, weights = tensor([trapezoid(spacing)] * (root.shape[1] + 1))
     if training.is_odd:
         nodes, weights = _halved(nodes, weights)
-    out = OrderParameters.empty(training)
     m = training.samples
     h, w = root @ nodes[:-1], nodes[-1].copy()
     for t in range(training.steps):
         x, slope, _ = training.activation(h)
         out.f[t] = x @ (w * weights) / training.richness
-        if not np.isfinite(out.f[t]).all():
-            raise FloatingPointError(f"the output f is not finite at t = {t}")
+        require_finite(out.f[t], "output f", out, t)
         out.error_signal[t] = training.error_signal(out.f[t, :m])
         out.rates[t] = training.learning_rates[t] * training.richness * training.weights[t] * out.error_signal[t]
         h, w = _updated(training, out.rates[t], h, w, x, slope)
-    for start in range(0, len(weights), CHUNK):
-        part = slice(start, start + CHUNK)
-        _add_kernels(training, out, root @ nodes[:-1, part], nodes[-1, part].copy(), weights[part])
-    out.forward_pivots[0, 0], out.backward_pivots[0, 0] = values[0], 1.0
-    return out
+    return root, nodes, weights
 
 
 def _updated(

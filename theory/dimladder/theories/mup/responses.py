@@ -16,6 +16,7 @@ taken in chunks that stay in cache, so the memory is that of one chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,24 +131,26 @@ class AdjointSweep:
     ) -> None:
         m, outputs, n = self.m, len(result), slope.shape[1]
         width = outputs * n
-        lh, lz = self._lh.ravel()[: len(self._lh) * width], self._lz.ravel()[: len(self._lz) * width]
-        lh, lz = lh.reshape(-1, width), lz.reshape(-1, width)
+        # Behind a running sum only the present adjoint is needed: one block of rows is written over and over, in cache.
+        lh, row_h = self._rows(self._lh, c, width)
+        lz, row_z = self._rows(self._lz, d, width)
         top = t
         sum_h, sum_z = np.zeros((m, width), self.dtype), np.zeros(width, self.dtype)
         if c_row is None:
             # Outputs g_mu(t): lambda_g(t) = e_mu, and x(t) enters z(t) through the equal-time B of the layer above.
             now = slice(t * m, (t + 1) * m)
-            zs, hs = lz[now].reshape(m, m, n), lh[now].reshape(m, m, n)
+            lz_now, lh_now = lz[row_z(t)], lh[row_h(t)]
+            zs, hs = lz_now.reshape(m, m, n), lh_now.reshape(m, m, n)
             diagonal = np.arange(m)
             zs[:], hs[:] = 0.0, 0.0
             zs[diagonal, diagonal] = slope[now]
             if d.dense is not None:
-                hs[:] = slope[now][:, None] * (d.dense[now, now].T @ lz[now]).reshape(m, m, n)
+                hs[:] = slope[now][:, None] * (d.dense[now, now].T @ lz_now).reshape(m, m, n)
             hs[diagonal, diagonal] += curve[now]
             result[:, now] += (hs @ weights).T
             top = t + 1
-            sum_h += lh[now]
-            sum_z += lz[now].sum(axis=0)
+            sum_h += lh_now
+            sum_z += lz_now.sum(axis=0)
         block = max(1, BLOCK_ROWS // m)
         for high in range(t, 0, -block):
             low = max(0, high - block)
@@ -155,7 +158,8 @@ class AdjointSweep:
             from_h = c.dense[later, rows].T @ lh[later] if c.dense is not None else None
             from_z = d.dense[later, rows].T @ lz[later] if d.dense is not None else None
             for s in range(high - 1, low - 1, -1):
-                here, inside, local = slice(s * m, (s + 1) * m), slice((s + 1) * m, high * m), slice((s - low) * m, (s - low + 1) * m)
+                here, local = slice(s * m, (s + 1) * m), slice((s - low) * m, (s - low + 1) * m)
+                inside = slice((s + 1) * m, high * m)
                 # lambda_g(s)
                 if from_h is not None:
                     lg = from_h[local]
@@ -168,9 +172,9 @@ class AdjointSweep:
                     lg3 += c_row[:, here].T[:, :, None] * slope_out
                 # lambda_z(s), lambda_x(s), lambda_h(s)
                 slope_s = slope[here][:, None]
-                z3 = lz[here].reshape(m, outputs, n)
+                z_now, h_now = lz[row_z(s)], lh[row_h(s)]
+                z3, h3 = z_now.reshape(m, outputs, n), h_now.reshape(m, outputs, n)
                 np.multiply(lg3, slope_s, out=z3)
-                h3 = lh[here].reshape(m, outputs, n)
                 if from_z is not None:
                     lx = from_z[local]
                     lx += d.dense[s * m : high * m, here].T @ lz[s * m : high * m]  # type: ignore[index]
@@ -179,12 +183,18 @@ class AdjointSweep:
                     # z of the last layer has no sample index: every row of its kernel is the same.
                     lx = (d.kernel[0] * d.rates[s])[:, None] * sum_z  # type: ignore[index]
                     np.multiply(lx.reshape(m, outputs, n), slope_s, out=h3)
-                    sum_z += lz[here].sum(axis=0)
+                    sum_z += z_now.sum(axis=0)
                 lg3 *= curve[here][:, None]
                 h3 += lg3
                 if from_h is None:
-                    sum_h += lh[here]
+                    sum_h += h_now
                 result[:, here] += ((z3 if c_row is not None else h3) @ weights).T
+
+    def _rows(self, buffer: np.ndarray, coupling: Coupling, width: int) -> tuple[np.ndarray, Callable[[int], slice]]:
+        m = self.m
+        if coupling.dense is None:
+            return buffer.ravel()[: m * width].reshape(m, width), lambda s: slice(0, m)
+        return buffer.ravel()[: len(buffer) * width].reshape(-1, width), lambda s: slice(s * m, (s + 1) * m)
 
 
 def _cast(coupling: Coupling, dtype: np.dtype) -> Coupling:

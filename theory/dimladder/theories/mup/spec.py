@@ -253,7 +253,7 @@ class MupSolver(Spec, frozen=True, kw_only=True):
     approximation : {"none", "no-responses", "lazy"}
         Ablations. ``no-responses`` drops A and B, ``lazy`` freezes the kernels at initialisation. Both are wrong at O(1).
     node_spacing : float
-        Spacing of the trapezoid rule of ``quadrature``.
+        Spacing of the trapezoid rule of ``quadrature`` with one hidden layer (half of it for a single independent input).
     width : int
         Width of the networks of ``lazy-weights``.
     response_samples : int

@@ -17,9 +17,9 @@ from ...errors import DerivationError, SolveError
 from ...problem import activation, to_builtins
 from ...results.files import write_atomically
 from ...symbolic.systems import Equation, Recursion, Solution, Step
-from .march import March, OrderParameters, memory
-from .quadrature import MAX_NODES, few_step_nodes, node_count, solve_one_layer
-from .spec import GradientFlow, MupProblem, loss_expression
+from .march import Diverged, March, OrderParameters, memory
+from .quadrature import MAX_NODES, few_step_nodes, node_count, quadrature_error, solve_one_layer
+from .spec import GradientDescent, GradientFlow, MupProblem, loss_expression
 from .summary import ORDER_PARAMETERS, averaged, coordinates, summarize
 from .training import Training, training_of
 
@@ -75,10 +75,11 @@ class MupTraining(Recursion):
         """Return the source of the kernel that the resolved method runs."""
         import inspect
 
-        from . import deep_linear, gaussian, lazy, march, quadrature, responses
+        from . import deep_linear, gaussian, lazy, lazy_limit, march, quadrature, responses
 
         modules: dict[str, tuple[Any, ...]] = {
             "march": (march, responses, gaussian), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
+            "lazy-limit": (lazy_limit,),
             "quadrature": (quadrature,) if self.problem.student.hidden_layers == 1 else (quadrature, march, responses),
         }  # fmt: skip
         return "\n\n".join(f"# {module.__name__}\n{inspect.getsource(module)}" for module in modules[self.method()])
@@ -95,6 +96,8 @@ class MupTraining(Recursion):
     def method(self, training: Training | None = None) -> str:
         """Return the method that ``auto`` stands for, or the one asked for."""
         solver, student = self.problem.solver, self.problem.student
+        if solver.approximation == "lazy":
+            return "lazy-limit"
         if solver.method != "auto":
             return solver.method
         if solver.approximation != "none":
@@ -143,9 +146,9 @@ class MupTraining(Recursion):
             try:
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     return one(index)
-            except FloatingPointError as error:
+            except Diverged as error:
                 raise SolveError(
-                    "training leaves the finite numbers", status="diverged", partial=getattr(error, "partial", None),
+                    "training leaves the finite numbers", status="diverged", partial=self._partial(training, error),
                     where=str(error), why="the learning rate is above the edge of stability of this network",
                     hint="lower algorithm.learning_rate, or shorten algorithm.steps",
                 ) from None  # fmt: skip
@@ -155,19 +158,28 @@ class MupTraining(Recursion):
                     hint='use method = "march", or a larger node_spacing',
                 ) from None  # fmt: skip
 
-        if method == "march" and count > 1:
-            with ThreadPoolExecutor(self.problem.solver.workers) as pool:
-                results = list(pool.map(guarded, range(count)))
-            self._forget_checkpoints(count)
-        else:
-            results = [guarded(i) for i in range(count)]
-            if method == "march":
-                self._forget_checkpoints(count)
-        return results, count == 1 and method != "march" and method != "lazy-weights", {"method": method, "realisations": count}
+        results = _each(guarded, count, self.problem.solver.workers)
+        if method == "march":
+            self._forget_checkpoints(training, count)
+        deterministic = count == 1 and method not in ("march", "lazy-weights")
+        stats: dict[str, Any] = {"method": method, "realisations": count}
+        if method == "quadrature" and training.layers == 1 and isinstance(algorithm, GradientDescent):
+            stats["quadrature_error"] = quadrature_error(training, self._spacing(training), results[0])
+        return results, deterministic, stats
+
+    def _partial(self, training: Training, error: Diverged) -> Solution | None:
+        """Return outputs and loss before the time of failure (of the failing scramble; none for gradient flow)."""
+        if isinstance(self.problem.algorithm, GradientFlow) or error.time == 0:
+            return None
+        f, m, end = error.result.f[: error.time], training.samples, error.time
+        values = {"loss": training.loss(f), "f": f[:, :m]}
+        variables = averaged([values], deterministic=True)
+        coords = coordinates(training) | {"time": np.arange(end, dtype=float)}
+        return Solution(coords, {n: v for n, v in variables.items() if not n.endswith("_se")}, "diverged", str(error))
 
     def _solver(self, method: str) -> tuple[Callable[[Training, int], OrderParameters], int]:
         solver = self.problem.solver
-        if solver.approximation == "lazy":
+        if method == "lazy-limit":
             from .lazy_limit import solve_lazy_limit
 
             return (lambda training, _: solve_lazy_limit(training, self._expression)), 1
@@ -187,7 +199,7 @@ class MupTraining(Recursion):
             return (lambda training, _: solve_linear(training, slope)), 1
         if method == "quadrature":
             if self.problem.student.hidden_layers == 1:
-                return (lambda training, _: solve_one_layer(training, solver.node_spacing)), 1
+                return (lambda training, _: solve_one_layer(training, self._spacing(training))), 1
             return (lambda training, _: March(training, few_step_nodes(training), chunk=2048, exact_start=False).run()), 1
         if method == "lazy-weights":
             from .lazy import train_lazily
@@ -196,6 +208,11 @@ class MupTraining(Recursion):
                 lambda training, i: train_lazily(training, solver.width, np.random.default_rng([solver.seed, 1, i]))
             ), solver.scrambles
         return self._march, solver.scrambles
+
+    def _spacing(self, training: Training) -> float:
+        # On one independent input the grid is two-dimensional: half the spacing costs nothing.
+        spacing = self.problem.solver.node_spacing
+        return spacing / 2 if np.linalg.matrix_rank(training.gram) == 1 else spacing
 
     def _march(self, training: Training, index: int) -> OrderParameters:
         from .sampling import sampled_nodes
@@ -238,11 +255,22 @@ class MupTraining(Recursion):
         digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]
         return Path(self.problem.solver.checkpoint) / f"march-{digest}-{index}.npz"
 
-    def _forget_checkpoints(self, count: int) -> None:
+    def _forget_checkpoints(self, training: Training, count: int) -> None:
         if self.problem.solver.checkpoint:
-            training = training_of(self.problem)
             for index in range(count):
                 self._checkpoint(training, index).unlink(missing_ok=True)
+
+
+def _each(function: Callable[[int], OrderParameters], count: int, workers: int) -> list[OrderParameters]:
+    if workers == 1 or count == 1:
+        return [function(i) for i in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(function, i) for i in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
