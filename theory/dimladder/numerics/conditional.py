@@ -29,11 +29,13 @@ __all__ = ["CONDITIONAL_SOURCE", "field_moments", "normal_nodes", "slope_moments
 def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array, w: Array) -> int:
     """Fill nodes and weights for E[F(mean + scale z)], z ~ N(0, 1), F kinked at `kinks`; return their number.
 
-    ``rule`` is (step, range, then Gauss-Legendre nodes and weights of a panel). Without kinks: trapezoidal rule.
+    ``rule`` is (step, range, then Gauss-Legendre nodes and weights of a panel). Without kinks: trapezoidal rule, with
+    its step in units of the field, and small enough for the normal weight.
     """
-    step, top = rule[0], rule[1]
+    top = rule[1]
     if kinks.size == 0:
         count = 0
+        step = min(0.7, rule[0] / scale)
         half = int(top / step)
         for q in range(-half, half + 1):
             z[count] = q * step
@@ -62,6 +64,15 @@ def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array,
 
 
 @njit(cache=True)
+def capacity(C: Array, rule: Array, kinks: Array, kinks_t: Array) -> int:
+    """Return the most nodes that `normal_nodes` makes for any of the fields."""
+    scale = 0.0
+    for a in range(C.shape[0]):
+        scale = max(scale, math.sqrt(max(C[a, a], 1e-6)))
+    return int(2 * rule[1] / min(0.7, rule[0] / scale)) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
+
+
+@njit(cache=True)
 def field_moments(C: Array, c: Array, K: int, i: int, g: Any, dg: Any, gt: Any, dgt: Any, kinks: Array, kinks_t: Array,
                   rule: Array, D: Array) -> float:  # fmt: skip
     """Fill ``D[b] = E[g'(f_i) f_b err]`` and return ``E[g(f_i) err]``.
@@ -69,7 +80,7 @@ def field_moments(C: Array, c: Array, K: int, i: int, g: Any, dg: Any, gt: Any, 
     Given f_i = x: E[f_b g_a] = (mean of f_b) E[g_a] + S_ba E[g_a'], with S the conditional covariance.
     """
     N = c.size
-    size = int(2 * rule[1] / rule[0]) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
+    size = capacity(C, rule, kinks, kinks_t)
     z, w, x, v = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     D[:] = 0.0
     spread = math.sqrt(C[i, i])
@@ -156,11 +167,15 @@ def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any
 
 
 @njit(cache=True)
-def smooth_basis(rule: Array, order: int) -> tuple[Array, Array]:
-    """Return the nodes for smooth functions, and weights times orthonormal Hermite polynomials, shape (order, nodes)."""
-    size = int(2 * rule[1] / rule[0]) + 3
+def smooth_basis(S: Array, rule: Array, order: int) -> tuple[Array, Array]:
+    """Return nodes for smooth functions, and weights times orthonormal Hermite polynomials, shape (order, nodes)."""
+    none = np.empty(0)
+    size = capacity(S, rule, none, none)
     x, v = np.empty(size), np.empty(size)
-    count = normal_nodes(np.empty(0), 0.0, 1.0, rule, x, v)
+    scale = 1e-3
+    for a in range(S.shape[0]):
+        scale = max(scale, math.sqrt(max(S[a, a], 0.0)))
+    count = normal_nodes(none, 0.0, scale, rule, x, v)
     basis = np.zeros((order, count))
     for r in range(count):
         low, high = v[r], v[r] * x[r]
@@ -176,12 +191,10 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
                   kinks_t: Array, rule: Array, order: int) -> float:  # fmt: skip
     """Return ``E[g'(f_i) g'(f_k) (err^2 + sigma^2)]``."""
     N = c.size
-    size = int(2 * rule[1] / rule[0]) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
+    size = capacity(C, rule, kinks, kinks_t)
     z1, w1, z2, w2 = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     x, v, mean = np.empty(size), np.empty(size), np.empty(N)
     A, S = np.empty((N, order)), np.empty((N, N))
-    x0, basis = smooth_basis(rule, order)
-    values = np.empty(x0.size)
     first = math.sqrt(C[i, i])
     along = C[i, k] / first
     left = C[k, k] - along * along
@@ -191,6 +204,8 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
             S[a, b] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
             if second > 0.0:
                 S[a, b] -= (C[k, a] - along * C[i, a] / first) * (C[k, b] - along * C[i, b] / first) / left
+    x0, basis = smooth_basis(S, rule, order)
+    values = np.empty(x0.size)
     total = 0.0
     for q in range(normal_nodes(kinks, 0.0, first, rule, z1, w1)):
         ui = first * z1[q]
@@ -216,7 +231,7 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
 def mean_square_error(C: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array, kinks_t: Array, rule: Array) -> float:
     """Return ``E[err^2]`` by nested quadrature over pairs of fields, without Mehler's series."""
     N = c.size
-    size = int(2 * rule[1] / rule[0]) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
+    size = capacity(C, rule, kinks, kinks_t)
     z, w, x, v = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     total = 0.0
     for a in range(N):
@@ -250,7 +265,7 @@ def _self_contained(text: str) -> str:
 
 CONDITIONAL_SOURCE = "\n\n\n".join(
     _self_contained(inspect.getsource(f.py_func))
-    for f in (normal_nodes, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
+    for f in (normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...problem import Committee, MultiIndex
 from ..base import Theory
 from .sections import CommitteeStudent, Initial, OnlineProblem, OnlineSGD, TwoLayer
 
@@ -20,7 +21,10 @@ class OnlineSGDTheory(Theory):
     title = "One-pass SGD of two-layer networks"
     summary = "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     problem_type = OnlineProblem
-    references = ("saad1995online", "goldt2019dynamics")
+    references = (
+        "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
+        "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction",
+    )  # fmt: skip
     assumptions = (
         "inputs are standard Gaussian and every sample is used once",
         "the width, the number of teacher directions and the time steps/d stay finite as d -> infinity",
@@ -34,6 +38,25 @@ class OnlineSGDTheory(Theory):
         from .flow import OnlineFlow
 
         return OnlineFlow(problem)
+
+    def describe(self, problem: Any) -> dict[str, Any]:
+        from .exponents import describe
+
+        return describe(problem)
+
+    def references_for(self, problem: Any) -> tuple[str, ...]:
+        keys = ["saad1995online", "goldt2019dynamics"]
+        if not isinstance(problem.target, Committee):
+            keys += ["benarous2021online", "arnaboldi2023dimensionless"]
+        if isinstance(problem.target, MultiIndex):
+            keys.append("abbe2022merged")
+        kinked = ("relu", "abs", "sign", "step", "leaky", "max", "min")
+        texts = (problem.student.activation, getattr(problem.target, "activation", ""))
+        if any(word in text for word in kinked for text in texts):
+            keys += ["straat2019relu", "plackett1954reduction"]
+        if problem.algorithm.regime != "classical":
+            keys.append("veiga2022phase")
+        return tuple(keys)
 
 
 THEORY = OnlineSGDTheory()

@@ -222,7 +222,7 @@ def _levels() -> list[Array]:
     """Return the quadratures from coarse to fine: order of Mehler's series, trapezoidal step, panels."""
     from ...numerics.conditional import quadrature_rule
 
-    sizes = ((8, 0.7, 8), (12, 0.5, 12), (18, 0.4, 16), (26, 0.32, 20), (40, 0.25, 24))
+    sizes = ((8, 0.7, 8), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
     return [np.concatenate([[order], quadrature_rule(step, 7.5, panel)]) for order, step, panel in sizes]
 
 

@@ -1,0 +1,148 @@
+"""The derived flow against the SGD step it was derived from, averaged by brute force over samples of the fields."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import dimladder as dl
+import numpy as np
+import pytest
+from dimladder.problem import activation
+from dimladder.theories.online_sgd.initial import start
+
+SAMPLES = 400_000
+
+COMMITTEE = 'kind = "committee"\nreadout = [0.8, -1.1]\noverlap = [[1.0, 0.3], [0.3, 0.9]]\nnoise = 0.3\n'
+
+
+def problem(student: str, target: str, algorithm: str = "", train: bool = True, width: int = 3) -> dl.Problem:
+    rng = np.random.default_rng(3)
+    directions = 1 if "single-index" in target else 2
+    T = np.array([[1.0, 0.3], [0.3, 0.9]]) if "overlap" in target else np.eye(directions)
+    M = 0.4 * rng.standard_normal((width, directions))
+    W = rng.standard_normal((width, 6)) / 3
+    Q = M @ np.linalg.inv(T) @ M.T + W @ W.T
+    a = [0.9, -0.7, 1.2][:width]
+    return dl.loads(f"""
+theory = "online-sgd"
+[target]
+{target}
+[student]
+kind = "two-layer"
+width = {width}
+activation = "{student}"
+train_readout = {str(train).lower()}
+[algorithm]
+kind = "online-sgd"
+learning_rate = 0.7
+readout_learning_rate = 0.4
+{algorithm}
+[initial]
+Q = {Q.tolist()}
+M = {M.tolist()}
+a = {a}
+[grid]
+time = [1.0]
+""")
+
+
+def interpreted(flow: object) -> dict:
+    """Run the generated source in plain Python: the same text, without the compiler's minutes."""
+    text = flow._source().replace(  # type: ignore[attr-defined]
+        "from numba import njit, types", "njit = lambda *a, **k: (lambda f: f)"
+    )
+    text = "\n".join(line if not line.startswith("@njit(types") else "@njit()" for line in text.splitlines())
+    scope: dict = {"__name__": "generated", "types": SimpleNamespace()}
+    exec(compile(text, "generated", "exec"), scope)
+    return scope
+
+
+def brute_force(p: dl.Problem) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Return mean and standard error of the velocity, and of the generalisation error, over samples of the fields."""
+    s = start(p)
+    K, M = s.M.shape
+    C = np.block([[s.Q, s.M], [s.M.T, s.T]])
+    rng = np.random.default_rng(11)
+    f = rng.standard_normal((SAMPLES, K + M)) @ np.linalg.cholesky(C).T
+    lam, z = f[:, :K], f[:, K:]
+    g = activation(p.student.activation)
+    value = g.evaluate(np, x=lam)
+    slope = np.asarray(g.derivative("x")(x=lam))
+    output = value @ s.a
+    target = p.target
+    if hasattr(target, "readout"):
+        clean = activation(target.activation).evaluate(np, x=z) @ s.A
+    elif hasattr(target, "link"):
+        clean = target.expression.evaluate(np, z=z[:, 0])
+    else:
+        clean = target.formula.evaluate(np, **{f"z{r + 1}": z[:, r] for r in range(M)})
+    y = clean + target.noise * rng.standard_normal(SAMPLES)
+    alg = p.algorithm
+    error = output - y if alg.loss == "square" else -y
+    eta, kappa = alg.learning_rate, alg.weight_decay
+    b = -eta * s.a * slope * error[:, None]
+    dM = b[:, :, None] * z[:, None, :] - kappa * s.M
+    drift = b[:, :, None] * lam[:, None, :]
+    dQ = drift + drift.transpose(0, 2, 1) - 2 * kappa * s.Q
+    noise = b[:, :, None] * b[:, None, :] / alg.batch_size
+    dQ = {"classical": dQ + noise, "gradient-flow": dQ, "noise-dominated": noise}[alg.regime]
+    if alg.regime == "noise-dominated":
+        dM = np.zeros_like(dM)
+    if alg.spherical:
+        norm = np.diag(s.Q)
+        growth = dQ[:, range(K), range(K)] / norm
+        dM = dM - 0.5 * s.M * growth[:, :, None]
+        dQ = dQ - 0.5 * s.Q * (growth[:, :, None] + growth[:, None, :])
+    i, k = np.tril_indices(K)
+    parts = [dQ[:, i, k], dM.reshape(SAMPLES, -1)]
+    if p.student.train_readout:
+        parts.append(-alg.readout_learning_rate * value * error[:, None] - alg.readout_weight_decay * s.a)
+    steps = np.concatenate(parts, axis=1)
+    risk = 0.5 * (output - clean) ** 2
+    return steps.mean(0), steps.std(0) / SAMPLES**0.5, float(risk.mean()), float(risk.std() / SAMPLES**0.5)
+
+
+CASES = {
+    "erf": ("erf", COMMITTEE + 'activation = "erf"', "", True),
+    "erf, ReLU teacher": ("erf", COMMITTEE + 'activation = "relu"', "batch_size = 4", True),
+    "ReLU": ("relu", COMMITTEE + 'activation = "relu"', "", True),
+    "leaky ReLU, sign teacher": ("leaky-relu", COMMITTEE + 'activation = "sign"', "weight_decay = 0.3", False),
+    "abs, tanh teacher": ("abs", COMMITTEE + 'activation = "tanh"', "", False),
+    "GELU, erf teacher": ("gelu", COMMITTEE + 'activation = "erf"', "", True),
+    "sine and Gaussian": ("sin(1.3*x + 0.4) + exp(-x**2/2)", COMMITTEE + 'activation = "cos"', "", True),
+    "He3": ("He3(x) + 0.5*x", COMMITTEE + 'activation = "He2(x)"', "", True),
+    "tanh + linear": ("tanh(x) + 0.1*x", COMMITTEE + 'activation = "tanh(x) + 0.1*x"', "", True),
+    "hard tanh": ("hard-tanh", COMMITTEE + 'activation = "sigmoid"', "", False),
+    "ReLU staircase, spherical": ("relu", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - He2(z2)"\nnoise = 0.2', "spherical = true", False),
+    "erf on parity": ("erf", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
+    "ReLU on parity": ("relu", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2)"\nnoise = 0.1', "", True),
+    "single index, correlation": ("He3(x)", 'kind = "single-index"\nlink = "He3(z) + z"\nnoise = 0.5', 'loss = "correlation"\nspherical = true', False),
+    "committee, correlation": ("erf", COMMITTEE + 'activation = "erf"', 'loss = "correlation"', True),
+    "gradient flow": ("erf", COMMITTEE + 'activation = "erf"', 'regime = "gradient-flow"', True),
+    "noise only": ("relu", COMMITTEE + 'activation = "relu"', 'regime = "noise-dominated"', False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flow_is_the_mean_of_the_step(name: str) -> None:
+    """Every component of the velocity within 4.8 standard errors of the sampled step (about 250 comparisons in all)."""
+    student, target, algorithm, train = CASES[name]
+    p = problem(student, target, algorithm, train, width=2 if name in ("hard tanh", "tanh + linear") else 3)
+    flow = dl.derive(p)
+    generated = interpreted(flow)
+    flow.module = lambda: SimpleNamespace(**generated)  # type: ignore[method-assign]
+    if generated["QUADRATURE"]:
+        from dimladder.theories.online_sgd import flow as settings
+
+        flow._chosen_rule = settings._levels()[1]
+    y, parameters = flow.initial_state(), flow.parameters()
+    work, velocity = np.zeros(generated["work_size"](*start(p).M.shape)), np.zeros_like(y)
+    generated["rhs"](0.0, y, velocity, parameters, work)
+    mean, se, risk, risk_se = brute_force(p)
+    assert np.isfinite(velocity).all()
+    assert abs(velocity - mean).max() > 0
+    z = (velocity - mean) / np.maximum(se, 1e-12)
+    assert abs(z).max() < 4.8, z
+    assert (se > 0).mean() > 0.5 or "noise" in name
+    error = generated["generalization_error"](y, parameters, work)
+    assert abs(error - risk) < 4.8 * risk_se
