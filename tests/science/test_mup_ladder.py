@@ -34,7 +34,14 @@ FOUR_SCRAMBLES = 12.0
 
 
 def test_march_against_the_quadrature_of_one_layer():
-    problem = load(**{"student.hidden_layers": 1, "student.activation": "sigmoid(2*x) - 0.4", "student.richness": 1.5, "data.samples": 1})
+    problem = load(
+        **{
+            "student.hidden_layers": 1,
+            "student.activation": "sigmoid(2*x) - 0.4",
+            "student.richness": 1.5,
+            "data.samples": 1,
+        }
+    )
     exact, sampled = dl.solve(problem), dl.solve(problem, method="march", samples=8192, scrambles=8)
     assert (exact.stats["method"], sampled.stats["method"]) == ("quadrature", "march")
     assert worst(sampled, exact) < FOUR_SCRAMBLES
@@ -47,10 +54,14 @@ def test_march_against_the_quadrature_of_one_layer():
 @pytest.mark.parametrize(("layers", "batch"), [(2, 0), (3, 2)])
 def test_march_against_the_linear_closed_form(layers, batch):
     problem = load(**{
-        "student.hidden_layers": layers, "student.activation": "0.8*x", "student.richness": 1.4, "algorithm.batch_size": batch,
+        "student.hidden_layers": layers, "student.activation": "0.8*x", "student.richness": 1.4,
+        "algorithm.batch_size": batch,
         "algorithm.learning_rate": 0.3,
     })  # fmt: skip
-    exact, sampled = dl.solve(problem, output="space-time"), dl.solve(problem, method="march", samples=8192, output="space-time")
+    exact, sampled = (
+        dl.solve(problem, output="space-time"),
+        dl.solve(problem, method="march", samples=8192, output="space-time"),
+    )
     assert exact.stats["method"] == "closed-form"
     assert worst(sampled, exact) < FOUR_SCRAMBLES
     # All gradients g_mu coincide: the backward Gaussian has rank one a time, which the sampler must survive.
@@ -61,7 +72,14 @@ def test_march_against_the_linear_closed_form(layers, batch):
 
 def test_linear_closed_form_is_a_small_network_of_identity_blocks():
     """One linear hidden layer closes on (W^T W, W^T w, w^T w)/n: a network of width d + 1 started from (I, 0, 1)."""
-    problem = load(**{"student.hidden_layers": 1, "student.activation": "linear", "student.richness": 0.7, "algorithm.batch_size": 2})
+    problem = load(
+        **{
+            "student.hidden_layers": 1,
+            "student.activation": "linear",
+            "student.richness": 0.7,
+            "algorithm.batch_size": 2,
+        }
+    )
     run = training_of(problem)
     d, m = run.inputs.shape[1], run.samples
     w, readout = np.eye(d + 1, d), np.eye(1, d + 1, d)[0]
@@ -79,7 +97,13 @@ def test_march_against_tensor_quadrature_over_few_steps():
     explicit = {"kind": "explicit", "inputs": [[0.8, 0.3]], "labels": [1.5]}
     problem = dl.load(
         RUNS / "mup-tanh.toml",
-        {"data": explicit, "student.activation": "sin", "algorithm.steps": 3, "algorithm.learning_rate": 0.9, "student.richness": 0.6},
+        {
+            "data": explicit,
+            "student.activation": "sin",
+            "algorithm.steps": 3,
+            "algorithm.learning_rate": 0.9,
+            "student.richness": 0.6,
+        },
     )
     exact, sampled = dl.solve(problem, method="quadrature"), dl.solve(problem, samples=32768, scrambles=8)
     assert exact.stats["method"] == "quadrature"
@@ -91,7 +115,12 @@ def test_march_against_tensor_quadrature_over_few_steps():
 @pytest.mark.parametrize(
     "extra",
     [
-        {"student.activation": "tanh(x) + 0.1*x", "student.richness": 2.0, "algorithm.batch_size": 2, "student.hidden_layers": 3},
+        {
+            "student.activation": "tanh(x) + 0.1*x",
+            "student.richness": 2.0,
+            "algorithm.batch_size": 2,
+            "student.hidden_layers": 3,
+        },
         {"student.activation": "softplus", "algorithm.loss": "logistic", "algorithm.schedule": "1/(1 + t/4)"},
     ],
 )
@@ -136,10 +165,14 @@ def test_small_richness_is_the_lazy_limit():
 
 
 def test_gradient_flow_is_the_limit_of_small_steps():
-    """The O(eta) distance of descent from the flow halves with eta, and the march agrees with the quadrature on the flow."""
+    """The O(eta) distance of descent from the flow halves with eta; march and quadrature agree on the flow."""
     flow = {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 5, "substeps": 2, "levels": 3}
     exact = dl.solve(load(**{"algorithm": flow, "student.hidden_layers": 1, "data.samples": 1, "data.test_samples": 0}))
-    sampled = dl.solve(load(**{"algorithm": flow, "student.hidden_layers": 1, "data.samples": 1, "data.test_samples": 0}), method="march", samples=2048)
+    sampled = dl.solve(
+        load(**{"algorithm": flow, "student.hidden_layers": 1, "data.samples": 1, "data.test_samples": 0}),
+        method="march",
+        samples=2048,
+    )
     assert np.abs(sampled["f"].values - exact["f"].values).max() < 5e-3
     linear = {"algorithm": {**flow, "levels": 4}, "student.activation": "linear"}
     limit = dl.solve(load(**linear))["f"].values[-1]
@@ -151,14 +184,16 @@ def test_gradient_flow_is_the_limit_of_small_steps():
 
 
 def test_certificate_bounds_the_loss_under_flow_and_pivots_are_positive():
-    """dL/dt <= -(2/m) lambda_min(Phi^L) L, and every innovation of the induction is positive until it is resolved away."""
+    """dL/dt <= -(2/m) lambda_min(Phi^L) L, and every innovation of the induction is positive."""
     flow = {"kind": "gradient-flow", "learning_rate": 0.4, "steps": 6, "substeps": 2, "levels": 2}
     curve = dl.solve(load(algorithm=flow), samples=1024)
     time, loss, rate = (curve[n].values for n in ("time", "loss", "pl_rate"))
     assert (rate > 0).all()
     decay = -np.diff(np.log(loss)) / np.diff(time)
     assert (decay > np.minimum(rate[1:], rate[:-1])).all()
-    descent = dl.solve(load(**{"data": {"kind": "cosine", "samples": 3, "dimension": 5}, "algorithm.steps": 4}), samples=1024)
+    descent = dl.solve(
+        load(**{"data": {"kind": "cosine", "samples": 3, "dimension": 5}, "algorithm.steps": 4}), samples=1024
+    )
     assert (descent["forward_innovation"].values[:3, 1] > 1e-8).all()
     assert (descent["backward_innovation"].values[:3, 0] > 1e-8).all()
     assert (descent["feature_min_eigenvalue"].values > 0).all()

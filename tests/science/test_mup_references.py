@@ -36,9 +36,12 @@ def test_deep_linear_run_file_to_machine_precision():
 @pytest.mark.parametrize(
     ("layers", "eta", "gamma", "steps", "times", "expected"),
     [
-        (1, 0.25, 1.0, 25, [1, 2, 5, 10, 24], [0.397783149359, 0.243027203145, 0.042389435693, 0.008544236742, 0.001526226547]),
-        (2, 0.25, 1.0, 25, [1, 2, 5, 10, 24], [0.2998860091426, 0.1187138214411, 0.009962625056, 0.003237684103, 1.192920488687e-4]),
-        (2, 0.1, 2.0, 20, [1, 2, 5, 10, 19], [0.486558945049, 0.355405144952, 0.047201714768, 0.007232576035, 0.001705235476]),
+        (1, 0.25, 1.0, 25, [1, 2, 5, 10, 24],
+         [0.397783149359, 0.243027203145, 0.042389435693, 0.008544236742, 0.001526226547]),
+        (2, 0.25, 1.0, 25, [1, 2, 5, 10, 24],
+         [0.2998860091426, 0.1187138214411, 0.009962625056, 0.003237684103, 1.192920488687e-4]),
+        (2, 0.1, 2.0, 20, [1, 2, 5, 10, 19],
+         [0.486558945049, 0.355405144952, 0.047201714768, 0.007232576035, 0.001705235476]),
         (3, 0.1, 2.0, 20, [19], [2.185454303352e-4]),
     ],
 )  # fmt: skip
@@ -56,7 +59,8 @@ def test_deep_linear_losses(layers, eta, gamma, steps, times, expected):
 @pytest.mark.parametrize(
     ("formula", "times", "expected", "tolerance"),
     [
-        ("tanh", [1, 2, 5, 10, 20, 39], [0.3204591316, 0.1684060784, 0.0224301911, 0.00208931583, 2.79228661e-4, 6.28882376e-6], 1e-9),
+        ("tanh", [1, 2, 5, 10, 20, 39], [0.3204591316, 0.1684060784, 0.0224301911, 0.00208931583, 2.79228661e-4,
+        6.28882376e-6], 1e-9),
         ("erf(x)", [1, 5, 10, 39], [0.2763339740, 0.01334385767, 0.001403032975, 1.47565893e-6], 3e-10),
     ],
 )  # fmt: skip
@@ -88,7 +92,9 @@ def test_few_steps_of_two_tanh_layers_to_nine_digits():
 
 def test_few_steps_of_two_silu_layers():
     explicit = {"kind": "explicit", "inputs": [[1.0]], "labels": [1.0]}
-    curve = dl.solve(load(data=explicit, **{"student.activation": "silu", "algorithm.steps": 2, "solver.method": "quadrature"}))
+    curve = dl.solve(
+        load(data=explicit, **{"student.activation": "silu", "algorithm.steps": 2, "solver.method": "quadrature"})
+    )
     assert curve["f"].values[1, 0] == pytest.approx(0.170401210873, abs=1e-9)
 
 
@@ -149,7 +155,9 @@ def test_three_layers(formula, losses, loss_se, row, row_error):
 def test_initial_kernels_of_the_reference_inputs():
     gram = training_of(load()).gram
     kernels = initial_kernels(gram, 3, activation("tanh"))
-    assert kernels.phi[1][0] == pytest.approx([0.394294490398, -0.183166776089, -0.105211285391, -0.065386254099], abs=1e-12)
+    assert kernels.phi[1][0] == pytest.approx(
+        [0.394294490398, -0.183166776089, -0.105211285391, -0.065386254099], abs=1e-12
+    )
     smallest = [np.linalg.eigvalsh(k)[0] for k in kernels.phi]
     assert smallest == pytest.approx([0.309681412939, 0.138644788304, 0.086873284708, 0.062589499265], abs=1e-12)
     assert initial_kernels(gram, 1, activation("erf(x)")).phi[1][0, 0] == pytest.approx(0.464559054398, abs=1e-12)
@@ -160,10 +168,14 @@ def test_gradient_flow_of_one_linear_layer(gamma, expected):
     """dDelta/dt = -2 sqrt(1 + gamma^2 (y - Delta)^2) Delta, to ten digits, and the O(eta) error of descent."""
     explicit = {"kind": "explicit", "inputs": [[1.0]], "labels": [1.0]}
     flow = {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3, "substeps": 8, "levels": 6}
-    curve = dl.solve(load("mup-linear", data=explicit, algorithm=flow, **{"student.hidden_layers": 1, "student.richness": gamma}))
+    curve = dl.solve(
+        load("mup-linear", data=explicit, algorithm=flow, **{"student.hidden_layers": 1, "student.richness": gamma})
+    )
     assert curve["time"].values == pytest.approx([0, 0.5, 1])
     assert curve["f"].values[-1, 0] == pytest.approx(expected, abs=2e-10)
     if gamma == 1.0:
         for eta, value in ((0.1, 0.93174), (0.05, 0.91909), (0.025, 0.91282)):
             run = {"student.hidden_layers": 1, "algorithm.learning_rate": eta, "algorithm.steps": round(1 / eta) + 1}
-            assert dl.solve(load("mup-linear", data=explicit, **run))["f"].values[-1, 0] == pytest.approx(value, abs=1e-5)
+            assert dl.solve(load("mup-linear", data=explicit, **run))["f"].values[-1, 0] == pytest.approx(
+                value, abs=1e-5
+            )

@@ -103,7 +103,7 @@ def follow(program, given: dict) -> dict:
 
 @pytest.mark.parametrize(("steps", "samples"), [(4, 1), (3, 2)])
 def test_printed_equations_are_what_the_march_computes(steps, samples):
-    """Evaluate the printed sums, and their derivatives by complex steps, against fields and responses of every layer."""
+    """Evaluate the printed sums, and their derivatives by complex steps, against fields and responses."""
     formula = "tanh(x) + 0.2*x"
     run = training(steps=steps, samples=samples, formula=formula)
     march = March(run, random_nodes(run, 7), chunk=3, exact_start=False)
@@ -168,7 +168,7 @@ def test_chunks_float32_and_test_samples_do_not_change_training():
 
 
 def test_held_out_samples_leave_the_others_alone():
-    """p = 0 samples are carried along: the kernels of training samples agree to sampling error with a run without them."""
+    """Samples with p = 0 are carried along: training agrees to sampling error with a run without them."""
     alone, along = training(layers=2, steps=5, samples=2), training(layers=2, steps=5, samples=2, test_samples=2)
     f = [
         np.mean([March(r, sampled_nodes(r, 2048, np.random.default_rng(s))).run().f[:, :2] for s in range(4)], axis=0)
@@ -180,7 +180,11 @@ def test_held_out_samples_leave_the_others_alone():
     masked = replace(together, weights=weights, labels=np.r_[along.labels])
     full = March(masked, random_nodes(masked, 300)).run()
     short_nodes = [
-        Nodes(n.forward, n.backward if len(n.backward) == 1 else n.backward.reshape(5, 4, 300)[:, :2].reshape(10, 300), n.weights)
+        Nodes(
+            n.forward,
+            n.backward if len(n.backward) == 1 else n.backward.reshape(5, 4, 300)[:, :2].reshape(10, 300),
+            n.weights,
+        )
         for n in random_nodes(masked, 300)
     ]
     short = March(along, short_nodes).run()
@@ -197,7 +201,18 @@ def test_one_hidden_layer_has_no_responses_and_needs_no_second_derivative():
 
 def test_derivatives_by_sympy_against_finite_differences():
     grid, step = np.linspace(-3, 3, 41), 1e-5
-    for name in ("tanh", "erf", "sigmoid", "silu", "gelu", "softplus", "sin", "linear", "tanh(x) + 0.1*x", "x*exp(-x**2)"):
+    for name in (
+        "tanh",
+        "erf",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "softplus",
+        "sin",
+        "linear",
+        "tanh(x) + 0.1*x",
+        "x*exp(-x**2)",
+    ):
         evaluate = derivatives(activation(name))
         value, first, second = evaluate(grid)
         up, down = evaluate(grid + step), evaluate(grid - step)

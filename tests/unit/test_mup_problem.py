@@ -77,14 +77,20 @@ class TestFiles:
         (tmp_path / "y.gz").write_bytes(gzip.compress(self.idx(self.labels)))
         np.savez(tmp_path / "both.npz", x=self.images, target=self.labels)
         common = {"kind": "file", "samples": 3, "test_samples": 1, "classes": [0, 1]}
-        one = load_data(load(data={**common, "path": str(tmp_path / "x.idx"), "labels_path": str(tmp_path / "y.gz")}).data)
+        one = load_data(
+            load(data={**common, "path": str(tmp_path / "x.idx"), "labels_path": str(tmp_path / "y.gz")}).data
+        )
         two = load_data(load(data={**common, "path": str(tmp_path / "both.npz"), "labels_key": "target"}).data)
         assert np.array_equal(one[0], two[0])
         assert list(one[1]) == [1, -1, 1, -1]
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(b"not a data set", "not an IDX file"), (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + b"abc", "cut short"), (None, "cannot be read")],
+        [
+            (b"not a data set", "not an IDX file"),
+            (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + b"abc", "cut short"),
+            (None, "cannot be read"),
+        ],
     )
     def test_bad_files_are_explained(self, tmp_path, content, message):
         path = tmp_path / "x.idx"
@@ -102,7 +108,9 @@ class TestFiles:
     def test_too_few_samples(self, tmp_path):
         np.savez(tmp_path / "a.npz", x=self.images, y=self.labels)
         with pytest.raises(ConfigError, match="class 0 has 2 samples, 3 are needed"):
-            load_data(load(data={"kind": "file", "samples": 6, "path": str(tmp_path / "a.npz"), "classes": [0, 1]}).data)
+            load_data(
+                load(data={"kind": "file", "samples": 6, "path": str(tmp_path / "a.npz"), "classes": [0, 1]}).data
+            )
 
 
 def test_batches_cover_each_epoch_and_do_not_depend_on_the_horizon():
@@ -205,7 +213,8 @@ class TestAssumptions:
     @pytest.mark.parametrize(
         ("name", "condition"),
         [
-            ("relu", "smooth"), ("linear", "nondegenerate_product"), ("quadratic", "bounded_first"), ("exp", "bounded_second"),
+            ("relu", "smooth"), ("linear", "nondegenerate_product"), ("quadratic", "bounded_first"), ("exp",
+            "bounded_second"),
             ("0.3*x**2 - x", "independent_copies"),
         ],
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Networks of finite width under muP, standard, neural-tangent and integrable parametrisations, or any abc exponents.
 
 Full dense weights, written once against the Array API. In terms of effective weights the network is ``h^1 = W^1 xi``,
-``h^l = W^l phi(h^{l-1})``, ``f = W^{L+1} phi(h^L) / gamma``, with initial variances ``n^-b`` and learning rates ``eta gamma^2
-n^-c`` of input, hidden and output weights (Yang, Hu 2021); muP is b = (0, 1, 2), c = (-1, 0, 1). Mini-batches are those of
-the theory: the batch of update t is a function of the problem alone.
+``h^l = W^l phi(h^{l-1})``, ``f = W^{L+1} phi(h^L) / gamma``, with initial variances ``n^-b`` and learning rates ``eta
+gamma^2 n^-c`` of input, hidden and output weights (Yang, Hu 2021); muP is b = (0, 1, 2), c = (-1, 0, 1). Mini-batches
+are those of the theory: the batch of update t is a function of the problem alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,13 @@ class Network:
     """
 
     def __init__(
-        self, training: Training, exponents: Any, formula: Any, width: int, streams: Sequence[np.random.Generator], backend: Backend
+        self,
+        training: Training,
+        exponents: Any,
+        formula: Any,
+        width: int,
+        streams: Sequence[np.random.Generator],
+        backend: Backend,
     ) -> None:
         self.training, self.width, self.backend, self._formula = training, width, backend, formula
         self._slope = derivative(formula)
@@ -87,7 +93,7 @@ class Network:
             post.append(x)
         f = xp.matmul(x, self.weights[-1])[..., 0] / training.richness
         m = training.samples
-        back = []
+        back: list[Any] = []
         z = xp.matrix_transpose(self.weights[-1])
         for l in reversed(range(training.layers)):
             h = pre[l][:, :m]
@@ -169,7 +175,9 @@ def train(
         Called with (t, fields) at every time, for further measurements.
     """
     algorithm = problem.algorithm
-    network = Network(training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend)
+    network = Network(
+        training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend
+    )
     m, layers, steps = training.samples, training.layers, training.steps
     first: Pass | None = None
     outputs, smallest, speeds = [], [], []
@@ -198,7 +206,9 @@ def train(
     values["feature_kernel"] = np.swapaxes(_grams([x[:, :m] for x in fields.post], backend) / width, 0, 1)
     values["gradient_kernel"] = np.swapaxes(_grams(fields.back, backend) / width, 0, 1)
     values["feature_min_eigenvalue"] = np.stack(smallest, axis=1)
-    values["preactivation_min_eigenvalue"] = smallest_eigenvalues(_grams([h[:, :m] for h in fields.pre], backend) / width)
+    values["preactivation_min_eigenvalue"] = smallest_eigenvalues(
+        _grams([h[:, :m] for h in fields.pre], backend) / width
+    )
     joint = [xp.concat([a[:, :m], b[:, :m]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
     values["space_time_min_eigenvalue"] = smallest_eigenvalues(_grams(joint, backend) / width)
     change = [
@@ -223,7 +233,8 @@ def _finite(grams: np.ndarray) -> np.ndarray:
     if not np.isfinite(grams).all():
         raise SimulationError(
             "a network left the finite numbers", where="algorithm.learning_rate",
-            why="the learning rate is above the edge of stability at this width", hint="lower it, or use a wider network",
+            why="the learning rate is above the edge of stability at this width",
+            hint="lower it, or use a wider network",
         )  # fmt: skip
     return grams
 

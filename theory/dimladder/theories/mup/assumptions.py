@@ -1,13 +1,14 @@
 """What the convergence theorem assumes: generic inputs (Assumption 4.1) and a GOOD activation (Assumption 4.3).
 
-Chen, Yang, Zhao, Gu (2025). Under both, features of every layer are linearly independent at every finite time, and training
-that stops has fitted every sample. The coefficient families of the GOOD definition are checked on random members: a failure
-is proof, a pass is evidence.
+Chen, Yang, Zhao, Gu (2025). Under both, features of every layer are linearly independent at every finite time, and
+training that stops has fitted every sample. The coefficient families of the GOOD definition are checked on random
+members: a failure is proof, a pass is evidence.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def check_inputs(inputs: np.ndarray) -> DataReport:
     tied = []
     for i in range(m):
         order = np.argsort(magnitude[i])
-        for j, k in zip(order, order[1:], strict=False):
+        for j, k in pairwise(order):
             # <x_i, x_i> enters the comparison only through another input of the same inner product: a copy or antipode.
             near = abs(magnitude[i, j] - magnitude[i, k]) < TOLERANCE * norms[i] * max(norms[j], norms[k])
             if near and (i not in (j, k) or size[j, k] > 1 - TOLERANCE):
@@ -102,7 +103,8 @@ def check_inputs(inputs: np.ndarray) -> DataReport:
         notes.append(f"|<x_{i}, x_{j}>| = |<x_{i}, x_{k}>|: the inputs are not in generic position")
     if rank < m:
         notes.append(
-            f"{m} samples span {rank} dimensions: the first pre-activations h^1 = W^1 x are linear in the inputs and cannot be "
+            f"{m} samples span {rank} dimensions: the first pre-activations h^1 = W^1 x are linear in the inputs "
+            f"and cannot be "
             "linearly independent, whatever the activation; post-activations can"
         )
     return DataReport(not orthogonal and not tied, orthogonal, tied, rank, notes)
@@ -131,7 +133,8 @@ def check_activation(expression: Expression) -> ActivationReport:
             notes.append(f"{name} seems unbounded: it grows between |x| = 10 and |x| = 40")
     grid = np.linspace(-4.0, 4.0, 401)
     value, first, _ = evaluate(grid)
-    # (r1 + phi)(r2 + phi') = c for all x means that phi phi' lies in the span of phi, phi' and 1 with matching constant.
+    # (r1 + phi)(r2 + phi') = c for all x means that phi phi' lies in the span of phi, phi' and 1 with matching
+    # constant.
     nondegenerate = _residual(np.stack([value, first, np.ones_like(grid)]), value * first) > 1e-7
     if not nondegenerate:
         notes.append("phi phi' is a combination of phi, phi' and a constant: (r1 + phi)(r2 + phi') can be constant")
@@ -156,7 +159,10 @@ def _copies_independent(evaluate: Any, copies: int = 4, families: int = 8) -> bo
     grid = np.linspace(-4.0, 4.0, 801)
     for _ in range(families):
         b = generator.choice([-1.0, 1.0], copies) * (0.4 + 0.6 * np.arange(copies) + 0.2 * generator.random(copies))
-        rows = [np.ones_like(grid), *(evaluate(bi * grid + ci)[0] for bi, ci in zip(b, generator.normal(size=copies), strict=True))]
+        rows = [
+            np.ones_like(grid),
+            *(evaluate(bi * grid + ci)[0] for bi, ci in zip(b, generator.normal(size=copies), strict=True)),
+        ]
         scaled = np.stack([row / max(np.linalg.norm(row), 1e-300) for row in rows])
         if np.linalg.svd(scaled, compute_uv=False)[-1] < 1e-9:
             return False

@@ -96,7 +96,9 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return bunch.data.astype(float), bunch.target
 
 
-def _two_classes(images: np.ndarray, targets: np.ndarray, classes: tuple[int, int], data: Any) -> tuple[np.ndarray, np.ndarray]:
+def _two_classes(
+    images: np.ndarray, targets: np.ndarray, classes: tuple[int, int], data: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Return balanced samples of two classes, in turn, with labels +1 and -1."""
     generator = np.random.default_rng(data.seed)
     total = data.samples + data.test_samples
@@ -104,7 +106,9 @@ def _two_classes(images: np.ndarray, targets: np.ndarray, classes: tuple[int, in
     need = [(total + 1) // 2, total // 2]
     for c, pick, n in zip(classes, picks, need, strict=True):
         if len(pick) < n:
-            raise ConfigError(f"class {c} has {len(pick)} samples, {n} are needed", where="data.samples", hint="ask for fewer")
+            raise ConfigError(
+                f"class {c} has {len(pick)} samples, {n} are needed", where="data.samples", hint="ask for fewer"
+            )
     order = np.array([picks[i % 2][i // 2] for i in range(total)], dtype=int)
     return _prepared(images[order], data), np.where(np.arange(total) % 2 == 0, 1.0, -1.0)
 
@@ -133,18 +137,24 @@ def _read(data: ImageFile) -> tuple[np.ndarray, np.ndarray]:
                 for key in (data.inputs_key, data.labels_key):
                     if key not in archive:
                         raise ConfigError(
-                            f"{path} has no array {key!r}", where="data.path", hint=f"it holds: {', '.join(archive.files)}"
+                            f"{path} has no array {key!r}",
+                            where="data.path",
+                            hint=f"it holds: {', '.join(archive.files)}",
                         )
                 images, targets = archive[data.inputs_key], archive[data.labels_key]
         else:
             if not data.labels_path:
-                raise ConfigError("IDX images come with a file of labels", where="data.labels_path", hint="give its path")
+                raise ConfigError(
+                    "IDX images come with a file of labels", where="data.labels_path", hint="give its path"
+                )
             images, targets = read_idx(path), read_idx(Path(data.labels_path))
     except OSError as error:
         raise ConfigError("the data file cannot be read", where=f"data.path: {path}", why=str(error)) from None
     if len(images) != len(targets) or targets.ndim != 1:
         raise ConfigError(
-            f"{len(images)} inputs do not go with labels of shape {targets.shape}", where="data.path", hint="one label a sample"
+            f"{len(images)} inputs do not go with labels of shape {targets.shape}",
+            where="data.path",
+            hint="one label a sample",
         )
     return images, targets
 

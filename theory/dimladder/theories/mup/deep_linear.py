@@ -50,7 +50,8 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
             uh[l][rows, rows] += np.eye(total)
             rh[l][rows] = c * coupling @ rz[l][:past]
             block = c**2 * (
-                uh[l][rows, :pt] @ phi[l][:pt, :pt] @ uh[l][:pt, :pt].T + rh[l][rows, :past] @ g[l + 1][:past, :past] @ rh[l][:pt, :past].T
+                uh[l][rows, :pt] @ phi[l][:pt, :pt] @ uh[l][:pt, :pt].T
+                + rh[l][rows, :past] @ g[l + 1][:past, :past] @ rh[l][:pt, :past].T
             )
             phi[l + 1][rows, :pt], phi[l + 1][:pt, rows] = block, block.T
             if l < layers - 1:
@@ -72,7 +73,8 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
             rz[l][now, now] += np.eye(m)
             end = past + m
             block = c**2 * (
-                uz[l][now, :pt] @ phi[l][:pt, :pt] @ uz[l][:end, :pt].T + rz[l][now, :end] @ g[l + 1][:end, :end] @ rz[l][:end, :end].T
+                uz[l][now, :pt] @ phi[l][:pt, :pt] @ uz[l][:end, :pt].T
+                + rz[l][now, :end] @ g[l + 1][:end, :end] @ rz[l][:end, :end].T
             )
             g[l][now, :end], g[l][:end, now] = block, block.T
             if l > 0:

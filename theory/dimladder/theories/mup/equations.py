@@ -17,7 +17,7 @@ mu, nu, t, s, m, layer = sp.symbols("mu nu t s m l", integer=True)
 gamma, eta = sp.Symbol("gamma", positive=True), sp.Function("eta")
 
 
-class Mean(sp.Function):
+class Mean(sp.Function):  # type: ignore[misc]
     """Average over the single-site process."""
 
     nargs = 1
@@ -25,7 +25,6 @@ class Mean(sp.Function):
     def _latex(self, printer: Any, exp: Any = None) -> str:
         inner = rf"\left\langle {printer._print(self.args[0])} \right\rangle"
         return inner if exp is None else f"{inner}^{{{exp}}}"
-
 
 
 def _field(name: str) -> Any:
@@ -41,8 +40,8 @@ def _show(expression: Any) -> str:
     """Print ``g[nu, s]`` as g_nu(s) and ``Phi[mu, nu, t, s, l]`` as Phi^l_{mu nu}(t, s)."""
     from sympy.printing.latex import LatexPrinter
 
-    class Printer(LatexPrinter):
-        def _print_Indexed(self, node: Any) -> str:  # noqa: N802
+    class Printer(LatexPrinter):  # type: ignore[misc]
+        def _print_Indexed(self, node: Any) -> str:
             name, indices = self._print(node.base.label), node.indices
             if len(indices) == 2:
                 return f"{name}_{{{self._print(indices[0])}}}({self._print(indices[1])})"
@@ -51,7 +50,7 @@ def _show(expression: Any) -> str:
             low, arguments = " ".join(self._print(i) for i in samples), ", ".join(self._print(i) for i in times)
             return f"{name}{sup}_{{{low}}}({arguments})"
 
-        def _print_Mean(self, node: Any, exp: Any = None) -> str:  # noqa: N802
+        def _print_Mean(self, node: Any, exp: Any = None) -> str:
             return node._latex(self, exp)
 
     return Printer().doprint(expression)
@@ -89,7 +88,8 @@ def process(phi: Any, loss: Any) -> Process:
         post=phi.subs(at_h),
         gradient=z[mu, t] * slope.subs(at_h),
         forward_coupling=A[mu, nu, t, s, layer - 1] + a[nu, s] * Phi[mu, nu, t, s, layer - 1],
-        backward_coupling=B[mu, nu, t, s, layer + 1] + sp.Piecewise((1, s < t), (0, True)) * a[nu, s] * G[mu, nu, t, s, layer + 1],
+        backward_coupling=B[mu, nu, t, s, layer + 1]
+        + sp.Piecewise((1, s < t), (0, True)) * a[nu, s] * G[mu, nu, t, s, layer + 1],
         output=Mean(z[mu, t] * x[mu, t]) / gamma,
         rate=gamma * eta(s) * p[nu, s] * Delta[nu, s],
         error=error.subs({output: f[nu, s], label: y[nu, s]}),
@@ -115,12 +115,21 @@ def printed(phi: Any, loss: Any) -> list[Equation]:
     rules = process(phi, loss)
     hat = layer
     return [
-        _equation("pre-activation", h[mu, t], rules.pre, "u^l: Gaussian process with covariance Phi^{l-1}, Phi^0 = K^x"),
-        _equation("back-propagated field", z[mu, t], rules.back, "r^l: Gaussian process with covariance G^{l+1}, G^{L+1} = 1"),
+        _equation(
+            "pre-activation", h[mu, t], rules.pre, "u^l: Gaussian process with covariance Phi^{l-1}, Phi^0 = K^x"
+        ),
+        _equation(
+            "back-propagated field", z[mu, t], rules.back, "r^l: Gaussian process with covariance G^{l+1}, G^{L+1} = 1"
+        ),
         _equation("activation", x[mu, t], rules.post),
         _equation("gradient", g[mu, t], rules.gradient),
         _equation("forward coupling", C[mu, nu, t, s, hat], rules.forward_coupling, "s < t; A^0 = 0"),
-        _equation("backward coupling", D[mu, nu, t, s, hat], rules.backward_coupling, "s <= t, the equal time included; B^{L+1} = 0"),
+        _equation(
+            "backward coupling",
+            D[mu, nu, t, s, hat],
+            rules.backward_coupling,
+            "s <= t, the equal time included; B^{L+1} = 0",
+        ),
         _equation("feature kernel", Phi[mu, nu, t, s, hat], Mean(x[mu, t] * x[nu, s])),
         _equation("gradient kernel", G[mu, nu, t, s, hat], Mean(g[mu, t] * g[nu, s])),
         _equation("feature response", A[mu, nu, t, s, hat], Mean(sp.Derivative(x[mu, t], r[nu, s])), "s < t"),
@@ -137,23 +146,37 @@ def derivation(phi: Any, loss: Any) -> list[Step]:
     return [
         Step(
             "Mean-field form of muP",
-            "With standard normal weights, h^{l+1} = n^{-1/2} W^l phi(h^l), f = w . phi(h^L)/(gamma n) and one learning rate "
-            "eta gamma^2 n for all weights, gamma = 1 is muP update by update. Every update of W^l is a sum of outer products "
-            "of gradients g^{l+1} with activations x^l of earlier times, so that h and z at time t see the past through inner "
+            "With standard normal weights, h^{l+1} = n^{-1/2} W^l phi(h^l), f = w . phi(h^L)/(gamma n) and one "
+            "learning rate "
+            "eta gamma^2 n for all weights, gamma = 1 is muP update by update. Every update of W^l is a sum of "
+            "outer products "
+            "of gradients g^{l+1} with activations x^l of earlier times, so that h and z at time t see the past "
+            "through inner "
             "products, which self-average as n grows.",
             (e["error signal"], e["rate"]),
         ),
         Step(
             "Initial weights: Gaussian part and response",
             "W^l(0) x and W^l(0)^T g are Gaussian conditionally on the past; what has been revealed of W^l(0) by the "
-            "transposed products shifts their mean by the responses A and B (the hat and the dot part of a tensor program). "
+            "transposed products shifts their mean by the responses A and B (the hat and the dot part of a "
+            "tensor program). "
             "B has an equal-time entry, because g(t) depends on h(t).",
             (e["feature response"], e["gradient response"]),
         ),
         Step(
             "Single-site process",
             "Each neuron of layer l is an independent copy of one causal process, driven by Gaussian fields u and r.",
-            tuple(e[k] for k in ("pre-activation", "back-propagated field", "activation", "gradient", "forward coupling", "backward coupling")),
+            tuple(
+                e[k]
+                for k in (
+                    "pre-activation",
+                    "back-propagated field",
+                    "activation",
+                    "gradient",
+                    "forward coupling",
+                    "backward coupling",
+                )
+            ),
         ),
         Step(
             "Closure",

@@ -13,8 +13,9 @@ class CausalGaussian:
 
     With the factor ``F`` of the rows before time t and the new rows ``K(t, <t)``, ``K(t, t)``, the process is
     ``u(t) = X xi(<t) + P xi(t)``: ``X F^T = K(t, <t)`` is what the past explains, by block forward substitution, and
-    ``P P^T = K(t,t) - X X^T`` the innovation. The pivot block is factored by its eigenvectors, largest first, and directions that the past
-    determines are dropped: rank-deficient processes (deep linear networks, repeated inputs) need no jitter.
+    ``P P^T = K(t,t) - X X^T`` the innovation. The pivot block is factored by its eigenvectors, largest first, and
+    directions that the past determines are dropped: rank-deficient processes (deep linear networks, repeated inputs)
+    need no jitter.
 
     Parameters
     ----------
@@ -77,5 +78,7 @@ class CausalGaussian:
         self._blocks, start = [], 0
         for (first, last, column), end in zip(state["table"].tolist(), ends[1:], strict=True):
             size = (end - column) * (last - first)
-            self._blocks.append((first, last, column, state["whiteners"][start : start + size].reshape(end - column, -1)))
+            self._blocks.append(
+                (first, last, column, state["whiteners"][start : start + size].reshape(end - column, -1))
+            )
             start += size

@@ -1,8 +1,8 @@
 """Kernels at initialisation: NNGP, gradient and neural tangent kernels.
 
 ``Phi^0 = K^x``, ``Phi^l = E phi(u) phi(v)`` with ``(u, v) ~ N(0, Phi^{l-1})``; ``G^{L+1} = 1``,
-``G^l = G^{l+1} * E phi'(u) phi'(v)`` (entrywise); ``NTK = sum_{l=1}^{L+1} G^l * Phi^{l-1}``. Closed forms for erf, ReLU and
-linear activations (Williams 1997; Cho, Saul 2009), a trapezoid rule in two dimensions for the others.
+``G^l = G^{l+1} * E phi'(u) phi'(v)`` (entrywise); ``NTK = sum_{l=1}^{L+1} G^l * Phi^{l-1}``. Closed forms for erf,
+ReLU and linear activations (Williams 1997; Cho, Saul 2009), a trapezoid rule in two dimensions for the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class InitialKernels:
     tangent: np.ndarray
 
 
-def initial_kernels(gram: np.ndarray, layers: int, expression: Expression, *, closed_form: bool = True) -> InitialKernels:
+def initial_kernels(
+    gram: np.ndarray, layers: int, expression: Expression, *, closed_form: bool = True
+) -> InitialKernels:
     """Return the kernels at t = 0 for inputs with inner products `gram`.
 
     Parameters
@@ -49,7 +51,9 @@ def initial_kernels(gram: np.ndarray, layers: int, expression: Expression, *, cl
     return InitialKernels(phi, g, sum((g[l] * phi[l] for l in range(layers + 1)), np.zeros_like(phi[0])))
 
 
-def pair_kernels(covariance: np.ndarray, expression: Expression, *, closed_form: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def pair_kernels(
+    covariance: np.ndarray, expression: Expression, *, closed_form: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ``E phi(u) phi(v)`` and ``E phi'(u) phi'(v)`` for every pair of rows of a covariance."""
     variance = np.diag(covariance)
     scale = np.sqrt(np.outer(variance, variance))
@@ -68,7 +72,9 @@ def pair_kernels(covariance: np.ndarray, expression: Expression, *, closed_form:
                 value = 2 / np.pi * np.arcsin(covariance / np.sqrt(inner))
                 return value, 2 / np.pi / np.sqrt(inner - covariance**2)
     if expression.kinks("x"):
-        raise ValueError(f"the kernels of {expression.text!r} have no closed form here, and its kinks spoil the quadrature")
+        raise ValueError(
+            f"the kernels of {expression.text!r} have no closed form here, and its kinks spoil the quadrature"
+        )
     return _by_quadrature(covariance, derivatives(expression))
 
 

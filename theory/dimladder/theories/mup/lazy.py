@@ -1,8 +1,8 @@
 """Lazily revealed weights: gradient descent of a width-n network, exact in law, in O(n k) memory.
 
 An initial weight matrix is only ever multiplied by k forward and k backward directions. Keep orthonormal bases ``Q_x``,
-``Q_v`` of those with their images ``W Q_x``, ``W^T Q_v``. A new unit direction q orthogonal to ``Q_x`` has, conditionally on
-everything revealed,
+``Q_v`` of those with their images ``W Q_x``, ``W^T Q_v``. A new unit direction q orthogonal to ``Q_x`` has,
+conditionally on everything revealed,
 
     W q = Q_v (W^T Q_v)^T q + (I - Q_v Q_v^T) zeta,    zeta ~ N(0, I),
 
@@ -63,7 +63,10 @@ class LazyMatrix:
         if norm == 0 or size <= RESIDUAL * norm:
             return
         q = rest / size
-        other, seen = self._basis[1 - side][:, : self._count[1 - side]], self._image[1 - side][:, : self._count[1 - side]]
+        other, seen = (
+            self._basis[1 - side][:, : self._count[1 - side]],
+            self._image[1 - side][:, : self._count[1 - side]],
+        )
         fresh = self._generator.standard_normal(self._width)
         fresh -= other @ (other.T @ fresh)
         basis[:, count] = q
@@ -119,7 +122,9 @@ def train_lazily(training: Training, width: int, generator: np.random.Generator)
         z: np.ndarray = readout[None]
         for l in reversed(range(layers)):
             if l < layers - 1:
-                learned = (out.g[l + 1][now, :past] * a) @ xs[l].reshape(training.steps, total, n)[:t, :m].reshape(past, n)
+                learned = (out.g[l + 1][now, :past] * a) @ xs[l].reshape(training.steps, total, n)[:t, :m].reshape(
+                    past, n
+                )
                 z = weights[l].backward(gs[l + 1][now].T).T / root + learned
             gs[l][now] = z * slopes[l][:m]
             block = gs[l][now] @ gs[l][: past + m].T / n

@@ -1,7 +1,7 @@
 """The causal march: infinite-width training under muP, time by time.
 
-One forward sweep in time gives every order parameter exactly up to the sampling of the single-site averages; there is no
-fixed point, no damping, and no limit on the step size. At each time t
+One forward sweep in time gives every order parameter exactly up to the sampling of the single-site averages; there is
+no fixed point, no damping, and no limit on the step size. At each time t
 
 1. for l = 1..L: extend the factor of ``Phi^{l-1}`` by the rows of t, draw ``u^l(t)`` given the past, then
    ``h = u + C g``, ``x = phi(h)``, ``Phi^l(t, <=t) = <x x>`` and ``A^l(t, <t)``;
@@ -9,8 +9,8 @@ fixed point, no damping, and no limit on the step size. At each time t
 3. for l = L..1: extend the factor of ``G^{l+1}``, draw ``r^l(t)``, then ``z = r + D x``, ``g = z phi'(h)``,
    ``G^l(t, <=t) = <g g>`` and ``B^l(t, <=t)``;
 
-with ``C = A^{l-1} + a Phi^{l-1}`` and ``D = B^{l+1} + 1[s<t] a G^{l+1}``. Layers meet through their kernels only, so each
-layer has its own samples. The equations are those of `equations.py`, and a test evaluates one against the other.
+with ``C = A^{l-1} + a Phi^{l-1}`` and ``D = B^{l+1} + 1[s<t] a G^{l+1}``. Layers meet through their kernels only, so
+each layer has its own samples. The equations are those of `equations.py`, and a test evaluates one against the other.
 
 Memory: about ``6 L N m T`` numbers for the samples and ``6 L (m T)^2`` for the kernels. Time: at most
 ``(4/3) (L-1) N (m T)^3`` multiply-adds, half of it for the first and the last layer.
@@ -346,7 +346,9 @@ class March:
                 if dense is not None:
                     dense[:] = state[f"layer{i}.{name}"]
             for name in ("u", "r"):
-                getattr(layer, name).restore({k: state[f"layer{i}.{name}.{k}"] for k in ("size", "factor", "table", "whiteners")})
+                getattr(layer, name).restore(
+                    {k: state[f"layer{i}.{name}.{k}"] for k in ("size", "factor", "table", "whiteners")}
+                )
 
 
 def memory(training: Training, samples: int) -> int:

@@ -1,8 +1,8 @@
 """Deterministic nodes: tensor trapezoid rules for one hidden layer and for few steps.
 
-The integrands are analytic and decay like a Gaussian, for which the trapezoid rule converges geometrically in the spacing
-(Trefethen, Weideman 2014) and clearly beats Gauss-Hermite. Innovations of later times are small, so a few Gauss-Hermite
-nodes serve them.
+The integrands are analytic and decay like a Gaussian, for which the trapezoid rule converges geometrically in the
+spacing (Trefethen, Weideman 2014) and clearly beats Gauss-Hermite. Innovations of later times are small, so a few
+Gauss-Hermite nodes serve them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def quadrature_error(training: Training, spacing: float, result: OrderParameters
     return float(np.abs(coarse.f - result.f).max())
 
 
-def _follow_outputs(training: Training, spacing: float, out: OrderParameters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _follow_outputs(
+    training: Training, spacing: float, out: OrderParameters
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill in outputs and rates; return the square root of the inputs' Gram matrix, the nodes and their weights."""
     values, vectors = np.linalg.eigh(training.gram)
     keep = values > 1e-12 * values[-1]
@@ -129,7 +131,9 @@ def _add_kernels(training: Training, out: OrderParameters, h: np.ndarray, w: np.
     out.g[0] += (gs * weights) @ gs.T
 
 
-def few_step_nodes(training: Training, spacings: Sequence[float] = (0.2, 0.5, 0.8), cutoff: float = 1e-14) -> list[Nodes]:
+def few_step_nodes(
+    training: Training, spacings: Sequence[float] = (0.2, 0.5, 0.8), cutoff: float = 1e-14
+) -> list[Nodes]:
     """Return tensor nodes for the march of a deep network over few steps on one or two inputs.
 
     Parameters
@@ -163,7 +167,9 @@ def few_step_nodes(training: Training, spacings: Sequence[float] = (0.2, 0.5, 0.
         ball = np.pi ** (len(wide) / 2) / gamma(len(wide) / 2 + 1) * radius ** len(wide)
         size = ball / cell * 2 ** (len(rules) - len(wide))
         if size > MAX_NODES:
-            raise ValueError(f"layer {index + 1} needs {size:.0e} nodes, more than {MAX_NODES:.0e}: few steps on few inputs only")
+            raise ValueError(
+                f"layer {index + 1} needs {size:.0e} nodes, more than {MAX_NODES:.0e}: few steps on few inputs only"
+            )
         points, weights = tensor(rules, cutoff)
         if training.is_odd:
             points, weights = _halved(points, weights)

@@ -4,11 +4,12 @@ For the single-site process of a layer,
 
     h(t) = u(t) + sum_{s<t} C(t,s) g(s),   z(t) = r(t) + sum_{s<=t} D(t,s) x(s),   x = phi(h),  g = z phi'(h),
 
-the responses ``A(t,s) = <dx(t)/dr(s)>`` and ``B(t,s) = <dg(t)/du(s)>`` are averages of Jacobians. One sweep backwards in
-s carries the adjoints of all outputs at time t:
+the responses ``A(t,s) = <dx(t)/dr(s)>`` and ``B(t,s) = <dg(t)/du(s)>`` are averages of Jacobians. One sweep backwards
+in s carries the adjoints of all outputs at time t:
 
     lambda_g(s) = sum_{s'>s} C(s',s)^T lambda_h(s'),    lambda_z(s) = phi'(h(s)) lambda_g(s),
-    lambda_x(s) = sum_{s'>=s} D(s',s)^T lambda_z(s'),   lambda_h(s) = phi'(h(s)) lambda_x(s) + phi''(h(s)) z(s) lambda_g(s).
+    lambda_x(s) = sum_{s'>=s} D(s',s)^T lambda_z(s'),   lambda_h(s) = phi'(h(s)) lambda_x(s) + phi''(h(s)) z(s)
+    lambda_g(s).
 
 Started from x(t), ``A = <lambda_z>``; started from g(t), ``B = <lambda_h>``, the equal time s = t included. Samples are
 taken in chunks that stay in cache, so the memory is that of one chunk.
@@ -166,7 +167,7 @@ class AdjointSweep:
                     if s + 1 < high:
                         lg += c.dense[inside, here].T @ lh[inside]  # type: ignore[index]
                 else:
-                    lg = (c.kernel * c.rates[s]).T @ sum_h  # type: ignore[index, operator]
+                    lg = (c.kernel * c.rates[s]).T @ sum_h  # type: ignore[index]
                 lg3 = lg.reshape(m, outputs, n)
                 if c_row is not None:
                     lg3 += c_row[:, here].T[:, :, None] * slope_out

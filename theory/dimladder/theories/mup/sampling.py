@@ -1,4 +1,4 @@
-"""Nodes of the single-site averages: scrambled Sobol points in the order of time, plain Monte Carlo, or a quadrature."""
+"""Nodes of the single-site averages: scrambled Sobol points in the order of time, or plain Monte Carlo."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ MAX_DIMENSIONS = 21201  # the direction numbers that scipy knows
 def dimensions(training: Training) -> list[tuple[int, int]]:
     """Return the number of normals of u and of r for each layer, as an upper bound on the ranks of their kernels."""
     k, kt, layers = training.steps * training.samples, training.steps * training.points, training.layers
-    return [
-        (training.points if index == 0 else kt, 1 if index == layers - 1 else k) for index in range(layers)
-    ]
+    return [(training.points if index == 0 else kt, 1 if index == layers - 1 else k) for index in range(layers)]
 
 
 def sampled_nodes(

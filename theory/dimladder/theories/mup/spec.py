@@ -60,7 +60,9 @@ class ExplicitInputs(Spec, frozen=True, kw_only=True, tag="explicit", tag_field=
         if not self.inputs or len(self.inputs) != len(self.labels):
             raise ValueError(f"{len(self.inputs)} inputs need as many labels, got {len(self.labels)}")
         if len(self.test_inputs) != len(self.test_labels):
-            raise ValueError(f"{len(self.test_inputs)} test_inputs need as many test_labels, got {len(self.test_labels)}")
+            raise ValueError(
+                f"{len(self.test_inputs)} test_inputs need as many test_labels, got {len(self.test_labels)}"
+            )
         if len({len(row) for row in (*self.inputs, *self.test_inputs)}) != 1:
             raise ValueError("every input must have the same number of coordinates")
         if not all(math.isfinite(v) for row in (*self.inputs, *self.test_inputs) for v in row):
@@ -118,8 +120,8 @@ def _check_counts(samples: int, dimension: int, test_samples: int) -> None:
 
 
 class Abc(Spec, frozen=True, kw_only=True):
-    """A general parametrisation: effective initial variances ``n^-b`` and learning rates ``eta n^-c`` of the input, hidden
-    and output weights. muP is ``variance = [0, 1, 2]``, ``rate = [-1, 0, 1]``.
+    """A general parametrisation: effective initial variances ``n^-b`` and learning rates ``eta n^-c`` of the input,
+    hidden and output weights. muP is ``variance = [0, 1, 2]``, ``rate = [-1, 0, 1]``.
     """
 
     variance: tuple[float, float, float]
@@ -244,16 +246,18 @@ class MupSolver(Spec, frozen=True, kw_only=True):
     ----------
     method : str
         ``march`` (any network), ``closed-form`` (linear activation), ``quadrature`` (one hidden layer with few inputs,
-        or few steps with one input), ``lazy-weights`` (a network of finite `width` whose weights are revealed as they are
-        used). ``auto``: closed form if linear, quadrature for one hidden layer on at most two independent inputs, else the
-        march.
+        or few steps with one input), ``lazy-weights`` (a network of finite `width` whose weights are revealed as they
+        are used). ``auto``: closed form if linear, quadrature for one hidden layer on at most two independent inputs,
+        else the march.
     samples, scrambles, seed
         Single-site samples of each layer, and independent scrambles (or networks) for the error bars.
     sampler : {"sobol", "monte-carlo"}
     approximation : {"none", "no-responses", "lazy"}
-        Ablations. ``no-responses`` drops A and B, ``lazy`` freezes the kernels at initialisation. Both are wrong at O(1).
+        Ablations. ``no-responses`` drops A and B, ``lazy`` freezes the kernels at initialisation. Both are wrong at
+        O(1).
     node_spacing : float
-        Spacing of the trapezoid rule of ``quadrature`` with one hidden layer (half of it for a single independent input).
+        Spacing of the trapezoid rule of ``quadrature`` with one hidden layer (half of it for a single independent
+        input).
     width : int
         Width of the networks of ``lazy-weights``.
     response_samples : int

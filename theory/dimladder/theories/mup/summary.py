@@ -1,4 +1,4 @@
-"""From order parameters to the variables of the run file, with error bars over scrambles, and diagnostics of the theorem."""
+"""From order parameters to the variables of the run file with error bars, and the diagnostics of the theorem."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from .training import Training
 ORDER_PARAMETERS = (
     OrderParameter("f", ("sample",), r"f_\mu(t)", "network output on the training inputs after t updates"),
     OrderParameter(
-        "feature_kernel", ("layer", "sample", "sample"), r"\Phi^l_{\mu\nu}", "x^l . x^l / n at the last time", symmetric=True
+        "feature_kernel",
+        ("layer", "sample", "sample"),
+        r"\Phi^l_{\mu\nu}",
+        "x^l . x^l / n at the last time",
+        symmetric=True,
     ),
     OrderParameter(
-        "gradient_kernel", ("layer", "sample", "sample"), r"G^l_{\mu\nu}", "g^l . g^l / n at the last time", symmetric=True
+        "gradient_kernel",
+        ("layer", "sample", "sample"),
+        r"G^l_{\mu\nu}",
+        "g^l . g^l / n at the last time",
+        symmetric=True,
     ),
 )
 
@@ -30,16 +38,20 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "feature_kernel": (("layer", "sample", "sample"), r"\Phi^l_{\mu\nu}(T-1, T-1)", "feature kernel at the last time"),
     "gradient_kernel": (("layer", "sample", "sample"), r"G^l_{\mu\nu}(T-1, T-1)", "gradient kernel at the last time"),
     "feature_min_eigenvalue": (
-        ("time", "layer"), r"\lambda_{\min}(\Phi^l(t, t))", "smallest eigenvalue of the Gram matrix of post-activations",
+        ("time", "layer"), r"\lambda_{\min}(\Phi^l(t, t))",
+        "smallest eigenvalue of the Gram matrix of post-activations",
     ),
     "preactivation_min_eigenvalue": (
-        ("layer",), r"\lambda_{\min}(H^l)", "smallest eigenvalue of the Gram matrix of pre-activations at the last time",
+        ("layer",), r"\lambda_{\min}(H^l)",
+        "smallest eigenvalue of the Gram matrix of pre-activations at the last time",
     ),
     "space_time_min_eigenvalue": (
-        ("layer",), r"\lambda_{\min}([x_0, x_{T-1}])", "smallest eigenvalue of the joint Gram matrix of first and last features",
+        ("layer",), r"\lambda_{\min}([x_0, x_{T-1}])",
+        "smallest eigenvalue of the joint Gram matrix of first and last features",
     ),
     "relative_feature_change": (
-        ("layer",), r"\|h(T-1)-h(0)\|/\|h(0)\|", "root mean square change of the pre-activations, relative to their start",
+        ("layer",), r"\|h(T-1)-h(0)\|/\|h(0)\|",
+        "root mean square change of the pre-activations, relative to their start",
     ),
     "forward_innovation": (
         ("time", "layer"), r"\lambda_{\min}(\mathrm{Var}[u^l(t)|u^l(<t)])",
@@ -51,7 +63,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "readout_speed": (
         ("time",), r"\sum_{\mu\nu} p_\mu \Delta_\mu \Phi^L_{\mu\nu} \Delta_\nu p_\nu",
-        "squared velocity of the readout weights per unit learning rate; it vanishes only with every residual on the batch",
+        "squared velocity of the readout weights per unit learning rate; it vanishes only with every "
+        "residual on the batch",
     ),
     "pl_rate": (
         ("time",), r"\frac{2}{m} \lambda_{\min}(\Phi^L(t, t))",
@@ -60,7 +73,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 }  # fmt: skip
 
 SPACE_TIME: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "feature_kernel_history": (("layer", "time", "sample", "time", "sample"), r"\Phi^l_{\mu\nu}(t,s)", "feature kernel"),
+    "feature_kernel_history": (("layer", "time", "sample", "time", "sample"), r"\Phi^l_{\mu\nu}(t,s)",
+    "feature kernel"),
     "gradient_kernel_history": (("layer", "time", "sample", "time", "sample"), r"G^l_{\mu\nu}(t,s)", "gradient kernel"),
     "feature_response": (
         ("layer", "time", "sample", "time", "sample"), r"A^l_{\mu\nu}(t,s)", "feature response (0 in the last layer)",
@@ -71,7 +85,9 @@ SPACE_TIME: dict[str, tuple[tuple[str, ...], str, str]] = {
 }  # fmt: skip
 
 
-def summarize(training: Training, result: OrderParameters, *, squared_loss: bool, space_time: bool) -> dict[str, np.ndarray]:
+def summarize(
+    training: Training, result: OrderParameters, *, squared_loss: bool, space_time: bool
+) -> dict[str, np.ndarray]:
     """Return the variables of one realisation by name."""
     m, total, layers, steps = training.samples, training.points, training.layers, training.steps
     last, first = slice((steps - 1) * total, (steps - 1) * total + m), slice(0, m)
@@ -85,9 +101,14 @@ def summarize(training: Training, result: OrderParameters, *, squared_loss: bool
     out["feature_min_eigenvalue"] = smallest
     out["preactivation_min_eigenvalue"] = np.array([np.linalg.eigvalsh(pre[1][:m, :m])[0] for pre in result.pre])
     joint = np.r_[np.arange(m), np.arange(last.start, last.stop)]
-    out["space_time_min_eigenvalue"] = np.array([np.linalg.eigvalsh(phi[np.ix_(joint, joint)])[0] for phi in result.phi])
+    out["space_time_min_eigenvalue"] = np.array(
+        [np.linalg.eigvalsh(phi[np.ix_(joint, joint)])[0] for phi in result.phi]
+    )
     out["relative_feature_change"] = np.array(
-        [np.sqrt(change[first].sum() / np.trace(pre[0][first, first])) for change, pre in zip(result.change, result.pre, strict=True)]
+        [
+            np.sqrt(change[first].sum() / np.trace(pre[0][first, first]))
+            for change, pre in zip(result.change, result.pre, strict=True)
+        ]
     )
     out |= {"forward_innovation": result.forward_pivots, "backward_innovation": result.backward_pivots}
     pull = training.weights * result.error_signal
@@ -101,7 +122,8 @@ def summarize(training: Training, result: OrderParameters, *, squared_loss: bool
         a = [a.reshape(steps, total, steps, m)[:, :m] for a in result.a] + [empty]
         b = [empty] + [b.reshape(k) for b in result.b]
         out |= {
-            "feature_kernel_history": np.array(phis), "gradient_kernel_history": np.array([g.reshape(k) for g in result.g]),
+            "feature_kernel_history": np.array(phis),
+            "gradient_kernel_history": np.array([g.reshape(k) for g in result.g]),
             "feature_response": np.array(a), "gradient_response": np.array(b),
         }  # fmt: skip
     assert len(out["feature_kernel"]) == layers
@@ -140,7 +162,7 @@ def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bo
 
 
 def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
-    """Return the coordinates: time in updates 0..T-1 (times `time_step` for gradient flow), layers from 1, samples from 0."""
+    """Return the coordinates: time in updates 0..T-1 (times `time_step` for a flow), layers from 1, samples from 0."""
     coords: dict[str, Any] = {
         "time": time_step * np.arange(training.steps, dtype=float),
         "layer": np.arange(1, training.layers + 1),

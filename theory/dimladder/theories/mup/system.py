@@ -33,7 +33,9 @@ class MupTraining(Recursion):
 
     problem: MupProblem
 
-    def __init__(self, problem: MupProblem, *, references: tuple[str, ...] = (), assumptions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, problem: MupProblem, *, references: tuple[str, ...] = (), assumptions: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(problem)
         self.references, self.assumptions = references, assumptions
         student = problem.student
@@ -44,11 +46,18 @@ class MupTraining(Recursion):
                 hint='use "mup" (with a small richness for the lazy limit), or simulate the finite network',
             )  # fmt: skip
         kinked = bool(self._expression.kinks("x"))
-        if kinked and student.hidden_layers > 1 and problem.solver.approximation == "none" and problem.solver.method != "lazy-weights":
+        if (
+            kinked
+            and student.hidden_layers > 1
+            and problem.solver.approximation == "none"
+            and problem.solver.method != "lazy-weights"
+        ):
             raise DerivationError(
                 f"the responses of a deep network need phi'', which {student.activation!r} does not have",
-                where="student.activation", why="at a kink, B(t, t) = <phi''(h) z> holds a delta function that samples miss",
-                hint='use a smooth activation such as "softplus(4*x)/4", one hidden layer, or solver.method = "lazy-weights"',
+                where="student.activation",
+                why="at a kink, B(t, t) = <phi''(h) z> holds a delta function that samples miss",
+                hint='use a smooth activation such as "softplus(4*x)/4", one hidden layer, or '
+                'solver.method = "lazy-weights"',
             )  # fmt: skip
 
     @property
@@ -116,8 +125,8 @@ class MupTraining(Recursion):
         Raises
         ------
         SolveError
-            ``diverged`` when training leaves the finite numbers (with the finished times in ``partial``), ``memory`` when
-            the march would pass the memory limit, ``too-large`` when a quadrature has too many nodes.
+            ``diverged`` when training leaves the finite numbers (with the finished times in ``partial``), ``memory``
+            when the march would pass the memory limit, ``too-large`` when a quadrature has too many nodes.
         DerivationError
             When the chosen method does not apply to the network.
         """
@@ -200,7 +209,9 @@ class MupTraining(Recursion):
         if method == "quadrature":
             if self.problem.student.hidden_layers == 1:
                 return (lambda training, _: solve_one_layer(training, self._spacing(training))), 1
-            return (lambda training, _: March(training, few_step_nodes(training), chunk=2048, exact_start=False).run()), 1
+            return (
+                lambda training, _: March(training, few_step_nodes(training), chunk=2048, exact_start=False).run()
+            ), 1
         if method == "lazy-weights":
             from .lazy import train_lazily
 
@@ -222,14 +233,15 @@ class MupTraining(Recursion):
         if need > solver.memory_limit * GIB:
             raise SolveError(
                 "the march would not fit into memory", status="memory", where="solver.memory_limit",
-                why=f"{solver.samples} samples of {training.steps} times and {training.points} inputs need {need / GIB:.2f} GiB, "
-                f"the limit is {solver.memory_limit:g} GiB",
-                hint="lower solver.samples and raise solver.scrambles, lower solver.workers, or raise solver.memory_limit",
+                why=f"{solver.samples} samples of {training.steps} times and {training.points} inputs need "
+                f"{need / GIB:.2f} GiB, the limit is {solver.memory_limit:g} GiB",
+                hint="lower solver.samples and raise solver.scrambles, or raise solver.memory_limit",
             )  # fmt: skip
         nodes = sampled_nodes(training, solver.samples, np.random.default_rng([solver.seed, index]), solver.sampler)
         march = March(
             training, nodes, responses=solver.approximation != "no-responses",
-            response_samples=solver.response_samples or None, chunk=solver.chunk_size, response_dtype=solver.response_dtype,
+            response_samples=solver.response_samples or None,
+            chunk=solver.chunk_size, response_dtype=solver.response_dtype,
         )  # fmt: skip
         if not solver.checkpoint:
             return march.run()
@@ -250,7 +262,9 @@ class MupTraining(Recursion):
         # What changes no number of one scramble.
         apart = ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")
         settings = {k: v for k, v in content["solver"].items() if k not in apart}
-        key = json.dumps([content["data"], content["student"], content["algorithm"], settings, training.steps], sort_keys=True)
+        key = json.dumps(
+            [content["data"], content["student"], content["algorithm"], settings, training.steps], sort_keys=True
+        )
         # The data may come from a file whose content changed: hash the numbers too.
         digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]
         return Path(self.problem.solver.checkpoint) / f"march-{digest}-{index}.npz"
@@ -279,7 +293,7 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], OrderParameters]) -> OrderParameters:
-    """Extrapolate gradient descent to a vanishing learning rate (Richardson; the error of a level is a series in eta)."""
+    """Extrapolate gradient descent to a vanishing learning rate (Richardson: its error is a series in eta)."""
     rows = []
     for level in range(flow.levels):
         sub = flow.substeps * 2**level
