@@ -67,5 +67,5 @@ def _cell(value: Any) -> str:
 
 VERB = Verb(
     "sweep", "a theory over a grid of parameters: phase diagrams", add_arguments, run,
-    epilog="example: dimladder sweep run.toml --grid algorithm.learning_rate=0.1:1:10 --grid target.noise=0,0.2 -o diagram",
+    epilog="example: dimladder sweep run.toml --grid algorithm.learning_rate=0.1:1:10 --grid target.noise=0,0.2 -o out",
 )  # fmt: skip

@@ -197,7 +197,7 @@ def _marks(ax: Any, s: Series, last: bool) -> Any:
     shown = np.isfinite(s.x) & np.isfinite(s.y)
     picked = np.flatnonzero(shown)
     if len(picked) > MAX_MARKS:
-        picked = picked[np.unique(np.linspace(0, len(picked) - 1, MAX_MARKS).astype(int))]
+        picked = picked[:: -(-len(picked) // MAX_MARKS)]
     # The largest size is filled; the smaller ones are pale inside, so that overlapping markers stay legible.
     pale = tuple(1 - 0.25 * (1 - c) for c in to_rgb(s.colour))
     se = None if s.se is None else np.where(np.isfinite(s.se), s.se, 0.0)[picked]

@@ -21,7 +21,9 @@ _INDEX = re.compile(r"\\(?:mu|nu|alpha|beta|ell)(?![a-z])|[a-z]")
 
 def axis_label(name: str) -> str:
     """Return the label of a coordinate: ``time $t$``, ``$\\kappa$``, ``sample ratio``."""
-    short = name.rsplit(".", 1)[-1]
+    *path, short = name.split(".")
+    if path and short.isdigit():
+        return f"{axis_label(path[-1])} {int(short) + 1}"
     if short in _GREEK:
         return rf"$\{'varepsilon' if short == 'epsilon' else short}$"
     if short == "time":

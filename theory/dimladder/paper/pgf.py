@@ -60,10 +60,11 @@ def pgfplots(
         mark = f"darkgray, only marks, mark={_MARKS[i % 6]}, mark options={{{fill}}}"
         shared.append({"style": mark, "label": _tex(text)})
     rows = -(-count // across)
+    maps = any(p.map_z is not None for p in plan.panels)
     return (
         render(
-            "figure.tex", note=note, panels=panels, across=across, rows=rows,
-            panel_width=f"{width / across - 0.28:.3f}in", panel_height=f"{0.62 * width / across:.3f}in", colours=[(colour_name(c), c.lstrip("#")) for c in colours],
+            "figure.tex", note=note, panels=panels, across=across, rows=rows, separation="1.6in" if maps else "0.62in",
+            panel_width=f"{width / across - (1.05 if maps else 0.28):.3f}in", panel_height=f"{0.62 * width / across:.3f}in", colours=[(colour_name(c), c.lstrip("#")) for c in colours],
             shared=shared if len(shared) > 1 else [], shared_columns=min(len(shared), max(1, int(width // 0.8))),
         ),
         extra,
@@ -159,7 +160,7 @@ def _map_options(panel: Panel, name: str) -> list[str]:
         *_options(panel),
         "colorbar",
         "colormap/viridis",
-        f"colorbar style={{ylabel={{{_tex(panel.z_label)}}}}}",
+        f"colorbar style={{axis y line*=right, axis x line*=box, width=6pt, ylabel={{{_tex(panel.z_label)}}}}}",
         "enlargelimits=false",
     ]
 

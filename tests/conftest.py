@@ -1,0 +1,28 @@
+"""Settings of every test: no display, one shared cache of compiled code for the whole session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+# Workers of a parallel run share the folder, which the environment hands down; the name keeps users apart.
+if "DIMLADDER_CACHE" not in os.environ:
+    os.environ["DIMLADDER_CACHE"] = str(Path(tempfile.gettempdir()) / f"dimladder-tests-{os.getuid()}")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def runs() -> Path:
+    """Return the folder of run files."""
+    return ROOT / "docs" / "gallery" / "runs"
