@@ -101,40 +101,35 @@ def work_size(k: int, m: int) -> int:
     return 2 * n * n + 4 * n + k * n
 
 
-def rhs_numpy(t, y, k, m, eta, eta_v, sigma):
-    n, nq = k + m, k * (k + 1) // 2
-    upper = np.triu_indices(k)
-    c = np.zeros((n, n))
-    c[upper] = y[:nq]
-    q = c[:k, :k]
-    c[:k, :k] = q + np.triu(q, 1).T
-    c[:k, k:] = y[nq : nq + k * m].reshape(k, m)
-    c[k:, :k] = c[:k, k:].T
-    c[k:, k:] = np.eye(m)
-    coefficient = np.concatenate([y[nq + k * m :], -np.ones(m)])
+def rhs_numpy(t, y, k, m, eta, eta_v, sigma, xp=np):
+    """The same in array operations, for NumPy or jax.numpy."""
+    nq = k * (k + 1) // 2
+    i, j = np.triu_indices(k)
+    place = np.zeros((k, k), int)
+    place[i, j] = place[j, i] = np.arange(nq)
+    r = y[nq : nq + k * m].reshape(k, m)
+    c = xp.block([[y[place], r], [r.T, xp.eye(m)]])
+    coefficient = xp.concatenate([y[nq + k * m :], -xp.ones(m)])
     v = coefficient[:k]
-    one = 1.0 + np.diag(c)
+    one = 1.0 + xp.diagonal(c)
     base = one[:k, None]
     l3 = base * one[None, :] - c[:k] ** 2
-    f = 2 / np.pi * coefficient / (base * np.sqrt(l3))
-    d = base * (f @ c) - c[:k] * np.sum(f * c[:k], axis=1, keepdims=True)
-    i, j = upper
+    f = 2 / np.pi * coefficient / (base * xp.sqrt(l3))
+    d = base * (f @ c) - c[:k] * xp.sum(f * c[:k], axis=1, keepdims=True)
     cij, same = c[i, j], i == j
-    l4 = np.where(same, 1.0 + 2.0 * c[i, i], one[i] * one[j] - cij**2)
+    l4 = xp.where(same, 1.0 + 2.0 * c[i, i], one[i] * one[j] - cij**2)
     inverse = 1.0 / one[i]
-    first = np.where(same, np.sqrt(2.0 / l4), np.sqrt(inverse))
-    u = c[i] * first[:, None]
-    scale = np.where(same, 0.0, 1.0 / np.sqrt(l4 * inverse))
-    w = (c[j] - (cij * inverse)[:, None] * c[i]) * scale[:, None]
+    u = c[i] * xp.where(same, xp.sqrt(2.0 / l4), xp.sqrt(inverse))[:, None]
+    w = (c[j] - (cij * inverse)[:, None] * c[i]) * xp.where(same, 0.0, 1.0 / xp.sqrt(l4 * inverse))[:, None]
     s = c[None] - u[:, :, None] * u[:, None, :] - w[:, :, None] * w[:, None, :]
-    root = 1.0 / np.sqrt(1.0 + np.diagonal(s, axis1=1, axis2=2))
-    angles = np.arcsin(s * root[:, :, None] * root[:, None, :])
-    total = np.einsum("a,pab,b->p", coefficient, angles, coefficient)
-    g4 = 2 / np.pi * (2 / np.pi * total + sigma**2) / np.sqrt(l4)
+    root = 1.0 / xp.sqrt(1.0 + xp.diagonal(s, axis1=1, axis2=2))
+    angles = xp.arcsin(s * root[:, :, None] * root[:, None, :])
+    total = (angles @ coefficient) @ coefficient
+    g4 = 2 / np.pi * (2 / np.pi * total + sigma**2) / xp.sqrt(l4)
     dq = -eta * (v[i] * d[i, j] + v[j] * d[j, i]) + eta**2 * v[i] * v[j] * g4
     dr = -eta * v[:, None] * d[:, k:]
-    dv = -eta_v * 2 / np.pi * (np.arcsin(c[:k] / np.sqrt(base * one)) @ coefficient)
-    return np.concatenate([dq, dr.ravel(), dv])
+    dv = -eta_v * 2 / np.pi * (xp.arcsin(c[:k] / xp.sqrt(base * one)) @ coefficient)
+    return xp.concatenate([dq, dr.reshape(-1), dv])
 
 
 def initial_state(k: int, m: int) -> np.ndarray:

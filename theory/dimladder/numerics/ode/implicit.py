@@ -77,13 +77,15 @@ def factorise(a: Vector, row: int, n: int, pivots: Integers) -> bool:
         if where != k:
             for j in range(n):
                 a[row + k, j], a[row + where, j] = a[row + where, j], a[row + k, j]
-        inverse = 1.0 / a[row + k, k]
+        pivot = a[row + k]
+        inverse = 1.0 / pivot[k]
         for i in range(k + 1, n):
-            if a[row + i, k] != 0.0:
-                factor = a[row + i, k] * inverse
-                a[row + i, k] = factor
+            target = a[row + i]
+            factor = target[k] * inverse
+            target[k] = factor
+            if factor != 0.0:
                 for j in range(k + 1, n):
-                    a[row + i, j] -= factor * a[row + k, j]
+                    target[j] -= factor * pivot[j]
     return True
 
 
@@ -94,15 +96,18 @@ def solve_factored(a: Vector, row: int, n: int, pivots: Integers, b: Vector) -> 
         w = pivots[k]
         b[k], b[w] = b[w], b[k]
     for i in range(n):
+        line = a[row + i]
         acc = 0.0
         for j in range(i):
-            acc += a[row + i, j] * b[j]
+            acc += line[j] * b[j]
         b[i] -= acc
-    for i in range(n - 1, -1, -1):
+    for back in range(n):
+        i = n - 1 - back
+        line = a[row + i]
         acc = 0.0
         for j in range(i + 1, n):
-            acc += a[row + i, j] * b[j]
-        b[i] = (b[i] - acc) / a[row + i, i]
+            acc += line[j] * b[j]
+        b[i] = (b[i] - acc) / line[i]
 
 
 @njit(types.int64(RHS, JAC, _v, _i, _v, _v, _v, _v, _v, _m, _m), **OPTIONS)

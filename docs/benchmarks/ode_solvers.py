@@ -1,0 +1,222 @@
+"""Time the integrators against their peers on order-parameter flows of erf committees.
+
+    python docs/benchmarks/ode_solvers.py            # prints the tables
+    python docs/benchmarks/ode_solvers.py --write    # and writes ode_solvers.md beside this file
+
+All solvers run in one process on one thread, interleaved; times are CPU times, the least of several repeats, after
+compilation. Errors are max |y - y_ref| at the last time, with the reference at rtol = 1e-13. Peers that are not
+installed are skipped with a line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import numpy as np  # noqa: E402
+from peers import Case, Generated, HandWritten, Run  # noqa: E402
+
+from dimladder.numerics.ode import integrate, integrate_batch  # noqa: E402
+
+CASES = (Case(2, 2, False, 0.0, 150.0), Case(4, 4, False, 0.0, 400.0), Case(10, 4, True, 0.1, 400.0))
+TAILS = (Case(4, 2, True, 0.1, 1e5), Case(4, 4, False, 0.0, 1e4))
+TOLERANCES = (1e-6, 1e-9)
+HERE = Path(__file__).parent
+
+
+def contenders(case: Case, tolerances: tuple[float, ...]) -> dict[str, dict[float, Run]]:
+    """Every solver that can be imported, by name and tolerance (Euler: by step)."""
+    ours, hand = Generated(case), HandWritten(case)
+    makers: dict[str, Callable[[float], Run]] = {
+        "dimladder dop853": lambda r: ours.ours("dop853", r),
+        "dimladder tsit5": lambda r: ours.ours("tsit5", r),
+        "dimladder auto": lambda r: ours.ours("auto", r),
+        "dimladder dop853, hand-written rhs": lambda r: hand.ours("dop853", r),
+        "numbalsoda dop853, same rhs": lambda r: ours.numbalsoda("dop853", r),
+        "numbalsoda lsoda, same rhs": lambda r: ours.numbalsoda("lsoda", r),
+        "SciPy DOP853, same rhs": lambda r: ours.scipy("DOP853", r),
+        "SciPy LSODA, same rhs": lambda r: ours.scipy("LSODA", r),
+        "SciPy DOP853, NumPy rhs": lambda r: hand.scipy_numpy("DOP853", r),
+        "SciPy RK45, NumPy rhs": lambda r: hand.scipy_numpy("RK45", r),
+        "diffrax Tsit5, jitted": lambda r: hand.diffrax("Tsit5", r),
+        "diffrax Dopri8, jitted": lambda r: hand.diffrax("Dopri8", r),
+    }
+    if case.students <= 4:
+        makers["heyoka Taylor"] = hand.heyoka
+    out: dict[str, dict[float, Run]] = {}
+    for name, make in makers.items():
+        try:
+            out[name] = {r: make(r) for r in tolerances}
+        except ImportError as error:
+            print(f"skipped: {name} ({error})")
+    out["explicit Euler, same rhs"] = {dt: ours.euler(dt) for dt in (1e-2, 1e-3)}
+    return out
+
+
+def least_time(runs: list[Run], repeats: int, seconds: float = 6.0) -> list[float]:
+    """CPU time of each, the least over interleaved repeats; long runs are repeated less."""
+    best = [np.inf] * len(runs)
+    spent = [0.0] * len(runs)
+    for _ in range(repeats):
+        for i, run in enumerate(runs):
+            if spent[i] > seconds:
+                continue
+            begin = time.process_time()
+            run()
+            took = time.process_time() - begin
+            best[i] = min(best[i], took)
+            spent[i] += took
+    return best
+
+
+def measure(case: Case, tolerances: tuple[float, ...], repeats: int) -> list[tuple[str, float, float, float, int]]:
+    """Rows (solver, tolerance or step, CPU seconds, error, evaluations)."""
+    solvers = contenders(case, tolerances)
+    flat = [(name, setting, run) for name, runs in solvers.items() for setting, run in runs.items()]
+    references = {True: HandWritten(case).reference, False: Generated(case).reference}
+    by_hand = ("hand-written", "NumPy", "diffrax", "heyoka")
+    results = []
+    for name, setting, run in flat:
+        y, evaluations = run()
+        error = float(np.abs(y - references[any(word in name for word in by_hand)]).max())
+        results.append((name, setting, error, evaluations))
+    times = least_time([run for _, _, run in flat], repeats)
+    return [(n, s, t, e, k) for (n, s, e, k), t in zip(results, times, strict=True)]
+
+
+def at_equal_error(rows: list[tuple[str, float, float, float, int]], error: float) -> dict[str, float]:
+    """CPU seconds at this error, by interpolation (or extrapolation from the two nearest runs) in logarithms."""
+    out = {}
+    for name in dict.fromkeys(row[0] for row in rows):
+        points = sorted((np.log(row[3]), np.log(row[2])) for row in rows if row[0] == name)
+        if len(points) < 2:
+            continue
+        x, y = np.array(points).T
+        i = int(np.clip(np.searchsorted(x, np.log(error)), 1, len(x) - 1))
+        slope = min((y[i] - y[i - 1]) / (x[i] - x[i - 1]), 0.0)
+        out[name] = float(np.exp(y[i] + slope * (np.log(error) - x[i])))
+    return out
+
+
+def main_tables(repeats: int) -> list[str]:
+    lines = []
+    for case in CASES:
+        print("...", case.label)
+        rows = measure(case, (1e-4, *TOLERANCES, 1e-11), repeats)
+        lines += [f"### {case.label}", ""]
+        lines += ["| solver | setting | CPU ms | error | evaluations |", "|---|---|---|---|---|"]
+        for name, setting, seconds, error, evaluations in rows:
+            if setting not in (1e-4, 1e-11):
+                kind = "dt" if "Euler" in name else "rtol"
+                count = str(evaluations) if evaluations else "-"
+                lines.append(f"| {name} | {kind} {setting:g} | {1e3 * seconds:.3g} | {error:.1e} | {count} |")
+        lines += ["", "CPU time at equal achieved error, relative to dimladder dop853:", ""]
+        lines += ["| solver | error 1e-6 | error 1e-9 |", "|---|---|---|"]
+        equal = [at_equal_error(rows, error) for error in (1e-6, 1e-9)]
+        for name in equal[0]:
+            cells = [f"{e[name] / e['dimladder dop853']:.2g}" for e in equal]
+            if "Euler" in name:
+                cells = [f"{float(c):.1g} (extrapolated)" for c in cells]
+            lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
+        lines.append("")
+    return lines
+
+
+def tail_table(repeats: int) -> list[str]:
+    lines = [
+        "## Long tails",
+        "",
+        "rtol = 1e-8, atol = 1e-11. Evaluations include those spent on finite-difference Jacobians, for every solver.",
+        "",
+    ]
+    for case in TAILS:
+        print("... tail", case.label)
+        ours = Generated(case)
+        runs = {f"dimladder {m}": ours.ours(m, 1e-8) for m in ("dop853", "bdf", "rodas5p", "auto")}
+        runs |= {f"SciPy {m}, same rhs": ours.scipy(m, 1e-8) for m in ("LSODA", "BDF", "Radau")}
+        try:
+            runs["numbalsoda lsoda, same rhs"] = ours.numbalsoda("lsoda", 1e-8)
+        except ImportError as error:
+            print(f"skipped: numbalsoda lsoda ({error})")
+        lines += [f"### {case.label}", "", "| solver | evaluations | CPU ms | error |", "|---|---|---|---|"]
+        for name, run in runs.items():
+            y, evaluations = run()
+            (seconds,) = least_time([run], repeats)
+            error = float(np.abs(y - ours.reference).max())
+            lines.append(f"| {name} | {evaluations or '-'} | {1e3 * seconds:.3g} | {error:.1e} |")
+        result = integrate(ours.rhs, ours.y0, [case.end], p=ours.p, work_size=ours.work_size, rtol=1e-8, atol=1e-11)
+        changes = "; ".join(f"to {s.method} at t = {s.t:.4g}" for s in result.stats["switches"])
+        lines += ["", f"`auto`: {changes or 'no change of method'}.", ""]
+    return lines
+
+
+def batch_table(repeats: int) -> list[str]:
+    print("... batch")
+    case, size = CASES[0], 1000
+    ours = Generated(case)
+    rng = np.random.default_rng(0)
+    y0 = np.repeat(ours.y0[None], size, axis=0)
+    y0[:, 3:7] += 0.05 * rng.normal(size=(size, 4))  # the overlaps with the teacher
+    options = {"p": ours.p, "work_size": ours.work_size, "method": "dop853", "rtol": 1e-6, "atol": 1e-9}
+    wall: dict[int, float] = {}
+    results = {}
+    for workers in (1, 2) * max(5, repeats):
+        begin = time.perf_counter()
+        results[workers] = integrate_batch(ours.rhs, y0, [case.end], workers=workers, **options)
+        wall[workers] = min(wall.get(workers, np.inf), time.perf_counter() - begin)
+    same = bool(np.array_equal(results[1].y, results[2].y))
+    return [
+        "## A batch of 1000 initial conditions",
+        "",
+        f"{case.label}, rtol 1e-6, wall time: one thread {wall[1]:.3f} s, two threads {wall[2]:.3f} s "
+        f"(parallel efficiency {100 * wall[1] / (2 * wall[2]):.0f} %); results bitwise equal: {same}. "
+        f"Load of the machine while measuring: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.",
+        "",
+    ]
+
+
+def versions() -> str:
+    names = ("dimladder", "numba", "numpy", "scipy", "diffrax", "jax", "heyoka", "numbalsoda")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return f"Python {platform.python_version()}; " + ", ".join(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write ode_solvers.md")
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    lines = [
+        "# Solvers of order-parameter flows, timed",
+        "",
+        "Measured by `python docs/benchmarks/ode_solvers.py --write`; what is measured, and how, stands at the top of",
+        "that file. `same rhs` is the compiled right-hand side that dimladder derives; the others use the hand-written",
+        "equations (`erf_rhs.py`). Ratios move by 10 to 20 % from run to run.",
+        "",
+        versions() + ".",
+        "",
+        *main_tables(arguments.repeats),
+        *tail_table(arguments.repeats),
+        *batch_table(arguments.repeats),
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if arguments.write:
+        (HERE / "ode_solvers.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
