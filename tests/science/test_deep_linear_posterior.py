@@ -1,0 +1,145 @@
+"""Kernel renormalisation of deep linear networks: reference values, limits, and Gibbs sampling."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.deep_linear_posterior import EXPERIMENT
+
+RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "deep-linear-posterior.toml"
+
+
+@pytest.mark.parametrize(
+    ("alignment", "expected"),
+    [
+        (0.3, [0.6000, 0.4841, 0.4318, 0.3836, 0.3435]),
+        (1.0, [1.0] * 5),
+        (3.0, [1.6524, 1.9852, 2.1861, 2.4169, 2.6586]),
+    ],
+)
+def test_reference_scales(alignment: float, expected: list[float]) -> None:
+    curve = dl.solve(dl.load(RUN, {"data.label_alignment": alignment}))
+    np.testing.assert_allclose(curve["kernel_scale"], expected, atol=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "alignment", "variance"), [(0.8, 0.3, 1.0), (0.2, 4.0, 0.5), (2.5, 1.7, 1.3), (1.5, 1e-4, 2.0)]
+)
+def test_the_saddle_equation_holds_and_depth_moves_monotonically(
+    alpha: float, alignment: float, variance: float
+) -> None:
+    problem = dl.load(
+        RUN,
+        {
+            "data.alpha": alpha,
+            "data.label_alignment": alignment,
+            "student.weight_variance": variance,
+            "grid.depth": [1, 2, 4, 8, 16],
+        },
+    )
+    curve = dl.solve(problem)
+    for depth, scale in zip(curve["depth"].values, curve["kernel_scale"].values, strict=True):
+        u = scale ** (1 / int(depth))
+        assert 1 - u / variance == pytest.approx(
+            alpha * (1 - alignment / scale), abs=1e-9 * max(1.0, alignment / scale)
+        )
+    if alpha == 0.8:  # one layer by hand: u^2 - (1 - alpha) u - alpha r0 = 0
+        u = (0.2 + math.sqrt(0.04 + 4 * alpha * alignment)) / 2
+        assert float(curve["kernel_scale"][0]) == pytest.approx(u, rel=1e-12)
+
+
+def test_many_hidden_units_give_the_infinitely_wide_kernel() -> None:
+    curve = dl.solve(dl.load(RUN, {"data.alpha": 1e-6, "student.weight_variance": 0.7, "grid.depth": [1, 3]}))
+    np.testing.assert_allclose(curve["kernel_scale"], [0.7, 0.343], rtol=1e-5)
+
+
+TEACHER = {"kind": "linear-teacher", "samples": 30, "dimension": 60, "width": 20, "noise": 0.3, "seed": 2}
+
+
+def test_temperature_zero_is_the_limit_of_small_temperatures() -> None:
+    base = {"data": TEACHER, "grid.depth": [1, 2, 3]}
+    cold = dl.solve(dl.load(RUN, base))
+    warm = [dl.solve(dl.load(RUN, {**base, "student.temperature": t})) for t in (1e-3, 1e-4)]
+    gaps = [np.abs(w["kernel_scale"].values - cold["kernel_scale"].values) for w in warm]
+    # Linear in T.
+    assert np.all(gaps[1] < 0.15 * gaps[0])
+    # At T = 0 the posterior mean does not depend on depth, the variance is proportional to the scale.
+    np.testing.assert_allclose(cold["bias"], cold["bias"][0], rtol=1e-9)
+    np.testing.assert_allclose(
+        cold["predictor_variance"] / cold["kernel_scale"],
+        float(cold["predictor_variance"][0] / cold["kernel_scale"][0]),
+    )
+    np.testing.assert_allclose(cold["generalization_error"], cold["bias"] + cold["predictor_variance"])
+    # The given data's own alignment, put into the abstract equation.
+    x, y, _ = dl.load(RUN, base).data.draw()
+    alignment = float(y @ np.linalg.solve(x.T @ x / 60, y)) / 30
+    abstract = dl.solve(dl.load(RUN, {"data.alpha": 1.5, "data.label_alignment": alignment, "grid.depth": [1, 2, 3]}))
+    np.testing.assert_allclose(abstract["kernel_scale"], cold["kernel_scale"], rtol=1e-9)
+
+
+def test_test_error_against_fresh_inputs() -> None:
+    """Bias and variance of the Gaussian process over 2e5 fresh inputs; relative error about 3/sqrt(2e5)."""
+    problem = dl.load(
+        RUN, {"data": TEACHER, "student.temperature": 0.1, "student.weight_variance": 0.8, "grid.depth": [2]}
+    )
+    curve = dl.solve(problem)
+    x, y, target = problem.data.draw()
+    kappa = float(curve["kernel_scale"][0])
+    fresh = np.random.default_rng(0).standard_normal((60, 200_000))
+    cross = kappa * 0.8 / 60 * x.T @ fresh
+    total = kappa * 0.8 / 60 * x.T @ x + 0.1 * np.eye(30)
+    mean = y @ np.linalg.solve(total, cross)
+    variance = kappa * 0.8 / 60 * np.sum(fresh**2, axis=0) - np.sum(cross * np.linalg.solve(total, cross), axis=0)
+    assert float(curve["bias"][0]) == pytest.approx(np.mean((mean - target @ fresh / math.sqrt(60)) ** 2), rel=0.02)
+    assert float(curve["predictor_variance"][0]) == pytest.approx(variance.mean(), rel=0.02)
+
+
+def test_gibbs_sampling_agrees_and_the_unrenormalised_kernel_does_not() -> None:
+    """Zero temperature, abstract data: mean over chains within four standard errors and an O(1/N) allowance."""
+    problem = dl.load(RUN, {"grid.depth": [1, 2], "simulation.sweeps": 150})
+    sample = EXPERIMENT.run(problem, 30, [np.random.default_rng(k) for k in range(6)], backend_for())
+    values = np.asarray(sample.variables["kernel_scale"][1])
+    mean, se = values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(6)
+    expected = dl.solve(EXPERIMENT.at_size(problem, 30))["kernel_scale"].values
+    assert np.all(np.abs(mean - expected) < 4 * se + 1.0 / 30)
+    assert np.all(np.abs(mean - 1.0) > 6 * se)
+
+
+def test_gibbs_sampling_at_finite_temperature() -> None:
+    problem = dl.load(
+        RUN,
+        {
+            "data": {**TEACHER, "samples": 15, "dimension": 30},
+            "student.temperature": 0.05,
+            "grid.depth": [1],
+            "simulation.sweeps": 250,
+        },
+    )
+    sample = EXPERIMENT.run(problem, 25, [np.random.default_rng(k) for k in range(8)], backend_for())
+    values = np.asarray(sample.variables["kernel_scale"][1])
+    se = values.std(axis=0, ddof=1) / math.sqrt(8)
+    expected = dl.solve(EXPERIMENT.at_size(problem, 25))["kernel_scale"].values
+    assert np.all(np.abs(values.mean(axis=0) - expected) < 4 * se + 1.0 / 25)
+
+
+def test_bad_problems_are_refused() -> None:
+    for override, message in (
+        ({"student.temperature": 0.1}, "linear-teacher"),
+        ({"data.alpha": 0.0}, "alpha must be positive"),
+        ({"grid.depth": [0]}, "at least 1"),
+        ({"data": {**TEACHER, "samples": 80}}, "samples <= dimension"),
+    ):
+        with pytest.raises(dl.ConfigError, match=message):
+            dl.load(RUN, override)
+    with pytest.raises(dl.DomainError, match="no solution"):
+        dl.solve(dl.load(RUN, {"data.alpha": 2.0, "data.label_alignment": 0.0}))
+    text = dl.derive(dl.load(RUN, {"data": TEACHER}))
+    assert "lambda" in text.latex()
+    assert "def residual" in text.python()
+    assert "kernel" in text.explain()

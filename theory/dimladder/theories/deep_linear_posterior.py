@@ -1,0 +1,362 @@
+"""Posterior of deep linear networks: every hidden layer multiplies the kernel by one scalar u_0.
+
+``f(x) = N^{-L/2} N_0^{-1/2} a^T W_L ... W_1 x`` with L hidden layers of width N, prior variance s2 on every weight, P
+examples, Gibbs measure at temperature T of the squared loss. As N, P -> infinity at alpha = P/N the layers integrate
+out one by one and the posterior is that of a Gaussian process with kernel ``u_0^L K_0``, ``K_0 = (s2/N_0) X^T X``.
+With ``kappa = u_0^L``
+
+    1 - u_0/s2 = (1/N) tr[kappa K_0 (kappa K_0 + T)^{-1}] - (1/N) Y^T (kappa K_0 + T)^{-1} kappa K_0 (kappa K_0 +
+    T)^{-1} Y,
+
+which at T = 0 is ``1 - u_0/s2 = alpha (1 - r_0 u_0^{-L})``, ``r_0 = Y^T K_0^{-1} Y / P``.
+Source: Li & Sompolinsky, arXiv:2012.04030 (back-propagating kernel renormalisation).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DomainError
+from ..problem import Problem, Spec
+from ..problem.sections import check_replicas, check_sizes
+from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .base import Theory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
+
+class AbstractData(Spec, frozen=True, kw_only=True, tag_field="kind", tag="abstract"):
+    """All that matters at zero temperature: alpha = P/N and the alignment r_0 = Y^T K_0^{-1} Y / P of labels and
+    kernel.
+    """
+
+    alpha: float
+    label_alignment: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"alpha must be positive, got {self.alpha}")
+        if not (math.isfinite(self.label_alignment) and self.label_alignment >= 0):
+            raise ValueError(f"label_alignment must not be negative, got {self.label_alignment}")
+
+
+class LinearTeacher(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear-teacher"):
+    """y = w*.x/sqrt(N_0) + noise xi with x ~ N(0, 1), |w*|^2 = N_0 signal^2: P `samples`, N_0 = `dimension`, N =
+    `width`.
+    """
+
+    samples: int
+    dimension: int
+    width: int
+    signal: float = 1.0
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.dimension, self.width) < 1:
+            raise ValueError("samples, dimension and width must be positive")
+        if self.signal < 0 or self.noise < 0:
+            raise ValueError("signal and noise must not be negative")
+
+    def draw(self) -> tuple[Array, Array, Array]:
+        """Return X (N_0, P), Y (P,), w* (N_0,)."""
+        import numpy as np
+
+        rng = np.random.default_rng(self.seed)
+        x = rng.standard_normal((self.dimension, self.samples))
+        target = rng.standard_normal(self.dimension)
+        target *= self.signal * math.sqrt(self.dimension) / np.linalg.norm(target)
+        y = x.T @ target / math.sqrt(self.dimension) + self.noise * rng.standard_normal(self.samples)
+        return x, y, target
+
+
+class DeepLinear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="deep-linear"):
+    """Deep linear network: prior variance of every weight, and the temperature of the Gibbs measure."""
+
+    weight_variance: float = 1.0
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight_variance) and self.weight_variance > 0):
+            raise ValueError(f"weight_variance must be positive, got {self.weight_variance}")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+
+
+class DepthGrid(Spec, frozen=True, kw_only=True):
+    """Numbers L of hidden layers."""
+
+    depth: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.depth or min(self.depth) < 1 or len(set(self.depth)) != len(self.depth):
+            raise ValueError(f"depth must list distinct numbers of hidden layers, at least 1, got {list(self.depth)}")
+
+
+class PosteriorSampling(Spec, frozen=True, kw_only=True):
+    """Sizes and statistics of the Gibbs sampler: `sweeps` after as many again for burn-in."""
+
+    width: tuple[int, ...] = (20, 40)
+    replicas: int = 8
+    sweeps: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.width, "width")
+        check_replicas(self.replicas)
+        if self.sweeps < 1:
+            raise ValueError("sweeps must be positive")
+
+
+class DeepLinearPosterior(Problem, frozen=True, kw_only=True):
+    """Kernel renormalisation of a deep linear network against depth."""
+
+    data: AbstractData | LinearTeacher
+    student: DeepLinear
+    grid: DepthGrid
+    simulation: PosteriorSampling = PosteriorSampling()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, AbstractData) and self.student.temperature > 0:
+            raise ValueError(
+                "student.temperature > 0 needs the spectrum of the kernel, which data.kind = 'abstract' does not have: "
+                "use data.kind = 'linear-teacher'"
+            )
+        if (
+            isinstance(self.data, LinearTeacher)
+            and self.student.temperature == 0
+            and self.data.samples > self.data.dimension
+        ):
+            raise ValueError("student.temperature = 0 needs samples <= dimension: otherwise no network fits the labels")
+
+
+SCALE = OrderParameter(
+    "kernel_scale",
+    ("depth",),
+    r"u_0^L",
+    "factor of the kernel after L hidden layers, |a^T W_L...W_2|^2 N^{-L} on average",
+)
+TEST = {
+    "bias": (r"\mathbb{E}(\bar f - f_*)^2", "squared error of the posterior mean, over fresh inputs"),
+    "predictor_variance": (r"\mathbb{E}\,\mathrm{Var} f", "posterior variance of the output, over fresh inputs"),
+    "generalization_error": (r"E_g", "bias + variance"),
+}
+
+
+class KernelScale(FixedPoint):
+    """One scalar equation a depth, in modes of the kernel: kappa lam_i/(kappa lam_i + T) and y_i^2."""
+
+    order_parameters = (SCALE,)
+
+    @staticmethod
+    def expressions() -> dict[str, Any]:
+        """One mode's term of the saddle-point equation and of the action, and their parts of one layer, in sympy."""
+        import sympy as sp
+
+        kappa, lam, y, temperature, ratio = sp.symbols("kappa lam y T ratio", nonnegative=True)
+        total = kappa * lam + temperature
+        return {
+            "term": kappa * lam / total - kappa * lam * y**2 / total**2,
+            "action": -sp.log(total) / 2 - y**2 / (2 * total),
+            "layer": 1 - ratio,
+            "layer_action": (sp.log(ratio) - ratio) / 2,
+        }
+
+    def module(self) -> ModuleType:
+        from ..symbolic import store
+
+        return store.module(("deep-linear-posterior",), _source)
+
+    def python(self) -> str:
+        from ..symbolic import store
+
+        return store.source(self.module())
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        e = self.expressions()
+        i, p, n, depth = sp.symbols("i P N L", integer=True, positive=True)
+        u, alpha, r0 = sp.symbols("u_0 alpha r_0", positive=True)
+        s2 = sp.Symbol(r"\sigma^2", positive=True)
+        lam, y = sp.IndexedBase("lambda"), sp.IndexedBase("y")
+        kappa, plain_lam, plain_y, ratio = sp.symbols("kappa lam y ratio", nonnegative=True)
+        layer = e["layer"].subs(ratio, u / s2)
+        rows = [Equation.of("kernel_scale", sp.Symbol("kappa"), u**depth)]
+        if isinstance(self.problem.data, AbstractData):  # type: ignore[attr-defined]
+            zero = e["term"].subs(sp.Symbol("T", nonnegative=True), 0).subs(kappa, u**depth)
+            # The sum of the modes at T = 0: one per example, and Y^T K_0^{-1} Y = P r_0.
+            mean = sp.simplify(zero).subs(plain_y**2 / plain_lam, r0)
+            return [
+                *rows,
+                Equation.of("saddle", layer, alpha * sp.expand(mean).subs(plain_y**2 / plain_lam, r0), "T = 0"),
+            ]
+        term = e["term"].subs({plain_lam: lam[i], plain_y: y[i]})
+        return [
+            *rows,
+            Equation.of("saddle", layer, sp.Sum(term, (i, 1, p)) / n, "lambda_i, y_i: modes of K_0 and of the labels"),
+        ]
+
+    def derivation(self) -> list[Step]:
+        prior = Equation(
+            "one layer",
+            r"\int \mathrm{d}a\,\mathrm{d}W \to \int \mathrm{d}u\, e^{\frac N2(\log u - u)}\,p(Y\,|\,u\,\sigma^2 K)",
+        )
+        return [
+            Step(
+                "Integrate the top layer",
+                "The output is Gaussian given the layer below, with kernel s2 h^T h/N. Its posterior average depends "
+                "on the features only "
+                "through the squared length u of the readout, which concentrates as N grows.",
+                (prior,),
+            ),
+            Step(
+                "One scalar a layer",
+                "The same happens at every layer, and all scalars are equal by symmetry: the kernel is multiplied by "
+                "u_0 = s2 u per hidden layer. The "
+                "saddle point over u is the fixed-point equation.",
+                tuple(self.equations()),
+            ),
+            Step(
+                "Predictor",
+                "Mean and variance are those of a Gaussian process with kernel kappa K_0. At T = 0 the mean does not "
+                "depend on kappa, and the variance is "
+                "proportional to it: depth helps when r_0 is small.",
+                (),
+            ),
+        ]
+
+    def spectrum(self) -> tuple[Array, Array, float]:
+        """Modes (lambda_i, y_i) of the kernel and the labels, and N; the abstract data as one mode per unit of
+        alpha.
+        """
+        import numpy as np
+
+        data, s2 = self.problem.data, self.problem.student.weight_variance  # type: ignore[attr-defined]
+        if isinstance(data, AbstractData):
+            return np.ones(1), np.array([math.sqrt(data.label_alignment)]), 1.0 / data.alpha
+        x, y, _ = data.draw()
+        values, vectors = np.linalg.eigh(s2 / data.dimension * x.T @ x)
+        return np.maximum(values, 0.0), vectors.T @ y, float(data.width)
+
+    def scale(self, depth: int) -> float:
+        """Solve the saddle-point equation for u_0^L, on the saddle of largest weight if there are several.
+
+        Raises
+        ------
+        DomainError
+            When there is no saddle: labels that vanish at zero temperature and alpha > 1.
+        """
+        import numpy as np
+        from scipy.optimize import brentq
+
+        lam, y, width = self.spectrum()
+        s2, temperature = self.problem.student.weight_variance, self.problem.student.temperature  # type: ignore[attr-defined]
+        generated = self.module()
+
+        def residual(log_ratio: float) -> float:
+            return float(generated.residual(log_ratio, depth, s2, temperature, width, lam, y))
+
+        # kappa between e^-120 and e^120: its square still fits a float, and no sensible labels lead beyond.
+        grid = np.linspace(-120.0, 120.0, 2401) / depth - math.log(s2)
+        signs = np.array([residual(g) for g in grid])
+        roots = [
+            brentq(residual, a, b, xtol=1e-15, rtol=1e-15, maxiter=500)
+            for a, b, fa, fb in zip(grid, grid[1:], signs, signs[1:], strict=False)
+            if fa > 0 >= fb
+        ]
+        if not roots:
+            raise DomainError(
+                "the saddle-point equation has no solution",
+                where=f"depth {depth}",
+                why="the labels vanish and there are more examples than hidden units",
+                hint="data.label_alignment > 0, or data.alpha < 1",
+            )
+        best = max(roots, key=lambda r: float(generated.action(r, depth, s2, temperature, width, lam, y)))
+        return float((s2 * math.exp(best)) ** depth)
+
+    def solve(self) -> Solution:
+        """Return the kernel scale at every depth, and the test error where the data are given."""
+        import numpy as np
+
+        depths = self.problem.grid.depth  # type: ignore[attr-defined]
+        scales = np.array([self.scale(depth) for depth in depths])
+        variables = {SCALE.name: Variable(SCALE.dims, scales, SCALE.latex, SCALE.meaning)}
+        if isinstance(self.problem.data, LinearTeacher):  # type: ignore[attr-defined]
+            errors = np.array([self.test_error(kappa) for kappa in scales])
+            for column, (name, (latex, meaning)) in enumerate(TEST.items()):
+                variables[name] = Variable(("depth",), errors[:, column], latex, meaning)
+        return Solution({"depth": np.array(depths)}, variables)
+
+    def test_error(self, kappa: float) -> tuple[float, float, float]:
+        """(bias, variance, sum) over fresh x ~ N(0, 1), for the kernel kappa K_0."""
+        import numpy as np
+
+        data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
+        x, y, target = data.draw()
+        s2, temperature, n0 = student.weight_variance, student.temperature, data.dimension
+        kernel = s2 / n0 * x.T @ x
+        total = kappa * kernel + temperature * np.eye(len(y))
+        # The mean is x.w with w = (kappa s2/N_0) X (kappa K_0 + T)^{-1} Y.
+        weights = kappa * s2 / n0 * (x @ np.linalg.solve(total, y))
+        bias = float(np.sum((weights - target / math.sqrt(n0)) ** 2))
+        explained = kappa * s2 / n0 * float(np.trace(np.linalg.solve(total, kernel)))
+        variance = kappa * (s2 - explained)
+        return bias, variance, bias + variance
+
+
+def _source() -> str:
+    """Print the saddle-point residual and the action from the expressions of one mode."""
+    from ..symbolic.printing import HEADER, printer
+
+    write = printer()
+    text = {k: write.doprint(e) for k, e in KernelScale.expressions().items()}
+    body = """
+
+def {name}(log_ratio, depth, s2, T, width, lams, ys):
+    ratio = math.exp(log_ratio)
+    kappa = math.exp(depth * (math.log(s2) + log_ratio))
+    total = 0.0
+    for lam, y in zip(lams, ys):
+        total += {term}
+    return {result}
+"""
+    return (
+        HEADER.format(title="Saddle point of the deep linear posterior; log_ratio = log(u_0/s2)")
+        + body.format(name="residual", term=text["term"], result=f"({text['layer']}) - total / width")
+        + body.format(name="action", term=text["action"], result=f"depth * width * ({text['layer_action']}) + total")
+    )
+
+
+class DeepLinearPosteriorTheory(Theory):
+    """Back-propagating kernel renormalisation."""
+
+    name = "deep-linear-posterior"
+    title = "Kernel renormalisation of deep linear networks"
+    summary = "The posterior of a deep linear network is a Gaussian process whose kernel is multiplied by one scalar "
+    "a hidden layer."
+    problem_type = DeepLinearPosterior
+    references = ("li2021statistical",)
+    assumptions = (
+        "N, P -> infinity at fixed alpha = P/N, fixed depth",
+        "squared loss, Gaussian prior of equal variance on all weights, one output",
+    )
+    limits = (
+        "alpha -> 0: u_0 = s2, the infinitely wide (neural network Gaussian process) kernel",
+        "r_0 = 1 and s2 = 1: depth changes nothing at T = 0",
+        "r_0 < s2^L: the kernel, and with it the predictor's variance, shrinks",
+    )
+
+    def derive(self, problem: DeepLinearPosterior) -> KernelScale:
+        """Return the saddle-point equation."""
+        return KernelScale(problem)
+
+
+THEORY = DeepLinearPosteriorTheory()

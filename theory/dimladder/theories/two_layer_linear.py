@@ -1,0 +1,341 @@
+"""Implicit bias of two-layer linear networks: the reduced flow of the product theta = W^T a, and its limit.
+
+Gradient flow on ``|X theta - y|^2 / 2`` for ``f(x) = a^T W x``, from balanced weights ``a a^T = W W^T``, closes on
+theta: ``theta' = -|theta| (1 + theta theta^T/|theta|^2) X^T (X theta - y)``. Time is that of gradient flow on the
+unnormalised loss. In the coordinates of the singular vectors of X only the r = rank X visible modes and the length of
+the invisible part move.
+
+Source: Chatterji, Long & Bartlett, arXiv:2108.11489, with an erratum: their Eq. (1) lacks a factor 3/2 in front of
+the linear term; see docs/theory/two-layer-linear.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..problem import OdeSolver, Problem, Spec, TimeGrid
+from ..problem.sections import check_replicas, check_sizes
+from ..symbolic.systems import Equation, Flow, OrderParameter, Step, Variable
+from .base import Theory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
+
+class GaussianLinear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
+    """y = X theta* + noise xi, rows of X ~ N(0, 1), theta* uniform on the sphere of radius `signal`.
+
+    Draws from ``default_rng(seed)`` in this order: X, theta*, xi, the direction of theta(0).
+    """
+
+    samples: int
+    dimension: int
+    noise: float = 0.0
+    signal: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.dimension < 1:
+            raise ValueError("samples and dimension must be positive")
+        if self.noise < 0 or self.signal < 0:
+            raise ValueError("noise and signal must not be negative")
+
+    def spectrum(self) -> Array:
+        """Eigenvalues of the input covariance."""
+        import numpy as np
+
+        return np.ones(self.dimension)
+
+
+class SpikedLinear(GaussianLinear, frozen=True, kw_only=True, tag_field="kind", tag="spiked-linear"):
+    """The same with input covariance 1 in the first `spikes` directions and `tail` in the others; theta* in the
+    spikes.
+    """
+
+    spikes: int
+    tail: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.spikes < self.dimension or self.tail <= 0:
+            raise ValueError("spikes must lie between 1 and dimension - 1, and tail must be positive")
+
+    def spectrum(self) -> Array:
+        """Eigenvalues of the input covariance."""
+        import numpy as np
+
+        return np.where(np.arange(self.dimension) < self.spikes, 1.0, self.tail)
+
+
+class TwoLayerLinearNetwork(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer-linear"):
+    """f(x) = a^T W x from balanced weights with |theta(0)| = `initial_norm`, in a random direction or that of
+    theta*.
+    """
+
+    initial_norm: float
+    direction: Literal["random", "target"] = "random"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.initial_norm) and self.initial_norm > 0):
+            raise ValueError(f"initial_norm must be positive: theta = 0 is a saddle, got {self.initial_norm}")
+
+
+class Widths(Spec, frozen=True, kw_only=True):
+    """Sizes and statistics of the experiment."""
+
+    width: tuple[int, ...] = (1, 4)
+    replicas: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.width, "width")
+        check_replicas(self.replicas)
+
+
+class TwoLayerLinear(Problem, frozen=True, kw_only=True):
+    """Gradient flow of a two-layer linear network on one data set."""
+
+    data: GaussianLinear | SpikedLinear
+    student: TwoLayerLinearNetwork
+    grid: TimeGrid
+    solver: OdeSolver = OdeSolver(rtol=1e-10, atol=1e-12)
+    simulation: Widths = Widths()
+
+    def draw(self) -> tuple[Array, Array, Array, Array]:
+        """Return X (n, p), y (n,), theta* (p,), theta(0) (p,)."""
+        import numpy as np
+
+        d = self.data
+        rng = np.random.default_rng(d.seed)
+        x = rng.standard_normal((d.samples, d.dimension)) * np.sqrt(d.spectrum())
+        target = rng.standard_normal(d.dimension)
+        if isinstance(d, SpikedLinear):
+            target[d.spikes :] = 0.0
+        target *= d.signal / np.linalg.norm(target)
+        y = x @ target + d.noise * rng.standard_normal(d.samples)
+        start = rng.standard_normal(d.dimension)
+        if self.student.direction == "target":
+            start = target
+        length = np.linalg.norm(start)
+        if length == 0:
+            raise ValueError("student.direction = 'target' needs a non-zero data.signal")
+        return x, y, target, self.student.initial_norm * start / length
+
+
+def limit(least_norm: Array, hidden_start: Array, *, printed: bool = False) -> Array:
+    """Limit of the flow: theta_OLS + alpha w_perp.
+
+    Parameters
+    ----------
+    least_norm : (p,) array
+        theta_OLS, the interpolator of least norm (least squares if none interpolates).
+    hidden_start : (p,) array
+        w_perp, the part of ``theta(0)/sqrt|theta(0)|`` that the data do not see.
+    printed : bool
+        Use the published objective ``|theta|^{3/2} - w.theta`` instead of ``|theta|^{3/2} - (3/2) w.theta``.
+    """
+    a, b = float(hidden_start @ hidden_start), float(least_norm @ least_norm)
+    if printed:
+        alpha2 = (8 * a + math.sqrt(64 * a * a + 1296 * b)) / 81
+    else:
+        alpha2 = (a + math.sqrt(a * a + 4 * b)) / 2
+    return least_norm + math.sqrt(alpha2) * hidden_start
+
+
+class ReducedFlow(Flow):
+    """Modes c_i = v_i . theta and the invisible length h: r + 1 scalars, whatever the dimension."""
+
+    time_unit = "gradient-flow time of |X theta - y|^2 / 2"
+    order_parameters = (
+        OrderParameter("loss", (), r"\tfrac12|X\theta-y|^2", "unnormalised squared loss", "O(n)"),
+        OrderParameter("solution_gap", (), r"|\theta-\theta_\infty|", "distance to the corrected limit"),
+        OrderParameter("risk", (), r"|\Sigma^{1/2}(\theta-\theta_*)|^2", "excess test error"),
+    )
+
+    def __init__(self, problem: TwoLayerLinear) -> None:
+        super().__init__(problem)
+        import numpy as np
+
+        x, y, target, start = problem.draw()
+        u, s, vt = np.linalg.svd(x, full_matrices=False)
+        keep = s > 1e-12 * s[0]
+        self.modes, self.singular, self.labels = vt[keep], s[keep], (u.T @ y)[keep]
+        unseen = y - u[:, keep] @ self.labels
+        self.unseen_loss = 0.5 * float(unseen @ unseen) if len(self.labels) < len(y) else 0.0
+        hidden = start - self.modes.T @ (self.modes @ start)
+        # What round-off leaves of an invisible part that is not there must not grow.
+        length = float(np.linalg.norm(hidden))
+        self.hidden_length = length if length > 1e-13 * np.linalg.norm(start) else 0.0
+        self.hidden_direction = hidden / length if self.hidden_length else np.zeros_like(hidden)
+        self.target, self.start = target, start
+        least = self.modes.T @ (self.labels / self.singular)
+        w = self.hidden_length * self.hidden_direction / math.sqrt(float(np.linalg.norm(start)))
+        self.limits = {name: limit(least, w, printed=name == "printed") for name in ("printed", "corrected")}
+
+    @staticmethod
+    def expressions() -> dict[str, Any]:
+        """Right-hand sides of one mode and of the invisible length, in sympy."""
+        import sympy as sp
+
+        c, s, label, norm, work, h = sp.symbols("c s label norm work h", real=True)
+        force = s * (s * c - label)
+        return {"force": force, "mode": -norm * force - c * work / norm, "hidden": -h * work / norm}
+
+    def module(self) -> ModuleType:
+        from ..symbolic import store
+
+        return store.module(("two-layer-linear",), _source)
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        i = sp.Symbol("i", integer=True)
+        names = {n: sp.IndexedBase(n)[i] for n in ("c", "s")} | {"label": sp.IndexedBase(r"\tilde{y}")[i]}
+        norm, work = sp.Symbol("rho", positive=True), sp.Symbol("omega", real=True)
+        symbols = {sp.Symbol(n, real=True): v for n, v in (names | {"norm": norm, "work": work}).items()}
+        e = {k: v.subs(symbols) for k, v in self.expressions().items()}
+        return [
+            Equation.of("mode", r"\dot c_i", e["mode"], "c_i = v_i . theta, X = sum_i s_i u_i v_i^T, y~_i = u_i . y"),
+            Equation.of("hidden", r"\dot h", e["hidden"], "h: length of the part of theta that X does not see"),
+            Equation("norm", r"\rho = \bigl(\textstyle\sum_i c_i^2 + h^2\bigr)^{1/2}"),
+            Equation.of("work", r"\omega", sp.Sum(names["c"] * e["force"], (i, 1, sp.Symbol("r", integer=True)))),
+            Equation(
+                "limit",
+                r"\theta_\infty = \theta_{OLS} + \alpha w_\perp,\quad \alpha^4 = |\theta_{OLS}|^2 + \alpha^2 "
+                r"|w_\perp|^2",
+            ),
+        ]
+
+    def derivation(self) -> list[Step]:
+        rows = {e.label: e for e in self.equations()}
+        full = Equation("reduced", r"\dot\theta = -|\theta|\,(1 + \theta\theta^T/|\theta|^2)\,X^T(X\theta - y)")
+        kept = Equation("invariant", r"\frac{\mathrm{d}}{\mathrm{d}t}\,\bigl(\theta_\perp/|\theta|^{1/2}\bigr) = 0")
+        return [
+            Step(
+                "The product closes",
+                "a' = -W g and W' = -a g^T with g = X^T(X theta - y), so theta' = -(|a|^2 + W^T W) g; balance, which "
+                "the flow "
+                "keeps, gives |a|^2 = |theta| and W^T W = theta theta^T/|theta|.",
+                (full,),
+            ),
+            Step(
+                "Modes",
+                "g lies in the row space of X. Seen in singular vectors each visible mode has its own force; the "
+                "invisible part only "
+                "changes its length.",
+                tuple(rows[k] for k in ("mode", "hidden", "norm", "work")),
+            ),
+            Step(
+                "What is conserved, and the limit",
+                "|theta|' = -2 theta.g and theta_perp' = -theta_perp (theta.g)/|theta|, so theta_perp/sqrt|theta| "
+                "keeps its value w_perp. With "
+                "the visible part at theta_OLS this fixes alpha = sqrt|theta|. It is the minimiser of |theta|^{3/2} "
+                "- (3/2) w.theta over "
+                "interpolators; the published objective lacks the 3/2.",
+                (kept, rows["limit"]),
+            ),
+        ]
+
+    def initial_state(self) -> Array:
+        import numpy as np
+
+        return np.append(self.modes @ self.start, self.hidden_length)
+
+    def names(self) -> list[str]:
+        return [*(f"c[{i}]" for i in range(len(self.singular))), "h"]
+
+    def parameters(self) -> Array:
+        import numpy as np
+
+        return np.concatenate([self.singular, self.labels])
+
+    def thetas(self, states: Array) -> Array:
+        """Parameters theta (time, p) of the states."""
+        return states[:, :-1] @ self.modes + states[:, -1:] * self.hidden_direction
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        import numpy as np
+
+        theta = self.thetas(states)
+        loss = self.unseen_loss + 0.5 * np.sum((self.singular * states[:, :-1] - self.labels) ** 2, axis=1)
+        spectrum = self.problem.data.spectrum()  # type: ignore[attr-defined]
+        values = {
+            "loss": loss,
+            "solution_gap": np.linalg.norm(theta - self.limits["corrected"], axis=1),
+            "risk": ((theta - self.target) ** 2) @ spectrum,
+        }
+        out = {p.name: Variable(("time",), values[p.name], p.latex, p.meaning) for p in self.order_parameters}
+        for name, goal in self.limits.items():
+            gap = np.float64(np.linalg.norm(theta[-1] - goal)) if len(theta) else np.float64(np.nan)
+            out[f"limit_gap_{name}"] = Variable(
+                (), gap, "", f"distance of theta at the last time from the {name} limit"
+            )
+        return out
+
+
+def _source() -> str:
+    """Print the right-hand side: the scalar expressions inside a loop over modes."""
+    from ..symbolic.printing import HEADER, RHS_SIGNATURE, printer
+
+    write = printer()
+    text = {k: write.doprint(e) for k, e in ReducedFlow.expressions().items()}
+    return (
+        HEADER.format(title="Reduced gradient flow of a two-layer linear network, in singular vectors")
+        + f"""
+WORK_SIZE = 0
+
+
+@njit({RHS_SIGNATURE}, cache=True)
+def rhs(t, y, dy, p, _scratch):
+    modes = y.size - 1
+    h = y[modes]
+    square = h * h
+    work = 0.0
+    for i in range(modes):
+        c = y[i]
+        s = p[i]
+        label = p[modes + i]
+        square += c * c
+        work += c * ({text["force"]})
+    norm = math.sqrt(square)
+    for i in range(modes):
+        c = y[i]
+        s = p[i]
+        label = p[modes + i]
+        dy[i] = {text["mode"]}
+    dy[modes] = {text["hidden"]}
+"""
+    )
+
+
+class TwoLayerLinearTheory(Theory):
+    """Gradient flow of a^T W x."""
+
+    name = "two-layer-linear"
+    title = "Implicit bias of a two-layer linear network"
+    summary = "Balanced gradient flow of a two-layer linear network closes on theta = W^T a; its limit depends on "
+    "the initial direction."
+    problem_type = TwoLayerLinear
+    references = ("chatterji2022interplay",)
+    assumptions = (
+        "balanced initial weights, a a^T = W W^T",
+        "squared loss, gradient flow (no step size, no mini-batches)",
+    )
+    limits = (
+        "more samples than dimensions: the least-squares solution, whatever the start",
+        "alpha -> 0 for small theta(0): the interpolator of least norm",
+        "the published limit (limit_gap_printed) lacks a factor 3/2 and is not reached",
+    )
+
+    def derive(self, problem: TwoLayerLinear) -> ReducedFlow:
+        """Return the reduced flow of one data set."""
+        return ReducedFlow(problem)
+
+
+THEORY = TwoLayerLinearTheory()
