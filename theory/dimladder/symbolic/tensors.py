@@ -144,6 +144,9 @@ class LoopWriter:
         self._hoisted: dict[Any, Any] = {}
         self._counter = 0
         self.inner = ""
+        self.pair_buffers: list[str] = []
+        self.prologue: list[str] = []
+        self._loops: list[Any] = []
 
     def scalar(self, expression: Any) -> str:
         """Return the source of a scalar expression."""
@@ -165,6 +168,7 @@ class LoopWriter:
         """Return the loops that fill ``stage.lhs``."""
         loops = [index for index in stage.lhs.indices if not index.is_Integer]
         lines: list[str] = []
+        self._loops, self.prologue = loops, []
         needed = self._vectors(stage.rhs)
         body = self._prepare(stage.rhs, loops)
         pending = [*needed, *self._new]
@@ -185,17 +189,18 @@ class LoopWriter:
         if stage.symmetric and not callable(self.arrays.get(str(stage.lhs.base))):
             i, k = loops
             lines.append(f"{indent}{self.element(stage.lhs.base[k, i])} = {self.element(stage.lhs)}")
-        return lines
+        return self.prologue + lines
 
     def scalar_sum(self, expression: Any) -> list[str]:
         """Return the lines of a function body that returns an expression without free indices."""
         lines: list[str] = []
+        self._loops, self.prologue = [], []
         needed = self._vectors(expression)
         body = self._prepare(expression, ())
         for vector in [*needed, *self._new]:
             lines += self._vector(vector, "")
         value, before = self._sums(body, "")
-        return [*lines, *before, f"return {value}"]
+        return [*lines, *self.prologue, *before, f"return {value}"]
 
     def _vectors(self, expression: Any) -> list[Vector]:
         """Return the vectors an expression needs, dependencies first."""
@@ -303,6 +308,8 @@ class LoopWriter:
         b = over[1]
         outer, inner = _split(summand, {b})
         half = spans[0] == spans[1] and self._symmetric(summand, a, b)
+        if half and (flat := self._flat(name, summand, a, b, indent)):
+            return flat
         lines.append(f"{deep}row = 0.0")
         lines.append(f"{deep}for {b} in range({spans[1].start}, {a if half else spans[1].stop}):")
         lines.append(f"{deep}{INDENT}row += {self.scalar(inner)}")
@@ -312,6 +319,43 @@ class LoopWriter:
         factor = self.scalar(outer)
         lines.append(f"{deep}{name} += row" + ("" if outer == 1 else f" * {_bracket(factor)}"))
         return lines
+
+    def _flat(self, name: str, summand: Any, a: Any, b: Any, indent: str) -> list[str]:
+        """Print a symmetric double sum of weight x arcsine as one long loop over all pairs.
+
+        The arcsine is nearly all the cost, and the rows of a triangle are too short for SIMD: arguments are gathered in a
+        buffer whose length is padded (with zero weights) to a multiple of 16.
+        """
+        arcsines = [f for f in sp.Mul.make_args(summand) if isinstance(f, sp.asin)]
+        if len(arcsines) != 1:
+            return []
+        weight = summand / arcsines[0]
+        if weight.free_symbols & set(self._loops):
+            return []
+        span = self.indices.ranges[a]
+        pairs, weights = f"pairs{self._counter}", f"weights{self._counter}"
+        self.pair_buffers += [pairs, weights]
+        double = f"for {a} in range({span.start}, {span.stop}):", f"{INDENT}for {b} in range({span.start}, {a} + 1):"
+        self.inner = str(b)
+        self.prologue += [
+            "size = 0",
+            *double,
+            f"{INDENT * 2}{weights}[size] = {self.scalar(weight)} * (1.0 if {a} == {b} else 2.0)",
+            f"{INDENT * 2}size += 1",
+            "while size % 16:",
+            f"{INDENT}{weights}[size] = 0.0",
+            f"{INDENT}{pairs}[size] = 0.0",
+            f"{INDENT}size += 1",
+        ]
+        return [
+            f"{indent}pair = 0",
+            *(indent + line for line in double),
+            f"{indent}{INDENT * 2}{pairs}[pair] = {self.scalar(arcsines[0].args[0])}",
+            f"{indent}{INDENT * 2}pair += 1",
+            f"{indent}{name} = 0.0",
+            f"{indent}for pair in range(size):",
+            f"{indent}{INDENT}{name} += {weights}[pair] * asin({pairs}[pair])",
+        ]
 
     def _symmetric(self, summand: Any, a: Any, b: Any) -> bool:
         swapped = summand.xreplace({a: b, b: a})

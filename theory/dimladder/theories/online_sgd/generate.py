@@ -23,6 +23,8 @@ from ...symbolic.printing import HEADER, RHS_SIGNATURE, printer
 from ...symbolic.tensors import INDENT, LoopWriter, SymmetricArray, Tensor
 from . import derivation as d
 
+# Room for every pair of units, padded for SIMD.
+PAIRS = "N * (N + 1) // 2 + 16"
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
 OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
@@ -91,18 +93,19 @@ def source(out: d.Derived, title: str) -> str:
     for stage in [*([] if out.quadrature else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
     lines += [f"@njit({RHS_SIGNATURE}, cache=True, fastmath=FLAGS)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
-    lines += _moment_views(out.moments) + _buffer_views(loops.buffers) + ["    load(y, p, C, c)", *_scalars(out)]
+    lines += _moment_views(out.moments) + _buffer_views(loops) + ["    load(y, p, C, c)", *_scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
     observe = LoopWriter(out.indices, arrays, write)
     code = _quadrature_error() if out.quadrature else observe.scalar_sum(out.generalization_error)
     lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)", "def generalization_error(y, p, work):"]
-    lines += [VIEWS.rstrip(), *_buffer_views(observe.buffers), "    load(y, p, C, c)"]
+    lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
     lines += ["", "", f"QUADRATURE = {out.quadrature}"]
-    vectors = max(len(loops.buffers), len(observe.buffers))
+    vectors = max(len(w.buffers) for w in (loops, observe))
+    pairs = max(len(w.pair_buffers) for w in (loops, observe))
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
-    lines += ["    N = K + M", f"    return N * N + N + K * N + K * K + K + {vectors} * N"]
+    lines += ["    N = K + M", f"    return N * N + N + K * N + K * K + K + {vectors} * N + {pairs} * ({PAIRS})"]
     return "\n".join(lines) + "\n"
 
 
@@ -174,8 +177,9 @@ def _moment_views(moments: list[Tensor]) -> list[str]:
     return lines
 
 
-def _buffer_views(buffers: list[str]) -> list[str]:
-    return [line for name in buffers for line in (f"    {name} = work[place:place + N]", "    place += N")]
+def _buffer_views(loops: LoopWriter) -> list[str]:
+    sizes = [(name, "N") for name in loops.buffers] + [(name, PAIRS) for name in loops.pair_buffers]
+    return [line for name, size in sizes for line in (f"    {name} = work[place:place + {size}]", f"    place += {size}")]
 
 
 def _scalars(out: d.Derived) -> list[str]:
