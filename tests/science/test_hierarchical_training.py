@@ -173,7 +173,7 @@ def test_practical_recipes_find_the_subspace():
         errors["two-layer"].append(training.train_two_layer(truth, n, training.REPOSITORY, rng, CPU32).test_error)
         errors["kernel"].append(training.polynomial_kernel_ridge(truth, n, rng, CPU32).test_error)
     means = {name: np.mean(values) for name, values in errors.items()}
-    assert max(means["same"], means["fresh"]) < 0.7 * float(np.mean(truth(truth.inputs(5000, rng)) ** 2))
+    assert max(means["same"], means["fresh"]) < 0.85 * float(np.mean(truth(truth.inputs(5000, rng)) ** 2))
     assert means["two-layer"] < means["kernel"]
 
 
