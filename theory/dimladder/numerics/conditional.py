@@ -6,6 +6,10 @@
 exponentially for functions analytic in a strip (faster than Gauss-Hermite when there are poles, as for tanh); functions
 with kinks are split there into Gauss-Legendre panels.
 
+A target that is a function f* of the teacher fields, rather than a committee, brings its own conditional averages:
+``target_average(m, S)`` = E[f*] for teacher fields of mean m and covariance S, ``target_square(m, S)`` = E[f*^2], and
+``target_directional(m, S, v, F)``, which fills ``F[n] = E[(v . grad)^n f*]``. The functions ``target_*`` below add its terms.
+
 Generated modules are self-contained: `CONDITIONAL_SOURCE` is the source text of these functions.
 """
 
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-__all__ = ["CONDITIONAL_SOURCE", "field_moments", "normal_nodes", "slope_moments"]
+__all__ = ["CONDITIONAL_SOURCE", "TARGET_SOURCE", "field_moments", "normal_nodes", "slope_moments"]
 
 
 @njit(cache=True)
@@ -254,19 +258,135 @@ def mean_square_error(C: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array,
     return total
 
 
+@njit(cache=True)
+def target_field_moments(C: Array, K: int, i: int, degree: int, g: Any, dg: Any, kinks: Array, kinks_t: Array,
+                         rule: Array, D: Array, target_average: Any, target_directional: Any) -> float:  # fmt: skip
+    """Subtract ``E[g'(f_i) f_b f*]`` from ``D[b]`` and return ``-E[g(f_i) f*]``."""
+    N = C.shape[0]
+    size = capacity(C, rule, kinks, kinks_t)
+    z, w = np.empty(size), np.empty(size)
+    F, m, v = np.zeros(degree + 1), np.empty(N - K), np.zeros(N - K)
+    S = np.empty((N - K, N - K))
+    for a in range(K, N):
+        for b in range(K, N):
+            S[a - K, b - K] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
+    spread = math.sqrt(C[i, i])
+    both = 0.0
+    for q in range(normal_nodes(kinks, 0.0, spread, rule, z, w)):
+        u = spread * z[q]
+        m[:] = C[i, K:] / C[i, i] * u
+        mean = target_average(m, S)
+        for b in range(N):
+            D[b] -= w[q] * dg(u) * C[i, b] / C[i, i] * u * mean
+        for r in range(N - K):
+            v[:] = 0.0
+            v[r] = 1.0
+            target_directional(m, S, v, F)
+            for b in range(N):
+                D[b] -= w[q] * dg(u) * F[1] * (C[b, K + r] - C[i, b] * C[i, K + r] / C[i, i])
+        both -= w[q] * g(u) * mean
+    return both
+
+
+@njit(cache=True)
+def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int, g: Any, dg: Any, kinks: Array,
+                         kinks_t: Array, rule: Array, target_square: Any, target_directional: Any) -> float:  # fmt: skip
+    """Return ``E[g'(f_i) g'(f_k) (f*^2 - 2 f* sum_a c_a g(f_a))]``, the sum over students.
+
+    With A_n = E[g(f_a) He_n] of the normalised residual field, E[g(f_a) f*] = sum_n A_n E[(v . grad)^n f*]/(s^n n!), where
+    v are the residual covariances of f_a and the teacher fields: Stein's lemma n times.
+    """
+    N = C.shape[0]
+    size = capacity(C, rule, kinks, kinks_t)
+    z1, w1, z2, w2 = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    x, weight = np.empty(size), np.empty(size)
+    mean, S, F = np.empty(N), np.empty((N, N)), np.zeros(degree + 1)
+    first = math.sqrt(C[i, i])
+    along = C[i, k] / first
+    left = C[k, k] - along * along
+    second = math.sqrt(left) if i != k and left > 1e-14 * C[k, k] else 0.0
+    for a in range(N):
+        for b in range(N):
+            S[a, b] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
+            if second > 0.0:
+                S[a, b] -= (C[k, a] - along * C[i, a] / first) * (C[k, b] - along * C[i, b] / first) / left
+    T = S[K:, K:].copy()
+    total = 0.0
+    for q in range(normal_nodes(kinks, 0.0, first, rule, z1, w1)):
+        count = 1
+        z2[0], w2[0] = 0.0, 1.0
+        if second > 0.0:
+            count = normal_nodes(kinks, along * z1[q], second, rule, z2, w2)
+        for r in range(count):
+            if w1[q] * w2[r] < 1e-13:
+                continue
+            for a in range(N):
+                mean[a] = C[i, a] / first * z1[q]
+                if second > 0.0:
+                    mean[a] += (C[k, a] - along * C[i, a] / first) / second * z2[r]
+            m = mean[K:]
+            part = target_square(m, T)
+            for a in range(K):
+                if c[a] == 0.0:
+                    continue
+                target_directional(m, T, S[a, K:], F)
+                if S[a, a] <= 1e-14 * C[a, a]:
+                    part -= 2.0 * c[a] * g(mean[a]) * F[0]
+                    continue
+                s = math.sqrt(S[a, a])
+                for node in range(normal_nodes(kinks, mean[a], s, rule, x, weight)):
+                    value = weight[node] * g(mean[a] + s * x[node])
+                    low, high = value, value * x[node]
+                    factor = 1.0
+                    for n in range(degree + 1):
+                        part -= 2.0 * c[a] * low * factor * F[n]
+                        factor /= s * (n + 1.0)
+                        low, high = high, x[node] * high - (n + 1.0) * low
+            total += w1[q] * w2[r] * dg(along * z1[q] + second * z2[r]) * dg(first * z1[q]) * part
+    return total
+
+
+@njit(cache=True)
+def target_error(C: Array, c: Array, K: int, g: Any, kinks: Array, kinks_t: Array, rule: Array, target_average: Any,
+                 target_square: Any) -> float:  # fmt: skip
+    """Return ``E[f*^2] - 2 sum_a c_a E[g(f_a) f*]``."""
+    N = C.shape[0]
+    size = capacity(C, rule, kinks, kinks_t)
+    z, w = np.empty(size), np.empty(size)
+    m, S = np.zeros(N - K), C[K:, K:].copy()
+    total = target_square(m, S)
+    for i in range(K):
+        for a in range(K, N):
+            for b in range(K, N):
+                S[a - K, b - K] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
+        spread = math.sqrt(C[i, i])
+        for q in range(normal_nodes(kinks, 0.0, spread, rule, z, w)):
+            m[:] = C[i, K:] / C[i, i] * spread * z[q]
+            total -= 2.0 * c[i] * w[q] * g(spread * z[q]) * target_average(m, S)
+    return total
+
+
+TARGET_FUNCTIONS = (target_field_moments, target_slope_moments, target_error)
+
+
 def _self_contained(text: str) -> str:
     """Let the functions call the activations g, dg, gt, dgt of the module they are pasted into.
 
     numba does not cache functions that are handed other compiled functions.
     """
     text = re.sub(r"\b(g|dg|gt|dgt)(: Any)?, ", "", text)
+    text = re.sub(r",\s*(target_average|target_square|target_directional): Any", "", text)
     return re.sub(r": Array\b|: Any\b| -> (float|int|tuple\[Array, Array\])(?=:)", "", text)
 
 
-CONDITIONAL_SOURCE = "\n\n\n".join(
-    _self_contained(inspect.getsource(f.py_func))
-    for f in (normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
+def _source(functions: tuple[Any, ...]) -> str:
+    return "\n\n\n".join(_self_contained(inspect.getsource(f.py_func)) for f in functions)
+
+
+CONDITIONAL_SOURCE = _source(
+    (normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
 )
+TARGET_SOURCE = _source(TARGET_FUNCTIONS)
 
 
 def quadrature_rule(step: float, top: float = 7.5, order: int = 16) -> Array:

@@ -226,10 +226,11 @@ def difference(setting: Setting, for_loss: bool) -> Error:
         same = sp.simplify(setting.student - setting.teacher) == 0
         teacher = g if same else Named(r"\tilde g", decompose(setting.teacher))
         return Error((*sums, Group((m, n), lambda u: -A[u], teacher)))
-    return Error(tuple(sums), *(_products(power, setting) for power in (setting.target, sp.expand(setting.target**2))))
+    return Error(tuple(sums), *(products(power, setting) for power in (setting.target, sp.expand(setting.target**2))))
 
 
-def _products(function: Any, setting: Setting) -> tuple[dict[Any, Terms], ...]:
+def products(function: Any, setting: Setting) -> tuple[dict[Any, Terms], ...]:
+    """Write a function of the teacher fields as a sum of products of one-field functions, by number of the field."""
     fields = {sp.Symbol(f"z{r}", real=True): r for r in range(1, setting.directions + 1)}
     out = []
     for functions, coupled in split_product(function, fields):
@@ -282,10 +283,10 @@ class Averages:
         )
         self._averager = Averager(IndexedLaw(covariance(names.ranges), names))
 
-    def __call__(self, slots: dict[Any, Named], products: tuple[dict[Any, Terms], ...] = (), shown: str = "") -> Any:
+    def __call__(self, slots: dict[Any, Named], factor: tuple[dict[Any, Terms], ...] = (), shown: str = "") -> Any:
         if self.inline:
             return self._averager.average({u: named.terms for u, named in slots.items()})
-        return self.kernels.moment(tuple(slots.items()), products or ({},), shown)
+        return self.kernels.moment(tuple(slots.items()), factor or ({},), shown)
 
     def first(self, slots: dict[Any, Named], error: Error, extra: Any = None) -> Any:
         """Return E[slots x error]; `extra` is a fixed teacher field that multiplies it."""
@@ -316,11 +317,11 @@ class Averages:
         return total
 
 
-def _times(products: tuple[dict[Any, Terms], ...], extra: Any) -> tuple[dict[Any, Terms], ...]:
+def _times(terms: tuple[dict[Any, Terms], ...], extra: Any) -> tuple[dict[Any, Terms], ...]:
     if extra is None:
-        return products
+        return terms
     one = decompose(X)
-    return tuple(p | {extra: product(p[extra], one) if extra in p else one} for p in products)
+    return tuple(p | {extra: product(p[extra], one) if extra in p else one} for p in terms)
 
 
 def derive(setting: Setting) -> Derived:

@@ -12,14 +12,15 @@ from typing import Any
 
 import sympy as sp
 
-from ...numerics.conditional import CONDITIONAL_SOURCE
+from ...errors import DerivationError
+from ...numerics.conditional import CONDITIONAL_SOURCE, TARGET_SOURCE
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
 from ...problem.expressions import drop_atoms
 from ...symbolic.factors import X
-from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
+from ...symbolic.gaussian import Averager, Correlation, DensityAtZero, Expectation, Law, Schur, SignMoment4
 from ...symbolic.kernels import KernelWriter, MomentCall
-from ...symbolic.printing import HEADER, RHS_SIGNATURE, printer
+from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
 from ...symbolic.tensors import INDENT, LoopWriter, SymmetricArray, Tensor
 from . import derivation as d
 
@@ -97,7 +98,7 @@ def source(out: d.Derived, title: str) -> str:
     lines += [INDENT + line if line else "" for line in body]
 
     observe = LoopWriter(out.indices, arrays, write)
-    code = _quadrature_error() if out.quadrature else observe.scalar_sum(out.generalization_error)
+    code = _quadrature_error(out.setting) if out.quadrature else observe.scalar_sum(out.generalization_error)
     lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)", "def generalization_error(y, p, work):"]
     lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
@@ -127,38 +128,94 @@ def _quadrature_functions(out: d.Derived) -> list[str]:
             lines += ["@njit(cache=True)", f"def {prefix}{name}(x):", f"    return 1.0 * ({write.doprint(body)})", "", ""]
     for name, kinks in (("KINKS", setting.student_kinks), ("KINKS_T", setting.teacher_kinks)):
         lines.append(f"{name} = np.array({[float(v) for v in kinks]!r}, dtype=np.float64)")
-    return [*lines, "", "", CONDITIONAL_SOURCE, "", ""]
+    if setting.target is not None:
+        lines += ["", "", *_target_functions(setting)]
+    return [*lines, "", "", CONDITIONAL_SOURCE, "", "", *([TARGET_SOURCE, "", ""] if setting.target is not None else [])]
+
+
+def _target_functions(setting: d.Setting) -> list[str]:
+    """Return E[f*], E[f*^2] and E[(v . grad)^n f*] for teacher fields of given mean and covariance."""
+    count = setting.directions
+    means = sp.symbols(f"m1:{count + 1}", real=True)
+    direction = sp.symbols(f"v1:{count + 1}", real=True)
+    entry = lambda a, b: sp.Symbol(f"S{min(a, b)}{max(a, b)}", real=True)  # noqa: E731
+    law = Law(entry, lambda a: means[a - 1])
+    averager = Averager(law)
+
+    def mean_of(function: Any) -> Any:
+        total = sp.Add(*(averager.average(product) for product in d.products(function, setting)))
+        if total.has(Expectation):
+            raise DerivationError(
+                "this target cannot be combined with this student activation",
+                where="target",
+                why="the student's averages need quadrature, and the target's conditional averages have no closed form",
+                hint="use a polynomial target, or an activation with closed forms (erf, relu, gelu, polynomials, ...)",
+            )
+        return total
+
+    if not setting.target.is_polynomial(*(sp.Symbol(f"z{r}", real=True) for r in range(1, count + 1))):
+        raise DerivationError(
+            "this target cannot be combined with this student activation",
+            where="target",
+            why=f"the averages of the student need quadrature, which takes polynomial targets only, not {setting.target}",
+            hint="use an activation with closed forms (erf, relu, gelu, sin, polynomials, ...)",
+        )
+    average = mean_of(setting.target)
+    orders = [average]
+    while orders[-1] != 0:
+        orders.append(sp.expand(sum(v * sp.diff(orders[-1], m) for v, m in zip(direction, means, strict=True))))
+    unpack = [f"    m{r} = m[{r - 1}]" for r in range(1, count + 1)]
+    unpack += [f"    S{a}{b} = S[{a - 1}, {b - 1}]" for a in range(1, count + 1) for b in range(a, count + 1)]
+    lines = [f"DEGREE = {len(orders) - 2}", "", ""]
+    for name, value in (("target_average", average), ("target_square", mean_of(sp.expand(setting.target**2)))):
+        shared, (result,) = assignments([value])
+        lines += ["@njit(cache=True)", f"def {name}(m, S):", *unpack, *shared, f"    return 1.0 * ({result})", "", ""]
+    shared, results = assignments(orders[:-1])
+    lines += ["@njit(cache=True)", "def target_directional(m, S, v, F):", *unpack]
+    lines += [f"    v{r} = v[{r - 1}]" for r in range(1, count + 1)]
+    return [*lines, *shared, *(f"    F[{n}] = {r}" for n, r in enumerate(results)), "", ""]
 
 
 QUADRATURE_VIEWS = """# Quadrature: order of Mehler's series, then the rule; the weights of the error in the loss.
 order = int(p[{first}])
 rule = p[{first} + 1:]
+e = c.copy()
 """
 
 
 def _quadrature_moments(out: d.Derived) -> list[str]:
     names = {str(stage.lhs.base) for stage in out.moments}
-    lines = QUADRATURE_VIEWS.format(first=_after(out)).splitlines() + ["e = c"]
-    if out.setting.loss != "square":
-        lines += ["e = c.copy()", "e[:K] = 0.0"]
+    target = out.setting.target is not None
+    lines = QUADRATURE_VIEWS.format(first=_after()).splitlines()
+    lines += ["e[:K] = 0.0"] if out.setting.loss != "square" else []
+    lines += ["e[K:] = 0.0"] if target else []
     if "D" in names or "H" in names:
         call = "field_moments(C, e, K, i, KINKS, KINKS_T, rule, D[i])"
-        lines += ["for i in range(K):", INDENT + (f"H[i] = {call}" if "H" in names else call)]
+        left = "H[i] = " if "H" in names else ""
+        lines += ["for i in range(K):", f"{INDENT}{left}{call}"]
+        if target:
+            left = "H[i] += " if "H" in names else ""
+            lines.append(f"{INDENT}{left}target_field_moments(C, K, i, DEGREE, KINKS, KINKS_T, rule, D[i])")
     if "N" in names:
         lines += [
             "for i in range(K):", "    for k in range(i + 1):",
             "        NN[i, k] = slope_moments(C, e, K, i, k, sigma, KINKS, KINKS_T, rule, order)",
-            "        NN[k, i] = NN[i, k]",
         ]  # fmt: skip
+        if target:
+            lines.append("        NN[i, k] += target_slope_moments(C, e, K, i, k, DEGREE, KINKS, KINKS_T, rule)")
+        lines.append("        NN[k, i] = NN[i, k]")
     return lines
 
 
-def _quadrature_error() -> list[str]:
-    rule = "p[2 + {n} + M + M * M + K + 1:]".format(n=len(SCALARS))
-    return [f"rule = {rule}", "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
+def _quadrature_error(setting: d.Setting) -> list[str]:
+    lines = [f"rule = p[{_after()} + 1:]"]
+    if setting.target is None:
+        return [*lines, "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
+    students = "mean_square_error(C, c, K, KINKS, KINKS_T, rule)"
+    return [*lines, "c[K:] = 0.0", f"return 0.5 * ({students} + target_error(C, c, K, KINKS, KINKS_T, rule))"]
 
 
-def _after(out: d.Derived) -> str:
+def _after() -> str:
     """Return where the parameters of the quadrature begin."""
     return f"{2 + len(SCALARS)} + M + M * M + K"
 
