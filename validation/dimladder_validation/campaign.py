@@ -89,8 +89,8 @@ class Outcome(Spec, frozen=True, kw_only=True):
     expected: str
     verdict: str
     as_expected: bool
-    max_z: float
-    exponent: float
+    max_z: float = math.nan
+    exponent: float = math.nan
     reasons: tuple[str, ...]
     seconds: float
 

@@ -196,18 +196,14 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
             f"{sizes[-1]:g} are not in the regime of an expansion in 1/d, larger ones are needed"
         )
         return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    if known is None:
-        sure = fit.known and fit.exponent > float(t.isf(0.025, freedom)) * fit.exponent_se
-        if not sure:
-            shown = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else fit.reason
-            why = (
-                f"whether the gap closes is not established (exponent {shown}): more replicas or a wider range of sizes"
-            )
-            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
+    if not (fit.known and fit.exponent > float(t.isf(0.025, freedom)) * fit.exponent_se):
+        shown = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else fit.reason
+        why = f"whether the gap closes is not established (exponent {shown}): more replicas or a wider range of sizes"
+        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
     if visible > settings.resolution:
         why = f"extrapolated, a deviation of {percent} could not be seen (only {_percent(visible)}): more is needed"
         return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else f"{known:g} (known)"
+    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}"
     within = "noise" if limit_z[worst] <= limit else "noise and the next order of the expansion"
     why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {within}"
     return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
