@@ -506,6 +506,9 @@ def _run_batch(
     setup: _Setup, states: NDArray[np.float64], parameters: NDArray[np.float64], workers: int | None, max_events: int
 ) -> OdeBatch:
     size, n = states.shape
+    # Compiled when first needed.
+    from . import batch
+
     if setup.key:
         raise TypeError("a batch needs a compiled right-hand side; integrate interpreted ones one by one")
     times = setup.times
@@ -513,9 +516,11 @@ def _run_batch(
     reals, integers = np.empty((size, layout.REALS)), np.empty((size, layout.INTEGERS + 1), np.int64)
     found = np.empty((size, max_events if setup.events else 0, n + 2))
 
+    loop = batch.loop_addresses()
+
     def run(low: int, high: int) -> None:
-        driver.advance_many(
-            setup.address, setup.st, setup.cnt, *setup.tables, times, setup.order, states, parameters, setup.atol,
+        batch.advance_many(
+            loop, setup.address, setup.st, setup.cnt, *setup.tables, times, setup.order, states, parameters, setup.atol,
             setup.sizes, setup.event_flags, out, final, reals, integers, found, low, high,
         )  # fmt: skip
 

@@ -57,7 +57,9 @@ STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _
 STEP = types.FunctionType(STEP_SIGNATURE)
 
 
-def _from_addresses(ftype: types.FunctionType) -> Compiled:
+def from_addresses_of(ftype: types.FunctionType) -> Compiled:
+    """Return the compiled function that makes a first-class function of this type from two addresses."""
+
     @intrinsic
     def from_addresses(typingctx: Any, c_address: Any, jit_address: Any) -> Any:
         """First-class function of this type from the addresses of its C wrapper and of its native code (or 0)."""
@@ -75,10 +77,10 @@ def _from_addresses(ftype: types.FunctionType) -> Compiled:
     return from_addresses
 
 
-as_rhs = _from_addresses(RHS)
-as_jac = _from_addresses(JAC)
-as_scalar = _from_addresses(SCALAR)
-as_step = _from_addresses(STEP)
+as_rhs = from_addresses_of(RHS)
+as_jac = from_addresses_of(JAC)
+as_scalar = from_addresses_of(SCALAR)
+as_step = from_addresses_of(STEP)
 
 
 _known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.WeakKeyDictionary()
