@@ -120,6 +120,36 @@ class SpikedMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaus
         return list(self.means)
 
 
+class ImageMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):
+    """Two or more classes of real images, each a cluster with its own covariance; see `images`.
+
+    The theory replaces the images by Gaussians with the class means and covariances; the experiment uses the images. The
+    network and its polynomial model agree on real images, a Gaussian mixture with the class covariances in general does
+    not (docs/theory/mixtures.md): compare before trusting.
+
+    Attributes
+    ----------
+    path : str
+        Folder of IDX files; empty for the digits of scikit-learn (64 pixels).
+    classes : tuple of int
+    weights : tuple of float
+    keep_means : bool
+        Keep the class means (only the common mean is removed) instead of centring each class.
+    """
+
+    path: str = ""
+    classes: tuple[int, ...] = (0, 1)
+    weights: tuple[float, ...] = (0.5, 0.5)
+    keep_means: bool = False
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        if len(self.classes) != len(self.weights):
+            raise ValueError(f"classes has {len(self.classes)} entries, weights {len(self.weights)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must be distinct, got {list(self.classes)}")
+
+
 class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer"):
     """f(x) = w . sigma(F x)/sqrt k, F rows N(0, I/tr Sigma), w ~ N(0, I/k), k = width_ratio n."""
 
@@ -199,7 +229,7 @@ class FiniteLimit(Spec, frozen=True, kw_only=True):
 class GiantStep(Problem, frozen=True, kw_only=True):
     """n input dimension, k = width_ratio n neurons, m = sample_ratio n samples for the step and m for the readout."""
 
-    data: SpikedMixture
+    data: SpikedMixture | ImageMixture
     target: Index | ClusterLabels
     student: TwoLayer
     algorithm: OneGradientStep
@@ -208,11 +238,17 @@ class GiantStep(Problem, frozen=True, kw_only=True):
     simulation: InputSimulation = InputSimulation()
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, ImageMixture):
+            if not isinstance(self.target, ClusterLabels):
+                raise ValueError('images are labelled by their class: use target.kind = "cluster-labels"')
+            if self.algorithm.readout != "ridge" or self.algorithm.equivalent == "conditional":
+                raise ValueError("images have no finite set of distinguished projections: use the ridge readout, not a conditional equivalent")
         if isinstance(self.target, ClusterLabels):
             values = self.target.values(len(self.data.weights))
             if self.algorithm.readout != "ridge" and any(abs(y) != 1 for y in values):
                 raise ValueError(f"the {self.algorithm.readout} readout needs labels -1 and +1, got {list(values)}")
             return
+        assert isinstance(self.data, SpikedMixture)
         if self.target.direction == "aligned":
             if not any(self.data.spikes) and self.data.means == "zero":
                 raise ValueError('target.direction = "aligned" needs spikes or means to be aligned with')
@@ -239,7 +275,8 @@ class GiantStep(Problem, frozen=True, kw_only=True):
 
     @property
     def spiked(self) -> bool:
-        return any(s > 0 for row in self.data.spikes for s in row)
+        """Whether the data spread over a few directions (images always do)."""
+        return isinstance(self.data, ImageMixture) or any(s > 0 for row in self.data.spikes for s in row)
 
     @property
     def signal(self) -> Literal["aligned", "random", "clusters"]:

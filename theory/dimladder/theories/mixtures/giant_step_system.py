@@ -13,7 +13,7 @@ from ...problem import activation, axis_values
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .equivalents import RidgeErrors, many_bulks, one_bulk
 from .features import FeatureMoments, LabelLaw, feature_moments, label_law
-from .giant_step import GiantStep
+from .giant_step import GiantStep, ImageMixture
 from .moments import PolynomialModel, polynomial_model
 from .network import Clusters, Network, clusters, gradient_step, initial_network, labels
 from .sections import ClusterLabels
@@ -97,6 +97,8 @@ class GiantStepSystem(FixedPoint):
 
     def shares_bulk(self) -> bool:
         """Whether all clusters have the same bulk spectrum."""
+        if isinstance(self.problem.data, ImageMixture):
+            return False
         rows = self.problem.data.eigenvalues()
         return all(row == rows[0] for row in rows)
 
@@ -142,6 +144,8 @@ class GiantStepSystem(FixedPoint):
         """Errors as n grows at fixed k * ridge, shape (2, sample_ratio), where a formula is known: isotropic data, beta < 1."""
         problem = self.problem
         data, algorithm = problem.data, problem.algorithm
+        if isinstance(data, ImageMixture):
+            return None
         isotropic = not problem.spiked and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
         if not isotropic or isinstance(problem.target, ClusterLabels) or algorithm.readout != "ridge" or algorithm.total * algorithm.split >= 1:
             return None
@@ -191,6 +195,9 @@ class GiantStepSystem(FixedPoint):
         message = "" if chosen >= needed else (
             f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite to differ"
         )
+        if isinstance(problem.data, ImageMixture):
+            note = "images are not a Gaussian mixture: compare with the experiment before trusting the curve"
+            message = f"{message}; {note}" if message else note
         return Solution({"sample_ratio": ratios}, variables, message=message, stats={"draws": len(rows), "n": n})
 
     # --- equations ---

@@ -438,6 +438,14 @@ class MixtureSystem(FixedPoint):
         out["train_loss"] = grid, observed("train_loss")
         if len(self.kinds) > 1:
             out["cluster_error"] = (*grid, "cluster"), errors
+        if self.shape.loss == "square":
+            out["interpolation_threshold"] = (), np.array(1.0)
+        else:
+            from .separability import separability_threshold
+
+            threshold = separability_threshold(self)
+            if threshold is not None:
+                out["separability_threshold"] = (), np.array(threshold)
         result = {}
         for name, (dims, values) in out.items():
             p = meaning.get(name)

@@ -92,7 +92,13 @@ class Clusters:
 
 def clusters(problem: GiantStep, n: int) -> Clusters:
     """Build the clusters of a problem at input dimension n."""
+    from .giant_step import ImageMixture
+
     data, scale = problem.data, problem.spike_strength(n)
+    if isinstance(data, ImageMixture):
+        from .images import image_clusters
+
+        return image_clusters(data, scale, n)
     weights = np.array(data.weights)
     coordinates, strengths = data.spike_frame()
     mean_rows = data.mean_rows()
