@@ -1,0 +1,127 @@
+"""Graph convolution on the block model: closed forms, the self-loop, and simulated graphs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.theories.graph_convolution import resolvent, without_self_loop
+from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.graph_convolution import EXPERIMENT
+
+RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "graph-convolution.toml"
+
+
+def solve(
+    gamma: float, mu: float, homophily: float, loop: float, ridge: float, fractions: list[float]
+) -> dl.LearningCurve:
+    return dl.solve(problem(gamma, mu, homophily, loop, ridge, fractions))
+
+
+def problem(gamma: float, mu: float, homophily: float, loop: float, ridge: float, fractions: list[float]) -> dl.Problem:
+    return dl.load(
+        RUN,
+        {
+            "data.gamma": gamma,
+            "data.mu": mu,
+            "data.homophily": homophily,
+            "student.self_loop": loop,
+            "student.ridge": ridge,
+            "grid.train_fraction": fractions,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("gamma", "mu", "lam", "tau"),
+    [(5, 1, 1, 0.8), (5, 0, 2, 0.8), (2, 1, -2, 0.8), (5, 3, 1, 0.5), (3, 0.4, 0.7, 0.45)],
+)
+def test_ridgeless_closed_form(gamma: float, mu: float, lam: float, tau: float) -> None:
+    curve = solve(gamma, mu, lam, 0.0, 0.0, [tau])
+    signal = gamma + mu + lam**2 * (1 + mu)
+    test = gamma * tau * (gamma + mu) / ((gamma * tau - 1) * signal)
+    train = (gamma + mu) * (gamma * tau - 1) / (gamma * tau * signal)
+    assert float(curve["test_risk"][0]) == pytest.approx(test, rel=1e-12)
+    assert float(curve["train_risk"][0]) == pytest.approx(train, rel=1e-12)
+
+
+def test_reference_values_with_a_self_loop() -> None:
+    curve = solve(5.0, 0.0, 2.0, 0.5, 0.0, [0.8])
+    assert float(curve["test_risk"][0]) == pytest.approx(0.66906, abs=5e-6)
+    assert float(curve["train_risk"][0]) == pytest.approx(0.37634, abs=5e-6)
+
+
+def test_resolvent_is_that_of_a_wishart_matrix() -> None:
+    for gamma, t in ((3.0, 0.2), (0.5, 0.7), (1.0, 0.01)):
+        g, slope = resolvent(t, gamma)
+        assert g == pytest.approx(1 / (t + gamma / (1 + g)), rel=1e-12)
+        assert slope == pytest.approx(
+            (resolvent(t * (1 + 1e-6), gamma)[0] - resolvent(t * (1 - 1e-6), gamma)[0]) / (2e-6 * t), rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("ridge", [0.01, 0.5, 5.0])
+def test_the_free_energy_without_self_loop_is_the_mixture_regression(ridge: float) -> None:
+    """Two derivations: the self-loop tends to zero (linear in c), and the resolvent formula."""
+    exact = solve(2.5, 0.7, 1.3, 0.0, ridge, [0.2, 0.6])
+    gaps = [
+        np.abs(solve(2.5, 0.7, 1.3, c, ridge, [0.2, 0.6])["test_risk"].values - exact["test_risk"].values)
+        for c in (1e-3, 1e-5)
+    ]
+    assert np.all(gaps[0] < 1e-2)
+    assert np.all(gaps[1] < 1.2e-2 * gaps[0] + 1e-9)
+
+
+def test_small_ridge_tends_to_the_interpolator_below_the_threshold() -> None:
+    zero = without_self_loop(5.0, 1.0, 1.0, 0.1, 0.0)
+    small = without_self_loop(5.0, 1.0, 1.0, 0.1, 1e-7)
+    assert zero[0] == pytest.approx(small[0], rel=1e-5)
+    assert zero[1] < 1e-12
+    assert math.isinf(float(solve(5.0, 1.0, 1.0, 0.3, 0.0, [0.2])["test_risk"][0]))
+
+
+def test_homophily_and_self_loop_change_sign_together() -> None:
+    """Flipping both signs flips A + c up to the law of its noise."""
+    a, b = solve(3.0, 1.0, 1.0, 0.6, 0.1, [0.5]), solve(3.0, 1.0, -1.0, -0.6, 0.1, [0.5])
+    assert float(a["test_risk"][0]) == pytest.approx(float(b["test_risk"][0]), rel=1e-9)
+    # On a heterophilic graph a negative self-loop helps where a positive one hurts.
+    risks = [float(solve(3.0, 2.0, -1.0, c, 0.3, [0.5])["test_risk"][0]) for c in (-0.5, 0.0, 0.5)]
+    assert risks[0] < risks[1] < risks[2]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fractions"),
+    [
+        ((5.0, 1.0, 1.0, 0.0, 0.0), [0.5, 0.8]),
+        ((5.0, 1.0, -1.0, -0.7, 0.1), [0.3, 0.8]),
+        ((0.8, 2.0, 0.5, 0.5, 0.3), [0.3, 0.6]),
+    ],
+)
+def test_simulated_graphs(parameters: tuple[float, ...], fractions: list[float]) -> None:
+    """500 nodes, 20 graphs: four standard errors and an O(1/N) allowance of 5/N, relative."""
+    p = problem(*parameters, fractions)
+    sample = EXPERIMENT.run(p, 500, [np.random.default_rng([3, k]) for k in range(20)], backend_for())
+    curve = dl.solve(p)
+    for name in ("test_risk", "train_risk", "test_accuracy"):
+        values = np.asarray(sample.variables[name][1])
+        se = values.std(axis=0, ddof=1) / math.sqrt(20)
+        expected = curve[name].values
+        assert np.all(np.abs(values.mean(axis=0) - expected) < 4 * se + 5 / 500 * expected)
+
+
+def test_the_run_file_and_bad_problems() -> None:
+    curve = dl.solve(dl.load(RUN))
+    assert np.all(np.diff(curve["test_risk"].values) < 0)
+    assert np.all(np.diff(curve["test_accuracy"].values) > 0)
+    for override in ({"data.gamma": 0.0}, {"grid.train_fraction": [1.0]}, {"student.ridge": -1.0}):
+        with pytest.raises(dl.ConfigError):
+            dl.load(RUN, override)
+    for loop in (0.0, 0.5):
+        system = dl.derive(dl.load(RUN, {"student.self_loop": loop}))
+        assert "gamma" in system.latex()
+        assert "self-loop" in system.explain()
+    assert "def derivatives" in system.python()

@@ -1,0 +1,423 @@
+"""One linear graph convolution on the contextual stochastic block model, trained by ridge regression on part of the
+nodes.
+
+N nodes with labels y = +-1 in equal number, adjacency ``A = (lambda/N) y y^T + Xi`` (after centring and scaling;
+entries of Xi of variance 1/N), features ``X = sqrt(mu/N) y u^T + Z/sqrt F`` with |u| = 1 and F = N/gamma columns. The
+network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``(1/(tau N)) sum (h_i - y_i)^2 + (ridge/N)
+|w|^2``. As N -> infinity the risks are those at the stationary point of a free energy of nine scalars, closed for c =
+0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in docs/theory/graph-convolution.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SolveError
+from ..problem import Problem, Spec
+from ..problem.sections import check_replicas, check_sizes
+from ..problem.spec import Axis, axis_values
+from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .base import Theory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
+
+class ContextualBlockModel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="csbm"):
+    """gamma = N/F, strength mu of the features' signal, homophily lambda of the graph's (negative: heterophilic)."""
+
+    gamma: float
+    mu: float
+    homophily: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise ValueError(f"gamma must be positive, got {self.gamma}")
+        if not (math.isfinite(self.mu) and self.mu >= 0):
+            raise ValueError(f"mu must not be negative, got {self.mu}")
+        if not math.isfinite(self.homophily):
+            raise ValueError("homophily must be finite")
+
+
+class GraphConvolutionNetwork(Spec, frozen=True, kw_only=True, tag_field="kind", tag="graph-convolution"):
+    """h = (A + self_loop) X w with ridge penalty (ridge/N) |w|^2."""
+
+    self_loop: float = 0.0
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.self_loop):
+            raise ValueError("self_loop must be finite")
+        if not (math.isfinite(self.ridge) and self.ridge >= 0):
+            raise ValueError(f"ridge must not be negative, got {self.ridge}")
+
+
+class TrainFractions(Spec, frozen=True, kw_only=True):
+    """Fractions tau of nodes whose labels are used."""
+
+    train_fraction: Axis
+
+    def __post_init__(self) -> None:
+        values = axis_values(self.train_fraction)
+        if not values or any(not 0 < v < 1 for v in values):
+            raise ValueError("train_fraction must list numbers between 0 and 1, both excluded")
+
+
+class Graphs(Spec, frozen=True, kw_only=True):
+    """Sizes and statistics of the experiment."""
+
+    nodes: tuple[int, ...] = (400, 800, 1600)
+    replicas: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.nodes, "nodes")
+        check_replicas(self.replicas)
+
+
+class GraphConvolution(Problem, frozen=True, kw_only=True):
+    """Risk of a graph convolution against the fraction of labelled nodes."""
+
+    data: ContextualBlockModel
+    student: GraphConvolutionNetwork
+    grid: TrainFractions
+    simulation: Graphs = Graphs()
+
+
+RISKS = (
+    OrderParameter(
+        "test_risk", ("train_fraction",), r"R_{\mathrm{test}}", "mean of (h_i - y_i)^2 over unlabelled nodes"
+    ),
+    OrderParameter(
+        "train_risk", ("train_fraction",), r"R_{\mathrm{train}}", "mean of (h_i - y_i)^2 over labelled nodes"
+    ),
+    OrderParameter(
+        "test_accuracy", ("train_fraction",), r"\mathrm{Acc}", "fraction of unlabelled nodes with sign h_i = y_i"
+    ),
+)
+UNKNOWNS = ("beta", "s", "theta", "Q", "nu", "m", "chi", "q", "k")
+CONSTANTS = ("gamma", "mu", "lam", "c", "tau", "r")
+
+
+def expressions() -> dict[str, Any]:
+    """The closed forms of c = 0 and the free energy of any c, in sympy."""
+    import sympy as sp
+
+    beta, s, theta, big_q, nu, m, chi, q, k = sp.symbols(" ".join(UNKNOWNS), real=True)
+    gamma, mu, lam, c, tau, r = sp.symbols(" ".join(CONSTANTS), real=True)
+    shift, field, gain = lam * m - 1, sp.sqrt(mu / gamma) * k, beta / s
+    # One labelled and one unlabelled node, minimised over z = (X w)_i and averaged over its Gaussian fields.
+    labelled = (
+        gain * (big_q + shift**2) / 2
+        + chi * (field**2 + q) / 2
+        - ((gain * c * shift + nu - chi * field) ** 2 + gain**2 * c**2 * big_q + beta**2 + chi**2 * q)
+        / (2 * (gain * c**2 + theta + chi))
+    )
+    unlabelled = chi * (field**2 + q) / 2 - ((nu - chi * field) ** 2 + beta**2 + chi**2 * q) / (2 * (theta + chi))
+    free = (
+        beta * s / 2 - beta**2 / 4 + tau * r * q / gamma + tau * labelled + (1 - tau) * unlabelled
+        - theta * big_q / 2 - nu * m - chi * (q - k**2) / (2 * gamma)
+    )  # fmt: skip
+    mean_z, var_z = -(nu - chi * field) / (theta + chi), (beta**2 + chi**2 * q) / (theta + chi) ** 2
+    # c = 0: regression on a Gaussian mixture; t is the renormalised ridge.
+    t = sp.Symbol("t", nonnegative=True)
+    g = sp.Function("g")(t)
+    trace = g / gamma + (1 - 1 / gamma) / t
+    overlap = lam**2 * (1 - t * trace / (1 + mu * t * trace * g))
+    return {
+        "free_energy": free,
+        "test_risk": big_q + c**2 * var_z + (lam * m + c * mean_z - 1) ** 2,
+        "train_risk": beta**2 / (4 * tau),
+        "margin": lam * m + c * mean_z,
+        "spread": big_q + c**2 * var_z,
+        "resolvent": sp.Eq(g, 1 / (t + gamma / (1 + g)), evaluate=False),
+        "ridge": sp.Eq(r, t * (1 - (1 - t * g) / (gamma * tau)), evaluate=False),
+        "overlap": overlap,
+    }
+
+
+class RidgeOnGraph(FixedPoint):
+    """Stationary point of the free energy at every train fraction."""
+
+    order_parameters = RISKS
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        nice = {sp.Symbol("lam", real=True): sp.Symbol("lambda", real=True)}
+        e = {k: v.subs(nice) for k, v in expressions().items()}
+        student = self.problem.student  # type: ignore[attr-defined]
+        if student.self_loop == 0:
+            resolvent, ridge = e["resolvent"], e["ridge"]
+            phi = r"\varphi"
+            return [
+                Equation.of("resolvent", resolvent.lhs, resolvent.rhs, "Marchenko-Pastur"),
+                Equation.of("ridge", ridge.lhs, ridge.rhs, "t: renormalised ridge; t = 0 for r = 0, gamma tau > 1"),
+                Equation.of("overlap", phi, e["overlap"], "signal seen through the features"),
+                Equation(
+                    "test_risk",
+                    r"R_{\mathrm{test}} = \frac{1/(1+\varphi) + t\varphi'/(1+\varphi)^2}{1 - [1 - tg - "
+                    r"t(tg)']/(\gamma\tau)}",
+                ),
+                Equation("train_risk", r"R_{\mathrm{train}} = (r/t)^2 R_{\mathrm{test}}"),
+                Equation(
+                    "test_accuracy",
+                    r"\mathrm{Acc} = \Phi\Bigl(\psi/\sqrt{R_{\mathrm{test}} - (1-\psi)^2}\Bigr),\quad \psi = "
+                    r"\varphi/(1+\varphi)",
+                ),
+            ]
+        accuracy = sp.erfc(-e["margin"] / sp.sqrt(2 * e["spread"])) / 2
+        return [
+            Equation.of("free_energy", r"\mathcal{F}", e["free_energy"], "stationary in " + ", ".join(UNKNOWNS)),
+            Equation.of("test_risk", r"R_{\mathrm{test}}", e["test_risk"]),
+            Equation.of("train_risk", r"R_{\mathrm{train}}", e["train_risk"]),
+            Equation.of("test_accuracy", r"\mathrm{Acc}", accuracy),
+        ]
+
+    def derivation(self) -> list[Step]:
+        return [
+            Step(
+                "Regression on a mixture",
+                "Given X, row i of A X is y_i a + S^{1/2} g_i with a = (lambda/N) X^T y and S = X^T X/N: without a "
+                "self-loop the nodes are independent "
+                "draws of a Gaussian mixture in F dimensions, and the risks follow from the resolvent of a spiked "
+                "Wishart matrix.",
+            ),
+            Step(
+                "Self-loop",
+                "With c different from 0 a node sees its own features, which also are in X. Two Gaussian "
+                "comparisons, for Xi and for Z, "
+                "leave one scalar minimisation per labelled and unlabelled node, and a free energy of nine scalars.",
+            ),
+            Step("Equations", "Stationarity gives the risks.", tuple(self.equations())),
+        ]
+
+    def module(self) -> ModuleType:
+        from ..symbolic import store
+
+        return store.module(("graph-convolution",), _source)
+
+    def python(self) -> str:
+        from ..symbolic import store
+
+        return store.source(self.module())
+
+    def solve(self) -> Solution:
+        """Return risks and accuracy at every train fraction; infinite risk at the interpolation threshold gamma tau
+        = 1 without ridge.
+        """
+        import numpy as np
+
+        fractions = axis_values(self.problem.grid.train_fraction)  # type: ignore[attr-defined]
+        table = np.array([self.risks(f) for f in fractions])
+        variables = {p.name: Variable(p.dims, table[:, k], p.latex, p.meaning) for k, p in enumerate(RISKS)}
+        return Solution({"train_fraction": np.array(fractions)}, variables)
+
+    def risks(self, fraction: float) -> tuple[float, float, float]:
+        """(test risk, train risk, test accuracy) at one train fraction.
+
+        Raises
+        ------
+        SolveError
+            If Newton's method does not reach the stationary point.
+        """
+        student = self.problem.student  # type: ignore[attr-defined]
+        data = self.problem.data  # type: ignore[attr-defined]
+        if student.ridge == 0 and abs(data.gamma * fraction - 1) < 1e-12:
+            return math.inf, 0.0, 0.5
+        if student.self_loop == 0:
+            return without_self_loop(data.gamma, data.mu, data.homophily, fraction, student.ridge)[:3]
+        return self._with_self_loop(fraction)
+
+    def _with_self_loop(self, fraction: float) -> tuple[float, float, float]:
+        import numpy as np
+
+        data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
+        generated = self.module()
+        # Interpolation without ridge is a boundary of the stationary point: the least ridge that Newton resolves
+        # stands in.
+        ridge = student.ridge if student.ridge > 0 or data.gamma * fraction > 1 else 1e-9
+        start = data.homophily if abs(data.homophily) > 0.2 else math.copysign(0.2, data.homophily)
+        state = _start(data.gamma, data.mu, start, fraction, ridge)
+        done, step = 0.0, 0.25
+        while done < 1.0:
+            ahead = min(1.0, done + step)
+            p = np.array(
+                [
+                    data.gamma,
+                    data.mu,
+                    start + ahead * (data.homophily - start),
+                    ahead * student.self_loop,
+                    fraction,
+                    ridge,
+                ]
+            )
+            found = _newton(generated, state, p)
+            if found is not None:
+                state, done, step = found, ahead, min(2 * step, 1.0)
+            else:
+                step /= 2
+                if step < 1e-4:
+                    raise SolveError(
+                        "the stationary point of the graph convolution was lost",
+                        status="not-converged",
+                        where=f"train_fraction = {fraction:g}, self_loop = {p[3]:.3g}, homophily = {p[2]:.3g}",
+                        hint="a small positive ridge keeps the problem away from its singular points",
+                    )
+        test, train, margin, spread = generated.observe(state, p)
+        return test, train, _accuracy(margin, spread)
+
+
+def _accuracy(margin: float, spread: float) -> float:
+    return 0.5 * math.erfc(-margin / math.sqrt(2 * spread)) if spread > 0 else float(margin > 0)
+
+
+def resolvent(t: float, gamma: float) -> tuple[float, float]:
+    """g(t) = (1/F) tr(Z^T Z/F + t)^{-1} and its derivative, for t > 0, or t = 0 with gamma > 1."""
+    b = t + gamma - 1
+    root = math.sqrt(b * b + 4 * t)
+    # t g^2 + (t + gamma - 1) g - 1 = 0; the form without cancellation on either side.
+    g = 2 / (b + root) if b > 0 else (root - b) / (2 * t)
+    return g, -(g * g + g) / root
+
+
+def without_self_loop(
+    gamma: float, mu: float, lam: float, tau: float, ridge: float
+) -> tuple[float, float, float, float, float]:
+    """(test risk, train risk, accuracy, psi, t) for c = 0, in closed form up to the one scalar t."""
+    from scipy.optimize import brentq
+
+    def excess(log_t: float) -> float:
+        t = math.exp(log_t)
+        return t * (1 - (1 - t * resolvent(t, gamma)[0]) / (gamma * tau)) - ridge
+
+    if ridge == 0 and gamma * tau > 1:
+        t, ratio = 0.0, 1 - 1 / (gamma * tau)  # ratio = ridge/t
+    else:
+        low, high = math.log(1e-14), math.log(10 * (1 + gamma + ridge) * (1 + 1 / (gamma * tau)) ** 2)
+        t = math.exp(brentq(excess, low, high, xtol=1e-15, rtol=1e-14))
+        ratio = ridge / t
+    g, slope = resolvent(t, gamma)
+    # tG = t (1/N) tr(X X^T + t)^{-1} without signal, and its derivative, both finite at t = 0.
+    tg, tg_slope = t * g, g + t * slope
+    trace, trace_slope = tg / gamma + 1 - 1 / gamma, tg_slope / gamma
+    denominator = 1 + mu * trace * g
+    phi = lam**2 * (1 - trace / denominator)
+    phi_slope = -(lam**2) * (
+        trace_slope / denominator - trace * mu * (trace_slope * g + trace * slope) / denominator**2
+    )
+    freedom = (1 - tg - t * tg_slope) / (gamma * tau)
+    test = (1 / (1 + phi) + t * phi_slope / (1 + phi) ** 2) / (1 - freedom)
+    psi = phi / (1 + phi)
+    return test, ratio**2 * test, _accuracy(psi, test - (1 - psi) ** 2), psi, t
+
+
+def _start(gamma: float, mu: float, lam: float, tau: float, ridge: float) -> Array:
+    """The nine unknowns at c = 0, from the closed form."""
+    import numpy as np
+
+    test, train, _, psi, _ = without_self_loop(gamma, mu, lam, tau, ridge)
+    m = psi / lam
+    shift = lam * m - 1
+    big_q = test - shift**2
+    beta, s = 2 * math.sqrt(tau * train), math.sqrt(tau * test)
+    theta = tau * beta / s
+    nu = theta * lam * shift
+    k = m * math.sqrt(mu * gamma) / (1 + mu)
+    chi = -(1 + mu) * (nu + m * theta) / m
+    q = ((big_q - m**2) * (theta + chi) ** 2 - beta**2) / chi**2
+    return np.array([beta, s, theta, big_q, nu, m, chi, q, k])
+
+
+def _newton(generated: ModuleType, state: Array, p: Array) -> Array | None:
+    """Stationary point near `state`, or None."""
+    import numpy as np
+
+    x = state.copy()
+    for _ in range(40):
+        slope, curvature = generated.derivatives(x, p)
+        # Rows and columns differ by many orders of magnitude when the ridge is tiny.
+        scale = np.maximum(np.abs(x), 1e-12)
+        system = curvature * scale[:, None] * scale[None, :]
+        rows = np.abs(system).max(axis=1)
+        if not np.all(np.isfinite(system)) or np.any(rows == 0):
+            return None
+        try:
+            step = scale * np.linalg.solve(system / rows[:, None], -slope * scale / rows)
+        except np.linalg.LinAlgError:
+            return None
+        size = float(np.max(np.abs(step) / scale))
+        x = x + step * min(1.0, 0.5 / size if size > 0 else 1.0)
+        if x[1] <= 0 or x[3] <= 0 or x[7] <= 0:
+            return None
+        if size < 1e-11:
+            return x
+    return x if size < 1e-8 else None
+
+
+def _source() -> str:
+    """Print the gradient and the Hessian of the free energy, and the observables."""
+    import sympy as sp
+
+    from ..symbolic.printing import HEADER, assignments
+
+    e = expressions()
+    unknowns = sp.symbols(" ".join(UNKNOWNS), real=True)
+    gradient = [sp.diff(e["free_energy"], u) for u in unknowns]
+    pairs = [(i, j) for i in range(len(unknowns)) for j in range(i + 1)]
+    hessian = [sp.diff(gradient[i], unknowns[j]) for i, j in pairs]
+    load = [f"    {', '.join(UNKNOWNS)} = x", f"    {', '.join(CONSTANTS)} = p"]
+    # The prefix must not collide with the unknown s.
+    shared, values = assignments([*gradient, *hessian], prefix="w_")
+    lines = [HEADER.format(title="Free energy of a graph convolution: derivatives and observables")]
+    lines += [
+        "",
+        "def derivatives(x, p):",
+        *load,
+        *shared,
+        "    slope = np.empty(9)",
+        "    curvature = np.empty((9, 9))",
+    ]
+    lines += [f"    slope[{i}] = {v}" for i, v in enumerate(values[: len(unknowns)])]
+    lines += [
+        f"    curvature[{i}, {j}] = curvature[{j}, {i}] = {v}"
+        for (i, j), v in zip(pairs, values[len(unknowns) :], strict=True)
+    ]
+    lines += ["    return slope, curvature", "", ""]
+    shared, values = assignments([e[n] for n in ("test_risk", "train_risk", "margin", "spread")], prefix="w_")
+    lines += ["def observe(x, p):", *load, *shared, f"    return {', '.join(values)}"]
+    return "\n".join(lines) + "\n"
+
+
+class GraphConvolutionTheory(Theory):
+    """Homophily and double descent."""
+
+    name = "graph-convolution"
+    title = "One graph convolution on the contextual stochastic block model"
+    summary = "Ridge regression on convolved node features: risks and accuracy against the labelled fraction, with "
+    "double descent at gamma tau = 1."
+    problem_type = GraphConvolution
+    references = ("shi2024homophily",)
+    assumptions = (
+        "N, F -> infinity at gamma = N/F; labels in equal number; dense graph, so that the adjacency noise is Gaussian",
+        "the adjacency is not symmetric in the Gaussian model; the published work finds the symmetric one alike",
+        "squared loss, one linear layer",
+    )
+    limits = (
+        "gamma tau = 1 without ridge: the risk diverges",
+        "mu = 0: only the graph tells the classes apart",
+        "self_loop = 0: the sign of the homophily does not matter",
+    )
+
+    def derive(self, problem: GraphConvolution) -> RidgeOnGraph:
+        """Return the stationarity conditions."""
+        return RidgeOnGraph(problem)
+
+
+THEORY = GraphConvolutionTheory()
