@@ -143,8 +143,8 @@ def _range(pieces: list[str], text: str, hint: str) -> list[Any]:
         found = list(axis_values(Range(start=low, stop=high, points=count, spacing=spacing)))  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(f"cannot read the grid {text!r}", where="--grid", why=str(error), hint=hint) from None
-    whole = all(p.strip().lstrip("+-").isdigit() for p in pieces[:2]) and all(v == round(v) for v in found)
-    return [int(v) for v in found] if whole else found
+    whole = all(p.strip().lstrip("+-").isdigit() for p in pieces[:2]) and all(abs(v - round(v)) <= 1e-9 * abs(v) for v in found)
+    return [round(v) for v in found] if whole else found
 
 
 def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

@@ -1,0 +1,299 @@
+"""Figures, tables, macros, CSV and pgfplots of synthetic results whose every number is known."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimladder.errors import ResultFileError, UsageError
+from dimladder.paper import equations_document, export, figure
+from dimladder.paper.labels import with_indices
+from dimladder.paper.plan import make
+from dimladder.paper.tex import escape, macro_name, number, rounded
+from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
+
+TIMES = np.array([0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
+SIZES = [100, 400]
+latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+
+
+def _values() -> dict[str, tuple[tuple[str, ...], np.ndarray, str]]:
+    error = 0.5 / (1 + TIMES)
+    overlap = np.einsum("t,ij->tij", np.tanh(TIMES / 10), np.array([[1.0, 0.2], [0.2, 0.8]]))
+    return {
+        "generalization_error": (("time",), error, r"\epsilon_g"),
+        "Q": (("time", "student", "student"), overlap, "Q_{il}"),
+    }
+
+
+@pytest.fixture
+def curve() -> LearningCurve:
+    variables = {n: (d, v, tex, "", None) for n, (d, v, tex) in _values().items()}
+    variables["null_error"] = ((), np.array(0.25), r"\epsilon_0", "", None)
+    return LearningCurve.build(None, {"time": TIMES}, variables)
+
+
+@pytest.fixture
+def measured() -> Measurement:
+    variables = {}
+    for name, (dims, values, tex) in _values().items():
+        shift = np.array([1 + 1 / d for d in SIZES]).reshape(-1, *[1] * values.ndim)
+        variables[name] = (("d", *dims), values * shift, tex, "", None)
+        variables[f"{name}_se"] = (("d", *dims), np.full((2, *values.shape), 0.0123), "", "", None)
+    return Measurement.build(
+        None, {"d": SIZES, "time": TIMES}, variables, stats={"size": "d", "replicas": 8, "seed": 3}
+    )
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    with path.open() as file:
+        rows = list(csv.reader(file))
+    assert {len(r) for r in rows} == {len(rows[0])}
+    return {name: [r[i] for r in rows[1:]] for i, name in enumerate(rows[0])}
+
+
+def test_csv_reads_back_exactly(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
+    export([curve, measured], tmp_path, ["csv"])
+    theory = _read(tmp_path / "theory_time.csv")
+    assert list(theory) == ["time", "generalization_error", "Q_0_0", "Q_0_1", "Q_1_0", "Q_1_1"]
+    assert [float(v) for v in theory["generalization_error"]] == curve["generalization_error"].values.tolist()
+    small = _read(tmp_path / "simulation_time_d100.csv")
+    assert [float(v) for v in small["Q_0_1"]] == measured["Q"].values[0, :, 0, 1].tolist()
+    assert set(small["Q_0_1_se"]) == {"0.0123"}
+    assert _read(tmp_path / "theory.csv") == {"null_error": ["0.25"]}
+
+
+def test_theory_is_a_line_and_simulation_markers_of_the_same_colour(
+    curve: LearningCurve, measured: Measurement
+) -> None:
+    plan = make([curve, measured])
+    assert [p.variable for p in plan.panels] == ["generalization_error", "Q"]
+    assert plan.size_labels == ["$d = 100$", "$d = 400$"]
+    overlap = plan.panels[1]
+    # The symmetric matrix shows its upper triangle: 3 components, each a line and two sets of markers.
+    by_column: dict[str, set[str]] = {}
+    for s in overlap.series:
+        by_column.setdefault(s.column, set()).add(s.colour)
+    assert list(by_column) == ["Q_0_0", "Q_0_1", "Q_1_1"]
+    assert all(len(colours) == 1 for colours in by_column.values())
+    assert len({c for colours in by_column.values() for c in colours}) == 3
+    assert [s.label for s in overlap.series if s.label] == ["$Q_{11}$", "$Q_{12}$", "$Q_{22}$"]
+    assert overlap.x_log
+    assert plan.panels[0].y_log
+    assert not overlap.y_log
+
+
+def test_no_legend_covers_data(curve: LearningCurve, measured: Measurement) -> None:
+    for style in ("single", "double", "neurips", "slides"):
+        fig = figure([curve, measured], style=style)
+        renderer = fig.canvas.get_renderer()
+        boxes = [
+            legend.get_window_extent(renderer)
+            for legend in [*fig.legends, *(a.get_legend() for a in fig.axes)]
+            if legend
+        ]
+        assert boxes
+        for box in boxes:
+            for ax in fig.axes:
+                inner = ax.get_window_extent(renderer)
+                assert not box.overlaps(inner), style
+        assert abs(fig.get_figwidth() - {"single": 3.375, "double": 7.0, "neurips": 5.5, "slides": 10.0}[style]) < 1e-9
+        width, height = fig.canvas.get_width_height()
+        for ax in fig.axes:
+            tight = ax.get_tightbbox(renderer)
+            assert tight.x0 > -1
+            assert tight.y0 > -1
+            assert tight.x1 < width + 1
+            assert tight.y1 < height + 1
+
+
+def test_figure_files_are_reproducible(curve: LearningCurve, tmp_path: Path) -> None:
+    (first,) = export(curve, tmp_path / "a", ["pdf"])
+    (second,) = export(curve, tmp_path / "b", ["pdf"])
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(b"%PDF")
+
+
+def test_macros_have_letters_only_and_carry_the_uncertainty(
+    curve: LearningCurve, measured: Measurement, tmp_path: Path
+) -> None:
+    (path,) = export([curve, measured], tmp_path, ["macros"], prefix="my")
+    found = dict(re.findall(r"\\newcommand\{\\([^}]*)\}\{(.*)\}%", path.read_text()))
+    assert all(name.isalpha() and name.isascii() for name in found)
+    assert found["myNullError"] == "0.25"
+    assert found["myGeneralizationErrorFinal"] == "0.0049505"
+    assert found["myQZeroOneFinalSimulated"] == "0.200"
+    assert found["myQZeroOneFinalSimulatedSe"] == "0.012"
+
+
+def test_table_puts_theory_beside_the_largest_size(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
+    (path,) = export([curve, measured], tmp_path, ["tex"])
+    text = path.read_text()
+    assert r"10 & 0.0454545 & 0.046 \ensuremath{\pm} 0.012 \\" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "shown"),
+    [
+        (0.123456, 0.00123, ("0.1235", "0.0012")),
+        (-3.14159, 0.02, (r"\ensuremath{-3.142}", "0.020")),
+        (12345.6, 234.0, ("12350", "230")),
+        (1.23456e-7, 1.2e-9, (r"\ensuremath{1.235\times10^{-7}}", r"\ensuremath{0.012\times10^{-7}}")),
+        (2.0, 0.0, ("2", "0")),
+        (2.0, 0.0996, ("2.00", "0.10")),
+    ],
+)
+def test_rounding_keeps_two_digits_of_the_uncertainty(value: float, se: float, shown: tuple[str, str]) -> None:
+    assert rounded(value, se) == shown
+
+
+def test_numbers_and_names() -> None:
+    assert number(float("inf")) == r"\ensuremath{\infty}"
+    assert number(float("nan")) == "--"
+    assert number(True) == "true"
+    assert number(1e-9) == r"\ensuremath{1\times10^{-9}}"
+    assert macro_name("algorithm", "learning_rate") == "AlgorithmLearningRate"
+    assert macro_name("Q", "0", "12") == "QZeroOneTwo"
+    assert macro_name("ratio", "0.5") == "RatioZeroPointFive"
+    assert escape("50% of x_1 & {y} ~ #2 ^ $ \\") == (
+        r"50\% of x\_1 \& \{y\} \textasciitilde{} \#2 \textasciicircum{} \$ \textbackslash{}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("symbol", "indices", "shown"),
+    [
+        ("Q_{il}", ["1", "2"], "Q_{12}"),
+        ("a_i", ["3"], "a_{3}"),
+        (r"\Phi^l_{\mu\nu}(t)", ["1", "2"], r"\Phi^l_{12}(t)"),
+        (r"E_{\rm test}", ["1"], r"{E_{\rm test}}_{1}"),
+        ("Q_{il}", ["10", "2"], "Q_{10,2}"),
+        ("q", ["1"], "q_{1}"),
+    ],
+)
+def test_indices_replace_their_letters(symbol: str, indices: list[str], shown: str) -> None:
+    assert with_indices(symbol, "name", indices) == shown
+
+
+def test_infinite_coordinate_is_a_limit_and_a_staircase_has_steps() -> None:
+    ratios = np.array([1.0, 2.0, 4.0, 8.0, 16.0, np.inf])
+    overlap = LearningCurve.build(None, {"ratio": ratios}, {"q": (("ratio",), 1 - 1 / (1 + ratios), "q", "", None)})
+    plan = make([overlap])
+    assert plan.limit_label == r"ratio $\to\infty$"
+    assert plan.panels[0].x_log
+    figure([overlap])
+    kappa = np.linspace(0, 4, 41)
+    stairs = LearningCurve.build(
+        None,
+        {"kappa": kappa},
+        {"error": (("kappa",), np.where(kappa < 1.5, 1.0, np.where(kappa < 3, 0.4, 0.0)), "", "", None)},
+    )
+    assert make([stairs]).panels[0].series[0].stairs
+    assert not make([overlap]).panels[0].series[0].stairs
+
+
+def test_curves_of_different_parameters_are_told_apart() -> None:
+    import dimladder as dl
+
+    base = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-flow.toml"
+    problems = [dl.load(base, {"data.target": target}) for target in (1.9, 2.5)]
+    curves = [
+        LearningCurve.build(p, {"time": TIMES}, {"x": (("time",), TIMES + i, "x", "", None)})
+        for i, p in enumerate(problems)
+    ]
+    plan = make(curves)
+    assert plan.theory_labels == ["target = 1.9", "target = 2.5"]
+    assert [s.style for s in plan.panels[0].series] == [0, 1]
+
+
+def _diagram() -> PhaseDiagram:
+    rates, noises = np.array([0.1, 0.2, 0.4]), np.array([0.0, 1.0])
+    error = np.outer(rates, 1 + noises)
+    error[2, 1] = np.nan
+    status = np.where(np.isnan(error), "diverged", "success")
+    dims = ("algorithm.rate", "target.noise")
+    return PhaseDiagram.build(
+        None, {"algorithm.rate": rates, "target.noise": noises},
+        {"error": (dims, error, r"\epsilon", "", None), "status": (dims, status, "", "", None)},
+        stats={"grid": list(dims)},
+    )  # fmt: skip
+
+
+def test_phase_diagram_keeps_its_failed_points(tmp_path: Path) -> None:
+    diagram = _diagram()
+    plan = make([diagram])
+    assert [p.variable for p in plan.panels] == ["error"]
+    assert np.isnan(plan.panels[0].map_z).sum() == 1  # type: ignore[arg-type]
+    export(diagram, tmp_path, ["png", "csv", "macros", "tex", "pgf"])
+    table = _read(tmp_path / "theory.csv")
+    assert len(table["error"]) == 6
+    assert table["error"][-1] == "nan"
+    assert table["status"][-1] == "diverged"
+
+
+def test_saved_results_export_like_those_in_memory(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    curve.save(folder / "theory.nc")
+    measured.save(folder / "result.nc")
+    export(folder, tmp_path / "a", ["csv", "macros"])
+    export([curve, measured], tmp_path / "b", ["csv", "macros"])
+    for path in (tmp_path / "b").iterdir():
+        assert (tmp_path / "a" / path.name).read_text() == path.read_text()
+
+
+def test_bad_requests_are_explained(curve: LearningCurve, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pgf"):
+        export(curve, tmp_path, ["pfg"])
+    with pytest.raises(UsageError, match="double"):
+        export(curve, tmp_path, ["pdf"], "duoble")
+    with pytest.raises(UsageError, match="generalization_error"):
+        export(curve, tmp_path, ["pdf"], variables=["generalisation_error"])
+    with pytest.raises(UsageError, match="letters"):
+        export(curve, tmp_path, ["macros"], prefix="a1")
+    with pytest.raises(ResultFileError):
+        export(tmp_path / "nothing", tmp_path, ["csv"])
+    scalar = LearningCurve.build(None, {}, {"x": ((), np.array(1.0), "x", "", None)})
+    with pytest.raises(UsageError, match="nothing to draw"):
+        export(scalar, tmp_path, ["pdf"])
+    assert export(scalar, tmp_path, ["tex", "csv", "macros"])
+
+
+def _compile(folder: Path, name: str) -> None:
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name], cwd=folder, capture_output=True, text=True,
+        check=False, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Missing character" not in done.stdout
+
+
+@latex
+@pytest.mark.parametrize("kind", ["pair", "diagram"])
+def test_pgfplots_compiles_by_itself(curve: LearningCurve, measured: Measurement, tmp_path: Path, kind: str) -> None:
+    source: Result | list[Result] = _diagram() if kind == "diagram" else [curve, measured]
+    export(source, tmp_path, ["pgf"], "double")
+    _compile(tmp_path, "figure_pgf.tex")
+
+
+@latex
+def test_table_macros_and_equations_compile(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
+    export([curve, measured], tmp_path, ["tex", "macros"])
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,amsmath}\\input{macros}\\begin{document}\\input{table}"
+        "$\\dlGeneralizationErrorFinalSimulated \\pm \\dlGeneralizationErrorFinalSimulatedSe$\\end{document}"
+    )
+    _compile(tmp_path, "paper.tex")
+    block = (
+        "\\begin{align}\n  \\frac{dQ}{dt} &= -Q \\label{q} \\\\\n  x &= "
+        + " + ".join(["y^{2}"] * 80)
+        + "\n\\end{align}\n"
+    )
+    (tmp_path / "equations.tex").write_text(equations_document([block, "a = b"], title="50% of d^eps & more"))
+    _compile(tmp_path, "equations.tex")
