@@ -134,10 +134,11 @@ def compare(
 
     if not (0 < alpha < 1 and resolution > 0):
         raise UsageError(f"alpha must lie in (0, 1) and resolution be positive, got {alpha} and {resolution}")
-    given = problem_or_curve if isinstance(problem_or_curve, LearningCurve) else None
-    if given is not None:
+    given: LearningCurve | None = None
+    if isinstance(problem_or_curve, LearningCurve):
         from dimladder.solve import loads
 
+        given = problem_or_curve
         problem = loads(given.problem_toml, source="the curve's problem")
     else:
         problem = problem_or_curve
@@ -291,9 +292,10 @@ def _align(
         or name
         for place in np.argwhere(defined.all(axis=0))
     ]
-    flat = [a.reshape(len(order), -1)[:, keep] for a in (gap, se, theory)]
+    flat_gap, flat_se, flat_theory = (a.reshape(len(order), -1)[:, keep] for a in (gap, se, theory))
     sizes = array.coords[size].values.astype(float)
-    return Entries(name, sizes, *flat, labels, replicas, imposed.ravel()[keep]), z, one_sided  # type: ignore[arg-type]
+    kept = imposed.ravel()[keep]
+    return Entries(name, sizes, flat_gap, flat_se, flat_theory, labels, replicas, kept), z, one_sided
 
 
 def _shown(coordinate: Any) -> str:

@@ -120,10 +120,12 @@ class Backend:
         if self.is_torch and not self.device.startswith("cpu"):
             import torch
 
-            draws = [
-                torch.randn(shape, generator=self._on_device(s), dtype=self.float, device=self.device) for s in streams
-            ]
-            return torch.stack(draws)
+            return torch.stack(
+                [
+                    torch.randn(shape, generator=self._on_device(s), dtype=self.float, device=self.device)
+                    for s in streams
+                ]
+            )
         draws = np.empty((len(streams), *shape), dtype=self.dtype)
         for replica, generator in enumerate(streams):
             generator.standard_normal(out=draws[replica], dtype=self.dtype)  # type: ignore[call-overload]

@@ -19,6 +19,7 @@ One file, because a cached numba caller does not notice an edited callee elsewhe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numba import njit, types
@@ -28,7 +29,8 @@ MODEL = types.FunctionType(types.float64(types.float64[::1], types.float64[::1],
 # schedule(t): the factor of both learning rates at t = steps / d.
 SCHEDULE = types.FunctionType(types.float64(types.float64))
 VECTOR, MATRIX, CUBE, RNG = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1], types.npy_rng
-LOSSES = ("square", "correlation", "logistic")
+Model = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+Schedule = Callable[[float], float]
 DIVERGED = 1e10
 COMPLETED, ESCAPED, BLEW_UP = 0, 1, 2
 
@@ -142,8 +144,8 @@ def gram_chain(
     along: np.ndarray,
     across: np.ndarray,
     v: np.ndarray,
-    model: object,
-    schedule: object,
+    model: Model,
+    schedule: Schedule,
     d: int,
     batch: int,
     loss: int,
@@ -355,8 +357,8 @@ def weight_sgd(
     teacher: np.ndarray,
     w: np.ndarray,
     v: np.ndarray,
-    model: object,
-    schedule: object,
+    model: Model,
+    schedule: Schedule,
     d: int,
     batch: int,
     loss: int,
@@ -466,7 +468,7 @@ def weight_sgd(
 
 @njit(types.float64(MATRIX, MATRIX, MATRIX, MATRIX, VECTOR, MODEL), cache=True, nogil=True)
 def half_mean_square(
-    points: np.ndarray, teacher: np.ndarray, along: np.ndarray, across: np.ndarray, v: np.ndarray, model: object
+    points: np.ndarray, teacher: np.ndarray, along: np.ndarray, across: np.ndarray, v: np.ndarray, model: Model
 ) -> float:
     """Mean of (target - output)^2 / 2 over normal points (N, r + K or more columns) in the frame of a state."""
     k_count, m_count, rank = across.shape[0], teacher.shape[0], along.shape[1]

@@ -179,8 +179,8 @@ def _replicas(
     with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter's lock
         statuses = list(pool.map(one, range(replicas)))
     _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
-    arrays = (_at_times(a, low, high, weight) for a in (q, m, v))
-    return Trajectories(*arrays, [c[3] for c in children])
+    q, m, v = (_at_times(a, low, high, weight) for a in (q, m, v))
+    return Trajectories(q, m, v, [c[3] for c in children])
 
 
 def _report(dynamics: Dynamics, d: int, failed: int, replicas: int) -> None:
@@ -239,8 +239,8 @@ def weight_sgd_array(
                 w = w * (radius / xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True)))
     q, m, v_all = (np.stack(a, axis=1).astype(np.float64) for a in (q_out, m_out, v_out))
     _report(dynamics, d, int(np.sum(~np.isfinite(q[:, -1]).all(axis=(1, 2)))), replicas)
-    arrays = (_at_times(a, low, high, weight) for a in (q, m, v_all))
-    return Trajectories(*arrays, [c[3] for c in children])
+    q, m, v_all = (_at_times(a, low, high, weight) for a in (q, m, v_all))
+    return Trajectories(q, m, v_all, [c[3] for c in children])
 
 
 def _array_step(
