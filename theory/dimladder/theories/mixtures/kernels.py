@@ -149,10 +149,15 @@ def teacher_channel(loss, mean, v, q, overlap, teacher_mean, teacher_variance, t
     width = min(width, max(spread / (abs(slope) + 1e-300), 1e-4))
     marks = np.empty(7)
     marks[0], marks[6] = -TAIL, TAIL
-    marks[1:6] = np.array([-1.0, 1.0, v - 1.0, 1.0 - v, 0.0])
+    marks[1], marks[2], marks[3], marks[4], marks[5] = -1.0, 1.0, v - 1.0, 1.0 - v, 0.0
     for j in range(1, 6):
-        marks[j] = min(max((marks[j] - mean) / max(s, 1e-300), -TAIL), TAIL)
-    marks.sort()
+        here = min(max((marks[j] - mean) / max(s, 1e-300), -TAIL), TAIL)
+        # Insertion sort, by hand: compiling the library's takes ten times longer than running this ever will.
+        place = j
+        while place > 1 and marks[place - 1] > here:
+            marks[place] = marks[place - 1]
+            place -= 1
+        marks[place] = here
     ef, ef2, vh, el, ed, err, total = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     plus, minus = mean - TAIL * s, -mean + TAIL * s
     for j in range(6):
