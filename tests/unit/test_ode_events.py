@@ -302,3 +302,25 @@ def test_batch_runs_in_parallel() -> None:
     if os.getloadavg()[0] > 1.5:
         pytest.skip(f"the processors are busy (load {os.getloadavg()[0]:.1f})")
     assert gain > 1.5
+
+
+def test_a_new_model_compiles_nothing_but_itself() -> None:
+    from dimladder.numerics.ode import driver, explicit
+
+    def fresh(t, y, dy, p, work):  # type: ignore[no-untyped-def]
+        dy[0] = -3.0 * y[0]
+
+    before = [len(f.overloads) for f in (driver.start, driver.advance, explicit.explicit_step)]
+    integrate(fresh, [1.0], [1.0])
+    assert [len(f.overloads) for f in (driver.start, driver.advance, explicit.explicit_step)] == before == [1, 1, 1]
+
+
+def test_exceptions_of_a_compiled_function_come_through() -> None:
+    @njit
+    def divides(t, y, dy, p, work):  # type: ignore[no-untyped-def]
+        dy[0] = 1.0 / int(0 * y[0])
+
+    with pytest.raises(ZeroDivisionError):
+        integrate(divides, [1.0], [1.0])
+    with pytest.raises(ZeroDivisionError):
+        integrate_batch(divides, np.ones((3, 1)), [1.0], workers=2)
