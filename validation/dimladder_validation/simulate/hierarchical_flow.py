@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from dimladder.problem import activation, axis_values
 from .base import Backend, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
 
-# Samples drawn together: bounds the memory of a step.
-BLOCK = 32_768
+# Samples drawn together: a block and its temporaries stay in the processor's cache.
+BLOCK = 4096
 
 
 class FirstLayerExperiment(Experiment):
@@ -122,6 +123,7 @@ def slope(sigma: Any, field: Any, compositions: int, backend: Backend) -> Any:
     return result
 
 
+@lru_cache(maxsize=32)
 def derivative_of(sigma: Any) -> Any:
     """Return the derivative of an activation as a formula, so that it can be evaluated on any array namespace."""
     import sympy as sp

@@ -24,8 +24,8 @@ from dimladder.theories.hierarchical.staircase import LEARNERS, largest_degree
 from .base import Backend, Experiment, Sample, chunks
 from .hierarchical_target import hermite_polynomial, level_sizes
 
-SAMPLES = 60_000
-BLOCK = 10_000
+SAMPLES = 16_000
+BLOCK = 8_000
 LARGEST_DEGREE = 10
 FIT_DEGREE = 14
 

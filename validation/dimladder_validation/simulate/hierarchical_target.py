@@ -48,6 +48,15 @@ def haar_rows(rng: np.random.Generator, rows: int, d: int) -> np.ndarray:
 
 def hermite_polynomial(coefficients: np.ndarray, z: Any) -> Any:
     """Evaluate sum_j c_j h_j(z), orthonormal Hermite polynomials, elementwise."""
+    degree = len(coefficients) - 1
+    if 1 <= degree <= 8:
+        # Horner in powers: few passes over the array. Above degree 8 its cancellation would show in float32.
+        norms = np.sqrt([float(math.factorial(j)) for j in range(degree + 1)])
+        powers = np.polynomial.hermite_e.herme2poly(np.asarray(coefficients) / norms)
+        total = float(powers[-1]) * z
+        for c in powers[-2:0:-1]:
+            total = (total + float(c)) * z if c else total * z
+        return total + float(powers[0]) if powers[0] else total
     low, high = 0.0 * z + 1.0, z
     total = float(coefficients[0]) * low
     for j in range(1, len(coefficients)):
@@ -101,7 +110,10 @@ class Realization:
             for coefficients, readout in zip(polynomials, self.readouts, strict=True):
                 a = self.backend.asarray(readout / math.sqrt(readout.shape[1]))
                 values = hermite_polynomial(coefficients, h)
-                h = xp.sum(xp.reshape(values, (values.shape[0], *readout.shape)) * a, axis=2)
+                if len(readout) == 1:
+                    h = xp.matmul(values, a[0, :])[:, None]
+                else:
+                    h = xp.sum(xp.reshape(values, (values.shape[0], *readout.shape)) * a, axis=2)
             result.append(h[:, 0])
         return result
 
