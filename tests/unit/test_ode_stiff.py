@@ -180,3 +180,17 @@ def test_long_plateau_is_escaped() -> None:
     for method in ("auto", "bdf", "rodas5p"):
         result = integrate(settles, [x0, x0, 1.0], times, p=[1e3, 2e2], method=method, rtol=1e-7, atol=1e-12)
         np.testing.assert_allclose(result.y[:, 0], exact, rtol=2e-5)
+
+
+def test_dense_output_across_a_change_of_method() -> None:
+    p = np.geomspace(1e-3, 1.0, 6)
+    y0 = np.cos(np.arange(6.0))
+    result = integrate(linear, y0, [2e4], p=p, work_size=6, rtol=1e-8, atol=1e-10, dense=True)
+    (switch,) = result.stats["switches"]
+    times = np.concatenate([np.geomspace(1e-2, 2e4, 200), switch.t + np.linspace(-5, 5, 21)])
+    assert result.dense is not None
+    exact = np.array([linear_solution(y0, p, t) for t in times])
+    np.testing.assert_allclose(result.dense(times), exact, atol=3e-7)
+    # The same numbers come out when the times are asked for at once.
+    asked = integrate(linear, y0, np.sort(times)[:-1], p=p, work_size=6, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(asked.y, exact[np.argsort(times)][:-1], atol=3e-7)
