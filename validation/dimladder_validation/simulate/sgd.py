@@ -176,8 +176,11 @@ def _replicas(
     def one(replica: int) -> int:
         return int(kernel(children[replica], record, q[replica], m[replica], v[replica]))
 
-    with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter's lock
+    pool = ThreadPoolExecutor(threads)  # the kernels release the interpreter's lock
+    try:
         statuses = list(pool.map(one, range(replicas)))
+    finally:  # an interruption waits for the replicas that are running, not for those that are queued
+        pool.shutdown(wait=True, cancel_futures=True)
     _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
     q, m, v = (_at_times(a, low, high, weight) for a in (q, m, v))
     return Trajectories(q, m, v, [c[3] for c in children])
