@@ -276,6 +276,8 @@ def test_batch_keeps_failures_as_rows() -> None:
 def test_batch_broadcasts_and_checks() -> None:
     p = np.array([[1.0], [2.0]])
     np.testing.assert_allclose(integrate_batch(decay, [1.0], [1.0], p=p).y[:, 0, 0], np.exp([-1.0, -2.0]), rtol=1e-7)
+    shared = integrate_batch(rotation, np.eye(2), [1.0], p=[0.7, 0.0])
+    np.testing.assert_array_equal(shared.y[1], integrate(rotation, [0.0, 1.0], [1.0], p=[0.7, 0.0]).y)
     with pytest.raises(ValueError, match="one length of the batch"):
         integrate_batch(decay, np.ones((3, 1)), [1.0], p=p)
     with pytest.raises(TypeError, match="no option 'colour'"):

@@ -486,8 +486,8 @@ def integrate_batch(
             f"y0 and p must give one length of the batch, got shapes {states.shape} and {parameters.shape}"
         )
     size = lengths.pop()
-    states = _finite("y0", np.array(np.broadcast_to(states, (size, states.shape[-1]))), 2)
-    parameters = np.array(np.broadcast_to(parameters, (size, parameters.shape[-1])))
+    states = _finite("y0", np.array(np.broadcast_to(states, (size, states.shape[-1])), order="C"), 2)
+    parameters = np.array(np.broadcast_to(parameters, (size, parameters.shape[-1])), order="C")
     defaults: dict[str, Any] = {
         "t0": 0.0, "work_size": 0, "method": "auto", "rtol": 1e-8, "atol": 1e-10, "jac": None, "events": (),
         "max_steps": 1_000_000, "names": None, "domain": None, "converged": None, "output": "interpolate",
