@@ -390,6 +390,24 @@ def test_polyhedral_cone_form_of_a_truncation() -> None:
     np.testing.assert_allclose(point[:, None] + edges @ np.maximum(components, 0), g.truncate(w, b, x), atol=1e-12)
 
 
+def test_data_in_more_dimensions_than_classes() -> None:
+    """Q clusters turned into R^7, with noise in every direction: the projection joins the first layer, widths 7, 3,
+    3, 3.
+    """
+    rng = np.random.default_rng(4)
+    frame = np.linalg.qr(rng.standard_normal((7, 7)))[0]
+    points = [frame[:, :3] @ x + 0.02 * rng.standard_normal((7, x.shape[1])) for x in tight(3).points]
+    data = g.ClusteredData(tuple(points), tight(3).labels)
+    network = shallow.lift(data, g.explicit_minimiser(shallow.project(data)))
+    assert network.weights[0].shape == (3, 7)
+    assert data.cost(network(data.inputs)) < 1e-12
+    listed = [[list(map(float, x)) for x in p.T] for p in points]
+    curve = dl.solve(dl.load(RUN, {"data": {"kind": "points", "points": listed}}))
+    assert float(curve["cost"]) < 1e-12
+    with pytest.raises(dl.DomainError, match="at least as many dimensions"):
+        shallow.project(g.ClusteredData(tuple(x[:2] for x in points), np.eye(3)))
+
+
 def test_the_run_file_gives_every_state() -> None:
     curve = dl.solve(dl.load(RUN))
     assert [str(s) for s in curve["state"].values] == [format(n, "03b") for n in range(8)]

@@ -117,3 +117,11 @@ def project(data: ClusteredData) -> ClusteredData:
     pseudo_inverse(data)
     basis = np.linalg.qr(data.means)[0]
     return ClusteredData(tuple(basis.T @ x for x in data.points), data.labels)
+
+
+def lift(data: ClusteredData, network: Network) -> Network:
+    """Network on the original inputs, of widths M, Q, ..., Q, from one on the projected ones: the projection joins
+    the first layer.
+    """
+    basis = np.linalg.qr(data.means)[0]
+    return Network((network.weights[0] @ basis.T, *network.weights[1:]), network.biases)

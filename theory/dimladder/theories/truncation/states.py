@@ -204,12 +204,19 @@ class Truncation(Problem, frozen=True, kw_only=True):
         return tuple(format(n, f"0{q}b") for n in range(2**q))
 
     def geometry(self) -> tuple[ClusteredData, Cones]:
-        """Load the data, work out the cones, and insist on the assumptions unless they are only to be reported."""
+        """Load the data, work out the cones, and insist on the assumptions unless they are only to be reported.
+
+        Data of more dimensions than classes are projected on the span of the class means: a first layer that does so
+        costs nothing.
+        """
         import math
 
         from .geometry import cones
+        from .shallow import project
 
         data = self.data.load()
+        if data.dimension > data.classes:
+            data = project(data)
         theta = None if self.student.theta is None else math.radians(self.student.theta)
         found = cones(data, theta=theta)
         if self.student.assumptions == "required":
@@ -486,8 +493,11 @@ class TruncationTheory(Theory):
         import math
 
         from .geometry import cones
+        from .shallow import project
 
         data = problem.data.load()
+        if data.dimension > data.classes:
+            data = project(data)
         found = cones(data)
         return {
             "delta": data.radius,
