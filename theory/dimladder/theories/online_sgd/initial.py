@@ -73,7 +73,7 @@ def start(problem: OnlineProblem) -> Start:
     # One generator for everything random, drawn in a fixed order: directions, then readouts.
     random = np.random.Generator(np.random.PCG64(initial.seed))
     if initial.kind == "random":
-        M, Q = _random(random, width, T, initial.overlap, initial.norm)
+        M, Q = _random(random, width, T, initial.overlap or 0.0, 1.0 if initial.norm is None else initial.norm)
     else:
         Q, M = _matrix(initial.Q, (width, width), "initial.Q"), _matrix(initial.M, (width, count), "initial.M")
         _symmetric(Q, "initial.Q")

@@ -114,7 +114,7 @@ class Initial(Spec, frozen=True, kw_only=True):
     overlap : float
         ``random``: standard deviation of each M[i, m].
     norm : float
-        ``random``: squared norm Q[i, i].
+        ``random``: squared norm Q[i, i], 1 unless given.
     seed : int
         ``random``: seed of M and of random readouts. Directions beyond M are mutually orthogonal, as d -> infinity.
     """
@@ -123,19 +123,21 @@ class Initial(Spec, frozen=True, kw_only=True):
     Q: tuple[tuple[float, ...], ...] | None = None
     M: tuple[tuple[float, ...], ...] | None = None
     a: tuple[float, ...] | None = None
-    overlap: float = 0.0
-    norm: float = 1.0
+    overlap: float | None = None
+    norm: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.kind == "explicit":
             if self.Q is None or self.M is None:
                 raise ValueError('an explicit initial condition needs both Q and M (or kind = "random" with overlap, seed)')
+            if self.overlap is not None or self.norm is not None:
+                raise ValueError('overlap and norm belong to kind = "random"; Q and M already say both')
         elif self.Q is not None or self.M is not None:
             raise ValueError('Q and M cannot be given with kind = "random"; drop them or set kind = "explicit"')
-        if not (self.overlap >= 0 and math.isfinite(self.overlap)):
+        if self.overlap is not None and not (self.overlap >= 0 and math.isfinite(self.overlap)):
             raise ValueError(f"overlap must be finite and not negative, got {self.overlap}")
-        if not (self.norm > 0 and math.isfinite(self.norm)):
+        if self.norm is not None and not (self.norm > 0 and math.isfinite(self.norm)):
             raise ValueError(f"norm must be positive, got {self.norm}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
