@@ -524,7 +524,9 @@ def _run_batch(
             setup.sizes, setup.event_flags, out, final, reals, integers, found, low, high,
         )  # fmt: skip
 
-    threads = max(1, min(workers or len(os.sched_getaffinity(0)), size))
+    # Not every system can say which processors this process may use.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    threads = max(1, min(workers or available, size))
     if threads == 1:
         run(0, size)
     else:
