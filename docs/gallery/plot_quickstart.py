@@ -1,0 +1,26 @@
+"""The picture of the README: three-layer learning of a hierarchical target, theory and simulation.
+
+Run it from anywhere: ``python docs/gallery/plot_quickstart.py``; it takes about half a minute.
+"""
+
+from pathlib import Path
+
+import dimladder as dl
+from dimladder.paper import figure
+from dimladder.paper.draw import save
+from dimladder_validation import compare
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    problem = dl.load(HERE / "quickstart.toml")
+    comparison = compare(problem)
+    print(comparison.verdict)
+    names = ["subspace_overlap", "feature_correlation", "generalization_error"]
+    picture = figure([comparison.curve, comparison.measurement], variables=names, style="double")
+    save(picture, HERE / "figures" / "quickstart.png", "double")
+
+
+if __name__ == "__main__":
+    main()
