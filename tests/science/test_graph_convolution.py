@@ -99,6 +99,8 @@ def test_homophily_and_self_loop_change_sign_together() -> None:
         ((5.0, 1.0, 1.0, 0.0, 0.0), [0.5, 0.8]),
         ((5.0, 1.0, -1.0, -0.7, 0.1), [0.3, 0.8]),
         ((0.8, 2.0, 0.5, 0.5, 0.3), [0.3, 0.6]),
+        # The overlap m changes sign on the way from c = 0, at c = -lambda.
+        ((4.0, 2.0, -0.5, 1.2, 0.1), [0.3, 0.8]),
     ],
 )
 def test_simulated_graphs(parameters: tuple[float, ...], fractions: list[float]) -> None:

@@ -342,8 +342,10 @@ def _newton(generated: ModuleType, state: Array, p: Array) -> Array | None:
     x = state.copy()
     for _ in range(40):
         slope, curvature = generated.derivatives(x, p)
-        # Rows and columns differ by many orders of magnitude when the ridge is tiny.
-        scale = np.maximum(np.abs(x), 1e-12)
+        # Components differ by many orders of magnitude when the ridge is tiny; nu, m and k change sign where c =
+        # -lambda.
+        beta, s, theta, big_q, _, _, chi, q, _ = np.abs(x)
+        scale = np.array([beta, s, theta, big_q, theta * math.sqrt(big_q), math.sqrt(big_q), chi, q, math.sqrt(q)])
         system = curvature * scale[:, None] * scale[None, :]
         rows = np.abs(system).max(axis=1)
         if not np.all(np.isfinite(system)) or np.any(rows == 0):

@@ -33,7 +33,7 @@ class TruncationExperiment(Experiment):
         """
         import numpy as np
 
-        from dimladder.theories.truncation.geometry import explicit_minimiser, hidden_layers, native
+        from dimladder.theories.truncation.geometry import cumulative, explicit_minimiser, hidden_layers, native
         from dimladder.theories.truncation.landscape import parse_state
         from dimladder.theories.truncation.networks import Network, best_last_layer
 
@@ -71,7 +71,26 @@ class TruncationExperiment(Experiment):
         variables: dict[str, Any] = {"explicit_cost": ((), measure(explicit))}
         for name, group in networks.items():
             variables[name] = (("state",), np.stack([measure(n) for n in group], axis=1))
-        return Sample({"state": np.array(problem.states())}, variables)
+        # Every point of the data through the native layers and back to input space: the same in all replicas.
+        ratios = [_ratio(data, x)]
+        for w, b, layer in zip(
+            *cumulative(explicit.weights[:-1], explicit.biases[:-1]), explicit.hidden(x), strict=True
+        ):
+            ratios.append(_ratio(data, np.linalg.solve(w, layer - b[:, None])))
+        variables["noise_to_signal"] = (("layer",), np.tile(ratios, (len(streams), 1)))
+        return Sample({"layer": np.arange(problem.student.layers + 1), "state": np.array(problem.states())}, variables)
+
+
+def _ratio(data: Any, points: npt.NDArray[np.float64]) -> float:
+    """Largest fluctuation of `points` in barycentric coordinates."""
+    import numpy as np
+
+    groups = [points[:, data.classes_of_points == j] for j in range(data.classes)]
+    means = np.stack([group.mean(axis=1) for group in groups], axis=1)
+    return max(
+        float(np.linalg.norm(np.linalg.solve(means, group - group.mean(axis=1, keepdims=True)), axis=0).max())
+        for group in groups
+    )
 
 
 @dataclass(frozen=True)
