@@ -7,9 +7,11 @@ import dimladder as dl
 import numpy as np
 import pytest
 
+from dimladder.problem import axis_values
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_flow import EXPERIMENT
+from dimladder_validation.simulate.hierarchical_flow import neurons
 
+CPU = backend_for("cpu", "float32")
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "hierarchical-flow.toml"
 
 
@@ -106,9 +108,13 @@ def test_rademacher_neurons_keep_one_half():
 
 
 def simulate(problem, d, replicas, seed=0):
-    streams = [np.random.default_rng([seed, r]) for r in range(replicas)]
-    sample = EXPERIMENT.run(problem, d, streams, backend_for("cpu", "float32"))
-    return sample.variables["subspace_overlap"][1], sample.variables["positive_readout_overlap"][1]
+    """Return overlaps of single neurons, shape (replicas, times)."""
+    times = np.array(axis_values(problem.grid.time)).astype(int)
+    results = []
+    for r in range(replicas):
+        overlap, positive = neurons(problem, d, np.random.default_rng([seed, r]), CPU, int(times.max()), 1)
+        results.append((overlap[times, 0], positive[times, 0]))
+    return np.array([a for a, _ in results]), np.array([b for _, b in results])
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from dimladder.problem import Coefficients, Hierarchical
 from dimladder_validation.simulate import algorithm_one as one
 from dimladder_validation.simulate import hierarchical_training as training
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_flow import neuron
+from dimladder_validation.simulate.hierarchical_flow import neurons
 from dimladder_validation.simulate.hierarchical_target import Realization, level_sizes
 
 CPU32, CPU64 = backend_for("cpu", "float32"), backend_for("cpu", "float64")
@@ -61,7 +61,7 @@ def test_reduced_and_whole_inputs_give_the_same_neurons():
         RUNS / "hierarchical-flow.toml", {"algorithm.step": 6.0, "algorithm.batch_ratio": 4.0, "limit.d": 64}
     )
     rng = np.random.default_rng(1)
-    reduced = np.array([neuron(problem, 64, rng, CPU64, 8)[0][-1] for _ in range(150)])
+    reduced = np.array([neurons(problem, 64, rng, CPU64, 8, 1)[0][-1, 0] for _ in range(150)])
     truth = Realization.draw(problem.target, 64, rng, CPU64)
     whole = []
     for _ in range(30):

@@ -1,7 +1,7 @@
-"""Spherical correlation-loss SGD of single first-layer neurons on fresh batches.
+"""Spherical correlation-loss SGD of first-layer neurons on fresh batches.
 
 Given z = W* x and the component of x along the neuron, the rest of the batch gradient is exactly normal and isotropic:
-only (n, d_eff + 1) numbers a step are drawn instead of (n, d), without approximation (`algorithm_one.first_layer` is the
+only d_eff + 1 numbers a sample are drawn instead of d, without approximation (`algorithm_one.first_layer` is the
 same with whole inputs; a test compares the two).
 """
 
@@ -25,10 +25,11 @@ BLOCK = 4096
 
 
 class FirstLayerExperiment(Experiment):
-    """Measures |P_W* w|^2 of one neuron a replica, and its parts on each readout value."""
+    """Measures |P_W* w|^2, averaged over a few neurons of each replica, and its part on positive readouts."""
 
     theory = "hierarchical-flow"
     batch_size = 4
+    neurons = 8
     # Dropped Hermite orders of the population gradient are smaller by d_eff^(-1/2).
     correction_exponent = None
 
@@ -43,7 +44,7 @@ class FirstLayerExperiment(Experiment):
         overlap = np.empty((len(streams), steps + 1))
         upper = np.empty((len(streams), steps + 1))
         for r, stream in enumerate(streams):
-            overlap[r], upper[r] = neuron(problem, size, stream, backend, steps)
+            overlap[r], upper[r] = (v.mean(axis=1) for v in neurons(problem, size, stream, backend, steps, self.neurons))
         grid = np.arange(steps + 1.0)
         at_times = np.array([np.interp(times, grid, row) for row in overlap])
         positive = np.array([np.interp(times, grid, row) for row in upper])
@@ -53,10 +54,13 @@ class FirstLayerExperiment(Experiment):
         )
 
 
-def neuron(
-    problem: Any, d: int, stream: np.random.Generator, backend: Backend, steps: int
+def neurons(
+    problem: Any, d: int, stream: np.random.Generator, backend: Backend, steps: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train one neuron and return its squared overlap with the subspace, and with its a > 0 part, at every step.
+    """Train neurons and return their squared overlaps with the subspace, and with its a > 0 part, at every step.
+
+    The neurons of a replica share z and the labels. Each has its own draw of x along itself: the law of every single
+    neuron is exact, that of pairs is not.
 
     Parameters
     ----------
@@ -64,17 +68,17 @@ def neuron(
     d : int
     stream : Generator
     backend : Backend
-    steps : int
+    steps, count : int
 
     Returns
     -------
-    overlap, positive : (steps + 1,) arrays
+    overlap, positive : (steps + 1, count) arrays
     """
     xp, target, algorithm = backend.xp, problem.target, problem.algorithm
     d_eff = level_sizes(target, d)[0]
     # Coordinates are chosen along the hidden directions: the law of everything measured does not depend on them.
     truth = Realization(target, d, np.zeros((1, d_eff, 0)), _readouts(target, d, stream), backend)
-    a = truth.readouts[0].reshape(-1)
+    positive = truth.readouts[0].reshape(-1) > 0
     if math.isinf(algorithm.batch_ratio):
         raise SimulationError(
             "an infinite batch cannot be drawn", where="algorithm.batch_ratio", hint="give a finite value, such as 20"
@@ -82,34 +86,35 @@ def neuron(
     n = max(1, round(algorithm.batch_ratio * d * d_eff))
     sigma = activation(problem.student.activation)
     eta = problem.student.sign * algorithm.step * math.sqrt(d_eff)
-    start = stream.standard_normal(d)
-    start /= np.linalg.norm(start)
-    w, rest = start[:d_eff], float(np.linalg.norm(start[d_eff:]))
-    record = [(float(w @ w), float(w[a > 0] @ w[a > 0]))]
+    start = stream.standard_normal((count, d))
+    start /= np.linalg.norm(start, axis=1, keepdims=True)
+    w, rest = start[:, :d_eff], np.linalg.norm(start[:, d_eff:], axis=1)
+    record = [(np.sum(w**2, axis=1), np.sum(w[:, positive] ** 2, axis=1))]
     for _ in range(steps):
-        along, drift, square = np.zeros(d_eff), 0.0, 0.0
+        along, drift, square = np.zeros((count, d_eff)), np.zeros(count), np.zeros(count)
         for block in chunks(n, BLOCK):
-            drawn = backend.normal([stream], (block, d_eff + 1))[0]
-            z, perpendicular = drawn[:, :d_eff], drawn[:, d_eff]
-            y = truth.link(truth.features_of(xp.reshape(z, (block, 1, d_eff))))
+            drawn = backend.normal([stream], (block, d_eff + count))[0]
+            z, perpendicular = drawn[:, :d_eff], drawn[:, d_eff:]
+            y = truth.link(truth.features_of(z[:, None, :]))
             if target.noise:
                 y = y + target.noise * backend.normal([stream], (block,))[0]
-            field = z @ backend.asarray(w) + rest * perpendicular
-            weight = y * slope(sigma, field, problem.student.compositions, backend)
-            along += backend.to_numpy(weight @ z).astype(float)
-            drift += float(xp.sum(weight * perpendicular))
-            square += float(xp.sum(weight * weight))
+            field = xp.matmul(z, backend.asarray(w.T.copy())) + backend.asarray(rest) * perpendicular
+            weight = y[:, None] * slope(sigma, field, problem.student.compositions, backend)
+            along += backend.to_numpy(xp.matmul(xp.permute_dims(weight, (1, 0)), z)).astype(float)
+            drift += backend.to_numpy(xp.sum(weight * perpendicular, axis=0)).astype(float)
+            square += backend.to_numpy(xp.sum(weight * weight, axis=0)).astype(float)
         # The d - d_eff - 1 directions orthogonal to W* and to the neuron: an isotropic normal vector, known by its length.
-        other = math.sqrt(square * stream.chisquare(d - d_eff - 1)) / n if d > d_eff + 1 else 0.0
+        free = stream.chisquare(d - d_eff - 1, count) if d > d_eff + 1 else np.zeros(count)
+        other = np.sqrt(square * free) / n
         along, drift = along / n, drift / n
-        radial = float(w @ along) + rest * drift
-        w = w + eta * (along - radial * w)
-        rest = math.hypot(rest + eta * (drift - radial * rest), eta * other)
-        norm = math.hypot(float(np.linalg.norm(w)), rest)
-        w, rest = w / norm, rest / norm
-        record.append((float(w @ w), float(w[a > 0] @ w[a > 0])))
-    overlap, positive = np.array(record).T
-    return overlap, positive
+        radial = np.sum(w * along, axis=1) + rest * drift
+        w = w + eta * (along - radial[:, None] * w)
+        rest = np.hypot(rest + eta * (drift - radial * rest), eta * other)
+        norm = np.hypot(np.linalg.norm(w, axis=1), rest)
+        w, rest = w / norm[:, None], rest / norm
+        record.append((np.sum(w**2, axis=1), np.sum(w[:, positive] ** 2, axis=1)))
+    overlap, part = (np.array(v) for v in zip(*record, strict=True))
+    return overlap, part
 
 
 def slope(sigma: Any, field: Any, compositions: int, backend: Backend) -> Any:

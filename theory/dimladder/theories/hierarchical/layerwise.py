@@ -113,7 +113,7 @@ class LayerwiseSystem(ClosedForm):
             raise DomainError(
                 "the sharp theory covers one hidden level", where="target.exponents",
                 why=f"{len(problem.target.exponents)} exponents",
-                hint='use theory = "hierarchical-plateaus" for deeper trees, or the function deeper_levels of this package',
+                hint='use theory = "hierarchical-plateaus" for deeper trees, or further.next_level of this package',
             )  # fmt: skip
         from .analysis import levels, link_of
 
