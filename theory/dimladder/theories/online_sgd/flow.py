@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 SAFETY = 0.05
+# Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
+BLOW_UP = 1e4
 # Conditional quadrature aims at this accuracy of dy/dt, or at the solver's rtol where that is looser.
-QUADRATURE_TOLERANCE = 1e-8
+QUADRATURE_TOLERANCE = 1e-7
 
 
 class OnlineFlow(Flow):
@@ -167,10 +169,22 @@ class OnlineFlow(Flow):
         return {
             "rtol": max(SAFETY * settings.rtol, 1e-14),
             "atol": SAFETY * settings.atol,
+            "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
             "autonomous": self.p.algorithm.schedule.strip() == "1",
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        if status == "step_underflow":
+            # Steep activations diverge in finite time, before any bound is met: say which overlap grows.
+            from ...numerics.ode import integrate
+
+            bound = 30.0 * max(1.0, float(abs(self.initial_state()).max()))
+            again = integrate(
+                y0=self.initial_state(), p=self.parameters(), **{**self.integration(), "blow_up": bound}
+            )
+            if again.status == "blow_up":
+                status = "blow_up"
+                message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"
         if self.module().QUADRATURE and len(states):
             stats = {**stats, "quadrature_error": self.quadrature_error(states[[0, len(states) // 2, -1]])}
         return super().finish(times, states, status, message, stats)
@@ -222,7 +236,7 @@ def _levels() -> list[Array]:
     """Return the quadratures from coarse to fine: order of Mehler's series, trapezoidal step, panels."""
     from ...numerics.conditional import quadrature_rule
 
-    sizes = ((8, 0.7, 8), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
+    sizes = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
     return [np.concatenate([[order], quadrature_rule(step, 7.5, panel)]) for order, step, panel in sizes]
 
 
