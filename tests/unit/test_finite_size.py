@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dimladder_validation.finite_size import extrapolate, fit_power_law
+from dimladder_validation.finite_size import extrapolate, fit_power_law, leading_correction
 
 SIZES = np.array([100.0, 200.0, 400.0, 800.0])
 
@@ -61,3 +61,12 @@ def test_extrapolation_is_least_squares() -> None:
     design = np.stack([np.ones(4), (SIZES / 800) ** -1.0], axis=1) / se[:, :1]
     covariance = np.linalg.inv(design.T @ design)
     assert np.allclose(error, np.sqrt(covariance[0, 0]), rtol=1e-10)
+
+
+def test_leading_correction_covers() -> None:
+    rng = np.random.default_rng(2)
+    se = 0.01 * np.sqrt(100.0 / SIZES)[:, None] * np.ones((1, 400))
+    c, error, chi2 = leading_correction(SIZES, 3.0 / SIZES[:, None] + se * rng.standard_normal(se.shape), se)
+    assert abs(((c - 3.0) / error).std() - 1) < 4 / np.sqrt(2 * 400)
+    assert abs(((c - 3.0) / error).mean()) < 4 / np.sqrt(400)
+    assert abs(chi2.mean() - 3.0) < 4 * np.sqrt(2 * 3 / 400)

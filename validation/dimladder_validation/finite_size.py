@@ -141,3 +141,24 @@ def extrapolate(
     y0, y1 = (np.sum(weight * shape**k * gap, axis=0) for k in range(2))
     determinant = s0 * s2 - s1**2
     return (s2 * y0 - s1 * y1) / determinant, np.sqrt(s2 / determinant)
+
+
+def leading_correction(
+    sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return C, its standard error and chi^2 of gap(d) = C d^-exponent: the coefficient of the 1/d correction.
+
+    Parameters
+    ----------
+    sizes : array (S,)
+    gap, se : arrays (S, ...)
+        One coefficient for each trailing entry. chi^2 has S - 1 degrees of freedom; a large one says that the sizes are
+        too small for the leading order, or that the theory is not the limit.
+    """
+    import numpy as np
+
+    sizes, gap, se = (np.asarray(a, dtype=float) for a in (sizes, gap, se))
+    shape = sizes.reshape(-1, *[1] * (gap.ndim - 1)) ** -exponent
+    information = np.sum((shape / se) ** 2, axis=0)
+    coefficient = np.sum(shape * gap / se**2, axis=0) / information
+    return coefficient, 1 / np.sqrt(information), np.sum(((gap - coefficient * shape) / se) ** 2, axis=0)

@@ -90,7 +90,7 @@ class OnlineSGDExperiment(Experiment):
             if method == "gram":
                 log.warning("the Gram chain is a CPU algorithm: on %s explicit weights are moved", backend.device)
             runs = sgd.weight_sgd_array(what, times, size, streams, backend)
-        return sgd.sample(what, times, runs)
+        return sgd.sample(what, times, runs, _threads())
 
     def exponent(self, problem: Any) -> float | None:
         return 0.5 if problem.algorithm.regime == "gradient-flow" else self.correction_exponent

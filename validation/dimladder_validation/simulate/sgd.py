@@ -11,7 +11,7 @@ at a cost that does not depend on d (docs/theory/gram-chain.md).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -176,14 +176,19 @@ def _replicas(
     def one(replica: int) -> int:
         return int(kernel(children[replica], record, q[replica], m[replica], v[replica]))
 
-    pool = ThreadPoolExecutor(threads)  # the kernels release the interpreter's lock
-    try:
-        statuses = list(pool.map(one, range(replicas)))
-    finally:  # an interruption waits for the replicas that are running, not for those that are queued
-        pool.shutdown(wait=True, cancel_futures=True)
+    statuses = _in_threads(one, replicas, threads)
     _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
     q, m, v = (_at_times(a, low, high, weight) for a in (q, m, v))
     return Trajectories(q, m, v, [c[3] for c in children])
+
+
+def _in_threads(one: Callable[[int], Any], replicas: int, threads: int) -> list[Any]:
+    """Return ``[one(0), ..., one(replicas - 1)]``; the compiled kernels release the interpreter's lock."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(one, range(replicas)))
+    finally:  # an interruption waits for the replicas that are running, not for those that are queued
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _report(dynamics: Dynamics, d: int, failed: int, replicas: int) -> None:
@@ -298,13 +303,17 @@ def derivative(activation: Expression) -> Expression:
     return Expression(text.replace("Abs(", "abs("), ("x",), activation.hermite)
 
 
-def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories) -> Sample:
+def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: int = 1) -> Sample:
     """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise)."""
     import numpy as np
 
     model = model_module(dynamics.activation, dynamics.link, dynamics.schedule).model
-    states = zip(runs.q, runs.m, runs.v, runs.test_streams, strict=True)
-    error = np.stack([population_error(q, m, dynamics.t, v, model, rng) for q, m, v, rng in states])
+
+    def one(replica: int) -> np.ndarray:
+        q, m, v, rng = runs.q[replica], runs.m[replica], runs.v[replica], runs.test_streams[replica]
+        return population_error(q, m, dynamics.t, v, model, rng)
+
+    error = np.stack(_in_threads(one, len(runs.q), threads))
     variables = {
         "generalization_error": (("time",), error),
         "Q": (("time", "student", "student"), runs.q),
