@@ -198,7 +198,8 @@ def test_formulas_equal_least_squares_and_only_constant_states_are_critical(clas
         assert affine == pytest.approx(found.affine, rel=1e-10, abs=1e-13)
         assert affine <= linear
         assert (abs(printed - linear) < 1e-12) == constant
-        assert found.critical == constant
+        assert found.critical == constant  # measured
+        assert landscape.is_critical(data, landscape.parse_state(label), found) == constant  # by the proposition
         if constant:
             assert found.full_gradient < 1e-9
         else:

@@ -350,7 +350,7 @@ def default_shifts(geometry: Cones, state: Sequence[bool] | None = None) -> Arra
     middle = 0.5 * (lo + hi)
     if state is None:
         gentle = -2 * geometry.threshold
-        return np.full(geometry.distances.size, gentle if lo < gentle else middle)
+        return np.full(geometry.distances.size, gentle if lo < gentle < hi else middle)
     return np.where(np.asarray(state, dtype=bool), 3 * geometry.threshold, middle)
 
 

@@ -19,7 +19,7 @@ from . import formulas
 from .geometry import ClusteredData, Cones, HiddenLayers, hidden_layers, native, noise_to_signal
 from .networks import Array, Network, best_last_layer, gradient
 
-CRITICAL_TOLERANCE = 1e-8  # of the largest gradient the residuals could give
+CRITICAL_FRACTION = 0.02  # of C^2, the size of the (dimensionless) gradient at states that are not critical
 
 
 def all_states(classes: int) -> list[str]:
@@ -69,7 +69,8 @@ class StateReport:
     full_gradient : float
         The same over every weight and bias of the network.
     critical : bool
-        Whether `full_gradient` vanishes, within `CRITICAL_TOLERANCE` of the largest gradient the residuals allow.
+        Whether the gradient vanishes: less than `CRITICAL_FRACTION` of C^2 (and round-off), lengths measured in the
+        size of the inputs. Costs below about 1e-5 cannot be told apart this way; `is_critical` can.
     network : Network
         The network with its affine last layer.
     """
@@ -98,14 +99,26 @@ def examine(data: ClusteredData, geometry: Cones, shifts: Sequence[float] | Arra
     collapsed = [j for j in range(q) if not state[j]] or list(range(q))
     bias_gradient = max(float(np.abs(grad_b[j]).max()) for j in collapsed)
     full_gradient = max(float(np.abs(g).max()) for g in (*grad_w, *grad_b))
-    # |dC^2/dtheta| <= 2 C sqrt(sum of weights) * (gain of the layers above) * (size of the inputs): what "not small"
-    # means here.
-    gain = math.prod(max(1.0, float(np.linalg.norm(a, 2))) for a in network.weights)
-    size = max(1.0, float(np.abs(x).max()))
-    scale = 2.0 * math.sqrt(q) * gain * size
-    round_off = 1e-13 * scale * max(1.0, float(np.abs(data.labels).max()))
-    critical = full_gradient <= CRITICAL_TOLERANCE * scale * affine + round_off
+    size = float(np.abs(x).max())
+    hidden_slopes = (*grad_w[:-1], *(size * g for g in grad_b[:-1]))
+    dimensionless = max(float(np.abs(g).max()) for g in hidden_slopes)
+    round_off = 1e4 * np.finfo(float).eps * max(1.0, float(np.abs(data.labels).max())) ** 2
+    critical = dimensionless <= CRITICAL_FRACTION * affine**2 + round_off
     return StateReport(linear, affine, bias_gradient, full_gradient, critical, network)
+
+
+def is_critical(data: ClusteredData, state: Array, report: StateReport) -> bool:
+    """Whether a state is a critical point of the full cost: by the proposition where it applies, else by measurement.
+
+    All active: yes, nothing is cut and the affine optimum balances the residuals. All collapsed: yes, the cost is zero.
+    Mixed, with a positive definite sum of active covariances: no.
+    """
+    if state.all() or not state.any():
+        return True
+    spectrum = np.linalg.eigvalsh(active_covariance(data, state))
+    if spectrum[0] > 1e-10 * spectrum[-1]:
+        return False
+    return report.critical
 
 
 def noise_to_signal_by_layer(data: ClusteredData, layers: HiddenLayers, collapsed: Iterable[bool], depth: int) -> Array:

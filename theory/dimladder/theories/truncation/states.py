@@ -393,7 +393,7 @@ class TruncationStates(ClosedForm):
         import numpy as np
 
         from .geometry import explicit_minimiser, hidden_layers
-        from .landscape import examine, formula_costs, parse_state
+        from .landscape import examine, formula_costs, is_critical, parse_state
 
         problem: Truncation = self.problem  # type: ignore[assignment]
         data, geometry = problem.geometry()
@@ -428,7 +428,7 @@ class TruncationStates(ClosedForm):
                 "largest component of the gradient in all weights and biases",
             ),
             "critical": (
-                np.array([r.critical for r in reports]),
+                np.array([is_critical(data, parse_state(s), r) for s, r in zip(labels, reports, strict=True)]),
                 "",
                 "whether the state is a critical point of the full cost",
             ),
