@@ -110,9 +110,10 @@ def plackett_pair(
         num = det * kl - (ik * il + jk * jl - c * (ik * jl + jk * il))
         vk = det - (ik * ik + jk * jk - 2.0 * c * ik * jk)
         vl = det - (il * il + jl * jl - 2.0 * c * il * jl)
-        bound = max(vk * vl, 1e-300)
-        r = num / math.sqrt(bound)
-        r = min(1.0, max(-1.0, r))
+        # A field that the pair determines has no sign of its own: its two sides cancel against the twin pair's.
+        free = vk > 1e-15 and vl > 1e-15
+        r = num / math.sqrt(vk * vl if free else 1.0)
+        r = min(1.0, max(-1.0, r)) if free else 0.0
         total += weights[q] * slope * asin(r)
     return top * total
 
