@@ -269,6 +269,8 @@ def _panels(name: str, having: list[tuple[int, Result]], theories: list[Result])
         labels = {k: plain(at[k[0]]) if text else "" for k, text in labels.items()}
     sizes = _sizes([r for _, r in having])
     shown: set[str] = set()
+    # A measurement may know no symbols: its components are named as the first result names them.
+    names: dict[str, str] = {}
     for source, result in having:
         style = theories.index(result) if result in theories else 0
         for s in _series(result, name, axis, source, style, sizes, colours, labels):
@@ -278,7 +280,8 @@ def _panels(name: str, having: list[tuple[int, Result]], theories: list[Result])
                 else ""
             )
             shown.add(once)
-            panel.series.append(replace(s, label=once))
+            named = names.setdefault(s.column, s.component)
+            panel.series.append(replace(s, label=once, component=named))
     labelled = [s for s in panel.series if s.label]
     if len(labelled) == 1:
         # A single curve is named by the axis.
