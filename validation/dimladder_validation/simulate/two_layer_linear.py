@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TwoLayerLinearExperiment(Experiment):
-    """Integrates (a, W) by an independent eighth-order method."""
+    """Integrates (a, W) by an independent multistep method."""
 
     theory = "two-layer-linear"
     size = "width"
@@ -58,7 +58,7 @@ class TwoLayerLinearExperiment(Experiment):
                 (0.0, float(times[-1])),
                 np.concatenate([a, first.ravel()]),
                 t_eval=times,
-                method="DOP853",
+                method="LSODA",
                 rtol=1e-11,
                 atol=1e-13,
             )
