@@ -12,6 +12,7 @@ import dimladder as dl
 from dimladder.errors import UsageError
 from dimladder.results import LearningCurve, Measurement
 from dimladder_validation import compare
+from dimladder_validation.simulate import experiment
 
 PROBLEM = dl.loads(
     """
@@ -147,3 +148,13 @@ def test_a_constant_gap_is_a_disagreement(gap: float) -> None:
     assert comparison.verdict == "disagree"
     assert comparison.finite_size["variable"] == "q"
     assert abs(comparison.finite_size["exponent"]) < 4 * comparison.finite_size["exponent_se"]
+
+
+def test_curve_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A theory that keeps a finite size is solved at each size; a curve that belongs to none of them is not ignored."""
+    found = experiment("online-sgd")
+    monkeypatch.setattr(
+        type(found), "at_size", lambda self, problem, size: dl.replace(problem, {"algorithm.learning_rate": 1.0 / size})
+    )
+    with pytest.raises(UsageError, match="none of the measured sizes"):
+        compare(curve(), measurement())
