@@ -174,7 +174,7 @@ def _theory(
     if given is not None and problem.content_hash not in {at.content_hash for at in problems}:
         raise UsageError(
             "the curve describes none of the measured sizes",
-            why=f"the theory {problem.theory!r} depends on the size; measured at {size} = {', '.join(f'{s:g}' for s in sizes)}",
+            why=f"the theory depends on the size; measured at {size} = {', '.join(f'{s:g}' for s in sizes)}",
             hint="pass the problem instead of the curve: it is solved at every size",
         )
     solved: dict[str, LearningCurve] = {problem.content_hash: given} if given is not None else {}
