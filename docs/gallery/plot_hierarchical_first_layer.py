@@ -2,7 +2,8 @@
 The first layer climbs from d to the hidden directions
 ======================================================
 
-Overlap q of first-layer neurons with the hidden subspace against time: the map, its small-step flow, and simulated neurons;
+Overlap q of first-layer neurons with the hidden subspace against time: the map, its small-step flow, and simulated
+neurons;
 the floor left by a finite batch; and the half of the subspace that neurons keep when readouts have both signs.
 """
 
@@ -41,7 +42,10 @@ axes[1].set(xlabel="step", title="readouts of both signs")
 axes[1].legend(fontsize=8)
 
 sizes = [10**k for k in range(2, 9)]
-times = [float(dl.solve(dl.replace(problem, {"limit.d": d, "algorithm.gradient_noise": False}))["escape_time"]) for d in sizes]
+times = [
+    float(dl.solve(dl.replace(problem, {"limit.d": d, "algorithm.gradient_noise": False}))["escape_time"])
+    for d in sizes
+]
 axes[2].semilogx(sizes, times, "o-", ms=3)
 axes[2].set(xlabel="d", title=r"time to $q = 1/2$: logarithmic")
 figure.tight_layout()

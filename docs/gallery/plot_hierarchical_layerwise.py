@@ -16,7 +16,8 @@ from dimladder_validation import simulate
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
 problem = dl.load(
-    here / "runs" / "hierarchical-layerwise.toml", {"grid.first_ratio": [0.5, 1.0, 2.0, 4.0, 8.0], "grid.second_ratio": [4.0]}
+    here / "runs" / "hierarchical-layerwise.toml",
+    {"grid.first_ratio": [0.5, 1.0, 2.0, 4.0, 8.0], "grid.second_ratio": [4.0]},
 )
 fine = dl.replace(problem, {"grid.first_ratio": [float(v) for v in np.geomspace(0.3, 12, 60)]})
 sizes = [64, 144, 256]
@@ -30,7 +31,16 @@ names = {
 figure, axes = plt.subplots(1, 4, figsize=(14, 3.5))
 leading = dl.solve(fine)
 refined = {
-    d: dl.solve(dl.replace(fine, {"algorithm.first.order": "refined", "limit.d": d, "grid.first_ratio": [0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0]}))
+    d: dl.solve(
+        dl.replace(
+            fine,
+            {
+                "algorithm.first.order": "refined",
+                "limit.d": d,
+                "grid.first_ratio": [0.3, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0],
+            },
+        )
+    )
     for d in (64, 256)
 }
 for axis, (name, label) in zip(axes, names.items(), strict=False):
@@ -47,7 +57,15 @@ for axis, (name, label) in zip(axes, names.items(), strict=False):
 axes[0].legend(fontsize=6)
 exact = dl.solve(problem)
 for ratio in (0.5, 1.0, 2.0):
-    gap = [abs(float(measured["subspace_overlap"].sel(d=d, first_ratio=ratio) - exact["subspace_overlap"].sel(first_ratio=ratio))) for d in sizes]
+    gap = [
+        abs(
+            float(
+                measured["subspace_overlap"].sel(d=d, first_ratio=ratio)
+                - exact["subspace_overlap"].sel(first_ratio=ratio)
+            )
+        )
+        for d in sizes
+    ]
     axes[3].loglog(sizes, gap, "o-", ms=4, label=f"ratio {ratio:g}")
 axes[3].set(xlabel="d", title="|simulation - leading order| of $q$")
 axes[3].legend(fontsize=7)

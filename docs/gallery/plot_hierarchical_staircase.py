@@ -2,8 +2,8 @@
 The learning staircase with its true heights
 ============================================
 
-Generalisation error of kernels, two-layer and deep networks on tanh(3h) against kappa = log n / log d, as d grows without
-bound; and what d_eff = floor(sqrt d) leaves of it, by Monte Carlo over the symmetric Hermite basis.
+Generalisation error of kernels, two-layer and deep networks on tanh(3h) against kappa = log n / log d, as d grows
+without bound; and what d_eff = floor(sqrt d) leaves of it, by Monte Carlo over the symmetric Hermite basis.
 """
 
 from pathlib import Path
@@ -26,7 +26,14 @@ for learner, colour in colours.items():
     left.step(curve["kappa"], error, where="post", color=colour, label=learner)
     for d, marker in ((64, "s"), (256, "o")):
         points = measured["generalization_error"].sel(learner=learner, d=d)
-        left.plot(points["kappa"], points, marker, color=colour, fillstyle="none", label=f"ideal at d = {d}" if learner == "kernel" else None)
+        left.plot(
+            points["kappa"],
+            points,
+            marker,
+            color=colour,
+            fillstyle="none",
+            label=f"ideal at d = {d}" if learner == "kernel" else None,
+        )
 left.axhline(float(curve["null_error"]), color="0.7", lw=0.8)
 for threshold in set(curve["threshold"].values):
     left.axvline(threshold, color="0.8", lw=0.8, ls=":")
@@ -45,7 +52,9 @@ tree = dl.replace(
 )
 deep = dl.solve(tree)
 for learner, colour in colours.items():
-    right.step(deep["kappa"], deep["generalization_error"].sel(learner=learner), where="post", color=colour, label=learner)
+    right.step(
+        deep["kappa"], deep["generalization_error"].sel(learner=learner), where="post", color=colour, label=learner
+    )
 for level, threshold in zip(deep["level"].values, deep["threshold"].values, strict=True):
     right.axvline(threshold, color="0.8", lw=0.8, ls=":")
     right.text(threshold, 0.42 - 0.03 * level, f"level {level}", fontsize=7)

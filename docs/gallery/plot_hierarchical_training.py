@@ -2,7 +2,8 @@
 Networks as trained in practice
 ===============================
 
-Error and overlaps against kappa for the published layer-wise and joint rules, the two-layer network and the quadratic kernel, at
+Error and overlaps against kappa for the published layer-wise and joint rules, the two-layer network and the
+quadratic kernel, at
 d = 25; and the two questions of protocol: re-initialised later layers, fresh data for each layer.
 """
 
@@ -17,18 +18,22 @@ from dimladder_validation.simulate import hierarchical_training as training
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_target import Realization
 
-d, kappas, seeds = 25, [1.0, 1.4, 1.8, 2.1], 2
+d, kappas, seeds = 25, [1.0, 1.5, 2.0], 2
 target = Hierarchical(exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="tanh(3*h)", readout="rademacher")
 recipe = replace(training.REPOSITORY, second_width=60)
 steps = (recipe.steps(d)[0], 300)
 largest = int(d ** max(kappas))
 cpu = backend_for("cpu", "float32")
 runs = {
-    "layer-wise": lambda t, n, r: training.train_layerwise(t, n, recipe, r, cpu, largest=largest, steps=steps, records=2),
+    "layer-wise": lambda t, n, r: training.train_layerwise(
+        t, n, recipe, r, cpu, largest=largest, steps=steps, records=2
+    ),
     "re-initialised": lambda t, n, r: training.train_layerwise(
         t, n, recipe, r, cpu, largest=largest, steps=steps, records=2, reinitialize=True
     ),
-    "fresh data": lambda t, n, r: training.train_layerwise(t, n, recipe, r, cpu, largest=largest, steps=steps, records=2, fresh=True),
+    "fresh data": lambda t, n, r: training.train_layerwise(
+        t, n, recipe, r, cpu, largest=largest, steps=steps, records=2, fresh=True
+    ),
     "joint": lambda t, n, r: training.train_joint(t, n, recipe, r, cpu, largest=largest, steps=400, records=2),
     "two-layer": lambda t, n, r: training.train_two_layer(t, n, recipe, r, cpu, largest=largest),
     "kernel": lambda t, n, r: training.polynomial_kernel_ridge(t, n, r, cpu),
@@ -52,7 +57,9 @@ for name in runs:
 stairs = Staircase.of(target)
 for learner, style in (("kernel", ":"), ("two-layer", "--")):
     left.axhline(stairs.error(learner, max(kappas)), color="0.6", ls=style, lw=0.8)
-left.set(xlabel=r"$\kappa$", ylabel="generalisation error", title="lines: limits of kernel and two-layer at the last kappa")
+left.set(
+    xlabel=r"$\kappa$", ylabel="generalisation error", title="lines: limits of kernel and two-layer at the last kappa"
+)
 right.axhline(d**-0.25, color="0.7", lw=0.8)
 right.set(xlabel=r"$\kappa$", ylabel="$M_W$")
 left.legend(fontsize=7)

@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
-import dimladder as dl
 import numpy as np
 import pytest
 
+import dimladder as dl
 from dimladder.problem import axis_values
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_flow import neurons
@@ -155,7 +155,12 @@ def test_noise_floor_at_finite_batch():
 
 def test_noise_floor_is_where_the_noisy_solutions_end():
     for discrete in (False, True):
-        settings = {"algorithm.step": 5.0, "algorithm.batch_ratio": 3.0, "algorithm.gradient_noise": True, "limit.d": 196}
+        settings = {
+            "algorithm.step": 5.0,
+            "algorithm.batch_ratio": 3.0,
+            "algorithm.gradient_noise": True,
+            "limit.d": 196,
+        }
         curve = dl.solve(dl.load(RUN, {**settings, "algorithm.map": discrete, "grid.time": [0.0, 400.0]}))
         assert 1 - float(curve["subspace_overlap"][-1]) == pytest.approx(float(curve["noise_floor"]), rel=1e-5)
 

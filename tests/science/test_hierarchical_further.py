@@ -32,7 +32,9 @@ def test_second_level_threshold():
 
 @pytest.mark.slow
 def test_second_level_by_simulation():
-    """48 learned features in 6 blocks, normalised quadratics above, tanh on top: leading overlap to 15 % at 8 critical."""
+    """48 learned features in 6 blocks, normalised quadratics above, tanh on top: leading overlap to 15 % at 8
+    critical.
+    """
     rng = np.random.default_rng(0)
     d1, d2, block = 48, 6, 8
     count = d1 * (d1 + 1) // 2

@@ -3,11 +3,11 @@
 import math
 from pathlib import Path
 
-import dimladder as dl
 import numpy as np
 import pytest
 import sympy as sp
 
+import dimladder as dl
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import ridge, spectral
 from dimladder.theories.hierarchical.analysis import link_of
@@ -324,7 +324,8 @@ def test_three_stages_end_to_end():
     """
     settings = {
         "target.link": "tanh(h) + 0.2*h**2", "target.readout": "ones", "target.noise": 0.25,
-        "algorithm.first.label_transform": "clip(y, -2, 2)", "algorithm.second.ridge": 0.15, "algorithm.third.degree": 4,
+        "algorithm.first.label_transform": "clip(y, -2, 2)", "algorithm.second.ridge": 0.15,
+        "algorithm.third.degree": 4,
         "grid.first_ratio": [1.2, 4.0, 12.0], "grid.second_ratio": [1.5, 5.0],
     }  # fmt: skip
     leading = dl.solve(dl.load(RUN, settings))

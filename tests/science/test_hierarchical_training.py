@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import dimladder as dl
 import numpy as np
 import pytest
 
+import dimladder as dl
 from dimladder.errors import SimulationError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder_validation.simulate import algorithm_one as one
@@ -159,7 +159,9 @@ def test_published_numbers_of_the_recipes():
 
 @pytest.mark.slow
 def test_practical_recipes_find_the_subspace():
-    """tanh(3h), d = 25, n = d^2.2, published rules of layer 1, with the same data throughout or fresh data for each layer."""
+    """tanh(3h), d = 25, n = d^2.2, published rules of layer 1, with the same data throughout or fresh data for each
+    layer.
+    """
     errors = {"same": [], "fresh": [], "two-layer": [], "kernel": []}
     recipe = replace(training.REPOSITORY, second_width=60, width_exponent=0.75)
     for seed in (0, 1):

@@ -4,10 +4,10 @@ import itertools
 import math
 from pathlib import Path
 
-import dimladder as dl
 import numpy as np
 import pytest
 
+import dimladder as dl
 from dimladder.errors import DomainError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical.staircase import Staircase
@@ -26,7 +26,11 @@ def staircase(link="tanh(3*h)", features=(PAPER,), exponents=(0.5,), **more):
 @pytest.mark.parametrize(
     ("link", "null", "residuals"),
     [
-        ("tanh(3*h)", 0.6939, {2: 0.2723, 3: 0.1318, 4: 0.1318, 6: 0.1008, 7: 0.0697, 8: 0.0594, 9: 0.0583, 10: 0.0520}),
+        (
+            "tanh(3*h)",
+            0.6939,
+            {2: 0.2723, 3: 0.1318, 4: 0.1318, 6: 0.1008, 7: 0.0697, 8: 0.0594, 9: 0.0583, 10: 0.0520},
+        ),
         ("tanh(h)", 0.3220, {2: 0.0922, 3: 0.0156, 6: 0.0100, 7: 0.0043, 8: 0.0025, 9: 0.0023}),
     ],
 )

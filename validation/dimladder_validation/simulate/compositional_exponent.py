@@ -1,6 +1,7 @@
 """Compositional information exponents by Monte Carlo: the smallest k with || E[T(f*) He_k(h_l)] ||_F of order one.
 
-He_k is the orthonormal Hermite tensor of a level's features. The squared norm is a U-statistic over pairs of independent
+He_k is the orthonormal Hermite tensor of a level's features. The squared norm is a U-statistic over pairs of
+independent
 samples, unbiased at any n, and He_k(h) . He_k(h') needs inner products only. The Frobenius norm is the right one: for a
 three-level target the tensor at level 1, order 2 has Frobenius norm of order one but operator norm d_eff^{-1/2}.
 Source of the definition: Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, Def. 1 (a conjecture on learnability).
@@ -35,7 +36,15 @@ def tensor_product(h: np.ndarray, other: np.ndarray, order: int) -> np.ndarray:
         case 4:
             # Contracting He_4(h) = h^4 - 6 h^2 1 + 3 1 1 (symmetrised) with that of h'.
             pair = d * (d + 2)
-            return (t**4 - 6 * t**2 * (a + b) + 6 * (d + 4) * t**2 + 3 * (a**2 + b**2) + 6 * a * b - 6 * (d + 2) * (a + b) + 3 * pair) / 24
+            return (
+                t**4
+                - 6 * t**2 * (a + b)
+                + 6 * (d + 4) * t**2
+                + 3 * (a**2 + b**2)
+                + 6 * a * b
+                - 6 * (d + 2) * (a + b)
+                + 3 * pair
+            ) / 24
     raise SimulationError(f"Hermite tensors of order {order} are not implemented", hint="use orders 1 to 4")
 
 
@@ -94,13 +103,16 @@ def compositional_exponent(
     floor : float
         What counts as of order one: a fraction of Var T(y). Compare two sizes to tell d^-a from a small constant.
     transforms : sequence of callables
-        Scalar transformations T of the label; with more than the identity this is the compositional *generative* exponent.
+        Scalar transformations T of the label; with more than the identity this is the compositional *generative*
+        exponent.
     """
     estimates = []
     for order in range(1, largest + 1):
         for transform in transforms:
 
-            def transformed(n: int, transform: Callable[[np.ndarray], np.ndarray] = transform) -> tuple[np.ndarray, np.ndarray]:
+            def transformed(
+                n: int, transform: Callable[[np.ndarray], np.ndarray] = transform
+            ) -> tuple[np.ndarray, np.ndarray]:
                 h, y = draw(n)
                 return h, transform(y)
 

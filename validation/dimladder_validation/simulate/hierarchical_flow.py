@@ -7,6 +7,7 @@ same with whole inputs; a test compares the two).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -44,7 +45,9 @@ class FirstLayerExperiment(Experiment):
         overlap = np.empty((len(streams), steps + 1))
         upper = np.empty((len(streams), steps + 1))
         for r, stream in enumerate(streams):
-            overlap[r], upper[r] = (v.mean(axis=1) for v in neurons(problem, size, stream, backend, steps, self.neurons))
+            overlap[r], upper[r] = (
+                v.mean(axis=1) for v in neurons(problem, size, stream, backend, steps, self.neurons)
+            )
         grid = np.arange(steps + 1.0)
         at_times = np.array([np.interp(times, grid, row) for row in overlap])
         positive = np.array([np.interp(times, grid, row) for row in upper])
@@ -103,7 +106,8 @@ def neurons(
             along += backend.to_numpy(xp.matmul(xp.permute_dims(weight, (1, 0)), z)).astype(float)
             drift += backend.to_numpy(xp.sum(weight * perpendicular, axis=0)).astype(float)
             square += backend.to_numpy(xp.sum(weight * weight, axis=0)).astype(float)
-        # The d - d_eff - 1 directions orthogonal to W* and to the neuron: an isotropic normal vector, known by its length.
+        # The d - d_eff - 1 directions orthogonal to W* and to the neuron: an isotropic normal vector, known by its
+        # length.
         free = stream.chisquare(d - d_eff - 1, count) if d > d_eff + 1 else np.zeros(count)
         other = np.sqrt(square * free) / n
         along, drift = along / n, drift / n
@@ -153,8 +157,7 @@ def _readouts(target: Any, d: int, stream: np.random.Generator) -> tuple[np.ndar
 
     sizes = level_sizes(target, d)
     return tuple(
-        draw_readout(target, below, stream).reshape(above, below // above)
-        for below, above in zip(sizes, sizes[1:], strict=False)
+        draw_readout(target, below, stream).reshape(above, below // above) for below, above in itertools.pairwise(sizes)
     )
 
 

@@ -2,7 +2,8 @@
 
 The limit n -> infinity at fixed degree is taken exactly; d_eff = floor(d^eps) stays finite. A function symmetric under
 exchange of the features expands on the orthogonal polynomials M_lambda = sum over distinct indices of
-prod_j a_i He_{lambda_j}(z_i), one for each partition lambda; their coefficients are Monte Carlo averages, and the square of
+prod_j a_i He_{lambda_j}(z_i), one for each partition lambda; their coefficients are Monte Carlo averages, and the
+square of
 each is estimated without bias from two halves of the samples. Training real networks is `hierarchical_training`.
 """
 
@@ -33,7 +34,8 @@ FIT_DEGREE = 14
 class PlateauExperiment(Experiment):
     """Measures the plateau heights at finite d_eff.
 
-    With readouts other than ones, components whose readout enters squared are not in the basis: an O(1/d_eff) part of the
+    With readouts other than ones, components whose readout enters squared are not in the basis: an O(1/d_eff) part
+    of the
     finite-size correction.
     """
 
@@ -69,7 +71,9 @@ def plateaus(
     """
     eps = target.exponents[0]
     d_eff = level_sizes(target, d)[0]
-    most = largest_degree(float(kappa.max()), eps) if kappa.max() >= 1 + eps else largest_degree(float(kappa.max()), 1.0)
+    most = (
+        largest_degree(float(kappa.max()), eps) if kappa.max() >= 1 + eps else largest_degree(float(kappa.max()), 1.0)
+    )
     wanted = min(LARGEST_DEGREE, most)
     a = draw_readout(target, d_eff, stream)
     coefficients = orthonormal_coefficients(target.features[0], target.hermite)
@@ -95,7 +99,7 @@ def plateaus(
             features.append(np.stack([np.zeros(block) if p is None else p for p in pieces]))
     null = second / (2 * half)
     mass = np.zeros(wanted + 1)
-    for (part, first_half, second_half) in zip(parts, *sums, strict=True):
+    for part, first_half, second_half in zip(parts, *sums, strict=True):
         mass[sum(part)] += first_half * second_half / half**2 / placements(part, a)
     captured = np.cumsum(mass)
 
@@ -113,7 +117,9 @@ def plateaus(
         if not seen:
             out[2, k] = shallow
             continue
-        learned = tuple(j for j in range(1, len(coefficients)) if coefficients[j] and j * eps <= exponent + EXPONENT_SLACK)
+        learned = tuple(
+            j for j in range(1, len(coefficients)) if coefficients[j] and j * eps <= exponent + EXPONENT_SLACK
+        )
         if learned not in partial:
             partial[learned] = regression_error(h[list(learned)].sum(axis=0), f) if learned else left(0)
         out[2, k] = 0.0 if len(learned) == np.count_nonzero(coefficients[1:]) else partial[learned]
@@ -153,7 +159,7 @@ def symmetric_products(
 ) -> np.ndarray:
     """Return sum over samples of f M_lambda for every partition: features are added one by one."""
     xp = backend.xp
-    state: dict[tuple[int, ...], Any] = {p: 0.0 * f for p in parts}
+    state: dict[tuple[int, ...], Any] = dict.fromkeys(parts, 0.0 * f)
     state[()] = 0.0 * f + 1.0
     without = {p: [(j, _remove(p, j)) for j in sorted(set(p))] for p in parts}
     for i in range(z.shape[1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ class Realization:
         sizes = level_sizes(target, d)
         rows = haar_rows(rng, sizes[0] * target.branches, d)
         readouts = []
-        for below, above in zip(sizes, sizes[1:], strict=False):
+        for below, above in itertools.pairwise(sizes):
             block = below // above
             readouts.append(draw_readout(target, below, rng).reshape(above, block))
         return cls(target, d, rows.reshape(target.branches, sizes[0], d), tuple(readouts), backend)

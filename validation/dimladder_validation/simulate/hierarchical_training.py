@@ -1,7 +1,9 @@
-"""Networks as trained in practice on hierarchical targets: layer-wise and joint back-propagation, and shallow baselines.
+"""Networks as trained in practice on hierarchical targets: layer-wise and joint back-propagation, and shallow
+baselines.
 
 Rules and numbers follow the experiments of Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, in two versions that
-differ: `PAPER` (appendix F.4) and `REPOSITORY` (the authors' code). ReLU networks with fixed biases; gradients of half the
+differ: `PAPER` (appendix F.4) and `REPOSITORY` (the authors' code). ReLU networks with fixed biases; gradients of
+half the
 mean squared error. Overlaps are streamed; no iterate is stored.
 """
 
@@ -71,9 +73,7 @@ class Recipe:
         return (int(first / self.fraction), int(second / self.fraction)) if self.stretch else (first, second)
 
 
-PAPER = Recipe(
-    first_rate=1.0, second_rate=2.0, joint_rate=0.2, second_width=600, two_layer_divisor=25, stretch=False
-)
+PAPER = Recipe(first_rate=1.0, second_rate=2.0, joint_rate=0.2, second_width=600, two_layer_divisor=25, stretch=False)
 REPOSITORY = Recipe()
 
 
@@ -232,8 +232,7 @@ def train_layerwise(
         # The published code divides by the full n, not by the mini-batch.
         gradient = net.gradients(x, y, (2,))[2] / n
         net.w2 = net.w2 - recipe.second_rate * recipe.first_rate * (
-            math.sqrt(net.p2) * gradient / (recipe.initial * net.p1)
-            + recipe.second_ridge * truth.d**-1.5 * net.w2
+            math.sqrt(net.p2) * gradient / (recipe.initial * net.p1) + recipe.second_ridge * truth.d**-1.5 * net.w2
         )
     if fresh:
         data = Data.draw(truth, n, stream)
@@ -308,9 +307,7 @@ def train_two_layer(
         live = xp.where(h > 0, 0.0 * h + 1.0, 0.0 * h)
         error = xp.matmul(live * h, readout) - y
         gradient = xp.matmul(xp.permute_dims(xp.reshape(error, (-1, 1)) * readout * live, (1, 0)), x) / batch
-        w = w - recipe.two_layer_rate * (
-            math.sqrt(width) * gradient / recipe.initial + recipe.two_layer_decay * w
-        )
+        w = w - recipe.two_layer_rate * (math.sqrt(width) * gradient / recipe.initial + recipe.two_layer_decay * w)
     readout = ridge(features(data.x), data.y, recipe.readout_ridge, backend)
     record = Record(test_error=float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test) ** 2)))
     record.steps, record.weight_overlap = [0], [weight_overlap(w, truth, backend)]
@@ -318,7 +315,13 @@ def train_two_layer(
 
 
 def polynomial_kernel_ridge(
-    truth: Realization, n: int, stream: np.random.Generator, backend: Backend, *, degree: int = 2, ridge_strength: float = 1.0
+    truth: Realization,
+    n: int,
+    stream: np.random.Generator,
+    backend: Backend,
+    *,
+    degree: int = 2,
+    ridge_strength: float = 1.0,
 ) -> Record:
     """Fit kernel ridge regression with k(x, x') = sum_{j <= degree} (x.x')^j, penalty lambda n.
 

@@ -1,7 +1,7 @@
 """Quadratic-feature targets and the hierarchical spectral estimator of Tabanelli et al. (arXiv:2602.10867).
 
-y = g(h^T B h - Tr B) + noise, h_i = <A_i, x x^T - 1>/sqrt2, i = 1..p, A_i Frobenius-orthonormal symmetric matrices. The features are
-generic quadratics of the input, and the outer map is quadratic in them.
+y = g(h^T B h - Tr B) + noise, h_i = <A_i, x x^T - 1>/sqrt2, i = 1..p, A_i symmetric, Frobenius-orthonormal.
+The features are generic quadratics of the input, and the outer map is quadratic in them.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def features_of(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.stack([np.sum((x @ m) * x, axis=1) - np.trace(m) for m in a], axis=1) / math.sqrt(2)
 
 
-def labels(
-    target: QuadraticFeatureTarget, h: np.ndarray, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """Return f* (without `rng`) or y. The inner value h^T B h - Tr B is divided by sqrt 2, its deviation for normal h."""
+def labels(target: QuadraticFeatureTarget, h: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Return f* (without `rng`) or y. The inner value h^T B h - Tr B is divided by sqrt 2, its deviation for normal
+    h.
+    """
     inner = (h**2 - 1) @ target.outer / math.sqrt(2)
     f = np.asarray(Expression(target.link, ("s",)).evaluate(np, s=inner), dtype=float) + 0.0 * inner
     return f if rng is None else f + target.noise * rng.standard_normal(len(f))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ def levels(target: Hierarchical) -> tuple[Level, ...]:
             raise DomainError(
                 "a feature polynomial has a non-zero mean",
                 where=f"target.features[{l}]",
-                why=f"E P = {beta[0]:.6g} for an argument of variance {scale**2:.6g}; summed over a growing block it diverges",
+                why=f"E P = {beta[0]:.6g} for an argument of variance {scale**2:.6g}; its sum over a block diverges",
                 hint="drop the degree-0 coefficient"
                 + (", or normalise the level below to unit variance (sum of squared coefficients 1)" if l else ""),
             )
@@ -232,7 +232,9 @@ def analyse_link(expression: Expression, scale: float, order: int = 60, variable
     x, w = normal_rule(kinks, max(160, 2 * order))
     values = np.asarray(expression.evaluate(np, **{variable: scale * x}), dtype=float) + 0.0 * x
     weighted = w * values**2
-    if not np.all(np.isfinite(values)) or float(np.max(weighted[np.abs(x) > 11.0])) > 1e-16 * (1 + float(np.sum(weighted))):
+    if not np.all(np.isfinite(values)) or float(np.max(weighted[np.abs(x) > 11.0])) > 1e-16 * (
+        1 + float(np.sum(weighted))
+    ):
         raise DomainError(
             f"the link {expression.text!r} is not square-integrable under the normal law",
             where="target.link",
@@ -283,7 +285,9 @@ class JointLinkAnalysis:
         return float(np.sum(masses * correlation ** np.arange(len(masses)))) + tail
 
 
-def analyse_joint_link(expression: Expression, variables: Sequence[str], scale: float, order: int = 24) -> JointLinkAnalysis:
+def analyse_joint_link(
+    expression: Expression, variables: Sequence[str], scale: float, order: int = 24
+) -> JointLinkAnalysis:
     """Expand a link of two to four features by tensor quadrature, split at zero in every feature.
 
     Raises
@@ -300,7 +304,9 @@ def analyse_joint_link(expression: Expression, variables: Sequence[str], scale: 
     keep = np.abs(x) < 9.0
     x, w = x[keep], w[keep]
     grids = np.meshgrid(*([scale * x] * r), indexing="ij")
-    values = np.asarray(expression.evaluate(np, **dict(zip(variables, grids, strict=True))), dtype=float) + 0.0 * grids[0]
+    values = (
+        np.asarray(expression.evaluate(np, **dict(zip(variables, grids, strict=True))), dtype=float) + 0.0 * grids[0]
+    )
     if not np.all(np.isfinite(values)):
         raise DomainError(f"the link {expression.text!r} is not finite everywhere", where="target.link")
     basis = hermite_values(x, order) * w
@@ -354,7 +360,7 @@ def activation_coefficients(sigma: Expression, order: int = 8, compositions: int
 def _preimages(sigma: Expression, points: Sequence[float]) -> list[float]:
     grid = np.linspace(-12.0, 12.0, 24_001)
     values = np.asarray(sigma.evaluate(np, x=grid), dtype=float)
-    found = []
+    found: list[float] = []
     for point in points:
         shifted = values - point
         for i in np.flatnonzero(shifted[:-1] * shifted[1:] < 0):
@@ -365,8 +371,8 @@ def _preimages(sigma: Expression, points: Sequence[float]) -> list[float]:
 def information_exponent(coefficients: Array, tolerance: float = ZERO) -> int | None:
     """Return the smallest degree j >= 1 with a non-zero coefficient, or None if all vanish."""
     size = math.sqrt(float(np.sum(coefficients**2)))
-    found = np.flatnonzero(np.abs(coefficients[1:]) > tolerance * size) if size else []
-    return int(found[0]) + 1 if len(found) else None
+    found = np.flatnonzero(np.abs(coefficients[1:]) > tolerance * size).tolist() if size else []
+    return int(found[0]) + 1 if found else None
 
 
 @dataclass(frozen=True)
@@ -407,7 +413,7 @@ def check_assumptions(target: Hierarchical, sigma: Expression) -> tuple[Assumpti
     composed_size = math.sqrt(float(np.sum(composed**2)))
     return (
         Assumption("A1.link", "E[g*(z) z] != 0", information_exponent(mu) == 1, f"mu_1 = {mu[1]:.6g}"),
-        Assumption("A1.feature", "E[P_k z] = 0, E[P_k He_2] != 0", exponent_p == 2, f"information exponent {exponent_p}"),
+        Assumption("A1.feature", "E[P_k z] = 0, E[P_k He_2] != 0", exponent_p == 2, f"lowest degree {exponent_p}"),
         Assumption(
             "A2.analytic", "sigma analytic, not polynomial, sigma'(0) != 0",
             smooth and not polynomial and slope != 0.0,
@@ -437,7 +443,8 @@ def check_assumptions(target: Hierarchical, sigma: Expression) -> tuple[Assumpti
 def admissible_activation(
     degree: int = 2, sign: int = 1, shifts: Sequence[float] = (-0.3, -0.5, -0.2, -0.7, -1.0, 0.3, 0.5, 0.2, 0.7, 1.0)
 ) -> tuple[str, float]:
-    """Search sigma(x) = tanh(x + a) - b x that satisfies A2, and return its formula and E[sigma(sigma(z)) He_2]/sqrt(2).
+    """Search sigma(x) = tanh(x + a) - b x that satisfies A2, and return its formula and E[sigma(sigma(z))
+    He_2]/sqrt(2).
 
     Parameters
     ----------

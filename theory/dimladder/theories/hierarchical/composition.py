@@ -1,6 +1,7 @@
 """Stages 1, 2 and 3 composed: overlaps -> correlation of the learned feature -> generalisation error.
 
-`leading_surface` is the d -> infinity theory. `refined_surface` keeps the actual d_eff: the true feature, the label and the
+`leading_surface` is the d -> infinity theory. `refined_surface` keeps the actual d_eff: the true feature, the label
+and the
 learned coordinates are drawn from their joint law, and the stage-2 estimate is its signal part plus independent noise.
 """
 
@@ -120,7 +121,13 @@ def leading_readouts(target: Hierarchical) -> Array:
 
 
 def refined_surface(
-    target: Hierarchical, settings: StageSettings, first: Array, second: Array, d: int, samples: int = 120_000, seed: int = 1
+    target: Hierarchical,
+    settings: StageSettings,
+    first: Array,
+    second: Array,
+    d: int,
+    samples: int = 120_000,
+    seed: int = 1,
 ) -> Surface:
     """Return the theory at the actual d and d_eff; the law of the label is sampled with a fixed seed.
 
@@ -175,7 +182,9 @@ def refined_surface(
 
 
 def squared_norm(basis: Array, degree: int) -> Array:
-    """Return |phi(z)|^2 = sum over |alpha| = k of prod_i h_{alpha_i}(z_i)^2 from h_0..h_k at z, shape (k + 1, n, d_eff)."""
+    """Return |phi(z)|^2 = sum over |alpha| = k of prod_i h_{alpha_i}(z_i)^2 from h_0..h_k at z, shape (k + 1, n,
+    d_eff).
+    """
     squares = basis**2
     total = np.zeros((degree + 1, basis.shape[1]))
     total[0] = 1.0
@@ -185,9 +194,7 @@ def squared_norm(basis: Array, degree: int) -> Array:
     return total[degree]
 
 
-def sampled_readout_error(
-    learned: Array, f: Array, noise: float, degree: int, samples: float, ridge: float
-) -> float:
+def sampled_readout_error(learned: Array, f: Array, noise: float, degree: int, samples: float, ridge: float) -> float:
     """Return the error of the degree-m readout on draws of (h_hat, f*), with the leverage correction at finite n3."""
     s = (learned - learned.mean()) / learned.std()
     basis, _ = np.linalg.qr(hermite_values(s, degree).T)

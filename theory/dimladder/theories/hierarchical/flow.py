@@ -41,9 +41,11 @@ class FirstLayerStudent(Spec, frozen=True, kw_only=True):
 
 
 class SphericalCorrelationSGD(Spec, frozen=True, kw_only=True):
-    """w <- normalised(w + eta (1/n) sum y s'(w.x) x_perp), eta = step sqrt(d_eff), fresh batches of n = batch_ratio d d_eff.
+    """w <- normalised(w + eta (1/n) sum y s'(w.x) x_perp), eta = step sqrt(d_eff), fresh batches of n = batch_ratio
+    d d_eff.
 
-    ``map = true`` predicts the finite-step recursion instead of its small-step flow; ``gradient_noise = true`` adds what
+    ``map = true`` predicts the finite-step recursion instead of its small-step flow; ``gradient_noise = true`` adds
+    what
     a finite batch does.
     """
 
@@ -166,8 +168,6 @@ class Drift:
 class _Shared:
     """What the flow and the recursion have in common: parameters, printed constants, and the variables."""
 
-    references = ("dandi2025depth",)
-
     @cached_property
     def drift(self) -> Drift:
         return Drift(self.problem)  # type: ignore[attr-defined]
@@ -193,7 +193,14 @@ class _Shared:
             q = list(sp.symbols(f"q1:{self.classes + 1}", nonnegative=True))
             a = list(sp.symbols(f"a1:{self.classes + 1}", real=True))
             f = list(sp.symbols(f"phi1:{self.classes + 1}", positive=True))
-        return q, a, f, sp.Symbol("rho", real=True), sp.Symbol("nu", nonnegative=True), sp.Symbol("gamma", positive=True)
+        return (
+            q,
+            a,
+            f,
+            sp.Symbol("rho", real=True),
+            sp.Symbol("nu", nonnegative=True),
+            sp.Symbol("gamma", positive=True),
+        )
 
     def parameter_values(self) -> list[float]:
         g = self.drift
@@ -210,9 +217,15 @@ class _Shared:
 
     def state_parameters(self) -> tuple[OrderParameter, ...]:
         if self.classes == 1:
-            return (OrderParameter("subspace_overlap", (), "q", "|P_W* w|^2", "d_eff/d at random initialisation, O(1) later"),)
+            return (
+                OrderParameter(
+                    "subspace_overlap", (), "q", "|P_W* w|^2", "d_eff/d at random initialisation, O(1) later"
+                ),
+            )
         return tuple(
-            OrderParameter(f"class_overlap[{c}]", (), f"q_{{{c + 1}}}", f"|P_c w|^2, directions with a = {a:.3g}", "O(1)")
+            OrderParameter(
+                f"class_overlap[{c}]", (), f"q_{{{c + 1}}}", f"|P_c w|^2, directions with a = {a:.3g}", "O(1)"
+            )
             for c, a in enumerate(self.drift.values)
         )
 
@@ -221,7 +234,9 @@ class _Shared:
 
         g = self.drift
         return (
-            Equation("rate", r"\rho = 2\, \tilde\eta\, \mathbb{E}[P h_2]\, \mathbb{E}[g'(h)]\, \mathbb{E}[\tilde\sigma h_2]"),
+            Equation(
+                "rate", r"\rho = 2\, \tilde\eta\, \mathbb{E}[P h_2]\, \mathbb{E}[g'(h)]\, \mathbb{E}[\tilde\sigma h_2]"
+            ),
             Equation.of("feature", r"\mathbb{E}[P h_2]", sp.Float(g.feature, 10)),
             Equation.of("link", r"\mathbb{E}[g'(h)]", sp.Float(g.slope, 10)),
             Equation.of("activation", r"\mathbb{E}[\tilde\sigma h_2]", sp.Float(float(g.activation[2]), 10)),
@@ -231,21 +246,24 @@ class _Shared:
 
     def derivation(self) -> list[Step]:
         noise = (
-            "A batch of n fresh samples adds a vector of squared length nu = step^2 E[y^2] E[s'^2]/batch_ratio, isotropic."
+            "A batch of n fresh samples adds a vector of squared length nu = step^2 E[y^2] E[s'^2]/batch_ratio, "
+            "isotropic."
             if self.noisy
             else "At large batch_ratio the noise of the gradient is dropped (gradient_noise = true keeps it)."
         )
         return [
             Step(
                 "Population gradient",
-                "With W2 = identity the neurons decouple. The correlation loss gives E[f* s'(w.x) x], s = sigma(sigma(.)). "
+                "With W2 = identity the neurons decouple. The correlation loss gives E[f* s'(w.x) x], s = "
+                "sigma(sigma(.)). "
                 "Its leading Hermite order is E[s''] (2 b / sqrt d_eff) A w with A = sum_i a_i w*_i w*_i^T and "
                 "b = E[g'(h)] E[P h_2]/sqrt 2; orders above are smaller by d_eff^(-1/2).",
                 self.constants(),
             ),
             Step(
                 "Spherical step",
-                "Projecting on the tangent space and normalising, with eta = step sqrt(d_eff), the overlap q_c with the "
+                "Projecting on the tangent space and normalising, with eta = step sqrt(d_eff), the overlap q_c "
+                "with the "
                 "directions of readout a_c grows at the rate a_c less the mean m = sum_c a_c q_c. " + noise,
                 tuple(self.equations()),  # type: ignore[attr-defined]
             ),
@@ -256,10 +274,14 @@ class _Shared:
 
         overlap = states.sum(axis=1)
         out = {
-            "subspace_overlap": Variable(("time",), overlap, "q", "|P_W* w|^2, squared norm of w inside the hidden subspace"),
+            "subspace_overlap": Variable(
+                ("time",), overlap, "q", "|P_W* w|^2, squared norm of w inside the hidden subspace"
+            ),
             "escape_time": Variable((), np.array(self.escape_time()), "t_{1/2}", "time to q = 1/2", "steps"),
             "rate": Variable((), np.array(self.drift.rate), r"\rho", "drift constant per step"),
-            "noise_floor": Variable((), np.array(self.drift.floor()), r"1 - q_\infty", "1 - q left by the gradient noise"),
+            "noise_floor": Variable(
+                (), np.array(self.drift.floor()), r"1 - q_\infty", "1 - q left by the gradient noise"
+            ),
         }
         if self.classes > 1:
             out["class_overlap"] = Variable(
@@ -292,6 +314,7 @@ class OverlapFlow(_Shared, ExplicitFlow):
     """dq_c/dt = 2 rho q_c (a_c - sum a q) [- nu (q_c - gamma phi_c)]."""
 
     time_unit = "steps"
+    references = ("dandi2025depth",)
 
     @property
     def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
@@ -350,6 +373,8 @@ class OverlapFlow(_Shared, ExplicitFlow):
 
 class OverlapMap(_Shared, Recursion):
     """The same neurons at finite step: growth by 1 + rho (a_c - m), then normalisation."""
+
+    references = ("dandi2025depth",)
 
     @property
     def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
@@ -419,7 +444,8 @@ class OverlapMap(_Shared, Recursion):
     def solve(self) -> Solution:
         import numpy as np
 
-        times = np.array(axis_values(self.problem.grid.time))  # type: ignore[attr-defined]
+        grid: TimeGrid = self.problem.grid  # type: ignore[attr-defined]
+        times = np.array(axis_values(grid.time))
         states = self.iterate(int(times.max(initial=0.0)))[times.astype(int)]
         return Solution({"time": times, **self.class_coords()}, self.collect(times, states))
 
@@ -429,18 +455,24 @@ class FirstLayerFlowTheory(Theory):
 
     name = "hierarchical-flow"
     title = "First layer climbs from d to d^eps dimensions"
-    summary = "Overlap of a first-layer neuron with the hidden subspace under spherical correlation-loss SGD: flow or map."
+    summary = (
+        "Overlap of a first-layer neuron with the hidden subspace under spherical correlation-loss SGD: flow or map."
+    )
     problem_type = FirstLayerFlow
     references = ("dandi2025depth",)
     assumptions = (
         "fresh batches, W2 = identity, readout weights equal, correlation loss, spherical projection",
         "1 << d_eff << d; leading order in d_eff^(-1/2) of the population gradient",
-        "the information exponent of the first polynomial is 2 (no linear part), of the link 1 (otherwise the rate is 0)",
+        "the information exponent of the first polynomial is 2 (no linear part), of the link 1 (otherwise the "
+        "rate is 0)",
     )
     limits = (
-        "the paper gives inequalities and the hitting time O(log d); the equation and its constants are this project's own",
-        "one class of readouts, no noise: logistic, escape time log((1 - q0)/q0)/(2 rate), about (1 - eps) log d/(2 rate)",
-        "rademacher readouts: a neuron of positive sign keeps the a = +1 half of the subspace, one of negative sign the other",
+        "the paper gives inequalities and the hitting time O(log d); the equation and its constants are this "
+        "project's own",
+        "one class of readouts, no noise: logistic, escape time log((1 - q0)/q0)/(2 rate), about (1 - eps) log "
+        "d/(2 rate)",
+        "rademacher readouts: a neuron of positive sign keeps the a = +1 half of the subspace, one of negative "
+        "sign the other",
         "a gaussian readout is represented by 12 classes of Gauss-Hermite quadrature",
         "step -> 0: the map tends to the flow",
     )
@@ -457,7 +489,9 @@ class FirstLayerFlowTheory(Theory):
             "d_eff": drift.features,
             "rate per step": drift.rate,
             "noise floor 1 - q": drift.floor(),
-            **{f"assumption {c.name} ({c.statement})": f"{'holds' if c.holds else 'fails'}: {c.detail}" for c in checks},
+            **{
+                f"assumption {c.name} ({c.statement})": f"{'holds' if c.holds else 'fails'}: {c.detail}" for c in checks
+            },
         }
 
 

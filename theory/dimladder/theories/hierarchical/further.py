@@ -44,11 +44,12 @@ class Threshold:
 
 
 def next_level(moments: LabelMoments, lower_overlap: float) -> Threshold:
-    """Return the transition of a second level: d2 features, each the normalised quadratic of its block of d1/d2 features.
+    """Return the transition of a second level: d2 features, each the normalised quadratic of its block of d1/d2
+    features.
 
     Spectral estimate on the D = binom(d1 + 1, 2) quadratic features of the learned level below, n = ratio D d2:
-    critical = Var T/(2 tau_1^2 q1^4). Compared with simulation at (d1, d2) = (80, 16) and (88, 8): .86 and .81 against .875
-    at 8 critical, .71 and .63 against .75 at 4 critical.
+    critical = Var T/(2 tau_1^2 q1^4). Compared with simulation at (d1, d2) = (80, 16) and (88, 8):
+    .86 and .81 against .875 at 8 critical, .71 and .63 against .75 at 4 critical.
 
     Parameters
     ----------
@@ -66,15 +67,17 @@ def next_level(moments: LabelMoments, lower_overlap: float) -> Threshold:
 def cubic_unfolding(moments: LabelMoments) -> Threshold:
     """Return the transition for P = h_3 through the d x d^2 unfolding of the third moment tensor, n = ratio d1 d^{3/2}.
 
-    critical = (sqrt2/6) Var T/tau_1^2, q = 1 - (critical/ratio)^2. Simulation approaches it slowly from below (.68 and .84 at
-    3 and 5 critical, d = 200, against .89 and .96): finite-size dominated.
+    critical = (sqrt2/6) Var T/tau_1^2, q = 1 - (critical/ratio)^2. Simulation approaches it slowly from below
+    (.68 and .84 at 3 and 5 critical, d = 200, against .89 and .96): finite-size dominated.
     """
     signal = float(moments.tau[1]) ** 2
     return Threshold(math.sqrt(2.0) / 6.0 * moments.variance / signal if signal > 1e-300 else math.inf, 2, "d1 d^(3/2)")
 
 
 def chained_coefficients(coefficients: Array, correlations: Array) -> Array:
-    """Return c_j rho_1^j rho_2^j ... [conjecture]: Hermite coefficients seen through levels learned with these correlations."""
+    """Return c_j rho_1^j rho_2^j ... [conjecture]: Hermite coefficients seen through levels learned with these
+    correlations.
+    """
     j = np.arange(len(coefficients))
     return coefficients * np.prod([np.asarray(rho) ** j for rho in correlations], axis=0)
 
@@ -139,7 +142,8 @@ class PowerLawCascade:
 
     @property
     def rate(self) -> float:
-        """Return the exponent a of residual ~ n^-a between the first and the last direction: 1 - 1/(2 gamma), gamma > 1/2.
+        """Return the exponent a of residual ~ n^-a between the first and the last direction: 1 - 1/(2 gamma), gamma
+        > 1/2.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,7 +139,9 @@ def _optimal(link: LinkAnalysis, noise: float, order: int) -> LabelMoments:
     # The posterior mean varies on the scale of the noise where g turns, jumps or ends; elsewhere on that of g.
     turns = np.flatnonzero(np.diff(np.sign(np.diff(g)))) + 1
     special = np.unique(np.round(np.concatenate([[g.min(), g.max()], g[turns]]) / noise) * noise)[:400]
-    around = noise * np.concatenate([np.linspace(-40, -8, 65)[:-1], np.linspace(-8, 8, 129), np.linspace(8, 40, 65)[1:]])
+    around = noise * np.concatenate(
+        [np.linspace(-40, -8, 65)[:-1], np.linspace(-8, 8, 129), np.linspace(8, 40, 65)[1:]]
+    )
     ends = float(g.min()) - 8 * noise, float(g.max()) + 8 * noise
     y = np.unique(np.clip(np.concatenate([np.linspace(*ends, 12_001), (special[:, None] + around).ravel()]), *ends))
     low, high = np.searchsorted(sorted_g, y - 9 * noise), np.searchsorted(sorted_g, y + 9 * noise)
@@ -172,7 +175,7 @@ def _noiseless_optimal(link: LinkAnalysis, order: int) -> LabelMoments:
     direction = np.where(flat, 0, np.sign(np.diff(g)))
     # Cells of equal direction form the branches of g.
     starts = np.concatenate([[0], np.flatnonzero(np.diff(direction)) + 1, [len(direction)]])
-    branches = [(int(a), int(b), int(direction[a])) for a, b in zip(starts, starts[1:], strict=False)]
+    branches = [(int(a), int(b), int(direction[a])) for a, b in itertools.pairwise(starts)]
     monotone = [(a, b) for a, b, sign in branches if sign != 0]
     numerator, denominator = np.zeros_like(u), np.zeros_like(u)
     phi = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)

@@ -162,7 +162,9 @@ class LayerwiseSystem(ClosedForm):
             "fresh error": "s_2 = Var y - r_2",
             "correlation": "corr(h_hat, h*); its ceiling is sqrt(r_2)/c_1",
         }
-        rows = [Equation.of(label, left, right, notes.get(label, "")) for label, (left, right) in self.symbolic().items()]
+        rows = [
+            Equation.of(label, left, right, notes.get(label, "")) for label, (left, right) in self.symbolic().items()
+        ]
         degree = self.spec.algorithm.third.degree
         rows.append(
             Equation(
@@ -181,7 +183,7 @@ class LayerwiseSystem(ClosedForm):
                 Equation(
                     "resolvent",
                     r"g(z) = \frac{1-\gamma}{z - R(g)} + \gamma \sum_c \frac{f_c}{z - R(g) - L_c(g)}",
-                    note="gamma = d_eff/d; R = E[T/(1 - gT/delta_1)], L_c = E[(z_c^2 - 1) T/(1 - gT/delta_1)], delta_1 = n1/d",
+                    note="gamma = d_eff/d; R = E[T/(1 - gT d/n1)], L_c = E[(z_c^2 - 1) T/(1 - gT d/n1)]",
                 ),
                 Equation(
                     "sample norms",
@@ -193,17 +195,22 @@ class LayerwiseSystem(ClosedForm):
 
     def derivation(self) -> list[Step]:
         by_label = {e.label: e for e in self.equations()}
-        pick = lambda *labels: tuple(by_label[x] for x in labels if x in by_label)  # noqa: E731
+
+        def pick(*labels: str) -> tuple[Equation, ...]:
+            return tuple(by_label[x] for x in labels if x in by_label)
+
         return [
             Step(
                 "Stage 1: subspace",
-                "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt d_eff), on a "
+                "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt "
+                "d_eff), on a "
                 "semicircle of variance V d/n1: each detaches at its own alpha_c.",
                 pick("threshold", "overlap", "resolvent"),
             ),
             Step(
                 "Stage 2: feature",
-                "Ridge regression on orthonormal polynomials of degree k of the learned subspace; everything in the label "
+                "Ridge regression on orthonormal polynomials of degree k of the learned subspace; everything in "
+                "the label "
                 "but its part linear in h is noise there.",
                 pick("signal", "kappa", "gain", "df2", "fresh error", "norm", "correlation", "sample norms"),
             ),
@@ -228,7 +235,10 @@ class LayerwiseSystem(ClosedForm):
             algorithm.third.samples,
             algorithm.third.ridge,
         )
-        first, second = np.array(axis_values(self.spec.grid.first_ratio)), np.array(axis_values(self.spec.grid.second_ratio))
+        first, second = (
+            np.array(axis_values(self.spec.grid.first_ratio)),
+            np.array(axis_values(self.spec.grid.second_ratio)),
+        )
         if self.refined:
             assert self.spec.limit is not None
             return refined_surface(target, settings, first, second, self.spec.limit.d)
@@ -251,7 +261,10 @@ class LayerwiseSystem(ClosedForm):
         variables = {p.name: Variable(p.dims, values[p.name], p.latex, p.meaning) for p in self.order_parameters}
         moments = label_moments(self.spec.target, self.spec.algorithm.first.label_transform)
         variables["leak_recovery_ratio"] = Variable(
-            (), np.array(leak_ratio(self.spec.target, moments)), r"\alpha_c'", "threshold of n1/(d d_eff^2), second order in h"
+            (),
+            np.array(leak_ratio(self.spec.target, moments)),
+            r"\alpha_c'",
+            "threshold of n1/(d d_eff^2), second order in h",
         )
         return Solution(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ class KappaGrid(Spec, frozen=True, kw_only=True):
         values = axis_values(self.kappa)
         if not values or any(not math.isfinite(v) or v < 0 for v in values):
             raise ValueError("kappa must list finite exponents that are not negative")
-        if any(b < a for a, b in zip(values, values[1:], strict=False)):
+        if any(b < a for a, b in itertools.pairwise(values)):
             raise ValueError("kappa must increase")
 
 
@@ -38,8 +39,12 @@ class PlateauSystem(ClosedForm):
     """E(learner, kappa) of a hierarchical target as d -> infinity."""
 
     order_parameters = (
-        OrderParameter("generalization_error", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"),
-        OrderParameter("threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"),
+        OrderParameter(
+            "generalization_error", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"
+        ),
+        OrderParameter(
+            "threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"
+        ),
         OrderParameter("null_error", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
         OrderParameter("degree_mass", ("degree",), "F_t", "squared norm of the degree-t part of f* in x"),
     )
@@ -64,7 +69,9 @@ class PlateauSystem(ClosedForm):
         law = t
         for level in self.staircase.levels:
             law = sum(
-                sp.nsimplify(float(v), rational=True, tolerance=1e-12) * law**j for j, v in enumerate(level.fractions) if v
+                sp.nsimplify(float(v), rational=True, tolerance=1e-12) * law**j
+                for j, v in enumerate(level.fractions)
+                if v
             )
             law = sp.expand(law)
         lowest = min(m[0] for m in sp.Poly(law, t).monoms())
@@ -79,17 +86,24 @@ class PlateauSystem(ClosedForm):
     def equations(self) -> list[Equation]:
         import sympy as sp
 
-        t = sp.Symbol("t")
+        sp.Symbol("t")
         law, masses = self.degree_generating_functions()
         levels = self.staircase.levels
         rows = [
             Equation.of("null_error", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
             Equation.of("degrees of h", "A(t)", law, "generating function of the degrees of h in x"),
-            Equation("degree mass", r"F_t = \sum_m \mu_m^2 \, [t^t] A(t)^m", note="squared norm of the degree-t part of f*"),
+            Equation(
+                "degree mass", r"F_t = \sum_m \mu_m^2 \, [t^t] A(t)^m", note="squared norm of the degree-t part of f*"
+            ),
         ]
-        rows += [Equation.of(f"F_{k}", f"F_{{{k}}}", sp.Float(float(f), 8)) for k, f in enumerate(masses) if abs(f) > 1e-14]
         rows += [
-            Equation("kernel", r"\varepsilon_{\mathrm{kernel}}(\kappa) = \varepsilon_0 - \sum_{t \le \lfloor\kappa\rfloor} F_t"),
+            Equation.of(f"F_{k}", f"F_{{{k}}}", sp.Float(float(f), 8)) for k, f in enumerate(masses) if abs(f) > 1e-14
+        ]
+        rows += [
+            Equation(
+                "kernel",
+                r"\varepsilon_{\mathrm{kernel}}(\kappa) = \varepsilon_0 - \sum_{t \le \lfloor\kappa\rfloor} F_t",
+            ),
             Equation(
                 "two-layer",
                 r"\varepsilon_{\mathrm{two\text{-}layer}}(\kappa) = \varepsilon_0 - "
@@ -101,20 +115,27 @@ class PlateauSystem(ClosedForm):
                 r"\varepsilon_{\mathrm{deep}}(\kappa) = \varepsilon_0 - \sum_m \mu_m^2 \rho_L^m - R(\kappa), \quad "
                 r"\rho_{l+1} = \sum_{j:\, j\epsilon_l + \epsilon_{l+1} \le \kappa} v_{l,j}\, \rho_l^j, \quad "
                 r"\rho_1 = 1[\kappa \ge 1 + \epsilon_1]",
-                note="R: components not fully learned below, but of degree <= kappa/eps_l in the features of a learned level",
+                note="R: not fully learned below, but of degree <= kappa/eps_l in the features of a learned level",
             ),
         ]
         eps = (1.0, *(level.exponent for level in levels), 0.0)
         for l, value in enumerate(self.staircase.thresholds, start=1):
-            terms = [f"{1 if j == 1 else levels[j - 2].degree} \\cdot {eps[j - 1]:g} + {eps[j]:g}" for j in range(1, l + 1)]
+            terms = [
+                f"{1 if j == 1 else levels[j - 2].degree} \\cdot {eps[j - 1]:g} + {eps[j]:g}" for j in range(1, l + 1)
+            ]
             rows.append(
-                Equation(f"threshold {l}", rf"\kappa_{{{l}}} = \max({', '.join(terms)}) = {value:.6g}", sp.Float(value, 8))
+                Equation(
+                    f"threshold {l}", rf"\kappa_{{{l}}} = \max({', '.join(terms)}) = {value:.6g}", sp.Float(value, 8)
+                )
             )
         return rows
 
     def derivation(self) -> list[Step]:
         by_label = {e.label: e for e in self.equations()}
-        pick = lambda *labels: tuple(by_label[x] for x in labels if x in by_label)  # noqa: E731
+
+        def pick(*labels: str) -> tuple[Equation, ...]:
+            return tuple(by_label[x] for x in labels if x in by_label)
+
         return [
             Step(
                 "Hermite expansion of the link",
@@ -129,10 +150,17 @@ class PlateauSystem(ClosedForm):
             ),
             Step(
                 "What n = d^kappa samples determine",
-                "In D dimensions, n samples determine the polynomials of degree floor(log n / log D): D = d for a kernel, "
-                "d^eps_l on learned features. A feature of degree k of d^eps_{l-1} inputs costs d^(k eps_{l-1}) samples, "
+                "In D dimensions, n samples determine the polynomials of degree floor(log n / log D): D = d for "
+                "a kernel, "
+                "d^eps_l on learned features. A feature of degree k of d^eps_{l-1} inputs costs d^(k eps_{l-1}) "
+                "samples, "
                 "and there are d^eps_l of them.",
-                pick("kernel", "two-layer", "deep", *(f"threshold {l}" for l in range(1, len(self.staircase.thresholds) + 1))),
+                pick(
+                    "kernel",
+                    "two-layer",
+                    "deep",
+                    *(f"threshold {l}" for l in range(1, len(self.staircase.thresholds) + 1)),
+                ),
             ),
         ]
 
@@ -169,11 +197,14 @@ class Plateaus(Theory):
 
     name = "hierarchical-plateaus"
     title = "Learning staircase of kernels, two-layer and deep networks on a hierarchical target"
-    summary = "Asymptotic generalisation error at n = d^kappa for the three classes of learner, and the thresholds of depth."
+    summary = (
+        "Asymptotic generalisation error at n = d^kappa for the three classes of learner, and the thresholds of depth."
+    )
     problem_type = PlateauProblem
     references = ("dandi2025depth",)
     assumptions = (
-        "x standard normal in d dimensions, hidden directions orthonormal, d^eps_l features at level l in disjoint blocks",
+        "x standard normal in d dimensions, hidden directions orthonormal, d^eps_l features at level l in "
+        "disjoint blocks",
         "d -> infinity at fixed kappa: polylogarithmic factors and constants in n do not count",
         "readouts of mean square one and no dominating entry",
         "features of a level have zero mean",
@@ -182,7 +213,8 @@ class Plateaus(Theory):
         "the exponents are the paper's theorem for three layers (A1-A3) and its counting argument beyond; "
         "the heights and deeper trees are this project's own",
         "that two-layer networks learn nothing more is the paper's conjecture",
-        "a degree-1 component of the first polynomial is counted as one more degree; the spike it makes is not exploited",
+        "a degree-1 component of the first polynomial is counted as one more degree; the spike it makes is not "
+        "exploited",
         "several branches must share exponents and polynomials",
     )
 

@@ -14,7 +14,8 @@ Array = NDArray[np.float64]
 
 
 def readout_error(link: LinkAnalysis, correlation: float, degree: int) -> float:
-    """Return E[(f* - f)^2] = sum_j c_j^2 (1 - rho^{2j} 1[j <= m]) of the best degree-m readout; label noise not included.
+    """Return E[(f* - f)^2] = sum_j c_j^2 (1 - rho^{2j} 1[j <= m]) of the best degree-m readout; label noise not
+    included.
 
     Parameters
     ----------

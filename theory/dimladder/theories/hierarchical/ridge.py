@@ -128,14 +128,17 @@ def refined_second_stage(law: NormLaw, delta: float, ridge: float) -> tuple[floa
         m = E[c/x]/(lam + E[v/x]),  c = E[y theta.phi | r],  v = E[(theta.phi)^2 | r],
         q = -dK/dlam,  K = E[(c m + r (g/delta) y2)/x],  y2 = E[y^2 | r].
 
-    Leaving one sample out gives its fit [m theta.phi + noise + (r g/delta) y]/x, and the normal equation along theta gives
+    Leaving one sample out gives its fit [m theta.phi + noise + (r g/delta) y]/x, and the normal equation along
+    theta gives
     m. For v = r this is m = g E[c/x]; a feature with equal readouts is a function of the norm, and v is not r.
     """
     from scipy.optimize import brentq
 
     if ridge <= 0:
         raise DomainError(
-            "the refined second stage needs a positive ridge", where="algorithm.second.ridge", hint='or order = "leading"'
+            "the refined second stage needs a positive ridge",
+            where="algorithm.second.ridge",
+            hint='or order = "leading"',
         )
     r, w, c, v, y2 = law.r, law.weights, law.projection, law.direction, law.square
     inverse = 0.0 if math.isinf(delta) else 1.0 / delta
@@ -165,7 +168,9 @@ class KernelErrors:
     variance: float
 
 
-def kernel_ridge(multiplicity: Array, eigenvalue: Array, power: Array, noise: float, n: float, ridge: float) -> KernelErrors:
+def kernel_ridge(
+    multiplicity: Array, eigenvalue: Array, power: Array, noise: float, n: float, ridge: float
+) -> KernelErrors:
     """Return the error of kernel ridge regression, (K + n lam) at the samples.
 
         kappa = lam + (kappa/n) sum_g mult_g ev_g/(ev_g + kappa),  A_g = ev_g/(ev_g + kappa),  df2 = sum mult A^2/n,

@@ -1,7 +1,8 @@
 """Stage 1: the d_eff leading eigenvectors of M = (1/n) sum_mu T(y_mu) (x_mu x_mu^T - I), T centred, n = alpha d d_eff.
 
-Leading order, d >> d_eff >> 1: each hidden direction is a spike theta_i = sqrt2 tau_1 b_2 a_i/(s sqrt d_eff) on a semicircle
-of variance sigma^2 = Var T d/n, so w*_i has squared overlap q_i = max(0, 1 - sigma^2/theta_i^2) = max(0, 1 - alpha_c/alpha).
+Leading order, d >> d_eff >> 1: each direction is a spike theta_i = sqrt2 tau_1 b_2 a_i/(s sqrt d_eff) on a semicircle
+of variance sigma^2 = Var T d/n, so w*_i has squared overlap q_i = max(0, 1 - sigma^2/theta_i^2) = max(0, 1 -
+alpha_c/alpha).
 Refined, at the actual d_eff/d and n/d: a compound-Poisson free convolution with one resolvent for each readout class.
 All of this is this project's own theory; the paper has the exponent 1 + eps_1 only.
 """
@@ -110,7 +111,7 @@ class LabelLaw:
         return float(self.weights @ self.values**2)
 
 
-def class_readouts(target: Hierarchical, count: int) -> tuple[Array, Array]:
+def class_readouts(target: Hierarchical, count: int) -> tuple[Array, NDArray[np.intp]]:
     """Return a_i of `count` features for a typical realisation, and the index of the class of each.
 
     Gaussian readouts take the midpoints of `count` quantiles, each its own class; a given vector is tiled.
@@ -129,11 +130,16 @@ def class_readouts(target: Hierarchical, count: int) -> tuple[Array, Array]:
             values = np.asarray(given, dtype=float)
             a = np.resize(values / np.sqrt(np.mean(values**2)), count)
     _, index = np.unique(a, return_inverse=True)
-    return a, index
+    return a, np.asarray(index, dtype=np.intp)
 
 
 def sample_label_law(
-    target: Hierarchical, transform: Callable[[Array], Array], d_eff: int, samples: int = 400_000, bins: int = 300, seed: int = 0
+    target: Hierarchical,
+    transform: Callable[[Array], Array],
+    d_eff: int,
+    samples: int = 400_000,
+    bins: int = 300,
+    seed: int = 0,
 ) -> LabelLaw:
     """Sample the joint law at the actual number of features: the normal limit of h misses the tails that matter.
 
@@ -253,7 +259,8 @@ def refined_spectrum(law: LabelLaw, gamma: float, delta: float, points: int = 50
     if missed > points // 100:
         raise SolveError(
             "the resolvent of stage 1 did not converge", status="max_iterations",
-            why=f"{missed} of {points} points", hint="use order = \"leading\", or a bounded label transform such as clip(y, -3, 3)",
+            why=f"{missed} of {points} points",
+            hint='use order = "leading", or a bounded label transform such as clip(y, -3, 3)',
         )  # fmt: skip
     density = np.maximum(0.0, -g[len(far) :].imag / math.pi)
     per_class = np.maximum(0.0, -per_class[:, len(far) :].imag / math.pi)
@@ -266,7 +273,9 @@ def refined_spectrum(law: LabelLaw, gamma: float, delta: float, points: int = 50
 
 @dataclass(frozen=True)
 class Spike:
-    """One hidden direction alone (gamma -> 0) at finite n/d: its outlier and squared overlap (0 below the threshold)."""
+    """One hidden direction alone (gamma -> 0) at finite n/d: its outlier and squared overlap (0 below the
+    threshold).
+    """
 
     eigenvalue: float
     overlap: float
@@ -321,16 +330,16 @@ def refined_critical_ratio(law: LabelLaw, d_eff: int) -> float:
         return math.inf
     j = int(np.argmax(found))
     if j == 0:
-        raise DomainError("the refined threshold lies below n = 1e-3 d d_eff", hint="use order = \"leading\"")
-    return math.exp(
-        float(brentq(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6))
-    )
+        raise DomainError("the refined threshold lies below n = 1e-3 d d_eff", hint='use order = "leading"')
+    return math.exp(float(brentq(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6)))
 
 
 def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[Array, Array]:
-    """Return nodes and weights of the spectral measure of one hidden direction: semicircle bulk and, beyond the edge, an atom.
+    """Return nodes and weights of the spectral measure of one hidden direction: semicircle bulk and, beyond the
+    edge, an atom.
 
-    Density: semicircle times sigma^2/(theta^2 + sigma^2 - theta x); atom 1 - sigma^2/theta^2 at theta + sigma^2/theta when
+    Density: semicircle times sigma^2/(theta^2 + sigma^2 - theta x); atom 1 - sigma^2/theta^2 at theta +
+    sigma^2/theta when
     |theta| > sigma. With theta = 0 it is the semicircle itself.
     """
     angle = (np.arange(points) + 0.5) * (math.pi / points)
@@ -344,7 +353,9 @@ def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[A
 
 
 def _whole_spectrum(theta: Array, fractions: Array, gamma: float, sigma: float) -> list[tuple[Array, Array]]:
-    """Return nodes and weights of rho: every detached direction makes one eigenvalue, whatever its own overlap with it."""
+    """Return nodes and weights of rho: every detached direction makes one eigenvalue, whatever its own overlap with
+    it.
+    """
     out = np.abs(theta) > sigma
     x, w = direction_measure(0.0, sigma)
     parts = [(x, w * (1.0 - gamma * float(fractions[out].sum())))]

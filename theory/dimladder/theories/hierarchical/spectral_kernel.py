@@ -28,7 +28,7 @@ def scan(
     for i in range(n):
         z = x[i] + 1j * eta
         done = False
-        for step in range(most):
+        for _step in range(most):
             r = 0.0 + 0.0j
             dr = 0.0 + 0.0j
             for c in range(classes):

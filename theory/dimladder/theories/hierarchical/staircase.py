@@ -173,7 +173,8 @@ def _times(a: Profile, b: Profile, bound: list[int]) -> Profile:
     for (da, fa), ma in a.items():
         for (db, fb), mb in b.items():
             degrees = tuple(
-                min(x + y, bound[i] + 1) if i < len(bound) else x + y for i, (x, y) in enumerate(zip(da, db, strict=True))
+                min(x + y, bound[i] + 1) if i < len(bound) else x + y
+                for i, (x, y) in enumerate(zip(da, db, strict=True))
             )
             out[(degrees, min(fa, fb))] += ma * mb
     return dict(out)
