@@ -4,7 +4,8 @@ Two baselines, both our own, both damped fixed-point iterations of the same equa
 
 * ``quad``: the style of the field's reference codes: SciPy's adaptive quadrature over a proximal point found by SciPy's
   scalar minimiser, one node at a time. Timed on a few points, since a curve would take hours.
-* ``vectorised``: the same iteration with NumPy arrays over Gauss-Hermite nodes and a vectorised proximal bisection. Timed
+* ``vectorised``: the same iteration with NumPy arrays over Gauss-Hermite nodes and a vectorised proximal bisection.
+  Timed
   on the whole curve.
 
 Run: ``python docs/benchmarks/mixture_fixed_point.py``
@@ -32,7 +33,9 @@ def quad_channel(y: float, mean: float, v: float, q: float) -> tuple[float, floa
 
     def parts(xi: float) -> tuple[float, float]:
         omega = mean + np.sqrt(q) * xi
-        prox = minimize_scalar(lambda u: np.logaddexp(0, -y * u) + (u - omega) ** 2 / (2 * v), options={"xtol": 1e-11}).x
+        prox = minimize_scalar(
+            lambda u: np.logaddexp(0, -y * u) + (u - omega) ** 2 / (2 * v), options={"xtol": 1e-11}
+        ).x
         s = 1 / (1 + np.exp(y * prox))
         return (prox - omega) / v, s * (1 - s) / (1 + v * s * (1 - s))
 
@@ -112,10 +115,19 @@ def main() -> None:
     best = min(ours)
     print(f"machine: {platform.processor() or platform.machine()}, numpy {np.__version__}, one thread")
     print(f"dimladder, {len(ratios)} points:           {best:10.4f} s   (median of 5: {np.median(ours):.4f} s)")
-    print(f"vectorised NumPy, {len(ratios)} points:    {vectorised:10.2f} s   ({iterations} iterations; largest relative gap {gap:.1e})")
-    print(f"quad + minimiser, per point:      {per_point:10.2f} s   ({quad_iterations} iterations over {len(chosen)} point(s))")
+    print(
+        f"vectorised NumPy, {len(ratios)} points:    {vectorised:10.2f} s   ({iterations} iterations; largest "
+        f"relative gap {gap:.1e})"
+    )
+    print(
+        f"quad + minimiser, per point:      {per_point:10.2f} s   ({quad_iterations} iterations over {len(chosen)} "
+        f"point(s))"
+    )
     print(f"speed-up over vectorised NumPy:   {vectorised / best:10.0f} x")
-    print(f"speed-up over quad + minimiser:   {per_point * len(ratios) / best:10.0f} x   (per-point time times {len(ratios)})")
+    print(
+        f"speed-up over quad + minimiser:   {per_point * len(ratios) / best:10.0f} x   (per-point time times "
+        f"{len(ratios)})"
+    )
 
 
 if __name__ == "__main__":

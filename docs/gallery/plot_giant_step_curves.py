@@ -2,7 +2,8 @@
 One giant step: network, polynomial model, theory
 =================================================
 
-Errors against the sample ratio after one gradient step on two spiked clusters: deterministic equivalents (lines) and the
+Errors against the sample ratio after one gradient step on two spiked clusters: deterministic equivalents (lines) and
+the
 network itself at n = 200 (points), for regression and for real images.
 """
 
@@ -15,19 +16,34 @@ from dimladder_validation import simulate
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
 ratios = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
-base = dl.load(here / "runs" / "giant-step-mixture.toml", {"limit.n": 200, "limit.draws": 8, "grid.sample_ratio": ratios})
-images = dl.replace(base, {
-    "data": {"kind": "images", "classes": [0, 1], "keep_means": True}, "target": {"kind": "cluster-labels"}, "limit.n": 64,
-    "student.width_ratio": 2.0, "algorithm.total": 0.9, "algorithm.split": 0.0, "algorithm.ridge": 1e-3,
-    "grid.sample_ratio": [1.0, 2.0, 4.0, 6.0],
-})  # fmt: skip
+base = dl.load(
+    here / "runs" / "giant-step-mixture.toml", {"limit.n": 200, "limit.draws": 8, "grid.sample_ratio": ratios}
+)
+images = dl.replace(
+    base,
+    {
+        "data": {"kind": "images", "classes": [0, 1], "keep_means": True},
+        "target": {"kind": "cluster-labels"},
+        "limit.n": 64,
+        "student.width_ratio": 2.0,
+        "algorithm.total": 0.9,
+        "algorithm.split": 0.0,
+        "algorithm.ridge": 1e-3,
+        "grid.sample_ratio": [1.0, 2.0, 4.0, 6.0],
+    },
+)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
-for axis, problem, title in ((axes[0], base, "spiked clusters, ReLU link"), (axes[1], images, "digits 0 and 1, class means kept")):
+for axis, problem, title in (
+    (axes[0], base, "spiked clusters, ReLU link"),
+    (axes[1], images, "digits 0 and 1, class means kept"),
+):
     theory, measured = dl.solve(problem), simulate(problem, d=[problem.limit.n], replicas=6)
     for name, colour in (("test_error", "C0"), ("train_error", "C1"), ("test_error_hermite", "C2")):
         axis.plot(theory["sample_ratio"], theory[name], color=colour, label=name.replace("_", " "))
-        axis.errorbar(measured["sample_ratio"], measured[name][0], 2 * measured[f"{name}_se"][0], fmt="o", color=colour, ms=4)
+        axis.errorbar(
+            measured["sample_ratio"], measured[name][0], 2 * measured[f"{name}_se"][0], fmt="o", color=colour, ms=4
+        )
     axis.set(title=title, xlabel="sample ratio m/n", ylabel="mean squared error", yscale="log")
 axes[0].legend(frameon=False)
 figure.tight_layout()

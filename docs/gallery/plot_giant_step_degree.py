@@ -3,7 +3,8 @@ The polynomial model breaks below the degree it needs
 =====================================================
 
 Test error of a two-layer network after one giant step on two spiked clusters against the total exponent beta, for three
-ways of sharing it between spikes and learning rate, with polynomial models of degree 1 and 2. The dotted lines are where
+ways of sharing it between spikes and learning rate, with polynomial models of degree 1 and 2. The dotted lines are
+where
 the sharper degree rule asks for degree 2.
 """
 
@@ -16,7 +17,9 @@ import dimladder as dl
 from dimladder.theories.mixtures.degrees import needed_degree
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
-base = dl.load(here / "runs" / "giant-step-mixture.toml", {"grid.sample_ratio": [1.0], "limit.n": 200, "limit.draws": 4})
+base = dl.load(
+    here / "runs" / "giant-step-mixture.toml", {"grid.sample_ratio": [1.0], "limit.n": 200, "limit.draws": 4}
+)
 totals = np.linspace(0.1, 0.9, 7)
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
@@ -24,7 +27,11 @@ for axis, split in zip(axes, (0.0, 0.25, 0.5), strict=True):
     rows = {"network": [], "degree 1": [], "degree 2": []}
     for total in totals:
         for degree in (1, 2):
-            curve = dl.solve(dl.replace(base, {"algorithm.total": total, "algorithm.split": split, "algorithm.hermite_degree": degree}))
+            curve = dl.solve(
+                dl.replace(
+                    base, {"algorithm.total": total, "algorithm.split": split, "algorithm.hermite_degree": degree}
+                )
+            )
             variance = float(curve["label_variance"])
             rows[f"degree {degree}"].append(float(curve["test_error_hermite"][0]) / variance)
         rows["network"].append(float(curve["relative_error"][0]))

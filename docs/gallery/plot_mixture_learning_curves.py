@@ -19,8 +19,12 @@ base = dl.load(here / "runs" / "mixture-erm.toml")
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
 for loss, colour in (("square", "C0"), ("logistic", "C1"), ("hinge", "C2")):
-    line = dl.solve(dl.replace(base, {"student.loss": loss, "grid.sample_ratio": {"start": 0.3, "stop": 6.0, "points": 120}}))
-    points = simulate(dl.replace(base, {"student.loss": loss, "grid.sample_ratio": [0.5, 1.0, 2.0, 4.0]}), d=[200], replicas=8)
+    line = dl.solve(
+        dl.replace(base, {"student.loss": loss, "grid.sample_ratio": {"start": 0.3, "stop": 6.0, "points": 120}})
+    )
+    points = simulate(
+        dl.replace(base, {"student.loss": loss, "grid.sample_ratio": [0.5, 1.0, 2.0, 4.0]}), d=[200], replicas=8
+    )
     for axis, name in zip(axes, ("test_error", "train_loss"), strict=True):
         axis.plot(line["sample_ratio"], line[name], color=colour, label=loss)
         axis.errorbar(points["sample_ratio"], points[name][0], 2 * points[f"{name}_se"][0], fmt="o", color=colour, ms=4)
@@ -36,7 +40,9 @@ figure.tight_layout()
 
 figure, axis = plt.subplots(figsize=(5.5, 3.8))
 for ridge in (1e-1, 1e-2, 1e-3, 1e-4):
-    line = dl.solve(dl.replace(base, {"student.ridge": ridge, "grid.sample_ratio": {"start": 0.3, "stop": 8.0, "points": 80}}))
+    line = dl.solve(
+        dl.replace(base, {"student.ridge": ridge, "grid.sample_ratio": {"start": 0.3, "stop": 8.0, "points": 80}})
+    )
     axis.semilogy(line["sample_ratio"], np.asarray(line["q"]), label=f"ridge {ridge:g}")
 axis.axvline(float(line["separability_threshold"]), color="0.6", ls=":")
 axis.set(xlabel="samples / d", ylabel="$q = |w|^2$")

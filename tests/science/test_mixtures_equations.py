@@ -51,19 +51,33 @@ def _channel(loss, y, mean, v, q):
         return max(0, 1 - p) if loss == "hinge" else mpmath.log1p(mpmath.exp(-p))
 
     return (
-        y * _gaussian(lambda z: (at(z)[1] - at(z)[0]) / v, kinks), _gaussian(lambda z: ((at(z)[1] - at(z)[0]) / v) ** 2, kinks),
-        _gaussian(curvature, kinks), _gaussian(value, kinks),
-    )  # fmt: skip
+        y * _gaussian(lambda z: (at(z)[1] - at(z)[0]) / v, kinks),
+        _gaussian(lambda z: ((at(z)[1] - at(z)[0]) / v) ** 2, kinks),
+        _gaussian(curvature, kinks),
+        _gaussian(value, kinks),
+    )
 
 
 @pytest.mark.parametrize("loss", ["logistic", "hinge", "square"])
 def test_printed_equations_vanish_at_the_solution(loss):
     """Off the notes' parameters: unequal weights and covariances, three bulk groups' worth of structure."""
-    system = derive(replace(MIXTURE, {
-        "student.loss": loss, "student.ridge": 0.07, "grid.sample_ratio": [1.3],
-        "data": {"kind": "gaussian-mixture", "weights": [0.4, 0.6], "means": [[1.2, 0.0], [-0.4, 0.8]],
-                 "covariance": [[0.7, 1.9], [1.1, 0.4]], "spectrum": [0.35, 0.65]},
-    }))  # fmt: skip
+    system = derive(
+        replace(
+            MIXTURE,
+            {
+                "student.loss": loss,
+                "student.ridge": 0.07,
+                "grid.sample_ratio": [1.3],
+                "data": {
+                    "kind": "gaussian-mixture",
+                    "weights": [0.4, 0.6],
+                    "means": [[1.2, 0.0], [-0.4, 0.8]],
+                    "covariance": [[0.7, 1.9], [1.1, 0.4]],
+                    "spectrum": [0.35, 0.65],
+                },
+            },
+        )
+    )
     result = system.fixed_points(np.array([1.3]))[0]
     assert result.success
     g = system._program()
@@ -121,7 +135,9 @@ def test_teacher_channel_against_two_dimensional_quadrature():
         centre, spread = nu_mean + overlap / q * (omega - mean), np.sqrt(nu_var - overlap**2 / q)
         # y = +1 between the cuts.
         plus = ndtr((cuts[1] - centre) / spread) - ndtr((cuts[0] - centre) / spread)
-        prox = np.vectorize(lambda u, loss=loss: float(kernels.margin_response(1 if loss == "logistic" else 2, u, v, u)[1]))
+        prox = np.vectorize(
+            lambda u, loss=loss: float(kernels.margin_response(1 if loss == "logistic" else 2, u, v, u)[1])
+        )
         mean_f = w @ (plus * prox(omega) - (1 - plus) * prox(-omega))
         second = w @ (plus * prox(omega) ** 2 + (1 - plus) * prox(-omega) ** 2)
         tolerance = 1e-10 if loss == "logistic" else 1e-7
@@ -129,14 +145,24 @@ def test_teacher_channel_against_two_dimensional_quadrature():
         assert found[1] == pytest.approx(second, abs=tolerance)
         # The derivative in the teacher's mean, by finite differences of E f.
         h = 1e-5
-        up, down = (kernels.teacher_channel(code, mean, v, q, overlap, nu_mean + s * h, nu_var, cuts, -1.0)[0] for s in (1, -1))
+        up, down = (
+            kernels.teacher_channel(code, mean, v, q, overlap, nu_mean + s * h, nu_var, cuts, -1.0)[0] for s in (1, -1)
+        )
         assert found[4] == pytest.approx((up - down) / (2 * h), abs=1e-8)
 
 
 def test_random_features_equations_are_the_code():
     problem = load(RUNS / "random-features.toml")
     s, k = symbolic(), feature_constants(problem)
-    values = {"psi": 1.3, "alpha": 0.8, "Lambda": 0.05, "mu1": k["mu1"], "mustar2": k["mustar2"], "c1": 0.6, "vary": 0.7}
+    values = {
+        "psi": 1.3,
+        "alpha": 0.8,
+        "Lambda": 0.05,
+        "mu1": k["mu1"],
+        "mustar2": k["mustar2"],
+        "c1": 0.6,
+        "vary": 0.7,
+    }
     p = np.array([values[str(x)] for x in s["parameters"]])
     z = 0.4
     module = _module()

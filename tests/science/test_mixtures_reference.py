@@ -28,10 +28,18 @@ RIDGE = {
 @pytest.mark.parametrize("point", RIDGE)
 def test_random_features_to_ten_digits(name, point):
     psi, alpha, ridge = point
-    curve = solve(replace(RANDOM_FEATURES, {
-        "target.link": f"{name}(z)", "student.activation": name, "student.width_ratio": psi,
-        "student.ridge_times_width": ridge, "grid.sample_ratio": [alpha],
-    }))  # fmt: skip
+    curve = solve(
+        replace(
+            RANDOM_FEATURES,
+            {
+                "target.link": f"{name}(z)",
+                "student.activation": name,
+                "student.width_ratio": psi,
+                "student.ridge_times_width": ridge,
+                "grid.sample_ratio": [alpha],
+            },
+        )
+    )
     expected = RIDGE[point][:2] if name == "relu" else RIDGE[point][2:]
     assert float(curve["test_error"][0]) == pytest.approx(expected[0], abs=6e-11)
     assert float(curve["train_error"][0]) == pytest.approx(expected[1], abs=6e-11)
@@ -54,15 +62,24 @@ def test_two_clusters_with_bias_to_nine_digits(loss):
 
 
 def test_isotropic_logistic_with_sign_teacher_to_nine_digits():
-    curve = solve(replace(MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"},
-        "target": {"kind": "single-index", "link": "sign(z)"}, "student.bias": False, "grid.sample_ratio": [0.5, 1.0, 2.0],
-    }))  # fmt: skip
+    curve = solve(
+        replace(
+            MIXTURE,
+            {
+                "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"},
+                "target": {"kind": "single-index", "link": "sign(z)"},
+                "student.bias": False,
+                "grid.sample_ratio": [0.5, 1.0, 2.0],
+            },
+        )
+    )
     expected = {
-        "V": (7.561308477, 5.895036277, 3.976545789), "q": (1.241327371, 2.317382829, 4.145803621),
-        "m": (0.588839457, 1.056412614, 1.720313093), "test_error": (0.322750666, 0.255864267, 0.179662393),
+        "V": (7.561308477, 5.895036277, 3.976545789),
+        "q": (1.241327371, 2.317382829, 4.145803621),
+        "m": (0.588839457, 1.056412614, 1.720313093),
+        "test_error": (0.322750666, 0.255864267, 0.179662393),
         "train_loss": (0.182718460, 0.184506034, 0.182149644),
-    }  # fmt: skip
+    }
     for name, values in expected.items():
         np.testing.assert_allclose(np.asarray(curve[name]), values, atol=1.5e-9, err_msg=name)
     # The error of a sign teacher is the angle between teacher and student.
@@ -88,10 +105,21 @@ BLOCKS = {
 @pytest.mark.parametrize("case", BLOCKS, ids=lambda case: case[0])
 def test_block_covariances_against_published_tables(case):
     loss, ridge, eigenvalues, shares = case
-    curve = solve(replace(MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [0.5, 0.5], "covariance": list(eigenvalues), "spectrum": list(shares)},
-        "student": {"kind": "linear", "loss": loss, "ridge": ridge, "bias": False}, "grid.sample_ratio": list(BLOCKS[case]),
-    }))  # fmt: skip
+    curve = solve(
+        replace(
+            MIXTURE,
+            {
+                "data": {
+                    "kind": "gaussian-mixture",
+                    "weights": [0.5, 0.5],
+                    "covariance": list(eigenvalues),
+                    "spectrum": list(shares),
+                },
+                "student": {"kind": "linear", "loss": loss, "ridge": ridge, "bias": False},
+                "grid.sample_ratio": list(BLOCKS[case]),
+            },
+        )
+    )
     for i, expected in enumerate(BLOCKS[case].values()):
         found = [float(curve[n][i]) for n in ("V", "q", "m", "test_error", "train_loss")]
         np.testing.assert_allclose(found, expected, atol=4e-9)
@@ -99,7 +127,9 @@ def test_block_covariances_against_published_tables(case):
 
 @pytest.mark.parametrize(("alpha", "test", "train"), [(0.2, 0.04848290, 0.01249380), (0.5, 0.04630978, 0.01452756)])
 def test_maximal_step_limit_to_eight_digits(alpha, test, train):
-    found = spiked_random_features(activation("tanh"), Expression("sin(z)", ("z",)), alpha=alpha, batch_ratio=20.0, rate=3.0, ridge=0.1)
+    found = spiked_random_features(
+        activation("tanh"), Expression("sin(z)", ("z",)), alpha=alpha, batch_ratio=20.0, rate=3.0, ridge=0.1
+    )
     assert found.test_error == pytest.approx(test, abs=6e-9)
     assert found.train_error == pytest.approx(train, abs=6e-9)
     assert found.residual < 1e-11
@@ -108,7 +138,9 @@ def test_maximal_step_limit_to_eight_digits(alpha, test, train):
 def test_one_step_limit_to_ten_digits():
     expected = (0.3301692932, 0.2646371851, 0.2516365399)
     for degree, value in enumerate(expected):
-        found, _ = one_step_limit(activation("relu"), Expression("relu(z)", ("z",)), psi=1.0, alpha=1.0, ridge=0.1, degree=degree)
+        found, _ = one_step_limit(
+            activation("relu"), Expression("relu(z)", ("z",)), psi=1.0, alpha=1.0, ridge=0.1, degree=degree
+        )
         assert found == pytest.approx(value, abs=6e-11)
 
 
@@ -141,11 +173,17 @@ def test_cluster_means_in_a_rotated_frame():
 def test_square_loss_on_one_cluster_is_ridge_regression():
     # Isotropic ridge regression of a noisy linear target: the scalar equation, solved here by hand.
     alpha, ridge, noise = 1.7, 0.3, 0.5
-    curve = solve(replace(MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"}, "grid.sample_ratio": [alpha],
-        "target": {"kind": "single-index", "link": "z", "noise": noise},
-        "student": {"kind": "linear", "loss": "square", "ridge": ridge, "bias": False},
-    }))  # fmt: skip
+    curve = solve(
+        replace(
+            MIXTURE,
+            {
+                "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"},
+                "grid.sample_ratio": [alpha],
+                "target": {"kind": "single-index", "link": "z", "noise": noise},
+                "student": {"kind": "linear", "loss": "square", "ridge": ridge, "bias": False},
+            },
+        )
+    )
     # Ridge of |y - Xw|^2/d + ridge |w|^2 with spectrum of X^T X/d Marchenko-Pastur: V = E 1/(ridge + s).
     b = ridge + alpha - 1.0
     v = (-b + np.sqrt(b * b + 4 * ridge)) / (2 * ridge)
@@ -160,14 +198,19 @@ def test_square_loss_on_one_cluster_is_ridge_regression():
 @pytest.mark.parametrize("ridge", [1e-6, 1e-3, 10.0])
 def test_difficult_corners_converge(loss, ridge):
     """Close to separability with a vanishing penalty, q reaches 1e5; with a large one the hinge loses its kinks."""
-    curve = solve(replace(MIXTURE, {"student.loss": loss, "student.ridge": ridge, "grid.sample_ratio": [0.1, 1.0, 4.0, 20.0]}))
+    curve = solve(
+        replace(MIXTURE, {"student.loss": loss, "student.ridge": ridge, "grid.sample_ratio": [0.1, 1.0, 4.0, 20.0]})
+    )
     assert curve.dataset.attrs["status"] == "success"
     errors = np.asarray(curve["test_error"])
     assert np.all((errors > 0.13) & (errors < 0.5))
 
 
 def test_interpolation_peak_of_random_features_sits_at_width():
-    problem = replace(RANDOM_FEATURES, {"student.ridge_times_width": 1e-6, "student.width_ratio": 1.5, "grid.sample_ratio": [1.0, 1.5, 2.0]})
+    problem = replace(
+        RANDOM_FEATURES,
+        {"student.ridge_times_width": 1e-6, "student.width_ratio": 1.5, "grid.sample_ratio": [1.0, 1.5, 2.0]},
+    )
     curve = solve(problem)
     errors = np.asarray(curve["test_error"])
     assert float(curve["interpolation_threshold"]) == 1.5

@@ -1,4 +1,5 @@
-"""Theory against direct simulation at parameters that no reference value covers; and deliberate errors that must be seen."""
+"""Theory against direct simulation at parameters that no reference value covers; and deliberate errors that must be
+seen."""
 
 from pathlib import Path
 
@@ -15,29 +16,80 @@ MIXTURE = load(RUNS / "mixture-erm.toml")
 GIANT = load(RUNS / "giant-step-mixture.toml")
 
 CASES = {
-    "random features": (RANDOM_FEATURES, {
-        "student.activation": "tanh", "target.link": "z + 0.4*He3(z)", "target.noise": 0.3, "student.width_ratio": 0.7,
-        "student.ridge_times_width": 0.03, "grid.sample_ratio": [0.4, 2.5],
-    }, {"d": [100, 200], "replicas": 16}),
-    "three clusters": (MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [0.3, 0.5, 0.2], "means": [[1.5, 0.0, 0.3], [-0.5, 1.0, 0.0], [0.0, -1.0, 0.5]],
-                 "covariance": [0.5, 1.5, 1.0], "spikes": [[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]]},
-        "target": {"kind": "cluster-labels", "labels": [1.0, -1.0, 1.0]}, "student.ridge": 0.05, "grid.sample_ratio": [0.8, 3.0],
-    }, {"d": [100, 200], "replicas": 24}),
-    "teacher on a spiked mixture": (MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [0.6, 0.4], "means": [[0.8, 0.2], [-0.4, 0.5]], "spikes": [[2.0, 0.0], [0.0, 1.0]]},
-        "target": {"kind": "single-index", "link": "sign(z - 0.3)", "direction": [0.6, 0.8]}, "grid.sample_ratio": [0.7, 2.5],
-    }, {"d": [100, 200], "replicas": 24}),
-    "hinge with a teacher": (MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [0.5, 0.5], "means": "opposite", "covariance": [[0.4, 1.6], [1.2, 0.8]], "spectrum": [0.5, 0.5]},
-        "target": {"kind": "single-index", "link": "sign(z)", "direction": "random"}, "student.loss": "hinge", "grid.sample_ratio": [2.0],
-    }, {"d": [100, 200], "replicas": 24}),
-    "regression of a link": (MIXTURE, {
-        "data": {"kind": "gaussian-mixture", "weights": [0.7, 0.3], "means": [[0.0, 1.0], [1.0, -0.5]], "covariance": [0.8, 1.4]},
-        "target": {"kind": "single-index", "link": "tanh(2*z) + 0.2*z**2", "noise": 0.2, "direction": [1.0, 0.5]},
-        "student.loss": "square", "grid.sample_ratio": [0.7, 2.0],
-    }, {"d": [100, 200], "replicas": 24}),
-}  # fmt: skip
+    "random features": (
+        RANDOM_FEATURES,
+        {
+            "student.activation": "tanh",
+            "target.link": "z + 0.4*He3(z)",
+            "target.noise": 0.3,
+            "student.width_ratio": 0.7,
+            "student.ridge_times_width": 0.03,
+            "grid.sample_ratio": [0.4, 2.5],
+        },
+        {"d": [100, 200], "replicas": 16},
+    ),
+    "three clusters": (
+        MIXTURE,
+        {
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.3, 0.5, 0.2],
+                "means": [[1.5, 0.0, 0.3], [-0.5, 1.0, 0.0], [0.0, -1.0, 0.5]],
+                "covariance": [0.5, 1.5, 1.0],
+                "spikes": [[0.0, 2.0], [3.0, 0.0], [0.0, 0.0]],
+            },
+            "target": {"kind": "cluster-labels", "labels": [1.0, -1.0, 1.0]},
+            "student.ridge": 0.05,
+            "grid.sample_ratio": [0.8, 3.0],
+        },
+        {"d": [100, 200], "replicas": 24},
+    ),
+    "teacher on a spiked mixture": (
+        MIXTURE,
+        {
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.6, 0.4],
+                "means": [[0.8, 0.2], [-0.4, 0.5]],
+                "spikes": [[2.0, 0.0], [0.0, 1.0]],
+            },
+            "target": {"kind": "single-index", "link": "sign(z - 0.3)", "direction": [0.6, 0.8]},
+            "grid.sample_ratio": [0.7, 2.5],
+        },
+        {"d": [100, 200], "replicas": 24},
+    ),
+    "hinge with a teacher": (
+        MIXTURE,
+        {
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.5, 0.5],
+                "means": "opposite",
+                "covariance": [[0.4, 1.6], [1.2, 0.8]],
+                "spectrum": [0.5, 0.5],
+            },
+            "target": {"kind": "single-index", "link": "sign(z)", "direction": "random"},
+            "student.loss": "hinge",
+            "grid.sample_ratio": [2.0],
+        },
+        {"d": [100, 200], "replicas": 24},
+    ),
+    "regression of a link": (
+        MIXTURE,
+        {
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.7, 0.3],
+                "means": [[0.0, 1.0], [1.0, -0.5]],
+                "covariance": [0.8, 1.4],
+            },
+            "target": {"kind": "single-index", "link": "tanh(2*z) + 0.2*z**2", "noise": 0.2, "direction": [1.0, 0.5]},
+            "student.loss": "square",
+            "grid.sample_ratio": [0.7, 2.0],
+        },
+        {"d": [100, 200], "replicas": 24},
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,7 +104,10 @@ def test_simulation_agrees(case):
     assert "disagree" not in by_name.values()
 
 
-@pytest.mark.parametrize("override", [{"student.ridge": 0.2}, {"data.weights": [0.4, 0.6]}, {"data.covariance": 1.15}, {"student.loss": "square"}])
+@pytest.mark.parametrize(
+    "override",
+    [{"student.ridge": 0.2}, {"data.weights": [0.4, 0.6]}, {"data.covariance": 1.15}, {"student.loss": "square"}],
+)
 def test_a_wrong_theory_is_seen(override):
     problem = replace(MIXTURE, {"grid.sample_ratio": [1.0, 3.0]})
     measured = simulate(problem, d=[100, 200], replicas=24)
@@ -64,16 +119,43 @@ def test_a_wrong_theory_is_seen(override):
 # difference has no variance from the draw.
 STEPS = {
     "aligned spikes": ({}, 1.0),
-    "means, unequal bulks, smooth activation": ({
-        "student.activation": "tanh", "target.link": "z**2 - 0.3*z", "data.means": [[0.5, 0.0], [-0.5, 1.0]], "data.weights": [0.3, 0.7],
-        "data.covariance": [1.0, 2.0]}, 1.5),
-    "three clusters with shared spikes": ({
-        "student.activation": "sigmoid", "target": {"kind": "cluster-labels", "labels": [0.0, 1.0, -1.0]},
-        "data": {"kind": "gaussian-mixture", "weights": [0.2, 0.3, 0.5], "spikes": [[1.0, 0.5], [1.0, 2.0], [0.5, 0.0]], "shared_spikes": True}}, 1.0),
-    "structured bulk, overlapping spikes": ({
-        "data": {"kind": "gaussian-mixture", "weights": [0.5, 0.5], "spikes": [[1.0], [1.0]], "alignment": 0.5,
-                 "covariance": [[0.2, 1.8], [1.8, 0.2]], "spectrum": [0.5, 0.5]}}, 1.0),
-}  # fmt: skip
+    "means, unequal bulks, smooth activation": (
+        {
+            "student.activation": "tanh",
+            "target.link": "z**2 - 0.3*z",
+            "data.means": [[0.5, 0.0], [-0.5, 1.0]],
+            "data.weights": [0.3, 0.7],
+            "data.covariance": [1.0, 2.0],
+        },
+        1.5,
+    ),
+    "three clusters with shared spikes": (
+        {
+            "student.activation": "sigmoid",
+            "target": {"kind": "cluster-labels", "labels": [0.0, 1.0, -1.0]},
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.2, 0.3, 0.5],
+                "spikes": [[1.0, 0.5], [1.0, 2.0], [0.5, 0.0]],
+                "shared_spikes": True,
+            },
+        },
+        1.0,
+    ),
+    "structured bulk, overlapping spikes": (
+        {
+            "data": {
+                "kind": "gaussian-mixture",
+                "weights": [0.5, 0.5],
+                "spikes": [[1.0], [1.0]],
+                "alignment": 0.5,
+                "covariance": [[0.2, 1.8], [1.8, 0.2]],
+                "spectrum": [0.5, 0.5],
+            }
+        },
+        1.0,
+    ),
+}
 
 
 def paired(problem, draws, repeats, names):
@@ -117,17 +199,28 @@ def test_ridge_after_the_step_on_the_same_network(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("readout", ["logistic", "hinge"])
 def test_classifiers_after_the_step_on_the_same_network(readout):
-    problem = replace(GIANT, {
-        "target": {"kind": "cluster-labels"}, "algorithm.readout": readout, "algorithm.ridge": 1e-3, "algorithm.total": 0.9,
-        "grid.sample_ratio": [1.0], "limit.n": 150, "algorithm.nodes": 128,
-    })  # fmt: skip
+    problem = replace(
+        GIANT,
+        {
+            "target": {"kind": "cluster-labels"},
+            "algorithm.readout": readout,
+            "algorithm.ridge": 1e-3,
+            "algorithm.total": 0.9,
+            "grid.sample_ratio": [1.0],
+            "limit.n": 150,
+            "algorithm.nodes": 128,
+        },
+    )
     gap, error, value = paired(problem, 6, 2, ("test_error", "test_loss", "train_loss"))
     assert np.all(np.abs(gap) <= 4 * error + 0.05 * value), (gap, error, value)
 
 
 def test_polynomial_model_breaks_below_the_needed_degree():
-    """Aligned spikes at total 0.8, all of it in the spikes: degree 2 is enough, degree 1 is far off (table 3.2's row)."""
-    problem = replace(GIANT, {"algorithm.total": 0.8, "algorithm.split": 0.0, "grid.sample_ratio": [1.0], "limit.draws": 4})
+    """Aligned spikes at total 0.8, all of it in the spikes: degree 2 is enough, degree 1 is far off (table 3.2's
+    row)."""
+    problem = replace(
+        GIANT, {"algorithm.total": 0.8, "algorithm.split": 0.0, "grid.sample_ratio": [1.0], "limit.draws": 4}
+    )
     linear, quadratic = (solve(replace(problem, {"algorithm.hermite_degree": d})) for d in (1, 2))
     network = float(linear["test_error"][0])
     assert float(linear["test_error_hermite"][0]) > 2.5 * network
@@ -146,10 +239,19 @@ def test_equal_clusters_make_one_bulk():
 def test_without_a_step_the_network_is_random_features():
     """Isotropic data, no step: the finite-n equivalent tends to the closed form, within 1% at n = 400."""
     n, psi = 400, 1.0
-    problem = replace(GIANT, {
-        "data.spikes": [], "target.direction": "random", "algorithm.rate_factor": 0.0, "algorithm.split": 1.0, "limit.n": n,
-        "limit.draws": 4, "algorithm.ridge": 0.1 / n, "grid.sample_ratio": [1.0, 3.0],
-    })  # fmt: skip
+    problem = replace(
+        GIANT,
+        {
+            "data.spikes": [],
+            "target.direction": "random",
+            "algorithm.rate_factor": 0.0,
+            "algorithm.split": 1.0,
+            "limit.n": n,
+            "limit.draws": 4,
+            "algorithm.ridge": 0.1 / n,
+            "grid.sample_ratio": [1.0, 3.0],
+        },
+    )
     curve = solve(problem)
     exact = solve(replace(RANDOM_FEATURES, {"student.width_ratio": psi, "grid.sample_ratio": [1.0, 3.0]}))
     for name in ("test_error", "train_error"):

@@ -49,9 +49,16 @@ def test_closed_forms_are_the_integrals(closed, formula):
 def test_mpmath_at_shift_and_scale():
     mpmath = pytest.importorskip("mpmath")
     expanded = profile(activation("tanh"), 0.7, 1.9, 5)
-    for p, orthonormal in ((0, lambda z: 1), (2, lambda z: (z**2 - 1) / mpmath.sqrt(2)), (5, lambda z: (z**5 - 10 * z**3 + 15 * z) / mpmath.sqrt(120))):
+    for p, orthonormal in (
+        (0, lambda z: 1),
+        (2, lambda z: (z**2 - 1) / mpmath.sqrt(2)),
+        (5, lambda z: (z**5 - 10 * z**3 + 15 * z) / mpmath.sqrt(120)),
+    ):
         exact = mpmath.quad(
-            lambda z, h=orthonormal: h(z) * mpmath.tanh(0.7 + 1.9 * z) * mpmath.exp(-(z**2) / 2) / mpmath.sqrt(2 * mpmath.pi), [-15, -4, -1, 1, 4, 15]
+            lambda z, h=orthonormal: (
+                h(z) * mpmath.tanh(0.7 + 1.9 * z) * mpmath.exp(-(z**2) / 2) / mpmath.sqrt(2 * mpmath.pi)
+            ),
+            [-15, -4, -1, 1, 4, 15],
         )
         assert expanded.coefficients[p, 0] == pytest.approx(float(exact), abs=2e-12)
 

@@ -65,7 +65,10 @@ def test_every_problem_writes_itself_back():
         assert again.content_hash == problem.content_hash
 
 
-@pytest.mark.parametrize(("total", "degree"), [(0.0, 1), (0.5, 1), (0.51, 2), (2 / 3, 2), (0.74, 3), (0.75, 3), (0.8, 4), (0.95, 4), (1.0, 4)])
+@pytest.mark.parametrize(
+    ("total", "degree"),
+    [(0.0, 1), (0.5, 1), (0.51, 2), (2 / 3, 2), (0.74, 3), (0.75, 3), (0.8, 4), (0.95, 4), (1.0, 4)],
+)
 def test_published_degree_rule(total, degree):
     assert sufficient_degree(total) == degree
 
@@ -95,16 +98,24 @@ def test_contracted_variables_are_there():
         assert curve[f"{name}_se"].dims == ("sample_ratio",)
     for name in ("hermite_degree", "hermite_degree_needed"):
         assert curve[name].dims == ()
-    np.testing.assert_allclose(curve["relative_error"], np.asarray(curve["test_error"]) / float(curve["label_variance"]), rtol=1e-12)
+    np.testing.assert_allclose(
+        curve["relative_error"], np.asarray(curve["test_error"]) / float(curve["label_variance"]), rtol=1e-12
+    )
     single = solve(replace(GIANT, {"limit.n": 60, "limit.draws": 1, "grid.sample_ratio": [0.5]}))
     assert "test_error_se" not in single
 
 
 def test_covariance_of_the_sampler():
-    problem = replace(GIANT, {
-        "limit.n": 12, "data.weights": [0.5, 0.5], "data.means": [[1.0, 0.0, 0.5], [-0.5, 0.2, 0.0]], "data.alignment": 0.6,
-        "data.covariance": [0.5, 1.5],
-    })  # fmt: skip
+    problem = replace(
+        GIANT,
+        {
+            "limit.n": 12,
+            "data.weights": [0.5, 0.5],
+            "data.means": [[1.0, 0.0, 0.5], [-0.5, 0.2, 0.0]],
+            "data.alignment": 0.6,
+            "data.covariance": [0.5, 1.5],
+        },
+    )
     data = derive(problem).data()
     x, cluster = data.sample(np.random.default_rng(0), 200_000)
     for c in range(2):
@@ -160,10 +171,17 @@ def test_separability_thresholds():
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)
-    teacher = {"data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"}, "target": {"kind": "single-index", "link": "sign(z)"}}
+    teacher = {
+        "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"},
+        "target": {"kind": "single-index", "link": "sign(z)"},
+    }
     assert threshold(teacher) == np.inf
     # The hinge loss changes sides there: with a vanishing penalty its training loss is zero below only.
     edge = threshold({})
-    curve = solve(replace(MIXTURE, {"student.loss": "hinge", "student.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}))
+    curve = solve(
+        replace(
+            MIXTURE, {"student.loss": "hinge", "student.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
+        )
+    )
     below, above = np.asarray(curve["train_loss"])
     assert below < 1e-8 < 1e-2 < above

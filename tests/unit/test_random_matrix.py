@@ -22,7 +22,9 @@ def test_moments(psi):
 @pytest.mark.parametrize("psi", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("s", [0.05, 0.7, 30.0])
 def test_transform_is_the_integral(psi, s):
-    assert marchenko_pastur_stieltjes(s, psi) == pytest.approx(marchenko_pastur_expectation(lambda x: 1 / (x + s), psi), rel=1e-12)
+    assert marchenko_pastur_stieltjes(s, psi) == pytest.approx(
+        marchenko_pastur_expectation(lambda x: 1 / (x + s), psi), rel=1e-12
+    )
 
 
 def test_against_a_matrix():

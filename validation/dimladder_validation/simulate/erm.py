@@ -6,6 +6,10 @@ Objective (1/scale) sum_i loss(y_i, x_i.w + b) + (ridge/2)|w|^2 with an unpenali
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +60,50 @@ def fit(loss: str, x: Array, y: Array, ridge: float, scale: float, bias: bool) -
     return _hinge(x, y, ridge * scale, bias)
 
 
+def fit_multiclass(loss: str, x: Array, labels: Any, classes: int, penalty: float, bias: bool) -> tuple[Array, Array]:
+    """Return W (classes, d) and b for ``one-hot`` (square) or ``cross-entropy`` loss: sum of losses + (penalty/2)|W|^2.
+
+    Raises
+    ------
+    SimulationError
+        When the gradient does not fall to 1e-5 of its start.
+    """
+    from scipy.optimize import minimize
+
+    hot = np.eye(classes)[labels]
+    samples, d = x.shape
+    if loss == "one-hot":
+        columns = [_ridge(x, hot[:, c], penalty, bias) for c in range(classes)]
+        return np.array([w for w, _ in columns]), np.array([b for _, b in columns])
+
+    def value(theta: Array) -> tuple[float, Array]:
+        w = theta[: classes * d].reshape(classes, d)
+        b = theta[classes * d :] if bias else np.zeros(classes)
+        u = x @ w.T + b
+        top = u.max(axis=1, keepdims=True)
+        e = np.exp(u - top)
+        total = e.sum(axis=1, keepdims=True)
+        gap = e / total - hot
+        cost = float(np.sum(top[:, 0] + np.log(total[:, 0]) - np.sum(u * hot, axis=1)) + 0.5 * penalty * np.sum(w * w))
+        gradient = gap.T @ x + penalty * w
+        parts = [gradient.ravel(), gap.sum(axis=0)] if bias else [gradient.ravel()]
+        return cost / samples, np.concatenate(parts) / samples
+
+    start = np.zeros(classes * d + (classes if bias else 0))
+    result = minimize(
+        value,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 10_000, "maxcor": 30, "gtol": 1e-9, "ftol": 1e-16},
+    )
+    if np.abs(result.jac).max() > 1e-5 * np.abs(value(start)[1]).max():
+        raise SimulationError("the multi-class fit did not converge", why=f"gradient {np.abs(result.jac).max():.2g}")
+    w = result.x[: classes * d].reshape(classes, d)
+    b = result.x[classes * d :] if bias else np.zeros(classes)
+    return w, b - b.mean()
+
+
 def _ridge(x: Array, y: Array, penalty: float, bias: bool) -> tuple[Array, float]:
     mean_x, mean_y = (x.mean(axis=0), float(y.mean())) if bias else (np.zeros(x.shape[1]), 0.0)
     centred = x - mean_x if bias else x
@@ -83,7 +131,9 @@ def _logistic(x: Array, y: Array, penalty: float, bias: bool) -> tuple[Array, fl
 
     start = np.zeros(d + int(bias))
     # L-BFGS stops at rounding in the value, near 1e-8 of the scale: a few Newton steps finish.
-    result = minimize(value, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxcor": 30, "gtol": 1e-7, "ftol": 1e-16})
+    result = minimize(
+        value, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "maxcor": 30, "gtol": 1e-7, "ftol": 1e-16}
+    )
     theta = result.x
     size = float(np.abs(value(start)[1]).max())
     for _ in range(30):
@@ -113,70 +163,98 @@ def _expit(t: Array) -> Array:
 
 
 def _hinge(x: Array, y: Array, penalty: float, bias: bool) -> tuple[Array, float]:
-    """Primal-dual interior point (Mehrotra) on the dual: min a.Ka/2 - 1.a, 0 <= a <= 1, y.a = 0, w = sum a y x/penalty."""
-    samples, d = x.shape
+    """Primal-dual interior point (Mehrotra) on the dual: min a.Ka/2 - 1.a, 0 <= a <= 1, y.a = 0, w = sum a y
+    x/penalty."""
+    samples = x.shape[0]
     z = (y[:, None] * x) / np.sqrt(penalty)
-    wide = samples <= d
-    kernel = z @ z.T if wide else None
-    a = np.full(samples, 0.5)
+    kernel = z @ z.T if samples <= x.shape[1] else None
+    sign = y if bias else np.zeros(samples)
     # The slack 1 - a is a variable of its own: the difference would lose the digits of a that lie close to 1.
-    slack, low, high = np.full(samples, 0.5), np.ones(samples), np.ones(samples)
-    b = 0.0
-    yb = y if bias else np.zeros(samples)
-
-    def times(v: Array) -> Array:
-        return kernel @ v if kernel is not None else z @ (z.T @ v)
-
+    point = _Point(np.full(samples, 0.5), np.full(samples, 0.5), np.ones(samples), np.ones(samples), 0.0)
+    gap = np.inf
     for _ in range(200):
-        dual = times(a) - 1.0 + b * yb - low + high
-        gap = float(a @ low + slack @ high) / (2 * samples)
-        balance = float(yb @ a)
+        times = kernel @ point.a if kernel is not None else z @ (z.T @ point.a)
+        dual = times - 1.0 + point.b * sign - point.low + point.high
+        gap, balance = point.gap(), float(sign @ point.a)
         if gap < 1e-10 and np.abs(dual).max() < 1e-7 and abs(balance) < 1e-8 * samples:
-            break
-        diagonal = low / a + high / slack
-        if wide:
-            factor = np.linalg.cholesky(kernel + np.diag(diagonal))
+            return (z.T @ point.a) / np.sqrt(penalty), float(point.b) if bias else 0.0
+        solve = _factor(z, kernel, point.low / point.a + point.high / point.slack)
+        base = solve(sign) if bias else sign
+        newton = _Newton(solve, base, sign, dual, balance, bias)
+        # Predictor without centring, corrector with the centring it suggests and its second-order terms.
+        first = newton.direction(point, -point.a * point.low, -point.slack * point.high)
+        centring = (point.moved(first, point.longest(first)).gap() / gap) ** 3 * gap
+        second = newton.direction(
+            point,
+            centring - point.a * point.low - first.a * first.low,
+            centring - point.slack * point.high + first.a * first.high,
+        )
+        point = point.moved(second, min(1.0, 0.995 * point.longest(second)))
+    raise SimulationError("the hinge fit did not converge", why=f"duality gap {gap:.2g}")
 
-            def solve(r: Array, factor: Array = factor) -> Array:
-                from scipy.linalg import cho_solve
 
-                return cho_solve((factor, True), r)
-        else:
-            inner = np.linalg.cholesky(np.eye(d) + (z.T / diagonal) @ z)
+@dataclass(frozen=True)
+class _Point:
+    """Dual variables a and 1 - a, their multipliers, and the bias; also a direction in their space."""
 
-            def solve(r: Array, inner: Array = inner, diagonal: Array = diagonal) -> Array:
-                from scipy.linalg import cho_solve
+    a: Array
+    slack: Array
+    low: Array
+    high: Array
+    b: float
 
-                scaled = r / diagonal
-                return scaled - (z @ cho_solve((inner, True), z.T @ scaled)) / diagonal
+    def gap(self) -> float:
+        return float(self.a @ self.low + self.slack @ self.high) / (2 * self.a.size)
 
-        base = solve(yb) if bias else yb
+    def moved(self, step: _Point, length: float) -> _Point:
+        return _Point(
+            self.a + length * step.a,
+            self.slack + length * step.slack,
+            self.low + length * step.low,
+            self.high + length * step.high,
+            self.b + length * step.b,
+        )
 
-        def direction(mu_low: Array, mu_high: Array, solve=solve, base=base, dual=dual, balance=balance, slack=slack):  # type: ignore[no-untyped-def]
-            # mu_low, mu_high: targets of a*low and slack*high minus their present values
-            rhs = -dual + mu_low / a - mu_high / slack
-            free = solve(rhs)
-            db = (float(yb @ free) + balance) / float(yb @ base) if bias else 0.0
-            da = free - db * base
-            return da, db, (mu_low - low * da) / a, (mu_high + high * da) / slack
+    def longest(self, step: _Point) -> float:
+        """Longest step, at most 1, that keeps every variable positive."""
+        length = 1.0
+        for value, change in ((self.a, step.a), (self.slack, step.slack), (self.low, step.low), (self.high, step.high)):
+            falling = change < 0
+            if falling.any():
+                length = min(length, float(np.min(-value[falling] / change[falling])))
+        return length
 
-        def longest(da: Array, dl: Array, dh: Array, slack: Array = slack) -> float:
-            bounds = [1.0]
-            for value, change in ((a, da), (slack, -da), (low, dl), (high, dh)):
-                falling = change < 0
-                if falling.any():
-                    bounds.append(float(np.min(-value[falling] / change[falling])))
-            return min(bounds)
 
-        da, db, dl, dh = direction(-a * low, -slack * high)
-        step = longest(da, dl, dh)
-        ahead = float((a + step * da) @ (low + step * dl) + (slack - step * da) @ (high + step * dh)) / (2 * samples)
-        centring = (ahead / gap) ** 3 * gap
-        da, db, dl, dh = direction(centring - a * low - da * dl, centring - slack * high + da * dh)
-        step = min(1.0, 0.995 * longest(da, dl, dh))
-        a, b, slack = a + step * da, b + step * db, slack - step * da
-        low, high = low + step * dl, high + step * dh
-    else:
-        raise SimulationError("the hinge fit did not converge", why=f"duality gap {gap:.2g}")
-    w = (z.T @ a) / np.sqrt(penalty)
-    return w, float(b) if bias else 0.0
+@dataclass(frozen=True)
+class _Newton:
+    solve: Callable[[Array], Array]
+    base: Array
+    sign: Array
+    dual: Array
+    balance: float
+    bias: bool
+
+    def direction(self, point: _Point, low_target: Array, high_target: Array) -> _Point:
+        """Newton direction towards a * low and slack * high changed by the targets."""
+        free = self.solve(-self.dual + low_target / point.a - high_target / point.slack)
+        db = (float(self.sign @ free) + self.balance) / float(self.sign @ self.base) if self.bias else 0.0
+        da = free - db * self.base
+        return _Point(
+            da, -da, (low_target - point.low * da) / point.a, (high_target + point.high * da) / point.slack, db
+        )
+
+
+def _factor(z: Array, kernel: Array | None, diagonal: Array) -> Callable[[Array], Array]:
+    """Solver of (z z^T + diagonal) in the smaller of the two spaces."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    if kernel is not None:
+        whole = cho_factor(kernel + np.diag(diagonal))
+        return lambda r: np.asarray(cho_solve(whole, r))
+    inner = cho_factor(np.eye(z.shape[1]) + (z.T / diagonal) @ z)
+
+    def solve(r: Array) -> Array:
+        scaled = r / diagonal
+        return np.asarray(scaled - (z @ cho_solve(inner, z.T @ scaled)) / diagonal)
+
+    return solve

@@ -1,6 +1,7 @@
 """The network of the giant-step theory at finite n: one true gradient step, a readout on fresh data, fresh test points.
 
-The polynomial model is simulated beside it, on the same stepped first layer, with noise drawn anew for every entry of the
+The polynomial model is simulated beside it, on the same stepped first layer, with noise drawn anew for every entry of
+the
 training and of the test features.
 """
 
@@ -39,7 +40,9 @@ class GiantStepExperiment(Experiment):
         system: Any = find(self.theory).derive(sized)
         ratios = np.array(axis_values(problem.grid.sample_ratio))
         rows = [_replica(sized, system, stream, backend) for stream in streams]
-        variables = {name: (("sample_ratio",), np.array([[entry[name] for entry in row] for row in rows])) for name in rows[0][0]}
+        variables = {
+            name: (("sample_ratio",), np.array([[entry[name] for entry in row] for row in rows])) for name in rows[0][0]
+        }
         return Sample({"sample_ratio": ratios}, variables)
 
 
@@ -74,7 +77,9 @@ def _replica(problem: Any, system: Any, stream: np.random.Generator, backend: Ba
         found["test_error_hermite"], found["train_error_hermite"] = hermite["test_error"], hermite["train_error"]
         found["relative_error"] = found["test_error"] / baseline
         if data.target is not None:
-            found["step_overlap"] = float((net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target))
+            found["step_overlap"] = float(
+                (net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target)
+            )
         rows.append(found)
     return rows
 
@@ -91,14 +96,19 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
         xp, phi = backend.xp, backend.asarray(features)
         w = ridge_fit(xp, phi[:samples], backend.asarray(y[:samples]), algorithm.ridge * samples)
         residual = y - backend.to_numpy(phi @ w)
-        return {"train_error": float(np.mean(residual[:samples] ** 2)), "test_error": float(np.mean(residual[samples:] ** 2))}
+        return {
+            "train_error": float(np.mean(residual[:samples] ** 2)),
+            "test_error": float(np.mean(residual[samples:] ** 2)),
+        }
     w, _ = fit(algorithm.readout, features[:samples], y[:samples], algorithm.ridge, samples, False)
     u = features @ w
     wrong, loss = (y * u <= 0).astype(float), losses(algorithm.readout, y, u)
     return {
-        "train_error": float(wrong[:samples].mean()), "test_error": float(wrong[samples:].mean()),
-        "train_loss": float(loss[:samples].mean()), "test_loss": float(loss[samples:].mean()),
-    }  # fmt: skip
+        "train_error": float(wrong[:samples].mean()),
+        "test_error": float(wrong[samples:].mean()),
+        "train_loss": float(loss[:samples].mean()),
+        "test_loss": float(loss[samples:].mean()),
+    }
 
 
 EXPERIMENT = GiantStepExperiment()

@@ -1,4 +1,5 @@
-"""Convex losses on Gaussian mixtures at finite d: draw, fit by a direct solver, and read the exact errors off the weights.
+"""Convex losses on Gaussian mixtures at finite d: draw, fit by a direct solver, and read the exact errors off the
+weights.
 
 The test error of given weights is a Gaussian probability, so that no test set is drawn. Fits run on the CPU.
 """
@@ -29,6 +30,8 @@ class MixtureERMExperiment(Experiment):
         from dimladder.problem import axis_values
         from dimladder.theories import find
 
+        if problem.student.loss in ("cross-entropy", "one-hot"):
+            return multiclass_sample(problem, size, streams, backend)
         system: Any = find(self.theory).derive(problem)
         ratios = np.array(axis_values(problem.grid.sample_ratio))
         counts = [max(1, round(a * size)) for a in ratios]
@@ -38,7 +41,10 @@ class MixtureERMExperiment(Experiment):
         if len(system.kinds) > 1:
             coords["cluster"] = np.arange(len(system.kinds))
         variables = {
-            name: (("sample_ratio", "cluster") if rows[0][name].ndim == 2 else ("sample_ratio",), np.stack([r[name] for r in rows]))
+            name: (
+                ("sample_ratio", "cluster") if rows[0][name].ndim == 2 else ("sample_ratio",),
+                np.stack([r[name] for r in rows]),
+            )
             for name in rows[0]
         }
         return Sample(coords, variables)
@@ -152,13 +158,68 @@ class _Geometry:
             nu_mean, nu_variance = system.teacher_field(c)
             if system.binary is not None:
                 cuts = np.array(system.binary[1])
-                errors.append(teacher_channel(HINGE, centre, 1.0, variance, cross, nu_mean, nu_variance, cuts, system.binary[0])[5])
+                errors.append(
+                    teacher_channel(HINGE, centre, 1.0, variance, cross, nu_mean, nu_variance, cuts, system.binary[0])[
+                        5
+                    ]
+                )
                 continue
             link = profile(target.expression, nu_mean, np.sqrt(nu_variance), 1)
             mean_y, slope = link.coefficients[0, 0], link.coefficients[1, 0] / np.sqrt(nu_variance)
             second = link.second[0] + target.noise**2
             errors.append(second - 2 * (mean_y * centre + cross * slope) + centre**2 + variance)
         return np.array(errors)
+
+
+def multiclass_sample(problem: Any, d: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+    """One output a class: fit W and b, and compute the error of the largest output exactly."""
+    import numpy as np
+
+    from dimladder.problem import axis_values
+    from dimladder.theories.mixtures.multiclass import cross_entropy, misclassification
+
+    from .erm import fit_multiclass
+
+    data, student = problem.data, problem.student
+    rho, ratios = np.array(data.weights), np.array(axis_values(problem.grid.sample_ratio))
+    coordinates = np.array(data.coordinates()).reshape(rho.size, -1)
+    means = coordinates @ np.eye(coordinates.shape[1], d)
+    delta = np.array([row[0] for row in data.eigenvalues()])
+    counts = [max(1, round(a * d)) for a in ratios]
+    found: dict[str, list[Any]] = {name: [] for name in ("q", "m", "bias", "test_error", "train_loss", "cluster_error")}
+    for stream in streams:
+        cluster = stream.choice(rho.size, size=max(counts), p=rho)
+        noise = backend.to_numpy(backend.normal([stream], (max(counts), d)))[0].astype(float)
+        x = means[cluster] + np.sqrt(delta[cluster])[:, None] * noise
+        rows: dict[str, list[Any]] = {name: [] for name in found}
+        for count in counts:
+            w, b = fit_multiclass(student.loss, x[:count], cluster[:count], rho.size, student.ridge * d, student.bias)
+            q, fields, u = w @ w.T, means @ w.T, x[:count] @ w.T + b
+            errors = misclassification(delta, q, fields + b)
+            hot = np.eye(rho.size)[cluster[:count]]
+            if student.loss == "one-hot":
+                loss = 0.5 * float(np.mean(np.sum((hot - u) ** 2, axis=1)))
+            else:
+                loss = (
+                    float(np.mean([cross_entropy(c, u[cluster[:count] == c]).sum() for c in range(rho.size)]))
+                    * rho.size
+                    / count
+                )
+            values = (q, fields, b, float(rho @ errors), loss, errors)
+            for name, value in zip(found, values, strict=True):
+                rows[name].append(value)
+        for name in found:
+            found[name].append(rows[name])
+    dims = {
+        "q": ("sample_ratio", "output", "output"),
+        "m": ("sample_ratio", "cluster", "output"),
+        "bias": ("sample_ratio", "output"),
+        "test_error": ("sample_ratio",),
+        "train_loss": ("sample_ratio",),
+        "cluster_error": ("sample_ratio", "cluster"),
+    }
+    coords = {"sample_ratio": ratios, "cluster": np.arange(rho.size), "output": np.arange(rho.size)}
+    return Sample(coords, {name: (dims[name], np.array(values)) for name, values in found.items()})
 
 
 EXPERIMENT = MixtureERMExperiment()

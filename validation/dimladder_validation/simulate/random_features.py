@@ -33,7 +33,10 @@ class RandomFeaturesExperiment(Experiment):
         counts = [max(1, round(a * size)) for a in ratios]
         width = max(1, round(student.width_ratio * size))
         test = max(2000, TEST_FACTOR * size)
-        results = {"test_error": np.empty((len(streams), ratios.size)), "train_error": np.empty((len(streams), ratios.size))}
+        results = {
+            "test_error": np.empty((len(streams), ratios.size)),
+            "train_error": np.empty((len(streams), ratios.size)),
+        }
         for r, stream in enumerate(streams):
             first = backend.normal([stream], (width, size))[0] / size**0.5
             # The law of x is rotation invariant: the target direction is the first axis.

@@ -1,11 +1,14 @@
 """Readouts after the step, conditional on the distinguished projections kappa = Q x.
 
-Given the cluster and kappa, features are Gaussian with mean c_0(a, s) and covariance sum_{p >= 1} c_p c_p^T o r^p, where
-a, s, r are the conditional means, scales and correlations of the fields. Each quadrature node (c, kappa_q) is a cluster of
+Given the cluster and kappa, features are Gaussian with mean c_0(a, s) and covariance sum_{p >= 1} c_p c_p^T o r^p,
+where
+a, s, r are the conditional means, scales and correlations of the fields. Each quadrature node (c, kappa_q) is a
+cluster of
 its own:
 
 * `conditional_ridge`: every node its own V_q (needed when the step is of order n);
-* `conditional_convex`: logistic and hinge losses with the node-averaged bulk, a finite-dimensional convex problem for the
+* `conditional_convex`: logistic and hinge losses with the node-averaged bulk, a finite-dimensional convex problem for
+  the
   means inside a scalar fixed point for (V, q) ("conditional state evolution").
 """
 
@@ -68,7 +71,8 @@ class Nodes:
 
 
 def gaussian_nodes(dimension: int, count: int) -> tuple[Array, Array]:
-    """Nodes and weights of E over N(0, I): a Gauss-Hermite product up to two dimensions, scrambled Sobol points beyond."""
+    """Nodes and weights of E over N(0, I): a Gauss-Hermite product up to two dimensions, scrambled Sobol points
+    beyond."""
     from ...numerics.quadrature import gauss_hermite
 
     if dimension == 0:
@@ -125,7 +129,11 @@ def build_nodes(
         scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
         shift = data.means[c] @ net.stepped.T + (kappa - data.means[c] @ basis.T) @ load.T
         scales = np.tile(scale, len(points))
-        expanded = model.profile(shift.ravel(), scales, ORDER) if model is not None else profile(sigma, shift.ravel(), scales, ORDER, nodes=48)
+        expanded = (
+            model.profile(shift.ravel(), scales, ORDER)
+            if model is not None
+            else profile(sigma, shift.ravel(), scales, ORDER, nodes=48)
+        )
         coefficients.append(expanded.coefficients.reshape(ORDER + 1, len(points), width))
         seconds.append(expanded.second.reshape(len(points), width) + (model.noise**2 if model is not None else 0.0))
         correlation = covariance / np.multiply.outer(scale, scale)
@@ -137,12 +145,21 @@ def build_nodes(
             labels.append(np.full(len(points), problem.target.values(clusters)[c]))
         else:
             assert data.target is not None
-            labels.append(np.broadcast_to(problem.target.expression.evaluate(np, z=kappa @ (basis @ data.target)), (len(points),)).astype(float))
+            labels.append(
+                np.broadcast_to(
+                    problem.target.expression.evaluate(np, z=kappa @ (basis @ data.target)), (len(points),)
+                ).astype(float)
+            )
     noise = 0.0 if isinstance(problem.target, ClusterLabels) else problem.target.noise**2
     return Nodes(
-        np.concatenate(weights), np.concatenate(ids), np.concatenate(labels), noise,
-        np.concatenate(coefficients, axis=1) / math.sqrt(width), np.concatenate(seconds) / width, np.array(correlations),
-    )  # fmt: skip
+        np.concatenate(weights),
+        np.concatenate(ids),
+        np.concatenate(labels),
+        noise,
+        np.concatenate(coefficients, axis=1) / math.sqrt(width),
+        np.concatenate(seconds) / width,
+        np.array(correlations),
+    )
 
 
 def weighted_covariance(nodes: Nodes, factors: Array) -> Array:
@@ -175,7 +192,9 @@ def node_traces(nodes: Nodes, matrix: Array) -> Array:
     return out
 
 
-def conditional_ridge(nodes: Nodes, samples: int, ridge: float, *, rtol: float = 1e-9, max_iterations: int = 500) -> dict[str, float]:
+def conditional_ridge(
+    nodes: Nodes, samples: int, ridge: float, *, rtol: float = 1e-9, max_iterations: int = 500
+) -> dict[str, float]:
     """Deterministic equivalent with one V for each node (see `equivalents.many_bulks`).
 
     Raises
@@ -193,7 +212,7 @@ def conditional_ridge(nodes: Nodes, samples: int, ridge: float, *, rtol: float =
     for _ in range(max_iterations):
         share = rho / (1.0 + v)
         matrix = ridge * identity + weighted_covariance(nodes, share) + (means * share[:, None]).T @ means
-        resolvent = np.linalg.inv(matrix)
+        resolvent: Array = np.linalg.inv(matrix).astype(np.float64)
         image = (node_traces(nodes, resolvent) + np.einsum("qi,qi->q", means @ resolvent, means)) / samples
         change = float(np.max(np.abs(image - v) / image))
         # The map contracts in log V with slope below one; averaging logarithms damps its oscillation.
@@ -201,8 +220,12 @@ def conditional_ridge(nodes: Nodes, samples: int, ridge: float, *, rtol: float =
         if change < rtol:
             break
     else:
-        raise SolveError("the conditional equivalent did not converge", status="max_iterations", why=f"relative change {change:.2g}",
-                         hint="raise algorithm.ridge or lower algorithm.nodes")  # fmt: skip
+        raise SolveError(
+            "the conditional equivalent did not converge",
+            status="max_iterations",
+            why=f"relative change {change:.2g}",
+            hint="raise algorithm.ridge or lower algorithm.nodes",
+        )
     share, damp = rho / (1.0 + v), rho / (1.0 + v) ** 2
     w = resolvent @ (means.T @ (share * nodes.labels))
     fields = means @ w
@@ -215,10 +238,16 @@ def conditional_ridge(nodes: Nodes, samples: int, ridge: float, *, rtol: float =
         sandwich = resolvent @ inner @ resolvent
         return (node_traces(nodes, sandwich) + np.einsum("qi,qi->q", means @ sandwich, means)) / samples
 
-    operator = LinearOperator((rho.size, rho.size), matvec=lambda e: e - variance(np.asarray(e).ravel()), dtype=np.float64)
+    operator = LinearOperator(
+        (rho.size, rho.size), matvec=lambda e: e - variance(np.asarray(e).ravel()), dtype=np.float64
+    )
     errors, info = gmres(operator, bias, rtol=1e-10, atol=0.0, maxiter=200)
     if info != 0:
-        raise SolveError("the errors of the conditional equivalent did not converge", status="max_iterations", hint="raise algorithm.ridge")
+        raise SolveError(
+            "the errors of the conditional equivalent did not converge",
+            status="max_iterations",
+            hint="raise algorithm.ridge",
+        )
     return {"test_error": float(rho @ errors), "train_error": float(damp @ errors)}
 
 
@@ -273,11 +302,13 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
             fields = trial
         w = (right.T @ response) / stiffness
         ratio = s / stiffness
-        new = np.array([
-            ratio.sum() / samples,
-            float(s @ w**2) + float(rho @ out[1]) * float(np.sum(ratio**2)) / samples,
-            float(rho @ out[2]),
-        ])  # fmt: skip
+        new = np.array(
+            [
+                ratio.sum() / samples,
+                float(s @ w**2) + float(rho @ out[1]) * float(np.sum(ratio**2)) / samples,
+                float(rho @ out[2]),
+            ]
+        )
         return new, {"fields": fields, "loss": float(rho @ out[3])}
 
     vhat = 0.1
@@ -290,17 +321,25 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
             break
         state = np.exp(0.5 * np.log(state) + 0.5 * np.log(new))
         if iteration in (6, 20, 60) and change > rtol:
-            found = root(lambda t: np.log(image(*np.exp(t))[0]) - t, np.log(state), method="hybr", options={"xtol": 1e-10})
+            found = root(
+                lambda t: np.log(image(*np.exp(t))[0]) - t, np.log(state), method="hybr", options={"xtol": 1e-10}
+            )
             if np.all(np.isfinite(found.x)) and float(np.max(np.abs(found.fun))) < change:
                 state = np.exp(found.x)
     else:
-        raise SolveError(f"the conditional state evolution of the {loss} readout did not converge", status="max_iterations",
-                         why=f"relative change {change:.2g} after 400 iterations, damping 0.5", hint="raise algorithm.ridge")  # fmt: skip
+        raise SolveError(
+            f"the conditional state evolution of the {loss} readout did not converge",
+            status="max_iterations",
+            why=f"relative change {change:.2g} after 400 iterations, damping 0.5",
+            hint="raise algorithm.ridge",
+        )
     v, q, _ = state
     return _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
 
 
-def _classification(code: int, rho: Array, y: Array, fields: Array, v: float, q: float, train_loss: float) -> dict[str, float]:
+def _classification(
+    code: int, rho: Array, y: Array, fields: Array, v: float, q: float, train_loss: float
+) -> dict[str, float]:
     from scipy.special import ndtr
 
     from ...numerics.quadrature import gauss_hermite
@@ -315,9 +354,11 @@ def _classification(code: int, rho: Array, y: Array, fields: Array, v: float, q:
         a = (1.0 - margin) / s
         test_loss = (1.0 - margin) * ndtr(a) + s * np.exp(-0.5 * a**2) / math.sqrt(2 * math.pi)
     return {
-        "test_error": float(rho @ ndtr(-margin / s)), "train_error": float(rho @ ndtr((threshold - margin) / s)),
-        "test_loss": float(rho @ test_loss), "train_loss": train_loss,
-    }  # fmt: skip
+        "test_error": float(rho @ ndtr(-margin / s)),
+        "train_error": float(rho @ ndtr((threshold - margin) / s)),
+        "test_loss": float(rho @ test_loss),
+        "train_loss": train_loss,
+    }
 
 
 def conditional_errors(
@@ -334,19 +375,32 @@ def conditional_errors(
 def equations(problem: GiantStep) -> list[Equation]:
     """The equations solved here, as LaTeX."""
     rows = [
-        Equation("nodes", r"\mu_q = c_0(a_q,s),\quad \Omega_q = \sum_{p\ge1} c_p c_p^\top\circ r^{\circ p},\quad q=(c,\kappa_q)"),
+        Equation(
+            "nodes",
+            r"\mu_q = c_0(a_q,s),\quad \Omega_q = \sum_{p\ge1} c_p c_p^\top\circ r^{\circ p},\quad q=(c,\kappa_q)",
+        ),
     ]
     if problem.algorithm.readout == "ridge":
-        return rows + [
+        return [
+            *rows,
             Equation("R", r"R = \Big(\lambda+\sum_q\frac{\rho_q(\Omega_q+\mu_q\mu_q^\top)}{1+V_q}\Big)^{-1}"),
             Equation("V", r"V_q = \frac1m\operatorname{tr}(\Omega_q+\mu_q\mu_q^\top)R"),
             Equation("weights", r"w = R\sum_q\frac{\rho_q\, y_q\mu_q}{1+V_q}"),
-            Equation("test_error", r"E_q = B_q + \frac1m\operatorname{tr}\,\Omega_qR\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{(1+V_{q'})^2}\Omega_{q'}\Big]R"),
+            Equation(
+                "test_error",
+                r"E_q = B_q + "
+                r"\frac1m\operatorname{tr}\,\Omega_qR\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{(1+V_{q'})^2}\Omega_{q'}\Big]R",
+            ),
             Equation("train_error", r"E^{\mathrm{train}}_q = \frac{E_q}{(1+V_q)^2}"),
         ]
-    return rows + [
+    return [
+        *rows,
         Equation("R", r"R = (\lambda+\hat V\Omega)^{-1},\quad \Omega=\sum_q\rho_q\Omega_q"),
-        Equation("w", r"w = \arg\min_w \tfrac12 w\cdot R^{-1}w+\sum_q\rho_q\,\mathbb E_\xi\,\mathcal M_V(y_q;\,w\cdot\mu_q+\sqrt q\,\xi)"),
+        Equation(
+            "w",
+            r"w = \arg\min_w \tfrac12 w\cdot R^{-1}w+\sum_q\rho_q\,\mathbb E_\xi\,\mathcal "
+            r"M_V(y_q;\,w\cdot\mu_q+\sqrt q\,\xi)",
+        ),
         Equation("Vhat", r"\hat V = \mathbb E\,\frac{\ell''}{1+V\ell''}"),
         Equation("V", r"V = \frac1m\operatorname{tr}\,\Omega R"),
         Equation("q", r"q = w\cdot\Omega w+\frac{\mathbb E f^2}{m}\operatorname{tr}(\Omega R)^2"),

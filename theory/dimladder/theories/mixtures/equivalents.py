@@ -106,13 +106,13 @@ def many_bulks(
     clusters, width = thetas.shape
     omega = np.tensordot(weights, omegas, axes=1)
     # Start from the common value of one bulk: 1 + V = zeta/lambda.
-    zeta = renormalised_ridge(np.linalg.eigvalsh(omega), samples, ridge)
+    zeta = renormalised_ridge(np.linalg.eigvalsh(omega).astype(np.float64), samples, ridge)
     v = np.full(clusters, zeta / ridge - 1.0)
     identity = np.eye(width)
 
     def resolve(v: Array) -> tuple[Array, Array, Array]:
         matrix = ridge * identity + np.tensordot(weights / (1.0 + v), omegas, axes=1)
-        resolvent = np.linalg.inv(matrix)
+        resolvent: Array = np.linalg.inv(matrix).astype(np.float64)
         products = omegas @ resolvent
         return resolvent, np.trace(products, axis1=1, axis2=2) / samples, products
 
@@ -130,9 +130,11 @@ def many_bulks(
             break
     else:
         raise SolveError(
-            "the deterministic equivalent of several bulks did not converge", status="max_iterations",
-            why=f"relative residual {np.max(np.abs(image - v) / v):.2g}", hint="raise algorithm.ridge",
-        )  # fmt: skip
+            "the deterministic equivalent of several bulks did not converge",
+            status="max_iterations",
+            why=f"relative residual {np.max(np.abs(image - v) / v):.2g}",
+            hint="raise algorithm.ridge",
+        )
     t = np.einsum("cij,dji->cd", products, products, optimize=True) / samples
     share = weights / (1.0 + v)
     w = resolvent @ (share @ thetas)
@@ -142,4 +144,6 @@ def many_bulks(
     train = test / (1.0 + v) ** 2
     spread = np.einsum("cij,ji->c", products, resolvent) / samples
     norm = float(w @ w + np.sum(damp * test * spread))
-    return RidgeErrors(float(weights @ test), float(weights @ train), norm, w, ridge * float(1.0 + weights @ v), test, train)
+    return RidgeErrors(
+        float(weights @ test), float(weights @ train), norm, w, ridge * float(1.0 + weights @ v), test, train
+    )

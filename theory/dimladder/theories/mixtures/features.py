@@ -71,7 +71,12 @@ def label_law(problem: GiantStep, data: Clusters, order: int = 200) -> LabelLaw:
 
 
 def feature_moments(
-    problem: GiantStep, data: Clusters, first: Array, sigma: Expression, law: LabelLaw, model: PolynomialModel | None = None
+    problem: GiantStep,
+    data: Clusters,
+    first: Array,
+    sigma: Expression,
+    law: LabelLaw,
+    model: PolynomialModel | None = None,
 ) -> FeatureMoments:
     """Moments of sigma(F x)/sqrt k, or of the polynomial model with its fresh noise.
 

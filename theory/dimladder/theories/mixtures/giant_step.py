@@ -1,6 +1,7 @@
 """Two-layer networks after one giant gradient step on fresh Gaussian-mixture data.
 
-Source: Demir & Dogan 2025 (setting, conditional Gaussian equivalence, Hermite model); the error curves are deterministic
+Source: Demir & Dogan 2025 (setting, conditional Gaussian equivalence, Hermite model); the error curves are
+deterministic
 equivalents given the stepped first layer, averaged over draws of it (this library; see docs/theory/mixtures.md).
 """
 
@@ -123,7 +124,8 @@ class SpikedMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaus
 class ImageMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):
     """Two or more classes of real images, each a cluster with its own covariance; see `images`.
 
-    The theory replaces the images by Gaussians with the class means and covariances; the experiment uses the images. The
+    The theory replaces the images by Gaussians with the class means and covariances; the experiment uses the images.
+    The
     network and its polynomial model agree on real images, a Gaussian mixture with the class covariances in general does
     not (docs/theory/mixtures.md): compare before trusting.
 
@@ -180,7 +182,8 @@ class OneGradientStep(Spec, frozen=True, kw_only=True, tag_field="kind", tag="on
         Degree of the polynomial model; None: the published rule.
     equivalent : {"auto", "one-bulk", "clusters", "conditional"}
         Deterministic equivalent of the ridge readout: clusters that share their bulk, clusters that do not, or
-        conditional on the distinguished projections (needed for learning rates of order n). "auto" chooses by the bulks.
+        conditional on the distinguished projections (needed for learning rates of order n). "auto" chooses by the
+        bulks.
     nodes : int
         Quadrature nodes over the distinguished projections (conditional equivalents, logistic and hinge readouts).
     """
@@ -242,7 +245,10 @@ class GiantStep(Problem, frozen=True, kw_only=True):
             if not isinstance(self.target, ClusterLabels):
                 raise ValueError('images are labelled by their class: use target.kind = "cluster-labels"')
             if self.algorithm.readout != "ridge" or self.algorithm.equivalent == "conditional":
-                raise ValueError("images have no finite set of distinguished projections: use the ridge readout, not a conditional equivalent")
+                raise ValueError(
+                    "images have no finite set of distinguished projections: use the ridge readout, not a "
+                    "conditional equivalent"
+                )
         if isinstance(self.target, ClusterLabels):
             values = self.target.values(len(self.data.weights))
             if self.algorithm.readout != "ridge" and any(abs(y) != 1 for y in values):
@@ -253,11 +259,14 @@ class GiantStep(Problem, frozen=True, kw_only=True):
             if not any(self.data.spikes) and self.data.means == "zero":
                 raise ValueError('target.direction = "aligned" needs spikes or means to be aligned with')
             if self.data.alignment == -1 and len(self.data.weights) == 2:
-                raise ValueError('with alignment = -1 the spike directions cancel: target.direction = "aligned" is undefined')
+                raise ValueError(
+                    'with alignment = -1 the spike directions cancel: target.direction = "aligned" is undefined'
+                )
         if self.algorithm.readout != "ridge" and (self.target.noise or binary_link(self.target) is None):
             raise ValueError(
-                f"the {self.algorithm.readout} readout needs labels -1 and +1: use target.kind = \"cluster-labels\", or a link such "
-                f"as \"sign(z)\" without noise; got link {self.target.link!r}, noise {self.target.noise}"
+                f'the {self.algorithm.readout} readout needs labels -1 and +1: use target.kind = "cluster-labels", '
+                f"or a link such "
+                f'as "sign(z)" without noise; got link {self.target.link!r}, noise {self.target.noise}'
             )
 
     def spike_strength(self, n: int) -> float:
@@ -290,14 +299,18 @@ class GiantStep(Problem, frozen=True, kw_only=True):
         from .degrees import needed_degree, sufficient_degree
 
         algorithm = self.algorithm
-        chosen = algorithm.hermite_degree if algorithm.hermite_degree is not None else sufficient_degree(algorithm.total)
+        chosen = (
+            algorithm.hermite_degree if algorithm.hermite_degree is not None else sufficient_degree(algorithm.total)
+        )
         return chosen, needed_degree(algorithm.total, algorithm.split, self.signal, self.spiked)
 
 
 class GiantStepTheory(Theory):
     name = "giant-step"
     title = "Two-layer network after one giant gradient step on a Gaussian mixture"
-    summary = "Errors of ridge, logistic and hinge readouts after one gradient step, and of the equivalent polynomial model."
+    summary = (
+        "Errors of ridge, logistic and hinge readouts after one gradient step, and of the equivalent polynomial model."
+    )
     problem_type = GiantStep
     references = ("demir2025asymptotic", "ba2022high", "moniri2024theory", "cui2024asymptotics", "dandi2025random")
     assumptions = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +44,34 @@ class GiantStepSystem(FixedPoint):
         kind = "0/1 error" if self.problem.is_classification else "mean squared error"
         rows = [
             OrderParameter("test_error", grid, r"\mathcal{E}_{\mathrm{test}}", f"{kind} on fresh points"),
-            OrderParameter("train_error", grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"),
-            OrderParameter("test_error_hermite", grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"),
-            OrderParameter("relative_error", grid, r"\mathcal{E}_{\mathrm{test}}/\operatorname{Var} y", "test error over that of the best constant"),
+            OrderParameter(
+                "train_error", grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"
+            ),
+            OrderParameter(
+                "test_error_hermite", grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"
+            ),
+            OrderParameter(
+                "relative_error",
+                grid,
+                r"\mathcal{E}_{\mathrm{test}}/\operatorname{Var} y",
+                "test error over that of the best constant",
+            ),
         ]
         if self.problem.is_classification:
             rows += [
                 OrderParameter("test_loss", grid, r"\mathcal{L}_{\mathrm{test}}", "mean loss on fresh points"),
-                OrderParameter("train_loss", grid, r"\mathcal{L}_{\mathrm{train}}", "mean loss on the readout's sample"),
+                OrderParameter(
+                    "train_loss", grid, r"\mathcal{L}_{\mathrm{train}}", "mean loss on the readout's sample"
+                ),
             ]
         return (
             *rows,
-            OrderParameter("step_overlap", grid, r"\cos^2(v, \xi)", "squared cosine of the gradient's spike and the target direction"),
+            OrderParameter(
+                "step_overlap",
+                grid,
+                r"\cos^2(v, \xi)",
+                "squared cosine of the gradient's spike and the target direction",
+            ),
             OrderParameter("hermite_degree", (), r"\ell", "degree of the polynomial model"),
             OrderParameter("hermite_degree_needed", (), r"\ell_\star", "degree that the exponents need"),
         )
@@ -121,16 +136,23 @@ class GiantStepSystem(FixedPoint):
             network = conditional_errors(problem, data, net, sigma, samples, None)
             polynomial = conditional_errors(problem, data, net, sigma, samples, model)
             found |= network
-            found["test_error_hermite"], found["train_error_hermite"] = polynomial["test_error"], polynomial["train_error"]
+            found["test_error_hermite"], found["train_error_hermite"] = (
+                polynomial["test_error"],
+                polynomial["train_error"],
+            )
         else:
             network_moments = feature_moments(problem, data, net.stepped, sigma, law)
             errors = self.ridge(network_moments, data.weights, samples)
-            polynomial_errors = self.ridge(feature_moments(problem, data, net.stepped, sigma, law, model), data.weights, samples)
+            polynomial_errors = self.ridge(
+                feature_moments(problem, data, net.stepped, sigma, law, model), data.weights, samples
+            )
             found |= {"test_error": errors.test, "train_error": errors.train}
             found["test_error_hermite"], found["train_error_hermite"] = polynomial_errors.test, polynomial_errors.train
         found["relative_error"] = found["test_error"] / self.baseline(data, law)
         if data.target is not None:
-            found["step_overlap"] = float((net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target))
+            found["step_overlap"] = float(
+                (net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target)
+            )
         return found
 
     def baseline(self, data: Clusters, law: LabelLaw) -> float:
@@ -141,26 +163,44 @@ class GiantStepSystem(FixedPoint):
         return float(data.weights @ law.seconds) - mean**2
 
     def limit_errors(self) -> Array | None:
-        """Errors as n grows at fixed k * ridge, shape (2, sample_ratio), where a formula is known: isotropic data, beta < 1."""
+        """Errors as n grows at fixed k * ridge, shape (2, sample_ratio), where a formula is known: isotropic data,
+        beta < 1."""
         problem = self.problem
         data, algorithm = problem.data, problem.algorithm
         if isinstance(data, ImageMixture):
             return None
-        isotropic = not problem.spiked and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
-        if not isotropic or isinstance(problem.target, ClusterLabels) or algorithm.readout != "ridge" or algorithm.total * algorithm.split >= 1:
+        isotropic = (
+            not problem.spiked and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
+        )
+        if (
+            not isotropic
+            or isinstance(problem.target, ClusterLabels)
+            or algorithm.readout != "ridge"
+            or algorithm.total * algorithm.split >= 1
+        ):
             return None
         from .degrees import surviving_monomials
         from .limits import one_step_limit
 
-        kept = surviving_monomials(algorithm.total, algorithm.split, "random", spiked=False) if algorithm.rate_factor else []
+        kept = (
+            surviving_monomials(algorithm.total, algorithm.split, "random", spiked=False)
+            if algorithm.rate_factor
+            else []
+        )
         degree = max([b for _, b in kept], default=0)
         rows = [
             one_step_limit(
-                activation(problem.student.activation), problem.target.expression, psi=problem.student.width_ratio, alpha=ratio,
-                ridge=algorithm.ridge * self.width(problem.limit.n), degree=degree, batch_ratio=algorithm.batch_ratio, noise=problem.target.noise,
+                activation(problem.student.activation),
+                problem.target.expression,
+                psi=problem.student.width_ratio,
+                alpha=ratio,
+                ridge=algorithm.ridge * self.width(problem.limit.n),
+                degree=degree,
+                batch_ratio=algorithm.batch_ratio,
+                noise=problem.target.noise,
             )
             for ratio in axis_values(problem.grid.sample_ratio)
-        ]  # fmt: skip
+        ]
         return np.array(rows).T
 
     def solve(self) -> Solution:
@@ -172,7 +212,12 @@ class GiantStepSystem(FixedPoint):
         for index in range(problem.limit.draws):
             stream = np.random.default_rng(np.random.SeedSequence(problem.limit.seed, spawn_key=(index,)))
             drawn = self.draw(data, stream)
-            rows.append([self.evaluate(data, law, self.step(drawn, b), m) for m, b in zip(self.samples(n), self.batch_sizes(n), strict=True)])
+            rows.append(
+                [
+                    self.evaluate(data, law, self.step(drawn, b), m)
+                    for m, b in zip(self.samples(n), self.batch_sizes(n), strict=True)
+                ]
+            )
         meaning = {p.name: p for p in self.order_parameters}
         variables: dict[str, Variable] = {}
         for name in rows[0][0]:
@@ -183,17 +228,32 @@ class GiantStepSystem(FixedPoint):
             )
             if len(rows) > 1:
                 error = table.std(axis=0, ddof=1) / math.sqrt(len(rows))
-                variables[f"{name}_se"] = Variable(("sample_ratio",), error, long_name=f"standard error of {name} over draws")
+                variables[f"{name}_se"] = Variable(
+                    ("sample_ratio",), error, long_name=f"standard error of {name} over draws"
+                )
         chosen, needed = problem.degrees()
         variables["hermite_degree"] = Variable((), np.array(float(chosen)), r"\ell", "degree of the polynomial model")
-        variables["hermite_degree_needed"] = Variable((), np.array(float(needed)), r"\ell_\star", "degree that the exponents need")
-        variables["label_variance"] = Variable((), np.array(self.baseline(data, law)), r"\operatorname{Var} y", "error of the best constant")
+        variables["hermite_degree_needed"] = Variable(
+            (), np.array(float(needed)), r"\ell_\star", "degree that the exponents need"
+        )
+        variables["label_variance"] = Variable(
+            (), np.array(self.baseline(data, law)), r"\operatorname{Var} y", "error of the best constant"
+        )
         limit = self.limit_errors()
         if limit is not None:
-            variables["test_error_limit"] = Variable(("sample_ratio",), limit[0], r"\mathcal{E}_{\infty}", "test error as n grows (isotropic data)")
-            variables["train_error_limit"] = Variable(("sample_ratio",), limit[1], "", "training error as n grows (isotropic data)")
-        message = "" if chosen >= needed else (
-            f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite to differ"
+            variables["test_error_limit"] = Variable(
+                ("sample_ratio",), limit[0], r"\mathcal{E}_{\infty}", "test error as n grows (isotropic data)"
+            )
+            variables["train_error_limit"] = Variable(
+                ("sample_ratio",), limit[1], "", "training error as n grows (isotropic data)"
+            )
+        message = (
+            ""
+            if chosen >= needed
+            else (
+                f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite "
+                f"to differ"
+            )
         )
         if isinstance(problem.data, ImageMixture):
             note = "images are not a Gaussian mixture: compare with the experiment before trusting the curve"
@@ -203,7 +263,8 @@ class GiantStepSystem(FixedPoint):
     # --- equations ---
 
     def hermite_coefficients(self) -> list[Equation]:
-        """The polynomial's coefficients: closed forms in the bulk scale b where sympy finds them quickly, integrals else."""
+        """The polynomial's coefficients: closed forms in the bulk scale b where sympy finds them quickly, integrals
+        else."""
         import sympy as sp
 
         from ...problem.activations import name_of
@@ -214,7 +275,14 @@ class GiantStepSystem(FixedPoint):
         model = self.polynomial(self.data())
         easy = name_of(text) in ("relu", "sign", "step", "abs", "linear", "quadratic")
         # On each half line the easy activations are polynomials.
-        halves = {"relu": (0, b * z), "sign": (-1, 1), "step": (0, 1), "abs": (-b * z, b * z), "linear": (b * z, b * z), "quadratic": ((b * z) ** 2, (b * z) ** 2)}
+        halves = {
+            "relu": (0, b * z),
+            "sign": (-1, 1),
+            "step": (0, 1),
+            "abs": (-b * z, b * z),
+            "linear": (b * z, b * z),
+            "quadratic": ((b * z) ** 2, (b * z) ** 2),
+        }
         density = sp.exp(-(z**2) / 2) / sp.sqrt(2 * sp.pi)
         rows = []
         for j, value in enumerate(model.coefficients):
@@ -222,12 +290,25 @@ class GiantStepSystem(FixedPoint):
             if easy:
                 left, right = halves[name_of(text)]
                 he = sp.expand(sp.Rational(1, 1) * sp.sqrt(2) ** (-j) * sp.hermite(j, z / sp.sqrt(2)))
-                closed = sp.integrate(sp.expand(left * he) * density, (z, -sp.oo, 0)) + sp.integrate(sp.expand(right * he) * density, (z, 0, sp.oo))
+                closed = sp.integrate(sp.expand(left * he) * density, (z, -sp.oo, 0)) + sp.integrate(
+                    sp.expand(right * he) * density, (z, 0, sp.oo)
+                )
                 rows.append(Equation.of(f"h{j}", f"h_{{{j}}}", sp.simplify(closed / sp.factorial(j)), note))
             else:
-                rows.append(Equation(f"h{j}", rf"h_{{{j}}} = \frac{{1}}{{{j}!}}\,\mathbb E\left[\mathrm{{He}}_{{{j}}}(Z)\,\sigma(bZ)\right]", None, note))
+                rows.append(
+                    Equation(
+                        f"h{j}",
+                        rf"h_{{{j}}} = \frac{{1}}{{{j}!}}\,\mathbb E\left[\mathrm{{He}}_{{{j}}}(Z)\,\sigma(bZ)\right]",
+                        None,
+                        note,
+                    )
+                )
         total = r"h_{\star}^2 = \mathbb E\,\sigma(bZ)^2 - \sum_{j\le\ell} j!\,h_j^2"
-        rows.append(Equation("h_star", total, None, f"h_* = {model.noise:.12g}; sigma_l(z) = sum_j h_j He_j(z/b) + h_* g, g fresh"))
+        rows.append(
+            Equation(
+                "h_star", total, None, f"h_* = {model.noise:.12g}; sigma_l(z) = sum_j h_j He_j(z/b) + h_* g, g fresh"
+            )
+        )
         assert degree == model.degree
         return rows
 
@@ -241,17 +322,28 @@ class GiantStepSystem(FixedPoint):
             from .conditional import equations as conditional_equations
 
             return rows + conditional_equations(self.problem)
-        if self.problem.algorithm.equivalent == "one-bulk" or (self.problem.algorithm.equivalent == "auto" and self.shares_bulk()):
-            return rows + [
-                Equation("Omega", r"\Omega = \sum_c \rho_c\, \mathbb E[\varphi\varphi^\top|c],\quad \theta = \sum_c\rho_c\,\mathbb E[y\varphi|c]"),
+        if self.problem.algorithm.equivalent == "one-bulk" or (
+            self.problem.algorithm.equivalent == "auto" and self.shares_bulk()
+        ):
+            return [
+                *rows,
+                Equation(
+                    "Omega",
+                    r"\Omega = \sum_c \rho_c\, \mathbb E[\varphi\varphi^\top|c],\quad \theta = \sum_c\rho_c\,\mathbb "
+                    r"E[y\varphi|c]",
+                ),
                 Equation("zeta", r"\zeta = \lambda + \frac{\zeta}{m}\operatorname{tr}\,\Omega(\Omega+\zeta)^{-1}"),
                 Equation("weights", r"w = (\Omega+\zeta)^{-1}\theta"),
                 Equation("bias", r"B = \mathbb E\,y^2 - 2\theta\cdot w + w\cdot\Omega w"),
                 Equation("df2", r"\mathrm{df}_2 = \frac1m\operatorname{tr}\left[\Omega(\Omega+\zeta)^{-1}\right]^2"),
                 Equation("test_error", r"\mathcal E_{\mathrm{test}} = \frac{B}{1-\mathrm{df}_2}"),
-                Equation("train_error", r"\mathcal E_{\mathrm{train}} = \left(\frac{\lambda}{\zeta}\right)^2\mathcal E_{\mathrm{test}}"),
+                Equation(
+                    "train_error",
+                    r"\mathcal E_{\mathrm{train}} = \left(\frac{\lambda}{\zeta}\right)^2\mathcal E_{\mathrm{test}}",
+                ),
             ]
-        return rows + [
+        return [
+            *rows,
             Equation("R", r"R = \Big(\lambda + \sum_c \frac{\rho_c\Omega_c}{1+V_c}\Big)^{-1}"),
             Equation("V", r"V_c = \frac1m\operatorname{tr}\,\Omega_c R"),
             Equation("weights", r"w = R\sum_c\frac{\rho_c\theta_c}{1+V_c}"),
@@ -272,13 +364,27 @@ class GiantStepSystem(FixedPoint):
             f"Sharper: a monomial of the two shifts survives iff a dF + b dG < 1/2; here degree {needed} is needed."
         )
         return [
-            Step("Gradient", "With a fresh batch the gradient is one spike plus a remainder too small to matter.", (by["step"], by["spike"])),
-            Step("Conditional Gaussian equivalence", "Given the cluster and the projections on spikes, target and v, features may be replaced by "
-                 "Gaussian vectors with the same conditional mean and covariance."),
+            Step(
+                "Gradient",
+                "With a fresh batch the gradient is one spike plus a remainder too small to matter.",
+                (by["step"], by["spike"]),
+            ),
+            Step(
+                "Conditional Gaussian equivalence",
+                "Given the cluster and the projections on spikes, target and v, "
+                "features may be replaced by "
+                "Gaussian vectors with the same conditional mean and covariance.",
+            ),
             Step("Polynomial model", text, polynomial),
-            Step("Readout", "Deterministic equivalent for the exact second moments of the features of each drawn first layer.", tuple(rest)),
-        ]  # fmt: skip
+            Step(
+                "Readout",
+                "Deterministic equivalent for the exact second moments of the features of each drawn first layer.",
+                tuple(rest),
+            ),
+        ]
 
     def describe_labels(self) -> str:
         """What the labels are, in words."""
-        return "cluster labels" if isinstance(self.problem.target, ClusterLabels) else f"link {self.problem.target.link}"
+        return (
+            "cluster labels" if isinstance(self.problem.target, ClusterLabels) else f"link {self.problem.target.link}"
+        )

@@ -1,4 +1,5 @@
-"""Two classes of real images as a mixture: IDX files on disk (the layout of MNIST and Fashion-MNIST), or the digits of scikit-learn.
+"""Two classes of real images as a mixture: IDX files on disk (the layout of MNIST and Fashion-MNIST), or the digits
+of scikit-learn.
 
 Recipe of Demir & Dogan 2025, section on real data: x = sqrt(theta/tr S_c) (image - mean) + N(0, I), S_c the class
 covariance, so that both classes have equal traces and the data spread is theta.
@@ -41,14 +42,20 @@ def read_idx(path: Path) -> NDArray[np.generic]:
     except (OSError, EOFError) as error:
         raise ConfigError("an IDX file cannot be read", where=str(path), why=str(error)) from None
     if len(raw) < 4 or raw[:2] != b"\x00\x00" or raw[2] not in _TYPES:
-        raise ConfigError("not an IDX file", where=str(path), why="the magic number is wrong", hint="expected the layout of MNIST")
+        raise ConfigError(
+            "not an IDX file", where=str(path), why="the magic number is wrong", hint="expected the layout of MNIST"
+        )
     kind, rank = np.dtype(_TYPES[raw[2]]), raw[3]
     if len(raw) < 4 + 4 * rank:
         raise ConfigError("an IDX file is truncated", where=str(path), why="its header is incomplete")
     shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
     wanted = math.prod(shape) * kind.itemsize
     if len(raw) - 4 - 4 * rank < wanted:
-        raise ConfigError("an IDX file is truncated", where=str(path), why=f"{len(raw) - 4 - 4 * rank} bytes of data, {wanted} expected")
+        raise ConfigError(
+            "an IDX file is truncated",
+            where=str(path),
+            why=f"{len(raw) - 4 - 4 * rank} bytes of data, {wanted} expected",
+        )
     return np.frombuffer(raw, kind, math.prod(shape), 4 + 4 * rank).reshape(shape)
 
 
@@ -66,18 +73,28 @@ def load_images(path: str) -> tuple[Array, NDArray[np.int64]]:
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise ConfigError("the default images need scikit-learn", why=str(error), hint="pip install 'dimladder[data]', or give data.path") from None
+            raise ConfigError(
+                "the default images need scikit-learn",
+                why=str(error),
+                hint="pip install 'dimladder[data]', or give data.path",
+            ) from None
         digits = load_digits()
         return np.asarray(digits.data, dtype=float) / 16.0, np.asarray(digits.target, dtype=np.int64)
     arrays = []
     for stem in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         found = next((p for p in (Path(path) / stem, Path(path) / f"{stem}.gz") if p.is_file()), None)
         if found is None:
-            raise ConfigError(f"{stem} (or {stem}.gz) is missing", where=f"data.path = {path}", hint="give the folder that holds the IDX files")
+            raise ConfigError(
+                f"{stem} (or {stem}.gz) is missing",
+                where=f"data.path = {path}",
+                hint="give the folder that holds the IDX files",
+            )
         arrays.append(read_idx(found))
     images, labels = arrays
     if images.shape[0] != labels.shape[0]:
-        raise ConfigError("images and labels do not match", where=path, why=f"{images.shape[0]} images, {labels.shape[0]} labels")
+        raise ConfigError(
+            "images and labels do not match", where=path, why=f"{images.shape[0]} images, {labels.shape[0]} labels"
+        )
     scale = 255.0 if images.dtype.kind == "u" else 1.0
     return images.reshape(images.shape[0], -1).astype(float) / scale, labels.astype(np.int64)
 
@@ -115,14 +132,20 @@ def image_clusters(data: ImageMixture, strength: float, n: int) -> ImageClusters
     images, labels = load_images(data.path)
     if images.shape[1] != n:
         raise ConfigError(
-            "the input dimension must be the number of pixels", where="limit.n", why=f"the images have {images.shape[1]} pixels, n is {n}",
+            "the input dimension must be the number of pixels",
+            where="limit.n",
+            why=f"the images have {images.shape[1]} pixels, n is {n}",
             hint=f"set limit.n = {images.shape[1]} (and simulation.n = [{images.shape[1]}])",
-        )  # fmt: skip
+        )
     chosen = []
     for label in data.classes:
         rows = images[labels == label]
         if rows.shape[0] < 10:
-            raise ConfigError(f"class {label} has {rows.shape[0]} images", where="data.classes", why=f"labels: {sorted(set(labels.tolist()))}")
+            raise ConfigError(
+                f"class {label} has {rows.shape[0]} images",
+                where="data.classes",
+                why=f"labels: {sorted(set(labels.tolist()))}",
+            )
         chosen.append(rows)
     overall = np.mean([rows.mean(axis=0) for rows in chosen], axis=0)
     scaled, spikes = [], []

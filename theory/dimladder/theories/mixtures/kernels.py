@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -26,18 +27,34 @@ HINGE = 2
 TAIL = 9.0
 MAX_NODES = 200_000
 # 16-point Gauss-Legendre rule on [-1, 1] (positive half).
-GL_X = np.array([
-    0.09501250983763744, 0.28160355077925891, 0.45801677765722739, 0.61787624440264375,
-    0.75540440835500303, 0.86563120238783174, 0.94457502307323258, 0.98940093499164993,
-])  # fmt: skip
-GL_W = np.array([
-    0.18945061045506850, 0.18260341504492359, 0.16915651939500254, 0.14959598881657673,
-    0.12462897125553387, 0.09515851168249278, 0.06225352393864789, 0.02715245941175409,
-])  # fmt: skip
+GL_X = np.array(
+    [
+        0.09501250983763744,
+        0.28160355077925891,
+        0.45801677765722739,
+        0.61787624440264375,
+        0.75540440835500303,
+        0.86563120238783174,
+        0.94457502307323258,
+        0.98940093499164993,
+    ]
+)
+GL_W = np.array(
+    [
+        0.18945061045506850,
+        0.18260341504492359,
+        0.16915651939500254,
+        0.14959598881657673,
+        0.12462897125553387,
+        0.09515851168249278,
+        0.06225352393864789,
+        0.02715245941175409,
+    ]
+)
 
 
 @njit(cache=True)
-def logistic_prox(u, v, guess):
+def logistic_prox(u: Any, v: Any, guess: Any) -> Any:
     """Root p of p - u - v/(1 + e^p) = 0: Newton's method kept inside the bracket [u, u + v].
 
     Bare Newton cycles for v above about 30; every step that leaves the bracket is replaced by bisection.
@@ -68,7 +85,7 @@ def logistic_prox(u, v, guess):
 
 
 @njit(cache=True)
-def cluster_channel(loss, y, mean, v, q):
+def cluster_channel(loss: Any, y: Any, mean: Any, v: Any, q: Any) -> Any:
     """Channel of a label that is certain: (E f, E f^2, E l''/(1 + V l''), E l(prox))."""
     # Margin u = y omega ~ N(y mean, q). The logistic prox is analytic in |Im u| < pi for every V (the branch points of
     # its inverse lie at Im u = pi), so the trapezoidal rule with step h errs by exp(-2 pi^2/(h sqrt q)).
@@ -96,7 +113,7 @@ def cluster_channel(loss, y, mean, v, q):
 
 
 @njit(cache=True)
-def positive_probability(centre, spread, thresholds, first):
+def positive_probability(centre: Any, spread: Any, thresholds: Any, first: Any) -> Any:
     """P(y = +1) and its derivative in the centre, nu ~ N(centre, spread^2), y alternating at the thresholds.
 
     `first` is the label below the first threshold.
@@ -113,7 +130,7 @@ def positive_probability(centre, spread, thresholds, first):
 
 
 @njit(cache=True)
-def margin_response(loss, u, v, guess):
+def margin_response(loss: Any, u: Any, v: Any, guess: Any) -> Any:
     """(prox, -l'(prox), l''/(1 + V l''), l(prox)) of the margin loss at u."""
     if loss == HINGE:
         if u < 1.0 - v:
@@ -129,7 +146,17 @@ def margin_response(loss, u, v, guess):
 
 
 @njit(cache=True)
-def teacher_channel(loss, mean, v, q, overlap, teacher_mean, teacher_variance, thresholds, first):
+def teacher_channel(
+    loss: Any,
+    mean: Any,
+    v: Any,
+    q: Any,
+    overlap: Any,
+    teacher_mean: Any,
+    teacher_variance: Any,
+    thresholds: Any,
+    first: Any,
+) -> Any:
     """Channel of the label y(nu), (omega, nu) Gaussian with covariance `overlap`.
 
     Returns (E f, E f^2, E l''/(1 + V l''), E l(prox), E df/dnu, P(sign omega != y)).
@@ -184,11 +211,13 @@ def teacher_channel(loss, mean, v, q, overlap, teacher_mean, teacher_variance, t
                 err += weight * ((1.0 - prob) if omega > 0.0 else prob)
                 total += weight
     return ef / total, ef2 / total, vh / total, el / total, ed / total, err / total
+
+
 # --- pasted to here ---
 
 
 @njit(cache=True)
-def node_channels(loss, labels, means, v, q, out):
+def node_channels(loss: Any, labels: Any, means: Any, v: Any, q: Any, out: Any) -> Any:
     """Channel averages of many nodes with certain labels: rows E f, E f^2, E l''/(1 + V l''), E l(prox) of `out`."""
     s = math.sqrt(q)
     for i in range(labels.size):
@@ -200,7 +229,10 @@ def node_channels(loss, labels, means, v, q, out):
         gap = 1.0 - y * means[i]
         low, high = (gap - v) / s, gap / s
         below, above = 0.5 * math.erfc(-low / math.sqrt(2.0)), 0.5 * math.erfc(-high / math.sqrt(2.0))
-        d_low, d_high = math.exp(-0.5 * low * low) / math.sqrt(2.0 * math.pi), math.exp(-0.5 * high * high) / math.sqrt(2.0 * math.pi)
+        d_low, d_high = (
+            math.exp(-0.5 * low * low) / math.sqrt(2.0 * math.pi),
+            math.exp(-0.5 * high * high) / math.sqrt(2.0 * math.pi),
+        )
         mass = above - below
         first = gap * mass + s * (d_high - d_low)
         second = gap * gap * mass + 2.0 * gap * s * (d_high - d_low) + q * (mass - (high * d_high - low * d_low))
@@ -216,5 +248,4 @@ def _kernel_source() -> str:
     return text[text.index(start) + len(start) : text.rindex(end + "\n", 0, text.index("def _kernel_source"))]
 
 
-KERNEL_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
 KERNEL_SOURCE = _kernel_source()

@@ -30,7 +30,14 @@ def step_overlap(c1: float, second: float, batch_ratio: float) -> float:
 
 
 def one_step_limit(
-    activation: Expression, link: Expression, *, psi: float, alpha: float, ridge: float, degree: int, batch_ratio: float | None = None,
+    activation: Expression,
+    link: Expression,
+    *,
+    psi: float,
+    alpha: float,
+    ridge: float,
+    degree: int,
+    batch_ratio: float | None = None,
     noise: float = 0.0,
 ) -> tuple[float, float]:
     """Test and training error (full MSE) of ridge after one giant step on isotropic data, 0 < beta < 1.
@@ -76,8 +83,16 @@ class SpikedRandomFeatures:
 
 
 def spiked_random_features(
-    activation: Expression, link: Expression, *, alpha: float, batch_ratio: float, rate: float, ridge: float,
-    nodes: int = 128, rtol: float = 1e-12, max_iterations: int = 20000,
+    activation: Expression,
+    link: Expression,
+    *,
+    alpha: float,
+    batch_ratio: float,
+    rate: float,
+    ridge: float,
+    nodes: int = 128,
+    rtol: float = 1e-12,
+    max_iterations: int = 20000,
 ) -> SpikedRandomFeatures:
     """Ridge after a maximal step (eta = rate * n scale) of a network with constant second layer (Cui et al. 2024).
 
@@ -106,8 +121,11 @@ def spiked_random_features(
     """
     sigma1 = profile(activation, 0.0, 1.0, 1)
     if abs(float(sigma1.coefficients[0, 0])) > 1e-10:
-        raise DomainError("the maximal-step limit is for odd activations", why=f"E sigma(Z) = {sigma1.coefficients[0, 0]:.3g}",
-                          hint='use theory = "giant-step" with algorithm.equivalent = "conditional"')  # fmt: skip
+        raise DomainError(
+            "the maximal-step limit is for odd activations",
+            why=f"E sigma(Z) = {sigma1.coefficients[0, 0]:.3g}",
+            hint='use theory = "giant-step" with algorithm.equivalent = "conditional"',
+        )
     target1 = profile(link, 0.0, 1.0, 1)
     h1s, h2s = float(target1.coefficients[1, 0]), float(target1.second[0])
     h1 = float(sigma1.coefficients[1, 0])
@@ -149,18 +167,28 @@ def spiked_random_features(
         theta_h, psi_h = alpha * expect(kappa * mu1 * (h - cc) / (1 + v)), alpha * expect(mu1 * hp / (1 + v))
         stiffness = ridge + v1h * d + v2h
         gain = q1h * d + q2h + theta_h**2 * c2 + psi_h**2 * d
-        new = np.array([
-            mass @ (d / stiffness), mass @ (1 / stiffness), mass @ (d * gain / stiffness**2), mass @ (gain / stiffness**2),
-            theta_h * c2 * (mass @ (1 / stiffness)), psi_h * (mass @ (d / stiffness)),
-        ])  # fmt: skip
+        new = np.array(
+            [
+                mass @ (d / stiffness),
+                mass @ (1 / stiffness),
+                mass @ (d * gain / stiffness**2),
+                mass @ (gain / stiffness**2),
+                theta_h * c2 * (mass @ (1 / stiffness)),
+                psi_h * (mass @ (d / stiffness)),
+            ]
+        )
         old = np.array([v1, v2, q1, q2, theta, psi_overlap])
         residual = float(np.max(np.abs(new - old) / (np.abs(new) + 1e-12)))
         v1, v2, q1, q2, theta, psi_overlap = (1 - damping) * old + damping * new
         if residual < rtol:
             break
     else:
-        raise SolveError("the maximal-step fixed point did not converge", status="max_iterations", why=f"relative residual {residual:.2g}, damping {damping}",
-                         hint="raise the ridge")  # fmt: skip
+        raise SolveError(
+            "the maximal-step fixed point did not converge",
+            status="max_iterations",
+            why=f"relative residual {residual:.2g}, damping {damping}",
+            hint="raise the ridge",
+        )
     v = mu1**2 * v1 + mu2sq * v2
     values = {"V1": v1, "V2": v2, "q1": q1, "q2": q2, "m": m, "theta": theta, "psi": psi_overlap}
     return SpikedRandomFeatures(expect(err), expect(err / (1 + v) ** 2), values, residual)

@@ -5,18 +5,19 @@ Source: Mignacco et al. 2020 (two clusters), Loureiro et al. 2021a (K clusters),
 
 from __future__ import annotations
 
+import itertools
 import math
-from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...errors import SolveError
-from ...problem import Problem, Simulation, Spec, axis_values
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...problem import Problem, Simulation, Spec
 from ..base import Theory
 from .sections import ClusterLabels, FixedPointSolver, Index, RatioGrid, check_weights
-from .state_evolution import Program, Shape, program, source, start
+
+if TYPE_CHECKING:
+    from .mixture_erm_system import MixtureSystem
+    from .multiclass import MulticlassSystem
 
 
 class MixtureInputs(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-mixture"):
@@ -55,7 +56,9 @@ class MixtureInputs(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaus
                 raise ValueError("every row of means must have the same number of coordinates")
         if self.spectrum:
             if any(f <= 0 for f in self.spectrum) or abs(sum(self.spectrum) - 1) > 1e-9:
-                raise ValueError(f"spectrum lists positive shares of the dimensions that sum to 1, got {list(self.spectrum)}")
+                raise ValueError(
+                    f"spectrum lists positive shares of the dimensions that sum to 1, got {list(self.spectrum)}"
+                )
             if self.spikes:
                 raise ValueError("spikes need a bulk of one group: drop spectrum or spikes")
         if self.spikes and len(self.spikes) != clusters:
@@ -107,16 +110,21 @@ class MixtureInputs(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaus
 class LinearStudent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear"):
     """w.x + b, minimising (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2 (the bias is not penalised).
 
-    ``square`` is (1/2)(y - u)^2, ``logistic`` log(1 + exp(-y u)), ``hinge`` max(0, 1 - y u).
+    ``square`` is (1/2)(y - u)^2, ``logistic`` log(1 + exp(-y u)), ``hinge`` max(0, 1 - y u). Multi-class, with one
+    output
+    and one row of w a cluster: ``cross-entropy`` is -log softmax(u)_c, ``one-hot`` (1/2)|e_c - u|^2.
     """
 
-    loss: Literal["square", "logistic", "hinge"] = "logistic"
+    loss: Literal["square", "logistic", "hinge", "cross-entropy", "one-hot"] = "logistic"
     ridge: float
     bias: bool = True
 
     def __post_init__(self) -> None:
         if not (self.ridge > 0 and math.isfinite(self.ridge)):
             raise ValueError(f"ridge must be positive and finite, got {self.ridge}")
+
+
+MULTICLASS = ("cross-entropy", "one-hot")
 
 
 class MixtureERM(Problem, frozen=True, kw_only=True):
@@ -134,6 +142,16 @@ class MixtureERM(Problem, frozen=True, kw_only=True):
     simulation: Simulation = Simulation()
 
     def __post_init__(self) -> None:
+        if self.student.loss in MULTICLASS:
+            if not isinstance(self.target, ClusterLabels) or self.target.labels:
+                raise ValueError(f"the {self.student.loss} loss labels each cluster by its own class: drop the target")
+            if len(self.data.weights) < 2:
+                raise ValueError(f"the {self.student.loss} loss needs at least two clusters")
+            if self.data.spectrum or self.data.spikes:
+                raise ValueError(
+                    f"the {self.student.loss} loss is solved for scalar covariances: drop spectrum and spikes"
+                )
+            return
         if isinstance(self.target, ClusterLabels):
             labels = self.target.values(len(self.data.weights))
             if self.student.loss != "square" and any(abs(y) != 1 for y in labels):
@@ -146,10 +164,13 @@ class MixtureERM(Problem, frozen=True, kw_only=True):
             raise ValueError('target.direction = "aligned" needs means or spikes to be aligned with')
         if self.student.loss != "square":
             if self.target.noise:
-                raise ValueError(f"additive label noise has no meaning with the {self.student.loss} loss: use noise = 0")
+                raise ValueError(
+                    f"additive label noise has no meaning with the {self.student.loss} loss: use noise = 0"
+                )
             if binary_link(self.target) is None:
                 raise ValueError(
-                    f"the {self.student.loss} loss needs labels -1 and +1, such as link = \"sign(z)\"; got {self.target.link!r}"
+                    f'the {self.student.loss} loss needs labels -1 and +1, such as link = "sign(z)"; got '
+                    f"{self.target.link!r}"
                 )
 
 
@@ -160,7 +181,7 @@ def binary_link(target: Index) -> tuple[float, tuple[float, ...]] | None:
     if not cuts:
         return None
     edges = [cuts[0] - 1.0, *cuts, cuts[-1] + 1.0]
-    probes = [a + (b - a) * f for a, b in zip(edges, edges[1:], strict=False) for f in (0.31, 0.77)]
+    probes = [a + (b - a) * f for a, b in itertools.pairwise(edges) for f in (0.31, 0.77)]
     values = [float(link.evaluate(np, z=np.asarray(z))) for z in probes]
     pairs = list(zip(values[::2], values[1::2], strict=True))
     if any(a != b or abs(a) != 1 for a, b in pairs):
@@ -170,342 +191,12 @@ def binary_link(target: Index) -> tuple[float, tuple[float, ...]] | None:
     return signs[0], kept
 
 
-class MixtureSystem(FixedPoint):
-    """State evolution of one mixture problem."""
-
-    problem: MixtureERM
-
-    def __init__(self, problem: MixtureERM) -> None:
-        super().__init__(problem)
-        data, target = problem.data, problem.target
-        coordinates = [list(row) for row in data.coordinates()]
-        width = len(coordinates[0])
-        spikes = [list(row) + [0.0] * (width - len(row)) for row in data.spikes] if data.spikes else [[0.0] * width for _ in data.weights]
-        self.teacher_direction: list[float] = []
-        if isinstance(target, Index):
-            if target.direction == "random":
-                for row in (*coordinates, *spikes):
-                    row.append(0.0)
-                self.teacher_direction = [0.0] * width + [1.0]
-            elif target.direction == "aligned":
-                total = np.array([float(any(row[j] for row in (spikes if data.spikes else coordinates))) for j in range(width)])
-                self.teacher_direction = list(total / np.linalg.norm(total))
-            else:
-                assert isinstance(target.direction, tuple)
-                self.teacher_direction = list(target.direction) + [0.0] * (width - len(target.direction))
-        self.coordinates, self.spikes = coordinates, spikes
-        eigen = data.eigenvalues()
-        signatures = [(row, tuple(spikes[c])) for c, row in enumerate(eigen)]
-        distinct = list(dict.fromkeys(signatures))
-        self.kinds = tuple(distinct.index(s) for s in signatures)
-        self.eigen = [s[0] for s in distinct]
-        self.kind_spikes = [s[1] for s in distinct]
-        binary = binary_link(target) if isinstance(target, Index) else None
-        self.binary = binary
-        self.shape = Shape(
-            kinds=self.kinds,
-            groups=len(eigen[0]),
-            spiked=bool(data.spikes),
-            means=tuple(tuple(bool(v) for v in row) for row in coordinates),
-            teacher=tuple(bool(v) for v in self.teacher_direction),
-            loss=problem.student.loss,
-            bias=problem.student.bias,
-            thresholds=len(binary[1]) if binary and problem.student.loss != "square" else 0,
-        )
-        self.order_parameters = self._order_parameters()
-
-    def _order_parameters(self) -> tuple[OrderParameter, ...]:
-        grid = ("sample_ratio",)
-        per = grid if max(self.kinds) == 0 else ("sample_ratio", "cluster")
-        rows = [
-            OrderParameter("V", per, "V", "variance of the fluctuation: tr(Sigma_c R)/d, R the resolvent of the Hessian"),
-            OrderParameter("q", per, "q", "variance of w.x within a cluster: w.Sigma_c w"),
-            OrderParameter("m", grid if self._scalar_m() else ("sample_ratio", "cluster"), "m", self._meaning_m()),
-        ]
-        if self.teacher_direction:
-            rows.append(OrderParameter("teacher_overlap", per, "M", "w.Sigma_c xi"))
-        return (
-            *rows,
-            OrderParameter("bias", grid, "b", "the bias"),
-            OrderParameter("test_error", grid, r"\varepsilon", self._meaning_error()),
-            OrderParameter("train_loss", grid, r"\mathcal{L}", "mean loss over the training set, without penalty"),
-        )
-
-    def _scalar_m(self) -> bool:
-        return self.problem.data.means == "opposite" or not self.shape.used
-
-    def _meaning_m(self) -> str:
-        if self.problem.data.means == "opposite":
-            return "w.mu"
-        return "w.mu_c" if self.shape.used else "w.Sigma xi: overlap with the teacher"
-
-    def _meaning_error(self) -> str:
-        return "mean squared test error" if self._regression() else "0/1 test error"
-
-    def _regression(self) -> bool:
-        return isinstance(self.problem.target, Index) and self.binary is None
-
-    def _program(self) -> Program:
-        return program(self.shape)
-
-    def module(self) -> ModuleType:
-        from ...symbolic import store
-
-        return store.module(("mixture-erm", self.shape), self._source)
-
-    def _source(self) -> str:
-        return source(self._program(), f"State evolution on a Gaussian mixture, {self.shape.loss} loss: {self.shape}")
-
-    def python(self) -> str:
-        from ...symbolic.store import source as text
-
-        return text(self.module())
-
-    def parameter_values(self, sample_ratio: float, ridge: float | None = None) -> dict[str, float]:
-        """Name -> value of every parameter of the program at one sample ratio."""
-        problem, shape = self.problem, self.shape
-        clusters = range(len(self.kinds))
-        values = {"alpha": sample_ratio, "ridge": problem.student.ridge if ridge is None else ridge}
-        values |= {f"rho_{c}": problem.data.weights[c] for c in clusters}
-        values |= {f"Delta_{k}_{j}": e for k, row in enumerate(self.eigen) for j, e in enumerate(row)}
-        if shape.groups > 1:
-            values |= {f"pi_{j}": f for j, f in enumerate(problem.data.spectrum)}
-        values |= {f"mu_{c}_{j}": v for c, row in enumerate(self.coordinates) for j, v in enumerate(row)}
-        values |= {f"t_{j}": v for j, v in enumerate(self.teacher_direction)}
-        if shape.spiked:
-            values |= {
-                f"D_{k}_{j}": self.eigen[k][0] + s for k, row in enumerate(self.kind_spikes) for j, s in enumerate(row)
-            }
-        if isinstance(problem.target, ClusterLabels):
-            values |= {f"y_{c}": y for c, y in enumerate(problem.target.values(len(self.kinds)))}
-            return values
-        if shape.loss == "square":
-            from .moments import profile
-
-            for c in clusters:
-                mean, variance = self.teacher_field(c)
-                expanded = profile(problem.target.expression, mean, math.sqrt(variance), 1)
-                values[f"Ey_{c}"] = float(expanded.coefficients[0, 0])
-                values[f"Edy_{c}"] = float(expanded.coefficients[1, 0]) / math.sqrt(variance)
-                values[f"Eyy_{c}"] = float(expanded.second[0]) + problem.target.noise**2
-        if shape.thresholds:
-            assert self.binary is not None
-            values["first_label"] = self.binary[0]
-            values |= {f"theta_{i}": t for i, t in enumerate(self.binary[1])}
-        return values
-
-    def teacher_field(self, cluster: int) -> tuple[float, float]:
-        """Mean and variance of nu = xi.x under a cluster."""
-        k = self.kinds[cluster]
-        t = np.array(self.teacher_direction)
-        mean = float(np.dot(t, self.coordinates[cluster]))
-        if self.shape.spiked:
-            return mean, float(np.sum(t**2 * (self.eigen[k][0] + np.array(self.kind_spikes[k]))))
-        shares = np.array(self.problem.data.spectrum or (1.0,))
-        return mean, float(np.sum(t**2) * np.dot(shares, self.eigen[k]))
-
-    def _vector(self, values: dict[str, float], order: list[str]) -> np.ndarray:
-        return np.array([values[name] for name in order])
-
-    def parameter_names(self) -> list[str]:
-        """Names of the parameter vector, from the generated module."""
-        return list(self.module().PARAMETERS)
-
-    def fixed_points(self, ratios: np.ndarray) -> list[Any]:
-        """Solve along increasing sample ratios; see `numerics.fixedpoint.follow`."""
-        from ...numerics import fixedpoint
-
-        module, settings = self.module(), self.problem.solver
-        order = self.parameter_names()
-        base = self.parameter_values(1.0)
-        vector, alpha = self._vector(base, order), order.index("alpha")
-        table = np.tile(vector, (ratios.size, 1))
-        table[:, alpha] = ratios
-        names = list(module.STATE)
-        lower = np.array([0.0 if n[0] in "Vq" else -np.inf for n in names])
-        options = {
-            "rtol": settings.rtol, "atol": 1e-3 * settings.rtol, "damping": settings.damping, "memory": settings.memory,
-            "max_iterations": settings.max_iterations, "newton_steps": settings.newton_steps, "lower": lower, "names": names,
-        }  # fmt: skip
-        results = fixedpoint.follow(module.fmap, start(self.shape, dict(base, alpha=float(ratios[0]))), table, **options)
-        for i, result in enumerate(results):
-            if not result.success:
-                again = self._from_easy_end(table[i], options)
-                results[i] = again if again.success else result
-        return results
-
-    def _from_easy_end(self, target: np.ndarray, options: dict[str, Any]) -> Any:
-        """Follow the solution from few samples up to the asked ratio at a comfortable ridge, then down (or up) in the ridge."""
-        from ...numerics import fixedpoint
-
-        module = self.module()
-        order = self.parameter_names()
-        alpha, ridge = order.index("alpha"), order.index("ridge")
-        path = np.tile(target, (25, 1))
-        path[:, ridge] = 0.3
-        path[:, alpha] = np.geomspace(min(1e-2, target[alpha] / 10), target[alpha], 25)
-        begin = start(self.shape, dict(self.parameter_values(float(path[0, alpha])), ridge=0.3))
-        last = fixedpoint.follow(module.fmap, begin, path, **options)[-1]
-        if not last.success:
-            return last
-        reached, before, size = 0.0, None, 0.1
-        span = math.log(target[ridge] / 0.3)
-        here, previous = last, last
-        while reached < 1.0 and size > 1e-4:
-            to = min(1.0, reached + size)
-            point = target.copy()
-            point[ridge] = target[ridge] if to == 1.0 else 0.3 * math.exp(span * to)
-            guess = here.x.copy()
-            if before is not None:
-                # Secant in the logarithms of V and q, which move by powers of the ridge; linear in the rest.
-                t = (to - reached) / (reached - before)
-                positive = options["lower"] == 0.0
-                guess = here.x + t * (here.x - previous.x)
-                guess[positive] = here.x[positive] * (here.x[positive] / previous.x[positive]) ** t
-            trial = fixedpoint.solve(module.fmap, guess, point, warm=True, **options)
-            if trial.success:
-                before, reached, previous, here = reached, to, here, trial
-                size *= 1.5
-            else:
-                size *= 0.5
-                last = trial
-        return here if reached == 1.0 else last
-
-    def solve(self) -> Solution:
-        ratios = np.array(axis_values(self.problem.grid.sample_ratio))
-        order = np.argsort(ratios, kind="stable")
-        results = self.fixed_points(ratios[order])
-        module = self.module()
-        names, observables = list(module.STATE), list(module.OBSERVABLES)
-        states = np.full((ratios.size, len(names)), np.nan)
-        seen = np.full((ratios.size, len(observables)), np.nan)
-        failed = []
-        for position, result in zip(order, results, strict=True):
-            if not result.success:
-                failed.append((ratios[position], result))
-                continue
-            states[position] = result.x
-            values = self.parameter_values(float(ratios[position]))
-            seen[position] = module.observe(result.x, self._vector(values, module.PARAMETERS))
-        solution = Solution(
-            {"sample_ratio": ratios}, self._variables(ratios, states, seen, names, observables),
-            stats={"evaluations": sum(r.stats["evaluations"] for r in results), "residual": max(r.residual for r in results)},
-        )  # fmt: skip
-        if len(self.kinds) > 1:
-            solution.coords["cluster"] = np.arange(len(self.kinds))
-        if failed:
-            ratio, result = failed[0]
-            solution.status, solution.message = result.status, result.message
-            raise SolveError(
-                f"{len(failed)} of {ratios.size} fixed points did not converge", status=result.status, partial=solution,
-                where=f"sample_ratio = {ratio:g}", why=result.message,
-                hint="lower solver.damping, raise solver.max_iterations, or raise student.ridge",
-            )
-        return solution
-
-    def _variables(self, ratios: np.ndarray, states: np.ndarray, seen: np.ndarray, names: list[str], observables: list[str]) -> dict[str, Variable]:
-        grid, clusters = ("sample_ratio",), range(len(self.kinds))
-        meaning = {p.name: p for p in self.order_parameters}
-
-        def column(name: str) -> np.ndarray:
-            return states[:, names.index(name)]
-
-        def observed(name: str) -> np.ndarray:
-            return seen[:, observables.index(name)]
-
-        def by_kind(prefix: str) -> tuple[tuple[str, ...], np.ndarray]:
-            if max(self.kinds) == 0:
-                return grid, column(f"{prefix}_0")
-            return (*grid, "cluster"), np.stack([column(f"{prefix}_{k}") for k in self.kinds], axis=1)
-
-        out: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"V": by_kind("V"), "q": by_kind("q")}
-        bias = column("b") if self.shape.bias else np.where(np.isfinite(states[:, 0]), 0.0, np.nan)
-        if self.teacher_direction:
-            out["teacher_overlap"] = by_kind("M")
-        if self.problem.data.means == "opposite":
-            out["m"] = grid, column("w_0")
-        elif self.shape.used:
-            out["m"] = (*grid, "cluster"), np.stack([observed(f"cluster_mean_{c}") - bias for c in clusters], axis=1)
-        elif self.teacher_direction:
-            out["m"] = out["teacher_overlap"]
-        out["bias"] = grid, bias
-        errors = np.stack([observed(f"cluster_error_{c}") for c in clusters], axis=1)
-        if self.binary is not None and self.shape.loss == "square":
-            # Square loss on the labels of a two-valued teacher: the field is that of regression, the error is 0/1.
-            out["mean_squared_error"] = grid, observed("test_error").copy()
-            errors = self._binary_errors(states, names, observables, seen)
-        out["test_error"] = grid, errors @ np.array(self.problem.data.weights)
-        out["train_loss"] = grid, observed("train_loss")
-        if len(self.kinds) > 1:
-            out["cluster_error"] = (*grid, "cluster"), errors
-        if self.shape.loss == "square":
-            out["interpolation_threshold"] = (), np.array(1.0)
-        else:
-            from .separability import separability_threshold
-
-            threshold = separability_threshold(self)
-            if threshold is not None:
-                out["separability_threshold"] = (), np.array(threshold)
-        result = {}
-        for name, (dims, values) in out.items():
-            p = meaning.get(name)
-            result[name] = Variable(dims, values, p.latex if p else "", p.meaning if p else name.replace("_", " "))
-        return result
-
-    def _binary_errors(self, states: np.ndarray, names: list[str], observables: list[str], seen: np.ndarray) -> np.ndarray:
-        from .kernels import HINGE, teacher_channel
-
-        assert self.binary is not None
-        errors = np.full((states.shape[0], len(self.kinds)), np.nan)
-        for i, state in enumerate(states):
-            for c, k in enumerate(self.kinds):
-                mean, variance = self.teacher_field(c)
-                if np.all(np.isfinite(state)):
-                    errors[i, c] = teacher_channel(
-                        HINGE, seen[i, observables.index(f"cluster_mean_{c}")], 1.0, state[names.index(f"q_{k}")],
-                        state[names.index(f"M_{k}")], mean, variance, np.array(self.binary[1]), self.binary[0],
-                    )[5]  # fmt: skip
-        return errors
-
-    def equations(self) -> list[Equation]:
-        g = self._program()
-        rows = []
-        for binding in g.bindings:
-            if binding.call:
-                rows += [
-                    Equation(str(s), f"{g.latex[s]} = {text}", None, "one-dimensional integral, computed by kernels.py")
-                    for s, text in zip(binding.symbols, binding.latex, strict=True)
-                ]
-            else:
-                rows.append(Equation.of(str(binding.symbols[0]), binding.symbols[0], binding.rhs, symbol_names=g.latex))
-        rows += [Equation.of(str(s), s, rhs, "fixed point", symbol_names=g.latex) for s, rhs in g.updates.items()]
-        for name in ("test_error", "train_loss"):
-            rows.append(Equation.of(name, rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}", g.observables[name], symbol_names=g.latex))
-        return rows
-
-    def derivation(self) -> list[Step]:
-        rows = {e.label: e for e in self.equations()}
-        g = self._program()
-        groups: dict[str, list[Equation]] = {}
-        for binding in g.bindings:
-            groups.setdefault(binding.group, []).extend(rows[str(s)] for s in binding.symbols)
-        updates = [rows[str(s)] for s in g.updates]
-        return [
-            Step("Objective", "Minimise (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2 over samples = alpha d points of the mixture; "
-                 "Gordon's comparison (or leave-one-out) replaces each field w.x_i by a scalar Gaussian channel."),
-            Step("Fields", "Within cluster c the field of the leave-one-out minimiser is N(m_c, q).", tuple(groups["field"])),
-            Step("Channel", "Putting the sample back moves the field to the proximal point of the loss.", tuple(groups["channel"])),
-            Step("Conjugates", "Forces summed over the samples of each cluster.", tuple(groups["conjugate"])),
-            Step("Resolvent", "R is the inverse Hessian of the effective quadratic problem for w, s its mean response.", tuple(groups["resolvent"])),
-            Step("Fixed point", "The overlaps of the effective problem reproduce those of the fields.", tuple(updates)),
-            Step("Errors", "Observables at the fixed point.", (rows["test_error"], rows["train_loss"])),
-        ]  # fmt: skip
-
-
 class MixtureERMTheory(Theory):
     name = "mixture-erm"
     title = "Convex losses on Gaussian mixtures"
-    summary = "State evolution of square, logistic and hinge losses with ridge on Gaussian mixtures, with or without a teacher."
+    summary = (
+        "State evolution of square, logistic and hinge losses with ridge on Gaussian mixtures, also with a teacher."
+    )
     problem_type = MixtureERM
     references = ("mignacco2020role", "loureiro2021mixtures", "loureiro2021curves")
     assumptions = (
@@ -519,8 +210,16 @@ class MixtureERMTheory(Theory):
         "ridge to 0: diverges below the separability threshold for the logistic loss",
     )
 
-    def derive(self, problem: MixtureERM) -> MixtureSystem:
-        system = MixtureSystem(problem)
+    def derive(self, problem: MixtureERM) -> MixtureSystem | MulticlassSystem:
+        system: MixtureSystem | MulticlassSystem
+        if problem.student.loss in MULTICLASS:
+            from .multiclass import MulticlassSystem
+
+            system = MulticlassSystem(problem)
+        else:
+            from .mixture_erm_system import MixtureSystem
+
+            system = MixtureSystem(problem)
         system.references, system.assumptions = self.references, self.assumptions
         return system
 

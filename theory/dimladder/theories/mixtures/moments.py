@@ -1,6 +1,7 @@
 """Exact Gaussian moments of features sigma(h), h_i = f_i . x, under a Gaussian cluster.
 
-With h_i ~ N(a_i, s_i^2) and correlations r_ij, and the coefficients c_p(i) = E[he_p(Z) sigma(a_i + s_i Z)] on orthonormal
+With h_i ~ N(a_i, s_i^2) and correlations r_ij, and the coefficients c_p(i) = E[he_p(Z) sigma(a_i + s_i Z)] on
+orthonormal
 Hermite polynomials he_p,
 
     E[sigma(h_i) sigma(h_j)] = sum_p c_p(i) c_p(j) r_ij^p     (i != j; Mehler),
@@ -117,13 +118,14 @@ def _nodes(function: Expression, a: Array, s: Array, order: int, nodes: int) -> 
     kinks = function.kinks(function.variables[0]) if function.variables else ()
     if not kinks:
         if nodes:
-            x, w = gauss_hermite(nodes)
-            return x[None, :], w[None, :]
+            rule = gauss_hermite(nodes)
+            return rule[0][None, :], rule[1][None, :]
         # Trapezoidal rule: with the nearest pole of sigma at distance D from the real line its error is
-        # exp(-2 pi D/(s h)), below 1e-16 for D >= 1.2 (tanh: pi/2); Gauss-Hermite converges only like exp(-D sqrt(2N)/s).
+        # exp(-2 pi D/(s h)), below 1e-16 for D >= 1.2 (tanh: pi/2); Gauss-Hermite converges only like exp(-D
+        # sqrt(2N)/s).
         step = min(0.16, 0.2 / float(np.max(s, initial=1e-3)))
         half = min(math.ceil(_TAIL / step), 20_000)
-        x = np.arange(-half, half + 1) * (_TAIL / half)
+        x: Array = np.arange(-half, half + 1, dtype=np.float64) * (_TAIL / half)
         return x[None, :], (np.exp(-0.5 * x * x) * (_TAIL / half) / math.sqrt(2 * math.pi))[None, :]
     safe = np.where(s > 0, s, 1.0)
     marks = np.sort(np.clip((np.asarray(kinks)[None, :] - a[:, None]) / safe[:, None], -_TAIL, _TAIL), axis=1)
@@ -133,9 +135,9 @@ def _nodes(function: Expression, a: Array, s: Array, order: int, nodes: int) -> 
     fractions = (np.arange(pieces)[:, None] + 0.5 * (x0[None, :] + 1.0)).ravel() / pieces
     weights = np.tile(0.5 * w0, pieces) / pieces
     width = np.diff(edges, axis=1)
-    x = edges[:, :-1, None] + width[:, :, None] * fractions
-    w = width[:, :, None] * weights * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    return x.reshape(a.size, -1), w.reshape(a.size, -1)
+    z = np.asarray(edges[:, :-1, None] + width[:, :, None] * fractions, dtype=np.float64)
+    w = width[:, :, None] * weights * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    return z.reshape(a.size, -1), w.reshape(a.size, -1)
 
 
 def _quadrature_profile(function: Expression, a: Array, s: Array, order: int, nodes: int) -> Profile:

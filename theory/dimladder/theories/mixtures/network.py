@@ -64,7 +64,8 @@ class Clusters:
         return np.asarray(out)
 
     def sample(self, stream: np.random.Generator, count: int) -> tuple[Array, NDArray[np.int64]]:
-        """Draw `count` points and their clusters; a longer draw from an equal stream is not an extension of a shorter one."""
+        """Draw `count` points and their clusters; a longer draw from an equal stream is not an extension of a shorter
+        one."""
         cluster = stream.choice(self.weights.size, size=count, p=self.weights)
         x = stream.standard_normal((count, self.n))
         widest = max(strength.size for strength, _ in self.spikes)
@@ -87,7 +88,9 @@ class Clusters:
 
     def field(self, cluster: int, direction: Array) -> tuple[float, float]:
         """Mean and variance of direction.x under a cluster."""
-        return float(direction @ self.means[cluster]), float(self.covariance_times(cluster, direction[None, :])[0] @ direction)
+        return float(direction @ self.means[cluster]), float(
+            self.covariance_times(cluster, direction[None, :])[0] @ direction
+        )
 
 
 def clusters(problem: GiantStep, n: int) -> Clusters:
@@ -128,7 +131,11 @@ def clusters(problem: GiantStep, n: int) -> Clusters:
     if random_target:
         direction = frame[width]
     elif problem.target.direction == "aligned":
-        direction = np.sum([d for _, rows in spikes for d in rows], axis=0) if any(s.size for s, _ in spikes) else means.sum(axis=0)
+        direction = (
+            np.sum([d for _, rows in spikes for d in rows], axis=0)
+            if any(s.size for s, _ in spikes)
+            else means.sum(axis=0)
+        )
         if not np.linalg.norm(direction) > 1e-12:
             direction = means[0] - means[-1]
     else:
@@ -140,7 +147,12 @@ def clusters(problem: GiantStep, n: int) -> Clusters:
 def operator_norm(data: Clusters) -> float:
     """||Sigma||_2 of the average covariance (means not included)."""
     average = data.weights @ data.bulk
-    rows = [d * math.sqrt(w * s) for w, (strength, dirs) in zip(data.weights, data.spikes, strict=True) for s, d in zip(strength, dirs, strict=True) if s > 0]
+    rows = [
+        d * math.sqrt(w * s)
+        for w, (strength, dirs) in zip(data.weights, data.spikes, strict=True)
+        for s, d in zip(strength, dirs, strict=True)
+        if s > 0
+    ]
     if not rows:
         return float(average.max())
     u = np.array(rows)
@@ -149,11 +161,14 @@ def operator_norm(data: Clusters) -> float:
     return float(np.linalg.eigvalsh(np.diag(average) + u.T @ u).max())
 
 
-def labels(problem: GiantStep, data: Clusters, x: Array, cluster: NDArray[np.int64], stream: np.random.Generator) -> Array:
+def labels(
+    problem: GiantStep, data: Clusters, x: Array, cluster: NDArray[np.int64], stream: np.random.Generator
+) -> Array:
     """Labels of a sample."""
     target = problem.target
     if isinstance(target, ClusterLabels):
         return np.array(target.values(data.weights.size))[cluster]
+    assert data.target is not None
     y = np.broadcast_to(target.expression.evaluate(np, z=x @ data.target), cluster.shape).astype(float)
     return y + target.noise * stream.standard_normal(cluster.size) if target.noise else y
 
@@ -187,7 +202,8 @@ def initial_network(data: Clusters, width: int, stream: np.random.Generator) -> 
 
 
 def gradient_step(problem: GiantStep, first: Array, second: Array, x: Array, y: Array) -> Network:
-    """One step on the first layer with squared loss mean(.)^2/2 over the batch and learning rate eta (Demir & Dogan 2025)."""
+    """One step on the first layer with squared loss mean(.)^2/2 over the batch and learning rate eta (Demir & Dogan
+    2025)."""
     width, samples = first.shape[0], y.size
     sigma = activation(problem.student.activation)
     eta = problem.learning_rate(x.shape[1])

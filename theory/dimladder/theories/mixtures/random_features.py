@@ -43,7 +43,9 @@ class RandomFeaturesStudent(Spec, frozen=True, kw_only=True, tag_field="kind", t
         if not (self.width_ratio > 0 and math.isfinite(self.width_ratio)):
             raise ValueError(f"width_ratio = k/n must be positive, got {self.width_ratio}")
         if not (self.ridge_times_width > 0 and math.isfinite(self.ridge_times_width)):
-            raise ValueError(f"ridge_times_width must be positive (use a small one for ridgeless), got {self.ridge_times_width}")
+            raise ValueError(
+                f"ridge_times_width must be positive (use a small one for ridgeless), got {self.ridge_times_width}"
+            )
 
 
 class InputSimulation(Spec, frozen=True, kw_only=True):
@@ -59,7 +61,8 @@ class InputSimulation(Spec, frozen=True, kw_only=True):
 
 
 class RandomFeatures(Problem, frozen=True, kw_only=True):
-    """x ~ N(0, I_n), y = link(xi . x) + noise with |xi| = 1, random features, ridge; n, k, m go to infinity together."""
+    """x ~ N(0, I_n), y = link(xi . x) + noise with |xi| = 1, random features, ridge; n, k, m go to infinity
+    together."""
 
     target: SingleIndex
     student: RandomFeaturesStudent
@@ -105,19 +108,41 @@ def symbolic() -> dict[str, Any]:
     bias = vary - 2 * amplitude * learnt + amplitude * (learnt + z * learnt_slope)
     test = sp.Symbol("test_error")
     return {
-        "z": z, "G": G, "tau": tau, "dG": dG, "dtau": dtau,
+        "z": z,
+        "G": G,
+        "tau": tau,
+        "dG": dG,
+        "dtau": dtau,
         "parameters": (psi, alpha, ridge, mu1, mustar2, c1, vary),
-        "z_rhs": z_rhs, "G_rhs": g_rhs, "tau_rhs": tau_rhs, "G_explicit": g_explicit, "derivative": derivative,
-        "bias": bias, "freedom2": freedom2, "test": sp.Symbol("B") / (1 - sp.Symbol("df2")),
+        "z_rhs": z_rhs,
+        "G_rhs": g_rhs,
+        "tau_rhs": tau_rhs,
+        "G_explicit": g_explicit,
+        "derivative": derivative,
+        "bias": bias,
+        "freedom2": freedom2,
+        "test": sp.Symbol("B") / (1 - sp.Symbol("df2")),
         "train": (ridge / z) ** 2 * test,
-    }  # fmt: skip
+    }
 
 
 _LATEX = {
-    "psi": r"\psi", "alpha": r"\alpha", "Lambda": r"\Lambda", "mu1": r"\mu_1", "mustar2": r"\mu_\star^2", "c1": "c_1",
-    "vary": r"\operatorname{Var} y", "dG": "G'", "dtau": r"\tau'", "tau": r"\tau", "z": "z", "G": "G", "B": "B",
-    "df2": r"\mathrm{df}_2", "test_error": r"\mathcal{E}_{\mathrm{test}}",
-}  # fmt: skip
+    "psi": r"\psi",
+    "alpha": r"\alpha",
+    "Lambda": r"\Lambda",
+    "mu1": r"\mu_1",
+    "mustar2": r"\mu_\star^2",
+    "c1": "c_1",
+    "vary": r"\operatorname{Var} y",
+    "dG": "G'",
+    "dtau": r"\tau'",
+    "tau": r"\tau",
+    "z": "z",
+    "G": "G",
+    "B": "B",
+    "df2": r"\mathrm{df}_2",
+    "test_error": r"\mathcal{E}_{\mathrm{test}}",
+}
 
 
 def _source() -> str:
@@ -141,9 +166,14 @@ def _source() -> str:
     lines += ["", "", "@njit(types.float64[::1](types.float64, types.float64[::1]), cache=True)", "def observe(z, p):"]
     lines += [*load, "    G = stieltjes(z, p)"]
     for name, expression in (
-        ("tau", s["tau_rhs"]), ("dG", s["derivative"][s["dG"]]), ("dtau", s["derivative"][s["dtau"]]),
-        ("B", s["bias"]), ("df2", s["freedom2"]), ("test_error", s["test"]), ("train_error", s["train"]),
-    ):  # fmt: skip
+        ("tau", s["tau_rhs"]),
+        ("dG", s["derivative"][s["dG"]]),
+        ("dtau", s["derivative"][s["dtau"]]),
+        ("B", s["bias"]),
+        ("df2", s["freedom2"]),
+        ("test_error", s["test"]),
+        ("train_error", s["train"]),
+    ):
         steps, values = assignments([expression], prefix=f"{name}_")
         lines += [*steps, f"    {name} = {values[0]}"]
     lines += ["    return np.array([test_error, train_error, z, B, df2])"]
@@ -165,8 +195,10 @@ def feature_constants(problem: RandomFeatures) -> dict[str, float]:
         "mu0": mu0 if abs(mu0) > 1e-13 else 0.0,
         "mu1": mu1 if abs(mu1) > 1e-13 else 0.0,
         "mustar2": rest if rest > 1e-13 * second else 0.0,
-        "c0": c0, "c1": c1, "second": float(label.second[0]) + problem.target.noise**2,
-    }  # fmt: skip
+        "c0": c0,
+        "c1": c1,
+        "second": float(label.second[0]) + problem.target.noise**2,
+    }
 
 
 def _module() -> ModuleType:
@@ -175,7 +207,9 @@ def _module() -> ModuleType:
     return store.module(("random-features", 1), _source)
 
 
-def ridge_errors(psi: float, alpha: float, ridge: float, mu1: float, mustar2: float, c1: float, vary: float) -> np.ndarray:
+def ridge_errors(
+    psi: float, alpha: float, ridge: float, mu1: float, mustar2: float, c1: float, vary: float
+) -> np.ndarray:
     """Test error, training error, effective ridge z, squared bias and second degrees of freedom.
 
     Parameters
@@ -206,9 +240,12 @@ def ridge_errors(psi: float, alpha: float, ridge: float, mu1: float, mustar2: fl
         z = ridge if high == ridge else bisect_geometric(lambda t: module.residual(t, p), ridge, high * (1 + 1e-12))
     except ValueError as error:
         raise SolveError(
-            "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
-            why=str(error), hint="raise student.ridge_times_width",
-        ) from error  # fmt: skip
+            "the renormalised ridge was not bracketed",
+            status="no_bracket",
+            where=f"sample_ratio = {alpha:g}",
+            why=str(error),
+            hint="raise student.ridge_times_width",
+        ) from error
     return np.asarray(module.observe(z, p))
 
 
@@ -219,7 +256,12 @@ class RandomFeaturesSystem(FixedPoint):
     order_parameters = (
         OrderParameter("effective_ridge", ("sample_ratio",), "z", "k times the renormalised ridge zeta"),
         OrderParameter("test_error", ("sample_ratio",), r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
-        OrderParameter("train_error", ("sample_ratio",), r"\mathcal{E}_{\mathrm{train}}", "mean squared training error, without penalty"),
+        OrderParameter(
+            "train_error",
+            ("sample_ratio",),
+            r"\mathcal{E}_{\mathrm{train}}",
+            "mean squared training error, without penalty",
+        ),
     )
 
     def module(self) -> ModuleType:
@@ -258,17 +300,27 @@ class RandomFeaturesSystem(FixedPoint):
         return [
             Step(
                 "Gaussian equivalent",
-                "The features sigma(W x) have the training and test errors of mu0 + mu1 W x + mu* g with fresh Gaussian g. "
+                "The features sigma(W x) have the training and test errors of mu0 + mu1 W x + mu* g with fresh "
+                "Gaussian g. "
                 f"Here mu0 = {k['mu0']:.6g}, mu1 = {k['mu1']:.6g}, mu*^2 = {k['mustar2']:.6g}; the labels have c1 = "
                 f"{k['c1']:.6g} and E y^2 = {k['second']:.6g}. "
-                + ("The constant is learnt for free, so that only Var y counts." if k["mu0"] else
-                   "The features are centred: the mean of the labels cannot be learnt, so that E y^2 counts."),
+                + (
+                    "The constant is learnt for free, so that only Var y counts."
+                    if k["mu0"]
+                    else "The features are centred: the mean of the labels cannot be learnt, so that E y^2 counts."
+                ),
             ),
-            Step("Renormalised ridge", "Ridge regression acts as population regression with the ridge z.",
-                 (rows["effective_ridge"], rows["G"], rows["tau"])),
-            Step("Errors", "Derivatives in z give the variance; training error = (Lambda/z)^2 test error.",
-                 (rows["dG"], rows["dtau"], rows["B"], rows["df2"], rows["test_error"], rows["train_error"])),
-        ]  # fmt: skip
+            Step(
+                "Renormalised ridge",
+                "Ridge regression acts as population regression with the ridge z.",
+                (rows["effective_ridge"], rows["G"], rows["tau"]),
+            ),
+            Step(
+                "Errors",
+                "Derivatives in z give the variance; training error = (Lambda/z)^2 test error.",
+                (rows["dG"], rows["dtau"], rows["B"], rows["df2"], rows["test_error"], rows["train_error"]),
+            ),
+        ]
 
     def solve(self) -> Solution:
         problem, k = self.problem, feature_constants(self.problem)
@@ -276,14 +328,24 @@ class RandomFeaturesSystem(FixedPoint):
         ratios = np.array(axis_values(problem.grid.sample_ratio))
         psi, ridge = problem.student.width_ratio, problem.student.ridge_times_width
         rows = np.array([ridge_errors(psi, ratio, ridge, k["mu1"], k["mustar2"], k["c1"], vary) for ratio in ratios])
-        names = (("test_error", r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
-                 ("train_error", r"\mathcal{E}_{\mathrm{train}}", "mean squared training error without penalty"),
-                 ("effective_ridge", "z", "k times the renormalised ridge"),
-                 ("bias", "B", "squared bias"), ("degrees_of_freedom", r"\mathrm{df}_2", "second degrees of freedom / samples"))  # fmt: skip
-        variables = {n: Variable(("sample_ratio",), rows[:, j], latex, meaning) for j, (n, latex, meaning) in enumerate(names)}
-        variables["label_variance"] = Variable((), np.array(vary), r"\operatorname{Var} y", "error of the best constant the model can learn")
+        names = (
+            ("test_error", r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
+            ("train_error", r"\mathcal{E}_{\mathrm{train}}", "mean squared training error without penalty"),
+            ("effective_ridge", "z", "k times the renormalised ridge"),
+            ("bias", "B", "squared bias"),
+            ("degrees_of_freedom", r"\mathrm{df}_2", "second degrees of freedom / samples"),
+        )
+        variables = {
+            n: Variable(("sample_ratio",), rows[:, j], latex, meaning) for j, (n, latex, meaning) in enumerate(names)
+        }
+        variables["label_variance"] = Variable(
+            (), np.array(vary), r"\operatorname{Var} y", "error of the best constant the model can learn"
+        )
         variables["interpolation_threshold"] = Variable(
-            (), np.array(problem.student.width_ratio), r"\alpha_\star", "sample ratio of the interpolation peak as the ridge vanishes, m = k"
+            (),
+            np.array(problem.student.width_ratio),
+            r"\alpha_\star",
+            "sample ratio of the interpolation peak as the ridge vanishes, m = k",
         )
         return Solution({"sample_ratio": ratios}, variables)
 
@@ -291,7 +353,9 @@ class RandomFeaturesSystem(FixedPoint):
 class RandomFeaturesTheory(Theory):
     name = "random-features"
     title = "Random features with ridge, proportional limit"
-    summary = "Exact training and test errors of ridge regression on isotropic random features of a single-index target."
+    summary = (
+        "Exact training and test errors of ridge regression on isotropic random features of a single-index target."
+    )
     problem_type = RandomFeatures
     references = ("meimontanari2022generalization", "goldt2022gaussian", "hulu2023universality")
     assumptions = (

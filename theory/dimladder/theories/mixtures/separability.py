@@ -1,7 +1,8 @@
 """Where a mixture stops being linearly separable: the edge of existence of unpenalised logistic and hinge fits.
 
 Separability is invariant under linear maps, so that one common covariance may be whitened away. By Gordon's comparison
-(Candes & Sur 2020 for a teacher, Deng et al. 2022 and Mignacco et al. 2020 for mixtures) samples = alpha d are separable
+(Candes & Sur 2020 for a teacher, Deng et al. 2022 and Mignacco et al. 2020 for mixtures) samples = alpha d are
+separable
 with probability tending to one if and only if alpha < alpha*,
 
     1/alpha* = min_{t, b} E[(xi sqrt(1 + |t_rest|^2) - y (t.mu' + b + t_nu n))_+^2],
@@ -22,7 +23,7 @@ from ...errors import SolveError
 from .sections import ClusterLabels
 
 if TYPE_CHECKING:
-    from .mixture_erm import MixtureSystem
+    from .mixture_erm_system import MixtureSystem
 
 Array = NDArray[np.float64]
 # Below this minimum the threshold is beyond any sample ratio of interest, and reported as infinite.
@@ -41,9 +42,13 @@ def whitened(system: MixtureSystem) -> tuple[Array, Array]:
     """Means (clusters x cells) and teacher (cells) after whitening; a cell is a frame direction within a bulk group."""
     shares = np.array(system.problem.data.spectrum or (1.0,))
     directions = len(system.coordinates[0])
-    eigen = np.array([[system.eigen[0][g] + system.kind_spikes[0][j] for g in range(shares.size)] for j in range(directions)])
+    eigen = np.array(
+        [[system.eigen[0][g] + system.kind_spikes[0][j] for g in range(shares.size)] for j in range(directions)]
+    )
     stretch = np.sqrt(shares / eigen).ravel() if directions else np.zeros(0)
-    means = np.repeat(np.array(system.coordinates).reshape(len(system.kinds), directions), shares.size, axis=1) * stretch
+    means = (
+        np.repeat(np.array(system.coordinates).reshape(len(system.kinds), directions), shares.size, axis=1) * stretch
+    )
     direction = np.repeat(np.array(system.teacher_direction or [0.0] * directions), shares.size)
     return means, direction * np.sqrt(shares * eigen).ravel() if directions else np.zeros(0)
 

@@ -4,7 +4,8 @@ Objective (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2, x | cluster c ~ N(m
 The covariances are diagonal in one basis: bulk groups g hold shares pi_g of the dimensions, with eigenvalue Delta_cg
 under cluster c; finitely many frame directions e_j carry the means, the spikes and the teacher xi.
 
-A `Program` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX, as sympy
+A `Program` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX, as
+sympy
 and as numba source all read the same list; only the one-dimensional channel integrals of the losses without a closed
 form are calls of the hand-written `kernels`.
 
@@ -155,7 +156,9 @@ def hinge_channel(y: Any, mean: Any, v: Any, q: Any) -> tuple[Any, Any, Any, Any
     gap = 1 - centre
     first = gap * (above - below) + s * (d_high - d_low)
     # int (gap - s z)^2 between the bounds: gap^2 + 2 gap s [phi] + s^2 (mass - [z phi])
-    second = gap**2 * (above - below) + 2 * gap * s * (d_high - d_low) + q * (above - below - (high * d_high - low * d_low))
+    second = (
+        gap**2 * (above - below) + 2 * gap * s * (d_high - d_low) + q * (above - below - (high * d_high - low * d_low))
+    )
     return (
         y * (below + first / v),
         below + second / v**2,
@@ -183,18 +186,25 @@ def program(shape: Shape) -> Program:
     # --- parameters ---
     alpha, ridge = g.parameter("alpha", r"\alpha"), g.parameter("ridge", r"\lambda")
     rho = [g.parameter(f"rho{sub(c)}", mark(r"\rho", c, plain=single)) for c in clusters]
-    delta = [[g.parameter(f"Delta{sub(k, j)}", mark(r"\Delta", k, j, plain=one_kind and shape.groups == 1)) for j in groups] for k in kinds]
+    delta = [
+        [g.parameter(f"Delta{sub(k, j)}", mark(r"\Delta", k, j, plain=one_kind and shape.groups == 1)) for j in groups]
+        for k in kinds
+    ]
     share = [sp.Integer(1)] if shape.groups == 1 else [g.parameter(f"pi{sub(j)}", mark(r"\pi", j)) for j in groups]
     mu = {
         (c, j): g.parameter(f"mu{sub(c, j)}", mark(r"\mu", c, j))
-        for c in clusters for j in range(shape.frame) if shape.means[c][j]
-    }  # fmt: skip
+        for c in clusters
+        for j in range(shape.frame)
+        if shape.means[c][j]
+    }
     t = {j: g.parameter(f"t{sub(j)}", mark(r"\xi", j)) for j, on in enumerate(shape.teacher) if on}
     directions = sorted({j for _, j in mu} | set(t))
     own = {
         (k, j): g.parameter(f"D{sub(k, j)}", mark(r"\Delta^{\mathrm{s}}", k, j))
-        for k in kinds for j in directions if shape.spiked
-    }  # fmt: skip
+        for k in kinds
+        for j in directions
+        if shape.spiked
+    }
     teacher = bool(t)
     label: list[Any] = []
     if not teacher:
@@ -220,15 +230,29 @@ def program(shape: Shape) -> Program:
     b = state("b", "b") if shape.bias else sp.Integer(0)
 
     # --- channels ---
-    f, ff, fv, fl, fd, fe = [], [], [], [], [], []
-    nu_mean, nu_var = [], []
+    f: list[Any] = []
+    ff: list[Any] = []
+    fv: list[Any] = []
+    fl: list[Any] = []
+    fd: list[Any] = []
+    fe: list[Any] = []
+    nu_mean: list[Any] = []
+    nu_var: list[Any] = []
     for c in clusters:
         k = shape.kinds[c]
         mean_value = sum((mu[c, j] * w[j] for j in shape.used if (c, j) in mu), sp.Integer(0)) + b
         mean = g.let(f"m{sub(c)}", mark("m", c, plain=single), mean_value, "field")
         if teacher:
             nu_mean.append(sum((mu[c, j] * t[j] for j in t if (c, j) in mu), sp.Integer(0)))
-            nu_var.append(sum((t[j] ** 2 * (own[k, j] if shape.spiked else sum(share[i] * delta[k][i] for i in groups)) for j in t), sp.Integer(0)))
+            nu_var.append(
+                sum(
+                    (
+                        t[j] ** 2 * (own[k, j] if shape.spiked else sum(share[i] * delta[k][i] for i in groups))
+                        for j in t
+                    ),
+                    sp.Integer(0),
+                )
+            )
 
         def put(name: str, latex: str, rhs: Any, c: int = c) -> Any:
             return g.let(f"{name}{sub(c)}", mark(latex, c, plain=single), rhs, "channel")
@@ -248,9 +272,13 @@ def program(shape: Shape) -> Program:
             fv.append(put("fv", r"\bar f'", 1 / (1 + V[k])))
             fl.append(put("fl", r"\bar\ell", ff[-1] / 2))
         elif shape.channel == "hinge":
-            values = hinge_channel(y, mean, V[k], q[k])
+            closed = hinge_channel(y, mean, V[k], q[k])
             for store, name, latex, rhs in zip(
-                (f, ff, fv, fl), ("f", "ff", "fv", "fl"), (r"\bar f", r"\overline{f^2}", r"\bar f'", r"\bar\ell"), values, strict=True
+                (f, ff, fv, fl),
+                ("f", "ff", "fv", "fl"),
+                (r"\bar f", r"\overline{f^2}", r"\bar f'", r"\bar\ell"),
+                closed,
+                strict=True,
             ):
                 store.append(put(name, latex, rhs))
         else:
@@ -258,23 +286,42 @@ def program(shape: Shape) -> Program:
             prox = r"f = \frac{\mathrm{prox}-\omega}{V},\ \mathrm{prox} = \arg\min_u \ell(yu)+\frac{(u-\omega)^2}{2V}"
             law = rf"\omega\sim\mathcal N({g.latex[mean]},{g.latex[q[k]]})"
             rows = [
-                rf"\mathbb E\, f,\quad {prox},\ {law}", r"\mathbb E\, f^2",
-                r"\mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}", r"\mathbb E\,\ell(y\,\mathrm{prox})",
-            ]  # fmt: skip
+                rf"\mathbb E\, f,\quad {prox},\ {law}",
+                r"\mathbb E\, f^2",
+                r"\mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}",
+                r"\mathbb "
+                r"E\,\ell(y\,\mathrm{prox})",
+            ]
             if shape.channel == "teacher":
                 names += [("fd", r"\bar f^{\partial}"), ("fe", r"\bar\varepsilon")]
                 rows += [r"\mathbb E\, \partial_\nu f(\omega, y(\nu))", r"\mathbb P(\operatorname{sign}\omega \neq y)"]
             symbols = tuple(g.symbol(f"{n}{sub(c)}", mark(latex, c, plain=single)) for n, latex in names)
             code = "LOGISTIC" if shape.loss == "logistic" else "HINGE"
             if shape.channel == "teacher":
-                arguments = (mean, V[k], q[k], M[k], nu_mean[c], nu_var[c])
-                g.bindings.append(Binding(symbols, call=f"teacher_channel({code}, {{}}, thresholds, first_label)", arguments=arguments, latex=tuple(rows), group="channel"))
+                arguments: tuple[Any, ...] = (mean, V[k], q[k], M[k], nu_mean[c], nu_var[c])
+                g.bindings.append(
+                    Binding(
+                        symbols,
+                        call=f"teacher_channel({code}, {{}}, thresholds, first_label)",
+                        arguments=arguments,
+                        latex=tuple(rows),
+                        group="channel",
+                    )
+                )
                 g.constants["thresholds"] = f"np.array([{', '.join(str(s) for s in cut)}])"
                 fd.append(symbols[4])
                 fe.append(symbols[5])
             else:
                 arguments = (y, mean, V[k], q[k])
-                g.bindings.append(Binding(symbols, call=f"cluster_channel({code}, {{}})", arguments=arguments, latex=tuple(rows), group="channel"))
+                g.bindings.append(
+                    Binding(
+                        symbols,
+                        call=f"cluster_channel({code}, {{}})",
+                        arguments=arguments,
+                        latex=tuple(rows),
+                        group="channel",
+                    )
+                )
             for store, s in zip((f, ff, fv, fl), symbols, strict=False):
                 store.append(s)
 
@@ -282,25 +329,49 @@ def program(shape: Shape) -> Program:
     mh = [g.let(f"mh{sub(c)}", mark(r"\hat m", c, plain=single), alpha * rho[c] * f[c], "conjugate") for c in clusters]
     qh = [g.let(f"qh{sub(c)}", mark(r"\hat q", c, plain=single), alpha * rho[c] * ff[c], "conjugate") for c in clusters]
     vh = [g.let(f"vh{sub(c)}", mark(r"\hat V", c, plain=single), alpha * rho[c] * fv[c], "conjugate") for c in clusters]
-    zh = [g.let(f"zh{sub(c)}", mark(r"\hat\zeta", c, plain=single), alpha * rho[c] * fd[c], "conjugate") for c in clusters] if teacher else []
+    zh = (
+        [
+            g.let(f"zh{sub(c)}", mark(r"\hat\zeta", c, plain=single), alpha * rho[c] * fd[c], "conjugate")
+            for c in clusters
+        ]
+        if teacher
+        else []
+    )
 
     # --- overlaps ---
     R = [
-        g.let(f"R{sub(i)}", mark("R", i, plain=shape.groups == 1), 1 / (ridge + sum(vh[c] * delta[shape.kinds[c]][i] for c in clusters)), "resolvent")
+        g.let(
+            f"R{sub(i)}",
+            mark("R", i, plain=shape.groups == 1),
+            1 / (ridge + sum(vh[c] * delta[shape.kinds[c]][i] for c in clusters)),
+            "resolvent",
+        )
         for i in groups
-    ]  # fmt: skip
+    ]
     cells: list[tuple[int, Any, Any, list[Any], Any]] = []  # direction, weight, R, eigenvalue by kind, drive
     for j in directions:
         if shape.spiked:
-            resolvent = g.let(f"Rs{sub(j)}", mark(r"R^{\mathrm s}", j), 1 / (ridge + sum(vh[c] * own[shape.kinds[c], j] for c in clusters)), "resolvent")
+            resolvent = g.let(
+                f"Rs{sub(j)}",
+                mark(r"R^{\mathrm s}", j),
+                1 / (ridge + sum(vh[c] * own[shape.kinds[c], j] for c in clusters)),
+                "resolvent",
+            )
             options = [(sp.Integer(1), resolvent, [own[k, j] for k in kinds], "")]
         else:
-            options = [(share[i], R[i], [delta[k][i] for k in kinds], sub(i) if shape.groups > 1 else "") for i in groups]
+            options = [
+                (share[i], R[i], [delta[k][i] for k in kinds], sub(i) if shape.groups > 1 else "") for i in groups
+            ]
         for weight, resolvent, eigen, tag in options:
             drive = sum((mh[c] * mu[c, j] for c in clusters if (c, j) in mu), sp.Integer(0))
             if j in t:
                 drive += sum(zh[c] * eigen[shape.kinds[c]] for c in clusters) * t[j]
-            s = g.let(f"s{sub(j)}{tag}", mark("s", j) + (f"^{{({int(tag[1:]) + 1})}}" if tag else ""), resolvent * drive, "resolvent")
+            s = g.let(
+                f"s{sub(j)}{tag}",
+                mark("s", j) + (f"^{{({int(tag[1:]) + 1})}}" if tag else ""),
+                resolvent * drive,
+                "resolvent",
+            )
             cells.append((j, weight, resolvent, eigen, s))
     noise = [sum(qh[c] * delta[shape.kinds[c]][i] for c in clusters) for i in groups]
     for k in kinds:
@@ -337,8 +408,8 @@ def source(g: Program, title: str) -> str:
 
     write = printer()
     needs_kernel = any(binding.call for binding in g.bindings)
-    lines = [f'"""Generated by dimladder from symbolic equations; do not edit.\n\n{title}\n"""', "", "import math", ""]
-    lines += ["import numpy as np", "from numba import njit, types", ""]
+    lines = [f'"""Generated by dimladder from symbolic equations; do not edit.\n\n{title}\n"""', "", "import math"]
+    lines += ["from typing import Any", "", "import numpy as np", "from numba import njit, types", ""]
     if needs_kernel:
         lines += [KERNEL_SOURCE]
     body = [f"    {s} = x[{k}]" for k, s in enumerate(g.state)]
@@ -354,12 +425,21 @@ def source(g: Program, title: str) -> str:
     array = "types.float64[::1]"
     lines += ["", f"OBSERVABLES = {tuple(g.observables)!r}", f"STATE = {tuple(map(str, g.state))!r}"]
     lines += [f"PARAMETERS = {tuple(map(str, g.parameters))!r}", "", ""]
-    lines += [f"@njit(types.void({array}, {array}, {array}, {array}), cache=True, error_model=\"numpy\")", "def fmap(x, out, p, work):", *body]
+    lines += [
+        f'@njit(types.void({array}, {array}, {array}, {array}), cache=True, error_model="numpy")',
+        "def fmap(x, out, p, work):",
+        *body,
+    ]
     shared, values = assignments([g.updates[s] for s in g.state], prefix="_u")
     lines += [*shared, *(f"    out[{k}] = {v}" for k, v in enumerate(values))]
-    lines += ["", "", f"@njit({array}({array}, {array}), cache=True, error_model=\"numpy\")", "def observe(x, p):", *body]
+    lines += ["", "", f'@njit({array}({array}, {array}), cache=True, error_model="numpy")', "def observe(x, p):", *body]
     shared, values = assignments(list(g.observables.values()), prefix="_o")
-    lines += [*shared, f"    out = np.empty({len(values)})", *(f"    out[{k}] = {v}" for k, v in enumerate(values)), "    return out"]
+    lines += [
+        *shared,
+        f"    out = np.empty({len(values)})",
+        *(f"    out[{k}] = {v}" for k, v in enumerate(values)),
+        "    return out",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -371,14 +451,15 @@ def start(shape: Shape, values: dict[str, float]) -> Array:
     alpha, ridge = values["alpha"], values["ridge"]
     mean_delta = [
         sum(values.get(f"pi_{j}", 1.0) * values[f"Delta_{k}_{j}"] for j in range(shape.groups)) for k in kinds
-    ]  # fmt: skip
+    ]
     typical = sum(values[f"rho_{c}"] * mean_delta[shape.kinds[c]] for c in clusters)
     stiffness = ridge + 0.25 * alpha * typical
     state += [mean_delta[k] / stiffness for k in kinds]
     state += [0.25 * alpha * mean_delta[k] * typical / stiffness**2 for k in kinds]
     for j in shape.used:
         drive = sum(
-            values[f"rho_{c}"] * values.get(f"y_{c}", values.get(f"Ey_{c}", 0.0)) * values.get(f"mu_{c}_{j}", 0.0) for c in clusters
+            values[f"rho_{c}"] * values.get(f"y_{c}", values.get(f"Ey_{c}", 0.0)) * values.get(f"mu_{c}_{j}", 0.0)
+            for c in clusters
         )
         state.append(0.5 * alpha * drive / stiffness)
     if any(shape.teacher):
