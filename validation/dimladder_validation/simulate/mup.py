@@ -96,7 +96,7 @@ class Network:
         back: list[Any] = []
         z = xp.matrix_transpose(self.weights[-1])
         for l in reversed(range(training.layers)):
-            h = pre[l][:, :m]
+            h = pre[l][:, :m, ...]
             g = z * (self._slope.evaluate(xp, x=h) + 0.0 * h)
             back.insert(0, self.width * g)
             if l > 0:
@@ -109,7 +109,7 @@ class Network:
         m = training.samples
         error = training.error_signal(backend.to_numpy(fields.f).astype(float)[:, :m])
         pull = backend.asarray(error * weights / training.richness)[..., None]
-        below = [self.inputs[:m], *(x[:, :m] for x in fields.post)]
+        below = [self.inputs[:m, ...], *(x[:, :m, ...] for x in fields.post)]
         out = []
         for l, rate in enumerate(self.rates[:-1]):
             left = pull * fields.back[l] * (rate / self.width)
@@ -184,7 +184,7 @@ def train(
     fields = network.run()
     for t in range(steps):
         outputs.append(backend.to_numpy(fields.f).astype(float))
-        grams = _grams([x[:, :m] for x in fields.post], backend) / width
+        grams = _grams([x[:, :m, ...] for x in fields.post], backend) / width
         smallest.append(np.linalg.eigvalsh(_finite(grams))[..., 0].T)
         pull = training.weights[t] * training.error_signal(outputs[-1][:, :m])
         speeds.append(np.einsum("ri,rij,rj->r", pull, grams[-1], pull))
@@ -203,16 +203,18 @@ def train(
     if training.points > m:
         values |= {"test_loss": training.loss(f, test=True), "test_f": f[..., m:]}
     xp = backend.xp
-    values["feature_kernel"] = np.swapaxes(_grams([x[:, :m] for x in fields.post], backend) / width, 0, 1)
+    values["feature_kernel"] = np.swapaxes(_grams([x[:, :m, ...] for x in fields.post], backend) / width, 0, 1)
     values["gradient_kernel"] = np.swapaxes(_grams(fields.back, backend) / width, 0, 1)
     values["feature_min_eigenvalue"] = np.stack(smallest, axis=1)
     values["preactivation_min_eigenvalue"] = smallest_eigenvalues(
-        _grams([h[:, :m] for h in fields.pre], backend) / width
+        _grams([h[:, :m, ...] for h in fields.pre], backend) / width
     )
-    joint = [xp.concat([a[:, :m], b[:, :m]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
+    joint = [xp.concat([a[:, :m, ...], b[:, :m, ...]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
     values["space_time_min_eigenvalue"] = smallest_eigenvalues(_grams(joint, backend) / width)
     change = [
-        backend.to_numpy(xp.sum((b[:, :m] - a[:, :m]) ** 2, axis=(1, 2)) / xp.sum(a[:, :m] ** 2, axis=(1, 2)))
+        backend.to_numpy(
+            xp.sum((b[:, :m, ...] - a[:, :m, ...]) ** 2, axis=(1, 2)) / xp.sum(a[:, :m, ...] ** 2, axis=(1, 2))
+        )
         for a, b in zip(first.pre, fields.pre, strict=True)
     ]
     values["relative_feature_change"] = np.sqrt(np.stack(change, axis=1))
