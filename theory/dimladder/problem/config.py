@@ -194,7 +194,11 @@ def _explain(error: msgspec.ValidationError, document: dict[str, Any], kind: typ
         why, value = f"the key {missing.group(1)!r} is required", None
     elif why.startswith("Invalid ") and isinstance(value, str):
         hint = did_you_mean(value, _choices(kind, document, parts))
-    shown = "" if value is None else f" (the value is {_short(value)})"
+    if isinstance(value, dict):
+        # A section refused as a whole: its message names the key, by the habit of every ``__post_init__``.
+        named = next((word for word in re.findall(r"\w+", why) if word in value and word in fields), None)
+        path, value = (f"{path}.{named}" if named and path else path), (value[named] if named else None)
+    shown = "" if value is None or isinstance(value, dict) else f" (the value is {_short(value)})"
     return ConfigError(
         "the run file does not describe a problem", where=f"{source}: {path or '$'}", why=why + shown, hint=hint
     )
