@@ -143,7 +143,9 @@ def _range(pieces: list[str], text: str, hint: str) -> list[Any]:
         found = list(axis_values(Range(start=low, stop=high, points=count, spacing=spacing)))  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(f"cannot read the grid {text!r}", where="--grid", why=str(error), hint=hint) from None
-    whole = all(p.strip().lstrip("+-").isdigit() for p in pieces[:2]) and all(abs(v - round(v)) <= 1e-9 * abs(v) for v in found)
+    whole = all(p.strip().lstrip("+-").isdigit() for p in pieces[:2]) and all(
+        abs(v - round(v)) <= 1e-9 * abs(v) for v in found
+    )
     return [round(v) for v in found] if whole else found
 
 

@@ -126,6 +126,25 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
+def _save_theories(folder: Path, problem: Problem, kept: Any, measured: Any) -> None:
+    """Save the curve of every other size beside ``theory.nc``, where the theory depends on the size."""
+    from dimladder.errors import SimulationError
+    from dimladder.solve import solve
+
+    from .simulate import experiment
+
+    try:
+        found = experiment(problem.theory)
+    except SimulationError:
+        return
+    done = {kept.provenance.get("problem_hash")}
+    for size in measured[found.size].values.tolist():
+        at = found.at_size(problem, int(size))
+        if at.content_hash not in done:
+            done.add(at.content_hash)
+            solve(at).save(folder / f"theory_{found.size}{int(size)}.nc")
+
+
 def _run_compare(args: argparse.Namespace) -> int:
     from dimladder.results import Measurement, open_result, write_text
 
@@ -152,6 +171,7 @@ def _run_compare(args: argparse.Namespace) -> int:
     report = comparison_report(comparison)
     if folder:
         comparison.curve.save(folder / "theory.nc")
+        _save_theories(folder, problem, comparison.curve, measured)
         write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
         write_text(folder / "report.md", report)
     _write(comparison.to_json() if args.json else report)

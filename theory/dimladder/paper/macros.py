@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..results import Measurement, Result
-from .plan import components, curve_axis, format_coordinate, grid_axes, size_axis, statistical_names
+from .plan import components, curve_axis, format_coordinate, grid_axes, size_axis, statistical_names, suffixes
 from .tables import scalars
 from .tex import escape, macro_name, number, render, rounded
 
@@ -48,8 +48,9 @@ def macros(results: Sequence[Result], note: str, prefix: str = "dl") -> str:
             add(key.split("."), number(value, 12), key)
     for name, _, value, se in scalars(results):
         _add_value(add, [name], value, se, name)
-    for result in sorted(results, key=lambda r: isinstance(r, Measurement)):
-        for parts, value, se, comment in _finals(result):
+    told = suffixes(results)
+    for position, result in sorted(enumerate(results), key=lambda r: isinstance(r[1], Measurement)):
+        for parts, value, se, comment in _finals(result, told[position]):
             _add_value(add, parts, value, se, comment)
     return render("macros.tex", note=note, rows=[(n, t, c) for n, (t, c) in rows.items()])
 
@@ -71,7 +72,7 @@ def _leaves(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
             yield prefix + key, value
 
 
-def _finals(result: Result) -> Iterable[tuple[list[str], float, float, str]]:
+def _finals(result: Result, told: str) -> Iterable[tuple[list[str], float, float, str]]:
     data, size, errors = result.dataset, size_axis(result), statistical_names(result)
     for name in (n for n in result if n not in errors):
         axis = curve_axis(result, name)
@@ -85,9 +86,9 @@ def _finals(result: Result) -> Iterable[tuple[list[str], float, float, str]]:
             pick = {**where, axis: -1} | ({str(size): -1} if size in data[name].dims else {})
             labels = [format_coordinate(data.coords[a].values[i]) for a, i in where.items()]
             se = float(data[name + "_se"].isel(pick).values) if name + "_se" in result else math.nan
-            ending = "final" if size is None else "final simulated"
+            ending = f"final{told}" if size is None else "final simulated"
             text = f"{name}[{','.join(labels)}]" if labels else name
-            at = f"{text} at {axis} = {format_coordinate(last)}"
+            at = f"{text} at {axis} = {format_coordinate(last)}{told.replace(' at ', ', ')}"
             if size is not None:
                 at += f", {size} = {data.coords[size].values[-1]}"
             yield [name, *labels, ending], float(data[name].isel(pick).values), se, at

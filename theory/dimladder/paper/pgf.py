@@ -61,14 +61,20 @@ def pgfplots(
         shared.append({"style": mark, "label": _tex(text)})
     rows = -(-count // across)
     maps = any(p.map_z is not None for p in plan.panels)
-    return (
-        render(
-            "figure.tex", note=note, panels=panels, across=across, rows=rows, separation="1.6in" if maps else "0.62in",
-            panel_width=f"{width / across - (1.05 if maps else 0.28):.3f}in", panel_height=f"{0.62 * width / across:.3f}in", colours=[(colour_name(c), c.lstrip("#")) for c in colours],
-            shared=shared if len(shared) > 1 else [], shared_columns=min(len(shared), max(1, int(width // 0.8))),
-        ),
-        extra,
-    )  # fmt: skip
+    body = render(
+        "figure.tex",
+        note=note,
+        panels=panels,
+        across=across,
+        rows=rows,
+        separation="1.6in" if maps else "0.62in",
+        panel_width=f"{width / across - (1.05 if maps else 0.28):.3f}in",
+        panel_height=f"{0.62 * width / across:.3f}in",
+        colours=[(colour_name(c), c.lstrip("#")) for c in colours],
+        shared=shared if len(shared) > 1 else [],
+        shared_columns=min(len(shared), max(1, int(width // 0.8))),
+    )
+    return body, extra
 
 
 def colour_name(colour: str) -> str:

@@ -186,7 +186,10 @@ def make(results: Sequence[Result], variables: Sequence[str] | None = None) -> P
     sizes = _sizes(results)
     named = [f"${n} = {s}$" if len(n) == 1 else f"{n} = {s}" for n, s in sizes]
     limit = rf"{limits[0]} $\to\infty$" if limits else ""
-    return Plan(panels, _curve_labels(theories), named, limit, left_out)
+    curves = _curve_labels(theories)
+    if len(curves) > 1 and sizes:
+        curves = [f"theory, {label}" for label in curves]
+    return Plan(panels, curves, named, limit, left_out)
 
 
 def _on_main_axis(results: Sequence[Result], known: list[str]) -> list[str]:
@@ -237,6 +240,14 @@ def _curve_labels(theories: Sequence[Result]) -> list[str]:
     return [
         ", ".join(f"{axis_label(k)} = {f.get(k)}" for k in keys[:2]) or f"theory {i + 1}" for i, f in enumerate(flat)
     ]
+
+
+def suffixes(results: Sequence[Result]) -> dict[int, str]:
+    """Return what tells results apart, by position: nothing for the first theory and for measurements."""
+    theories = [i for i, r in enumerate(results) if not isinstance(r, Measurement)]
+    labels = _curve_labels([results[i] for i in theories])
+    named = {i: f" at {label.replace('$', '')}" for i, label in zip(theories, labels, strict=True) if i != theories[0]}
+    return {i: named.get(i, "") for i in range(len(results))}
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -45,10 +45,11 @@ def scalars(results: Sequence[Result]) -> list[tuple[str, str, float, float]]:
     A measured number is that of the largest size.
     """
     from .labels import variable_label
-    from .plan import size_axis, statistical_names
+    from .plan import size_axis, statistical_names, suffixes
 
     found = []
-    for result in sorted(results, key=lambda r: isinstance(r, Measurement)):
+    told = suffixes(results)
+    for position, result in sorted(enumerate(results), key=lambda r: isinstance(r[1], Measurement)):
         size, errors = size_axis(result), statistical_names(result)
         for name in (n for n in result if n not in errors):
             array = result.dataset[name]
@@ -57,7 +58,8 @@ def scalars(results: Sequence[Result]) -> list[tuple[str, str, float, float]]:
             pick = {} if size is None else {size: -1}
             where = "" if size is None else f", {axis_label(size)} = {number(result.dataset.coords[size].values[-1])}"
             se = float(result.dataset[name + "_se"].isel(pick).values) if name + "_se" in result else math.nan
-            key = name if size is None else f"{name} simulated"
+            key = name + told[position] if size is None else f"{name} simulated"
+            where = told[position] if size is None else where
             text = (
                 words(name)
                 + (f" {symbol_}" if (symbol_ := variable_label(result, name)).startswith("$") else "")
