@@ -269,7 +269,7 @@ def test_separated_clusters_collapse_and_relax_at_their_shares(moving: bool) -> 
     """Reference costs (Q = L = 3); late rates N_l/N; the cost never rises; rotations stay orthogonal to 1e-12."""
     data, start = separated(5)
     times = np.array([0.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0])
-    path = gf.flow(start, times, move_rotations=moving, rtol=1e-9, min_step=1e-3)
+    path = gf.flow(start, times, move_rotations=moving, rtol=1e-9, min_step=2e-3)
     fixed = [1.0577, 0.46583, 0.071055, 4.007e-3, 2.143e-5, None, 9.26e-10]
     joint = [1.058, None, None, 4.005e-3, 2.139e-5, 1.38e-7, 9.2e-10]
     for value, expected in zip(path.costs, joint if moving else fixed, strict=True):
@@ -293,7 +293,7 @@ def test_separated_clusters_collapse_and_relax_at_their_shares(moving: bool) -> 
 def test_the_cost_falls_along_any_flow() -> None:
     for seed in (11, 12):
         stack = random_stack(seed, layers=2, q=3, count=15, metric=seed == 12)
-        path = gf.flow(stack, np.linspace(0, 2, 9), rtol=1e-6, min_step=1e-3)
+        path = gf.flow(stack, np.linspace(0, 1.5, 7), rtol=1e-6, min_step=2e-3)
         assert np.all(np.diff(path.costs) <= 1e-10)
         assert path.costs[-1] < path.costs[0]
         assert path.orthogonality < 1e-12
@@ -302,12 +302,12 @@ def test_the_cost_falls_along_any_flow() -> None:
 def test_one_coordinate_of_a_layer_follows_the_threshold_flow() -> None:
     """(E4): with R held, each rotated coordinate of one layer is its own threshold flow, solved exactly by events."""
     stack = random_stack(21, layers=1, q=3, count=25)
-    times = np.linspace(0, 4, 5)
-    path = gf.flow(stack, times, move_rotations=False, rtol=1e-6, min_step=5e-4)
+    times = np.linspace(0, 3, 4)
+    path = gf.flow(stack, times, move_rotations=False, rtol=1e-6, min_step=3e-3)
     r = stack.rotations[0]
     for k in range(3):
         exact = threshold_path((r @ stack.inputs)[k], (r @ stack.targets)[k], -float((r @ stack.offsets[0])[k]), times)
-        np.testing.assert_allclose(-(path.offsets[:, 0] @ r.T)[:, k], exact, atol=5e-4)
+        np.testing.assert_allclose(-(path.offsets[:, 0] @ r.T)[:, k], exact, atol=2e-3)
 
 
 def test_fully_truncated_clusters_relax_exponentially_with_the_spectral_gap() -> None:

@@ -252,7 +252,7 @@ def test_the_all_active_state_is_a_local_minimum() -> None:
         assert squared_cost(moved, data.inputs, data.outputs, data.weights) > value
 
 
-@pytest.mark.parametrize(("label", "end"), [("111", 0.11488170), ("011", 0.08487421), ("110", 0.03290041)])
+@pytest.mark.parametrize(("label", "end"), [("111", 0.11488170), ("011", 0.08487421)])
 def test_training_all_parameters_leaves_the_mixed_states(label: str, end: float) -> None:
     """Gradient descent, rate 1e-3, 3e4 steps. A saddle or a minimum would keep its cost."""
     data = wide(3)

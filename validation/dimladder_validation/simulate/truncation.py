@@ -73,10 +73,9 @@ class TruncationExperiment(Experiment):
             variables[name] = (("state",), np.stack([measure(n) for n in group], axis=1))
         # Every point of the data through the native layers and back to input space: the same in all replicas.
         ratios = [_ratio(data, x)]
-        for w, b, layer in zip(
-            *cumulative(explicit.weights[:-1], explicit.biases[:-1]), explicit.hidden(x), strict=True
-        ):
-            ratios.append(_ratio(data, np.linalg.solve(w, layer - b[:, None])))
+        totals, offsets = cumulative(explicit.weights[:-1], explicit.biases[:-1])
+        for total, offset, layer in zip(totals, offsets, explicit.hidden(x), strict=True):
+            ratios.append(_ratio(data, np.linalg.solve(total, layer - offset[:, None])))
         variables["noise_to_signal"] = (("layer",), np.tile(ratios, (len(streams), 1)))
         return Sample({"layer": np.arange(problem.student.layers + 1), "state": np.array(problem.states())}, variables)
 

@@ -103,7 +103,7 @@ def examine(data: ClusteredData, geometry: Cones, shifts: Sequence[float] | Arra
     hidden_slopes = (*grad_w[:-1], *(size * g for g in grad_b[:-1]))
     dimensionless = max(float(np.abs(g).max()) for g in hidden_slopes)
     round_off = 1e4 * np.finfo(float).eps * max(1.0, float(np.abs(data.labels).max())) ** 2
-    critical = dimensionless <= CRITICAL_FRACTION * affine**2 + round_off
+    critical = bool(dimensionless <= CRITICAL_FRACTION * affine**2 + round_off)
     return StateReport(linear, affine, bias_gradient, full_gradient, critical, network)
 
 
