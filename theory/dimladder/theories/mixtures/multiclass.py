@@ -45,54 +45,10 @@ def nodes(outputs: int) -> tuple[Array, Array]:
     return gaussian_nodes(outputs, 2**SOBOL_POWER)
 
 
-def softmax(u: Array) -> Array:
-    """Softmax over the last axis."""
-    e = np.exp(u - u.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))
-
-
 def cross_entropy(label: int, u: Array) -> Array:
     """-log softmax(u)[label]."""
     top = u.max(axis=-1)
     return np.asarray(top + np.log(np.sum(np.exp(u - top[..., None]), axis=-1)) - u[..., label])
-
-
-def proximal(label: int, omega: Array, v: Array, rtol: float = 1e-12) -> Array:
-    """argmin_u cross_entropy(label, u) + (u - omega).V^{-1}(u - omega)/2 for rows of omega.
-
-    Raises
-    ------
-    SolveError
-        If Newton's method does not converge.
-    """
-    identity, inverse = np.eye(v.shape[0]), np.linalg.inv(v)
-    hot = identity[label]
-    u = omega.copy()
-
-    def objective(u: Array) -> Array:
-        gap = u - omega
-        return cross_entropy(label, u) + 0.5 * np.einsum("ni,ij,nj->n", gap, inverse, gap)
-
-    value = objective(u)
-    for _ in range(200):
-        p = softmax(u)
-        residual = u - omega + (p - hot) @ v
-        if np.max(np.abs(residual)) <= rtol * (1.0 + np.max(np.abs(omega))):
-            return u
-        hessian = np.einsum("ni,ij->nij", p, identity) - p[:, :, None] * p[:, None, :]
-        step = -np.linalg.solve(identity + v @ hessian, residual[:, :, None])[:, :, 0]
-        length = np.ones(len(u))
-        for _ in range(40):
-            trial = u + length[:, None] * step
-            new = objective(trial)
-            worse = new > value + 1e-13 * (1.0 + np.abs(value))
-            if not worse.any():
-                break
-            length[worse] *= 0.5
-        u, value = trial, new
-    raise SolveError(
-        "the proximal point of the cross-entropy was not found", status="max_iterations", hint="raise student.ridge"
-    )
 
 
 class MulticlassSystem(FixedPoint):
@@ -141,25 +97,24 @@ class MulticlassSystem(FixedPoint):
     def channel(self, label: int, mean: Array, v: Array, q: Array) -> tuple[Array, Array, Array, float]:
         """E f, E f f^T, E (Hess^{-1} + V)^{-1}, E loss for one cluster."""
         k = self.classes
-        hot = np.eye(k)[label]
         if self.problem.student.loss == "one-hot":
-            inverse = np.linalg.inv(np.eye(k) + v)
-            gap = hot - mean
+            inverse = np.asarray(np.linalg.inv(np.eye(k) + v), dtype=np.float64)
+            gap = np.eye(k)[label] - mean
             second = inverse @ (np.outer(gap, gap) + q) @ inverse.T
             return inverse @ gap, second, inverse, 0.5 * float(np.trace(second))
+        from .kernels import softmax_channel
+
         values, vectors = np.linalg.eigh(q)
         omega = mean + self.nodes @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
-        u = proximal(label, omega, v)
-        p = softmax(u)
-        f = hot - p
-        hessian = np.einsum("ni,ij->nij", p, np.eye(k)) - p[:, :, None] * p[:, None, :]
-        response = hessian @ np.linalg.inv(np.eye(k) + v @ hessian)
-        return (
-            self.weights @ f,
-            (f.T * self.weights) @ f,
-            np.einsum("n,nij->ij", self.weights, response),
-            float(self.weights @ cross_entropy(label, u)),
-        )
+        f, ff, fv = np.empty(k), np.empty((k, k)), np.empty((k, k))
+        loss = softmax_channel(label, np.ascontiguousarray(omega), self.weights, v, np.linalg.inv(v), f, ff, fv)
+        if not math.isfinite(loss):
+            raise SolveError(
+                "the proximal point of the cross-entropy was not found",
+                status="max_iterations",
+                hint="raise student.ridge",
+            )
+        return f, ff, fv, float(loss)
 
     def image(self, x: Array, alpha: float) -> tuple[Array, float]:
         """F(x) and the training loss."""
@@ -178,7 +133,7 @@ class MulticlassSystem(FixedPoint):
             force += self.rho[c] * f
             hardness += self.rho[c] * fv
             loss += self.rho[c] * value
-        r = np.linalg.inv(0.5 * (stiffness + stiffness.T))
+        r = np.asarray(np.linalg.inv(0.5 * (stiffness + stiffness.T)), dtype=np.float64)
         new_w = r @ drive
         new_b = b
         if self.problem.student.bias:

@@ -1,0 +1,105 @@
+"""Multi-class losses: two classes are the binary theory, the kernel is the proximal problem, simulation agrees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dimladder.errors import ConfigError
+from dimladder.solve import derive, load, replace, solve
+from dimladder.theories.mixtures.kernels import softmax_channel
+from dimladder.theories.mixtures.multiclass import misclassification
+from dimladder_validation import compare, simulate
+
+RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
+MIXTURE = load(RUNS / "mixture-erm.toml")
+THREE = {
+    "kind": "gaussian-mixture",
+    "weights": [0.3, 0.3, 0.4],
+    "means": [[1.2, 0.0, 0.0], [0.0, 1.2, 0.0], [0.3, 0.0, 1.0]],
+    "covariance": [0.5, 1.0, 0.8],
+}
+
+
+def test_two_classes_are_the_logistic_loss():
+    """Softmax of two outputs with w1 = -w2 = w/2: the logistic loss of w with half the penalty."""
+    grid = {"grid.sample_ratio": [0.5, 2.0]}
+    binary = solve(replace(MIXTURE, {**grid, "student.ridge": 0.05}))
+    pair = solve(replace(MIXTURE, {**grid, "student.ridge": 0.1, "student.loss": "cross-entropy"}))
+    for name in ("test_error", "train_loss"):
+        np.testing.assert_allclose(pair[name], binary[name], rtol=1e-7)
+    difference = np.asarray(pair["bias"])[:, 0] - np.asarray(pair["bias"])[:, 1]
+    np.testing.assert_allclose(difference, binary["bias"], rtol=1e-6)
+    overlap = np.asarray(pair["m"])[:, 0, 0] - np.asarray(pair["m"])[:, 0, 1]
+    np.testing.assert_allclose(overlap, binary["m"], rtol=1e-6)
+
+
+def test_one_hot_of_two_classes_is_the_square_loss():
+    """Labels (1, 0) and (0, 1): each output is (1 + y)/2 of the binary labels, so that errors are equal."""
+    binary = solve(replace(MIXTURE, {"student.loss": "square"}))
+    pair = solve(replace(MIXTURE, {"student.loss": "one-hot"}))
+    np.testing.assert_allclose(pair["test_error"], binary["test_error"], rtol=1e-8)
+    # Two outputs, each with a quarter of the binary loss.
+    np.testing.assert_allclose(pair["train_loss"], np.asarray(binary["train_loss"]) / 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [0.3, 5.0, 300.0])
+def test_channel_against_a_general_minimiser(scale):
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(2)
+    root = rng.standard_normal((3, 3))
+    v = scale * (root @ root.T + 0.1 * np.eye(3))
+    omegas, weights = 2 * rng.standard_normal((4, 3)), np.full(4, 0.25)
+    f, ff, fv = np.empty(3), np.empty((3, 3)), np.empty((3, 3))
+    loss = softmax_channel(1, omegas, weights, v, np.linalg.inv(v), f, ff, fv)
+    forces, values, responses = [], [], []
+    for omega in omegas:
+        # In coordinates u = omega + L x the quadratic part is |x|^2/2: well conditioned at every scale.
+        factor = np.linalg.cholesky(v)
+
+        def objective(x, omega=omega, factor=factor):
+            u = omega + factor @ x
+            return np.logaddexp.reduce(u) - u[1] + 0.5 * x @ x
+
+        x = minimize(objective, np.zeros(3), method="BFGS", options={"gtol": 1e-9}).x
+        u = omega + factor @ x
+        p = np.exp(u - np.logaddexp.reduce(u))
+        forces.append(np.eye(3)[1] - p)
+        values.append(np.logaddexp.reduce(u) - u[1])
+        hessian = np.diag(p) - np.outer(p, p)
+        responses.append(hessian @ np.linalg.inv(np.eye(3) + v @ hessian))
+    assert loss == pytest.approx(np.mean(values), rel=1e-6)
+    np.testing.assert_allclose(f, np.mean(forces, axis=0), atol=2e-6)
+    np.testing.assert_allclose(ff, np.mean([np.outer(g, g) for g in forces], axis=0), atol=2e-6)
+    np.testing.assert_allclose(fv, np.mean(responses, axis=0), atol=2e-6)
+
+
+def test_misclassification_against_sampling():
+    rng = np.random.default_rng(0)
+    for k in (2, 3, 4):
+        root, means = rng.standard_normal((k, k)), rng.standard_normal((k, k)) + np.eye(k)
+        q, delta = root @ root.T, rng.uniform(0.5, 2.0, k)
+        found = misclassification(delta, q, means)
+        for c in range(k):
+            u = means[c] + np.sqrt(delta[c]) * rng.standard_normal((200_000, k)) @ root.T
+            rate = np.mean(np.argmax(u, axis=1) != c)
+            assert abs(found[c] - rate) < 5 * np.sqrt(rate * (1 - rate) / 200_000) + 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross-entropy", "one-hot"])
+def test_three_classes_against_simulation(loss):
+    problem = replace(MIXTURE, {"data": THREE, "student.loss": loss, "grid.sample_ratio": [1.0, 3.0]})
+    verdict = compare(solve(problem), simulate(problem, d=[100, 200], replicas=16))
+    by_name = {v.name: v.verdict for v in verdict.variables}
+    assert by_name["test_error"] == by_name["train_loss"] == "agree", verdict.reasons
+    assert "disagree" not in by_name.values()
+    wrong = compare(solve(replace(problem, {"student.ridge": 0.2})), simulate(problem, d=[100, 200], replicas=16))
+    assert wrong.verdict == "disagree"
+
+
+def test_classes_are_checked():
+    with pytest.raises(ConfigError, match="spectrum"):
+        replace(MIXTURE, {"student.loss": "one-hot", "data.spectrum": [0.5, 0.5], "data.covariance": [1.0, 2.0]})
+    assert "argmax" in derive(replace(MIXTURE, {"student.loss": "one-hot"})).latex().replace("\\", "").replace(" ", "")
