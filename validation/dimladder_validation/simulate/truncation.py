@@ -75,7 +75,7 @@ class TruncationExperiment(Experiment):
         ratios = [_ratio(data, x)]
         totals, offsets = cumulative(explicit.weights[:-1], explicit.biases[:-1])
         for total, offset, layer in zip(totals, offsets, explicit.hidden(x), strict=True):
-            ratios.append(_ratio(data, np.linalg.solve(total, layer - offset[:, None])))
+            ratios.append(_ratio(data, np.asarray(np.linalg.solve(total, layer - offset[:, None]), dtype=float)))
         variables["noise_to_signal"] = (("layer",), np.tile(ratios, (len(streams), 1)))
         return Sample({"layer": np.arange(problem.student.layers + 1), "state": np.array(problem.states())}, variables)
 
