@@ -291,8 +291,8 @@ def softmax_value(label: Any, u: Any, p: Any) -> Any:
 def softmax_channel(label: Any, omegas: Any, weights: Any, v: Any, inverse: Any, f: Any, ff: Any, fv: Any) -> Any:
     """Averages over fields `omegas` (N, K) of the cross-entropy channel; returns E loss, or NaN if a prox is not found.
 
-    Fills E f (K,), E f f^T and E (Hess^{-1} + V)^{-1} (K, K). The proximal point solves u - omega + V (softmax(u) - e) =
-    0 by Newton's method; the step is halved until the strictly convex objective falls.
+    Fills E f (K,), E f f^T and E (Hess^{-1} + V)^{-1} (K, K). The proximal point solves
+    u - omega + V (softmax(u) - e) = 0 by Newton's method; the step is halved until the strictly convex objective falls.
     """
     n, k = omegas.shape
     u, p, trial, gap = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
