@@ -224,7 +224,7 @@ def main() -> None:
         "",
         "Measured by `python docs/benchmarks/ode_solvers.py --write`; what is measured, and how, stands at the top of",
         "that file. `same rhs` is the compiled right-hand side that dimladder derives; the others use the hand-written",
-        "equations (`erf_rhs.py`). Ratios move by 10 to 20 % from run to run on a quiet machine; where the load exceeds",
+        "equations (`erf_rhs.py`). Ratios move by 10 to 20 % from run to run on a quiet machine; where load exceeds",
         "the processors, times below a millisecond are uncertain by up to a factor of two.",
         f"Load of the machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.",
         "",
