@@ -233,6 +233,10 @@ def main() -> None:
         *batch_table(arguments.repeats),
         *tail_table(arguments.repeats),
         *main_tables(arguments.repeats),
+        "Work-precision diagram (`python docs/benchmarks/work_precision.py`):",
+        "",
+        "![CPU time against error](work_precision.png)",
+        "",
     ]
     text = "\n".join(lines)
     print(text)
