@@ -216,3 +216,44 @@ def test_interpolation_peak_of_random_features_sits_at_width():
     assert float(curve["interpolation_threshold"]) == 1.5
     assert errors[1] > 30 * errors[[0, 2]].max()
     assert float(curve["train_error"][0]) < 1e-9 < 1e-3 < float(curve["train_error"][2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "published", "tolerance"),
+    [
+        # Half mean squared errors read off the figures of Demir & Dogan 2025; one data set behind Fig. 1: 8%.
+        ({"student.activation": "relu"}, 0.0209, 0.08),
+        ({"student.activation": "sigmoid"}, 0.0180, 0.08),
+        ({"algorithm.total": 4 / 9}, 0.0499, 0.08),
+        ({"target": {"kind": "cluster-labels"}, "data.weights": [1 / 3, 2 / 3]}, 0.6422, 0.03),
+    ],
+    ids=["fig 1a relu", "fig 1a sigmoid", "fig 1c", "fig 2a"],
+)
+def test_published_figures_at_a_thousand(overrides, published, tolerance):
+    base = load(
+        RUNS / "giant-step-mixture.toml",
+        {
+            "limit.n": 1000,
+            "limit.draws": 1,
+            "algorithm.total": 0.74,
+            "algorithm.split": 0.5,
+            "grid.sample_ratio": [1.0],
+            "target.direction": "random",
+        },
+    )
+    curve = solve(replace(base, overrides))
+    assert float(curve["test_error"][0]) / 2 == pytest.approx(published, rel=tolerance)
+
+
+def test_a_failed_fixed_point_says_so_and_keeps_the_rest():
+    from dimladder.errors import SolveError
+
+    problem = replace(MIXTURE, {"solver.newton_steps": 0, "solver.max_iterations": 3})
+    with pytest.raises(SolveError) as caught:
+        solve(problem)
+    message = str(caught.value)
+    for word in ("sample_ratio", "residual", "damping", "ridge"):
+        assert word in message
+    assert caught.value.status == "max_iterations"
+    assert np.isnan(np.asarray(caught.value.partial["q"])).all()
