@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
-import dimladder as dl
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+
+import dimladder as dl
 
 
 def rows(matrix: np.ndarray) -> str:
@@ -92,7 +93,12 @@ class Naive:
 
 
 # K, M, learning rate, noise, both layers, initial readout
-CASES = [(3, 2, 0.7, 0.25, True, 0.8), (4, 4, 0.5, 0.0, False, 1.0), (5, 3, 1.5, 0.2, True, 1.0), (2, 3, 1.1, 0.4, False, 1.3)]
+CASES = [
+    (3, 2, 0.7, 0.25, True, 0.8),
+    (4, 4, 0.5, 0.0, False, 1.0),
+    (5, 3, 1.5, 0.2, True, 1.0),
+    (2, 3, 1.1, 0.4, False, 1.3),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -120,14 +126,16 @@ COMMITTEE = 'kind = "committee"\nactivation = "{}"\nreadout = {}'
 # Two independent implementations agree on these to 1e-11 or better (erf), 1e-10 (ReLU, polynomials).
 REFERENCES = {
     "erf 2-2": ((2, 2, "erf", COMMITTEE.format("erf", [1.0, 1.0]), 0.5, 0.1, False, 1.0), {
-        1: 2.921391930736e-01, 10: 2.013402054272e-02, 50: 1.687860202945e-02, 100: 1.436365884729e-02, 500: 1.167778532748e-03}),
+        1: 2.921391930736e-01, 10: 2.013402054272e-02, 50: 1.687860202945e-02, 100: 1.436365884729e-02,
+        500: 1.167778532748e-03}),
     "erf 2-1 both layers": ((2, 1, "erf", COMMITTEE.format("erf", [1.0]), 0.5, 0.1, True, 1.0), {
         1: 1.950543804732e-01, 10: 9.362828059514e-03, 100: 3.218303649169e-03, 500: 2.791029010755e-04}),
     "ReLU 2-2": ((2, 2, "relu", COMMITTEE.format("relu", [1.0, 1.0]), 0.1, 0.0, False, 1.0), {
         1: 4.9734508196e-01, 10: 2.7313529426e-01, 50: 7.7913375960e-02, 200: 7.4196145171e-03}),
     "x^2 on He2": ((1, 1, "x**2-1", 'kind = "single-index"\nlink = "He2(z)"', 0.02, 0.1, False, 1.0), {
         1: 1.3704358423e00, 20: 1.3162820382e00, 50: 5.2791666137e-01, 500: 2.2727272726e-04}),
-    "x + x^2 on z1 + z1 z2": ((2, 2, "x+x**2", 'kind = "multi-index"\nexpression = "z1+z1*z2"', 0.02, 0.1, False, 0.5), {
+    "x + x^2 on z1 + z1 z2": ((2, 2, "x+x**2", 'kind = "multi-index"\nexpression = "z1+z1*z2"', 0.02, 0.1,
+        False, 0.5), {
         1: 1.3198546702e00, 20: 9.5586082555e-01, 100: 5.7018289163e-01, 500: 5.4706966452e-01}),
 }  # fmt: skip
 

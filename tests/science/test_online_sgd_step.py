@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import dimladder as dl
 import numpy as np
 import pytest
+
+import dimladder as dl
 from dimladder.problem import activation
 from dimladder.theories.online_sgd.initial import start
 
@@ -113,11 +114,14 @@ CASES = {
     "He3": ("He3(x) + 0.5*x", COMMITTEE + 'activation = "He2(x)"', "", True),
     "tanh + linear": ("tanh(x) + 0.1*x", COMMITTEE + 'activation = "tanh(x) + 0.1*x"', "", True),
     "hard tanh": ("hard-tanh", COMMITTEE + 'activation = "sigmoid"', "", False),
-    "ReLU staircase, spherical": ("relu", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - He2(z2)"\nnoise = 0.2', "spherical = true", False),
+    "ReLU staircase, spherical": (
+        "relu", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - He2(z2)"\nnoise = 0.2', "spherical = true", False),
     "erf on parity": ("erf", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
     "ReLU on parity": ("relu", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2)"\nnoise = 0.1', "", True),
-    "tanh on a staircase": ("tanh", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - 0.5*He2(z2)"\nnoise = 0.2', "", True),
-    "single index, correlation": ("He3(x)", 'kind = "single-index"\nlink = "He3(z) + z"\nnoise = 0.5', 'loss = "correlation"\nspherical = true', False),
+    "tanh on a staircase": (
+        "tanh", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - 0.5*He2(z2)"\nnoise = 0.2', "", True),
+    "single index, correlation": ("He3(x)", 'kind = "single-index"\nlink = "He3(z) + z"\nnoise = 0.5',
+        'loss = "correlation"\nspherical = true', False),
     "committee, correlation": ("erf", COMMITTEE + 'activation = "erf"', 'loss = "correlation"', True),
     "gradient flow": ("erf", COMMITTEE + 'activation = "erf"', 'regime = "gradient-flow"', True),
     "noise only": ("relu", COMMITTEE + 'activation = "relu"', 'regime = "noise-dominated"', False),
@@ -128,7 +132,13 @@ CASES = {
 def test_flow_is_the_mean_of_the_step(name: str) -> None:
     """Every component of the velocity within 4.8 standard errors of the sampled step (about 250 comparisons in all)."""
     student, target, algorithm, train = CASES[name]
-    p = problem(student, target, algorithm, train, width=2 if any(word in name for word in ("tanh", "ReLU on", "sign teacher")) else 3)
+    p = problem(
+        student,
+        target,
+        algorithm,
+        train,
+        width=2 if any(word in name for word in ("tanh", "ReLU on", "sign teacher")) else 3,
+    )
     flow = dl.derive(p)
     generated = interpreted(flow)
     flow.module = lambda: SimpleNamespace(**generated)  # type: ignore[method-assign]

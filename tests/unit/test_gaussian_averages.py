@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy as sp
+
 from dimladder.numerics.orthant import orthant_probability4, schur, sign_moment4
 from dimladder.symbolic.factors import X, decompose, differentiate, expression_of
 from dimladder.symbolic.gaussian import (
@@ -52,7 +53,8 @@ def value(result: object) -> float:
 
 
 PAIRS = [("erf", "steep erf"), ("relu", "relu"), ("sign", "erf"), ("cubic", "gelu"), ("sin", "x sin"), ("exp", "cubic"),
-         ("gaussian", "erf"), ("abs", "leaky"), ("step", "relu"), ("sin", "gaussian"), ("linear", "steep erf")]  # fmt: skip
+         ("gaussian", "erf"), ("abs", "leaky"), ("step", "relu"), ("sin", "gaussian"),
+         ("linear", "steep erf")]  # fmt: skip
 
 
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
@@ -67,8 +69,10 @@ def test_two_fields_closed_form_is_quadrature(names: tuple[str, str]) -> None:
     assert value(closed) == pytest.approx(number, abs=1e-11)
 
 
-MANY = [("relu", "relu", "relu"), ("step", "step", "relu", "relu"), ("sign", "sign", "sign", "sign"), ("erf", "erf", "erf", "erf"),
-        ("gaussian", "gaussian", "erf", "erf"), ("sin", "sin", "sin", "sin"), ("gelu", "abs", "sign"), ("cubic", "relu", "erf"),
+MANY = [("relu", "relu", "relu"), ("step", "step", "relu", "relu"), ("sign", "sign", "sign", "sign"),
+        ("erf", "erf", "erf", "erf"),
+        ("gaussian", "gaussian", "erf", "erf"), ("sin", "sin", "sin", "sin"), ("gelu", "abs", "sign"),
+        ("cubic", "relu", "erf"),
         ("exp", "exp", "cubic")]  # fmt: skip
 
 
@@ -84,14 +88,17 @@ def test_three_and_four_fields_closed_form_is_monte_carlo(names: tuple[str, ...]
 
 
 def test_saad_solla_four_point_function() -> None:
-    """The tilted covariance gives the arcsine of Saad and Solla (1995), written there with Lambda_0, Lambda_1, Lambda_2."""
+    """The tilted covariance gives the arcsine of Saad and Solla (1995), there in Lambda_0, Lambda_1, Lambda_2."""
     C = covariance(4, 3)
     c = lambda a, b: C[a, b]  # noqa: E731
     L4 = (1 + c(0, 0)) * (1 + c(1, 1)) - c(0, 1) ** 2
     L0 = L4 * c(2, 3) - c(1, 2) * c(1, 3) * (1 + c(0, 0)) - c(0, 2) * c(0, 3) * (1 + c(1, 1))
     L0 += c(0, 1) * c(0, 2) * c(1, 3) + c(0, 1) * c(0, 3) * c(1, 2)
     L1, L2 = (
-        L4 * (1 + c(q, q)) - c(1, q) ** 2 * (1 + c(0, 0)) - c(0, q) ** 2 * (1 + c(1, 1)) + 2 * c(0, 1) * c(0, q) * c(1, q)
+        L4 * (1 + c(q, q))
+        - c(1, q) ** 2 * (1 + c(0, 0))
+        - c(0, q) ** 2 * (1 + c(1, 1))
+        + 2 * c(0, 1) * c(0, q) * c(1, q)
         for q in (2, 3)
     )
     published = 4 / math.pi**2 / math.sqrt(L4) * math.asin(L0 / math.sqrt(L1 * L2))
@@ -137,7 +144,9 @@ def test_decomposition_keeps_the_function(name: str) -> None:
 
 
 def test_no_closed_form_stays_a_node_and_is_computed() -> None:
-    node = average({0: sp.tanh(X), 1: sp.tanh(X) + X}, Law.of_matrix(sp.Matrix([[1, sp.Rational(1, 2)], [sp.Rational(1, 2), 2]])))
+    node = average(
+        {0: sp.tanh(X), 1: sp.tanh(X) + X}, Law.of_matrix(sp.Matrix([[1, sp.Rational(1, 2)], [sp.Rational(1, 2), 2]]))
+    )
     assert node.has(Expectation)
     assert "mathbb{E}" in sp.latex(node)
     grid = np.linspace(-9, 9, 721)
@@ -150,7 +159,9 @@ def test_no_closed_form_stays_a_node_and_is_computed() -> None:
 def test_one_field_quadrature_is_mpmath() -> None:
     mpmath.mp.dps = 30
     density = lambda u: mpmath.exp(-u * u / 2) / mpmath.sqrt(2 * mpmath.pi)  # noqa: E731
-    want = mpmath.quad(lambda u: density(u) * mpmath.tanh(2 * u) ** 2 * mpmath.log(1 + mpmath.exp(u)), [-10, -2, 0, 2, 10])
+    want = mpmath.quad(
+        lambda u: density(u) * mpmath.tanh(2 * u) ** 2 * mpmath.log(1 + mpmath.exp(u)), [-10, -2, 0, 2, 10]
+    )
     x = sp.Symbol("x", real=True)
     number, error = Expectation(sp.tanh(2 * x) ** 2 * sp.log(1 + sp.exp(x)), (x,), [[1]]).numerical(1e-13)
     assert error < 1e-12
@@ -191,7 +202,9 @@ def plackett_oracle(R: np.ndarray) -> float:
                 r(i, a, t) * r(i, b, t) + r(j, a, t) * r(j, b, t)
                 - r(i, j, t) * (r(i, a, t) * r(j, b, t) + r(j, a, t) * r(i, b, t))
             ) / det  # fmt: skip
-            total += R[i, j] * 4 / mpmath.pi**2 / mpmath.sqrt(det) * mpmath.asin(c(k, l) / mpmath.sqrt(c(k, k) * c(l, l)))
+            total += (
+                R[i, j] * 4 / mpmath.pi**2 / mpmath.sqrt(det) * mpmath.asin(c(k, l) / mpmath.sqrt(c(k, k) * c(l, l)))
+            )
         return total
 
     return float(mpmath.quad(slope, [0, 0.5, 0.9, 1]))
@@ -216,7 +229,9 @@ def test_sign_moment_of_four(size: int, seed: int) -> None:
 
 def test_sign_moment_special_cases() -> None:
     """Independent pairs factorise; identical fields pair off; P4 of equal correlations 1/2 is 1/5."""
-    assert sign_moment4(0.5, 0, 0, 0, 0, -0.3) == pytest.approx((2 / math.pi) ** 2 * math.asin(0.5) * math.asin(-0.3), abs=1e-16)
+    assert sign_moment4(0.5, 0, 0, 0, 0, -0.3) == pytest.approx(
+        (2 / math.pi) ** 2 * math.asin(0.5) * math.asin(-0.3), abs=1e-16
+    )
     assert sign_moment4(1.0, 0.2, 0.7, 0.2, 0.7, 0.4) == pytest.approx(2 / math.pi * math.asin(0.4), abs=1e-9)
     assert orthant_probability4(*[0.5] * 6) == pytest.approx(0.2, abs=1e-14)
 

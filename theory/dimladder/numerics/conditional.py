@@ -2,13 +2,14 @@
 
 ``E[g'(f_i) g'(f_k) err^2]`` is four-dimensional, yet given ``(f_i, f_k)`` the other fields enter the square of
 ``err = sum_a c_a g_a(f_a)`` only in pairs: two outer dimensions, one inner one for each field, and Mehler's formula
-``E[g_a g_b] = sum_m A_am A_bm r_ab^m`` for the residual correlation ``r_ab`` of each pair. The trapezoidal rule converges
-exponentially for functions analytic in a strip (faster than Gauss-Hermite when there are poles, as for tanh); functions
-with kinks are split there into Gauss-Legendre panels.
+``E[g_a g_b] = sum_m A_am A_bm r_ab^m`` for the residual correlation ``r_ab`` of each pair. The trapezoidal rule
+converges exponentially for functions analytic in a strip (faster than Gauss-Hermite when there are poles, as for
+tanh); functions with kinks are split there into Gauss-Legendre panels.
 
 A target that is a function f* of the teacher fields, rather than a committee, brings its own conditional averages:
 ``target_average(m, S)`` = E[f*] for teacher fields of mean m and covariance S, ``target_square(m, S)`` = E[f*^2], and
-``target_directional(m, S, v, F)``, which fills ``F[n] = E[(v . grad)^n f*]``. The functions ``target_*`` below add its terms.
+``target_directional(m, S, v, F)``, which fills ``F[n] = E[(v . grad)^n f*]``. The functions ``target_*`` below add
+its terms.
 
 Generated modules are self-contained: `CONDITIONAL_SOURCE` is the source text of these functions.
 """
@@ -55,7 +56,7 @@ def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array,
             right = min(max((kinks[e] - mean) / scale, -top), top)
         if right <= left:
             continue
-        panels = int(math.ceil((right - left) / 4.0))
+        panels = math.ceil((right - left) / 4.0)
         width = (right - left) / panels
         for panel in range(panels):
             middle = left + (panel + 0.5) * width
@@ -120,7 +121,8 @@ def field_moments(C: Array, c: Array, K: int, i: int, g: Any, dg: Any, gt: Any, 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
 def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array, kinks_t: Array,
-                       rule: Array, A: Array, x: Array, v: Array, x0: Array, basis: Array, values: Array) -> float:  # fmt: skip
+                       rule: Array, A: Array, x: Array, v: Array, x0: Array, basis: Array, values: Array
+                       ) -> float:  # fmt: skip
     """Return E[err^2] for fields with these means and residual covariances S.
 
     ``x0`` are the nodes for smooth functions and ``basis[m]`` their weights times the orthonormal Hermite polynomial m.
@@ -159,13 +161,13 @@ def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any
                     low, high = high, (x[r] * high - math.sqrt(m) * low) / math.sqrt(m + 1.0)
         total += square
         for b in range(a):
-            r = 0.0
+            rho = 0.0
             if S[a, a] > 1e-14 * C[a, a] and S[b, b] > 1e-14 * C[b, b]:
-                r = S[a, b] / math.sqrt(S[a, a] * S[b, b])
+                rho = S[a, b] / math.sqrt(S[a, a] * S[b, b])
             power, pair = 1.0, 0.0
             for m in range(order):
                 pair += power * A[a, m] * A[b, m]
-                power *= r
+                power *= rho
             total += 2.0 * pair
     return total
 
@@ -290,11 +292,12 @@ def target_field_moments(C: Array, K: int, i: int, degree: int, g: Any, dg: Any,
 
 @njit(cache=True)
 def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int, g: Any, dg: Any, kinks: Array,
-                         kinks_t: Array, rule: Array, target_square: Any, target_directional: Any) -> float:  # fmt: skip
+                         kinks_t: Array, rule: Array, target_square: Any, target_directional: Any
+                         ) -> float:  # fmt: skip
     """Return ``E[g'(f_i) g'(f_k) (f*^2 - 2 f* sum_a c_a g(f_a))]``, the sum over students.
 
-    With A_n = E[g(f_a) He_n] of the normalised residual field, E[g(f_a) f*] = sum_n A_n E[(v . grad)^n f*]/(s^n n!), where
-    v are the residual covariances of f_a and the teacher fields: Stein's lemma n times.
+    With A_n = E[g(f_a) He_n] of the normalised residual field, E[g(f_a) f*] = sum_n A_n E[(v . grad)^n f*]/(s^n n!),
+    where v are the residual covariances of f_a and the teacher fields: Stein's lemma n times.
     """
     N = C.shape[0]
     size = capacity(C, rule, kinks, kinks_t)
@@ -375,6 +378,7 @@ def _self_contained(text: str) -> str:
     numba does not cache functions that are handed other compiled functions.
     """
     text = re.sub(r"\b(g|dg|gt|dgt)(: Any)?, ", "", text)
+    text = re.sub(r"\n\s+\) -> float:", ") -> float:", text)
     text = re.sub(r",\s*(target_average|target_square|target_directional): Any", "", text)
     return re.sub(r": Array\b|: Any\b| -> (float|int|tuple\[Array, Array\])(?=:)", "", text)
 

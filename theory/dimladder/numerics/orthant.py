@@ -22,7 +22,6 @@ from .special import asin
 __all__ = ["ORTHANT_SOURCE", "correlation", "density_at_zero", "orthant_probability4", "schur", "sign_moment4"]
 
 
-
 def _rule(nodes: int, power: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Legendre in s with tau = 1 - (1 - s)^power, on [0, 1].
 
@@ -189,7 +188,9 @@ def orthant_probability4(r12: float, r13: float, r14: float, r23: float, r24: fl
 
 ORTHANT_SOURCE = "\n\n\n".join(
     [
-        "\n".join(f"{n} = np.array({globals()[n].tolist()!r})" for n in ("NODES", "WEIGHTS", "HARD_NODES", "HARD_WEIGHTS"))
+        "\n".join(
+            f"{n} = np.array({globals()[n].tolist()!r})" for n in ("NODES", "WEIGHTS", "HARD_NODES", "HARD_WEIGHTS")
+        )
         + f"\nDET = {DET}",
         *(inspect.getsource(f.py_func) for f in (schur, correlation, density_at_zero, plackett_pair, sign_moment4)),
     ]

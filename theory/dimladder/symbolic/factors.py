@@ -1,8 +1,8 @@
 """Functions of one Gaussian field, as sums of factors that averages can be taken of exactly.
 
-A `Factor` is ``x^n exp(-p x^2/2 + b x) cos(w x + phase) prod_s erf(s x / sqrt 2) [sign(x)] [delta(x)]``. The class is closed
-under products and derivatives, which is all that Stein's lemma needs. Every other function is carried as an opaque
-factor, whose expectations stay explicit ``E[...]`` nodes.
+A `Factor` is ``x^n exp(-p x^2/2 + b x) cos(w x + phase) prod_s erf(s x / sqrt 2) [sign(x)] [delta(x)]``. The class is
+closed under products and derivatives, which is all that Stein's lemma needs. Every other function is carried as an
+opaque factor, whose expectations stay explicit ``E[...]`` nodes.
 """
 
 from __future__ import annotations

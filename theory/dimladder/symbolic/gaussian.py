@@ -22,12 +22,12 @@ from typing import Any
 
 import sympy as sp
 
-from .factors import ONE, UNIT, X, ZERO, Factor, Terms, decompose, differentiate, product
+from .factors import ONE, UNIT, ZERO, Factor, Terms, X, decompose, differentiate, product
 
 HALF = sp.Rational(1, 2)
 
 
-class Expectation(sp.Expr):
+class Expectation(sp.Expr):  # type: ignore[misc]
     """``E[integrand]`` over centred jointly Gaussian fields: no closed form is known, it is computed by quadrature.
 
     ``args = (integrand, fields, covariance)``: a sympy expression in the field symbols, their tuple, and the
@@ -73,7 +73,7 @@ class Expectation(sp.Expr):
         return sp.Float(self.numerical()[0], 17)
 
 
-class SignMoment4(sp.Function):
+class SignMoment4(sp.Function):  # type: ignore[misc]
     """``E[sign(u1) sign(u2) sign(u3) sign(u4)]`` for centred Gaussians with the correlations (12, 13, 14, 23, 24, 34).
 
     No elementary form is known; Plackett (1954) gives it as one-dimensional integrals.
@@ -94,10 +94,13 @@ class SignMoment4(sp.Function):
 
     def fdiff(self, argindex: int = 1) -> Any:
         """Plackett's identity: the derivative in one correlation is an arcsine of the two other fields' correlation."""
-        r = {pair: value for pair, value in zip(itertools.combinations(range(4), 2), self.args, strict=True)}
+        r = dict(zip(itertools.combinations(range(4), 2), self.args, strict=True))
         i, j = list(itertools.combinations(range(4), 2))[argindex - 1]
         k, l = (m for m in range(4) if m not in (i, j))
-        get = lambda a, b: r[min(a, b), max(a, b)]  # noqa: E731
+
+        def get(a: int, b: int) -> Any:
+            return r[min(a, b), max(a, b)]
+
         det = 1 - get(i, j) ** 2
 
         def conditional(a: int, b: int) -> Any:
@@ -110,7 +113,7 @@ class SignMoment4(sp.Function):
         return 2 / (sp.pi * sp.sqrt(det)) * 2 / sp.pi * sp.asin(rho)
 
 
-class Schur(sp.Function):
+class Schur(sp.Function):  # type: ignore[misc]
     """``c - x y / v``: a covariance given that a field of variance `v` is zero; compiled with recovered rounding."""
 
     nargs = 4
@@ -126,7 +129,7 @@ class Schur(sp.Function):
         return inside if exp is None else rf"{inside}^{{{exp}}}"
 
 
-class Correlation(sp.Function):
+class Correlation(sp.Function):  # type: ignore[misc]
     """``s / sqrt(a b)``, zero where a variance vanishes: compiled code meets fields that coincide."""
 
     nargs = 3
@@ -142,8 +145,8 @@ class Correlation(sp.Function):
         return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
 
 
-class DensityAtZero(sp.Function):
-    """``1/sqrt(2 pi v)``: the density of a centred Gaussian at zero; compiled as 0 for a field that is fixed at zero."""
+class DensityAtZero(sp.Function):  # type: ignore[misc]
+    """``1/sqrt(2 pi v)``: the density of a centred Gaussian at zero; compiled as 0 for a field fixed at zero."""
 
     nargs = 1
 
@@ -249,7 +252,11 @@ class Law:
         """Return ``E[exp(b f_a)]`` and the law under that weight."""
         weight = sp.exp(b * self.mean(a) + b**2 * self.cov(a, a) / 2)
         return weight, type(self)(
-            self.cov, lambda c: self.mean(c) + b * self.cov(a, c), self._name, (*self.key, (a, "shift", b)), self.guarded
+            self.cov,
+            lambda c: self.mean(c) + b * self.cov(a, c),
+            self._name,
+            (*self.key, (a, "shift", b)),
+            self.guarded,
         )
 
     @property
@@ -286,7 +293,9 @@ class Averager:
         return total
 
     def _reduce(self, state: State, law: Law) -> Any:
-        state = tuple(sorted(((a, f) for a, f in state if not f.trivial), key=lambda item: sp.default_sort_key(item[0])))
+        state = tuple(
+            sorted(((a, f) for a, f in state if not f.trivial), key=lambda item: sp.default_sort_key(item[0]))
+        )
         if not state:
             return ONE
         key = (state, law.key)
@@ -349,7 +358,9 @@ class Averager:
 
 def _stein(state: State, position: int) -> bool:
     """Whether Stein's lemma may differentiate every other factor (opaque ones only where they are smooth)."""
-    return not any(f.opaque != 1 and f.opaque.has(sp.sign, sp.Heaviside, sp.Piecewise, sp.Max, sp.Min) for _, f in state)
+    return not any(
+        f.opaque != 1 and f.opaque.has(sp.sign, sp.Heaviside, sp.Piecewise, sp.Max, sp.Min) for _, f in state
+    )
 
 
 def _odd(state: State) -> bool:
@@ -424,7 +435,11 @@ def expectation_node(state: State, law: Law) -> Any:
 
 def _field_symbol(label: Any) -> Any:
     if isinstance(label, sp.Expr) and not label.is_number:
-        return label if isinstance(label, sp.Symbol) and str(label).startswith("f") else sp.Symbol(f"f_{{{label}}}", real=True)
+        return (
+            label
+            if isinstance(label, sp.Symbol) and str(label).startswith("f")
+            else sp.Symbol(f"f_{{{label}}}", real=True)
+        )
     return sp.Symbol(f"f_{label}", real=True)
 
 

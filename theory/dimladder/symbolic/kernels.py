@@ -14,7 +14,7 @@ from typing import Any
 
 import sympy as sp
 
-from .factors import ONE, UNIT, X, Terms, differentiate, expression_of, is_closed, product
+from .factors import ONE, UNIT, Terms, X, differentiate, expression_of, is_closed, product
 from .gaussian import Averager, Expectation, Law
 from .tensors import INDENT, Indices
 
@@ -53,7 +53,7 @@ class Kernel:
     target: str = ""
 
 
-class MomentCall(sp.Function):
+class MomentCall(sp.Function):  # type: ignore[misc]
     """A kernel at given indices; subclasses carry the kernel, and print as the average they stand for."""
 
     kernel: Kernel
@@ -139,7 +139,7 @@ class KernelSet:
         return _average(averager, tuple(zip(labels, call.kernel.slots, strict=True)), products)
 
     def branches(self, key: Any) -> list[tuple[tuple[int, ...], Core, tuple[Any, ...]]]:
-        """Return, for each pattern of coinciding indices, the first slot of each slot's class, the core and its arguments.
+        """Return, for each pattern of coinciding indices, the first slot of each class, the core and its arguments.
 
         Slots that coincide multiply to one function of one field, so different patterns often share a core.
         """
@@ -169,11 +169,12 @@ class KernelSet:
     def _patterns(self, labels: Sequence[Any]) -> Iterator[tuple[int, ...]]:
         """Yield every way in which indices of overlapping ranges can coincide, the most coincident first."""
         count = len(labels)
-        overlap = lambda p, q: self._overlap(labels[p], labels[q])  # noqa: E731
         found = []
         for pattern in itertools.product(range(count), repeat=count):
             if all(pattern[q] <= q and pattern[pattern[q]] == pattern[q] for q in range(count)) and all(
-                overlap(p, q) for p, q in itertools.combinations(range(count), 2) if pattern[p] == pattern[q]
+                self._overlap(labels[p], labels[q])
+                for p, q in itertools.combinations(range(count), 2)
+                if pattern[p] == pattern[q]
             ):
                 found.append(pattern)
         return iter(sorted(found, key=lambda p: len(set(p))))
@@ -190,7 +191,11 @@ class KernelSet:
 
 
 def _program(
-    labels: Sequence[Any], functions: Sequence[Terms], products: Products, covariance: Callable[[Any, Any], Any], kinked: bool
+    labels: Sequence[Any],
+    functions: Sequence[Terms],
+    products: Products,
+    covariance: Callable[[Any, Any], Any],
+    kinked: bool,
 ) -> Program:
     out = Program()
     seen: dict[Any, Any] = {}
@@ -239,7 +244,7 @@ class KernelWriter:
             shown = " ".join(
                 f"{s.latex}(f_{a})" if s.latex else f"f_{a}" for a, s in zip(labels, kernel.slots, strict=True)
             )
-            doc = f'E[{shown}{" " + kernel.target if kernel.target else ""}]'
+            doc = f"E[{shown}{' ' + kernel.target if kernel.target else ''}]"
             heads += self._head(kernel.name, labels, doc)
             for pattern, core, arguments in self.kernels.branches(key):
                 tests = [f"{labels[q]} == {labels[first]}" for q, first in enumerate(pattern) if first != q]
@@ -248,8 +253,13 @@ class KernelWriter:
             heads += ["", ""]
         lines: list[str] = []
         for core in self.kernels.cores.values():
-            parts = [f"({expression_of(f, sp.Symbol(f'f_{p}'))})" for p, f in zip(core.arguments, core.functions, strict=True)]
-            lines += self._head(core.name, core.arguments, f"E[{' '.join(parts)}{' ' + core.target if core.target else ''}]")
+            parts = [
+                f"({expression_of(f, sp.Symbol(f'f_{p}'))})"
+                for p, f in zip(core.arguments, core.functions, strict=True)
+            ]
+            lines += self._head(
+                core.name, core.arguments, f"E[{' '.join(parts)}{' ' + core.target if core.target else ''}]"
+            )
             lines += [f"{INDENT}{name} = {self._scalar(value)}" for name, value in live(core.program)]
             lines += [f"{INDENT}return {self._scalar(core.program.value)}", "", ""]
         return lines + heads

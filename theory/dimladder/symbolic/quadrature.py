@@ -54,14 +54,16 @@ def expectation_value(node: Expectation, rtol: float = 1e-10) -> tuple[float, fl
 
 
 def kink_positions(integrand: Any, field: Any) -> list[float]:
-    """Return where the integrand is not smooth in one field: zeros of arguments of sign, Heaviside, Abs; Max and Min."""
+    """Return where the integrand is not smooth in one field: at zeros inside sign, Heaviside, Abs, Max and Min."""
     import sympy as sp
 
     points: set[float] = set()
     for part in integrand.atoms(sp.sign, sp.Heaviside, sp.Abs, sp.Max, sp.Min):
-        arguments = [part.args[0]] if not isinstance(part, sp.Max | sp.Min) else [
-            p - q for n, p in enumerate(part.args) for q in part.args[n + 1 :]
-        ]
+        arguments = (
+            [part.args[0]]
+            if not isinstance(part, sp.Max | sp.Min)
+            else [p - q for n, p in enumerate(part.args) for q in part.args[n + 1 :]]
+        )
         for u in arguments:
             if u.free_symbols == {field} and u.is_polynomial(field) and sp.degree(u, field) == 1:
                 points.add(float(-u.coeff(field, 0) / u.coeff(field, 1)))
@@ -99,7 +101,7 @@ def _nested(f: Callable[..., Any], C: Array, kinks: list[Array], step: float, or
 
 
 def _triangular(C: Array) -> Array:
-    """Return a lower triangular L with L L^T = C; a field that the earlier ones determine gets a zero on the diagonal."""
+    """Return a lower triangular L with L L^T = C; a field that the earlier ones determine gets a zero."""
     L = np.zeros_like(C)
     for k in range(len(C)):
         for j in range(k):

@@ -43,7 +43,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Tensor:
-    """``lhs = rhs`` for every value of the indices of `lhs` (an `Indexed`); `rhs` may hold `sympy.Sum` over index symbols."""
+    """``lhs = rhs`` for every value of the indices of `lhs` (an `Indexed`); `rhs` may hold `sympy.Sum` over indices."""
 
     lhs: Any
     rhs: Any
@@ -323,8 +323,8 @@ class LoopWriter:
     def _flat(self, name: str, summand: Any, a: Any, b: Any, indent: str) -> list[str]:
         """Print a symmetric double sum of weight x arcsine as one long loop over all pairs.
 
-        The arcsine is nearly all the cost, and the rows of a triangle are too short for SIMD: arguments are gathered in a
-        buffer whose length is padded (with zero weights) to a multiple of 16.
+        The arcsine is nearly all the cost, and the rows of a triangle are too short for SIMD: arguments are gathered in
+        a buffer whose length is padded (with zero weights) to a multiple of 16.
         """
         arcsines = [f for f in sp.Mul.make_args(summand) if isinstance(f, sp.asin)]
         if len(arcsines) != 1:

@@ -1,4 +1,4 @@
-"""One-pass SGD of two-layer networks on targets of finitely many directions (Saad and Solla 1995; Goldt et al. 2019)."""
+"""One-pass SGD of two-layer networks on targets of few directions (Saad and Solla 1995, Goldt et al. 2019)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class OnlineSGDTheory(Theory):
 
     name = "online-sgd"
     title = "One-pass SGD of two-layer networks"
-    summary = "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
+    summary = (
+        "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
+    )
     problem_type = OnlineProblem
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -30,7 +32,7 @@ class OnlineSGDTheory(Theory):
         "the width, the number of teacher directions and the time steps/d stay finite as d -> infinity",
     )
     limits = (
-        "gradient flow: drop the terms quadratic in the learning rate (regime = \"gradient-flow\")",
+        'gradient flow: drop the terms quadratic in the learning rate (regime = "gradient-flow")',
         "K = M = 1 with |w| fixed: the single-index equations of Ben Arous, Gheissari and Jagannath",
     )
 

@@ -15,7 +15,7 @@ import sympy as sp
 
 from ...errors import DerivationError
 from ...symbolic.equations import Equation, Step
-from ...symbolic.factors import X, Terms, decompose, is_closed, product
+from ...symbolic.factors import Terms, X, decompose, is_closed, product
 from ...symbolic.gaussian import Averager, split_product
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import IndexedLaw, Indices, Range, Tensor
@@ -38,7 +38,11 @@ dQ, dM, da = sp.IndexedBase("dQ"), sp.IndexedBase("dM"), sp.IndexedBase("da")
 
 def indices() -> Indices:
     """Return the index symbols of this theory and their ranges."""
-    ranges = {s: STUDENTS for s in (i, j, k, l)} | {s: TEACHERS for s in (m, n)} | {s: UNITS for s in (alpha, beta, gamma)}
+    ranges = (
+        dict.fromkeys((i, j, k, l), STUDENTS)
+        | dict.fromkeys((m, n), TEACHERS)
+        | dict.fromkeys((alpha, beta, gamma), UNITS)
+    )
     return Indices(ranges, generic=gamma)
 
 
@@ -64,7 +68,7 @@ class Setting:
     train_readout: bool = False
     spherical: bool = False
     regime: str = "classical"
-    schedule: Any = sp.Integer(1)
+    schedule: Any = 1
     student_kinks: tuple[float, ...] = ()
     teacher_kinks: tuple[float, ...] = ()
 
@@ -279,7 +283,9 @@ class Averages:
         self.kernels = KernelSet(names, covariance(names.ranges))
         functions = [decompose(setting.student)] + ([decompose(setting.teacher)] if setting.teacher is not None else [])
         self.inline = setting.target is None and all(
-            f.power == 0 and not f.sign and f.wave is None and f.slope == 0 and f.opaque == 1 for t in functions for _, f in t
+            f.power == 0 and not f.sign and f.wave is None and f.slope == 0 and f.opaque == 1
+            for t in functions
+            for _, f in t
         )
         self._averager = Averager(IndexedLaw(covariance(names.ranges), names))
 
@@ -348,7 +354,7 @@ def derive(setting: Setting) -> Derived:
     dg = g.derivative()
     if any(f.delta for _, f in dg.terms):
         raise DerivationError(
-            "the student's activation jumps, so its gradient is zero almost everywhere and a delta function at the jump",
+            "the student's activation jumps: its gradient is zero almost everywhere and a delta function at the jump",
             where="student.activation",
             why=str(setting.student),
             hint="use a continuous activation for the student; targets may jump",
@@ -367,7 +373,9 @@ def derive(setting: Setting) -> Derived:
     if setting.train_readout and update.a.has(ERROR):
         out.moments.append(Tensor(H[i], average.first({i: g}, error)))
     grow = name_moments(update.M)
-    out.flow = [Tensor(dM[i, m], grow)] if setting.target is None else [Tensor(dM[i, r], grow.subs(m, r)) for r in fixed]
+    out.flow = (
+        [Tensor(dM[i, m], grow)] if setting.target is None else [Tensor(dM[i, r], grow.subs(m, r)) for r in fixed]
+    )
     out.flow.append(Tensor(dQ[i, k], name_moments(update.Q), symmetric=True))
     if setting.train_readout:
         out.flow.append(Tensor(da[i], name_moments(update.a)))
@@ -407,13 +415,27 @@ def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
     error = r"f(x) - y" if setting.loss == "square" else r"-y"
     student = sp.latex(setting.student.subs(X, sp.Symbol("x")))
     model = [
-        Equation("student", rf"f(x) = \sum_{{k=1}}^{{K}} a_k\, g(\lambda_k),\quad \lambda_k = w_k\cdot x/\sqrt{{d}},\quad g(x) = {student}"),
-        Equation("label", rf"y = f_\star(x) + \sigma\zeta,\quad f_\star = {target_latex(setting)},\quad z_m = w^\star_m\cdot x/\sqrt{{d}}"),
+        Equation(
+            "student",
+            r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k),\quad \lambda_k = w_k\cdot x/\sqrt{d},\quad g(x) = " + student,
+        ),
+        Equation(
+            "label",
+            r"y = f_\star(x) + \sigma\zeta,\quad z_m = w^\star_m\cdot x/\sqrt{d},\quad f_\star = "
+            + target_latex(setting),
+        ),
         Equation("error", rf"\Delta = {error}"),
     ]
-    step = [Equation("first layer", r"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{\eta}{\sqrt{d}}\, a_i\, g'(\lambda_i)\,\Delta\, x")]
+    step = [
+        Equation(
+            "first layer",
+            r"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{\eta}{\sqrt{d}}\, a_i\, g'(\lambda_i)\,\Delta\, x",
+        )
+    ]
     if setting.train_readout:
-        step.append(Equation("readout", r"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{\eta_a}{d}\, g(\lambda_i)\,\Delta"))
+        step.append(
+            Equation("readout", r"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{\eta_a}{d}\, g(\lambda_i)\,\Delta")
+        )
     if setting.spherical:
         step.append(Equation("sphere", r"w_i \leftarrow w_i\,\lVert w_i^{\rm old}\rVert / \lVert w_i\rVert"))
     increments = [Equation.of("M", r"d\,\delta M_{im}", update.M), Equation.of("Q", r"d\,\delta Q_{ik}", update.Q)]
@@ -421,22 +443,31 @@ def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
         increments.append(Equation.of("a", r"d\,\delta a_{i}", update.a))
     regime = {
         "classical": "",
-        "gradient-flow": " Only the terms of first order in the error are kept: the limit of a vanishing learning rate.",
+        "gradient-flow": " Only terms of first order in the error are kept: the limit of a vanishing learning rate.",
         "noise-dominated": " Only the terms of second order in the error are kept: the noise-dominated limit.",
     }[setting.regime]
     return [
-        Step("Model", "The input is a standard Gaussian vector, so the fields are jointly Gaussian with the overlaps as covariance.", tuple(model)),
-        Step("One step of SGD on a fresh sample", "Each sample is used once; it is independent of the weights.", tuple(step)),
+        Step(
+            "Model",
+            "The input is a standard Gaussian vector: the fields are jointly Gaussian with the overlaps as covariance.",
+            tuple(model),
+        ),
+        Step(
+            "One step of SGD on a fresh sample",
+            "Each sample is used once; it is independent of the weights.",
+            tuple(step),
+        ),
         Step(
             "Increments of the overlaps",
             "Expand w_i.w_k/d and w_i.w*_m/d after the step to first order in 1/d, with |x|^2 = d + O(sqrt d)"
-            + (" and x.x = d/B for the mean over a batch of B samples." if True else "") + regime,
+            " and x.x = d/B for the mean over a batch of B samples." + regime,
             tuple(increments),
         ),
         Step(
             "Average over the sample",
-            "The increments average over d steps in dt = 1 (time t = steps/d), and the overlaps concentrate. Averages of products of "
-            "g, g' and fields are exact: Gaussian factors tilt the covariance, Stein's lemma removes fields.",
+            "The increments average over d steps in dt = 1 (time t = steps/d), and the overlaps concentrate. "
+            "Averages of products of g, g' and fields are exact: Gaussian factors tilt the covariance, Stein's lemma "
+            "removes fields.",
             tuple(moment_equations(out)),
         ),
         Step("Flow", "With these moments the overlaps obey a closed system.", tuple(flow_equations(out))),
@@ -453,15 +484,23 @@ def target_latex(setting: Setting) -> str:
 
 
 def definitions(setting: Setting) -> list[Equation]:
-    """Return the stacked notation where it is used."""
+    """Return the activation, the target where it is a function, and the stacked notation where it is used."""
+    x = sp.Symbol("x")
+    rows = [Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}")]
+    if setting.target is not None:
+        rows.append(Equation("target", rf"f_\star = {sp.latex(setting.target)}"))
+    elif not setting.stacked and sp.simplify(setting.teacher - setting.student) != 0:
+        rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
     if not setting.stacked:
-        return []
+        return rows
     return [
+        *rows,
         Equation(
             "units",
-            r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix},\quad N = K + M",
+            r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad "
+            r"C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix},\quad N = K + M",
             note="student and teacher units in one list",
-        )
+        ),
     ]
 
 
@@ -484,7 +523,37 @@ def moment_equations(out: Derived) -> list[Equation]:
         name = str(stage.lhs.base)
         note = f"${MEANING[name]}$" if name in MEANING else ""
         rows.append(Equation.of(name, stage.lhs, stage.rhs, note))
+    return rows + kernel_equations(out)
+
+
+# Closed forms longer than this are left to the generated code, which names their parts.
+PRINTED = 250
+
+
+def kernel_equations(out: Derived) -> list[Equation]:
+    """Return the closed forms of the averages that the moments call, at distinct indices."""
+    rows = []
+    for key, (call, labels, _) in out.kernels.kernels.items():
+        left = sp.latex(call(*labels))
+        if out.quadrature:
+            if not is_computed(call.kernel.slots):
+                rows.append(
+                    Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")
+                )
+            continue
+        value = out.kernels.closed_form(key)
+        size = sp.count_ops(value)
+        if size <= PRINTED:
+            rows.append(Equation.of(call.kernel.name, left, value))
+        else:
+            text = rf"{left}\ \text{{in closed form, {size} operations: see the generated code}}"
+            rows.append(Equation(call.kernel.name, text))
     return rows
+
+
+def is_computed(slots: tuple[Named, ...]) -> bool:
+    """Whether an average of these functions has a closed form."""
+    return all(is_closed(slot.terms) for slot in slots)
 
 
 def flow_equations(out: Derived) -> list[Equation]:

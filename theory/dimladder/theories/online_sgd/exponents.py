@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ def describe(problem: OnlineProblem) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is None
-        where no term up to degree 12 is found.
+        ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
+        None where no term up to degree 12 is found.
     """
     target = problem.target
     if isinstance(target, Committee):
@@ -66,11 +67,14 @@ def committee_exponent(name: str, readout: Array, overlap: Array) -> int | None:
     """Return the information exponent of sum_m A_m g(z_m): the lowest degree whose tensor does not cancel."""
     g = activation(name)
     spread = np.sqrt(np.diag(overlap))
-    rows = [
-        hermite_coefficients(lambda z, s=s: np.asarray(g.evaluate(np, x=s * z)) + 0.0 * z, DEGREE, tuple(q / s for q in g.kinks()))
-        for s in spread
-    ]
-    weights = readout[:, None] * np.array(rows)
+
+    def coefficients(scale: float) -> Array:
+        def scaled(z: Array) -> Array:
+            return np.asarray(g.evaluate(np, x=scale * z)) + 0.0 * z
+
+        return hermite_coefficients(scaled, DEGREE, tuple(q / scale for q in g.kinks()))
+
+    weights = readout[:, None] * np.array([coefficients(float(s)) for s in spread])
     correlation = overlap / np.outer(spread, spread)
     powers = [float(weights[:, k] @ correlation**k @ weights[:, k]) for k in range(DEGREE + 1)]
     return next((k for k in range(1, DEGREE + 1) if powers[k] > ZERO * sum(abs(p) for p in powers)), None)
@@ -113,13 +117,17 @@ def hermite_tensor(formula: Any) -> dict[tuple[int, ...], float]:
                 rows.append({0: 1.0})
                 continue
             factor = sp.lambdify(X, expression_of(functions[r]), modules=["scipy", "numpy"])
-            c = hermite_coefficients(lambda z, h=factor: h(z) + 0.0 * z, DEGREE, (0.0,))
+            c = hermite_coefficients(partial(_broadcast, factor), DEGREE, (0.0,))
             rows.append({k: float(v) for k, v in enumerate(c) if abs(v) > 1e-9 * max(1.0, abs(c).max())})
         for degrees in itertools.product(*rows):
             value = math.prod(row[k] for row, k in zip(rows, degrees, strict=True))
             total[degrees] = total.get(degrees, 0.0) + value
     top = max((abs(v) for v in total.values()), default=0.0)
     return {k: v for k, v in total.items() if abs(v) > 1e-8 * top}
+
+
+def _broadcast(function: Callable[[Array], Any], z: Array) -> Array:
+    return np.asarray(function(z)) + 0.0 * z
 
 
 def leap(coefficients: Mapping[tuple[int, ...], float]) -> int | None:
@@ -132,7 +140,11 @@ def leap(coefficients: Mapping[tuple[int, ...], float]) -> int | None:
         known: set[int] = set()
         while True:
             new = {
-                r for k in terms if sum(v for q, v in enumerate(k) if q not in known) <= size for r, v in enumerate(k) if v
+                r
+                for k in terms
+                if sum(v for q, v in enumerate(k) if q not in known) <= size
+                for r, v in enumerate(k)
+                if v
             } - known
             if not new:
                 break

@@ -132,17 +132,16 @@ class OnlineFlow(Flow):
         """Choose the coarsest quadrature whose refinement changes the initial velocity by less than the tolerance."""
         if self._chosen_rule is None:
             tolerance = max(QUADRATURE_TOLERANCE, self.p.solver.rtol)
-            y = self.initial_state()
             levels = _levels()
-            velocities = [self._velocity(y, np.concatenate([plain, levels[0]]))]
+            chosen = levels[-1]
+            before = self._velocity(self.initial_state(), np.concatenate([plain, levels[0]]))
             for level, finer in itertools.pairwise(levels):
-                velocities.append(self._velocity(y, np.concatenate([plain, finer])))
-                change = abs(velocities[-1] - velocities[-2]).max()
-                self._chosen_rule = level
-                if change <= tolerance * max(1.0, abs(velocities[-1]).max()):
+                after = self._velocity(self.initial_state(), np.concatenate([plain, finer]))
+                if abs(after - before).max() <= tolerance * max(1.0, float(abs(after).max())):
+                    chosen = level
                     break
-            else:
-                self._chosen_rule = levels[-1]
+                before = after
+            self._chosen_rule = chosen
         return self._chosen_rule
 
     def _velocity(self, y: Array, p: Array) -> Array:
@@ -152,16 +151,16 @@ class OnlineFlow(Flow):
 
     def quadrature_error(self, states: Array) -> float:
         """Return the largest change of dy/dt over the given states when the quadrature is refined by one level."""
-        plain = self.parameters()[: -len(self._rule(self.parameters()))]
-        levels = _levels()
-        used = next(q for q, level in enumerate(levels) if np.array_equal(level, self._chosen_rule))
-        other = levels[used + 1] if used + 1 < len(levels) else levels[used - 1]
-        change = 0.0
-        for y in states:
-            y = np.ascontiguousarray(y)
-            one, two = (self._velocity(y, np.concatenate([plain, rule])) for rule in (self._chosen_rule, other))
-            change = max(change, float(abs(one - two).max()))
-        return change
+        parameters, levels = self.parameters(), _levels()
+        used = self._rule(parameters)
+        plain = parameters[: len(parameters) - len(used)]
+        level = next((q for q, other in enumerate(levels) if np.array_equal(other, used)), len(levels) - 2)
+        finer = levels[level + 1] if level + 1 < len(levels) else levels[level - 1]
+        changes = [
+            self._velocity(y, parameters) - self._velocity(y, np.concatenate([plain, finer]))
+            for y in map(np.ascontiguousarray, states)
+        ]
+        return float(abs(np.array(changes)).max())
 
     def integrator_options(self) -> dict[str, Any]:
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
@@ -179,9 +178,7 @@ class OnlineFlow(Flow):
             from ...numerics.ode import integrate
 
             bound = 30.0 * max(1.0, float(abs(self.initial_state()).max()))
-            again = integrate(
-                y0=self.initial_state(), p=self.parameters(), **{**self.integration(), "blow_up": bound}
-            )
+            again = integrate(y0=self.initial_state(), p=self.parameters(), **{**self.integration(), "blow_up": bound})
             if again.status == "blow_up":
                 status = "blow_up"
                 message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"

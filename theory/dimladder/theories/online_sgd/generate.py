@@ -78,10 +78,12 @@ def source(out: d.Derived, title: str) -> str:
     arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
     arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
     loops = LoopWriter(out.indices, arrays, write)
-    # Straight-line code calls the library's arcsine: pasting the vectorisable one in place many times costs compilation.
+    # Straight-line code calls the library's arcsine: pasting in the vectorisable one many times costs compilation.
     single = LoopWriter(out.indices, arrays, _scalar_writer("math.asin"))
-    kernels = _quadrature_functions(out) if out.quadrature else (
-        KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source()
+    kernels = (
+        _quadrature_functions(out)
+        if out.quadrature
+        else (KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source())
     )
     lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
     if any("correlation(" in line or "sign_moment4(" in line for line in kernels):
@@ -99,7 +101,12 @@ def source(out: d.Derived, title: str) -> str:
 
     observe = LoopWriter(out.indices, arrays, write)
     code = _quadrature_error(out.setting) if out.quadrature else observe.scalar_sum(out.generalization_error)
-    lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)", "def generalization_error(y, p, work):"]
+    lines += [
+        "",
+        "",
+        f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)",
+        "def generalization_error(y, p, work):",
+    ]
     lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
     lines += ["", "", f"QUADRATURE = {out.quadrature}"]
@@ -125,12 +132,26 @@ def _quadrature_functions(out: d.Derived) -> list[str]:
     lines = []
     for name, function in (("g", setting.student), ("gt", teacher)):
         for prefix, body in (("", function), ("d", drop_atoms(sp.diff(function, X)))):
-            lines += ["@njit(cache=True)", f"def {prefix}{name}(x):", f"    return 1.0 * ({write.doprint(body)})", "", ""]
+            lines += [
+                "@njit(cache=True)",
+                f"def {prefix}{name}(x):",
+                f"    return 1.0 * ({write.doprint(body)})",
+                "",
+                "",
+            ]
     for name, kinks in (("KINKS", setting.student_kinks), ("KINKS_T", setting.teacher_kinks)):
         lines.append(f"{name} = np.array({[float(v) for v in kinks]!r}, dtype=np.float64)")
     if setting.target is not None:
         lines += ["", "", *_target_functions(setting)]
-    return [*lines, "", "", CONDITIONAL_SOURCE, "", "", *([TARGET_SOURCE, "", ""] if setting.target is not None else [])]
+    return [
+        *lines,
+        "",
+        "",
+        CONDITIONAL_SOURCE,
+        "",
+        "",
+        *([TARGET_SOURCE, "", ""] if setting.target is not None else []),
+    ]
 
 
 def _target_functions(setting: d.Setting) -> list[str]:
@@ -157,7 +178,7 @@ def _target_functions(setting: d.Setting) -> list[str]:
         raise DerivationError(
             "this target cannot be combined with this student activation",
             where="target",
-            why=f"the averages of the student need quadrature, which takes polynomial targets only, not {setting.target}",
+            why=f"the student's averages need quadrature, which takes polynomial targets only, not {setting.target}",
             hint="use an activation with closed forms (erf, relu, gelu, sin, polynomials, ...)",
         )
     average = mean_of(setting.target)
@@ -236,7 +257,9 @@ def _moment_views(moments: list[Tensor]) -> list[str]:
 
 def _buffer_views(loops: LoopWriter) -> list[str]:
     sizes = [(name, "N") for name in loops.buffers] + [(name, PAIRS) for name in loops.pair_buffers]
-    return [line for name, size in sizes for line in (f"    {name} = work[place:place + {size}]", f"    place += {size}")]
+    return [
+        line for name, size in sizes for line in (f"    {name} = work[place:place + {size}]", f"    place += {size}")
+    ]
 
 
 def _scalars(out: d.Derived) -> list[str]:

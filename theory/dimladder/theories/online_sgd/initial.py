@@ -80,7 +80,9 @@ def start(problem: OnlineProblem) -> Start:
         _semidefinite(Q, "initial.Q")
         joint = np.block([[Q, M], [M.T, T]])
         _semidefinite(
-            joint, "initial.M", "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue"
+            joint,
+            "initial.M",
+            "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue",
         )
     return Start(Q, M, T, _readout(problem, random), A)
 
@@ -106,25 +108,28 @@ def _readout(problem: OnlineProblem, random: np.random.Generator) -> Array:
     if given is not None:
         if len(given) != width:
             raise ConfigError(
-                "initial.a has the wrong length", where="initial.a", why=f"{len(given)} entries for student.width = {width}"
+                "initial.a has the wrong length",
+                where="initial.a",
+                why=f"{len(given)} entries for student.width = {width}",
             )
         return np.array(given, dtype=float)
     if not isinstance(student.readout, str):
         return np.array(student.readout, dtype=float)
     law, _, scale = student.readout.replace(" ", "").partition("/")
-    draws = {
-        "ones": lambda: np.ones(width),
-        "rademacher": lambda: random.choice([-1.0, 1.0], width),
-        "gaussian": lambda: random.standard_normal(width),
-    }
-    return np.asarray(draws[law]()) / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
+    if law == "ones":
+        drawn = np.ones(width)
+    else:
+        drawn = random.choice([-1.0, 1.0], width) if law == "rademacher" else random.standard_normal(width)
+    return drawn / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
     assert rows is not None
     if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
         found = f"{len(rows)} x {len(rows[0]) if rows else 0}" if len({len(r) for r in rows}) <= 1 else "ragged"
-        meaning = "student.width x student.width" if key.endswith("Q") else "student.width x number of teacher directions"
+        meaning = (
+            "student.width x student.width" if key.endswith("Q") else "student.width x number of teacher directions"
+        )
         raise ConfigError(
             f"{key} has the wrong shape", where=key, why=f"it is {found}, {shape[0]} x {shape[1]} is needed ({meaning})"
         )
@@ -138,7 +143,9 @@ def _symmetric(matrix: Array, key: str) -> None:
     i, k = np.unravel_index(np.argmax(abs(matrix - matrix.T)), matrix.shape)
     if abs(matrix[i, k] - matrix[k, i]) > 1e-12 * max(1.0, abs(matrix).max()):
         raise DomainError(
-            f"{key} is not symmetric", where=f"{key}[{i}][{k}]", why=f"{matrix[i, k]:g} but [{k}][{i}] is {matrix[k, i]:g}"
+            f"{key} is not symmetric",
+            where=f"{key}[{i}][{k}]",
+            why=f"{matrix[i, k]:g} but [{k}][{i}] is {matrix[k, i]:g}",
         )
 
 

@@ -130,7 +130,9 @@ class Initial(Spec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.kind == "explicit":
             if self.Q is None or self.M is None:
-                raise ValueError('an explicit initial condition needs both Q and M (or kind = "random" with overlap, seed)')
+                raise ValueError(
+                    'an explicit initial condition needs both Q and M (or kind = "random" with overlap, seed)'
+                )
             if self.overlap is not None or self.norm is not None:
                 raise ValueError('overlap and norm belong to kind = "random"; Q and M already say both')
         elif self.Q is not None or self.M is not None:
