@@ -297,3 +297,39 @@ def test_table_macros_and_equations_compile(curve: LearningCurve, measured: Meas
     )
     (tmp_path / "equations.tex").write_text(equations_document([block, "a = b"], title="50% of d^eps & more"))
     _compile(tmp_path, "equations.tex")
+
+
+def test_an_incomplete_result_says_so_wherever_it_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dimladder.cli import main
+
+    stopped = LearningCurve.build(
+        None, {"time": TIMES}, {"x": (("time",), TIMES, "x", "", None)}, status="step-size-underflow", message="at 100"
+    )
+    stopped.save(tmp_path / "r.nc")
+    assert main(["export", str(tmp_path / "r.nc"), "--to", str(tmp_path / "x"), "--format", "macros,tex"]) == 0
+    assert "step-size-underflow" in capsys.readouterr().err
+    for name in ("macros.tex", "table.tex"):
+        assert "INCOMPLETE (step-size-underflow)" in (tmp_path / "x" / name).read_text()
+
+
+def test_theories_of_several_sizes_have_lines_and_numbers_of_their_own(runs: Path, tmp_path: Path) -> None:
+    import dimladder as dl
+
+    base = dl.load(runs / "hierarchical-flow.toml")
+    curves = [
+        LearningCurve.build(
+            dl.replace(base, {"limit.d": d}), {"time": TIMES}, {"q": (("time",), TIMES / d, "q", "", None)}
+        )
+        for d in (400, 100)
+    ]
+    measured = Measurement.build(
+        base, {"d": [100], "time": TIMES}, {"q": (("d", "time"), TIMES[None] / 100, "q", "", None)}, stats={"size": "d"}
+    )
+    assert make([*curves, measured]).theory_labels == ["theory, $d$ = 400", "theory, $d$ = 100"]
+    export([*curves, measured], tmp_path, ["macros", "csv"])
+    text = (tmp_path / "macros.tex").read_text()
+    assert r"\newcommand{\dlQFinal}{0.25}" in text
+    assert r"\newcommand{\dlQFinalAtDOneZeroZero}{1}" in text
+    assert {p.name for p in tmp_path.glob("theory*.csv")} == {"theory1_time.csv", "theory2_time.csv"}

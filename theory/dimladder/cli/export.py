@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from .verb import Verb
 
@@ -35,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..paper import export
+    from ..paper import export, gather
 
     variables = args.variables.split(",") if args.variables else None
     source = args.result[0] if len(args.result) == 1 else args.result
+    for result in gather(source):
+        if result.status != "success":
+            print(f"warning: an incomplete result is exported: {result.status} {result.message}", file=sys.stderr)
     for path in export(source, args.to, args.format.split(","), args.style, variables=variables, prefix=args.prefix):
         print(path)
     return 0

@@ -180,4 +180,7 @@ def _note(results: Sequence[Result]) -> str:
     made = record.get("created", datetime.date.today().isoformat())
     release = record["versions"].get("dimladder", "")
     name = first.theory or "result"
+    stopped = sorted({r.status for r in results if r.status != "success"})
+    if stopped:
+        made += f"; INCOMPLETE ({', '.join(stopped)})"
     return f"{name}: problem {record.get('problem_hash')}, dimladder {release}, computed {made}".replace("\n", " ")
