@@ -202,7 +202,7 @@ def second_layer(
     centre = xp.mean(z, axis=0) if settings.centre_features else backend.zeros((settings.p1,))
     raw, z = z, z - centre
     if settings.reinitialize:
-        w3 = backend.normal([stream], (settings.p2,))[0]
+        w3 = backend.normal([stream], (settings.p2,))[0, ...]
         w2 = backend.zeros((settings.p2, settings.p1))
         at_zero = float(sigma.derivative("x")(x=np.array([0.0]))[0])
         back = xp.reshape(y, (-1, 1)) * (at_zero * xp.reshape(w3, (1, -1)))

@@ -96,11 +96,11 @@ def neurons(
     for _ in range(steps):
         along, drift, square = np.zeros((count, d_eff)), np.zeros(count), np.zeros(count)
         for block in chunks(n, BLOCK):
-            drawn = backend.normal([stream], (block, d_eff + count))[0]
+            drawn = backend.normal([stream], (block, d_eff + count))[0, ...]
             z, perpendicular = drawn[:, :d_eff], drawn[:, d_eff:]
             y = truth.link(truth.features_of(z[:, None, :]))
             if target.noise:
-                y = y + target.noise * backend.normal([stream], (block,))[0]
+                y = y + target.noise * backend.normal([stream], (block,))[0, ...]
             field = xp.matmul(z, backend.asarray(w.T.copy())) + backend.asarray(rest) * perpendicular
             weight = y[:, None] * slope(sigma, field, problem.student.compositions, backend)
             along += backend.to_numpy(xp.matmul(xp.permute_dims(weight, (1, 0)), z)).astype(float)

@@ -85,7 +85,7 @@ def plateaus(
     half = samples // 2
     for side in range(2):
         for block in chunks(half, BLOCK):
-            z = backend.normal([stream], (block, d_eff))[0]
+            z = backend.normal([stream], (block, d_eff))[0, ...]
             scaled = backend.asarray(a / math.sqrt(d_eff))
             pieces = [
                 backend.to_numpy(hermite_polynomial(np.eye(len(coefficients))[j] * c, z) @ scaled) if c else None

@@ -138,9 +138,9 @@ class Realization:
         """Return y = f*(x) + noise xi."""
         y = self(x)
         if self.target.noise:
-            y = y + self.target.noise * self.backend.normal([stream], (x.shape[0],))[0]
+            y = y + self.target.noise * self.backend.normal([stream], (x.shape[0],))[0, ...]
         return y
 
     def inputs(self, n: int, stream: np.random.Generator) -> Any:
         """Return n fresh inputs, shape (n, d)."""
-        return self.backend.normal([stream], (n, self.d))[0]
+        return self.backend.normal([stream], (n, self.d))[0, ...]

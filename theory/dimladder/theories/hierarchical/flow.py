@@ -473,7 +473,7 @@ class FirstLayerFlowTheory(Theory):
         "d/(2 rate)",
         "rademacher readouts: a neuron of positive sign keeps the a = +1 half of the subspace, one of negative "
         "sign the other",
-        "a gaussian readout is represented by 12 classes of Gauss-Hermite quadrature",
+        "a gaussian readout is represented by 8 classes of Gauss-Hermite quadrature",
         "step -> 0: the map tends to the flow",
     )
 

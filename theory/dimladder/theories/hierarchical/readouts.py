@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...problem import Hierarchical
 
 Array = NDArray[np.float64]
-GAUSSIAN_CLASSES = 12
+GAUSSIAN_CLASSES = 8
 
 
 def readout_classes(target: Hierarchical, nodes: int = GAUSSIAN_CLASSES) -> tuple[Array, Array]:
