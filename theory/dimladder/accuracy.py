@@ -20,6 +20,7 @@ _BOOSTS: dict[str, Callable[[Any], Any]] = {
     "atol": lambda v: max(v * 1e-2, 1e-16),
     "samples": lambda v: 4 * v,
     "nodes": lambda v: 2 * v,
+    "node_spacing": lambda v: max(v / 1.5, 0.02),
     "scrambles": lambda v: 2 * v,
     "order": lambda v: 2 * v if isinstance(v, int) else v,
 }
