@@ -112,6 +112,12 @@ CASES = {
     "GELU, erf teacher": ("gelu", COMMITTEE + 'activation = "erf"', "", True),
     "sine and Gaussian": ("sin(1.3*x + 0.4) + exp(-x**2/2)", COMMITTEE + 'activation = "cos"', "", True),
     "He3": ("He3(x) + 0.5*x", COMMITTEE + 'activation = "He2(x)"', "", True),
+    "degree five, contracted": (
+        "0.2*He5(x) + He2(x)/4",
+        'kind = "multi-index"\nexpression = "z1 + z1*z2"\nnoise = 0.2',
+        "",
+        False,
+    ),
     "tanh + linear": ("tanh(x) + 0.1*x", COMMITTEE + 'activation = "tanh(x) + 0.1*x"', "", True),
     "hard tanh": ("hard-tanh", COMMITTEE + 'activation = "sigmoid"', "", False),
     "ReLU staircase, spherical": (
@@ -137,7 +143,7 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
         target,
         algorithm,
         train,
-        width=2 if any(word in name for word in ("tanh", "ReLU on", "sign teacher")) else 3,
+        width=2 if any(word in name for word in ("tanh", "ReLU on", "sign teacher", "contracted")) else 3,
     )
     flow = dl.derive(p)
     generated = interpreted(flow)
@@ -145,7 +151,8 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
     if generated["QUADRATURE"]:
         from dimladder.theories.online_sgd import flow as settings
 
-        flow._chosen_rule = settings._levels()[1]
+        if not generated["POLYNOMIAL_DEGREE"]:
+            flow._chosen_rule = settings._levels()[1]
     y, parameters = flow.initial_state(), flow.parameters()
     work, velocity = np.zeros(generated["work_size"](*start(p).M.shape)), np.zeros_like(y)
     generated["rhs"](0.0, y, velocity, parameters, work)
@@ -157,3 +164,22 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
     assert (se > 0).mean() > 0.5 or "noise" in name
     error = generated["generalization_error"](y, parameters, work)
     assert abs(error - risk) < 4.8 * risk_se
+
+
+def test_contraction_over_hermite_modes_is_the_written_out_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two routes for polynomials agree to rounding."""
+    from dimladder.theories.online_sgd import derivation
+
+    p = problem("He3(x) - 0.4*He2(x)", 'kind = "multi-index"\nexpression = "z1 + z1*He2(z2)"', width=2)
+    velocities = []
+    for written_out in (4, 2):
+        monkeypatch.setattr(derivation, "EXPANDED_DEGREE", written_out)
+        flow = dl.derive(p)
+        generated = interpreted(flow)
+        assert generated["QUADRATURE"] == (written_out == 2)
+        flow.module = lambda generated=generated: SimpleNamespace(**generated)  # type: ignore[method-assign]
+        y, parameters = flow.initial_state(), flow.parameters()
+        work, velocity = np.zeros(generated["work_size"](*start(p).M.shape)), np.zeros_like(y)
+        generated["rhs"](0.0, y, velocity, parameters, work)
+        velocities.append([*velocity, generated["generalization_error"](y, parameters, work)])
+    assert velocities[1] == pytest.approx(velocities[0], rel=1e-11, abs=1e-11)

@@ -204,6 +204,8 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
     first = math.sqrt(C[i, i])
     along = C[i, k] / first
     left = C[k, k] - along * along
+    # Outer nodes beyond the range in both dimensions together carry no weight.
+    cutoff = 0.1 * math.exp(-0.5 * rule[1] * rule[1])
     second = math.sqrt(left) if i != k and left > 1e-14 * C[k, k] else 0.0
     for a in range(N):
         for b in range(N):
@@ -221,7 +223,7 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
         if second > 0.0:
             count = normal_nodes(kinks, along * z1[q], second, rule, z2, w2)
         for r in range(count):
-            if w1[q] * w2[r] < 1e-13:
+            if w1[q] * w2[r] < cutoff:
                 continue
             uk = along * z1[q] + second * z2[r]
             for a in range(N):
@@ -307,6 +309,8 @@ def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int
     first = math.sqrt(C[i, i])
     along = C[i, k] / first
     left = C[k, k] - along * along
+    # Outer nodes beyond the range in both dimensions together carry no weight.
+    cutoff = 0.1 * math.exp(-0.5 * rule[1] * rule[1])
     second = math.sqrt(left) if i != k and left > 1e-14 * C[k, k] else 0.0
     for a in range(N):
         for b in range(N):
@@ -321,7 +325,7 @@ def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int
         if second > 0.0:
             count = normal_nodes(kinks, along * z1[q], second, rule, z2, w2)
         for r in range(count):
-            if w1[q] * w2[r] < 1e-13:
+            if w1[q] * w2[r] < cutoff:
                 continue
             for a in range(N):
                 mean[a] = C[i, a] / first * z1[q]

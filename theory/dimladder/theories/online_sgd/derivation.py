@@ -78,6 +78,11 @@ class Setting:
         return self.target is None and sp.simplify(self.student - self.teacher) == 0 and self.loss == "square"
 
 
+# Products of four polynomials of a higher degree are contracted numerically, Hermite coefficient by Hermite coefficient,
+# instead of being written out.
+EXPANDED_DEGREE = 4
+
+
 @dataclass
 class Derived:
     """The equations of one setting.
@@ -102,8 +107,19 @@ class Derived:
     @property
     def quadrature(self) -> bool:
         """Whether some average has no closed form and is computed by quadrature."""
-        functions = [self.setting.student] + ([] if self.setting.teacher is None else [self.setting.teacher])
-        return not all(is_closed(decompose(f)) for f in functions)
+        return self.polynomial_degree > EXPANDED_DEGREE or not all(is_closed(decompose(f)) for f in self._functions)
+
+    @property
+    def polynomial_degree(self) -> int:
+        """The largest degree of the activations when all are polynomials; otherwise 0."""
+        terms = [decompose(f) for f in self._functions]
+        if not all(f.polynomial for t in terms for _, f in t):
+            return 0
+        return max(f.power for t in terms for _, f in t)
+
+    @property
+    def _functions(self) -> list[Any]:
+        return [self.setting.student] + ([] if self.setting.teacher is None else [self.setting.teacher])
 
 
 # One step -------------------------------------------------------------------------------------------------------------

@@ -130,6 +130,10 @@ class OnlineFlow(Flow):
 
     def _rule(self, plain: Array) -> Array:
         """Choose the coarsest quadrature whose refinement changes the initial velocity by less than the tolerance."""
+        degree = self.module().POLYNOMIAL_DEGREE
+        if self._chosen_rule is None and degree:
+            # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact.
+            self._chosen_rule = _levels(((degree + 1, 0.35, 8),), 14.0)[0]
         if self._chosen_rule is None:
             tolerance = max(QUADRATURE_TOLERANCE, self.p.solver.rtol)
             levels = _levels()
@@ -154,6 +158,8 @@ class OnlineFlow(Flow):
         parameters, levels = self.parameters(), _levels()
         used = self._rule(parameters)
         plain = parameters[: len(parameters) - len(used)]
+        if self.module().POLYNOMIAL_DEGREE:
+            levels = [used, _levels(((int(used[0]) + 1, 0.3, 8),), 15.0)[0]]
         level = next((q for q, other in enumerate(levels) if np.array_equal(other, used)), len(levels) - 2)
         finer = levels[level + 1] if level + 1 < len(levels) else levels[level - 1]
         changes = [
@@ -229,12 +235,15 @@ def order_parameters() -> tuple[OrderParameter, ...]:
     )
 
 
-def _levels() -> list[Array]:
-    """Return the quadratures from coarse to fine: order of Mehler's series, trapezoidal step, panels."""
+# From coarse to fine: order of Mehler's series, trapezoidal step, Gauss-Legendre panels.
+SIZES = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
+
+
+def _levels(sizes: tuple[tuple[int, float, int], ...] = SIZES, reach: float = 7.5) -> list[Array]:
+    """Return the quadratures as the generated code reads them; `reach` is their range in standard deviations."""
     from ...numerics.conditional import quadrature_rule
 
-    sizes = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
-    return [np.concatenate([[order], quadrature_rule(step, 7.5, panel)]) for order, step, panel in sizes]
+    return [np.concatenate([[order], quadrature_rule(step, reach, panel)]) for order, step, panel in sizes]
 
 
 def _kinks(text: str) -> tuple[float, ...]:

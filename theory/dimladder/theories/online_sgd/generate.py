@@ -7,6 +7,7 @@ where moments come by quadrature the order of Mehler's series and the rule.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
 from ...symbolic.tensors import INDENT, LoopWriter, SymmetricArray, Tensor
 from . import derivation as d
 
+log = logging.getLogger("dimladder.online_sgd")
 # Room for every pair of units, padded for SIMD.
 PAIRS = "N * (N + 1) // 2 + 16"
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
@@ -67,6 +69,8 @@ VIEWS = """    K = int(p[0])
 def source(out: d.Derived, title: str) -> str:
     """Return the source of ``rhs`` and ``generalization_error`` for derived equations."""
     trained = out.setting.train_readout
+    if out.polynomial_degree > d.EXPANDED_DEGREE:
+        log.info("degree %d: four-point functions by exact contraction over Hermite modes", out.polynomial_degree)
     write = _scalar_writer()
     first = 2 + len(SCALARS)
     readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
@@ -109,7 +113,7 @@ def source(out: d.Derived, title: str) -> str:
     ]
     lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
-    lines += ["", "", f"QUADRATURE = {out.quadrature}"]
+    lines += ["", "", f"QUADRATURE = {out.quadrature}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
     vectors = max(len(w.buffers) for w in (loops, observe))
     pairs = max(len(w.pair_buffers) for w in (loops, observe))
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
