@@ -78,7 +78,7 @@ class Setting:
         return self.target is None and sp.simplify(self.student - self.teacher) == 0 and self.loss == "square"
 
 
-# Products of four polynomials of a higher degree are contracted numerically, Hermite coefficient by Hermite coefficient,
+# Products of four polynomials of a higher degree are contracted numerically, Hermite mode by Hermite mode,
 # instead of being written out.
 EXPANDED_DEGREE = 4
 
