@@ -91,15 +91,18 @@ def _newton(fmap: Any, x: Any, p: Any, work: Any, rtol: Any, atol: Any, lower: A
     """
     n = x.size
     fx, trial, ftrial, fplus, fminus = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    jac = np.empty((n, n))
+    jac, work_jac = np.empty((n, n)), np.empty((n, n))
     step = np.empty(n)
     evaluations = 1
     fmap(x, fx, p, work)
     res, where = _scaled_residual(fx, x, rtol, atol)
     if not np.isfinite(res):
         return LEFT_DOMAIN, evaluations, 0, res, where
+    stale = False
     for iteration in range(max_steps):
         for j in range(n):
+            if stale:
+                break
             h = 6e-6 * max(abs(x[j]), 1e-3)
             if x[j] - h <= lower[j]:
                 h = 0.5 * (x[j] - lower[j])
@@ -111,10 +114,12 @@ def _newton(fmap: Any, x: Any, p: Any, work: Any, rtol: Any, atol: Any, lower: A
             fmap(trial, fminus, p, work)
             for i in range(n):
                 jac[i, j] = (1.0 if i == j else 0.0) - (fplus[i] - fminus[i]) / (2.0 * h)
-        evaluations += 2 * n
+        if not stale:
+            evaluations += 2 * n
+        work_jac[:, :] = jac
         for i in range(n):
             step[i] = fx[i] - x[i]
-        if not _solve_linear(jac, step):
+        if not _solve_linear(work_jac, step):
             return SINGULAR, evaluations, iteration, res, where
         # The step is cut where it would cross a bound (nine tenths of the way), then where the residual does not fall.
         length = 1.0
@@ -138,6 +143,9 @@ def _newton(fmap: Any, x: Any, p: Any, work: Any, rtol: Any, atol: Any, lower: A
                 break
             length *= 0.5
             full = False
+        if not accepted and stale:
+            stale = False
+            continue
         if not accepted:
             # No descent: rounding has been reached if the residual and the step are both tiny already.
             if res <= 1.0 and size <= 10.0:
@@ -146,6 +154,8 @@ def _newton(fmap: Any, x: Any, p: Any, work: Any, rtol: Any, atol: Any, lower: A
         for i in range(n):
             x[i] = trial[i]
             fx[i] = ftrial[i]
+        # A Jacobian that has just won a factor twenty is kept for the next step (chord method).
+        stale = full and res_trial < 0.05 * res
         res, where = res_trial, where_trial
         if full and res <= 1.0 and size <= 1.0:
             return CONVERGED, evaluations, iteration + 1, res, where
