@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Workers of a parallel run share the folder, which the environment hands down; the name keeps users apart.
 if "DIMLADDER_CACHE" not in os.environ:
-    os.environ["DIMLADDER_CACHE"] = str(Path(tempfile.gettempdir()) / f"dimladder-tests-{os.getuid()}")
+    os.environ["DIMLADDER_CACHE"] = str(Path(tempfile.gettempdir()) / f"dimladder-tests-{getpass.getuser()}")
 
 ROOT = Path(__file__).resolve().parent.parent
 
