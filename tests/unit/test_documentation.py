@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -123,3 +124,13 @@ def test_links_between_pages_lead_somewhere(root: Path) -> None:
                 if not (root / target).exists():
                     broken.append(f"{path.name}: {target}")
     assert not broken
+
+
+def test_every_gallery_script_has_its_picture(root: Path) -> None:
+    gallery = root / "docs" / "gallery"
+    listed = (gallery / "README.md").read_text(encoding="utf-8")
+    for script in gallery.glob("plot_*.py"):
+        name = script.stem.removeprefix("plot_")
+        assert (gallery / "figures" / f"{name}.png").exists(), f"python docs/gallery/make_figures.py {name}"
+        assert f"(figures/{name}.png)" in listed, f"docs/gallery/README.md does not show {name}"
+        assert ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))), script.name
