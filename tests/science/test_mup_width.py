@@ -30,6 +30,7 @@ def slope(widths, values):
     return np.polyfit(np.log(widths), np.log(values), 1)[0]
 
 
+@pytest.mark.slow
 def test_variance_and_kernel_fluctuations_of_two_tanh_layers():
     """n Var f and n E|dPhi|^2/|Phi|^2 are constant and have the reference values .136(2), .753(8), .254(3)."""
     problem = dl.load(RUNS / "mup-tanh.toml")
