@@ -23,6 +23,7 @@ RANDOM_FEATURES = load(RUNS / "random-features.toml")
     [
         (MIXTURE, {"data.weights": [0.3, 0.3]}, "sum to 1"),
         (MIXTURE, {"data.weights": [1.3, -0.3]}, "weights"),
+        (MIXTURE, {"data.weights": [0.0, 1.0]}, "same label"),
         (MIXTURE, {"data.weights": [0.2, 0.3, 0.5]}, "two clusters"),
         (MIXTURE, {"student.ridge": 0.0}, "ridge must be positive"),
         (MIXTURE, {"student.loss": "logistc"}, "logistc"),

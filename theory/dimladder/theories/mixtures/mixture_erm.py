@@ -156,6 +156,12 @@ class MixtureERM(Problem, frozen=True, kw_only=True):
             labels = self.target.values(len(self.data.weights))
             if self.student.loss != "square" and any(abs(y) != 1 for y in labels):
                 raise ValueError(f"the {self.student.loss} loss needs labels -1 and +1, got {list(labels)}")
+            present = {y for y, w in zip(labels, self.data.weights, strict=True) if w > 0}
+            if self.student.bias and len(present) < 2:
+                raise ValueError(
+                    "all clusters of positive weight have the same label: the bias alone fits it, and is not penalised; "
+                    "give the other label some weight, or set student.bias = false"
+                )
             return
         width = len(self.data.coordinates()[0])
         if isinstance(self.target.direction, tuple) and len(self.target.direction) > max(width, 1):
