@@ -324,6 +324,9 @@ class _Store:
         claim_folder(folder, resume=resume, force=force)
         self.folder, self.points, self.resume = folder, folder / "points", resume
         self.points.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.points.glob(".*.tmp"):
+            # Left by a worker that was stopped while it wrote.
+            unfinished.unlink(missing_ok=True)
 
     def load(self, point: Point) -> Answer | None:
         """Return the stored answer of a point that succeeded."""
