@@ -159,7 +159,7 @@ class MixtureERM(Problem, frozen=True, kw_only=True):
             present = {y for y, w in zip(labels, self.data.weights, strict=True) if w > 0}
             if self.student.bias and len(present) < 2:
                 raise ValueError(
-                    "all clusters of positive weight have the same label: the bias alone fits it, and is not penalised; "
+                    "all clusters of positive weight have the same label: the bias alone fits it, unpenalised; "
                     "give the other label some weight, or set student.bias = false"
                 )
             return
