@@ -71,7 +71,8 @@ def test_kinks_that_cannot_be_known_are_an_error() -> None:
     ("text", "word"),
     [
         ("__import__('os')", "unknown function"), ("x.real", "not allowed"), ("y + 1", "unknown name 'y'"),
-        ("tahn(x)", "did you mean .*'tanh'"), ("tanh(x, x)", "takes 1 argument"), ("x +", "not a formula"), ("", "not a formula"),
+        ("tahn(x)", "did you mean .*'tanh'"), ("tanh(x, x)", "takes 1 argument"),
+        ("x +", "not a formula"), ("", "not a formula"),
         ("[x]", "not allowed"), ("x if x else 1", "not allowed"), ("True", "not allowed"), ("lambda: 1", "not allowed"),
     ],
 )  # fmt: skip

@@ -144,9 +144,9 @@ def follow_equilibrium(
             guess = point.y
         else:
             lost = np.full_like(point.y, np.nan)
-            point = with_fields(point, y=lost, eigenvalues=lost + 0j, unstable_directions=-1)
+            point = with_fields(point, y=lost, eigenvalues=lost.astype(np.complex128), unstable_directions=-1)
         points.append(point)
-    return _report(problem, flow, points, key, values)  # type: ignore[no-any-return]
+    return _report(problem, flow, points, key, values)
 
 
 def critical_value(

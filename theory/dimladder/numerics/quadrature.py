@@ -67,7 +67,8 @@ def expectation(
 ) -> tuple[float, float]:
     """Return E[f(Z)] and an error estimate, doubling the nodes until the two last values agree to `rtol`.
 
-    Panels are used even without kinks: a pole near the real axis, as of tanh(3x), slows Gauss-Hermite down but not panels.
+    Panels are used even without kinks: a pole near the real axis, as of tanh(3x), slows Gauss-Hermite down but not
+    panels.
 
     Parameters
     ----------

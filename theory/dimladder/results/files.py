@@ -34,7 +34,9 @@ def write_atomically(target: Path, write: Callable[[Path], None]) -> None:
         raise ResultFileError(
             "the result cannot be written", where=str(target),
             why="no space is left on the device" if full else (error.strerror or str(error)),
-            hint="free some space and run again with --resume; what was finished is kept" if full else "choose another folder",
+            hint="free some space and run again with --resume; what was finished is kept"
+            if full
+            else "choose another folder",
         ) from error  # fmt: skip
     finally:
         if temporary is not None:
