@@ -382,9 +382,3 @@ class GiantStepSystem(FixedPoint):
                 tuple(rest),
             ),
         ]
-
-    def describe_labels(self) -> str:
-        """What the labels are, in words."""
-        return (
-            "cluster labels" if isinstance(self.problem.target, ClusterLabels) else f"link {self.problem.target.link}"
-        )
