@@ -31,8 +31,8 @@ class FirstLayerExperiment(Experiment):
     theory = "hierarchical-flow"
     batch_size = 4
     neurons = 8
-    # Dropped Hermite orders of the population gradient are smaller by d_eff^(-1/2).
-    correction_exponent = None
+    # Dropped Hermite orders of the population gradient are smaller by d_eff^(-1/2), d^(-1/4) at eps = 1/2.
+    slowest_exponent = 0.25
 
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder

@@ -41,6 +41,8 @@ class PlateauExperiment(Experiment):
 
     theory = "hierarchical-plateaus"
     batch_size = 4
+    # The skewness of h: d_eff^(-1/2), d^(-1/4) at eps = 1/2.
+    slowest_exponent = 0.25
     # Sizes enter through d_eff = floor(d^eps), so that a correction in 1/d_eff closes as d^-eps only.
     slowest_exponent = 0.2
 
