@@ -11,6 +11,7 @@ from dimladder.errors import ConfigError
 from dimladder.solve import derive, load, loads, replace, solve
 from dimladder.theories.mixtures.degrees import needed_degree, shift_exponents, sufficient_degree, surviving_monomials
 from dimladder.theories.mixtures.images import load_images, read_idx
+from dimladder.theories.mixtures.separability import separability_threshold
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 MIXTURE = load(RUNS / "mixture-erm.toml")
@@ -168,7 +169,7 @@ def test_images_need_their_number_of_pixels():
 
 def test_separability_thresholds():
     def threshold(overrides):
-        return float(solve(replace(MIXTURE, {"grid.sample_ratio": [1.0], **overrides}))["separability_threshold"])
+        return separability_threshold(derive(replace(MIXTURE, overrides)))
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)
@@ -184,5 +185,6 @@ def test_separability_thresholds():
             MIXTURE, {"student.loss": "hinge", "student.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
         )
     )
+    assert float(curve["separability_threshold"]) == pytest.approx(edge)
     below, above = np.asarray(curve["train_loss"])
     assert below < 1e-8 < 1e-2 < above
