@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from .quadrature import gauss_legendre
 from .special import asin
 
-__all__ = ["ORTHANT_SOURCE", "correlation", "density_at_zero", "orthant_probability4", "schur", "sign_moment4"]
+__all__ = [
+    "ORTHANT_SOURCE",
+    "correlation",
+    "correlation_angle",
+    "density_at_zero",
+    "orthant_probability4",
+    "schur",
+    "sign_moment4",
+]
 
 
 def _rule(nodes: int, power: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -74,6 +82,14 @@ def correlation(s: float, a: float, b: float) -> float:
 
 
 @njit(error_model="numpy", cache=True)
+def correlation_angle(s: float, a: float, b: float) -> float:
+    """Return asin(s/sqrt(a b)), accurate where the fields nearly coincide; 0 where a variance vanishes."""
+    if not (a > 0.0 and b > 0.0):
+        return 0.0 if a == a and b == b and s == s else math.nan
+    return math.atan2(s, math.sqrt(max(schur(b, s, s, a) * a, 0.0)))
+
+
+@njit(error_model="numpy", cache=True)
 def density_at_zero(v: float) -> float:
     """Return 1/sqrt(2 pi v), the density at zero; 0 for a field that is fixed (its weight is then zero too)."""
     return 0.3989422804014327 / math.sqrt(v) if v > 0.0 else (0.0 if v <= 0.0 else math.nan)
@@ -106,11 +122,21 @@ def plackett_pair(
         jl = rjl
         kl = rkl if alone else rkl * t
         det = (1.0 - c) * (1.0 + c)
-        num = det * kl - (ik * il + jk * jl - c * (ik * jl + jk * il))
-        vk = det - (ik * ik + jk * jk - 2.0 * c * ik * jk)
-        vl = det - (il * il + jl * jl - 2.0 * c * il * jl)
+        if ik > 0.9:
+            # Fields i and k nearly coincide: the same numbers, from the differences e, dj, dl without cancellation.
+            e, dj, dl = 1.0 - ik, jk - c, kl - il
+            num = det * dl + e * (il - c * jl) - dj * (jl - c * il)
+            vk = 2.0 * e * (det - c * dj) - e * e - dj * dj
+        else:
+            num = det * kl - (ik * il + jk * jl - c * (ik * jl + jk * il))
+            vk = det - (ik * ik + jk * jk - 2.0 * c * ik * jk)
+        if jl > 0.9:
+            e, di = 1.0 - jl, il - c
+            vl = 2.0 * e * (det - c * di) - e * e - di * di
+        else:
+            vl = det - (il * il + jl * jl - 2.0 * c * il * jl)
         # A field that the pair determines has no sign of its own: its two sides cancel against the twin pair's.
-        free = vk > 1e-15 and vl > 1e-15
+        free = vk > 1e-18 and vl > 1e-18
         r = num / math.sqrt(vk * vl if free else 1.0)
         r = min(1.0, max(-1.0, r)) if free else 0.0
         total += weights[q] * slope * asin(r)
@@ -192,6 +218,9 @@ ORTHANT_SOURCE = "\n\n\n".join(
             f"{n} = np.array({globals()[n].tolist()!r})" for n in ("NODES", "WEIGHTS", "HARD_NODES", "HARD_WEIGHTS")
         )
         + f"\nDET = {DET}",
-        *(inspect.getsource(f.py_func) for f in (schur, correlation, density_at_zero, plackett_pair, sign_moment4)),
+        *(
+            inspect.getsource(f.py_func)
+            for f in (schur, correlation, correlation_angle, density_at_zero, plackett_pair, sign_moment4)
+        ),
     ]
 )

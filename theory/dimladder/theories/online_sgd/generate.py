@@ -90,7 +90,7 @@ def source(out: d.Derived, title: str) -> str:
         else (KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source())
     )
     lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
-    if any("correlation(" in line or "sign_moment4(" in line for line in kernels):
+    if any("correlation" in line or "sign_moment4(" in line for line in kernels):
         lines += ["", ORTHANT_SOURCE, ""]
     lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
 
@@ -287,6 +287,8 @@ def _scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]
             return self.element(expr)
 
         def _print_asin(self, expr: Any) -> str:
+            if isinstance(expr.args[0], Correlation):
+                return f"correlation_angle({', '.join(self._print(a) for a in expr.args[0].args)})"
             return f"{arcsine}({self._print(expr.args[0])})"
 
         def _print_Function(self, expr: Any) -> str:
