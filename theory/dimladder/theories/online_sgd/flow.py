@@ -91,7 +91,7 @@ class OnlineFlow(Flow):
         return derive(self.setting())
 
     def equations(self) -> list[Equation]:
-        from .derivation import flow_equations, moment_equations
+        from .explanation import flow_equations, moment_equations
 
         return moment_equations(self.derived) + flow_equations(self.derived)
 
