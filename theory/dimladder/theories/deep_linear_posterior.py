@@ -340,8 +340,10 @@ class DeepLinearPosteriorTheory(Theory):
 
     name = "deep-linear-posterior"
     title = "Kernel renormalisation of deep linear networks"
-    summary = "The posterior of a deep linear network is a Gaussian process whose kernel is multiplied by one scalar "
-    "a hidden layer."
+    summary = (
+        "The posterior of a deep linear network is a Gaussian process whose kernel is multiplied by one scalar "
+        "a hidden layer."
+    )
     problem_type = DeepLinearPosterior
     references = ("li2021statistical",)
     assumptions = (

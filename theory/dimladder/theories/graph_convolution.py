@@ -402,8 +402,10 @@ class GraphConvolutionTheory(Theory):
 
     name = "graph-convolution"
     title = "One graph convolution on the contextual stochastic block model"
-    summary = "Ridge regression on convolved node features: risks and accuracy against the labelled fraction, with "
-    "double descent at gamma tau = 1."
+    summary = (
+        "Ridge regression on convolved node features: risks and accuracy against the labelled fraction, with "
+        "double descent at gamma tau = 1."
+    )
     problem_type = GraphConvolution
     references = ("shi2024homophily",)
     assumptions = (

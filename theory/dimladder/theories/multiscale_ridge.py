@@ -213,8 +213,10 @@ class MultiscaleRidgeTheory(Theory):
 
     name = "multiscale-ridge"
     title = "Epoch-wise double descent from two feature scales"
-    summary = "Features of two scales are learnt at two times; the error as a function of time (inverse ridge) can "
-    "descend twice."
+    summary = (
+        "Features of two scales are learnt at two times; the error as a function of time (inverse ridge) can "
+        "descend twice."
+    )
     problem_type = MultiscaleRidge
     references = ("pezeshki2022multiscale",)
     assumptions = (

@@ -319,8 +319,10 @@ class TwoLayerLinearTheory(Theory):
 
     name = "two-layer-linear"
     title = "Implicit bias of a two-layer linear network"
-    summary = "Balanced gradient flow of a two-layer linear network closes on theta = W^T a; its limit depends on "
-    "the initial direction."
+    summary = (
+        "Balanced gradient flow of a two-layer linear network closes on theta = W^T a; its limit depends on "
+        "the initial direction."
+    )
     problem_type = TwoLayerLinear
     references = ("chatterji2022interplay",)
     assumptions = (

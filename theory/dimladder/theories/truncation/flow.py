@@ -218,8 +218,10 @@ class TruncationFlowTheory(Theory):
 
     name = "truncation-flow"
     title = "Gradient flow of a truncation threshold"
-    summary = "The threshold below which a ReLU layer cuts its data moves as t' = F(t)(target - t), F the "
-    "distribution function of the data."
+    summary = (
+        "The threshold below which a ReLU layer cuts its data moves as t' = F(t)(target - t), F the "
+        "distribution function of the data."
+    )
     problem_type = TruncationFlow
     references = ("chen2025derivation", "chen2023geometric")
     assumptions = (

@@ -465,8 +465,10 @@ class TruncationTheory(Theory):
 
     name = "truncation"
     title = "Truncation states of clustered data"
-    summary = "A ReLU network with one layer a class fits clustered data exactly by formula; its 2^Q truncation "
-    "states have closed-form costs."
+    summary = (
+        "A ReLU network with one layer a class fits clustered data exactly by formula; its 2^Q truncation "
+        "states have closed-form costs."
+    )
     problem_type = Truncation
     references = ("chen2023geometric", "chen2023shallow", "chen2024interpretable", "ewald2025explicit")
     assumptions = (
