@@ -3,8 +3,8 @@ The first layer climbs from d to the hidden directions
 ======================================================
 
 Overlap q of first-layer neurons with the hidden subspace against time: the map, its small-step flow, and simulated
-neurons;
-the floor left by a finite batch; and the half of the subspace that neurons keep when readouts have both signs.
+neurons; the floor left by a finite batch; and the half of the subspace that neurons keep when readouts have both
+signs.
 """
 
 from pathlib import Path

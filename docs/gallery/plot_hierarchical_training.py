@@ -3,8 +3,7 @@ Networks as trained in practice
 ===============================
 
 Error and overlaps against kappa for the published layer-wise and joint rules, the two-layer network and the
-quadratic kernel, at
-d = 25; and the two questions of protocol: re-initialised later layers, fresh data for each layer.
+quadratic kernel, at d = 25; and the two questions of protocol: re-initialised later layers, fresh data for each layer.
 """
 
 from dataclasses import replace

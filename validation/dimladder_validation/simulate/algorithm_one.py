@@ -56,11 +56,10 @@ class AlgorithmOne:
         Subtract the mean label in stages 1 and 2.
     centre_features : bool
         Subtract the mean of each hidden unit before the second layer (a fixed bias; not in the paper). With equal
-        readouts
-        h* is a function of |z| alone. Rows of unit length then give it together with a constant that is E s(z)/E[s h_2]
+        readouts h* is a function of |z| alone. Rows of unit length then give it together with a constant that is E
+        s(z)/E[s h_2]
         times d_eff^(1/2) larger, and the preconditioner cannot tell them apart: without this option, or an
-        activation of
-        zero mean, stage 2 finds h* only for readouts of mean zero.
+        activation of zero mean, stage 2 finds h* only for readouts of mean zero.
     """
 
     activation: str

@@ -1,8 +1,8 @@
 """Compositional information exponents by Monte Carlo: the smallest k with || E[T(f*) He_k(h_l)] ||_F of order one.
 
 He_k is the orthonormal Hermite tensor of a level's features. The squared norm is a U-statistic over pairs of
-independent
-samples, unbiased at any n, and He_k(h) . He_k(h') needs inner products only. The Frobenius norm is the right one: for a
+independent samples, unbiased at any n, and He_k(h) . He_k(h') needs inner products only. The Frobenius norm is the
+right one: for a
 three-level target the tensor at level 1, order 2 has Frobenius norm of order one but operator norm d_eff^{-1/2}.
 Source of the definition: Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, Def. 1 (a conjecture on learnability).
 """

@@ -3,8 +3,8 @@
 The limit n -> infinity at fixed degree is taken exactly; d_eff = floor(d^eps) stays finite. A function symmetric under
 exchange of the features expands on the orthogonal polynomials M_lambda = sum over distinct indices of
 prod_j a_i He_{lambda_j}(z_i), one for each partition lambda; their coefficients are Monte Carlo averages, and the
-square of
-each is estimated without bias from two halves of the samples. Training real networks is `hierarchical_training`.
+square of each is estimated without bias from two halves of the samples. Training real networks is
+`hierarchical_training`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,11 @@ class PlateauExperiment(Experiment):
     """Measures the plateau heights at finite d_eff.
 
     With readouts other than ones, components whose readout enters squared are not in the basis: an O(1/d_eff) part
-    of the
-    finite-size correction.
+    of the finite-size correction.
     """
 
     theory = "hierarchical-plateaus"
     batch_size = 4
-    # The skewness of h: d_eff^(-1/2), d^(-1/4) at eps = 1/2.
-    slowest_exponent = 0.25
     # Sizes enter through d_eff = floor(d^eps), so that a correction in 1/d_eff closes as d^-eps only.
     slowest_exponent = 0.2
 

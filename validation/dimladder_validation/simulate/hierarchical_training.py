@@ -3,8 +3,7 @@ baselines.
 
 Rules and numbers follow the experiments of Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, in two versions that
 differ: `PAPER` (appendix F.4) and `REPOSITORY` (the authors' code). ReLU networks with fixed biases; gradients of
-half the
-mean squared error. Overlaps are streamed; no iterate is stored.
+half the mean squared error. Overlaps are streamed; no iterate is stored.
 """
 
 from __future__ import annotations

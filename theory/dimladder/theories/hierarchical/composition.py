@@ -1,8 +1,8 @@
 """Stages 1, 2 and 3 composed: overlaps -> correlation of the learned feature -> generalisation error.
 
 `leading_surface` is the d -> infinity theory. `refined_surface` keeps the actual d_eff: the true feature, the label
-and the
-learned coordinates are drawn from their joint law, and the stage-2 estimate is its signal part plus independent noise.
+and the learned coordinates are drawn from their joint law, and the stage-2 estimate is its signal part plus
+independent noise.
 """
 
 from __future__ import annotations

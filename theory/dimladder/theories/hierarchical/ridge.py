@@ -129,8 +129,8 @@ def refined_second_stage(law: NormLaw, delta: float, ridge: float) -> tuple[floa
         q = -dK/dlam,  K = E[(c m + r (g/delta) y2)/x],  y2 = E[y^2 | r].
 
     Leaving one sample out gives its fit [m theta.phi + noise + (r g/delta) y]/x, and the normal equation along
-    theta gives
-    m. For v = r this is m = g E[c/x]; a feature with equal readouts is a function of the norm, and v is not r.
+    theta gives m. For v = r this is m = g E[c/x]; a feature with equal readouts is a function of the norm, and v is
+    not r.
     """
     from scipy.optimize import brentq
 

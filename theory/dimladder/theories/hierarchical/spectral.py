@@ -385,8 +385,7 @@ def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[A
     edge, an atom.
 
     Density: semicircle times sigma^2/(theta^2 + sigma^2 - theta x); atom 1 - sigma^2/theta^2 at theta +
-    sigma^2/theta when
-    |theta| > sigma. With theta = 0 it is the semicircle itself.
+    sigma^2/theta when |theta| > sigma. With theta = 0 it is the semicircle itself.
     """
     angle = (np.arange(points) + 0.5) * (math.pi / points)
     x = -2.0 * sigma * np.cos(angle)
