@@ -1,1 +1,1 @@
-"""Hierarchical Gaussian targets: the learning staircase, the first layer in time, layer-wise learning with constants."""
+"""Hierarchical Gaussian targets: the staircase, the first layer in time, layer-wise learning with constants."""
