@@ -1,0 +1,66 @@
+"""Displaced SGD of one unit at finite d: the exact chain of its overlaps, or explicit weights on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .base import Backend, Experiment, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .sgd import Dynamics
+
+
+def dynamics(problem: Any) -> Dynamics:
+    """Return student, target, start and algorithm in the normalisation of `sgd`."""
+    import numpy as np
+
+    from .sgd import Dynamics
+    from .two_layer import Link
+
+    algorithm, target, student = problem.algorithm, problem.target, problem.student
+    return Dynamics(
+        activation=student.expression,
+        link=Link.formula(target.expression, 1),
+        q=np.array(problem.initial.Q),
+        m=np.array(problem.initial.M),
+        t=np.eye(1),
+        v=np.array([student.readout]),
+        eta=algorithm.learning_rate,
+        displacement=algorithm.displacement,
+        noise=target.noise,
+        loss=algorithm.loss,
+    )
+
+
+class DataRepetitionExperiment(Experiment):
+    """On the CPU the Gram chain, whose cost does not depend on d; on an accelerator explicit weights."""
+
+    theory = "data-repetition"
+    size = "d"
+    batch_size = 16
+    # Exactly imposed overlaps at the start: van Kampen's expansion in 1/d.
+    correction_exponent = 1.0
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        import numpy as np
+
+        from dimladder.problem import axis_values
+
+        from . import sgd
+
+        times = np.array(axis_values(problem.grid.time))
+        what = dynamics(problem)
+        sgd.check_dimension(what, size)
+        if backend.is_numpy:
+            runs = sgd.gram_chain(what, times, size, streams)
+        else:
+            runs = sgd.weight_sgd_array(what, times, size, streams, backend)
+        measured = sgd.sample(what, times, runs)
+        # The readout does not move.
+        return Sample(measured.coords, {k: v for k, v in measured.variables.items() if k != "a"})
+
+
+EXPERIMENT = DataRepetitionExperiment()
