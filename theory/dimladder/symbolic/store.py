@@ -43,7 +43,9 @@ def code_version(theory_module: str) -> str:
     `theory_module` (with its whole package when it lives in one of its own).
     """
     root = Path(__file__).resolve().parent.parent
-    files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py"), root / "numerics" / "special.py"]
+    files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
+    # Functions of these modules are pasted into generated code.
+    files += [root / "numerics" / name for name in ("special.py", "orthant.py", "conditional.py")]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
         beside = Path(own).resolve()
