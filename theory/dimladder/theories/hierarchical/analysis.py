@@ -192,7 +192,7 @@ class LinkAnalysis:
 
     def captured(self, correlation: float) -> float:
         """Return sum_m mu_m^2 correlation^m, the covariance of g(s u), g(s u') for normals of that correlation."""
-        if correlation >= 1.0:
+        if correlation >= 1.0 - 1e-14:  # one, up to the rounding of the fractions it is a sum of
             return self.second_moment
         squares = self.coefficients**2
         remainder = abs(self.second_moment - float(np.sum(squares))) * correlation ** len(squares)
@@ -200,6 +200,8 @@ class LinkAnalysis:
             return float(np.sum(squares * correlation ** np.arange(len(squares))))
         # Slowly decaying coefficients (kinks, jumps): |E[g(s w) | u]|^2 with w of correlation sqrt(r) with u.
         width = math.sqrt(1.0 - correlation)
+        if width < 0.1:
+            return self._captured_narrow(correlation, width)
         x, weights = normal_rule(self.kinks, max(160, math.ceil(30.0 / width)))
         u, outer = normal_rule((), 160)
         values = weights * self.function(x)
@@ -208,6 +210,18 @@ class LinkAnalysis:
             # Mehler kernel: the law of w given u against the standard normal law of w.
             float(values @ np.exp(-((x - root * v) ** 2) / (2 * width**2) + x**2 / 2)) / width for v in u
         ])  # fmt: skip
+        return float(outer @ smooth**2)
+
+    def _captured_narrow(self, correlation: float, width: float) -> float:
+        """`captured` near correlation 1: the law of w given u is narrow, so it is integrated in its own coordinate."""
+        root = math.sqrt(correlation)
+        # E[g(s w) | u] bends within a few widths of each kink: panels of u end there.
+        edges = [k / root + side * width for k in self.kinks for side in (-8.0, -2.0, 0.0, 2.0, 8.0)]
+        u, outer = normal_rule(edges, 80)
+        smooth = np.empty_like(u)
+        for n, v in enumerate(u):
+            t, inner = normal_rule([(k - root * v) / width for k in self.kinks], 48)
+            smooth[n] = inner @ self.function(root * v + width * t)
         return float(outer @ smooth**2)
 
 
@@ -276,7 +290,7 @@ class JointLinkAnalysis:
 
     def captured(self, correlation: float) -> float:
         """Return sum_m masses_m correlation^m; degrees above the order count with the mass left and the next power."""
-        if correlation >= 1.0:
+        if correlation >= 1.0 - 1e-14:  # one, up to the rounding of the fractions it is a sum of
             return self.second_moment
         masses = self.masses
         left = max(0.0, self.second_moment - float(np.sum(masses)))
