@@ -1,0 +1,97 @@
+"""Tangent-kernel regression: reference curves, its two limits, the derivative in the ridge, simulation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.numerics.random_matrix import marchenko_pastur_expectation
+from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.ntk_ridge import EXPERIMENT
+
+RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "triple-descent.toml"
+
+
+@pytest.mark.parametrize(
+    ("variance", "reference"),
+    [
+        (0.0, [1.085, 1.019, 0.830, 0.984, 12.588, 1.012, 0.351, 0.227, 0.194, 0.187]),
+        (0.01, [0.204, 0.219, 0.271, 0.581, 0.658, 0.557, 0.324, 0.223, 0.193, 0.187]),
+        (1.0, [0.204, 0.212, 0.217, 0.208, 0.205, 0.203, 0.198, 0.193, 0.189, 0.188]),
+    ],
+)
+def test_reference_curves(variance: float, reference: list[float]) -> None:
+    curve = dl.solve(dl.load(RUN, {"student.readout_variance": variance}))
+    np.testing.assert_allclose(curve["test_error"], reference, atol=6e-4)
+
+
+def test_moments_of_the_activation() -> None:
+    tanh = dl.load(RUN).student.moments()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(tanh, [0.0, 0.394294, 0.366879, 0.464403], atol=6e-7)
+    relu = dl.load(RUN, {"student.activation": "relu"}).student.moments()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(relu, [1 / math.sqrt(2 * math.pi), 0.5 - 0.5 / math.pi, 0.25, 0.5], atol=1e-12)
+
+
+def test_infinite_width_is_kernel_ridge_regression() -> None:
+    """k = 1: the resolvent of a shifted Marchenko-Pastur matrix, integrated."""
+    noise, phi, ridge, s2 = 0.3, 0.7, 0.02, 0.4
+    override = {
+        "data.noise": noise, "data.phi": phi, "student.ridge": ridge, "student.readout_variance": s2,
+        "student.activation": "relu", "grid.width_ratio": [1e9],
+    }  # fmt: skip
+    curve = dl.solve(dl.load(RUN, override))
+    eta, zeta, etap = 0.5 - 0.5 / math.pi, 0.25, 0.5
+    a, b = ridge + s2 * (etap - zeta) + eta - zeta, zeta * (1 + s2)
+
+    def mean(f: Any) -> float:
+        return marchenko_pastur_expectation(f, 1 / phi)
+
+    train = ridge**2 * mean(lambda x: (noise + x) / (a + b * x) ** 2)
+    assert float(curve["train_error"][0]) == pytest.approx(train, rel=1e-6)
+    assert float(curve["test_error"][0]) == pytest.approx(
+        train / (ridge * mean(lambda x: 1 / (a + b * x))) ** 2, rel=1e-6
+    )
+
+
+def test_linear_features_without_noise_of_their_own() -> None:
+    """s(x) = x, many units and more samples than inputs: ridgeless least squares, noise/(1 - phi)."""
+    override = {
+        "student.activation": "linear", "student.ridge": 1e-7, "student.readout_variance": 0.5,
+        "grid.width_ratio": [50.0], "data.noise": 0.4,
+    }  # fmt: skip
+    curve = dl.solve(dl.load(RUN, override))
+    assert float(curve["test_error"][0]) == pytest.approx(0.4 / (1 - 0.5), rel=1e-5)
+    assert float(curve["train_error"][0]) == pytest.approx(0.4 * (1 - 0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"student.readout_variance": 0.5, "student.activation": "relu", "data.phi": 1.6, "data.noise": 0.25},
+        {"student.readout_variance": 0.0, "student.activation": "tanh(x + 0.4)", "data.phi": 0.6, "data.noise": 0.04},
+    ],
+)
+def test_simulation(override: dict[str, Any]) -> None:
+    """m = 300, 16 data sets: four standard errors and an O(1/m) allowance of 15/m, relative; the curve moves more."""
+    problem = dl.load(RUN, {**override, "student.ridge": 0.05, "grid.width_ratio": [0.4, 1.0, 4.0]})
+    curve = dl.solve(problem)
+    sample = EXPERIMENT.run(problem, 300, [np.random.default_rng([1, k]) for k in range(16)], backend_for())
+    for name in ("test_error", "train_error"):
+        values, theory = np.asarray(sample.variables[name][1]), curve[name].values
+        se = values.std(axis=0, ddof=1) / 4
+        assert np.all(np.abs(values.mean(axis=0) - theory) < 4 * se + 15 / 300 * theory), name
+        assert abs(theory[0] - theory[-1]) > 6 * se.max(), name
+
+
+def test_bad_problems_are_refused() -> None:
+    for override in ({"data.phi": 0.0}, {"student.ridge": 0.0}, {"data.noise": -0.1}, {"grid.width_ratio": [0.0]}):
+        with pytest.raises(dl.ConfigError):
+            dl.load(RUN, override)
+    for activation, match in (("quadratic", "linear part"), ("sign", "jumps")):
+        with pytest.raises(dl.ConfigError, match=match):
+            dl.solve(dl.load(RUN, {"student.activation": activation}))

@@ -1,0 +1,295 @@
+"""Triple descent: ridge regression with the neural tangent kernel of one hidden layer, width against samples.
+
+Data x ~ N(0, I_n0), y = beta . x / sqrt n0 + epsilon, Var epsilon = `noise`, beta ~ N(0, I), m samples, phi = n0/m.
+Kernel of n1 units with readouts of variance `readout_variance`, at initialisation, s centred:
+
+    K(x, x') = (1/n1) sum_j s(h_j) s(h'_j) + (1/n1) sum_j a_j^2 s'(h_j) s'(h'_j) x . x'/n0,   h_j = w_j . x / sqrt n0.
+
+Ridge regression solves (K + ridge) alpha = y. Readout variance 0 is the random-feature model. Errors are mean squares
+and the test error includes the noise of the label. Widths are given as n1/m.
+
+Source: Adlam & Pennington, arXiv:2008.06786; this form of the equations is derived in docs/theory/ntk-ridge.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..problem import Problem, Spec, activation
+from ..problem.sections import check_replicas, check_sizes
+from ..problem.spec import Axis, axis_values
+from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .base import Theory
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class LinearData(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
+    """y = beta . x / sqrt n0 + epsilon, with phi = n0/m input dimensions a sample.
+
+    `noise` is the *variance* of epsilon, sigma_epsilon^2 = 1/SNR of the source, not a standard deviation.
+    """
+
+    phi: float
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise) and self.noise >= 0):
+            raise ValueError(f"noise is the variance of the label noise: it must not be negative, got {self.noise}")
+        if not (math.isfinite(self.phi) and self.phi > 0):
+            raise ValueError(f"phi = n0/m must be positive, got {self.phi}")
+
+
+class TangentKernel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ntk"):
+    """The kernel of one hidden layer at initialisation; the activation is centred, s - E s."""
+
+    activation: str
+    readout_variance: float = 1.0
+    ridge: float
+
+    def __post_init__(self) -> None:
+        activation(self.activation)
+        if not (math.isfinite(self.readout_variance) and self.readout_variance >= 0):
+            raise ValueError(f"readout_variance must not be negative, got {self.readout_variance}")
+        if not (math.isfinite(self.ridge) and self.ridge > 0):
+            raise ValueError(f"ridge must be positive, got {self.ridge}; take 1e-6 or so for the ridgeless limit")
+
+    def moments(self) -> tuple[float, float, float, float]:
+        """Return E s, Var s, (E s')^2 and E s'^2 at a standard normal.
+
+        Raises
+        ------
+        ConfigError
+            If s has no linear part: the kernel cannot learn a linear target, or if s jumps: s' is not a function.
+        """
+        import numpy as np
+
+        from ..errors import ConfigError
+        from ..numerics.quadrature import gauss_normal
+
+        shape = activation(self.activation)
+        kinks = shape.kinks("x")
+        where = "student.activation"
+        for kink in kinks:
+            below, above = (float(shape.evaluate(np, x=np.array(kink + side))) for side in (-1e-9, 1e-9))
+            if abs(above - below) > 1e-6 * (1 + abs(above)):
+                raise ConfigError(
+                    f"the activation {self.activation!r} jumps at {kink:g}", where=where,
+                    why="the tangent kernel needs its derivative", hint="use a continuous activation",
+                )  # fmt: skip
+        x, w = gauss_normal(kinks or (0.0,), 64)
+        s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
+        slope = np.asarray(shape.derivative()(x=x))
+        mean = float(w @ s)
+        linear = float(w @ slope) ** 2
+        if linear < 1e-12:
+            raise ConfigError(
+                f"the activation {self.activation!r} has no linear part", where=where,
+                why="E s' = 0: its kernel does not see a linear target", hint="use an activation with E s' not zero",
+            )  # fmt: skip
+        return mean, float(w @ (s - mean) ** 2), linear, float(w @ slope**2)
+
+
+class WidthRatios(Spec, frozen=True, kw_only=True):
+    """Widths n1/m."""
+
+    width_ratio: Axis
+
+    def __post_init__(self) -> None:
+        values = axis_values(self.width_ratio)
+        if not values or any(not (v > 0 and math.isfinite(v)) for v in values):
+            raise ValueError("width_ratio must list positive numbers")
+
+
+class Samples(Spec, frozen=True, kw_only=True):
+    """Sizes and statistics of the experiment: m samples, inputs and widths in proportion."""
+
+    m: tuple[int, ...] = (400, 800)
+    replicas: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.m, "m")
+        check_replicas(self.replicas)
+
+
+class NTKRidge(Problem, frozen=True, kw_only=True):
+    """What a run file with ``theory = "ntk-ridge"`` may say."""
+
+    data: LinearData
+    student: TangentKernel
+    grid: WidthRatios
+    simulation: Samples = Samples()
+
+
+SYMBOLS = ("k", "g", "gamma", "ratio", "phi", "eta", "zeta", "etap", "s2", "noise")
+TEST = OrderParameter("test_error", ("width_ratio",), r"E_{\mathrm{test}}", "mean squared error on fresh noisy labels")
+TRAIN = OrderParameter("train_error", ("width_ratio",), r"E_{\mathrm{train}}", "mean squared error on the m samples")
+
+
+def expressions() -> dict[str, Any]:
+    """Fixed point in (k, g) and the errors, in sympy; derivatives in the ridge by implicit differentiation."""
+    import sympy as sp
+
+    k, g, gamma, ratio, phi, eta, zeta, etap, s2, noise = (sp.Symbol(n, positive=True) for n in SYMBOLS)
+    a = gamma + s2 * (etap - zeta) + k * (eta - zeta)
+    b = zeta * (s2 + k)
+    shift = a / b
+    tau1 = g / b
+    tau2 = (1 - a * tau1) / b
+    fixed = k * (1 + ((eta - zeta) * tau1 + zeta * tau2) / ratio) - 1
+    # g = E 1/(x + A/B) for the Marchenko-Pastur law of X^T X / n0, of aspect ratio m/n0 = 1/phi.
+    stieltjes = shift * g**2 / phi + (shift + 1 - 1 / phi) * g - 1
+    system = sp.Matrix([fixed, stieltjes])
+    jacobian = system.jacobian([k, g])
+    # Kept as products: expanded it would cancel.
+    determinant = jacobian[0, 0] * jacobian[1, 1] - jacobian[0, 1] * jacobian[1, 0]
+    moved = system.diff(gamma)
+    dk = (-jacobian[1, 1] * moved[0] + jacobian[0, 1] * moved[1]) / determinant
+    dg = (jacobian[1, 0] * moved[0] - jacobian[0, 0] * moved[1]) / determinant
+    slopes = [sp.diff(t, gamma) + sp.diff(t, k) * dk + sp.diff(t, g) * dg for t in (tau1, tau2)]
+    train = -(gamma**2) * (noise * slopes[0] + slopes[1])
+    return {
+        "A": a, "B": b, "tau1": tau1, "tau2": tau2, "fixed_point": fixed, "stieltjes": stieltjes, "shift": shift,
+        "train_error": train, "test_error": train / (gamma * tau1) ** 2,
+    }  # fmt: skip
+
+
+class TangentRidge(FixedPoint):
+    """One scalar k for each width, and closed forms in it."""
+
+    order_parameters = (TEST, TRAIN)
+
+    def equations(self) -> list[Equation]:
+        import sympy as sp
+
+        names = {"etap": r"\eta'", "s2": r"\sigma_2^2", "ratio": r"\alpha", "noise": r"\sigma_\epsilon^2"}
+        nice = {sp.Symbol(n, positive=True): sp.Symbol(names.get(n, n), positive=True) for n in SYMBOLS}
+        e = expressions()
+        k, g, gamma, ratio, phi, eta, zeta, *_, noise = nice.values()
+        big_a, big_b, tau1, tau2 = sp.symbols("A B tau_1 tau_2", positive=True)
+        law = big_a / big_b * g**2 / phi + (big_a / big_b + 1 - 1 / phi) * g
+        slopes = [sp.Function(rf"\tau_{i}")(gamma) for i in (1, 2)]
+        train = -(gamma**2) * (noise * sp.Derivative(slopes[0], gamma) + sp.Derivative(slopes[1], gamma))
+        return [
+            Equation.of("fixed_point", k, 1 / (1 + ((eta - zeta) * tau1 + zeta * tau2) / ratio), "alpha = n1/m"),
+            Equation.of("A", big_a, e["A"].subs(nice)),
+            Equation.of("B", big_b, e["B"].subs(nice)),
+            Equation.of("tau1", tau1, g / big_b),
+            Equation.of("tau2", tau2, (1 - big_a * tau1) / big_b),
+            Equation.of("stieltjes", sp.Integer(1), law, "g = E 1/(x + A/B), Marchenko-Pastur of aspect ratio 1/phi"),
+            Equation.of("train_error", TRAIN.latex, train, "gamma: the ridge"),
+            Equation.of("test_error", TEST.latex, sp.Symbol(TRAIN.latex) / (gamma * tau1) ** 2),
+            Equation("moments", r"\eta = \mathrm{Var}\,s,\quad \zeta = (\mathbb{E}s')^2,\quad \eta' = \mathbb{E}s'^2"),
+        ]
+
+    def derivation(self) -> list[Step]:
+        rows = {e.label: e for e in self.equations()}
+        kernel = r"K \simeq \sigma_2^2(\eta'-\zeta)\,I + \sigma_2^2\zeta\,S + \tfrac{1}{n_1}F^TF,\quad S = X^TX/n_0"
+        return [
+            Step(
+                "Linear equivalents",
+                "At n0 ~ m the activation acts as its linear part plus independent noise: the gradients of the first "
+                "layer give a deterministic kernel, the features F rows of covariance (eta - zeta) I + zeta S.",
+                (Equation("kernel", kernel), rows["moments"]),
+            ),
+            Step(
+                "Fixed point",
+                "Given X, F^T F/n1 is a sample covariance of n1 draws in m dimensions: inside a resolvent it acts as "
+                "k times the covariance. tau_1 = tr(K + gamma)^-1/m, tau_2 = tr S(K + gamma)^-1/m.",
+                tuple(rows[k] for k in ("fixed_point", "A", "B", "tau1", "tau2", "stieltjes")),
+            ),
+            Step(
+                "Errors",
+                "The residuals on the samples are gamma (K + gamma)^-1 y; averaged over beta and the noise they are "
+                "derivatives in gamma. The test error is that of leave-one-out, whose factor is 1/(gamma tau_1)^2.",
+                (rows["train_error"], rows["test_error"]),
+            ),
+        ]
+
+    def module(self) -> ModuleType:
+        from ..symbolic import store
+
+        return store.module(("ntk-ridge",), _source)
+
+    def python(self) -> str:
+        from ..symbolic import store
+
+        return store.source(self.module())
+
+    def solve(self) -> Solution:
+        """Return both errors at every width."""
+        import numpy as np
+        from scipy.optimize import brentq
+
+        from ..numerics.random_matrix import marchenko_pastur_stieltjes
+
+        generated, p = self.module(), self.problem
+        data, student = p.data, p.student  # type: ignore[attr-defined]
+        _, eta, zeta, etap = student.moments()
+        ratios = axis_values(p.grid.width_ratio)  # type: ignore[attr-defined]
+        gamma, s2 = student.ridge, student.readout_variance
+        least = gamma + s2 * (etap - zeta)
+        rows = []
+        for ratio in ratios:
+            rest = (gamma, ratio, data.phi, eta, zeta, etap, s2, data.noise)
+
+            def law(k: float, rest: tuple[float, ...] = rest) -> float:
+                return marchenko_pastur_stieltjes(generated.shift(k, 1.0, *rest), 1 / data.phi)
+
+            def residual(u: float, rest: tuple[float, ...] = rest, law: Any = law) -> float:
+                k = math.exp(u)
+                return float(generated.residual(k, law(k), *rest))
+
+            # The left-hand side grows with k; tau <= 1/least bounds the root from below, 1 from above.
+            low = -math.log1p(eta / (ratio * least)) - 1e-6
+            k = math.exp(brentq(residual, low, 1e-6, xtol=1e-15, rtol=1e-14))
+            rows.append(generated.observe(k, law(k), *rest))
+        table = np.array(rows)
+        variables = {
+            q.name: Variable(q.dims, table[:, i], q.latex, q.meaning) for i, q in enumerate(self.order_parameters)
+        }
+        return Solution({"width_ratio": np.array(ratios)}, variables)
+
+
+def _source() -> str:
+    """Print the fixed point and the observables."""
+    from ..symbolic.printing import HEADER, assignments
+
+    e = expressions()
+    lines = [HEADER.format(title="Ridge regression with the tangent kernel of one hidden layer")]
+    for name, wanted in (
+        ("shift", [e["shift"]]),
+        ("residual", [e["fixed_point"]]),
+        ("observe", [e[q.name] for q in TangentRidge.order_parameters]),
+    ):
+        shared, values = assignments(wanted, prefix="w_")
+        lines += ["", f"def {name}({', '.join(SYMBOLS)}):", *shared, f"    return {', '.join(values)}", ""]
+    return "\n".join(lines) + "\n"
+
+
+class NTKRidgeTheory(Theory):
+    """Tangent-kernel regression."""
+
+    name = "ntk-ridge"
+    title = "Triple descent of the neural tangent kernel"
+    summary = "Errors of ridge regression with the tangent kernel of one hidden layer, against its width."
+    problem_type = NTKRidge
+    references = ("adlam2020neural",)
+    assumptions = (
+        "n0, n1, m -> infinity at fixed ratios; Gaussian inputs, linear target",
+        "the kernel at initialisation, its activation centred; the output at initialisation is subtracted",
+    )
+    limits = (
+        "readout_variance = 0: random features",
+        "width_ratio -> infinity: the deterministic kernel",
+    )
+
+    def derive(self, problem: NTKRidge) -> TangentRidge:
+        """Return the fixed point."""
+        return TangentRidge(problem)
+
+
+THEORY = NTKRidgeTheory()
