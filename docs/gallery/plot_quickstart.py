@@ -18,7 +18,7 @@ def main() -> None:
     comparison = compare(problem)
     print(comparison.verdict)
     names = ["subspace_overlap", "feature_correlation", "generalization_error"]
-    picture = figure([comparison.curve, comparison.measurement], variables=names, style="double")
+    picture = figure([*comparison.curves.values(), comparison.measurement], variables=names, style="double")
     save(picture, HERE / "figures" / "quickstart.png", "double")
 
 

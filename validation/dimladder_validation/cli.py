@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dimladder.problem import Problem
     from dimladder.results import Measurement
 
+    from .compare import Comparison
+
 EXIT = {"agree": 0, "disagree": 1, "inconclusive": 3}
 
 
@@ -126,23 +128,12 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def _save_theories(folder: Path, problem: Problem, kept: Any, measured: Any) -> None:
-    """Save the curve of every other size beside ``theory.nc``, where the theory depends on the size."""
-    from dimladder.errors import SimulationError
-    from dimladder.solve import solve
-
-    from .simulate import experiment
-
-    try:
-        found = experiment(problem.theory)
-    except SimulationError:
-        return
-    done = {kept.provenance.get("problem_hash")}
-    for size in measured[found.size].values.tolist():
-        at = found.at_size(problem, int(size))
-        if at.content_hash not in done:
-            done.add(at.content_hash)
-            solve(at).save(folder / f"theory_{found.size}{int(size)}.nc")
+def _save_theories(folder: Path, comparison: Comparison) -> None:
+    """Save the theory at the largest size, and beside it that of every other size where it depends on the size."""
+    comparison.curve.save(folder / "theory.nc")
+    for size, curve in comparison.curves.items():
+        if curve is not comparison.curve:
+            curve.save(folder / f"theory_{comparison.size}{size:g}.nc")
 
 
 def _run_compare(args: argparse.Namespace) -> int:
@@ -170,8 +161,7 @@ def _run_compare(args: argparse.Namespace) -> int:
     comparison = compare(problem, measured, variables=variables, alpha=args.alpha, resolution=args.resolution)
     report = comparison_report(comparison)
     if folder:
-        comparison.curve.save(folder / "theory.nc")
-        _save_theories(folder, problem, comparison.curve, measured)
+        _save_theories(folder, comparison)
         write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
         write_text(folder / "report.md", report)
     _write(comparison.to_json() if args.json else report)

@@ -31,8 +31,8 @@ class Comparison:
     variables : list of VariableVerdict
     residuals : xarray.Dataset
         ``z`` of every variable, with the size as first dimension: (simulation - theory) / standard error.
-    curve : LearningCurve
-        The theory at the largest size.
+    curves : dict of float to LearningCurve
+        The theory at each size, increasing; one and the same curve where it does not depend on the size.
     measurement : Measurement
     n_comparisons : int
         Distinct entries compared at one size: what the threshold accounts for.
@@ -44,12 +44,17 @@ class Comparison:
     reasons: list[str]
     variables: list[VariableVerdict]
     residuals: xr.Dataset
-    curve: LearningCurve
+    curves: dict[float, LearningCurve]
     measurement: Measurement
     n_comparisons: int
     threshold: float
     size: str
     settings: Settings = field(default_factory=Settings)
+
+    @property
+    def curve(self) -> LearningCurve:
+        """The theory at the largest size."""
+        return list(self.curves.values())[-1]
 
     @property
     def max_z(self) -> float:
@@ -244,8 +249,9 @@ def _compare(
     ranked = sorted(judged, key=lambda v: order_of[v.verdict])
     reasons = [f"{v.name}: {reason}" for v in ranked for reason in v.reasons] + notes
     limit = threshold(settings.alpha, comparisons, max(replicas - 1, 1))
+    at_size = dict(zip(measurement[size].values[order].tolist(), curves, strict=True))
     return Comparison(
-        verdict, reasons, judged, xr.Dataset(residuals), curves[-1], measurement, comparisons, limit, size, settings
+        verdict, reasons, judged, xr.Dataset(residuals), at_size, measurement, comparisons, limit, size, settings
     )
 
 
