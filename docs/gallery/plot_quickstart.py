@@ -18,7 +18,9 @@ def main() -> None:
     comparison = compare(problem)
     print(comparison.verdict)
     names = ["subspace_overlap", "feature_correlation", "generalization_error"]
-    picture = figure([*comparison.curves.values(), comparison.measurement], variables=names, style="double")
+    # The largest size first: it is drawn solid.
+    curves = list(comparison.curves.values())[::-1]
+    picture = figure([*curves, comparison.measurement], variables=names, style="double")
     save(picture, HERE / "figures" / "quickstart.png", "double")
 
 
