@@ -68,7 +68,7 @@ def measure(name: str) -> list[str]:
         variance = f.var(axis=0, ddof=1)
         squared = ((features - kernel) ** 2).sum(axis=(1, 2)).mean() / (kernel**2).sum()
         gap2 = np.mean((f.mean(axis=0) - limit) ** 2 - variance / count)
-        # The outputs at all times and samples fluctuate together, so their mean squared gap is no better known than one.
+        # The outputs at all times and samples fluctuate together: their mean gap is no better known than one of them.
         noise = np.sqrt(variance.mean() / count)
         seen = gap2 > noise**2
         relative = noise / np.sqrt(gap2) if seen else np.nan
