@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import SolveError
 from .verb import Verb, add_json, add_output, add_run_file, load_problem
+
+if TYPE_CHECKING:
+    from ..results import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..results import Result, open_result, text_table
+    from ..results import Result
     from ..solve import solve
     from .run_folder import finished, save
 
@@ -32,18 +36,21 @@ def run(args: argparse.Namespace) -> int:
             curve = solve(problem)
         except SolveError as error:
             # What was reached is worth keeping: it is data, marked with its status.
-            if folder and isinstance(error.partial, Result):
-                save(folder, problem, error.partial, Path(args.run))
-                curve = open_result(folder)
-            elif isinstance(error.partial, Result):
-                curve = error.partial
-            if curve is not None:
-                print(curve.to_json() if args.json else text_table(curve), end="\n" if args.json else "")
+            if isinstance(error.partial, Result):
+                if folder:
+                    save(folder, problem, error.partial, Path(args.run))
+                _print(error.partial, args.json)
             raise
         if folder:
             save(folder, problem, curve, Path(args.run))
-    print(curve.to_json() if args.json else text_table(curve), end="\n" if args.json else "")
+    _print(curve, args.json)
     return 0
+
+
+def _print(curve: Result, as_json: bool) -> None:
+    from ..results import text_table
+
+    print(curve.to_json() if as_json else text_table(curve).rstrip("\n"))
 
 
 VERB = Verb("solve", "the theory's curve", add_arguments, run)

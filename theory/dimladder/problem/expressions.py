@@ -9,10 +9,9 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import did_you_mean
 
 HermiteConvention = Literal["orthonormal", "probabilists", "factorial"]
 
@@ -353,14 +352,3 @@ def _crossings(argument: Any, level: Any, variable: str, whole: Expression) -> l
     if abs(two - one - slope) > 1e-12 * (1 + abs(one)):
         raise ValueError(f"the argument of a kinked function in {whole.text!r} is not affine in {variable!r}")
     return [] if slope == 0 else [-zero / slope]
-
-
-@lru_cache(maxsize=256)
-def parse(
-    text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "orthonormal", key: str = ""
-) -> Expression:
-    """Parse with a `ConfigError` that names the key, for code that meets a formula after loading."""
-    try:
-        return Expression(text, variables, hermite)
-    except ValueError as error:
-        raise ConfigError("a formula cannot be read", where=key or None, why=str(error)) from None

@@ -48,6 +48,18 @@ def _slope(loss: int, output: float, label: float) -> float:
     return -label / (1.0 + math.exp(margin))
 
 
+@njit(cache=True, nogil=True)
+def _pull(loss: int, label: float, v: np.ndarray, g: np.ndarray, dg: np.ndarray, c: np.ndarray, b: int) -> float:
+    """Fill ``c[:, b] = v g' slope``, the pull of sample b on each unit, and return the slope of the loss."""
+    output = 0.0
+    for i in range(c.shape[0]):
+        output += v[i] * g[i]
+    slope = _slope(loss, output, label)
+    for i in range(c.shape[0]):
+        c[i, b] = v[i] * dg[i] * slope
+    return slope
+
+
 @njit(types.void(MATRIX, types.int64, types.int64), cache=True, nogil=True)
 def _lower(rows: np.ndarray, k: int, width: int) -> None:
     """Turn ``rows[:k, :width]`` by reflections from the right until it is lower triangular with a diagonal >= 0."""
@@ -250,12 +262,8 @@ def gram_chain(
             labels[b] = model(fields[b], g, dg)
             if noise > 0.0:
                 labels[b] += noise * noise_rng.standard_normal()
-            output = 0.0
+            slope = _pull(loss, labels[b], v, g, dg, c, b)
             for i in range(k_count):
-                output += v[i] * g[i]
-            slope = _slope(loss, output, labels[b])
-            for i in range(k_count):
-                c[i, b] = v[i] * dg[i] * slope
                 change_v[i] += g[i] * slope
         if full:
             _bartlett(rng, batch, free, wishart)
@@ -275,12 +283,7 @@ def gram_chain(
                     for i in range(k_count):
                         shifted[i] += push[i, other] * inner / d
                 model(shifted, g, dg)
-                output = 0.0
-                for i in range(k_count):
-                    output += v[i] * g[i]
-                slope = _slope(loss, output, labels[b])
-                for i in range(k_count):
-                    c[i, b] = v[i] * dg[i] * slope
+                _pull(loss, labels[b], v, g, dg, c, b)
         scale = -rate * eta / (d * batch)
         for i in range(k_count):
             for b in range(batch):
@@ -416,12 +419,8 @@ def weight_sgd(
             labels[b] = model(fields[b], g, dg)
             if noise > 0.0:
                 labels[b] += noise * noise_rng.standard_normal()
-            output = 0.0
+            slope = _pull(loss, labels[b], v, g, dg, c, b)
             for i in range(k_count):
-                output += v[i] * g[i]
-            slope = _slope(loss, output, labels[b])
-            for i in range(k_count):
-                c[i, b] = v[i] * dg[i] * slope
                 change_v[i] += g[i] * slope
         if displacement != 0.0:
             for i in range(k_count):
@@ -437,12 +436,7 @@ def weight_sgd(
                     for i in range(k_count):
                         shifted[i] += push[i, other] * inner / d
                 model(shifted, g, dg)
-                output = 0.0
-                for i in range(k_count):
-                    output += v[i] * g[i]
-                slope = _slope(loss, output, labels[b])
-                for i in range(k_count):
-                    c[i, b] = v[i] * dg[i] * slope
+                _pull(loss, labels[b], v, g, dg, c, b)
         scale = -rate * eta / (d * batch)
         shrink = 1.0 - decay / d
         for i in range(k_count):
