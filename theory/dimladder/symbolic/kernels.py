@@ -16,7 +16,8 @@ import sympy as sp
 
 from .factors import ONE, UNIT, Terms, X, differentiate, expression_of, is_closed, product
 from .gaussian import Averager, Expectation, Law
-from .tensors import INDENT, Indices
+from .loops import INDENT
+from .tensors import Indices
 
 # A function of several fields: sum of products, each a map label -> terms.
 Products = Sequence[Mapping[Any, Terms]]

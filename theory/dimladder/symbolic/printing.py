@@ -20,7 +20,9 @@ import math
 import numpy as np
 from numba import njit, types
 
-FLAGS = {{"nsz", "arcp", "contract", "reassoc"}}
+# Division by zero gives inf or nan, which the integrator reports; a test for it would keep loops from SIMD.
+OPTIONS = {{"cache": True, "error_model": "numpy"}}
+FAST = {{**OPTIONS, "fastmath": {{"nsz", "arcp", "contract", "reassoc"}}}}
 '''
 
 RHS_SIGNATURE = (
@@ -86,19 +88,19 @@ def flow_module(system: Equations, title: str) -> str:
         load.append(f"    {system.time} = t")
     shared, values = assignments(right)
     lines = [HEADER.format(title=title), f"OBSERVABLES = {tuple(system.observables)!r}", "WORK_SIZE = 0", "", ""]
-    lines += [f"@njit({RHS_SIGNATURE}, cache=True)", "def rhs(t, y, dy, p, work):", *load, *shared]
+    lines += [f"@njit({RHS_SIGNATURE}, **OPTIONS)", "def rhs(t, y, dy, p, work):", *load, *shared]
     lines += [f"    dy[{k}] = {v}" for k, v in enumerate(values)]
     entries = {(i, j): drop_atoms(sp.diff(e, s)) for i, e in enumerate(right) for j, s in enumerate(state)}
     if not any(e.has(sp.Derivative, sp.Subs) for e in entries.values()):
         shared, values = assignments(list(entries.values()))
-        lines += ["", "", f"@njit({JAC_SIGNATURE}, cache=True)", "def jac(t, y, J, p, work):", *load, *shared]
+        lines += ["", "", f"@njit({JAC_SIGNATURE}, **OPTIONS)", "def jac(t, y, J, p, work):", *load, *shared]
         lines += [f"    J[{i}, {j}] = {v}" for (i, j), v in zip(entries, values, strict=True)]
     if system.observables:
         shared, values = assignments([sp.sympify(e) for e in system.observables.values()])
         lines += [
             "",
             "",
-            "@njit(types.float64[::1](types.float64, types.float64[::1], types.float64[::1]), cache=True)",
+            "@njit(types.float64[::1](types.float64, types.float64[::1], types.float64[::1]), **OPTIONS)",
         ]
         lines += ["def observe(t, y, p):", *load, *shared, f"    out = np.empty({len(values)})"]
         lines += [f"    out[{k}] = {v}" for k, v in enumerate(values)] + ["    return out"]

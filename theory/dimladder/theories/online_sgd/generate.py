@@ -21,17 +21,16 @@ from ...problem.expressions import drop_atoms
 from ...symbolic.factors import X
 from ...symbolic.gaussian import Averager, Correlation, DensityAtZero, Expectation, Law, Schur, SignMoment4
 from ...symbolic.kernels import KernelWriter, MomentCall
+from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
-from ...symbolic.tensors import INDENT, LoopWriter, SymmetricArray, Tensor
+from ...symbolic.tensors import Tensor
 from . import derivation as d
 
 log = logging.getLogger("dimladder.online_sgd")
-# Room for every pair of units, padded for SIMD.
-PAIRS = "N * (N + 1) // 2 + 16"
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
 OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
-LOAD = '''@njit(cache=True, fastmath=FLAGS)
+LOAD = '''@njit(**FAST)
 def load(y, p, C, c):
     """Fill the covariance C of all fields and the weights c = (a, -A) from state and parameters."""
     K = int(p[0])
@@ -64,6 +63,8 @@ VIEWS = """    K = int(p[0])
     c = work[place:place + N]
     place += N
 """
+# One lane for each pair of students, padded for SIMD.
+LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
 
 
 def source(out: d.Derived, title: str) -> str:
@@ -87,7 +88,7 @@ def source(out: d.Derived, title: str) -> str:
     kernels = (
         _quadrature_functions(out)
         if out.quadrature
-        else (KernelWriter(out.kernels, single.scalar, "@njit(cache=True, fastmath=FLAGS)").source())
+        else (KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source())
     )
     lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
     if any("correlation" in line or "sign_moment4(" in line for line in kernels):
@@ -99,7 +100,7 @@ def source(out: d.Derived, title: str) -> str:
         body += _quadrature_moments(out)
     for stage in [*([] if out.quadrature else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
-    lines += [f"@njit({RHS_SIGNATURE}, cache=True, fastmath=FLAGS)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
+    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
     lines += _moment_views(out.moments) + _buffer_views(loops) + ["    load(y, p, C, c)", *_scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
@@ -108,16 +109,15 @@ def source(out: d.Derived, title: str) -> str:
     lines += [
         "",
         "",
-        f"@njit({OBSERVE_SIGNATURE}, cache=True, fastmath=FLAGS)",
+        f"@njit({OBSERVE_SIGNATURE}, **FAST)",
         "def generalization_error(y, p, work):",
     ]
     lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
     lines += ["", "", f"QUADRATURE = {out.quadrature}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
-    vectors = max(len(w.buffers) for w in (loops, observe))
-    pairs = max(len(w.pair_buffers) for w in (loops, observe))
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
-    lines += ["    N = K + M", f"    return N * N + N + K * N + K * K + K + {vectors} * N + {pairs} * ({PAIRS})"]
+    sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
+    lines += ["    N = K + M", f"    {LANES}", f"    return N * N + N + K * N + K * K + K + max({', '.join(sizes)})"]
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +137,7 @@ def _quadrature_functions(out: d.Derived) -> list[str]:
     for name, function in (("g", setting.student), ("gt", teacher)):
         for prefix, body in (("", function), ("d", drop_atoms(sp.diff(function, X)))):
             lines += [
-                "@njit(cache=True)",
+                "@njit(**OPTIONS)",
                 f"def {prefix}{name}(x):",
                 f"    return 1.0 * ({write.doprint(body)})",
                 "",
@@ -194,9 +194,9 @@ def _target_functions(setting: d.Setting) -> list[str]:
     lines = [f"DEGREE = {len(orders) - 2}", "", ""]
     for name, value in (("target_average", average), ("target_square", mean_of(sp.expand(setting.target**2)))):
         shared, (result,) = assignments([value])
-        lines += ["@njit(cache=True)", f"def {name}(m, S):", *unpack, *shared, f"    return 1.0 * ({result})", "", ""]
+        lines += ["@njit(**OPTIONS)", f"def {name}(m, S):", *unpack, *shared, f"    return 1.0 * ({result})", "", ""]
     shared, results = assignments(orders[:-1])
-    lines += ["@njit(cache=True)", "def target_directional(m, S, v, F):", *unpack]
+    lines += ["@njit(**OPTIONS)", "def target_directional(m, S, v, F):", *unpack]
     lines += [f"    v{r} = v[{r - 1}]" for r in range(1, count + 1)]
     return [*lines, *shared, *(f"    F[{n}] = {r}" for n, r in enumerate(results)), "", ""]
 
@@ -260,10 +260,12 @@ def _moment_views(moments: list[Tensor]) -> list[str]:
 
 
 def _buffer_views(loops: LoopWriter) -> list[str]:
-    sizes = [(name, "N") for name in loops.buffers] + [(name, PAIRS) for name in loops.pair_buffers]
-    return [
-        line for name, size in sizes for line in (f"    {name} = work[place:place + {size}]", f"    place += {size}")
-    ]
+    lines = [f"    {LANES}"] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
+    for name, shape in loops.buffers.items():
+        size = " * ".join(shape)
+        view = f"work[place:place + {size}]" + (f".reshape(({', '.join(shape)}))" if len(shape) > 1 else "")
+        lines += [f"    {name} = {view}", f"    place += {size}"]
+    return lines
 
 
 def _scalars(out: d.Derived) -> list[str]:
