@@ -28,7 +28,7 @@ i, j, k, l = sp.symbols("i j k l", integer=True)
 m, n = sp.symbols("m n", integer=True)
 alpha, beta, gamma = sp.symbols("alpha beta gamma", integer=True)
 
-Q, M, T, C = (sp.IndexedBase(s) for s in "QMTC")
+Q, M, T, C, P, E = (sp.IndexedBase(s) for s in "QMTCPE")
 a, A, c = (sp.IndexedBase(s) for s in "aAc")
 eta, eta_a, sigma, kappa, kappa_a, batch = sp.symbols("eta eta_a sigma kappa kappa_a B", positive=True)
 # Moments of the error err = f - y (square loss) that the increments need.
@@ -149,6 +149,11 @@ def teacher_field(index: Any) -> Any:
     return sp.Symbol(rf"z_{{{index}}}", real=True)
 
 
+def difference_field(index: Any) -> Any:
+    """Symbol of the field of a difference, delta_i = v_i . x / sqrt d."""
+    return sp.Symbol(rf"\delta_{{{index}}}", real=True)
+
+
 ERROR = sp.Symbol(r"\Delta", real=True)
 
 
@@ -157,12 +162,20 @@ def value(index: Any) -> Any:
     return sp.Symbol(rf"g(\lambda_{{{index}}})", real=True)
 
 
-def one_step(setting: Setting) -> Update:
+def one_step(setting: Setting, differences: bool = False) -> Update:
     """Expand the overlaps of the updated weights to first order in 1/d.
 
     The weights are formal vectors: coefficients on w_i, w*_m and the sample x, whose inner products are
     w_i.w_k = d Q_ik, w_i.w*_m = d M_im, w_i.x = sqrt(d) lambda_i, w*_m.x = sqrt(d) z_m, and x.x = d (1 + O(d^-1/2)).
-    For a batch, x stands for the mean over its independent samples, so that x.x = d/B.
+    For a batch, x stands for the mean over its independent samples, so that x.x = d/B. On the sphere every w_i is
+    rescaled to its old norm.
+
+    Parameters
+    ----------
+    setting : Setting
+    differences : bool
+        Follow P_ik = v_i.v_k/d instead of Q_ik, for differences v_i = w_i - w*_i from constant vectors, with
+        E_ik = w_i.v_k/d; it is returned in the place of Q.
     """
     e = sp.Symbol("e", positive=True)  # 1/d
     d = 1 / e
@@ -179,29 +192,32 @@ def one_step(setting: Setting) -> Update:
             return d / batch
         if p == "x" or q == "x":
             kind, index = q if p == "x" else p
-            return sp.sqrt(d) * (local_field(index) if kind == "w" else teacher_field(index))
-        (one, s), (two, t) = sorted((p, q), key=lambda v: v[0], reverse=True)
-        if (one, two) == ("w", "w"):
-            return d * Q[tuple(sorted((s, t), key=str))]
-        return d * (M[s, t] if one == "w" else T[s, t])
+            return sp.sqrt(d) * {"w": local_field, "t": teacher_field, "v": difference_field}[kind](index)
+        (one, s), (two, t) = sorted((p, q), key=lambda v: "wvt".index(v[0]))
+        if one == two:
+            return d * {"w": Q, "v": P, "t": T}[one][tuple(sorted((s, t), key=str))]
+        return d * {"wv": E, "wt": M}[one + two][s, t]
 
-    def updated(s: Any) -> dict[Any, Any]:
-        return {("w", s): 1 - kappa * e, "x": -eta * sp.sqrt(e) * a[s] * slope(s) * ERROR}
+    def weight(s: Any, scale: Any = 1) -> dict[Any, Any]:
+        return {("w", s): scale * (1 - kappa * e), "x": -scale * eta * sp.sqrt(e) * a[s] * slope(s) * ERROR}
+
+    def distance(s: Any, scale: Any) -> dict[Any, Any]:
+        updated = weight(s, scale)
+        return updated | {("w", s): updated["w", s] - 1, ("v", s): sp.Integer(1)}
 
     def rate(quantity: Any) -> Any:
         return sp.expand(sp.diff(sp.expand(quantity), e).subs(e, 0))
 
-    grow_q = {pair: rate(inner(updated(pair[0]), updated(pair[1])) * e) for pair in ((i, k), (i, i), (k, k))}
-    grow_m = rate(inner(updated(i), {("t", m): sp.Integer(1)}) * e)
-    grow_a = rate(a[i] * (1 - kappa_a * e) - eta_a * e * value(i) * ERROR)
-    if setting.spherical:
-        # Every w_i is rescaled to its old norm: overlaps are divided by sqrt(Q'_ii / Q_ii).
-        def factor(s: Any) -> Any:
-            return sp.sqrt(Q[s, s] / (Q[s, s] + e * grow_q[s, s]))
+    def factor(s: Any) -> Any:
+        if not setting.spherical:
+            return sp.Integer(1)
+        return sp.sqrt(Q[s, s] / (Q[s, s] + e * rate(inner(weight(s), weight(s)) * e)))
 
-        grow_m = rate((M[i, m] + e * grow_m) * factor(i))
-        grow_q[i, k] = rate((Q[i, k] + e * grow_q[i, k]) * factor(i) * factor(k))
-    return Update(*(_keep(v, setting) for v in (grow_m, grow_q[i, k], grow_a)))
+    followed = distance if differences else weight
+    grow_m = rate(inner(weight(i, factor(i)), {("t", m): sp.Integer(1)}) * e)
+    grow_q = rate(inner(followed(i, factor(i)), followed(k, factor(k))) * e)
+    grow_a = rate(a[i] * (1 - kappa_a * e) - eta_a * e * value(i) * ERROR)
+    return Update(*(_keep(v, setting) for v in (grow_m, grow_q, grow_a)))
 
 
 def _keep(increment: Any, setting: Setting) -> Any:
