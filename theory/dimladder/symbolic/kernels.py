@@ -8,6 +8,8 @@ indices coincide; for them every pattern of equal indices is derived too, and th
 from __future__ import annotations
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,12 +71,23 @@ class MomentCall(sp.Function):  # type: ignore[misc]
         return self.func(*arguments)
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
-        fields = [rf"f_{{{printer._print(a)}}}" for a in self.args]
+        fields = [field_latex(a, printer) for a in self.args]
         parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
         return rf"\mathbb{{E}}\left[{' '.join(parts + ([self.kernel.target] if self.kernel.target else []))}\right]"
 
     def _sympystr(self, printer: Any) -> str:
         return f"{self.kernel.name}({', '.join(map(str, self.args))})"
+
+
+def field_latex(label: Any, printer: Any) -> str:
+    """Return a field in LaTeX: f with its index, unless the label says otherwise by a method ``field_latex``."""
+    own = getattr(label, "field_latex", None)
+    return str(own(printer)) if own is not None else rf"f_{{{printer._print(label)}}}"
+
+
+def parameter(label: Any) -> str:
+    """Return the name of a label as a parameter of a function."""
+    return re.sub(r"\W+", "_", str(label)).strip("_")
 
 
 @dataclass
@@ -239,35 +252,49 @@ class KernelWriter:
 
     def source(self) -> list[str]:
         """Return the source of every kernel, the averages at distinct indices first."""
+        branches = {key: self.kernels.branches(key) for key in self.kernels.kernels}
+        calls = Counter(core.name for found in branches.values() for _, core, _ in found)
         heads: list[str] = []
+        alone = set()
         for key, (call, labels, _) in self.kernels.kernels.items():
             kernel = call.kernel
-            shown = " ".join(
-                f"{s.latex}(f_{a})" if s.latex else f"f_{a}" for a, s in zip(labels, kernel.slots, strict=True)
-            )
-            doc = f"E[{shown}{' ' + kernel.target if kernel.target else ''}]"
-            heads += self._head(kernel.name, labels, doc)
-            for pattern, core, arguments in self.kernels.branches(key):
-                tests = [f"{labels[q]} == {labels[first]}" for q, first in enumerate(pattern) if first != q]
-                value = f"return {core.name}({', '.join(['C', 'K', *map(str, arguments)])})"
+            names = [parameter(label) for label in labels]
+            slots = zip(names, kernel.slots, strict=True)
+            shown = [f"{s.latex}(f_{a})" if s.latex else f"f_{a}" for a, s in slots]
+            doc = f"E[{' '.join(shown + ([kernel.target] if kernel.target else []))}]"
+            if len(branches[key]) == 1 and calls[branches[key][0][1].name] == 1:
+                # Its only average, and the average's only kernel: one function, in the average's own arguments.
+                ((_, core, arguments),) = branches[key]
+                alone.add(core.name)
+                own = dict(zip(arguments, core.arguments, strict=True))
+                heads += [*self._head(kernel.name, [own[label] for label in labels], doc), *self._body(core), "", ""]
+                continue
+            heads += self._head(kernel.name, names, doc)
+            for pattern, core, arguments in branches[key]:
+                tests = [f"{names[q]} == {names[first]}" for q, first in enumerate(pattern) if first != q]
+                value = f"return {core.name}({', '.join(['C', 'K', *map(parameter, arguments)])})"
                 heads += [f"{INDENT}if {' and '.join(tests)}:", INDENT * 2 + value] if tests else [INDENT + value]
             heads += ["", ""]
         lines: list[str] = []
         for core in self.kernels.cores.values():
+            if core.name in alone:
+                continue
             parts = [
                 f"({expression_of(f, sp.Symbol(f'f_{p}'))})"
                 for p, f in zip(core.arguments, core.functions, strict=True)
             ]
-            lines += self._head(
-                core.name, core.arguments, f"E[{' '.join(parts)}{' ' + core.target if core.target else ''}]"
-            )
-            lines += [f"{INDENT}{name} = {self._scalar(value)}" for name, value in live(core.program)]
-            lines += [f"{INDENT}return {self._scalar(core.program.value)}", "", ""]
+            doc = f"E[{' '.join(parts)}{' ' + core.target if core.target else ''}]"
+            lines += [*self._head(core.name, core.arguments, doc), *self._body(core), "", ""]
         return lines + heads
+
+    def _body(self, core: Core) -> list[str]:
+        lines = [f"{INDENT}{name} = {self._scalar(value)}" for name, value in live(core.program)]
+        return [*lines, f"{INDENT}return {self._scalar(core.program.value)}"]
 
     def _head(self, name: str, labels: Sequence[Any], doc: str) -> list[str]:
         escaped = doc.replace("\\", "\\\\")
-        return [self._decorator, f"def {name}({', '.join(['C', 'K', *map(str, labels)])}):", f'{INDENT}"""{escaped}"""']
+        arguments = ", ".join(["C", "K", *map(str, labels)])
+        return [self._decorator, f"def {name}({arguments}):", f'{INDENT}"""{escaped}"""']
 
 
 def live(program: Program) -> list[tuple[Any, Any]]:

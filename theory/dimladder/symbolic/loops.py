@@ -374,7 +374,8 @@ def _depends(e: Any, over: Iterable[Any]) -> set[Any]:
 
 
 def _costly(e: Any) -> bool:
-    return not (e.is_Atom or isinstance(e, sp.Indexed) or e.is_number)
+    # A label that knows its place is an index, not a number to be kept.
+    return not (e.is_Atom or isinstance(e, sp.Indexed) or e.is_number or hasattr(e, "place"))
 
 
 def _split(e: Any, over: set[Any]) -> tuple[Any, Any]:

@@ -7,7 +7,8 @@ import sympy as sp
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
-from .derivation import Derived, Setting, Update
+from .derivation import Derived, Update
+from .notation import Setting
 
 
 def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from ...problem import Committee, Expression, activation, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
+from . import tail
 from .initial import Start, start, teacher_count
 from .sections import OnlineProblem
 
 if TYPE_CHECKING:
-    from .derivation import Derived, Setting
+    from .derivation import Derived
+    from .notation import Setting
 
 Array = NDArray[np.float64]
 SAFETY = 0.05
@@ -65,7 +68,7 @@ class OnlineFlow(Flow):
     def setting(self) -> Setting:
         """Return the setting of the derivation."""
         from ...symbolic.factors import X
-        from .derivation import Setting
+        from .notation import Setting
 
         target, algorithm = self.p.target, self.p.algorithm
         committee = isinstance(target, Committee)
@@ -193,7 +196,17 @@ class OnlineFlow(Flow):
                 message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"
         if self.module().QUADRATURE and len(states):
             stats = {**stats, "quadrature_error": self.quadrature_error(states[[0, len(states) // 2, -1]])}
-        return super().finish(times, states, status, message, stats)
+        end = tail.continued(self, np.asarray(times), states) if status == "success" and len(states) else None
+        if end is None:
+            return super().finish(times, states, status, message, stats)
+        states = states.copy()
+        states[end.rows] = end.states
+        stats = {**stats, "differences_from": end.begin, "nodes": end.nodes}
+        solution = super().finish(times, states, status, message, stats)
+        error = solution.variables["generalization_error"]
+        kept = np.asarray(error.values)[: -len(end.rows)]
+        solution.variables["generalization_error"] = replace(error, values=np.concatenate([kept, end.errors]))
+        return solution
 
     def work_size(self) -> int:
         return int(self.module().work_size(self.K, self.M))

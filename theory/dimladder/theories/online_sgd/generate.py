@@ -24,7 +24,10 @@ from ...symbolic.kernels import KernelWriter, MomentCall
 from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
 from ...symbolic.tensors import Tensor
-from . import derivation as d
+from . import notation as d
+from .averages import products
+from .derivation import EXPANDED_DEGREE, Derived
+from .notation import Setting
 
 log = logging.getLogger("dimladder.online_sgd")
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
@@ -67,16 +70,16 @@ VIEWS = """    K = int(p[0])
 LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
 
 
-def source(out: d.Derived, title: str) -> str:
+def source(out: Derived, title: str) -> str:
     """Return the source of ``rhs`` and ``generalization_error`` for derived equations."""
     trained = out.setting.train_readout
-    if out.polynomial_degree > d.EXPANDED_DEGREE:
+    if out.polynomial_degree > EXPANDED_DEGREE:
         log.info("degree %d: four-point functions by exact contraction over Hermite modes", out.polynomial_degree)
-    write = _scalar_writer()
+    write = scalar_writer()
     first = 2 + len(SCALARS)
     readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
     arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
-    arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(_covariance_element))
+    arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
     arrays["D"] = lambda i, b: f"D[{place_of(i)}, {place_of(b)}]"
     arrays["A"] = lambda m: f"(-c[{m}])"
     arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
@@ -84,15 +87,13 @@ def source(out: d.Derived, title: str) -> str:
     arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
     loops = LoopWriter(out.indices, arrays, write)
     # Straight-line code calls the library's arcsine: pasting in the vectorisable one many times costs compilation.
-    single = LoopWriter(out.indices, arrays, _scalar_writer("math.asin"))
+    single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
     kernels = (
         _quadrature_functions(out)
         if out.quadrature
         else (KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source())
     )
-    lines = [HEADER.format(title=title), ASIN_SOURCE, ""]
-    if any("correlation" in line or "sign_moment4(" in line for line in kernels):
-        lines += ["", ORTHANT_SOURCE, ""]
+    lines = [HEADER.format(title=title), *library(kernels)]
     lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
 
     body: list[str] = []
@@ -101,7 +102,7 @@ def source(out: d.Derived, title: str) -> str:
     for stage in [*([] if out.quadrature else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
-    lines += _moment_views(out.moments) + _buffer_views(loops) + ["    load(y, p, C, c)", *_scalars(out)]
+    lines += moment_views(out.moments) + buffer_views(loops) + ["    load(y, p, C, c)", *scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
     observe = LoopWriter(out.indices, arrays, write)
@@ -112,7 +113,7 @@ def source(out: d.Derived, title: str) -> str:
         f"@njit({OBSERVE_SIGNATURE}, **FAST)",
         "def generalization_error(y, p, work):",
     ]
-    lines += [VIEWS.rstrip(), *_buffer_views(observe), "    load(y, p, C, c)"]
+    lines += [VIEWS.rstrip(), *buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
     lines += ["", "", f"QUADRATURE = {out.quadrature}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
@@ -121,14 +122,22 @@ def source(out: d.Derived, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _covariance_element(first: Any, second: Any) -> str:
+def library(kernels: list[str]) -> list[str]:
+    """Return the source of the special functions that printed kernels may call."""
+    lines = [ASIN_SOURCE, ""]
+    if any("correlation" in line or "sign_moment4(" in line for line in kernels):
+        lines += ["", ORTHANT_SOURCE, ""]
+    return lines
+
+
+def covariance_element(first: Any, second: Any) -> str:
     return f"C[{place_of(first)}, {place_of(second)}]"
 
 
 # Where an activation has no closed form, the moments come from conditional quadrature ---------------------------------
 
 
-def _quadrature_functions(out: d.Derived) -> list[str]:
+def _quadrature_functions(out: Derived) -> list[str]:
     """Return the activations, their slopes and kinks, and the quadrature."""
     setting = out.setting
     write = printer()
@@ -158,7 +167,7 @@ def _quadrature_functions(out: d.Derived) -> list[str]:
     ]
 
 
-def _target_functions(setting: d.Setting) -> list[str]:
+def _target_functions(setting: Setting) -> list[str]:
     """Return E[f*], E[f*^2] and E[(v . grad)^n f*] for teacher fields of given mean and covariance."""
     count = setting.directions
     means = sp.symbols(f"m1:{count + 1}", real=True)
@@ -168,7 +177,7 @@ def _target_functions(setting: d.Setting) -> list[str]:
     averager = Averager(law)
 
     def mean_of(function: Any) -> Any:
-        total = sp.Add(*(averager.average(product) for product in d.products(function, setting)))
+        total = sp.Add(*(averager.average(product) for product in products(function, setting)))
         if total.has(Expectation):
             raise DerivationError(
                 "this target cannot be combined with this student activation",
@@ -208,7 +217,7 @@ e = c.copy()
 """
 
 
-def _quadrature_moments(out: d.Derived) -> list[str]:
+def _quadrature_moments(out: Derived) -> list[str]:
     names = {str(stage.lhs.base) for stage in out.moments}
     target = out.setting.target is not None
     lines = QUADRATURE_VIEWS.format(first=_after()).splitlines()
@@ -232,7 +241,7 @@ def _quadrature_moments(out: d.Derived) -> list[str]:
     return lines
 
 
-def _quadrature_error(setting: d.Setting) -> list[str]:
+def _quadrature_error(setting: Setting) -> list[str]:
     lines = [f"rule = p[{_after()} + 1:]"]
     if setting.target is None:
         return [*lines, "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
@@ -247,11 +256,16 @@ def _after() -> str:
 
 def place_of(index: Any) -> str:
     """Return where a field lies in C: index symbols run over it; fixed teacher fields count from 1."""
+    if hasattr(index, "place"):
+        return str(index.place())
     return f"K + {int(index) - 1}" if getattr(index, "is_Integer", False) else str(index)
 
 
-def _moment_views(moments: list[Tensor]) -> list[str]:
-    shapes = {"D": ("D", "K * N", "(K, N)"), "N": ("NN", "K * K", "(K, K)"), "H": ("H", "K", "")}
+def moment_views(moments: list[Tensor]) -> list[str]:
+    shapes = {
+        "D": ("D", "K * N", "(K, N)"), "L": ("L", "K * K", "(K, K)"), "N": ("NN", "K * K", "(K, K)"),
+        "H": ("H", "K", ""),
+    }  # fmt: skip
     lines = []
     for name, size, shape in dict.fromkeys(shapes[str(stage.lhs.base)] for stage in moments):
         view = f"work[place:place + {size}]" + (f".reshape({shape})" if shape else "")
@@ -259,7 +273,7 @@ def _moment_views(moments: list[Tensor]) -> list[str]:
     return lines
 
 
-def _buffer_views(loops: LoopWriter) -> list[str]:
+def buffer_views(loops: LoopWriter) -> list[str]:
     lines = [f"    {LANES}"] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
     for name, shape in loops.buffers.items():
         size = " * ".join(shape)
@@ -268,7 +282,7 @@ def _buffer_views(loops: LoopWriter) -> list[str]:
     return lines
 
 
-def _scalars(out: d.Derived) -> list[str]:
+def scalars(out: Derived) -> list[str]:
     used = set().union(*(s.rhs.free_symbols for s in [*out.moments, *out.flow]))
     lines = [f"    {s} = p[{2 + k}]" for k, s in enumerate(SCALARS) if s in used]
     if out.setting.schedule != 1:
@@ -277,7 +291,7 @@ def _scalars(out: d.Derived) -> list[str]:
     return lines
 
 
-def _scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]], str]:
+def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]], str]:
     base = type(printer())
 
     class TensorPrinter(base):  # type: ignore[misc, valid-type]
@@ -294,9 +308,9 @@ def _scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]
             return f"{arcsine}({self._print(expr.args[0])})"
 
         def _print_Function(self, expr: Any) -> str:
-            arguments = ", ".join(self._print(a) for a in expr.args)
             if isinstance(expr, MomentCall):
-                return f"{expr.kernel.name}(C, K, {arguments})"
+                return f"{expr.kernel.name}(C, K, {', '.join(map(place_of, expr.args))})"
+            arguments = ", ".join(self._print(a) for a in expr.args)
             if isinstance(expr, SignMoment4):
                 return f"sign_moment4({arguments})"
             return str(super()._print_Function(expr))

@@ -1,0 +1,247 @@
+"""Curves that reach their target: the flow in differences keeps the relative accuracy of e_g."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.batch import solve_many
+from dimladder.theories.online_sgd import tail
+
+TEXT = """
+theory = "online-sgd"
+[target]
+kind = "committee"
+activation = "erf"
+readout = [1.0, 1.0]
+[student]
+kind = "committee"
+width = 2
+activation = "erf"
+[algorithm]
+kind = "online-sgd"
+learning_rate = 0.5
+[initial]
+Q = [[0.52, 0.01], [0.01, 0.49]]
+M = [[0.2, 0.01], [0.03, 0.25]]
+[grid]
+time = [0.0, 100.0, 200.0, 400.0, 600.0, 1000.0, 1500.0]
+[solver]
+rtol = 1e-10
+atol = 1e-12
+"""
+
+
+def problem(**changes: Any) -> dl.Problem:
+    return dl.replace(dl.loads(TEXT), {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def near_a_target(
+    distance: float, seed: int, match: tuple[int, ...] = (1, 0), signs: tuple[float, ...] = (1.0, 1.0), **changes: Any
+) -> tuple[dl.Problem, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A problem whose students start at `distance` from (signed) teachers, -1 near none; and P, S, T."""
+    rng = np.random.default_rng(seed)
+    d, width = 12, len(match)
+    T = rng.normal(size=(2, d))
+    T /= np.linalg.norm(T, axis=1, keepdims=True)
+    V = distance * rng.normal(size=(width, d)) / np.sqrt(d)
+    W = V.copy()
+    for row, m, s in zip(W, match, signs, strict=True):
+        row += s * T[m] if m >= 0 else 0.5 * rng.normal(size=d) / np.sqrt(d)
+    overlaps = {"initial.Q": W @ W.T, "initial.M": W @ T.T, "target.overlap": T @ T.T}
+    p = problem(**{"student.width": width, **{key: o.tolist() for key, o in overlaps.items()}, **changes})
+    return p, (V @ V.T, V @ T.T, T @ T.T)
+
+
+CASES = {
+    "plain": {},
+    "both layers": {"student.train_readout": True, "initial.a": [0.97, 1.05]},
+    "mirrored": {"match": (0, 1), "signs": (-1.0, 1.0), "student.train_readout": True, "initial.a": [-0.96, 1.02]},
+    "two students, one teacher": {
+        "match": (0, 1, 1), "signs": (1.0, 1.0, 1.0), "student.train_readout": True, "initial.a": [1.03, 0.36, 0.62],
+    },
+    "a free student": {
+        "match": (0, -1, 1), "signs": (1.0, 1.0, 1.0), "student.train_readout": True, "initial.a": [1.03, 0.02, 0.97],
+    },
+    "spherical": {"algorithm.spherical": True},
+    "gradient flow, decay, schedule": {
+        "algorithm.regime": "gradient-flow", "algorithm.weight_decay": 0.1, "algorithm.schedule": "1/(1 + t)",
+    },
+    "noise, batch": {"target.noise": 0.3, "algorithm.batch_size": 3},
+    "even polynomial": {"student.activation": "x**2 - 1", "target.activation": "x**2 - 1", "signs": (-1.0, 1.0)},
+    "sine": {"student.activation": "sin", "target.activation": "sin", "signs": (-1.0, 1.0)},
+    "gaussian": {"student.activation": "exp(-x**2/2)", "target.activation": "exp(-x**2/2)"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_difference_form_is_the_flow_in_other_coordinates(name: str) -> None:
+    """dP, dS and the readouts' rates follow from dQ, dM, da by the chain rule; e_g is the same number."""
+    settings: dict[str, Any] = CASES[name]
+    match, signs = settings.get("match", (1, 0)), settings.get("signs", (1.0, 1.0))
+    p, _ = near_a_target(0.15, 3, **settings)
+    flow = dl.derive(p)
+    form = tail.Form.of(flow)
+    assert form is not None
+    state = flow.initial_state()
+    found = form.match(state)
+    assert found.teacher.tolist() == list(match)
+    assert found.sign.tolist() == [s if m >= 0 else 1.0 for s, m in zip(signs, match, strict=True)]
+    y = form.differences(found, state)
+    assert form.overlaps(found, y) == pytest.approx(state, rel=1e-14, abs=1e-15)
+    velocity = np.empty_like(state)
+    flow.module().rhs(0.0, state, velocity, flow.parameters(), np.zeros(flow.work_size()))
+    # The map from overlaps to differences is affine: its linear part acts on rates.
+    expected = (form.differences(found, state + velocity) - form.differences(found, state - velocity)) / 2
+    assert form.velocity(found, y, 8) == pytest.approx(expected, rel=1e-9, abs=1e-12 * abs(velocity).max())
+    error = flow.generalization_error(state[None])[0]
+    assert form.error(found, y, 8) == pytest.approx(error, rel=1e-11)
+
+
+# Forty digits ---------------------------------------------------------------------------------------------------------
+
+
+def mp_rates(K: int, Q: Any, R: Any, T: Any, v: list[Any], A: list[Any], eta: Any) -> tuple[Any, Any, Any]:
+    """dQ, dR and e_g of an erf committee by the classical determinants of Saad and Solla, in mpmath."""
+    M = len(A)
+    n = K + M
+    C = mp.matrix(n, n)
+    for i, k in itertools.product(range(K), repeat=2):
+        C[i, k] = Q[i, k]
+    for i, m in itertools.product(range(K), range(M)):
+        C[i, K + m] = C[K + m, i] = R[i, m]
+    for m, l in itertools.product(range(M), repeat=2):
+        C[K + m, K + l] = T[m, l]
+    c = [*v, *(-x for x in A)]
+
+    def i2(a: int, b: int) -> Any:
+        return 2 / mp.pi * mp.asin(C[a, b] / mp.sqrt((1 + C[a, a]) * (1 + C[b, b])))
+
+    def i3(a: int, b: int, k: int) -> Any:
+        low = (1 + C[a, a]) * (1 + C[k, k]) - C[a, k] ** 2
+        return 2 / mp.pi / mp.sqrt(low) * (C[b, k] * (1 + C[a, a]) - C[a, b] * C[a, k]) / (1 + C[a, a])
+
+    def i4(a: int, b: int, k: int, l: int) -> Any:
+        l4 = (1 + C[a, a]) * (1 + C[b, b]) - C[a, b] ** 2
+        l0 = (
+            l4 * C[k, l] - C[b, k] * C[b, l] * (1 + C[a, a]) - C[a, k] * C[a, l] * (1 + C[b, b])
+            + C[a, b] * (C[a, k] * C[b, l] + C[a, l] * C[b, k])
+        )  # fmt: skip
+
+        def l1(k: int) -> Any:
+            return (
+                l4 * (1 + C[k, k]) - C[b, k] ** 2 * (1 + C[a, a]) - C[a, k] ** 2 * (1 + C[b, b])
+                + 2 * C[a, b] * C[a, k] * C[b, k]
+            )  # fmt: skip
+
+        return 4 / mp.pi**2 / mp.sqrt(l4) * mp.asin(l0 / mp.sqrt(l1(k) * l1(l)))
+
+    def drift(i: int, b: int) -> Any:
+        return mp.fsum(c[a] * i3(i, b, a) for a in range(n))
+
+    dR, dQ = mp.matrix(K, M), mp.matrix(K, K)
+    for i, m in itertools.product(range(K), range(M)):
+        dR[i, m] = -eta * v[i] * drift(i, K + m)
+    for i, k in itertools.product(range(K), repeat=2):
+        square = mp.fsum(c[a] * c[b] * i4(i, k, a, b) for a in range(n) for b in range(n))
+        dQ[i, k] = -eta * (v[i] * drift(i, k) + v[k] * drift(k, i)) + eta**2 * v[i] * v[k] * square
+    error = mp.fsum(c[a] * c[b] * i2(a, b) for a in range(n) for b in range(n)) / 2
+    return dQ, dR, error
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-9, 1e-15])
+def test_relative_accuracy_against_forty_digits(distance: float) -> None:
+    """At distances whose squares the overlaps cannot hold, e_g and all rates keep 11 digits or more."""
+    p, (P, S, T) = near_a_target(distance, 11, match=(0, 1), **{"algorithm.learning_rate": 0.7})
+    flow = dl.derive(p)
+    form = tail.Form.of(flow)
+    assert form is not None
+    match = tail.Match(np.array([0, 1]), np.ones(2), np.ones(2))
+    y = np.concatenate([P[np.tril_indices(2)], S.ravel()])
+    with mp.workdps(60):
+        exact = [mp.matrix(x.tolist()) for x in (P, S, T)]
+        R = exact[1] + exact[2]
+        Q = exact[0] + exact[1] + exact[1].T + exact[2]
+        dQ, dR, error = mp_rates(2, Q, R, exact[2], [mp.mpf(1)] * 2, [mp.mpf(1)] * 2, mp.mpf(0.7))
+        dP = dQ - dR - dR.T
+        expected = [float(dP[i, k]) for i in range(2) for k in range(i + 1)] + [float(x) for x in dR]
+        error = float(error)
+    nodes = form.nodes(match, y)
+    assert nodes is not None
+    # T is stored in the problem rounded to double, as the mp matrix is: the same numbers on both sides.
+    flow.start.T[:] = T
+    form.plain = flow.parameters()
+    assert form.error(match, y, nodes) == pytest.approx(error, rel=2e-13)
+    scale = abs(np.array(expected))
+    assert (abs(form.velocity(match, y, nodes) - expected) <= 1e-11 * np.maximum(scale, 1e-3 * scale.max())).all()
+
+
+# Whole curves ---------------------------------------------------------------------------------------------------------
+
+
+def slope(curve: dl.LearningCurve) -> np.ndarray:
+    e, t = curve["generalization_error"].values, curve["time"].values
+    return np.asarray(np.diff(np.log(e)) / np.diff(t))
+
+
+def test_e_g_decays_exponentially_for_as_long_as_asked() -> None:
+    """Positive and decreasing to 1e-28, at twice the slowest rate of the distances, whatever the tolerance."""
+    p = problem()
+    curve = dl.solve(p)
+    e = curve["generalization_error"].values
+    assert (e > 0).all()
+    assert (np.diff(e) < 0).all()
+    assert e[-1] < 1e-25
+    assert curve.stats["differences_from"] < 200.0
+    rest = dl.equilibrium(p)
+    rates = np.sort(-rest["eigenvalue_real"].values[0])
+    assert slope(curve)[-1] == pytest.approx(-2 * rates[0], rel=2e-3)
+    finer = dl.solve(p, rtol=1e-12, atol=1e-14)["generalization_error"].values
+    assert e == pytest.approx(finer, rel=1e-8)
+
+
+def test_it_continues_the_curve_in_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where overlaps still resolve e_g both ways agree; below, overlaps lose it."""
+    p = problem(grid__time=[0.0, 100.0, 250.0, 350.0, 450.0, 3000.0])
+    curve = dl.solve(p)
+    monkeypatch.setattr(tail, "continued", lambda *_: None)
+    plain = dl.solve(p, rtol=1e-13, atol=1e-15)
+    new, old = (c["generalization_error"].values for c in (curve, plain))
+    assert new[:5] == pytest.approx(old[:5], rel=1e-6, abs=1e-13)
+    assert new[-1] < 1e-40 < abs(old[-1])
+    for name in ("Q", "M", "a"):
+        assert curve[name].values == pytest.approx(plain[name].values, abs=1e-9)
+
+
+def test_on_the_sphere_and_with_both_layers() -> None:
+    sphere = problem(
+        algorithm__spherical=True, initial__Q=[[1.0, 0.0], [0.0, 1.0]], initial__M=[[0.3, 0.1], [0.05, 0.4]],
+        grid__time=[0.0, 500.0, 1000.0, 2000.0],
+    )  # fmt: skip
+    e = dl.solve(sphere)["generalization_error"].values
+    assert 0 < e[3] < 1e-35
+    both = problem(student__train_readout=True, grid__time=[0.0, 500.0, 2000.0, 4000.0, 5000.0])
+    e = dl.solve(both)["generalization_error"].values
+    assert 0 < e[4] < e[3] < 1e-16
+    assert np.log(e[4] / e[3]) / 1000 == pytest.approx(np.log(e[3] / e[2]) / 2000, rel=2e-2)
+
+
+def test_a_batch_answers_as_one_by_one() -> None:
+    problems = [problem(), problem(algorithm__learning_rate=0.3), problem(target__noise=0.1)]
+    for one, many in zip((dl.solve(p) for p in problems), solve_many(problems), strict=True):
+        assert isinstance(many, dl.LearningCurve)
+        assert np.array_equal(one["generalization_error"].values, many["generalization_error"].values)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"target.noise": 0.1}, {"target.readout": [1.0, 0.7]}, {"algorithm.weight_decay": 0.01}]
+)
+def test_curves_that_end_above_zero_are_left_alone(changes: dict[str, Any]) -> None:
+    curve = dl.solve(dl.replace(problem(), changes))
+    assert "differences_from" not in curve.stats
+    assert curve["generalization_error"].values[-1] > 1e-6

@@ -1,0 +1,96 @@
+"""Symbols of the equations, index ranges, and what decides the form of the equations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from ...symbolic.tensors import Indices, Range
+
+STUDENTS = Range("students", "K", "0", "K")
+TEACHERS = Range("teachers", "M", "K", "N")
+UNITS = Range("units", "N", "0", "N")
+
+i, j, k, l = sp.symbols("i j k l", integer=True)
+m, n = sp.symbols("m n", integer=True)
+alpha, beta, gamma = sp.symbols("alpha beta gamma", integer=True)
+mu, nu = sp.symbols("mu nu", integer=True)
+
+Q, M, T, C, P, E = (sp.IndexedBase(s) for s in "QMTCPE")
+a, A, c = (sp.IndexedBase(s) for s in "aAc")
+eta, eta_a, sigma, kappa, kappa_a, batch = sp.symbols("eta eta_a sigma kappa kappa_a B", positive=True)
+# Moments of the error err = f - y (square loss) that the increments need.
+D, N2, H, L = (sp.IndexedBase(s) for s in "DNHL")
+dQ, dM, da, dP = (sp.IndexedBase(s) for s in ("dQ", "dM", "da", "dP"))
+
+
+def indices() -> Indices:
+    """Return the index symbols of this theory and their ranges."""
+    ranges = (
+        dict.fromkeys((i, j, k, l), STUDENTS)
+        | dict.fromkeys((m, n), TEACHERS)
+        | dict.fromkeys((alpha, beta, gamma), UNITS)
+    )
+    return Indices(ranges, generic=gamma)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides the form of the equations; every number is a parameter of the compiled code.
+
+    Attributes
+    ----------
+    student, teacher : sympy expressions in `factors.X`
+        Activations. ``teacher`` is None for a multi-index target.
+    target : sympy expression or None
+        f* in the symbols z1, z2, ... for a single- or multi-index target.
+    directions : int
+        Number of teacher directions of such a target.
+    """
+
+    student: Any
+    teacher: Any = None
+    target: Any = None
+    directions: int = 0
+    loss: str = "square"
+    train_readout: bool = False
+    spherical: bool = False
+    regime: str = "classical"
+    schedule: Any = 1
+    student_kinks: tuple[float, ...] = ()
+    teacher_kinks: tuple[float, ...] = ()
+
+    @property
+    def stacked(self) -> bool:
+        """Whether student and teacher units are of one kind, so that sums run over both at once."""
+        return self.target is None and sp.simplify(self.student - self.teacher) == 0 and self.loss == "square"
+
+
+def slope(index: Any) -> Any:
+    """Symbol of g'(lambda_i)."""
+    return sp.Symbol(rf"g'(\lambda_{{{index}}})", real=True)
+
+
+def local_field(index: Any) -> Any:
+    """Symbol of the pre-activation lambda_i = w_i . x / sqrt d."""
+    return sp.Symbol(rf"\lambda_{{{index}}}", real=True)
+
+
+def teacher_field(index: Any) -> Any:
+    """Symbol of the teacher's field z_m = w*_m . x / sqrt d."""
+    return sp.Symbol(rf"z_{{{index}}}", real=True)
+
+
+def difference_field(index: Any) -> Any:
+    """Symbol of the field of a difference, delta_i = v_i . x / sqrt d."""
+    return sp.Symbol(rf"\delta_{{{index}}}", real=True)
+
+
+ERROR = sp.Symbol(r"\Delta", real=True)
+
+
+def value(index: Any) -> Any:
+    """Symbol of g(lambda_i)."""
+    return sp.Symbol(rf"g(\lambda_{{{index}}})", real=True)
