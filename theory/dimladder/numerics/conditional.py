@@ -31,16 +31,26 @@ __all__ = ["CONDITIONAL_SOURCE", "TARGET_SOURCE", "field_moments", "normal_nodes
 
 
 @njit(cache=True)
+def spacing(rule: Array, scale: float) -> float:
+    """Return the step of the trapezoidal rule in units of z, for a function of mean + scale z.
+
+    ``rule[0]`` is the step in units of the field, where functions have their poles; a negative one is in units of z:
+    polynomials are integrated exactly whatever their scale.
+    """
+    return -rule[0] if rule[0] < 0.0 else min(0.7, rule[0] / scale)
+
+
+@njit(cache=True)
 def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array, w: Array) -> int:
     """Fill nodes and weights for E[F(mean + scale z)], z ~ N(0, 1), F kinked at `kinks`; return their number.
 
-    ``rule`` is (step, range, then Gauss-Legendre nodes and weights of a panel). Without kinks: trapezoidal rule, with
-    its step in units of the field, and small enough for the normal weight.
+    ``rule`` is (step, range, then Gauss-Legendre nodes and weights of a panel). Without kinks: trapezoidal rule
+    (`spacing`).
     """
     top = rule[1]
     if kinks.size == 0:
         count = 0
-        step = min(0.7, rule[0] / scale)
+        step = spacing(rule, scale)
         half = int(top / step)
         for q in range(-half, half + 1):
             z[count] = q * step
@@ -74,7 +84,7 @@ def capacity(C: Array, rule: Array, kinks: Array, kinks_t: Array) -> int:
     scale = 0.0
     for a in range(C.shape[0]):
         scale = max(scale, math.sqrt(max(C[a, a], 1e-6)))
-    return int(2 * rule[1] / min(0.7, rule[0] / scale)) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
+    return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
 
 
 @njit(cache=True)
@@ -392,7 +402,7 @@ def _source(functions: tuple[Any, ...]) -> str:
 
 
 CONDITIONAL_SOURCE = _source(
-    (normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
+    (spacing, normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
 )
 TARGET_SOURCE = _source(TARGET_FUNCTIONS)
 

@@ -137,8 +137,9 @@ class OnlineFlow(Flow):
         """Choose the coarsest quadrature whose refinement changes the initial velocity by less than the tolerance."""
         degree = self.module().POLYNOMIAL_DEGREE
         if self._chosen_rule is None and degree:
-            # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact.
-            self._chosen_rule = _levels(((degree + 1, 0.35, 8),), 14.0)[0]
+            # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact at any
+            # scale of the fields.
+            self._chosen_rule = _levels(((degree + 1, -0.35, 8),), 14.0)[0]
         if self._chosen_rule is None:
             tolerance = max(QUADRATURE_TOLERANCE, self.p.solver.rtol)
             levels = _levels()
@@ -164,7 +165,7 @@ class OnlineFlow(Flow):
         used = self._rule(parameters)
         plain = parameters[: len(parameters) - len(used)]
         if self.module().POLYNOMIAL_DEGREE:
-            levels = [used, _levels(((int(used[0]) + 1, 0.3, 8),), 15.0)[0]]
+            levels = [used, _levels(((int(used[0]) + 1, -0.3, 8),), 15.0)[0]]
         level = next((q for q, other in enumerate(levels) if np.array_equal(other, used)), len(levels) - 2)
         finer = levels[level + 1] if level + 1 < len(levels) else levels[level - 1]
         changes = [
@@ -189,7 +190,7 @@ class OnlineFlow(Flow):
             # Steep activations diverge in finite time, before any bound is met: say which overlap grows.
             from ...numerics.ode import integrate
 
-            bound = 30.0 * max(1.0, float(abs(self.initial_state()).max()))
+            bound = 5.0 * max(1.0, float(abs(self.initial_state()).max()))
             again = integrate(y0=self.initial_state(), p=self.parameters(), **{**self.integration(), "blow_up": bound})
             if again.status == "blow_up":
                 status = "blow_up"

@@ -213,6 +213,10 @@ def _target_functions(setting: Setting) -> list[str]:
 QUADRATURE_VIEWS = """# Quadrature: order of Mehler's series, then the rule; the weights of the error in the loss.
 order = int(p[{first}])
 rule = p[{first} + 1:]
+if not capacity(C, rule, KINKS, KINKS_T) < 4000:
+    # A trial state far from the curve, or a blow-up: nodes would be without number.
+    dy[:] = np.nan
+    return
 e = c.copy()
 """
 
