@@ -18,6 +18,7 @@ from .solve import replace, solve
 _BOOSTS: dict[str, Callable[[Any], Any]] = {
     "rtol": lambda v: max(v * 1e-2, 1e-14),
     "atol": lambda v: max(v * 1e-2, 1e-16),
+    "quadrature_rtol": lambda v: max(v * 1e-2, 1e-13),
     "samples": lambda v: 4 * v,
     "nodes": lambda v: 2 * v,
     "node_spacing": lambda v: max(v / 1.5, 0.02),

@@ -386,25 +386,27 @@ def target_error(C: Array, c: Array, K: int, g: Any, kinks: Array, kinks_t: Arra
 TARGET_FUNCTIONS = (target_field_moments, target_slope_moments, target_error)
 
 
-def _self_contained(text: str) -> str:
-    """Let the functions call the activations g, dg, gt, dgt of the module they are pasted into.
-
-    numba does not cache functions that are handed other compiled functions.
-    """
-    text = re.sub(r"\b(g|dg|gt|dgt)(: Any)?, ", "", text)
-    text = re.sub(r"\n\s+\) -> float:", ") -> float:", text)
-    text = re.sub(r",\s*(target_average|target_square|target_directional): Any", "", text)
-    return re.sub(r": Array\b|: Any\b| -> (float|int|tuple\[Array, Array\])(?=:)", "", text)
+# Functions of the module that the pasted ones call: numba does not cache functions that are handed compiled functions.
+HANDED = "g|dg|gt|dgt|target|loss|loss_slope|target_average|target_square|target_directional"
 
 
-def _source(functions: tuple[Any, ...]) -> str:
-    return "\n\n\n".join(_self_contained(inspect.getsource(f.py_func)) for f in functions)
+def self_contained(functions: tuple[Any, ...]) -> str:
+    """Return the source of functions, calling g, dg, ... of the module they are pasted into instead of arguments."""
+
+    def pasted(text: str) -> str:
+        text = re.sub(rf"\b({HANDED}): Any,\s*", "", text)
+        text = re.sub(rf",\s*({HANDED}): Any\b", "", text)
+        text = re.sub(rf"\b({HANDED}), (?!=)", "", text)
+        text = re.sub(r"\n\s+\) -> ", ") -> ", text)
+        return re.sub(r": Array\b|: Any\b| -> (float|int|None|tuple\[Array, Array\])(?=:)", "", text)
+
+    return "\n\n\n".join(pasted(inspect.getsource(f.py_func)) for f in functions)
 
 
-CONDITIONAL_SOURCE = _source(
+CONDITIONAL_SOURCE = self_contained(
     (spacing, normal_nodes, capacity, smooth_basis, field_moments, conditional_square, slope_moments, mean_square_error)
 )
-TARGET_SOURCE = _source(TARGET_FUNCTIONS)
+TARGET_SOURCE = self_contained(TARGET_FUNCTIONS)
 
 
 def quadrature_rule(step: float, top: float = 7.5, order: int = 16) -> Array:

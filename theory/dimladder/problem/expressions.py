@@ -106,6 +106,10 @@ class Expression:
         """
         return tuple(sorted(set(_kinks(self._tree, variable, self))))
 
+    def own_kinks(self, variable: str) -> tuple[float, ...]:
+        """Return the kinks of those parts of the formula that depend on the one `variable` alone."""
+        return tuple(sorted(set(_kinks(self._tree, variable, self, alone=True))))
+
 
 def _natural(name: str) -> tuple[str, int]:
     head = name.rstrip("0123456789")
@@ -320,10 +324,13 @@ def drop_atoms(expression: Any) -> Any:
     return expression.replace(sp.DiracDelta, lambda *_: sp.Integer(0))
 
 
-def _kinks(node: Any, variable: str, whole: Expression) -> list[float]:
+def _kinks(node: Any, variable: str, whole: Expression, alone: bool = False) -> list[float]:
     points: list[float] = []
     for inner in ast.walk(node):
         if not isinstance(inner, ast.Call) or not isinstance(inner.func, ast.Name):
+            continue
+        used = {n.id for n in ast.walk(inner) if isinstance(n, ast.Name)} & set(whole.variables)
+        if alone and used != {variable}:
             continue
         name = inner.func.id
         if name in ("min", "max", "clip"):

@@ -152,6 +152,15 @@ class KernelSet:
         averager = Averager(Law(self.covariance))
         return _average(averager, tuple(zip(labels, call.kernel.slots, strict=True)), products)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no average is left in any kernel."""
+        for key in self.kernels:
+            for _, core, _ in self.branches(key):
+                if any(expectation_of(value) for _, value in live(core.program)) or expectation_of(core.program.value):
+                    return False
+        return True
+
     def branches(self, key: Any) -> list[tuple[tuple[int, ...], Core, tuple[Any, ...]]]:
         """Return, for each pattern of coinciding indices, the first slot of each class, the core and its arguments.
 

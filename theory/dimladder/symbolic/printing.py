@@ -31,6 +31,8 @@ RHS_SIGNATURE = (
 JAC_SIGNATURE = (
     "types.void(types.float64, types.float64[::1], types.float64[:, ::1], types.float64[::1], types.float64[::1])"
 )
+# An observable of the state: f(y, p, work).
+OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
 
 def printer() -> Any:

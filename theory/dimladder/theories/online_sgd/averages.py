@@ -8,7 +8,6 @@ from typing import Any
 
 import sympy as sp
 
-from ...errors import DerivationError
 from ...symbolic.factors import Factor, Terms, X, decompose, product
 from ...symbolic.gaussian import Averager, split_product
 from ...symbolic.kernels import KernelSet, Named
@@ -58,18 +57,20 @@ def difference(setting: Setting, for_loss: bool) -> Error:
     return Error(tuple(sums), *(products(power, setting) for power in (setting.target, sp.expand(setting.target**2))))
 
 
+def needs_all_fields(setting: Setting) -> bool:
+    """Whether nothing can be averaged apart: a loss that is not quadratic, or a target that couples its fields."""
+    if setting.loss == "logistic":
+        return True
+    if setting.target is None:
+        return False
+    return any(coupled is not None for _, coupled in split_product(setting.target, setting.fields))
+
+
 def products(function: Any, setting: Setting) -> tuple[dict[Any, Terms], ...]:
     """Write a function of the teacher fields as a sum of products of one-field functions, by number of the field."""
-    fields = {sp.Symbol(f"z{r}", real=True): r for r in range(1, setting.directions + 1)}
     out = []
-    for functions, coupled in split_product(function, fields):
-        if coupled is not None:
-            raise DerivationError(
-                "the target does not factorise over its directions",
-                where="target",
-                why=f"{coupled} couples several teacher fields inside one function",
-                hint="write the target as a sum of products of functions of single fields z1, z2, ...",
-            )
+    for functions, coupled in split_product(function, setting.fields):
+        assert coupled is None, f"{coupled} couples teacher fields: such targets are averaged over all fields"
         out.append(functions)
     return tuple(out)
 

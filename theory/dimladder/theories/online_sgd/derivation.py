@@ -17,7 +17,7 @@ from ...symbolic.equations import Step
 from ...symbolic.factors import decompose, is_closed
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import Indices, Tensor
-from .averages import Averages, covariance, difference, written_out
+from .averages import Averages, covariance, difference, needs_all_fields, written_out
 from .notation import (
     ERROR,
     N2,
@@ -52,6 +52,12 @@ from .notation import (
     value,
 )
 
+MEANING = {
+    "D": r"\mathbb{E}\left[g'(\lambda_{i})\, f_{\beta}\, \Delta\right]",
+    "N": r"\mathbb{E}\left[g'(\lambda_{i})\, g'(\lambda_{k})\, \Delta^2\right]",
+    "H": r"\mathbb{E}\left[g(\lambda_{i})\, \Delta\right]",
+}
+
 # Products of four polynomials of a higher degree are contracted numerically, Hermite mode by Hermite mode,
 # instead of being written out.
 EXPANDED_DEGREE = 4
@@ -68,6 +74,8 @@ class Derived:
     flow : list of Tensor
         dM, dQ and da in terms of the moments.
     generalization_error : sympy expression
+    route : {"closed", "conditional", "fields"}
+        How averages are computed: in closed form, by quadrature given one or two fields, or over all fields at once.
     """
 
     setting: Setting
@@ -77,11 +85,13 @@ class Derived:
     flow: list[Tensor] = field(default_factory=list)
     generalization_error: Any = None
     steps: list[Step] = field(default_factory=list)
+    route: str = "closed"
 
     @property
-    def quadrature(self) -> bool:
-        """Whether some average has no closed form and is computed by quadrature."""
-        return self.polynomial_degree > EXPANDED_DEGREE or not all(is_closed(decompose(f)) for f in self._functions)
+    def closed(self) -> bool:
+        """Whether every average has a closed form, short enough to be written out."""
+        short = self.polynomial_degree <= EXPANDED_DEGREE
+        return short and all(is_closed(decompose(f)) for f in self._functions) and self.kernels.closed
 
     @property
     def polynomial_degree(self) -> int:
@@ -206,19 +216,18 @@ def derive(setting: Setting) -> Derived:
             why=str(setting.student),
             hint="use a continuous activation for the student; targets may jump",
         )
-    error = difference(setting, for_loss=True)
     fixed = range(1, setting.directions + 1)
-    if setting.regime != "noise-dominated":
-        if setting.target is None:
-            out.moments.append(Tensor(D[i, beta], average.first({i: dg, beta: Named.field()}, error)))
-        else:
-            out.moments.append(Tensor(D[i, k], average.first({i: dg, k: Named.field()}, error)))
-            out.moments += [Tensor(D[i, r], average.first({i: dg}, error, extra=r)) for r in fixed]
-    if sp.degree(sp.expand(update.Q), ERROR) == 2:
-        square = average.second({i: dg, k: dg}, error)
-        out.moments.append(Tensor(N2[i, k], square + sigma**2 * average({i: dg, k: dg}), symmetric=True))
-    if setting.train_readout and update.a.has(ERROR):
-        out.moments.append(Tensor(H[i], average.first({i: g}, error)))
+    if needs_all_fields(setting):
+        out.route = "fields"
+        _unaveraged(out, update)
+    else:
+        _averaged(out, update, average)
+        if not out.closed:
+            out.route = "conditional"
+            if setting.target is not None and not setting.polynomial_target:
+                out.route = "fields"
+                out.moments.clear()
+                _unaveraged(out, update)
     grow = name_moments(update.M)
     out.flow = (
         [Tensor(dM[i, m], grow)] if setting.target is None else [Tensor(dM[i, r], grow.subs(m, r)) for r in fixed]
@@ -226,11 +235,47 @@ def derive(setting: Setting) -> Derived:
     out.flow.append(Tensor(dQ[i, k], name_moments(update.Q), symmetric=True))
     if setting.train_readout:
         out.flow.append(Tensor(da[i], name_moments(update.a)))
-    out.generalization_error = average.second({}, difference(setting, for_loss=False)) / 2
     from .explanation import explain
 
     out.steps = explain(setting, update, out)
     return out
+
+
+def _moments_needed(setting: Setting, update: Update) -> tuple[bool, bool, bool]:
+    """Return whether D, N and H occur in the flow."""
+    second = sp.degree(sp.expand(update.Q), ERROR) == 2
+    return setting.regime != "noise-dominated", second, setting.train_readout and update.a.has(ERROR)
+
+
+def _averaged(out: Derived, update: Update, average: Averages) -> None:
+    """Fill in the moments and e_g as averages of one-field functions."""
+    setting = out.setting
+    g = Named("g", decompose(setting.student))
+    dg = g.derivative()
+    error = difference(setting, for_loss=True)
+    drift, second, readout = _moments_needed(setting, update)
+    if drift and setting.target is None:
+        out.moments.append(Tensor(D[i, beta], average.first({i: dg, beta: Named.field()}, error)))
+    elif drift:
+        out.moments.append(Tensor(D[i, k], average.first({i: dg, k: Named.field()}, error)))
+        fixed = range(1, setting.directions + 1)
+        out.moments += [Tensor(D[i, r], average.first({i: dg}, error, extra=r)) for r in fixed]
+    if second:
+        square = average.second({i: dg, k: dg}, error)
+        out.moments.append(Tensor(N2[i, k], square + sigma**2 * average({i: dg, k: dg}), symmetric=True))
+    if readout:
+        out.moments.append(Tensor(H[i], average.first({i: g}, error)))
+    out.generalization_error = average.second({}, difference(setting, for_loss=False)) / 2
+
+
+def _unaveraged(out: Derived, update: Update) -> None:
+    """Fill in the moments and e_g as averages over all fields, for quadrature."""
+    drift, second, readout = _moments_needed(out.setting, update)
+    wanted = [(drift, D[i, beta], False), (second, N2[i, k], True), (readout, H[i], False)]
+    out.moments += [
+        Tensor(lhs, sp.Symbol(MEANING[str(lhs.base)]), symmetric) for needed, lhs, symmetric in wanted if needed
+    ]
+    out.generalization_error = sp.Symbol(r"\mathbb{E}\left[(f - f_\star)^2\right]") / 2
 
 
 def name_moments(increment: Any) -> Any:

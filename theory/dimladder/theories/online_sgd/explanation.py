@@ -7,13 +7,13 @@ import sympy as sp
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
-from .derivation import Derived, Update
-from .notation import Setting
+from .derivation import MEANING, Derived, Update
+from .notation import OUTPUT, Setting
 
 
 def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
     """Return the derivation, step by step."""
-    error = r"f(x) - y" if setting.loss == "square" else r"-y"
+    error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
     student = sp.latex(setting.student.subs(X, sp.Symbol("x")))
     model = [
         Equation(
@@ -25,7 +25,7 @@ def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
             r"y = f_\star(x) + \sigma\zeta,\quad z_m = w^\star_m\cdot x/\sqrt{d},\quad f_\star = "
             + target_latex(setting),
         ),
-        Equation("error", rf"\Delta = {error}"),
+        Equation("error", rf"\Delta = \partial_f \ell(f, y) = {error}"),
     ]
     step = [
         Equation(
@@ -110,19 +110,12 @@ def vector_equations(out: Derived) -> list[Equation]:
     return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in out.indices.vectors.values()]
 
 
-MEANING = {
-    "D": r"\mathbb{E}\left[g'(\lambda_{i})\, f_{\beta}\, \Delta\right]",
-    "N": r"\mathbb{E}\left[g'(\lambda_{i})\, g'(\lambda_{k})\, \Delta^2\right]",
-    "H": r"\mathbb{E}\left[g(\lambda_{i})\, \Delta\right]",
-}
-
-
 def moment_equations(out: Derived) -> list[Equation]:
     """Return the moments of the error, each with the average it stands for."""
     rows = definitions(out.setting) + vector_equations(out)
     for stage in out.moments:
         name = str(stage.lhs.base)
-        note = f"${MEANING[name]}$" if name in MEANING else ""
+        note = "by quadrature over all fields" if out.route == "fields" else f"${MEANING[name]}$"
         rows.append(Equation.of(name, stage.lhs, stage.rhs, note))
     return rows + kernel_equations(out)
 
@@ -134,9 +127,9 @@ PRINTED = 250
 def kernel_equations(out: Derived) -> list[Equation]:
     """Return the closed forms of the averages that the moments call, at distinct indices."""
     rows = []
-    for key, (call, labels, _) in out.kernels.kernels.items():
+    for key, (call, labels, _) in out.kernels.kernels.items() if out.route != "fields" else ():
         left = sp.latex(call(*labels))
-        if out.quadrature:
+        if out.route == "conditional":
             if not is_computed(call.kernel.slots):
                 rows.append(
                     Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
@@ -15,7 +14,7 @@ from ...problem import Committee, Expression, activation, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
-from . import tail
+from . import rules, tail
 from .initial import Start, start, teacher_count
 from .sections import OnlineProblem
 
@@ -29,8 +28,6 @@ SAFETY = 0.05
 BLOW_UP = 1e4
 # Rounding of the velocity where kinked units nearly coincide; a tighter tolerance only takes more steps.
 KINKED_FLOOR = 5e-11
-# Conditional quadrature aims at this accuracy of dy/dt, or at the solver's rtol where that is looser.
-QUADRATURE_TOLERANCE = 1e-7
 
 
 class OnlineFlow(Flow):
@@ -45,7 +42,6 @@ class OnlineFlow(Flow):
         self.K, self.M = self.start.M.shape
         self.trained = problem.student.train_readout
         self.order_parameters = order_parameters()
-        self._chosen_rule: Array | None = None
 
     # Derivation ---------------------------------------------------------------------------------------------------
 
@@ -84,6 +80,7 @@ class OnlineFlow(Flow):
             schedule=Expression(algorithm.schedule, ("t",)).sympy(),
             student_kinks=_kinks(self.p.student.activation),
             teacher_kinks=_kinks(target.activation) if isinstance(target, Committee) else (),
+            target_kinks=() if isinstance(target, Committee) else _target_kinks(target, teacher_count(self.p)),
         )
 
     @cached_property
@@ -121,6 +118,10 @@ class OnlineFlow(Flow):
         return names + ([f"a[{i}]" for i in range(self.K)] if self.trained else [])
 
     def parameters(self) -> Array:
+        plain = self._plain_parameters()
+        return plain if self.module().ROUTE == "closed" else np.concatenate([plain, self.rule])
+
+    def _plain_parameters(self) -> Array:
         algorithm, s = self.p.algorithm, self.start
         rate = algorithm.learning_rate
         readout_rate = algorithm.readout_learning_rate
@@ -128,51 +129,19 @@ class OnlineFlow(Flow):
             self.K, self.M, rate, rate if readout_rate is None else readout_rate, self.p.target.noise,
             algorithm.weight_decay, algorithm.readout_weight_decay, algorithm.batch_size,
         ]  # fmt: skip
-        plain = np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
-        if not self.module().QUADRATURE:
-            return plain
-        return np.concatenate([plain, self._rule(plain)])
+        return np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
 
-    def _rule(self, plain: Array) -> Array:
-        """Choose the coarsest quadrature whose refinement changes the initial velocity by less than the tolerance."""
-        degree = self.module().POLYNOMIAL_DEGREE
-        if self._chosen_rule is None and degree:
-            # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact at any
-            # scale of the fields.
-            self._chosen_rule = _levels(((degree + 1, -0.35, 8),), 14.0)[0]
-        if self._chosen_rule is None:
-            tolerance = max(QUADRATURE_TOLERANCE, self.p.solver.rtol)
-            levels = _levels()
-            chosen = levels[-1]
-            before = self._velocity(self.initial_state(), np.concatenate([plain, levels[0]]))
-            for level, finer in itertools.pairwise(levels):
-                after = self._velocity(self.initial_state(), np.concatenate([plain, finer]))
-                if abs(after - before).max() <= tolerance * max(1.0, float(abs(after).max())):
-                    chosen = level
-                    break
-                before = after
-            self._chosen_rule = chosen
-        return self._chosen_rule
+    @cached_property
+    def rule(self) -> Array:
+        """The quadrature of averages without closed form."""
+        return rules.choose(self, self.p.solver.quadrature_rtol)
 
-    def _velocity(self, y: Array, p: Array) -> Array:
-        velocity = np.empty_like(y)
-        self.module().rhs(0.0, y, velocity, p, np.zeros(self.work_size()))
-        return velocity
-
-    def quadrature_error(self, states: Array) -> float:
-        """Return the largest change of dy/dt over the given states when the quadrature is refined by one level."""
-        parameters, levels = self.parameters(), _levels()
-        used = self._rule(parameters)
-        plain = parameters[: len(parameters) - len(used)]
-        if self.module().POLYNOMIAL_DEGREE:
-            levels = [used, _levels(((int(used[0]) + 1, -0.3, 8),), 15.0)[0]]
-        level = next((q for q, other in enumerate(levels) if np.array_equal(other, used)), len(levels) - 2)
-        finer = levels[level + 1] if level + 1 < len(levels) else levels[level - 1]
-        changes = [
-            self._velocity(y, parameters) - self._velocity(y, np.concatenate([plain, finer]))
-            for y in map(np.ascontiguousarray, states)
-        ]
-        return float(abs(np.array(changes)).max())
+    def velocity(self, y: Array, rule: Array) -> Array:
+        """Return dy/dt at time 0 with a given quadrature."""
+        out = np.empty_like(y)
+        p = np.concatenate([self._plain_parameters(), rule])
+        self.module().rhs(0.0, y, out, p, np.zeros(self.work_size()))
+        return out
 
     def integrator_options(self) -> dict[str, Any]:
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
@@ -195,8 +164,9 @@ class OnlineFlow(Flow):
             if again.status == "blow_up":
                 status = "blow_up"
                 message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"
-        if self.module().QUADRATURE and len(states):
-            stats = {**stats, "quadrature_error": self.quadrature_error(states[[0, len(states) // 2, -1]])}
+        if self.module().ROUTE != "closed" and len(states):
+            worst = rules.error(self, self.rule, states[[0, len(states) // 2, -1]])
+            stats = {**stats, "quadrature_error": worst}
         end = tail.continued(self, np.asarray(times), states) if status == "success" and len(states) else None
         if end is None:
             return super().finish(times, states, status, message, stats)
@@ -227,8 +197,11 @@ class OnlineFlow(Flow):
 
     def generalization_error(self, states: Array) -> Array:
         """Return E[(f - f*)^2]/2, without label noise, for states of shape (time, n)."""
-        module, p, work = self.module(), self.parameters(), np.zeros(self.work_size())
-        return np.array([module.generalization_error(np.ascontiguousarray(y), p, work) for y in states])
+        return self._observe("generalization_error", states)
+
+    def _observe(self, name: str, states: Array) -> Array:
+        observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
+        return np.array([observable(np.ascontiguousarray(y), p, work) for y in states])
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         Q, M, a = self.unpack(states)
@@ -238,6 +211,9 @@ class OnlineFlow(Flow):
                 ("time",), self.generalization_error(states), r"\varepsilon_g", "E[(f* - f)^2]/2 without label noise"
             )
         }
+        if self.p.algorithm.loss == "logistic":
+            average = self._observe("population_loss", states)
+            out["loss"] = Variable(("time",), average, r"\mathbb{E}[\ell]", "E[log(1 + exp(-y f))]")
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
         return out
@@ -252,17 +228,6 @@ def order_parameters() -> tuple[OrderParameter, ...]:
     )
 
 
-# From coarse to fine: order of Mehler's series, trapezoidal step, Gauss-Legendre panels.
-SIZES = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
-
-
-def _levels(sizes: tuple[tuple[int, float, int], ...] = SIZES, reach: float = 7.5) -> list[Array]:
-    """Return the quadratures as the generated code reads them; `reach` is their range in standard deviations."""
-    from ...numerics.conditional import quadrature_rule
-
-    return [np.concatenate([[order], quadrature_rule(step, reach, panel)]) for order, step, panel in sizes]
-
-
 def _kinks(text: str) -> tuple[float, ...]:
     return activation(text).kinks("x")
 
@@ -273,3 +238,10 @@ def _target(target: Any) -> Any:
     import sympy as sp
 
     return expression.subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))
+
+
+def _target_kinks(target: Any, count: int) -> tuple[tuple[float, ...], ...]:
+    """Return the kinks of a target in each of its fields; those that couple fields are not among them."""
+    formula = target.formula if hasattr(target, "formula") else target.expression
+    names = ["z"] if formula.variables == ("z",) else [f"z{r}" for r in range(1, count + 1)]
+    return tuple(formula.own_kinks(name) for name in names)

@@ -11,27 +11,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import sympy as sp
-
-from ...errors import DerivationError
-from ...numerics.conditional import CONDITIONAL_SOURCE, TARGET_SOURCE
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
-from ...problem.expressions import drop_atoms
-from ...symbolic.factors import X
-from ...symbolic.gaussian import Averager, Correlation, DensityAtZero, Expectation, Law, Schur, SignMoment4
+from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
 from ...symbolic.kernels import KernelWriter, MomentCall
 from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
-from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
+from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE, printer
 from ...symbolic.tensors import Tensor
 from . import notation as d
-from .averages import products
 from .derivation import EXPANDED_DEGREE, Derived
-from .notation import Setting
+from .quadrature_code import quadrature_of
 
 log = logging.getLogger("dimladder.online_sgd")
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
-OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
 LOAD = '''@njit(**FAST)
 def load(y, p, C, c):
@@ -66,6 +58,8 @@ VIEWS = """    K = int(p[0])
     c = work[place:place + N]
     place += N
 """
+# Where the parameters of a quadrature begin.
+AFTER = f"{2 + len(SCALARS)} + M + M * M + K"
 # One lane for each pair of students, padded for SIMD.
 LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
 
@@ -88,25 +82,24 @@ def source(out: Derived, title: str) -> str:
     loops = LoopWriter(out.indices, arrays, write)
     # Straight-line code calls the library's arcsine: pasting in the vectorisable one many times costs compilation.
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
+    quadrature = quadrature_of(out, AFTER)
     kernels = (
-        _quadrature_functions(out)
-        if out.quadrature
-        else (KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source())
+        quadrature.functions()
+        if quadrature
+        else KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
     )
     lines = [HEADER.format(title=title), *library(kernels)]
     lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
 
-    body: list[str] = []
-    if out.quadrature:
-        body += _quadrature_moments(out)
-    for stage in [*([] if out.quadrature else out.moments), *out.flow]:
+    body = quadrature.moments() if quadrature else []
+    for stage in [*([] if quadrature else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
     lines += moment_views(out.moments) + buffer_views(loops) + ["    load(y, p, C, c)", *scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
     observe = LoopWriter(out.indices, arrays, write)
-    code = _quadrature_error(out.setting) if out.quadrature else observe.scalar_sum(out.generalization_error)
+    code = quadrature.error() if quadrature else observe.scalar_sum(out.generalization_error)
     lines += [
         "",
         "",
@@ -115,7 +108,8 @@ def source(out: Derived, title: str) -> str:
     ]
     lines += [VIEWS.rstrip(), *buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
-    lines += ["", "", f"QUADRATURE = {out.quadrature}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
+    lines += quadrature.observables() if quadrature else []
+    lines += ["", "", f"ROUTE = {out.route!r}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
     sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
     lines += ["    N = K + M", f"    {LANES}", f"    return N * N + N + K * N + K * K + K + max({', '.join(sizes)})"]
@@ -132,130 +126,6 @@ def library(kernels: list[str]) -> list[str]:
 
 def covariance_element(first: Any, second: Any) -> str:
     return f"C[{place_of(first)}, {place_of(second)}]"
-
-
-# Where an activation has no closed form, the moments come from conditional quadrature ---------------------------------
-
-
-def _quadrature_functions(out: Derived) -> list[str]:
-    """Return the activations, their slopes and kinks, and the quadrature."""
-    setting = out.setting
-    write = printer()
-    teacher = setting.student if setting.teacher is None else setting.teacher
-    lines = []
-    for name, function in (("g", setting.student), ("gt", teacher)):
-        for prefix, body in (("", function), ("d", drop_atoms(sp.diff(function, X)))):
-            lines += [
-                "@njit(**OPTIONS)",
-                f"def {prefix}{name}(x):",
-                f"    return 1.0 * ({write.doprint(body)})",
-                "",
-                "",
-            ]
-    for name, kinks in (("KINKS", setting.student_kinks), ("KINKS_T", setting.teacher_kinks)):
-        lines.append(f"{name} = np.array({[float(v) for v in kinks]!r}, dtype=np.float64)")
-    if setting.target is not None:
-        lines += ["", "", *_target_functions(setting)]
-    return [
-        *lines,
-        "",
-        "",
-        CONDITIONAL_SOURCE,
-        "",
-        "",
-        *([TARGET_SOURCE, "", ""] if setting.target is not None else []),
-    ]
-
-
-def _target_functions(setting: Setting) -> list[str]:
-    """Return E[f*], E[f*^2] and E[(v . grad)^n f*] for teacher fields of given mean and covariance."""
-    count = setting.directions
-    means = sp.symbols(f"m1:{count + 1}", real=True)
-    direction = sp.symbols(f"v1:{count + 1}", real=True)
-    entry = lambda a, b: sp.Symbol(f"S{min(a, b)}{max(a, b)}", real=True)  # noqa: E731
-    law = Law(entry, lambda a: means[a - 1])
-    averager = Averager(law)
-
-    def mean_of(function: Any) -> Any:
-        total = sp.Add(*(averager.average(product) for product in products(function, setting)))
-        if total.has(Expectation):
-            raise DerivationError(
-                "this target cannot be combined with this student activation",
-                where="target",
-                why="the student's averages need quadrature, and the target's conditional averages have no closed form",
-                hint="use a polynomial target, or an activation with closed forms (erf, relu, gelu, polynomials, ...)",
-            )
-        return total
-
-    if not setting.target.is_polynomial(*(sp.Symbol(f"z{r}", real=True) for r in range(1, count + 1))):
-        raise DerivationError(
-            "this target cannot be combined with this student activation",
-            where="target",
-            why=f"the student's averages need quadrature, which takes polynomial targets only, not {setting.target}",
-            hint="use an activation with closed forms (erf, relu, gelu, sin, polynomials, ...)",
-        )
-    average = mean_of(setting.target)
-    orders = [average]
-    while orders[-1] != 0:
-        orders.append(sp.expand(sum(v * sp.diff(orders[-1], m) for v, m in zip(direction, means, strict=True))))
-    unpack = [f"    m{r} = m[{r - 1}]" for r in range(1, count + 1)]
-    unpack += [f"    S{a}{b} = S[{a - 1}, {b - 1}]" for a in range(1, count + 1) for b in range(a, count + 1)]
-    lines = [f"DEGREE = {len(orders) - 2}", "", ""]
-    for name, value in (("target_average", average), ("target_square", mean_of(sp.expand(setting.target**2)))):
-        shared, (result,) = assignments([value])
-        lines += ["@njit(**OPTIONS)", f"def {name}(m, S):", *unpack, *shared, f"    return 1.0 * ({result})", "", ""]
-    shared, results = assignments(orders[:-1])
-    lines += ["@njit(**OPTIONS)", "def target_directional(m, S, v, F):", *unpack]
-    lines += [f"    v{r} = v[{r - 1}]" for r in range(1, count + 1)]
-    return [*lines, *shared, *(f"    F[{n}] = {r}" for n, r in enumerate(results)), "", ""]
-
-
-QUADRATURE_VIEWS = """# Quadrature: order of Mehler's series, then the rule; the weights of the error in the loss.
-order = int(p[{first}])
-rule = p[{first} + 1:]
-if not capacity(C, rule, KINKS, KINKS_T) < 4000:
-    # A trial state far from the curve, or a blow-up: nodes would be without number.
-    dy[:] = np.nan
-    return
-e = c.copy()
-"""
-
-
-def _quadrature_moments(out: Derived) -> list[str]:
-    names = {str(stage.lhs.base) for stage in out.moments}
-    target = out.setting.target is not None
-    lines = QUADRATURE_VIEWS.format(first=_after()).splitlines()
-    lines += ["e[:K] = 0.0"] if out.setting.loss != "square" else []
-    lines += ["e[K:] = 0.0"] if target else []
-    if "D" in names or "H" in names:
-        call = "field_moments(C, e, K, i, KINKS, KINKS_T, rule, D[i])"
-        left = "H[i] = " if "H" in names else ""
-        lines += ["for i in range(K):", f"{INDENT}{left}{call}"]
-        if target:
-            left = "H[i] += " if "H" in names else ""
-            lines.append(f"{INDENT}{left}target_field_moments(C, K, i, DEGREE, KINKS, KINKS_T, rule, D[i])")
-    if "N" in names:
-        lines += [
-            "for i in range(K):", "    for k in range(i + 1):",
-            "        NN[i, k] = slope_moments(C, e, K, i, k, sigma, KINKS, KINKS_T, rule, order)",
-        ]  # fmt: skip
-        if target:
-            lines.append("        NN[i, k] += target_slope_moments(C, e, K, i, k, DEGREE, KINKS, KINKS_T, rule)")
-        lines.append("        NN[k, i] = NN[i, k]")
-    return lines
-
-
-def _quadrature_error(setting: Setting) -> list[str]:
-    lines = [f"rule = p[{_after()} + 1:]"]
-    if setting.target is None:
-        return [*lines, "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
-    students = "mean_square_error(C, c, K, KINKS, KINKS_T, rule)"
-    return [*lines, "c[K:] = 0.0", f"return 0.5 * ({students} + target_error(C, c, K, KINKS, KINKS_T, rule))"]
-
-
-def _after() -> str:
-    """Return where the parameters of the quadrature begin."""
-    return f"{2 + len(SCALARS)} + M + M * M + K"
 
 
 def place_of(index: Any) -> str:

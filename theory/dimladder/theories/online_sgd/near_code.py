@@ -13,10 +13,9 @@ from typing import Any
 
 from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
-from ...symbolic.printing import HEADER, RHS_SIGNATURE
+from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import Derived
 from .generate import (
-    OBSERVE_SIGNATURE,
     SCALARS,
     buffer_views,
     covariance_element,

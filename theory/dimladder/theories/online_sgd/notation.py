@@ -36,6 +36,14 @@ def indices() -> Indices:
     return Indices(ranges, generic=gamma)
 
 
+OUTPUT, LABEL = sp.symbols("f y", real=True)
+LOSSES = {
+    "square": (OUTPUT - LABEL) ** 2 / 2,
+    "correlation": -LABEL * OUTPUT,
+    "logistic": sp.log(1 + sp.exp(-LABEL * OUTPUT)),
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """What decides the form of the equations; every number is a parameter of the compiled code.
@@ -48,6 +56,10 @@ class Setting:
         f* in the symbols z1, z2, ... for a single- or multi-index target.
     directions : int
         Number of teacher directions of such a target.
+    student_kinks, teacher_kinks : tuple of float
+        Where the activations are not smooth.
+    target_kinks : tuple of tuples of float
+        Where such a target is not smooth in each of its fields.
     """
 
     student: Any
@@ -61,6 +73,22 @@ class Setting:
     schedule: Any = 1
     student_kinks: tuple[float, ...] = ()
     teacher_kinks: tuple[float, ...] = ()
+    target_kinks: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def loss_function(self) -> Any:
+        """The loss of an output and a label."""
+        return LOSSES[self.loss]
+
+    @property
+    def fields(self) -> dict[Any, int]:
+        """The symbols of the teacher fields in the target, with their numbers."""
+        return {sp.Symbol(f"z{r}", real=True): r for r in range(1, self.directions + 1)}
+
+    @property
+    def polynomial_target(self) -> bool:
+        """Whether the target is a polynomial in its fields."""
+        return self.target is not None and bool(self.target.is_polynomial(*self.fields))
 
     @property
     def stacked(self) -> bool:

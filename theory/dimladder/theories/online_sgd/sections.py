@@ -66,8 +66,9 @@ class OnlineSGD(Spec, frozen=True, kw_only=True, tag_field="kind", tag="online-s
     ----------
     learning_rate, readout_learning_rate : float
         The second defaults to the first; it is used when the readout is trained.
-    loss : {"square", "correlation"}
-        err = f - y, or err = -y (the loss -y f).
+    loss : {"square", "correlation", "logistic"}
+        err = f - y; err = -y (the loss -y f); err = -y/(1 + exp(y f)) (the loss log(1 + exp(-y f)), y the label as the
+        target gives it: a target of signs makes it classification).
     spherical : bool
         Whether each w_i is rescaled to its initial norm after every step.
     weight_decay, readout_weight_decay : float
@@ -83,7 +84,7 @@ class OnlineSGD(Spec, frozen=True, kw_only=True, tag_field="kind", tag="online-s
 
     learning_rate: float
     readout_learning_rate: float | None = None
-    loss: Literal["square", "correlation"] = "square"
+    loss: Literal["square", "correlation", "logistic"] = "square"
     spherical: bool = False
     weight_decay: float = 0.0
     readout_weight_decay: float = 0.0
@@ -145,6 +146,23 @@ class Initial(Spec, frozen=True, kw_only=True):
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
+class OnlineSolver(OdeSolver, frozen=True, kw_only=True):
+    """Settings of the integrator, and of averages without closed form.
+
+    Attributes
+    ----------
+    quadrature_rtol : float
+        Accuracy asked of dy/dt where averages are computed by quadrature.
+    """
+
+    quadrature_rtol: float = 1e-7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1e-13 <= self.quadrature_rtol < 1:
+            raise ValueError(f"quadrature_rtol must lie in [1e-13, 1), got {self.quadrature_rtol}")
+
+
 class OnlineSimulation(Simulation, frozen=True, kw_only=True):
     """Sizes and statistics of the experiment, and how it runs.
 
@@ -166,5 +184,5 @@ class OnlineProblem(Problem, frozen=True, kw_only=True):
     algorithm: OnlineSGD
     initial: Initial
     grid: TimeGrid
-    solver: OdeSolver = OdeSolver()
+    solver: OnlineSolver = OnlineSolver()
     simulation: OnlineSimulation = OnlineSimulation()
