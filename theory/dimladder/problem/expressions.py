@@ -106,6 +106,19 @@ class Expression:
         """
         return tuple(sorted(set(_kinks(self._tree, variable, self))))
 
+    def scaled_terms(self, variable: str = "x") -> list[tuple[float, str, float]] | None:
+        """Write the formula as a sum of numbers times functions of multiples of one variable.
+
+        Returns
+        -------
+        list of (coefficient, name, slope), or None
+            ``coefficient * name(slope * variable)``; a number has the name "" and slope 0. None for another formula.
+        """
+        try:
+            return _scaled_terms(self._tree, variable, self)
+        except _NotScaled:
+            return None
+
     def own_kinks(self, variable: str) -> tuple[float, ...]:
         """Return the kinks of those parts of the formula that depend on the one `variable` alone."""
         return tuple(sorted(set(_kinks(self._tree, variable, self, alone=True))))
@@ -322,6 +335,47 @@ def drop_atoms(expression: Any) -> Any:
     import sympy as sp
 
     return expression.replace(sp.DiracDelta, lambda *_: sp.Integer(0))
+
+
+class _NotScaled(Exception):
+    pass
+
+
+def _scaled_terms(node: Any, variable: str, whole: Expression) -> list[tuple[float, str, float]]:
+    def times(factor: float, terms: list[tuple[float, str, float]]) -> list[tuple[float, str, float]]:
+        return [(factor * c, name, s) for c, name, s in terms]
+
+    if not any(isinstance(n, ast.Name) and n.id == variable for n in ast.walk(node)):
+        return [(float(_evaluate(node, math, {}, whole.hermite)), "", 0.0)]
+    match node:
+        case ast.UnaryOp():
+            return times(-1.0 if isinstance(node.op, ast.USub) else 1.0, _scaled_terms(node.operand, variable, whole))
+        case ast.BinOp(op=ast.Add() | ast.Sub()):
+            sign = 1.0 if isinstance(node.op, ast.Add) else -1.0
+            left, right = (_scaled_terms(side, variable, whole) for side in (node.left, node.right))
+            return left + times(sign, right)
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            left, right = (_scaled_terms(side, variable, whole) for side in (node.left, node.right))
+            if len(right) == 1 and right[0][1] == "":
+                return times(right[0][0] if isinstance(node.op, ast.Mult) else 1.0 / right[0][0], left)
+            if isinstance(node.op, ast.Mult) and len(left) == 1 and left[0][1] == "":
+                return times(left[0][0], right)
+        case ast.Call(func=ast.Name(id=name), args=[argument]):
+            slope = _crossing_slope(argument, variable, whole)
+            if slope is not None:
+                return [(1.0, name, slope)]
+        case ast.Name():
+            return [(1.0, "x", 1.0)]
+    raise _NotScaled
+
+
+def _crossing_slope(argument: Any, variable: str, whole: Expression) -> float | None:
+    """Return s where the argument is s times the variable."""
+    try:
+        zero, one, two = (float(_evaluate(argument, math, {variable: at}, whole.hermite)) for at in (0.0, 1.0, 2.0))
+    except (ValueError, ZeroDivisionError, KeyError, AttributeError):
+        return None
+    return one if zero == 0.0 and abs(two - 2.0 * one) <= 1e-15 * abs(two) and one != 0.0 else None
 
 
 def _kinks(node: Any, variable: str, whole: Expression, alone: bool = False) -> list[float]:

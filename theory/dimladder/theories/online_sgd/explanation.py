@@ -8,6 +8,7 @@ from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
 from .derivation import MEANING, Derived, Update
+from .mixtures import ErfMixture
 from .notation import OUTPUT, Setting
 
 
@@ -103,6 +104,40 @@ def definitions(setting: Setting) -> list[Equation]:
             note="student and teacher units in one list",
         ),
     ]
+
+
+def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
+    """Return how moments follow from those of the erf units (i, p) that a unit i is made of."""
+    student, teacher = mixtures
+    rows = []
+    for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        terms = " + ".join(
+            rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)
+        )
+        note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
+        rows.append(Equation(name, rf"{g}(x) = {m.constant:.6g} + {terms}", None, note))
+    return [
+        *rows,
+        Equation(
+            "erf units",
+            r"g(f_i) = g_0 + \sum_p v_p\,\mathrm{erf}(b_p f_i/\sqrt 2):\quad "
+            r"C_{(ip)(kq)} = b_p b_q C_{ik},\quad c_{(ip)} = v_p c_i",
+            note="the equations below hold for the units (i, p)",
+        ),
+        Equation("D", r"D_{i\beta} = \sum_p v_p b_p D_{(ip)\beta}"),
+        Equation("N", r"N_{ik} = \sum_{p,q} v_p b_p\, v_q b_q\, N_{(ip)(kq)},\quad "
+                      r"\sigma^2 \to \sigma^2 + (\textstyle\sum_a c_a g_0)^2"),
+        Equation("H", r"H_i = g_0 \sum_a c_a g_0 + \sum_p v_p H_{(ip)}"),
+    ]  # fmt: skip
+
+
+def mixture_step(mixtures: tuple[ErfMixture, ErfMixture]) -> Step:
+    """Return the step from the network to the erf network of tied units."""
+    return Step(
+        "Units as sums of erfs",
+        "Each unit is a set of erf units on one field, so that the averages are those of an erf network of tied units.",
+        tuple(mixture_equations(mixtures)),
+    )
 
 
 def vector_equations(out: Derived) -> list[Equation]:

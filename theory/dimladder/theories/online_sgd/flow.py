@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import DerivationError
 from ...problem import Committee, Expression, activation, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from . import rules, tail
 from .initial import Start, start, teacher_count
+from .mixtures import PLAIN, ErfMixture, erf_mixture
 from .sections import OnlineProblem
 
 if TYPE_CHECKING:
@@ -45,15 +47,58 @@ class OnlineFlow(Flow):
 
     # Derivation ---------------------------------------------------------------------------------------------------
 
-    def structure(self) -> dict[str, Any]:
-        """Return what decides the form of the equations; widths and every number are parameters."""
-        target, algorithm = to_builtins(self.p.target), self.p.algorithm
+    @cached_property
+    def mixtures(self) -> tuple[ErfMixture, ErfMixture] | None:
+        """Students' and teachers' activations as sums of erfs, where the averages are taken that way."""
+        target, asked = self.p.target, self.p.solver.averages
+        accuracy = self.p.solver.quadrature_rtol
+        student = erf_mixture(activation(self.p.student.activation), accuracy)
+        teacher: ErfMixture | None = PLAIN
+        if isinstance(target, Committee):
+            teacher = erf_mixture(activation(target.activation), accuracy)
+        found = None
+        if student is not None and teacher is not None and self.p.algorithm.loss != "logistic":
+            # Single erfs have closed forms of their own. A constant is not followed through averages of a function f*.
+            several = max(len(student.weights), len(teacher.weights)) > 1 or not (student.exact and teacher.exact)
+            if several and (isinstance(target, Committee) or student.constant == 0.0):
+                found = student, teacher
+        if found is not None and asked != "quadrature" and (isinstance(target, Committee) or self._closes()):
+            return found
+        if asked == "mixture":
+            raise DerivationError(
+                "this problem cannot be averaged as a network of erfs", where="solver.averages",
+                why="that takes activations that are sums of erf(s x), tanh(s x), sigmoid(s x) and numbers, a loss "
+                "that is square or correlation, and a target whose averages with erfs have closed forms",
+                hint='drop solver.averages or set it to "quadrature"',
+            )  # fmt: skip
+        return None
+
+    def _closes(self) -> bool:
+        """Whether the averages of an erf student with the target have closed forms; kept in the store."""
+
+        def check() -> str:
+            from .derivation import derive
+
+            return f"CLOSES = {derive(self._erf_setting()).route == 'closed'}\n"
+
+        return bool(store.module(("online-sgd erf student", self._target_structure()), check).CLOSES)
+
+    def _target_structure(self) -> dict[str, Any]:
+        target = to_builtins(self.p.target)
         for number in ("noise", "readout", "overlap"):
             target.pop(number, None)
+        return target
+
+    def structure(self) -> dict[str, Any]:
+        """Return what decides the form of the equations; widths and every number are parameters."""
+        target, algorithm, student = self._target_structure(), self.p.algorithm, self.p.student.activation
+        if self.mixtures is not None:
+            student = "sum of erfs"
+            target |= {"activation": student} if isinstance(self.p.target, Committee) else {}
         return {
             "target": target,
             "directions": 0 if isinstance(self.p.target, Committee) else teacher_count(self.p),
-            "activation": self.p.student.activation,
+            "activation": student,
             "train_readout": self.trained,
             "loss": algorithm.loss,
             "spherical": algorithm.spherical,
@@ -63,6 +108,19 @@ class OnlineFlow(Flow):
 
     def setting(self) -> Setting:
         """Return the setting of the derivation."""
+        return self._setting() if self.mixtures is None else self._erf_setting()
+
+    def _erf_setting(self) -> Setting:
+        import sympy as sp
+
+        from ...symbolic.factors import X
+
+        erf = sp.erf(X / sp.sqrt(2))
+        teacher = erf if isinstance(self.p.target, Committee) else None
+        smooth: dict[str, Any] = {"student_kinks": (), "teacher_kinks": ()}
+        return replace(self._setting(), student=erf, teacher=teacher, mixture=True, **smooth)
+
+    def _setting(self) -> Setting:
         from ...symbolic.factors import X
         from .notation import Setting
 
@@ -91,12 +149,17 @@ class OnlineFlow(Flow):
         return derive(self.setting())
 
     def equations(self) -> list[Equation]:
-        from .explanation import flow_equations, moment_equations
+        from .explanation import flow_equations, mixture_equations, moment_equations
 
-        return moment_equations(self.derived) + flow_equations(self.derived)
+        rows = moment_equations(self.derived) + flow_equations(self.derived)
+        return rows if self.mixtures is None else mixture_equations(self.mixtures) + rows
 
     def derivation(self) -> list[Step]:
-        return self.derived.steps
+        if self.mixtures is None:
+            return self.derived.steps
+        from .explanation import mixture_step
+
+        return [*self.derived.steps[:3], mixture_step(self.mixtures), *self.derived.steps[3:]]
 
     def module(self) -> ModuleType:
         return store.module(("online-sgd", self.structure()), self._source)
@@ -119,6 +182,8 @@ class OnlineFlow(Flow):
 
     def parameters(self) -> Array:
         plain = self._plain_parameters()
+        if self.mixtures is not None:
+            return np.concatenate([plain, *(m.parameters for m in self.mixtures)])
         return plain if self.module().ROUTE == "closed" else np.concatenate([plain, self.rule])
 
     def _plain_parameters(self) -> Array:
@@ -164,6 +229,8 @@ class OnlineFlow(Flow):
             if again.status == "blow_up":
                 status = "blow_up"
                 message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"
+        if self.mixtures is not None:
+            stats = {**stats, "activation_error": max(m.error for m in self.mixtures)}
         if self.module().ROUTE != "closed" and len(states):
             worst = rules.error(self, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
@@ -180,7 +247,8 @@ class OnlineFlow(Flow):
         return solution
 
     def work_size(self) -> int:
-        return int(self.module().work_size(self.K, self.M))
+        counts = [] if self.mixtures is None else [len(m.weights) for m in self.mixtures]
+        return int(self.module().work_size(self.K, self.M, *counts))
 
     # Variables ----------------------------------------------------------------------------------------------------
 

@@ -1,67 +1,35 @@
 """The derived equations as one self-contained numba module; widths are parameters, so one module serves every K and M.
 
-State ``y``: Q (lower triangle, row by row), M (row by row), then a where it is trained.
-Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout), and
-where moments come by quadrature the order of Mehler's series and the rule.
+The layout of state and parameters stands in `printed`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from ...numerics.orthant import ORTHANT_SOURCE
-from ...numerics.special import ASIN_SOURCE
-from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
-from ...symbolic.kernels import KernelWriter, MomentCall
-from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
-from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE, printer
-from ...symbolic.tensors import Tensor
-from . import notation as d
+from ...symbolic.kernels import KernelWriter
+from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
+from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import EXPANDED_DEGREE, Derived
-from .quadrature_code import quadrature_of
+from .mixture_code import Mixture
+from .printed import (
+    AFTER,
+    LANES,
+    LOAD,
+    SCALARS,
+    VIEWS,
+    buffer_views,
+    covariance_element,
+    library,
+    moment_views,
+    place_of,
+    scalar_writer,
+    scalars,
+)
+from .quadrature_code import Conditional, Fields, quadrature_of
 
 log = logging.getLogger("dimladder.online_sgd")
-SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
-
-LOAD = '''@njit(**FAST)
-def load(y, p, C, c):
-    """Fill the covariance C of all fields and the weights c = (a, -A) from state and parameters."""
-    K = int(p[0])
-    M = int(p[1])
-    N = K + M
-    place = 0
-    for i in range(K):
-        for k in range(i + 1):
-            C[i, k] = y[place]
-            C[k, i] = y[place]
-            place += 1
-    for i in range(K):
-        for m in range(K, N):
-            C[i, m] = y[place]
-            C[m, i] = y[place]
-            place += 1
-    for m in range(M):
-        c[K + m] = -p[{scalars} + m]
-        for n in range(M):
-            C[K + m, K + n] = p[{scalars} + M + m * M + n]
-    for i in range(K):
-        c[i] = {readout}
-'''
-
-VIEWS = """    K = int(p[0])
-    M = int(p[1])
-    N = K + M
-    C = work[:N * N].reshape((N, N))
-    place = N * N
-    c = work[place:place + N]
-    place += N
-"""
-# Where the parameters of a quadrature begin.
-AFTER = f"{2 + len(SCALARS)} + M + M * M + K"
-# One lane for each pair of students, padded for SIMD.
-LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
 
 
 def source(out: Derived, title: str) -> str:
@@ -69,7 +37,6 @@ def source(out: Derived, title: str) -> str:
     trained = out.setting.train_readout
     if out.polynomial_degree > EXPANDED_DEGREE:
         log.info("degree %d: four-point functions by exact contraction over Hermite modes", out.polynomial_degree)
-    write = scalar_writer()
     first = 2 + len(SCALARS)
     readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
     arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
@@ -79,132 +46,38 @@ def source(out: Derived, title: str) -> str:
     arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
     arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
     arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
-    loops = LoopWriter(out.indices, arrays, write)
+
+    def writer() -> LoopWriter:
+        return LoopWriter(out.indices, arrays, scalar_writer())
+
+    loops, observe = writer(), writer()
     # Straight-line code calls the library's arcsine: pasting in the vectorisable one many times costs compilation.
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
-    quadrature = quadrature_of(out, AFTER)
-    kernels = (
-        quadrature.functions()
-        if quadrature
-        else KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
-    )
-    lines = [HEADER.format(title=title), *library(kernels)]
-    lines += [*kernels, "", LOAD.format(scalars=first, readout=readout), ""]
+    # What computes the moments where they are not loops over closed forms.
+    other: Conditional | Fields | Mixture | None = quadrature_of(out, AFTER)
+    kernels = [] if other else KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
+    if out.setting.mixture:
+        other = Mixture(out, AFTER, writer, kernels)
+    functions = other.functions() if other else kernels
+    lines = [HEADER.format(title=title), *library(functions)]
+    lines += [*functions, "", LOAD.format(scalars=first, readout=readout), ""]
 
-    body = quadrature.moments() if quadrature else []
-    for stage in [*([] if quadrature else out.moments), *out.flow]:
+    body = other.moments() if other else []
+    for stage in [*([] if other else out.moments), *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
     lines += moment_views(out.moments) + buffer_views(loops) + ["    load(y, p, C, c)", *scalars(out)]
     lines += [INDENT + line if line else "" for line in body]
 
-    observe = LoopWriter(out.indices, arrays, write)
-    code = quadrature.error() if quadrature else observe.scalar_sum(out.generalization_error)
-    lines += [
-        "",
-        "",
-        f"@njit({OBSERVE_SIGNATURE}, **FAST)",
-        "def generalization_error(y, p, work):",
-    ]
+    code = other.error() if other else observe.scalar_sum(out.generalization_error)
+    lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):"]
     lines += [VIEWS.rstrip(), *buffer_views(observe), "    load(y, p, C, c)"]
     lines += [INDENT + line for line in code]
-    lines += quadrature.observables() if quadrature else []
     lines += ["", "", f"ROUTE = {out.route!r}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
+    lines += other.observables() if other else []
+    if out.setting.mixture:
+        return "\n".join(lines) + "\n"
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
     sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
     lines += ["    N = K + M", f"    {LANES}", f"    return N * N + N + K * N + K * K + K + max({', '.join(sizes)})"]
     return "\n".join(lines) + "\n"
-
-
-def library(kernels: list[str]) -> list[str]:
-    """Return the source of the special functions that printed kernels may call."""
-    lines = [ASIN_SOURCE, ""]
-    if any("correlation" in line or "sign_moment4(" in line for line in kernels):
-        lines += ["", ORTHANT_SOURCE, ""]
-    return lines
-
-
-def covariance_element(first: Any, second: Any) -> str:
-    return f"C[{place_of(first)}, {place_of(second)}]"
-
-
-def place_of(index: Any) -> str:
-    """Return where a field lies in C: index symbols run over it; fixed teacher fields count from 1."""
-    if hasattr(index, "place"):
-        return str(index.place())
-    return f"K + {int(index) - 1}" if getattr(index, "is_Integer", False) else str(index)
-
-
-def moment_views(moments: list[Tensor]) -> list[str]:
-    shapes = {
-        "D": ("D", "K * N", "(K, N)"), "L": ("L", "K * K", "(K, K)"), "N": ("NN", "K * K", "(K, K)"),
-        "H": ("H", "K", ""),
-    }  # fmt: skip
-    lines = []
-    for name, size, shape in dict.fromkeys(shapes[str(stage.lhs.base)] for stage in moments):
-        view = f"work[place:place + {size}]" + (f".reshape({shape})" if shape else "")
-        lines += [f"    {name} = {view}", f"    place += {size}"]
-    return lines
-
-
-def buffer_views(loops: LoopWriter) -> list[str]:
-    lines = [f"    {LANES}"] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
-    for name, shape in loops.buffers.items():
-        size = " * ".join(shape)
-        view = f"work[place:place + {size}]" + (f".reshape(({', '.join(shape)}))" if len(shape) > 1 else "")
-        lines += [f"    {name} = {view}", f"    place += {size}"]
-    return lines
-
-
-def scalars(out: Derived) -> list[str]:
-    used = set().union(*(s.rhs.free_symbols for s in [*out.moments, *out.flow]))
-    lines = [f"    {s} = p[{2 + k}]" for k, s in enumerate(SCALARS) if s in used]
-    if out.setting.schedule != 1:
-        lines.append(f"    schedule = {printer().doprint(out.setting.schedule)}")
-        lines += [f"    {s} *= schedule" for s in (d.eta, d.eta_a) if s in used]
-    return lines
-
-
-def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]], str]:
-    base = type(printer())
-
-    class TensorPrinter(base):  # type: ignore[misc, valid-type]
-        """Prints array elements through the loop writer, and the vectorisable arcsine."""
-
-        element: Callable[[Any], str]
-
-        def _print_Indexed(self, expr: Any) -> str:
-            return self.element(expr)
-
-        def _print_asin(self, expr: Any) -> str:
-            if isinstance(expr.args[0], Correlation):
-                return f"correlation_angle({', '.join(self._print(a) for a in expr.args[0].args)})"
-            return f"{arcsine}({self._print(expr.args[0])})"
-
-        def _print_Function(self, expr: Any) -> str:
-            if isinstance(expr, MomentCall):
-                return f"{expr.kernel.name}(C, K, {', '.join(map(place_of, expr.args))})"
-            arguments = ", ".join(self._print(a) for a in expr.args)
-            if isinstance(expr, SignMoment4):
-                return f"sign_moment4({arguments})"
-            return str(super()._print_Function(expr))
-
-        def _print_Schur(self, expr: Schur) -> str:
-            return f"schur({', '.join(self._print(a) for a in expr.args)})"
-
-        def _print_Correlation(self, expr: Correlation) -> str:
-            return f"correlation({', '.join(self._print(a) for a in expr.args)})"
-
-        def _print_SignMoment4(self, expr: SignMoment4) -> str:
-            return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"
-
-        def _print_DensityAtZero(self, expr: DensityAtZero) -> str:
-            return f"density_at_zero({self._print(expr.args[0])})"
-
-    write = TensorPrinter({"fully_qualified_modules": True, "strict": False})
-
-    def scalar(expression: Any, element: Callable[[Any], str]) -> str:
-        write.element = element
-        return write.doprint(expression)
-
-    return scalar

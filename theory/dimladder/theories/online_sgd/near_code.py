@@ -15,7 +15,7 @@ from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
 from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import Derived
-from .generate import (
+from .printed import (
     SCALARS,
     buffer_views,
     covariance_element,

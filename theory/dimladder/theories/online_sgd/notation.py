@@ -60,6 +60,8 @@ class Setting:
         Where the activations are not smooth.
     target_kinks : tuple of tuples of float
         Where such a target is not smooth in each of its fields.
+    mixture : bool
+        Whether units are sums of erfs: `student` and `teacher` are then the erf that they are made of.
     """
 
     student: Any
@@ -74,6 +76,7 @@ class Setting:
     student_kinks: tuple[float, ...] = ()
     teacher_kinks: tuple[float, ...] = ()
     target_kinks: tuple[tuple[float, ...], ...] = ()
+    mixture: bool = False
 
     @property
     def loss_function(self) -> Any:

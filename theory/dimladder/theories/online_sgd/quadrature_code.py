@@ -16,6 +16,7 @@ from ...symbolic.printing import OBSERVE_SIGNATURE, assignments, printer
 from .averages import products
 from .derivation import Derived
 from .notation import LABEL, OUTPUT
+from .printed import VIEWS
 
 INDENT = "    "
 
@@ -205,8 +206,6 @@ class Fields:
 
     def observables(self) -> list[str]:
         """Return the function of the average loss, label noise included."""
-        from .generate import VIEWS
-
         body = [*self._scratch(), *self._averages(), "return moments[1]"]
         return [
             "", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def population_loss(y, p, work):", VIEWS.rstrip(),

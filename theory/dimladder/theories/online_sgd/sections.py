@@ -151,10 +151,14 @@ class OnlineSolver(OdeSolver, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    averages : {"auto", "mixture", "quadrature"}
+        Of tanh and sigmoid units: as sums of erfs, whose averages have closed forms, or by quadrature; "auto" takes the
+        first where it can.
     quadrature_rtol : float
-        Accuracy asked of dy/dt where averages are computed by quadrature.
+        Accuracy asked of dy/dt where averages are computed by quadrature, and of the slope of sums of erfs.
     """
 
+    averages: Literal["auto", "mixture", "quadrature"] = "auto"
     quadrature_rtol: float = 1e-7
 
     def __post_init__(self) -> None:

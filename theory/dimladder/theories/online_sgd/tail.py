@@ -77,7 +77,7 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     p = flow.p
     noise = p.target.noise > 0 and p.algorithm.regime == "classical"
     decay = p.algorithm.weight_decay > 0 or p.algorithm.readout_weight_decay > 0
-    if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
+    if not isinstance(p.target, Committee) or noise or decay or flow.mixtures or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
     deep = np.flatnonzero(errors < DEEP * _target_size(flow))

@@ -1,0 +1,155 @@
+"""Pieces that all generated modules of this theory are printed with: layouts, views, scalars, the scalar printer.
+
+State ``y``: Q (lower triangle, row by row), M (row by row), then a where it is trained.
+Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout), and what
+the route of the averages adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...numerics.orthant import ORTHANT_SOURCE
+from ...numerics.special import ASIN_SOURCE
+from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
+from ...symbolic.kernels import MomentCall
+from ...symbolic.loops import LANE_WIDTH, LoopWriter
+from ...symbolic.printing import printer
+from ...symbolic.tensors import Tensor
+from . import notation as d
+from .derivation import Derived
+
+SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
+
+LOAD = '''@njit(**FAST)
+def load(y, p, C, c):
+    """Fill the covariance C of all fields and the weights c = (a, -A) from state and parameters."""
+    K = int(p[0])
+    M = int(p[1])
+    N = K + M
+    place = 0
+    for i in range(K):
+        for k in range(i + 1):
+            C[i, k] = y[place]
+            C[k, i] = y[place]
+            place += 1
+    for i in range(K):
+        for m in range(K, N):
+            C[i, m] = y[place]
+            C[m, i] = y[place]
+            place += 1
+    for m in range(M):
+        c[K + m] = -p[{scalars} + m]
+        for n in range(M):
+            C[K + m, K + n] = p[{scalars} + M + m * M + n]
+    for i in range(K):
+        c[i] = {readout}
+'''
+
+VIEWS = """    K = int(p[0])
+    M = int(p[1])
+    N = K + M
+    C = work[:N * N].reshape((N, N))
+    place = N * N
+    c = work[place:place + N]
+    place += N
+"""
+# Where the parameters of the route begin.
+AFTER = f"{2 + len(SCALARS)} + M + M * M + K"
+# One lane for each pair of students, padded for SIMD.
+LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
+
+
+def library(kernels: list[str]) -> list[str]:
+    """Return the source of the special functions that printed kernels may call."""
+    lines = [ASIN_SOURCE, ""]
+    if any("correlation" in line or "sign_moment4(" in line for line in kernels):
+        lines += ["", ORTHANT_SOURCE, ""]
+    return lines
+
+
+def covariance_element(first: Any, second: Any) -> str:
+    return f"C[{place_of(first)}, {place_of(second)}]"
+
+
+def place_of(index: Any) -> str:
+    """Return where a field lies in C: index symbols run over it; fixed teacher fields count from 1."""
+    if hasattr(index, "place"):
+        return str(index.place())
+    return f"K + {int(index) - 1}" if getattr(index, "is_Integer", False) else str(index)
+
+
+def moment_views(moments: list[Tensor]) -> list[str]:
+    shapes = {
+        "D": ("D", "K * N", "(K, N)"), "L": ("L", "K * K", "(K, K)"), "N": ("NN", "K * K", "(K, K)"),
+        "H": ("H", "K", ""),
+    }  # fmt: skip
+    lines = []
+    for name, size, shape in dict.fromkeys(shapes[str(stage.lhs.base)] for stage in moments):
+        view = f"work[place:place + {size}]" + (f".reshape({shape})" if shape else "")
+        lines += [f"    {name} = {view}", f"    place += {size}"]
+    return lines
+
+
+def buffer_views(loops: LoopWriter) -> list[str]:
+    lines = [f"    {LANES}"] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
+    for name, shape in loops.buffers.items():
+        size = " * ".join(shape)
+        view = f"work[place:place + {size}]" + (f".reshape(({', '.join(shape)}))" if len(shape) > 1 else "")
+        lines += [f"    {name} = {view}", f"    place += {size}"]
+    return lines
+
+
+def scalars(out: Derived) -> list[str]:
+    used = set().union(*(s.rhs.free_symbols for s in [*out.moments, *out.flow]))
+    lines = [f"    {s} = p[{2 + k}]" for k, s in enumerate(SCALARS) if s in used]
+    if out.setting.schedule != 1:
+        lines.append(f"    schedule = {printer().doprint(out.setting.schedule)}")
+        lines += [f"    {s} *= schedule" for s in (d.eta, d.eta_a) if s in used]
+    return lines
+
+
+def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]], str]:
+    base = type(printer())
+
+    class TensorPrinter(base):  # type: ignore[misc, valid-type]
+        """Prints array elements through the loop writer, and the vectorisable arcsine."""
+
+        element: Callable[[Any], str]
+
+        def _print_Indexed(self, expr: Any) -> str:
+            return self.element(expr)
+
+        def _print_asin(self, expr: Any) -> str:
+            if isinstance(expr.args[0], Correlation):
+                return f"correlation_angle({', '.join(self._print(a) for a in expr.args[0].args)})"
+            return f"{arcsine}({self._print(expr.args[0])})"
+
+        def _print_Function(self, expr: Any) -> str:
+            if isinstance(expr, MomentCall):
+                return f"{expr.kernel.name}(C, K, {', '.join(map(place_of, expr.args))})"
+            arguments = ", ".join(self._print(a) for a in expr.args)
+            if isinstance(expr, SignMoment4):
+                return f"sign_moment4({arguments})"
+            return str(super()._print_Function(expr))
+
+        def _print_Schur(self, expr: Schur) -> str:
+            return f"schur({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_Correlation(self, expr: Correlation) -> str:
+            return f"correlation({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_SignMoment4(self, expr: SignMoment4) -> str:
+            return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_DensityAtZero(self, expr: DensityAtZero) -> str:
+            return f"density_at_zero({self._print(expr.args[0])})"
+
+    write = TensorPrinter({"fully_qualified_modules": True, "strict": False})
+
+    def scalar(expression: Any, element: Callable[[Any], str]) -> str:
+        write.element = element
+        return write.doprint(expression)
+
+    return scalar
