@@ -13,26 +13,9 @@ from dimladder.errors import UsageError
 from dimladder.results import LearningCurve, Measurement
 from dimladder_validation import compare
 from dimladder_validation.simulate import experiment
+from run_files import TANH_UNIT
 
-PROBLEM = dl.loads(
-    """
-theory = "online-sgd"
-[target]
-kind = "single-index"
-link = "tanh(z)"
-[student]
-kind = "two-layer"
-width = 1
-[algorithm]
-kind = "online-sgd"
-learning_rate = 0.2
-[initial]
-Q = [[1.0]]
-M = [[0.3]]
-[grid]
-time = [0.0, 1.0, 2.0, 3.0]
-"""
-)
+PROBLEM = dl.loads(TANH_UNIT)
 TIMES = np.array([0.0, 1.0, 2.0, 3.0])
 Q = 1.0 + 0.5 * TIMES
 SIZES = [100, 200, 400]
