@@ -149,7 +149,7 @@ def replicate(
         write_text(Path(out) / "resolved.toml", problem.to_toml())
     kept = _stored(store, resume, force) if store is not None else []
     batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
-    return assemble(found.size, sizes, count, batches, key)
+    return assemble(found.size, sizes, count, batches, {**key, **backend.facts()})
 
 
 def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 from dimladder.errors import SimulationError
@@ -203,11 +204,12 @@ def weight_sgd_array(
     d: int,
     streams: Sequence[np.random.Generator],
     backend: Backend,
-    chunk_numbers: int = 4_000_000,
+    chunk_numbers: int = 250_000,
 ) -> Trajectories:
     """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
 
-    Inputs are drawn in chunks of about `chunk_numbers` numbers; the chunk size does not change the draws.
+    Every replica draws about `chunk_numbers` input numbers at a time, however many replicas run together: on an
+    accelerator the size of a chunk changes the draws.
     """
     import numpy as np
 
@@ -223,7 +225,7 @@ def weight_sgd_array(
     slope = derivative(dynamics.activation)
     radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
     shape = (dynamics.batch, d)
-    block = max(1, chunk_numbers // (replicas * dynamics.batch * d))
+    block = max(1, chunk_numbers // (dynamics.batch * d))
     x = noise = None
     q_out, m_out, v_out = [], [], []
     place = 0
@@ -289,16 +291,19 @@ def loss_slope(loss: Loss, xp: Any, output: Any, label: Any) -> Any:
     return -0.5 * label * (1.0 - xp.tanh(0.5 * label * output))
 
 
+@lru_cache(maxsize=64)
 def derivative(activation: Expression) -> Expression:
-    """Return the derivative of an activation (almost everywhere) as a formula in ``x``."""
+    """Return the derivative of an activation (almost everywhere) as a formula in ``x``, for any array namespace."""
     import sympy as sp
 
     from dimladder.problem.expressions import drop_atoms
 
     x = sp.Symbol("x", real=True)
-    step = sp.Function("step")
-    slope = drop_atoms(sp.diff(activation.sympy(x=x), x))
-    slope = slope.replace(sp.Heaviside, lambda u, *_: step(u)).subs(sp.E, sp.Float(sp.E, 17))
+    slope = drop_atoms(sp.diff(activation.sympy(x=x), x)).subs(sp.E, sp.Float(sp.E, 17))
+    step, least, most = (sp.Function(name) for name in ("step", "min", "max"))
+    slope = slope.replace(sp.Heaviside, lambda u, *_: step(u))
+    # The formula's own functions take two arguments, sympy's any number.
+    slope = slope.replace(sp.Min, lambda *u: reduce(least, u)).replace(sp.Max, lambda *u: reduce(most, u))
     text = str(slope) if slope.has(x) else f"0*x + {slope}"
     return Expression(text.replace("Abs(", "abs("), ("x",), activation.hermite)
 

@@ -37,7 +37,7 @@ class Link:
     def formula(cls, expression: Expression, count: int | None = None) -> Link:
         """A formula in ``z1, z2, ...`` (or in the one field ``z``)."""
         fields = tuple(int(name[1:] or 1) - 1 for name in expression.variables)
-        return cls(max(count or 0, *(f + 1 for f in fields)), ((1.0, expression, fields),))
+        return cls(max([count or 0, *(f + 1 for f in fields)]), ((1.0, expression, fields),))
 
     def evaluate(self, xp: Any, fields: Any) -> Any:
         """Evaluate on fields of shape ``(..., M)`` of any array namespace."""
