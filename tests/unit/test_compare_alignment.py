@@ -81,6 +81,15 @@ def test_imposed_value_off_is_a_disagreement() -> None:
     assert "time = 0" in comparison.reasons[0]
 
 
+def test_single_precision_is_not_held_to_the_rounding_of_double() -> None:
+    single = Q.copy()
+    single[0] += 1e-6
+    measured = measurement()
+    assert compare(curve(single), measured).verdict != "agree"
+    measured.dataset.attrs["stats"] = json.dumps({**measured.stats, "dtype": "float32"})
+    assert compare(curve(single), measured).verdict == "agree"
+
+
 def test_value_missing_on_one_side_is_inconclusive_and_on_both_is_not() -> None:
     holed = Q.copy()
     holed[2] = np.nan
