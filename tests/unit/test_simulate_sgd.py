@@ -101,8 +101,9 @@ def test_singular_overlaps() -> None:
     m = np.array([[0.5, 0.5]])
     start = frame(np.array([[0.25]]), m, t)
     assert start.directions == 2
-    assert np.allclose(start.along @ start.teacher.T, m)
-    assert np.allclose(start.across, 0)
+    rank = start.teacher.shape[1]
+    assert np.allclose(start.students[:, :rank] @ start.teacher.T, m)
+    assert np.allclose(start.students[:, rank:], 0)
     with pytest.raises(SimulationError, match="singular T"):
         frame(np.array([[1.0]]), np.array([[0.5, 0.4]]), t)
     with pytest.raises(SimulationError, match="not positive"):

@@ -125,48 +125,32 @@ def gram_chain(
     dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
 ) -> Trajectories:
     """Run the exact chain of the overlaps: the law of SGD in d dimensions at a cost independent of d."""
-    from . import gram_kernel
-
     start = frame(dynamics.q, dynamics.m, dynamics.t)
-    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
-
-    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
-        status, _ = gram_kernel.gram_chain(
-            children[0], children[1], start.teacher, start.along.copy(), start.across.copy(), dynamics.v.copy(),
-            compiled.model, compiled.schedule, d, *dynamics.rates(), 2.0, record, q, m, v,
-        )  # fmt: skip
-        return int(status)
-
-    return _replicas(kernel, dynamics, times, d, streams, threads)
+    return _replicas(lambda children: (start.teacher, start.students.copy()), dynamics, times, d, streams, threads)
 
 
 def weight_sgd(
     dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
 ) -> Trajectories:
     """Run SGD on explicit weights, one compiled loop a replica. Draws as `weight_sgd_array`: the same trajectories."""
-    import numpy as np
-
-    from . import gram_kernel
-
     start = frame(dynamics.q, dynamics.m, dynamics.t)
-    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
-
-    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
-        teacher, w = (np.ascontiguousarray(a) for a in explicit_weights(start, d, children[2]))
-        status = gram_kernel.weight_sgd(
-            children[0], children[1], teacher, w, dynamics.v.copy(), compiled.model, compiled.schedule, d,
-            *dynamics.rates(), record, q, m, v,
-        )  # fmt: skip
-        return int(status)
-
-    return _replicas(kernel, dynamics, times, d, streams, threads)
+    return _replicas(lambda children: explicit_weights(start, d, children[2]), dynamics, times, d, streams, threads)
 
 
 def _replicas(
-    kernel: Any, dynamics: Dynamics, times: Any, d: int, streams: Sequence[np.random.Generator], threads: int
+    state: Callable[[list[Any]], tuple[np.ndarray, np.ndarray]],
+    dynamics: Dynamics,
+    times: Any,
+    d: int,
+    streams: Sequence[np.random.Generator],
+    threads: int,
 ) -> Trajectories:
+    """Run the kernel from the teachers and students that `state` gives for the streams of each replica."""
     import numpy as np
 
+    from .gram_kernel import one_pass_sgd
+
+    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
     record, low, high, weight = recorded_steps(times, d)
     replicas, k, count = len(streams), len(dynamics.v), dynamics.m.shape[1]
     q = np.full((replicas, len(record), k, k), np.nan)
@@ -175,7 +159,13 @@ def _replicas(
     children = [stream.spawn(4) for stream in streams]
 
     def one(replica: int) -> int:
-        return int(kernel(children[replica], record, q[replica], m[replica], v[replica]))
+        inputs, noise = children[replica][:2]
+        teacher, w = (np.ascontiguousarray(a) for a in state(children[replica]))
+        status, _ = one_pass_sgd(
+            inputs, noise, teacher, w, dynamics.v.copy(), compiled.model, compiled.schedule, d, *dynamics.rates(), 2.0,
+            record, q[replica], m[replica], v[replica],
+        )  # fmt: skip
+        return int(status)
 
     statuses = _in_threads(one, replicas, threads)
     _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
