@@ -28,6 +28,7 @@ from dimladder_validation.simulate.online_sgd import dynamics
 from run_files import SIMULATED, SMALL, THEORY_OF, arguments, check_contract, path_of, size_of
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # the tensors are small, and tests may run side by side
 MODULE = sys.modules["dimladder_validation.simulate"]
 
 # Algorithms that no run file of the gallery asks for.
