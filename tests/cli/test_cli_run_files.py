@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dimladder import theories
 from dimladder.cli import main
-from run_files import FILES, RUNS, SIMULATED, THEORY_OF, arguments, check_contract, promised, size_of
+from run_files import FILES, RUNS, SIMULATED, THEORY_OF, arguments, check_contract, path_of, promised, size_of
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -51,6 +55,23 @@ def test_simulate_keeps_the_contract(name: str, capsys: pytest.CaptureFixture[st
     assert main(["solve", *arguments(name), "--json"]) == 0
     theory = json.loads(capsys.readouterr().out)
     assert set(measured) & set(theory["variables"])
+
+
+@pytest.mark.parametrize("name", sorted(set(THEORY_OF.values()) & set(theories.names())))
+def test_the_card_lists_every_key_in_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name]) == 0
+    card = capsys.readouterr().out
+    for word in ("tuple", "Literal", "Union", "None", "Range", "(default <", "True", "False", "dimladder."):
+        assert word not in card.split("Sections of a run file")[1]
+    # Every key that a run file of the gallery sets is on the card; those of an axis are inside its braces.
+    for run in (r for r, theory in THEORY_OF.items() if theory == name):
+        for key in _keys(tomllib.loads(path_of(run).read_text())) - {"start", "stop", "points", "spacing"}:
+            assert re.search(rf"^    {key}:|\.{key}\]", card, re.MULTILINE), key
+
+
+def _keys(document: dict[str, Any], depth: int = 0) -> set[str]:
+    own = {k for k in document if depth and k != "kind" and not k.isdigit()}
+    return own.union(*(_keys(v, depth + 1) for v in document.values() if isinstance(v, dict)), set())
 
 
 def test_solve_export_and_cite_from_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +121,11 @@ def test_sweep_prints_a_row_for_each_point(tmp_path: Path, capsys: pytest.Captur
         (["export", "nowhere", "--to", "x"], 2, "no result"),
         (["cite", "nowhere.toml"], 2, "nowhere.toml"),
         (["sweep", str(RUNS / "truncation-flow.toml"), "--grid", "data.target"], 2, "lo:hi:n"),
+        (["sweep", str(RUNS / "truncation-flow.toml"), "--grid", "data.target=0.1:1"], 2, "--grid"),
+        (["simulate", str(RUNS / "batch-reuse.toml"), "--d", "1"], 2, "d >= 2"),
+        (["simulate", str(RUNS / "online-erf.toml"), "--d", "3"], 2, "d >= 5"),
+        (["simulate", str(RUNS / "online-erf.toml"), "--replicas", "0"], 2, "at least 1"),
+        (["simulate", str(RUNS / "online-erf.toml"), "--device", "abacus"], 2, "unknown device"),
         (["sweep", str(RUNS / "truncation-flow.toml"), "--grid", "data.tarjet=1,2"], 2, "tarjet"),
         (["solve", str(RUNS / "truncation-flow.toml"), "--set", "data.tarjet=2"], 2, "target"),
     ],

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except DimladderError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if type(error).__name__ in ("DomainError", "ResultFileError") else 1
+        return 2 if type(error).__name__ in ("DomainError", "ResultFileError", "SimulationError") else 1
     except KeyboardInterrupt:
         print("interrupted: what was finished and saved is kept", file=sys.stderr)
         return 130

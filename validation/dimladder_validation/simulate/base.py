@@ -221,6 +221,8 @@ class Experiment(ABC):
     size : str
         Name of the size coordinate (``"d"``, ``"n"``, ``"width"``, ``"samples"``, ...), also its key in
         ``[simulation]``.
+    least_size : int
+        The smallest size at which the experiment means anything.
     batch_size : int
         Replicas run together, and saved together.
     correction_exponent : float or None
@@ -232,6 +234,7 @@ class Experiment(ABC):
 
     theory: str
     size: str = "d"
+    least_size: int = 1
     batch_size: int = 16
     correction_exponent: float | None = None
     slowest_exponent: float = 0.5

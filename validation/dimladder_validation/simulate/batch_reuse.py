@@ -17,6 +17,7 @@ class BatchReuseExperiment(Experiment):
 
     theory = "batch-reuse"
     size = "d"
+    least_size = 2
     batch_size = 16
     # A start off the fixed points of the drift: van Kampen's expansion in 1/d.
     correction_exponent = 1.0
