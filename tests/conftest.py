@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# As the command line does: tests run side by side.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Workers of a parallel run share the folder, which the environment hands down; the name keeps users apart.
 if "DIMLADDER_CACHE" not in os.environ:
     os.environ["DIMLADDER_CACHE"] = str(Path(tempfile.gettempdir()) / f"dimladder-tests-{getpass.getuser()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -115,6 +116,14 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
     assert "solve" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "3"}, "None")])
+def test_the_command_gives_blas_one_thread_unless_told_otherwise(given: dict[str, str], threads: str) -> None:
+    code = "import os; from dimladder.cli import main; main(['list']); print(os.environ.get('OPENBLAS_NUM_THREADS'))"
+    clean = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+    assert done.stdout.split()[-1] == threads
 
 
 def test_theory_cards_need_no_algebra() -> None:

@@ -13,26 +13,9 @@ from dimladder.errors import UsageError
 from dimladder.results import LearningCurve, Measurement
 from dimladder_validation import compare
 from dimladder_validation.simulate import experiment
+from run_files import TANH_UNIT
 
-PROBLEM = dl.loads(
-    """
-theory = "online-sgd"
-[target]
-kind = "single-index"
-link = "tanh(z)"
-[student]
-kind = "two-layer"
-width = 1
-[algorithm]
-kind = "online-sgd"
-learning_rate = 0.2
-[initial]
-Q = [[1.0]]
-M = [[0.3]]
-[grid]
-time = [0.0, 1.0, 2.0, 3.0]
-"""
-)
+PROBLEM = dl.loads(TANH_UNIT)
 TIMES = np.array([0.0, 1.0, 2.0, 3.0])
 Q = 1.0 + 0.5 * TIMES
 SIZES = [100, 200, 400]
@@ -96,6 +79,15 @@ def test_imposed_value_off_is_a_disagreement() -> None:
     comparison = compare(curve(wrong), measurement())
     assert comparison.verdict == "disagree"
     assert "time = 0" in comparison.reasons[0]
+
+
+def test_single_precision_is_not_held_to_the_rounding_of_double() -> None:
+    single = Q.copy()
+    single[0] += 1e-6
+    measured = measurement()
+    assert compare(curve(single), measured).verdict != "agree"
+    measured.dataset.attrs["stats"] = json.dumps({**measured.stats, "dtype": "float32"})
+    assert compare(curve(single), measured).verdict == "agree"
 
 
 def test_value_missing_on_one_side_is_inconclusive_and_on_both_is_not() -> None:

@@ -126,6 +126,15 @@ def test_links_between_pages_lead_somewhere(root: Path) -> None:
     assert not broken
 
 
+def test_every_public_name_is_in_the_reference(root: Path) -> None:
+    import dimladder_validation
+
+    page = (root / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"auto(?:function|class):: (\w+)", page))
+    errors = {name for name in dl.__all__ if name.endswith("Error")} | {"errors", "__version__"}
+    assert {*dl.__all__, *dimladder_validation.__all__} - errors <= listed
+
+
 def test_every_gallery_script_has_its_picture(root: Path) -> None:
     gallery = root / "docs" / "gallery"
     listed = (gallery / "README.md").read_text(encoding="utf-8")

@@ -328,6 +328,13 @@ def test_theories_of_several_sizes_have_lines_and_numbers_of_their_own(runs: Pat
         base, {"d": [100], "time": TIMES}, {"q": (("d", "time"), TIMES[None] / 100, "q", "", None)}, stats={"size": "d"}
     )
     assert make([*curves, measured]).theory_labels == ["theory, $d$ = 400", "theory, $d$ = 100"]
+    # In two rows, the line of each size stands above its markers; legends fill column by column.
+    values = np.stack([TIMES / 100, TIMES / 400])
+    both = Measurement.build(
+        base, {"d": [100, 400], "time": TIMES}, {"q": (("d", "time"), values, "q", "", None)}, stats={"size": "d"}
+    )
+    shown = [t.get_text() for t in figure([*curves, both], style="single").legends[0].get_texts()]
+    assert [label.split()[-1].rstrip("$") for label in shown] == ["100", "100", "400", "400"]
     export([*curves, measured], tmp_path, ["macros", "csv"])
     text = (tmp_path / "macros.tex").read_text()
     assert r"\newcommand{\dlQFinal}{0.25}" in text

@@ -6,24 +6,7 @@ import numpy as np
 
 import dimladder as dl
 from dimladder_validation.simulate.streams import stream, stream_hash, streams
-
-RUN = """
-theory = "online-sgd"
-[target]
-kind = "single-index"
-link = "tanh(z)"
-[student]
-kind = "two-layer"
-width = 1
-[algorithm]
-kind = "online-sgd"
-learning_rate = 0.2
-[initial]
-Q = [[1.0]]
-M = [[0.3]]
-[grid]
-time = [0.0, 1.0]
-"""
+from run_files import TANH_UNIT
 
 
 def draw(*key: object) -> np.ndarray:
@@ -63,7 +46,7 @@ def test_streams_are_uncorrelated() -> None:
 
 
 def test_hash_ignores_what_does_not_change_a_replica() -> None:
-    problem = dl.loads(RUN)
+    problem = dl.loads(TANH_UNIT)
     same = {
         "title": "x",
         "simulation.d": [50, 60],
@@ -84,7 +67,7 @@ def test_hash_ignores_what_does_not_change_a_replica() -> None:
 
 
 def test_hash_sees_numbers_not_their_type() -> None:
-    problem = dl.loads(RUN)
+    problem = dl.loads(TANH_UNIT)
     assert stream_hash(dl.replace(problem, {"target.noise": 0})) == stream_hash(
         dl.replace(problem, {"target.noise": 0.0})
     )

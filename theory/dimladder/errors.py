@@ -65,7 +65,7 @@ class SolveError(DimladderError):
 
 
 class SimulationError(DimladderError):
-    """A finite-size experiment that cannot run."""
+    """A finite-size experiment that cannot run as asked."""
 
 
 class ResultFileError(DimladderError):

@@ -131,7 +131,11 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
     try:
         return key, list(tomllib.loads(f"v = [{values}]")["v"])
     except tomllib.TOMLDecodeError:
+        pass
+    try:
         return key, [parse_override(f"{key}={v}")[1] for v in values.split(",")]
+    except ConfigError as error:
+        raise UsageError(f"cannot read the grid {text!r}", where="--grid", why=error.why, hint=hint) from None
 
 
 def _range(pieces: list[str], text: str, hint: str) -> list[Any]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dimladder.problem import Problem
     from dimladder.results import LearningCurve, Measurement
 
+# Relative rounding of what a simulation in single precision imposes: sums of up to some 10^4 products.
+FLOAT32_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -158,7 +161,9 @@ def compare(
     size = str(measurement.stats.get("size", "d"))
     curves, exponents = _theory(problem, given, size, [float(s) for s in measurement[size].values])
     settings = Settings(alpha, resolution, *exponents)
-    return _compare(measurement, curves, size, variables, settings, _solver_tolerance(problem))
+    rounding = FLOAT32_ROUNDING if measurement.stats.get("dtype") == "float32" else 0.0
+    tolerance = max(_solver_tolerance(problem), rounding)
+    return _compare(measurement, curves, size, variables, settings, tolerance)
 
 
 def _theory(

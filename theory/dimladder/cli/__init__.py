@@ -21,6 +21,7 @@ from .verb import Verb
 # Verb -> module of this package; further verbs come through the entry point group "dimladder.verbs".
 BUILT_IN = ("list", "show", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
 GROUP = "dimladder.verbs"
+_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def _load(name: str) -> Verb:
@@ -52,8 +53,19 @@ example: dimladder solve docs/gallery/runs/online-erf.toml --set algorithm.learn
 """
 
 
+def _one_blas_thread() -> None:
+    """Give BLAS one thread, unless the user has said how many: it reads the number when numpy is imported.
+
+    Our matrices are small: threads that wait for each other gain nothing on an idle machine, and cost a factor of ten
+    and more on one that others use too.
+    """
+    if "numpy" not in sys.modules and not any(name in os.environ for name in (*_BLAS, "OMP_NUM_THREADS")):
+        os.environ.update(dict.fromkeys(_BLAS, "1"))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    _one_blas_thread()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -87,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except DimladderError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if type(error).__name__ in ("DomainError", "ResultFileError") else 1
+        return 2 if type(error).__name__ in ("DomainError", "ResultFileError", "SimulationError") else 1
     except KeyboardInterrupt:
         print("interrupted: what was finished and saved is kept", file=sys.stderr)
         return 130

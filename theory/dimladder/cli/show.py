@@ -17,37 +17,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(kind: Any) -> list[str]:
-    """Return one line for each section of a problem type, with its keys, their types and defaults."""
+    """Return the sections of a problem type as lines, with their keys, the values they take and the defaults."""
+    import msgspec
+
+    lines: list[str] = []
+    for section in msgspec.structs.fields(kind):
+        if section.name not in ("theory", "schema", "title"):
+            lines += _section(section.name, section.type)
+    return lines
+
+
+def _section(path: str, hint: Any) -> list[str]:
+    """Return the lines of a table, one block for each of its kinds; tables inside follow it."""
     import msgspec
 
     from ..problem.config import _members  # the loader's own reading of unions, so that the card cannot disagree
 
-    lines = []
-    for section in msgspec.structs.fields(kind):
-        if section.name in ("theory", "schema", "title"):
+    lines: list[str] = []
+    for table in _members(hint):
+        if not _is_table(table):
             continue
-        for t in _members(section.type):
-            if not (isinstance(t, type) and issubclass(t, msgspec.Struct)):
+        tag = table.__struct_config__.tag
+        lines.append(f"  [{path}]" + (f' kind = "{tag}"' if tag else ""))
+        inner: list[str] = []
+        for f in msgspec.structs.fields(table):
+            if any(_is_table(t) and t.__name__ != "Range" for t in _members(f.type)):
+                inner += _section(f"{path}.{f.encode_name}", f.type)
                 continue
-            tag = t.__struct_config__.tag
-            lines.append(f"  [{section.name}]" + (f' kind = "{tag}"' if tag else ""))
-            for f in msgspec.structs.fields(t):
-                default = (
-                    "required"
-                    if f.required
-                    else f"default {f.default!r}"
-                    if f.default is not msgspec.NODEFAULT
-                    else "optional"
-                )
-                lines.append(f"    {f.encode_name}: {_type_name(f.type)}  ({default})")
+            default = "required" if f.required else "optional" if f.default in (None, msgspec.NODEFAULT) else ""
+            lines.append(f"    {f.encode_name}: {_values(f.type)}  ({default or 'default ' + _toml(f.default)})")
+        lines += inner
     return lines
 
 
-def _type_name(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
-    for prefix in ("typing.", "dimladder.problem.spec.", "dimladder."):
-        text = text.replace(prefix, "")
-    return text
+def _is_table(hint: Any) -> bool:
+    import msgspec
+
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+def _values(hint: Any) -> str:
+    """Say in words of TOML what a key takes."""
+    from typing import Literal, get_args, get_origin
+
+    from ..problem.config import _members
+
+    members = [t for t in _members(hint) if t is not type(None)]
+    if len(members) > 1:
+        return ", or ".join(_values(t) for t in members)
+    (only,) = members
+    if get_origin(only) is Literal:
+        return " | ".join(_toml(v) for v in get_args(only))
+    if get_origin(only) is tuple:
+        parts = get_args(only)
+        if Ellipsis in parts:
+            inner = next(t for t in _members(parts[0]))
+            return "rows of numbers" if get_origin(inner) is tuple else f"list of {_plural(inner)}"
+        return f"{len(parts)} {_plural(parts[0])}"
+    if _is_table(only):
+        return "{ start, stop, points, spacing }" if only.__name__ == "Range" else "table"
+    return {bool: "true | false", int: "whole number", float: "number", str: "text"}.get(only, "table")
+
+
+def _plural(hint: Any) -> str:
+    known = {"int": "whole numbers", "float": "numbers", "str": "texts", "Coefficients": '{ "degree" = number }'}
+    return known.get(getattr(hint, "__name__", ""), "tables")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"[{', '.join(_toml(v) for v in value)}]" if isinstance(value, tuple) else f"{value}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,4 +125,4 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-VERB = Verb("show", "a theory's card: equations' assumptions, limits, references, keys", add_arguments, run)
+VERB = Verb("show", "a theory's card: assumptions, limits, references, keys", add_arguments, run)

@@ -260,5 +260,10 @@ def _shared_legend(fig: Any, plan: Plan) -> None:
     if plan.limit_label:
         text = drawable(plan.limit_label, "limit")
         handles.append(Line2D([], [], color="0.25", lw=0.7, ls=(0, (1, 2)), label=text))
-    columns = min(len(handles), max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest))))
+    most = max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest)))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / most))  # rows of equal length
+    sizes = len(plan.size_labels)
+    if len(plan.theory_labels) == sizes == columns and len(handles) == 2 * sizes:
+        # Legends fill column by column: the line of each size, increasing, stands above its markers.
+        handles = [h for pair in zip(handles[:sizes][::-1], handles[sizes:], strict=True) for h in pair]
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -22,7 +22,7 @@ class Theory(ABC):
     Attributes
     ----------
     name : str
-        The ``theory = `` of a run file, and the entry point.
+        The key ``theory`` of a run file, and the entry point.
     title, summary : str
         One line, one sentence.
     problem_type : type of Problem

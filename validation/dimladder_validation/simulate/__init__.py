@@ -124,6 +124,11 @@ def replicate(
     found = experiment(problem.theory)
     section = getattr(problem, "simulation", None)
     sizes = _sizes(d if d is not None else getattr(section, found.size, None), found.size)
+    if min(sizes) < found.least_size:
+        raise SimulationError(
+            f"{found.size} = {min(sizes)} is too small", where=f"simulation.{found.size}",
+            hint=f"simulate {problem.theory} at {found.size} >= {found.least_size}",
+        )  # fmt: skip
     count = int(replicas if replicas is not None else getattr(section, "replicas", 16))
     root = int(seed if seed is not None else getattr(section, "seed", 0))
     if count < 1:
@@ -149,7 +154,7 @@ def replicate(
         write_text(Path(out) / "resolved.toml", problem.to_toml())
     kept = _stored(store, resume, force) if store is not None else []
     batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
-    return assemble(found.size, sizes, count, batches, key)
+    return assemble(found.size, sizes, count, batches, {**key, **backend.facts()})
 
 
 def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:

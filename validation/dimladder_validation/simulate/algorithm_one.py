@@ -2,8 +2,7 @@
 
 f(x) = w3 . s(W2 s(W1 x)) / sqrt(p2). Stage 1: spherical steps of the correlation loss with W2 = identity and fresh
 batches. Stage 2: one preconditioned gradient step of W2 from zero. Stage 3: ridge regression of w3. Source: Dandi,
-Pesce,
-Zdeborova, Krzakala, arXiv:2502.13961, Algorithm 1.
+Pesce, Zdeborova, Krzakala, arXiv:2502.13961, Algorithm 1.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
-from .base import Backend, chunks
+from .base import Backend, chunks, ridge_fit
 from .hierarchical_flow import slope
 from .hierarchical_target import Realization
 
@@ -56,10 +55,9 @@ class AlgorithmOne:
         Subtract the mean label in stages 1 and 2.
     centre_features : bool
         Subtract the mean of each hidden unit before the second layer (a fixed bias; not in the paper). With equal
-        readouts h* is a function of |z| alone. Rows of unit length then give it together with a constant that is E
-        s(z)/E[s h_2]
-        times d_eff^(1/2) larger, and the preconditioner cannot tell them apart: without this option, or an
-        activation of zero mean, stage 2 finds h* only for readouts of mean zero.
+        readouts h* is a function of |z| alone. Rows of unit length then give it together with a constant that is
+        E s(z)/E[s h_2] times d_eff^(1/2) larger, and the preconditioner cannot tell them apart: without this option,
+        or an activation of zero mean, stage 2 finds h* only for readouts of mean zero.
     """
 
     activation: str
@@ -207,17 +205,17 @@ def second_layer(
         back = xp.reshape(y, (-1, 1)) * (at_zero * xp.reshape(w3, (1, -1)))
     else:
         w3 = signs
-        w2 = backend.asarray(np.eye(settings.p1))
+        w2 = backend.eye(settings.p1)
         back = xp.reshape(y, (-1, 1)) * slope(sigma, raw, 1, backend) * xp.reshape(w3, (1, -1))
     if settings.precondition:
         # (Z^T Z/n + lam)^-1 Z^T = Z^T (Z Z^T/n + lam)^-1: the smaller of the two systems is solved.
         zt = xp.permute_dims(z, (1, 0))
         lam = settings.second_ridge
         if n < settings.p1:
-            system = xp.matmul(z, zt) / n + lam * backend.asarray(np.eye(n))
+            system = xp.matmul(z, zt) / n + lam * backend.eye(n)
             update = xp.matmul(xp.permute_dims(xp.linalg.solve(system, back), (1, 0)), z) / n
         else:
-            system = xp.matmul(zt, z) / n + lam * backend.asarray(np.eye(settings.p1))
+            system = xp.matmul(zt, z) / n + lam * backend.eye(settings.p1)
             update = xp.permute_dims(xp.linalg.solve(system, xp.matmul(zt, back) / n), (1, 0))
     else:
         update = xp.matmul(xp.permute_dims(back, (1, 0)), z) / n
@@ -242,33 +240,13 @@ def train(truth: Realization, settings: AlgorithmOne, stream: np.random.Generato
     def last(x: Any) -> Any:
         return sigma.evaluate(xp, x=second(x))
 
-    w3 = ridge_readout(last, truth, settings.n3, settings.third_ridge, stream, backend)
+    x = truth.inputs(settings.n3, stream)
+    y = truth.labels(x, stream)
+    w3 = ridge_fit(last(x), y, settings.third_ridge * settings.n3, backend)
     overlap = feature_overlap(second, truth, stream, backend)[0]
     error = fresh_error(lambda x: xp.matmul(last(x), w3), truth, stream)
     stage_one = settings.n1 * (settings.steps if settings.fresh_batches else 1)
     return Trained(w1, w2, w3, history, overlap, error, stage_one + settings.n2 + settings.n3)
-
-
-def ridge_readout(
-    features: Callable[[Any], Any],
-    truth: Realization,
-    n: int,
-    ridge: float,
-    stream: np.random.Generator,
-    backend: Backend,
-) -> Any:
-    """Return w3 = (H^T H + ridge n)^-1 H^T y on n fresh samples; the dual system where n is smaller than the width."""
-    xp = backend.xp
-    x = truth.inputs(n, stream)
-    y = truth.labels(x, stream)
-    h = features(x)
-    ht = xp.permute_dims(h, (1, 0))
-    if n < h.shape[1]:
-        return xp.matmul(
-            ht, xp.linalg.solve(xp.matmul(h, ht) + ridge * n * backend.asarray(np.eye(n)), y[:, None])[:, 0]
-        )
-    system = xp.matmul(ht, h) + ridge * n * backend.asarray(np.eye(h.shape[1]))
-    return xp.linalg.solve(system, xp.matmul(ht, y)[:, None])[:, 0]
 
 
 def fresh_error(

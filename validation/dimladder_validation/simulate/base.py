@@ -93,15 +93,34 @@ class Backend:
         """The floating type of the namespace."""
         return getattr(self.xp, self.dtype)
 
+    @property
+    def _place(self) -> dict[str, str]:
+        return {"device": self.device} if self.is_torch else {}
+
     def asarray(self, x: Any) -> Any:
         """Return `x` as a floating array on the device."""
-        if self.is_torch:
-            return self.xp.asarray(x, dtype=self.float, device=self.device)
-        return self.xp.asarray(x, dtype=self.float)
+        return self.xp.asarray(x, dtype=self.float, **self._place)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         """Return zeros of the floating type on the device."""
-        return self.xp.zeros(shape, dtype=self.float, **({"device": self.device} if self.is_torch else {}))
+        return self.xp.zeros(shape, dtype=self.float, **self._place)
+
+    def eye(self, n: int) -> Any:
+        """Return the identity matrix of the floating type on the device."""
+        return self.xp.eye(n, dtype=self.float, **self._place)
+
+    def indices(self, positions: np.ndarray) -> Any:
+        """Return integer positions on the device, for `take`."""
+        return self.xp.asarray(positions, **self._place)
+
+    def facts(self) -> dict[str, str]:
+        """Return what a result should say about the machinery behind it, beyond device and type."""
+        if not self.is_torch:
+            return {}
+        import torch
+
+        name = {"device_name": torch.cuda.get_device_name(self.device)} if self.device.startswith("cuda") else {}
+        return {"torch": torch.__version__, **name}
 
     def to_numpy(self, x: Any) -> np.ndarray:
         """Return `x` as a NumPy array on the host."""
@@ -113,7 +132,8 @@ class Backend:
         """Return standard normal draws of shape ``(replicas, *shape)``: replica r draws from ``streams[r]`` only.
 
         On an accelerator each replica has a generator on the device, seeded by its stream: reproducible there, and
-        independent of the other replicas, but not the same numbers as on the CPU.
+        independent of the other replicas, but not the same numbers as on the CPU. There two calls do not give the
+        numbers of one longer call either, so `shape` must not depend on how many replicas run together.
         """
         import numpy as np
 
@@ -162,8 +182,8 @@ def backend_for(device: str = "cpu", dtype: str = "float64") -> Backend:
         import array_api_compat.numpy as xp
 
         return Backend(xp, "cpu", dtype)
-    kind = device.split(":")[0]
-    if kind not in ("cuda", "mps", "torch"):
+    kind, colon, number = device.partition(":")
+    if kind not in ("cuda", "mps", "torch") or (colon and (kind != "cuda" or not number.isdecimal())):
         raise SimulationError(
             f"unknown device {device!r}", hint="use cpu, cuda, cuda:N, mps, or torch (torch on the CPU)"
         )
@@ -179,11 +199,15 @@ def backend_for(device: str = "cpu", dtype: str = "float64") -> Backend:
     where = "cpu" if kind == "torch" else device
     if kind == "mps" and dtype == "float64":
         raise SimulationError("the device 'mps' has no float64", hint="use dtype='float32'")
-    available = {"torch": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
-    if not available:
+    count = {"torch": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if count == 0:
         raise SimulationError(
-            f"no {kind} device is available to torch {torch.__version__}", hint="check the driver, or use device='cpu'"
+            f"no {kind} device is available to torch {torch.__version__}",
+            why="this build of torch is for the CPU only" if kind == "cuda" and torch.version.cuda is None else None,
+            hint="check the driver and the build of torch, or use device='cpu'",
         )
+    if colon and int(number) >= count:
+        raise SimulationError(f"there is no device {device!r}", why=f"torch sees {count}, numbered from 0")
     return Backend(xt, where, dtype)
 
 
@@ -197,6 +221,8 @@ class Experiment(ABC):
     size : str
         Name of the size coordinate (``"d"``, ``"n"``, ``"width"``, ``"samples"``, ...), also its key in
         ``[simulation]``.
+    least_size : int
+        The smallest size at which the experiment means anything.
     batch_size : int
         Replicas run together, and saved together.
     correction_exponent : float or None
@@ -208,6 +234,7 @@ class Experiment(ABC):
 
     theory: str
     size: str = "d"
+    least_size: int = 1
     batch_size: int = 16
     correction_exponent: float | None = None
     slowest_exponent: float = 0.5
@@ -236,6 +263,18 @@ def chunks(total: int, most: int) -> list[int]:
     """Split `total` steps into blocks of at most `most`, to bound the memory of pre-drawn randomness."""
     full, rest = divmod(total, most)
     return [most] * full + ([rest] if rest else [])
+
+
+def ridge_fit(features: Any, y: Any, penalty: float, backend: Backend) -> Any:
+    """Return argmin |y - H w|^2 + penalty |w|^2 for H (samples, width), in the smaller of the two Gram spaces."""
+    xp = backend.xp
+    samples, width = features.shape
+    across = xp.permute_dims(features, (1, 0))
+    if samples < width:
+        gram = xp.matmul(features, across) + penalty * backend.eye(samples)
+        return xp.matmul(across, xp.linalg.solve(gram, y[:, None])[:, 0])
+    gram = xp.matmul(across, features) + penalty * backend.eye(width)
+    return xp.linalg.solve(gram, xp.matmul(across, y)[:, None])[:, 0]
 
 
 Progress = Callable[[int, int, str], None]

@@ -17,6 +17,7 @@ class BatchReuseExperiment(Experiment):
 
     theory = "batch-reuse"
     size = "d"
+    least_size = 2
     batch_size = 16
     # A start off the fixed points of the drift: van Kampen's expansion in 1/d.
     correction_exponent = 1.0
@@ -28,7 +29,7 @@ class BatchReuseExperiment(Experiment):
 
         from dimladder.problem import axis_values
 
-        xp, d, replicas = backend.xp, size, len(streams)
+        xp, d = backend.xp, size
         times = np.array(axis_values(problem.grid.time))
         record, low, high, weight = recorded_steps(times, d)
         eta, uses, noise = problem.algorithm.learning_rate, problem.algorithm.uses, problem.target.noise
@@ -40,7 +41,7 @@ class BatchReuseExperiment(Experiment):
         w *= math.sqrt(1 - m * m) / np.linalg.norm(w, axis=1, keepdims=True)
         w[:, 0] = m
         w = backend.asarray(w)
-        block = max(1, 2_000_000 // (replicas * d))
+        block = max(1, 125_000 // d)  # whatever the number of replicas: on a device it changes the draws
         found, place = [], 0
         x = xi = None
         for step in range(int(record[-1]) + 1):

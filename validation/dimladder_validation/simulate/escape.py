@@ -102,8 +102,8 @@ def escape_times(
     times = np.full(replicas, np.inf)
     for replica, stream in enumerate(streams(seed, stream_hash(problem), "escape", d, 0, replicas)):
         inputs, noise = stream.spawn(2)
-        status, step = gram_kernel.gram_chain(
-            inputs, noise, start.teacher, start.along.copy(), start.across.copy(), what.v.copy(), compiled.model,
+        status, step = gram_kernel.one_pass_sgd(
+            inputs, noise, start.teacher, start.students.copy(), what.v.copy(), compiled.model,
             compiled.schedule, d, *what.rates(), threshold, record, np.empty((1, k, k)), np.empty((1, k, m)),
             np.empty((1, k)),
         )  # fmt: skip

@@ -1,8 +1,7 @@
 """The network of the giant-step theory at finite n: one true gradient step, a readout on fresh data, fresh test points.
 
 The polynomial model is simulated beside it, on the same stepped first layer, with noise drawn anew for every entry of
-the
-training and of the test features.
+the training and of the test features.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Experiment, Sample, ridge_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,12 +88,11 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
     import numpy as np
 
     from .erm import fit, losses
-    from .random_features import ridge_fit
 
     algorithm = problem.algorithm
     if algorithm.readout == "ridge":
-        xp, phi = backend.xp, backend.asarray(features)
-        w = ridge_fit(xp, phi[:samples], backend.asarray(y[:samples]), algorithm.ridge * samples)
+        phi = backend.asarray(features)
+        w = ridge_fit(phi[:samples], backend.asarray(y[:samples]), algorithm.ridge * samples, backend)
         residual = y - backend.to_numpy(phi @ w)
         return {
             "train_error": float(np.mean(residual[:samples] ** 2)),

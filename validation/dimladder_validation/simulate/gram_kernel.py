@@ -1,15 +1,18 @@
 """Compiled one-pass SGD of two-layer networks: the exact Gram chain, and the same dynamics on explicit weights.
 
-Both follow one replica from its own generators; they share the step on the fields and differ in what carries the state.
+One kernel follows one replica from its own generators; the columns of the state say which of the two it is.
 
 Gram chain. Gaussian inputs enter only through their coordinates in the span of teachers and students, which are i.i.d.
 normal, and through inner products of what is orthogonal to it. Let r = rank T. In an orthonormal frame of the span,
-teacher m is the row m of ``teacher`` (M x r), student i the row i of [``along`` | ``across``] (K x r and K x K):
+teacher m is the row m of ``teacher`` (M x r), student i the row i of ``w`` (K x n, n = r + K), along the teachers in
+its first r columns and across them in the others:
 
-    T = teacher teacher^T,   M = along teacher^T,   Q = along along^T + across across^T,   fields = rows . z.
+    T = teacher teacher^T,   M = w[:, :r] teacher^T,   Q = w w^T,   fields = rows . z.
+
+Explicit weights are a frame of the whole space, n = r = d: nothing is outside it and nothing is turned.
 
 A mini-batch moves student i by sum_b c_ib x_b / d (weights in units of sqrt d). In the frame this is c Z / d, and
-outside it c Y / d with Y (B x (d - n)) of independent normals, n = r + K: its Gram matrix is a Wishart matrix of
+outside it c Y / d with Y (B x (d - n)) of independent normals: its Gram matrix is a Wishart matrix of
 scale c c^T with d - n degrees of freedom, drawn by Bartlett's decomposition. The frame is then turned so that the
 students fill K directions again (LQ). C = [[Q, M], [M^T, T]] stays positive semi-definite by construction.
 
@@ -122,19 +125,17 @@ def _bartlett(rng: np.random.Generator, rows: int, freedom: int, out: np.ndarray
                 out[i, j] = rng.standard_normal()
 
 
-@njit(types.float64(MATRIX, MATRIX, MATRIX, types.int64), cache=True, nogil=True)
-def _largest_cosine(along: np.ndarray, across: np.ndarray, teacher: np.ndarray, rank: int) -> float:
+@njit(types.float64(MATRIX, MATRIX), cache=True, nogil=True)
+def _largest_cosine(w: np.ndarray, teacher: np.ndarray) -> float:
     best = 0.0
-    for i in range(along.shape[0]):
+    for i in range(w.shape[0]):
         norm = 0.0
-        for a in range(rank):
-            norm += along[i, a] ** 2
-        for a in range(across.shape[1]):
-            norm += across[i, a] ** 2
+        for a in range(w.shape[1]):
+            norm += w[i, a] ** 2
         for m in range(teacher.shape[0]):
             dot, length = 0.0, 0.0
-            for a in range(rank):
-                dot += along[i, a] * teacher[m, a]
+            for a in range(teacher.shape[1]):
+                dot += w[i, a] * teacher[m, a]
                 length += teacher[m, a] ** 2
             best = max(best, abs(dot) / math.sqrt(norm * length))
     return best
@@ -142,19 +143,19 @@ def _largest_cosine(along: np.ndarray, across: np.ndarray, teacher: np.ndarray, 
 
 @njit(
     types.UniTuple(types.int64, 2)(
-        RNG, RNG, MATRIX, MATRIX, MATRIX, VECTOR, MODEL, SCHEDULE, types.int64, types.int64, types.int64,
+        RNG, RNG, MATRIX, MATRIX, VECTOR, MODEL, SCHEDULE, types.int64, types.int64, types.int64,
         types.float64, types.float64, types.float64, types.float64, types.float64, types.float64,
         types.boolean, types.float64, types.int64[::1], CUBE, CUBE, MATRIX,
     ),
     cache=True,
     nogil=True,
+    fastmath={"nsz", "arcp", "contract", "reassoc"},  # sums over d inputs become vector instructions
 )  # fmt: skip
-def gram_chain(
+def one_pass_sgd(
     rng: np.random.Generator,
     noise_rng: np.random.Generator,
     teacher: np.ndarray,
-    along: np.ndarray,
-    across: np.ndarray,
+    w: np.ndarray,
     v: np.ndarray,
     model: Model,
     schedule: Schedule,
@@ -174,16 +175,16 @@ def gram_chain(
     out_m: np.ndarray,
     out_v: np.ndarray,
 ) -> tuple[int, int]:
-    """Run one replica; the state arrays are overwritten. Returns (status, step of escape or of the end).
+    """Run one replica; w and v are overwritten. Returns (status, step of escape or of the end).
 
     Parameters
     ----------
     rng, noise_rng : Generator
         Inputs, label noise.
-    teacher, along, across, v : arrays (M, r), (K, r), (K, K), (K,)
-        The frame, see the module; v is the readout.
+    teacher, w, v : arrays (M, r), (K, r + K), (K,)
+        The frame, see the module, or explicit weights (M, d), (K, d) in units of sqrt d; v is the readout.
     d, batch : int
-        Input dimension (at least r + K), fresh samples a step.
+        Input dimension (at least r + K, or exactly the columns of explicit weights), fresh samples a step.
     eta, eta_v, noise, decay, decay_v, displacement : float
         w += -(eta / sqrt d) mean_b[v g'(lambda) loss' x] - (decay / d) w;  v += -(eta_v / d) mean_b[g loss'] -
         (decay_v / d) v; the gradient of w is taken at w - (displacement / sqrt d) mean_b[v g' loss' x].
@@ -194,50 +195,35 @@ def gram_chain(
     record : int array
         Steps at which Q, M and v are written, increasing; rows not reached stay as they are.
     """
-    k_count, rank, m_count = across.shape[0], along.shape[1], teacher.shape[0]
-    n = rank + k_count
+    k_count, n = w.shape
+    m_count, rank = teacher.shape
+    explicit = n == rank
     free = d - n
-    z = np.empty((batch, n))
+    x = np.empty((batch, n))
     fields = np.empty((batch, k_count + m_count))
     shifted = np.empty(k_count + m_count)
-    g, dg = np.empty(k_count), np.empty(k_count)
+    g, dg, change_v, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count), np.empty(k_count)
     labels = np.empty(batch)
-    c = np.empty((k_count, batch))
-    push = np.empty((k_count, batch))
+    c, push = np.empty((k_count, batch)), np.empty((k_count, batch))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
-    full = displacement != 0.0 or batch <= k_count
-    order = batch if full else k_count
+    full = not explicit and (displacement != 0.0 or batch <= k_count)
+    order = 0 if explicit else (batch if full else k_count)
     wishart = np.zeros((order, order))
     gram, root = np.empty((k_count, k_count)), np.empty((k_count, k_count))
     rows = np.zeros((k_count, k_count + order))
-    change_v = np.empty(k_count)
-    radius = np.empty(k_count)
     for i in range(k_count):
-        total = 0.0
-        for a in range(rank):
-            total += along[i, a] ** 2
-        for a in range(k_count):
-            total += across[i, a] ** 2
-        radius[i] = math.sqrt(total)
+        radius[i] = math.sqrt(np.sum(w[i] * w[i]))
     step, place, last = 0, 0, record[-1]
     while True:
         while place < record.shape[0] and record[place] == step:
             for i in range(k_count):
                 out_v[place, i] = v[i]
                 for j in range(k_count):
-                    total = 0.0
-                    for a in range(rank):
-                        total += along[i, a] * along[j, a]
-                    for a in range(k_count):
-                        total += across[i, a] * across[j, a]
-                    out_q[place, i, j] = total
+                    out_q[place, i, j] = np.sum(w[i] * w[j])
                 for m in range(m_count):
-                    total = 0.0
-                    for a in range(rank):
-                        total += along[i, a] * teacher[m, a]
-                    out_m[place, i, m] = total
+                    out_m[place, i, m] = np.sum(w[i, :rank] * teacher[m])
             place += 1
-        if threshold <= 1.0 and _largest_cosine(along, across, teacher, rank) >= threshold:
+        if threshold <= 1.0 and _largest_cosine(w, teacher) >= threshold:
             return ESCAPED, step
         if step >= last:
             return COMPLETED, step
@@ -246,18 +232,16 @@ def gram_chain(
             change_v[i] = 0.0
         for b in range(batch):
             for a in range(n):
-                z[b, a] = rng.standard_normal()
+                x[b, a] = rng.standard_normal()
             for i in range(k_count):
                 total = 0.0
-                for a in range(rank):
-                    total += along[i, a] * z[b, a]
-                for a in range(k_count):
-                    total += across[i, a] * z[b, rank + a]
+                for a in range(n):
+                    total += w[i, a] * x[b, a]
                 fields[b, i] = total
             for m in range(m_count):
                 total = 0.0
                 for a in range(rank):
-                    total += teacher[m, a] * z[b, a]
+                    total += teacher[m, a] * x[b, a]
                 fields[b, k_count + m] = total
             labels[b] = model(fields[b], g, dg)
             if noise > 0.0:
@@ -277,162 +261,9 @@ def gram_chain(
                 for other in range(batch):
                     inner = 0.0
                     for a in range(n):
-                        inner += z[b, a] * z[other, a]
-                    for a in range(batch):
-                        inner += wishart[b, a] * wishart[other, a]
-                    for i in range(k_count):
-                        shifted[i] += push[i, other] * inner / d
-                model(shifted, g, dg)
-                _pull(loss, labels[b], v, g, dg, c, b)
-        scale = -rate * eta / (d * batch)
-        for i in range(k_count):
-            for b in range(batch):
-                c[i, b] *= scale
-        shrink = 1.0 - decay / d
-        for i in range(k_count):
-            for a in range(rank):
-                total = shrink * along[i, a]
-                for b in range(batch):
-                    total += c[i, b] * z[b, a]
-                along[i, a] = total
-            for a in range(k_count):
-                total = shrink * across[i, a]
-                for b in range(batch):
-                    total += c[i, b] * z[b, rank + a]
-                rows[i, a] = total
-        if full:
-            for i in range(k_count):
-                for a in range(batch):
-                    total = 0.0
-                    for b in range(a, batch):
-                        total += c[i, b] * wishart[b, a]
-                    rows[i, k_count + a] = total
-        else:
-            for i in range(k_count):
-                for j in range(k_count):
-                    total = 0.0
-                    for b in range(batch):
-                        total += c[i, b] * c[j, b]
-                    gram[i, j] = total
-            _root(gram, root)
-            _bartlett(rng, k_count, free, wishart)
-            for i in range(k_count):
-                for a in range(k_count):
-                    total = 0.0
-                    for b in range(a, i + 1):
-                        total += root[i, b] * wishart[b, a]
-                    rows[i, k_count + a] = total
-        _lower(rows, k_count, k_count + order)
-        for i in range(k_count):
-            total = 0.0
-            for a in range(k_count):
-                across[i, a] = rows[i, a]
-                total += rows[i, a] * rows[i, a]
-            for a in range(rank):
-                total += along[i, a] * along[i, a]
-            if not total < DIVERGED:
-                return BLEW_UP, step
-            if spherical:
-                factor = radius[i] / math.sqrt(total)
-                for a in range(rank):
-                    along[i, a] *= factor
-                for a in range(k_count):
-                    across[i, a] *= factor
-            v[i] += -rate * eta_v / (d * batch) * change_v[i] - decay_v / d * v[i]
-            if not abs(v[i]) < DIVERGED:
-                return BLEW_UP, step
-        step += 1
-
-
-@njit(
-    types.int64(
-        RNG, RNG, MATRIX, MATRIX, VECTOR, MODEL, SCHEDULE, types.int64, types.int64, types.int64,
-        types.float64, types.float64, types.float64, types.float64, types.float64, types.float64,
-        types.boolean, types.int64[::1], CUBE, CUBE, MATRIX,
-    ),
-    cache=True,
-    nogil=True,
-    fastmath={"nsz", "arcp", "contract", "reassoc"},
-)  # fmt: skip
-def weight_sgd(
-    rng: np.random.Generator,
-    noise_rng: np.random.Generator,
-    teacher: np.ndarray,
-    w: np.ndarray,
-    v: np.ndarray,
-    model: Model,
-    schedule: Schedule,
-    d: int,
-    batch: int,
-    loss: int,
-    eta: float,
-    eta_v: float,
-    noise: float,
-    decay: float,
-    decay_v: float,
-    displacement: float,
-    spherical: bool,
-    record: np.ndarray,
-    out_q: np.ndarray,
-    out_m: np.ndarray,
-    out_v: np.ndarray,
-) -> int:
-    """Run one replica on explicit weights ``teacher`` (M, d), ``w`` (K, d), in units of sqrt d; see `gram_chain`."""
-    k_count, m_count = w.shape[0], teacher.shape[0]
-    x = np.empty((batch, d))
-    fields = np.empty((batch, k_count + m_count))
-    shifted = np.empty(k_count + m_count)
-    g, dg, change_v, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count), np.empty(k_count)
-    labels = np.empty(batch)
-    c = np.empty((k_count, batch))
-    push = np.empty((k_count, batch))
-    for i in range(k_count):
-        radius[i] = math.sqrt(np.sum(w[i] * w[i]))
-    step, place, last = 0, 0, record[-1]
-    while True:
-        while place < record.shape[0] and record[place] == step:
-            for i in range(k_count):
-                out_v[place, i] = v[i]
-                for j in range(k_count):
-                    out_q[place, i, j] = np.sum(w[i] * w[j])
-                for m in range(m_count):
-                    out_m[place, i, m] = np.sum(w[i] * teacher[m])
-            place += 1
-        if step >= last:
-            return COMPLETED
-        rate = schedule(step / d)
-        for i in range(k_count):
-            change_v[i] = 0.0
-        for b in range(batch):
-            for a in range(d):
-                x[b, a] = rng.standard_normal()
-            for i in range(k_count):
-                total = 0.0
-                for a in range(d):
-                    total += w[i, a] * x[b, a]
-                fields[b, i] = total
-            for m in range(m_count):
-                total = 0.0
-                for a in range(d):
-                    total += teacher[m, a] * x[b, a]
-                fields[b, k_count + m] = total
-            labels[b] = model(fields[b], g, dg)
-            if noise > 0.0:
-                labels[b] += noise * noise_rng.standard_normal()
-            slope = _pull(loss, labels[b], v, g, dg, c, b)
-            for i in range(k_count):
-                change_v[i] += g[i] * slope
-        if displacement != 0.0:
-            for i in range(k_count):
-                for b in range(batch):
-                    push[i, b] = -rate * displacement * c[i, b] / batch
-            for b in range(batch):
-                for i in range(k_count + m_count):
-                    shifted[i] = fields[b, i]
-                for other in range(batch):
-                    inner = 0.0
-                    for a in range(d):
                         inner += x[b, a] * x[other, a]
+                    for a in range(order):
+                        inner += wishart[b, a] * wishart[other, a]
                     for i in range(k_count):
                         shifted[i] += push[i, other] * inner / d
                 model(shifted, g, dg)
@@ -441,41 +272,71 @@ def weight_sgd(
         shrink = 1.0 - decay / d
         for i in range(k_count):
             if decay != 0.0:
-                for a in range(d):
+                for a in range(n):
                     w[i, a] *= shrink
             for b in range(batch):
                 amount = scale * c[i, b]
-                for a in range(d):
+                for a in range(n):
                     w[i, a] += amount * x[b, a]
-            total = 0.0
-            if spherical or step % 64 == 0:
-                total = np.sum(w[i] * w[i])
+        if not explicit:
+            if full:
+                for i in range(k_count):
+                    for a in range(batch):
+                        total = 0.0
+                        for b in range(a, batch):
+                            total += c[i, b] * wishart[b, a]
+                        rows[i, k_count + a] = scale * total
+            else:
+                for i in range(k_count):
+                    for j in range(k_count):
+                        total = 0.0
+                        for b in range(batch):
+                            total += c[i, b] * c[j, b]
+                        gram[i, j] = total
+                _root(gram, root)
+                _bartlett(rng, k_count, free, wishart)
+                for i in range(k_count):
+                    for a in range(k_count):
+                        total = 0.0
+                        for b in range(a, i + 1):
+                            total += root[i, b] * wishart[b, a]
+                        rows[i, k_count + a] = scale * total
+            for i in range(k_count):
+                for a in range(k_count):
+                    rows[i, a] = w[i, rank + a]
+            _lower(rows, k_count, k_count + order)
+            for i in range(k_count):
+                for a in range(k_count):
+                    w[i, rank + a] = rows[i, a]
+        for i in range(k_count):
+            if spherical or not explicit or step % 64 == 0:
+                total = 0.0
+                for a in range(n):
+                    total += w[i, a] * w[i, a]
                 if not total < DIVERGED:
-                    return BLEW_UP
-            if spherical:
-                factor = radius[i] / math.sqrt(total)
-                for a in range(d):
-                    w[i, a] *= factor
+                    return BLEW_UP, step
+                if spherical:
+                    factor = radius[i] / math.sqrt(total)
+                    for a in range(n):
+                        w[i, a] *= factor
             v[i] += -rate * eta_v / (d * batch) * change_v[i] - decay_v / d * v[i]
+            if not abs(v[i]) < DIVERGED:
+                return BLEW_UP, step
         step += 1
 
 
-@njit(types.float64(MATRIX, MATRIX, MATRIX, MATRIX, VECTOR, MODEL), cache=True, nogil=True)
-def half_mean_square(
-    points: np.ndarray, teacher: np.ndarray, along: np.ndarray, across: np.ndarray, v: np.ndarray, model: Model
-) -> float:
+@njit(types.float64(MATRIX, MATRIX, MATRIX, VECTOR, MODEL), cache=True, nogil=True)
+def half_mean_square(points: np.ndarray, teacher: np.ndarray, w: np.ndarray, v: np.ndarray, model: Model) -> float:
     """Mean of (target - output)^2 / 2 over normal points (N, r + K or more columns) in the frame of a state."""
-    k_count, m_count, rank = across.shape[0], teacher.shape[0], along.shape[1]
+    (k_count, n), (m_count, rank) = w.shape, teacher.shape
     fields = np.empty(k_count + m_count)
     g, dg = np.empty(k_count), np.empty(k_count)
     sum_of_squares = 0.0
     for p in range(points.shape[0]):
         for i in range(k_count):
             total = 0.0
-            for a in range(rank):
-                total += along[i, a] * points[p, a]
-            for a in range(k_count):
-                total += across[i, a] * points[p, rank + a]
+            for a in range(n):
+                total += w[i, a] * points[p, a]
             fields[i] = total
         for m in range(m_count):
             total = 0.0

@@ -21,6 +21,7 @@ class GraphConvolutionExperiment(Experiment):
 
     theory = "graph-convolution"
     size = "nodes"
+    least_size = 20  # below, a fraction of the nodes leaves nothing to train on, or to test on
     batch_size = 4
     correction_exponent = 1.0
 

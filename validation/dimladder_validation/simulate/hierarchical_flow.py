@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from dimladder.problem import activation, axis_values
 
 from .base import Backend, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
+from .sgd import derivative
 
 # Samples drawn together: a block and its temporaries stay in the processor's cache.
 BLOCK = 4096
@@ -123,33 +123,13 @@ def neurons(
 
 def slope(sigma: Any, field: Any, compositions: int, backend: Backend) -> Any:
     """Return the derivative of sigma composed with itself, at `field`, by the chain rule."""
-    derivative = derivative_of(sigma)
+    first = derivative(sigma)
     xp = backend.xp
-    result = derivative.evaluate(xp, x=field) + 0.0 * field
+    result = first.evaluate(xp, x=field) + 0.0 * field
     for _ in range(compositions - 1):
         field = sigma.evaluate(xp, x=field)
-        result = result * (derivative.evaluate(xp, x=field) + 0.0 * field)
+        result = result * (first.evaluate(xp, x=field) + 0.0 * field)
     return result
-
-
-@lru_cache(maxsize=32)
-def derivative_of(sigma: Any) -> Any:
-    """Return the derivative of an activation as a formula, so that it can be evaluated on any array namespace."""
-    import sympy as sp
-
-    from dimladder.problem.expressions import Expression, drop_atoms
-
-    x = sp.Symbol("x", real=True)
-    text = _formula(drop_atoms(sp.diff(sigma.sympy(), x)))
-    return Expression(text)
-
-
-def _formula(expression: Any) -> str:
-    import sympy as sp
-
-    step = sp.Function("step")
-    plain = expression.replace(sp.Heaviside, lambda u, *_: step(u))
-    return str(sp.N(plain, 17)) if plain.atoms(sp.Float) else str(plain)
 
 
 def _readouts(target: Any, d: int, stream: np.random.Generator) -> tuple[np.ndarray, ...]:

@@ -119,7 +119,7 @@ def second_stage(
             ridge = problem.algorithm.second.ridge
             if ridge == "optimal":
                 ridge = leading_optimal_ridge(problem, float(first[i]), float(second[j]))
-            system = gram[i] / done + float(ridge) * xp.eye(count, dtype=backend.float, **_device(backend))
+            system = gram[i] / done + float(ridge) * backend.eye(count)
             # Labels are centred by their own mean: the features have none.
             estimates[i][j] = solve(system, (moment[i] - (total / done) * feature_sum[i]) / done, backend)
     return [xp.stack(rows, axis=1) for rows in estimates]
@@ -202,7 +202,7 @@ def monomials(z: Any, degree: int, backend: Backend) -> Any:
         return z
     if degree == 2:
         rows, columns = np.triu_indices(d, 1)
-        pairs = xp.take(z, _index(rows, backend), axis=1) * xp.take(z, _index(columns, backend), axis=1)
+        pairs = xp.take(z, backend.indices(rows), axis=1) * xp.take(z, backend.indices(columns), axis=1)
         return xp.concat([hermite[2], pairs], axis=1)
     products = []
     for combination in itertools.combinations_with_replacement(range(d), degree):
@@ -214,25 +214,29 @@ def monomials(z: Any, degree: int, backend: Backend) -> Any:
     return xp.stack(products, axis=1)
 
 
-def _index(values: np.ndarray, backend: Backend) -> Any:
-    return backend.xp.asarray(values, **_device(backend))
-
-
-def _device(backend: Backend) -> dict[str, str]:
-    return {"device": backend.device} if backend.is_torch else {}
-
-
 def solve(matrix: Any, right: Any, backend: Backend) -> Any:
-    """Solve a linear system on the backend; a singular one (no ridge, too few samples) by least squares."""
-    m, b = backend.to_numpy(matrix), backend.to_numpy(right)
-    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+    """Solve a positive system on the backend; a singular one (no ridge, too few samples) by least squares, on the host.
 
-    if not backend.is_numpy:
+    Parameters
+    ----------
+    matrix, right : arrays, shapes (n, n), (n,)
+    """
+    if backend.is_torch:
+        import torch
+
+        root, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
+            return torch.cholesky_solve(right[:, None], root)[:, 0]
+    elif backend.is_numpy:
+        from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+        try:
+            return cho_solve(cho_factor(matrix), right)
+        except LinAlgError:
+            pass
+    else:
         return backend.xp.linalg.solve(matrix, right)
-    try:
-        return backend.asarray(cho_solve(cho_factor(m), b))
-    except LinAlgError:
-        return backend.asarray(np.linalg.lstsq(m, b, rcond=None)[0])
+    return backend.asarray(np.linalg.lstsq(backend.to_numpy(matrix), backend.to_numpy(right), rcond=None)[0])
 
 
 def leading_optimal_ridge(problem: Any, first: float, second: float) -> float:

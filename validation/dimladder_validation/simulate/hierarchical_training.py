@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .algorithm_one import feature_overlap, weight_overlap
-from .base import Backend
+from .base import Backend, ridge_fit
 from .hierarchical_target import Realization
 
 
@@ -235,7 +235,7 @@ def train_layerwise(
         )
     if fresh:
         data = Data.draw(truth, n, stream)
-    net.w3 = ridge(net.features(data.x), data.y, recipe.readout_ridge, backend)
+    net.w3 = ridge_fit(net.features(data.x), data.y, recipe.readout_ridge * n, backend)
     _note(record, net, data, truth, stream, backend, 0, 1, 1, offset=t1 + t2)
     record.test_error = float(xp.mean((net(data.x_test) - data.f_test) ** 2))
     return record
@@ -307,7 +307,7 @@ def train_two_layer(
         error = xp.matmul(live * h, readout) - y
         gradient = xp.matmul(xp.permute_dims(xp.reshape(error, (-1, 1)) * readout * live, (1, 0)), x) / batch
         w = w - recipe.two_layer_rate * (math.sqrt(width) * gradient / recipe.initial + recipe.two_layer_decay * w)
-    readout = ridge(features(data.x), data.y, recipe.readout_ridge, backend)
+    readout = ridge_fit(features(data.x), data.y, recipe.readout_ridge * n, backend)
     record = Record(test_error=float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test) ** 2)))
     record.steps, record.weight_overlap = [0], [weight_overlap(w, truth, backend)]
     return record
@@ -337,7 +337,7 @@ def polynomial_kernel_ridge(
             power = power * product
         return total
 
-    gram = kernel(data.x, data.x) + ridge_strength * n * backend.asarray(np.eye(n))
+    gram = kernel(data.x, data.x) + ridge_strength * n * backend.eye(n)
     dual = xp.linalg.solve(gram, xp.reshape(data.y, (-1, 1)))
     fit = xp.matmul(kernel(data.x_test, data.x), dual)[:, 0]
     return Record(test_error=float(xp.mean((fit - data.f_test) ** 2)))
@@ -365,7 +365,7 @@ def random_feature_ridge(
         h = xp.matmul(x, w) + bias
         return xp.where(h > 0, h, 0.0 * h) / math.sqrt(width)
 
-    readout = ridge(features(data.x), data.y, ridge_strength, backend)
+    readout = ridge_fit(features(data.x), data.y, ridge_strength * n, backend)
     return Record(test_error=float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test) ** 2)))
 
 
@@ -378,10 +378,10 @@ def best_ridge_error(
     cut = max(1, n - n // 5)
     scores = []
     for lam in strengths:
-        w = ridge(features[:cut, :], y[:cut], lam, backend)
+        w = ridge_fit(features[:cut, :], y[:cut], lam * cut, backend)
         scores.append(float(xp.mean((xp.matmul(features[cut:, :], w) - y[cut:]) ** 2)))
     lam = float(strengths[int(np.argmin(scores))])
-    w = ridge(features, y, lam, backend)
+    w = ridge_fit(features, y, lam * n, backend)
     return float(xp.mean((xp.matmul(features_test, w) - f_test) ** 2)), lam
 
 
@@ -390,21 +390,9 @@ def double_descent_exponent(d: int) -> float:
     return math.log(d * (d - 1) / 2 + d + 1) / math.log(d)
 
 
-def ridge(features: Any, y: Any, strength: float, backend: Backend) -> Any:
-    """Return (H^T H + strength n)^-1 H^T y, through the smaller of the two systems."""
-    xp = backend.xp
-    n, p = features.shape
-    ht = xp.permute_dims(features, (1, 0))
-    if n < p:
-        system = xp.matmul(features, ht) + strength * n * backend.asarray(np.eye(n))
-        return xp.matmul(ht, xp.linalg.solve(system, xp.reshape(y, (-1, 1))))[:, 0]
-    system = xp.matmul(ht, features) + strength * n * backend.asarray(np.eye(p))
-    return xp.linalg.solve(system, xp.reshape(xp.matmul(ht, y), (-1, 1)))[:, 0]
-
-
 def _minibatch(data: Data, batch: int, stream: np.random.Generator, backend: Backend) -> tuple[Any, Any]:
     chosen = stream.permutation(data.x.shape[0])[:batch]
-    index = backend.xp.asarray(chosen, **({"device": backend.device} if backend.is_torch else {}))
+    index = backend.indices(chosen)
     return backend.xp.take(data.x, index, axis=0), backend.xp.take(data.y, index, axis=0)
 
 

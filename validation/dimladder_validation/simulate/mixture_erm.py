@@ -20,6 +20,7 @@ class MixtureERMExperiment(Experiment):
 
     theory = "mixture-erm"
     size = "d"
+    least_size = 2
     batch_size = 4
     # Overlaps of a minimiser fluctuate by d^-1/2 and are biased by 1/d.
     correction_exponent = 1.0

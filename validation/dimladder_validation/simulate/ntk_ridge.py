@@ -61,7 +61,7 @@ class NTKRidgeExperiment(Experiment):
                         gradients = gradients + xp.matmul(ds * (a * a), xp.matrix_transpose(ds[:m]))
                     done += units
                 kernel = (features + student.readout_variance * gradients * gram) / widths[column]
-                dual = xp.linalg.solve(kernel[:m] + student.ridge * backend.asarray(np.eye(m)), y[:, None])[:, 0]
+                dual = xp.linalg.solve(kernel[:m] + student.ridge * backend.eye(m), y[:, None])[:, 0]
                 missed = clean[m:] - xp.matmul(kernel[m:], dual)
                 train[replica, column] = float(xp.mean((student.ridge * dual) ** 2))
                 test[replica, column] = float(xp.mean(missed**2)) + data.noise

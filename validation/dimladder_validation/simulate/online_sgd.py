@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
@@ -88,12 +89,18 @@ class OnlineSGDExperiment(Experiment):
             runs = sgd.weight_sgd(what, times, size, streams, threads=_threads())
         else:
             if method == "gram":
-                log.warning("the Gram chain is a CPU algorithm: on %s explicit weights are moved", backend.device)
+                _say_weights_are_moved(problem.content_hash)
             runs = sgd.weight_sgd_array(what, times, size, streams, backend)
         return sgd.sample(what, times, runs, _threads())
 
     def exponent(self, problem: Any) -> float | None:
         return 0.5 if problem.algorithm.regime == "gradient-flow" else self.correction_exponent
+
+
+@lru_cache(maxsize=16)
+def _say_weights_are_moved(content_hash: str) -> None:
+    """Once a problem, not once a batch."""
+    log.warning("the Gram chain does not run on torch: explicit weights are moved, at a cost that grows with d")
 
 
 def _threads() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Experiment, Sample, ridge_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,22 +47,12 @@ class RandomFeaturesExperiment(Experiment):
             for i, count in enumerate(counts):
                 phi, labels = features[:count], y[:count]
                 penalty = student.ridge_times_width / width * count
-                w = ridge_fit(xp, phi, labels, penalty)
+                w = ridge_fit(phi, labels, penalty, backend)
                 train = labels - phi @ w
                 held = y[max(counts) :] - features[max(counts) :] @ w
                 results["train_error"][r, i] = float(xp.mean(train**2))
                 results["test_error"][r, i] = float(xp.mean(held**2))
         return Sample({"sample_ratio": ratios}, {name: (("sample_ratio",), values) for name, values in results.items()})
-
-
-def ridge_fit(xp: Any, phi: Any, y: Any, penalty: float) -> Any:
-    """argmin |y - phi w|^2 + penalty |w|^2, in the smaller of the two Gram spaces, on any array namespace."""
-    samples, width = phi.shape
-    if samples < width:
-        gram = phi @ phi.T + penalty * xp.eye(samples, dtype=phi.dtype, device=getattr(phi, "device", None))
-        return phi.T @ xp.linalg.solve(gram, y[:, None])[:, 0]
-    gram = phi.T @ phi + penalty * xp.eye(width, dtype=phi.dtype, device=getattr(phi, "device", None))
-    return xp.linalg.solve(gram, (phi.T @ y)[:, None])[:, 0]
 
 
 EXPERIMENT = RandomFeaturesExperiment()

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 from dimladder.errors import SimulationError
@@ -124,48 +125,32 @@ def gram_chain(
     dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
 ) -> Trajectories:
     """Run the exact chain of the overlaps: the law of SGD in d dimensions at a cost independent of d."""
-    from . import gram_kernel
-
     start = frame(dynamics.q, dynamics.m, dynamics.t)
-    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
-
-    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
-        status, _ = gram_kernel.gram_chain(
-            children[0], children[1], start.teacher, start.along.copy(), start.across.copy(), dynamics.v.copy(),
-            compiled.model, compiled.schedule, d, *dynamics.rates(), 2.0, record, q, m, v,
-        )  # fmt: skip
-        return int(status)
-
-    return _replicas(kernel, dynamics, times, d, streams, threads)
+    return _replicas(lambda children: (start.teacher, start.students.copy()), dynamics, times, d, streams, threads)
 
 
 def weight_sgd(
     dynamics: Dynamics, times: np.ndarray, d: int, streams: Sequence[np.random.Generator], threads: int = 1
 ) -> Trajectories:
     """Run SGD on explicit weights, one compiled loop a replica. Draws as `weight_sgd_array`: the same trajectories."""
-    import numpy as np
-
-    from . import gram_kernel
-
     start = frame(dynamics.q, dynamics.m, dynamics.t)
-    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
-
-    def kernel(children: list[Any], record: Any, q: Any, m: Any, v: Any) -> int:
-        teacher, w = (np.ascontiguousarray(a) for a in explicit_weights(start, d, children[2]))
-        status = gram_kernel.weight_sgd(
-            children[0], children[1], teacher, w, dynamics.v.copy(), compiled.model, compiled.schedule, d,
-            *dynamics.rates(), record, q, m, v,
-        )  # fmt: skip
-        return int(status)
-
-    return _replicas(kernel, dynamics, times, d, streams, threads)
+    return _replicas(lambda children: explicit_weights(start, d, children[2]), dynamics, times, d, streams, threads)
 
 
 def _replicas(
-    kernel: Any, dynamics: Dynamics, times: Any, d: int, streams: Sequence[np.random.Generator], threads: int
+    state: Callable[[list[Any]], tuple[np.ndarray, np.ndarray]],
+    dynamics: Dynamics,
+    times: Any,
+    d: int,
+    streams: Sequence[np.random.Generator],
+    threads: int,
 ) -> Trajectories:
+    """Run the kernel from the teachers and students that `state` gives for the streams of each replica."""
     import numpy as np
 
+    from .gram_kernel import one_pass_sgd
+
+    compiled = model_module(dynamics.activation, dynamics.link, dynamics.schedule)
     record, low, high, weight = recorded_steps(times, d)
     replicas, k, count = len(streams), len(dynamics.v), dynamics.m.shape[1]
     q = np.full((replicas, len(record), k, k), np.nan)
@@ -174,7 +159,13 @@ def _replicas(
     children = [stream.spawn(4) for stream in streams]
 
     def one(replica: int) -> int:
-        return int(kernel(children[replica], record, q[replica], m[replica], v[replica]))
+        inputs, noise = children[replica][:2]
+        teacher, w = (np.ascontiguousarray(a) for a in state(children[replica]))
+        status, _ = one_pass_sgd(
+            inputs, noise, teacher, w, dynamics.v.copy(), compiled.model, compiled.schedule, d, *dynamics.rates(), 2.0,
+            record, q[replica], m[replica], v[replica],
+        )  # fmt: skip
+        return int(status)
 
     statuses = _in_threads(one, replicas, threads)
     _report(dynamics, d, sum(status != 0 for status in statuses), replicas)
@@ -203,11 +194,12 @@ def weight_sgd_array(
     d: int,
     streams: Sequence[np.random.Generator],
     backend: Backend,
-    chunk_numbers: int = 4_000_000,
+    chunk_numbers: int = 250_000,
 ) -> Trajectories:
     """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
 
-    Inputs are drawn in chunks of about `chunk_numbers` numbers; the chunk size does not change the draws.
+    Every replica draws about `chunk_numbers` input numbers at a time, however many replicas run together: on an
+    accelerator the size of a chunk changes the draws.
     """
     import numpy as np
 
@@ -223,7 +215,7 @@ def weight_sgd_array(
     slope = derivative(dynamics.activation)
     radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
     shape = (dynamics.batch, d)
-    block = max(1, chunk_numbers // (replicas * dynamics.batch * d))
+    block = max(1, chunk_numbers // (dynamics.batch * d))
     x = noise = None
     q_out, m_out, v_out = [], [], []
     place = 0
@@ -289,16 +281,19 @@ def loss_slope(loss: Loss, xp: Any, output: Any, label: Any) -> Any:
     return -0.5 * label * (1.0 - xp.tanh(0.5 * label * output))
 
 
+@lru_cache(maxsize=64)
 def derivative(activation: Expression) -> Expression:
-    """Return the derivative of an activation (almost everywhere) as a formula in ``x``."""
+    """Return the derivative of an activation (almost everywhere) as a formula in ``x``, for any array namespace."""
     import sympy as sp
 
     from dimladder.problem.expressions import drop_atoms
 
     x = sp.Symbol("x", real=True)
-    step = sp.Function("step")
-    slope = drop_atoms(sp.diff(activation.sympy(x=x), x))
-    slope = slope.replace(sp.Heaviside, lambda u, *_: step(u)).subs(sp.E, sp.Float(sp.E, 17))
+    slope = drop_atoms(sp.diff(activation.sympy(x=x), x)).subs(sp.E, sp.Float(sp.E, 17))
+    step, least, most = (sp.Function(name) for name in ("step", "min", "max"))
+    slope = slope.replace(sp.Heaviside, lambda u, *_: step(u))
+    # The formula's own functions take two arguments, sympy's any number.
+    slope = slope.replace(sp.Min, lambda *u: reduce(least, u)).replace(sp.Max, lambda *u: reduce(most, u))
     text = str(slope) if slope.has(x) else f"0*x + {slope}"
     return Expression(text.replace("Abs(", "abs("), ("x",), activation.hermite)
 

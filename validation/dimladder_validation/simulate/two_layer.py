@@ -37,7 +37,7 @@ class Link:
     def formula(cls, expression: Expression, count: int | None = None) -> Link:
         """A formula in ``z1, z2, ...`` (or in the one field ``z``)."""
         fields = tuple(int(name[1:] or 1) - 1 for name in expression.variables)
-        return cls(max(count or 0, *(f + 1 for f in fields)), ((1.0, expression, fields),))
+        return cls(max([count or 0, *(f + 1 for f in fields)]), ((1.0, expression, fields),))
 
     def evaluate(self, xp: Any, fields: Any) -> Any:
         """Evaluate on fields of shape ``(..., M)`` of any array namespace."""
@@ -138,17 +138,16 @@ def psd_root(gram: np.ndarray, what: str, scale: float | None = None) -> np.ndar
 
 @dataclass(frozen=True)
 class Frame:
-    """Exact overlaps as rows of numbers: ``T = teacher teacher^T``, ``M = along teacher^T``,
-    ``Q = along along^T + across across^T``; shapes (M, r), (K, r), (K, K)."""
+    """Exact overlaps as rows of numbers: ``T = teacher teacher^T``, ``M = students[:, :r] teacher^T``,
+    ``Q = students students^T``; shapes (M, r), (K, r + K)."""
 
     teacher: np.ndarray
-    along: np.ndarray
-    across: np.ndarray
+    students: np.ndarray
 
     @property
     def directions(self) -> int:
         """The smallest input dimension in which such weights exist and the chain can run: r + K."""
-        return int(self.teacher.shape[1] + self.across.shape[0])
+        return int(self.students.shape[1])
 
 
 def frame(q: np.ndarray, m: np.ndarray, t: np.ndarray) -> Frame:
@@ -167,9 +166,10 @@ def frame(q: np.ndarray, m: np.ndarray, t: np.ndarray) -> Frame:
         raise SimulationError("M is not consistent with a singular T", hint="check initial.M and target.overlap")
     inside = along @ along.T
     rest = psd_root(q - inside, "Q - M T^-1 M^T, the students' overlap across the teachers,", float(np.trace(q)))
-    across = np.zeros(q.shape)
-    across[:, : rest.shape[1]] = rest
-    return Frame(np.ascontiguousarray(teacher), np.ascontiguousarray(along), across)
+    rank, used = teacher.shape[1], rest.shape[1]
+    students = np.zeros((len(q), rank + len(q)))
+    students[:, :rank], students[:, rank : rank + used] = along, rest
+    return Frame(np.ascontiguousarray(teacher), students)
 
 
 def explicit_weights(start: Frame, d: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -177,8 +177,7 @@ def explicit_weights(start: Frame, d: int, rng: np.random.Generator) -> tuple[np
     import numpy as np
 
     basis = np.linalg.qr(rng.standard_normal((d, start.directions)))[0].T
-    rank = start.teacher.shape[1]
-    return start.teacher @ basis[:rank], start.along @ basis[:rank] + start.across @ basis[rank:]
+    return start.teacher @ basis[: start.teacher.shape[1]], start.students @ basis
 
 
 @cache
@@ -210,5 +209,5 @@ def population_error(
     for place in range(times):
         if np.isfinite(q[place]).all() and np.isfinite(v[place]).all():
             now = frame(q[place], m[place], t)
-            result[place] = half_mean_square(normal, now.teacher, now.along, now.across, v[place].copy(), model)
+            result[place] = half_mean_square(normal, now.teacher, now.students, v[place].copy(), model)
     return result

@@ -470,7 +470,7 @@ class TruncationTheory(Theory):
         "states have closed-form costs."
     )
     problem_type = Truncation
-    references = ("chen2023geometric", "chen2023shallow", "chen2024interpretable", "ewald2025explicit")
+    references = ("chen2023geometric", "chen2023shallow", "chen2025interpretable", "ewald2025explicit")
     assumptions = (
         "as many input dimensions, hidden units and hidden layers (or more layers) as classes; labels and class "
         "means linearly independent",
