@@ -195,6 +195,46 @@ def test_variants_of_the_algorithm_agree(change: dict[str, Any]) -> None:
     assert comparison.verdict == "agree", comparison.reasons
 
 
+LOGISTIC = """
+theory = "online-sgd"
+[target]
+kind = "multi-index"
+expression = "sign(z1 + 0.3*z2)"
+noise = 0.2
+[student]
+kind = "committee"
+width = 2
+activation = "tanh"
+train_readout = true
+[algorithm]
+kind = "online-sgd"
+learning_rate = 0.8
+loss = "logistic"
+[initial]
+Q = [[0.6, 0.05], [0.05, 0.4]]
+M = [[0.3, 0.1], [0.0, 0.2]]
+a = [1.0, 0.7]
+[grid]
+time = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]
+[solver]
+quadrature_rtol = 1e-4
+[simulation]
+d = [200, 400]
+replicas = 64
+seed = 2
+"""
+
+
+def test_logistic_loss_on_a_target_that_couples_its_fields() -> None:
+    """Averages over all fields at once: overlaps, errors and the loss itself agree; a tenth more rate does not."""
+    measured = simulate(dl.loads(LOGISTIC))
+    comparison = compare(dl.loads(LOGISTIC), measured)
+    assert comparison.verdict == "agree", comparison.reasons
+    assert {v.name for v in comparison.variables} == {"generalization_error", "Q", "M", "a", "loss"}
+    other = dl.solve(dl.loads(LOGISTIC, {"algorithm.learning_rate": 0.88}))
+    assert compare(other, measured).verdict == "disagree"
+
+
 def test_weights_and_gram_are_two_methods_of_one_experiment(measured: Measurement) -> None:
     problem = dl.loads(RUN, {"simulation.method": "weights", "grid.time": [0.0, 1.0, 2.0]})
     weights = simulate(problem, d=200)

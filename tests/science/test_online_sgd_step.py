@@ -176,7 +176,7 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
         # As few erfs as the sampling error lets pass.
         flow.mixtures = tuple(erf_mixture(activation(a), 1e-4) for a in (p.student.activation, teacher_of(p)))
     if generated["ROUTE"] == "conditional" and not generated["POLYNOMIAL_DEGREE"]:
-        flow.rule = rules.levels(flow)[1]
+        flow.rule = rules.levels(flow)[0][1]
     y, parameters = flow.initial_state(), flow.parameters()
     work, velocity = np.zeros(flow.work_size()), np.zeros_like(y)
     generated["rhs"](0.0, y, velocity, parameters, work)

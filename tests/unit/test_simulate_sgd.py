@@ -16,7 +16,7 @@ from dimladder_validation.simulate.two_layer import (
     explicit_weights,
     frame,
     model_module,
-    population_error,
+    population_means,
     psd_root,
 )
 
@@ -176,7 +176,7 @@ def test_compiled_units_are_the_formula_and_its_derivative(text: str) -> None:
         assert abs(target - (0.5 * np.sin(0.3) - 1.5 * np.sin(-0.8))) < 1e-14
 
 
-def test_population_error_is_unbiased_and_precise() -> None:
+def test_population_averages_are_unbiased_and_precise() -> None:
     what = dynamics(link=Link.committee(activation("erf"), [1.0, 0.5]))
     model = model_module(what.activation, what.link).model
     c = np.block([[what.q, what.m], [what.m.T, what.t]])
@@ -185,7 +185,7 @@ def test_population_error_is_unbiased_and_precise() -> None:
     # Saad and Solla 1995: E[erf erf] = (2/pi) asin(C_ab / sqrt((1 + C_aa)(1 + C_bb))).
     exact = 0.5 * weights @ (2 / np.pi * np.arcsin(c * np.outer(scale, scale))) @ weights
     draws = [
-        population_error(what.q[None], what.m[None], what.t, what.v[None], model, np.random.default_rng(s))[0]
+        population_means(what.q[None], what.m[None], what.t, what.v[None], model, np.random.default_rng(s))[0, 0]
         for s in range(30)
     ]
     assert np.std(draws) < 3e-3 * exact

@@ -120,7 +120,7 @@ def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_ki
         z, w = np.empty((n, size)), np.empty((n, size))
         counts, at = np.zeros(n, np.int64), np.zeros(n, np.int64)
         means, zeta, weight = np.zeros(n), np.empty(n), np.ones(n + 1)
-        cutoff = 0.1 * math.exp(-0.5 * rule[1] * rule[1])
+        cutoff = 0.01 * math.exp(-0.5 * rule[1] * rule[1])
         depth = -1
         while True:
             if depth >= 0:
@@ -161,7 +161,7 @@ def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_ki
 FIELDS_SOURCE = self_contained((spacing, normal_nodes, triangular_root, add_sample, field_averages))
 
 
-def nested_rule(step: float, order: int, top: float = 7.0) -> Array:
+def nested_rule(step: float, order: int, top: float) -> Array:
     """Return the ``rule`` of nested one-dimensional rules: trapezoidal step, range, Gauss-Legendre panel."""
     from .conditional import quadrature_rule
 

@@ -119,9 +119,12 @@ class Expression:
         except _NotScaled:
             return None
 
-    def own_kinks(self, variable: str) -> tuple[float, ...]:
-        """Return the kinks of those parts of the formula that depend on the one `variable` alone."""
-        return tuple(sorted(set(_kinks(self._tree, variable, self, alone=True))))
+    def kink_planes(self) -> list[tuple[tuple[float, ...], float]]:
+        """Return the planes ``a . z = c`` on which the formula is not smooth, as pairs (a, c).
+
+        Of those kinked functions whose argument is affine in the variables; `a` is in the order of `variables`.
+        """
+        return [plane for call in _kinked_calls(self._tree) if (plane := _plane(*call, self)) is not None]
 
 
 def _natural(name: str) -> tuple[str, int]:
@@ -378,22 +381,47 @@ def _crossing_slope(argument: Any, variable: str, whole: Expression) -> float | 
     return one if zero == 0.0 and abs(two - 2.0 * one) <= 1e-15 * abs(two) and one != 0.0 else None
 
 
-def _kinks(node: Any, variable: str, whole: Expression, alone: bool = False) -> list[float]:
-    points: list[float] = []
+def _kinked_calls(node: Any) -> list[tuple[Any, Any]]:
+    """Return (argument, level) for every place where a kinked function meets its kink."""
+    found = []
     for inner in ast.walk(node):
         if not isinstance(inner, ast.Call) or not isinstance(inner.func, ast.Name):
             continue
-        used = {n.id for n in ast.walk(inner) if isinstance(n, ast.Name)} & set(whole.variables)
-        if alone and used != {variable}:
-            continue
         name = inner.func.id
         if name in ("min", "max", "clip"):
-            pairs = [(inner.args[0], other) for other in inner.args[1:]]
+            found += [(inner.args[0], other) for other in inner.args[1:]]
         else:
-            pairs = [(inner.args[0], ast.Constant(value)) for value in FUNCTIONS.get(name, (1, ()))[1]]
-        for argument, level in pairs:
-            points += _crossings(argument, level, variable, whole)
+            found += [(inner.args[0], ast.Constant(value)) for value in FUNCTIONS.get(name, (1, ()))[1]]
+    return found
+
+
+def _kinks(node: Any, variable: str, whole: Expression) -> list[float]:
+    points: list[float] = []
+    for argument, level in _kinked_calls(node):
+        points += _crossings(argument, level, variable, whole)
     return points
+
+
+def _plane(argument: Any, level: Any, whole: Expression) -> tuple[tuple[float, ...], float] | None:
+    names = whole.variables
+
+    def value(*at: float) -> float:
+        arrays = dict(zip(names, at, strict=True))
+        sides = (float(_evaluate(side, math, arrays, whole.hermite)) for side in (argument, level))
+        return next(sides) - next(sides)
+
+    n = len(names)
+    try:
+        zero = value(*[0.0] * n)
+        slopes = [value(*[float(r == q) for r in range(n)]) - zero for q in range(n)]
+        probe = [0.7 - 1.3 * q + 0.11 * q * q for q in range(n)]
+        there = value(*probe)
+    except (ValueError, ZeroDivisionError, AttributeError):
+        return None
+    expected = zero + sum(s * x for s, x in zip(slopes, probe, strict=True))
+    if abs(there - expected) > 1e-12 * (1 + abs(there)) or not any(slopes):
+        return None
+    return tuple(slopes), -zero
 
 
 def _crossings(argument: Any, level: Any, variable: str, whole: Expression) -> list[float]:

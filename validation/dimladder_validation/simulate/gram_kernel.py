@@ -325,13 +325,28 @@ def one_pass_sgd(
         step += 1
 
 
-@njit(types.float64(MATRIX, MATRIX, MATRIX, VECTOR, MODEL), cache=True, nogil=True)
-def half_mean_square(points: np.ndarray, teacher: np.ndarray, w: np.ndarray, v: np.ndarray, model: Model) -> float:
-    """Mean of (target - output)^2 / 2 over normal points (N, r + K or more columns) in the frame of a state."""
+@njit(
+    types.UniTuple(types.float64, 2)(MATRIX, VECTOR, MATRIX, MATRIX, VECTOR, MODEL, types.boolean),
+    cache=True,
+    nogil=True,
+)
+def population_means(
+    points: np.ndarray,
+    noise: np.ndarray,
+    teacher: np.ndarray,
+    w: np.ndarray,
+    v: np.ndarray,
+    model: Model,
+    logistic: bool,
+) -> tuple[float, float]:
+    """Mean of (target - output)^2 / 2, and of the logistic loss of labels with `noise` where asked for (otherwise 0).
+
+    Over normal points (N, r + K or more columns) in the frame of a state.
+    """
     (k_count, n), (m_count, rank) = w.shape, teacher.shape
     fields = np.empty(k_count + m_count)
     g, dg = np.empty(k_count), np.empty(k_count)
-    sum_of_squares = 0.0
+    squares, losses = 0.0, 0.0
     for p in range(points.shape[0]):
         for i in range(k_count):
             total = 0.0
@@ -343,8 +358,12 @@ def half_mean_square(points: np.ndarray, teacher: np.ndarray, w: np.ndarray, v: 
             for a in range(rank):
                 total += teacher[m, a] * points[p, a]
             fields[k_count + m] = total
-        gap = model(fields, g, dg)
+        target = model(fields, g, dg)
+        output = 0.0
         for i in range(k_count):
-            gap -= v[i] * g[i]
-        sum_of_squares += gap * gap
-    return 0.5 * sum_of_squares / points.shape[0]
+            output += v[i] * g[i]
+        squares += (target - output) ** 2
+        if logistic:
+            margin = (target + noise[p]) * output
+            losses += math.log1p(math.exp(-abs(margin))) + max(-margin, 0.0)
+    return 0.5 * squares / points.shape[0], losses / points.shape[0]

@@ -21,7 +21,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend, Sample
-from .two_layer import Link, explicit_weights, frame, model_module, population_error
+from .two_layer import Link, explicit_weights, frame, model_module, population_means
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,20 +299,26 @@ def derivative(activation: Expression) -> Expression:
 
 
 def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: int = 1) -> Sample:
-    """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise)."""
+    """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise).
+
+    For the logistic loss also its average ``loss``, label noise included.
+    """
     import numpy as np
 
     model = model_module(dynamics.activation, dynamics.link, dynamics.schedule).model
 
     def one(replica: int) -> np.ndarray:
         q, m, v, rng = runs.q[replica], runs.m[replica], runs.v[replica], runs.test_streams[replica]
-        return population_error(q, m, dynamics.t, v, model, rng)
+        return population_means(q, m, dynamics.t, v, model, rng, dynamics.noise, logistic)
 
-    error = np.stack(_in_threads(one, len(runs.q), threads))
+    logistic = dynamics.loss == "logistic"
+    error, loss = np.stack(_in_threads(one, len(runs.q), threads), axis=1)
     variables = {
         "generalization_error": (("time",), error),
         "Q": (("time", "student", "student"), runs.q),
         "M": (("time", "student", "teacher"), runs.m),
         "a": (("time", "student"), runs.v),
     }
+    if logistic:
+        variables["loss"] = (("time",), loss)
     return Sample({"time": np.asarray(times)}, variables)

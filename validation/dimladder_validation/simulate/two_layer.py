@@ -188,26 +188,32 @@ def _sobol(dimension: int) -> np.ndarray:
     return points
 
 
-def population_error(
-    q: np.ndarray, m: np.ndarray, t: np.ndarray, v: np.ndarray, model: Any, rng: np.random.Generator
-) -> np.ndarray:
-    """Return E[(f* - f)^2]/2 over fresh inputs, without label noise, for states Q (time, K, K), M, v (time, K).
+def population_means(
+    q: np.ndarray, m: np.ndarray, t: np.ndarray, v: np.ndarray, model: Any, rng: np.random.Generator,
+    noise: float = 0.0, logistic: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """Return, with shape (2, time), E[(f* - f)^2]/2 without label noise, and the average logistic loss where asked for.
 
-    Fresh inputs enter through their fields only, which are N(0, C): the average runs over 2^13 Sobol' points with one
-    random shift a replica, the same points at every time. It is unbiased, and its error (about 1e-3 of the value for
-    smooth activations) belongs to the scatter between replicas. `model` is the compiled one of `model_module`.
+    For states Q (time, K, K), M, v (time, K). Fresh inputs enter through their fields only, which are N(0, C): the
+    average runs over 2^13 Sobol' points with one random shift a replica, the same points at every time. It is unbiased,
+    and its error (about 1e-3 of the value for smooth activations) belongs to the scatter between replicas. `model` is
+    the compiled one of `model_module`.
     """
     import numpy as np
     from scipy.special import ndtri
 
-    from .gram_kernel import half_mean_square
+    from . import gram_kernel
 
     times, k = v.shape
-    uniform = (_sobol(k + len(t)) + rng.random(k + len(t))) % 1.0
+    dimension = k + len(t) + int(logistic)
+    uniform = (_sobol(dimension) + rng.random(dimension)) % 1.0
     normal = ndtri(np.clip(uniform, 1e-16, 1.0 - 1e-16))
-    result = np.full(times, np.nan)
+    added = noise * normal[:, -1] if logistic else np.zeros(0)
+    result = np.full((2, times), np.nan)
     for place in range(times):
         if np.isfinite(q[place]).all() and np.isfinite(v[place]).all():
             now = frame(q[place], m[place], t)
-            result[place] = half_mean_square(normal, now.teacher, now.students, v[place].copy(), model)
+            result[:, place] = gram_kernel.population_means(
+                normal, added, now.teacher, now.students, v[place].copy(), model, logistic
+            )
     return result

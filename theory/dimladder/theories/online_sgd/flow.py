@@ -16,6 +16,7 @@ from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from . import rules, tail
+from .axes import target_kinks
 from .initial import Start, start, teacher_count
 from .mixtures import PLAIN, ErfMixture, erf_mixture
 from .sections import OnlineProblem
@@ -126,6 +127,9 @@ class OnlineFlow(Flow):
 
         target, algorithm = self.p.target, self.p.algorithm
         committee = isinstance(target, Committee)
+        kinked: dict[str, Any] = {}
+        if not isinstance(target, Committee):
+            kinked["target_axes"], kinked["target_kinks"] = target_kinks(target, teacher_count(self.p))
         return Setting(
             student=activation(self.p.student.activation).sympy(x=X),
             teacher=activation(target.activation).sympy(x=X) if isinstance(target, Committee) else None,
@@ -138,7 +142,7 @@ class OnlineFlow(Flow):
             schedule=Expression(algorithm.schedule, ("t",)).sympy(),
             student_kinks=_kinks(self.p.student.activation),
             teacher_kinks=_kinks(target.activation) if isinstance(target, Committee) else (),
-            target_kinks=() if isinstance(target, Committee) else _target_kinks(target, teacher_count(self.p)),
+            **kinked,
         )
 
     @cached_property
@@ -306,10 +310,3 @@ def _target(target: Any) -> Any:
     import sympy as sp
 
     return expression.subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))
-
-
-def _target_kinks(target: Any, count: int) -> tuple[tuple[float, ...], ...]:
-    """Return the kinks of a target in each of its fields; those that couple fields are not among them."""
-    formula = target.formula if hasattr(target, "formula") else target.expression
-    names = ["z"] if formula.variables == ("z",) else [f"z{r}" for r in range(1, count + 1)]
-    return tuple(formula.own_kinks(name) for name in names)

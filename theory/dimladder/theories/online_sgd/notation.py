@@ -58,8 +58,8 @@ class Setting:
         Number of teacher directions of such a target.
     student_kinks, teacher_kinks : tuple of float
         Where the activations are not smooth.
-    target_kinks : tuple of tuples of float
-        Where such a target is not smooth in each of its fields.
+    target_axes, target_kinks : tuple of tuples of float
+        Orthonormal axes of the teacher fields of such a target, and where it is not smooth along each.
     mixture : bool
         Whether units are sums of erfs: `student` and `teacher` are then the erf that they are made of.
     """
@@ -75,6 +75,7 @@ class Setting:
     schedule: Any = 1
     student_kinks: tuple[float, ...] = ()
     teacher_kinks: tuple[float, ...] = ()
+    target_axes: tuple[tuple[float, ...], ...] = ()
     target_kinks: tuple[tuple[float, ...], ...] = ()
     mixture: bool = False
 

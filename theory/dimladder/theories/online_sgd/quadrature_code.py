@@ -160,19 +160,25 @@ class Fields:
             lines += constants(KINKS=kinks, KINKS_T=list(setting.teacher_kinks))
         else:
             shared, (value,) = assignments([setting.target], indent="")
-            body = [f"z{r} = z[{r - 1}]" for r in range(1, setting.directions + 1)]
+            body = [f"z{r + 1} = {self._along(r)}" for r in range(setting.directions)]
             body += [*shared, f"return 1.0 * ({value})"]
             starts = [0]
             for own in setting.target_kinks:
                 starts.append(starts[-1] + len(own))
             flat = [k for own in setting.target_kinks for k in own]
             lines += constants(KINKS=kinks, TARGET_KINKS=flat, STARTS=starts)
+            lines.append(f"AXES = np.array({[list(axis) for axis in setting.target_axes]!r})")
         lines += ["", "", "@njit(**OPTIONS)", "def target(z, A):", *(INDENT + line for line in body), "", ""]
         loss = setting.loss_function
         for name, function in (("loss", loss), ("loss_slope", sp.diff(loss, OUTPUT))):
             text = printer().doprint(function)
             lines += ["@njit(**OPTIONS)", f"def {name}({OUTPUT}, {LABEL}):", f"    return 1.0 * ({text})", "", ""]
         return [*lines, FIELDS_SOURCE, "", ""]
+
+    def _along(self, field: int) -> str:
+        """Return a teacher field in terms of the fields along the axes."""
+        parts = [(axis[field], q) for q, axis in enumerate(self.setting.target_axes) if axis[field] != 0.0]
+        return " + ".join(f"z[{q}]" if c == 1.0 else f"{c!r} * z[{q}]" for c, q in parts)
 
     def _averages(self) -> list[str]:
         lines = [
@@ -182,8 +188,17 @@ class Fields:
             f"rule = p[{self.first} + 1 + 2 * count:]",
             "moments = np.empty(2)",
         ]
-        kinks = "TARGET_KINKS, STARTS"
-        if self.setting.target is None:
+        kinks, after = "TARGET_KINKS, STARTS", []
+        if self.setting.target is not None:
+            lines += [
+                "# Teacher fields along the axes of the kinks.",
+                "along = C.copy()",
+                "along[:K, K:] = np.dot(C[:K, K:].copy(), AXES.T.copy())",
+                "along[K:, :K] = along[:K, K:].T",
+                "C = along",
+            ]
+            after = ["D[:, K:] = np.dot(D[:, K:].copy(), AXES)"]
+        else:
             lines += [
                 "target_kinks = np.empty(M * KINKS_T.size)",
                 "starts = np.arange(M + 1) * KINKS_T.size",
@@ -191,7 +206,7 @@ class Fields:
                 "    target_kinks[starts[m]:starts[m + 1]] = KINKS_T",
             ]
             kinks = "target_kinks, starts"
-        return [*lines, f"field_averages(C, c[:K], -c[K:], K, KINKS, {kinks}, rule, noise, D, NN, H, moments)"]
+        return [*lines, f"field_averages(C, c[:K], -c[K:], K, KINKS, {kinks}, rule, noise, D, NN, H, moments)", *after]
 
     def moments(self) -> list[str]:
         """Return the lines that fill D, N and H."""

@@ -21,13 +21,14 @@ SOBOL = (11, 12, 13, 14, 15, 16)
 NOISE_NODES = 16
 
 
-def levels(flow: OnlineFlow) -> list[Array]:
-    """Return the quadratures of a flow, coarse to fine, as its generated code reads them."""
+def levels(flow: OnlineFlow) -> list[list[Array]]:
+    """Return families of quadratures of a flow, each coarse to fine, as its generated code reads them."""
     from ...numerics.conditional import quadrature_rule
 
     module = flow.module()
     if module.ROUTE == "fields":
-        return [np.concatenate([_noise(flow), rule]) for rule in _over_fields(flow.K + flow.M)]
+        noise = _noise(flow)
+        return [[np.concatenate([noise, rule]) for rule in family] for family in _over_fields(flow.K + flow.M)]
     degree = module.POLYNOMIAL_DEGREE
     if degree:
         # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact at any scale
@@ -36,15 +37,17 @@ def levels(flow: OnlineFlow) -> list[Array]:
         reach = 14.0
     else:
         sizes, reach = SIZES, REACH
-    return [np.concatenate([[order], quadrature_rule(step, reach, panel)]) for order, step, panel in sizes]
+    return [[np.concatenate([[order], quadrature_rule(step, reach, panel)]) for order, step, panel in sizes]]
 
 
-def _over_fields(dimension: int) -> list[Array]:
+def _over_fields(dimension: int) -> list[list[Array]]:
+    """Nested rules where they are affordable, then points, for what has kinks that no axis meets."""
     from ...numerics.fields import nested_rule, sobol_rule
 
-    if dimension in AFFORDABLE:
-        return [nested_rule(step, panel) for _, step, panel in SIZES[: AFFORDABLE[dimension]]]
-    return [sobol_rule(m, dimension) for m in SOBOL]
+    # The range grows with the order: what functions that grow miss beyond it shows in the change from level to level.
+    sizes = SIZES[: AFFORDABLE.get(dimension, 0)]
+    nested = [nested_rule(step, panel, 6.5 + 0.5 * k) for k, (_, step, panel) in enumerate(sizes)]
+    return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
 
 
 def _noise(flow: OnlineFlow) -> Array:
@@ -63,25 +66,32 @@ def _noise(flow: OnlineFlow) -> Array:
 
 
 def choose(flow: OnlineFlow, rtol: float) -> Array:
-    """Return the coarsest rule whose refinement changes the initial velocity by less than `rtol`, or the finest."""
+    """Return the coarsest rule whose refinement changes the initial velocity by less than `rtol`.
+
+    Where none does, the one that changes it least.
+    """
     candidates = levels(flow)
     if flow.module().POLYNOMIAL_DEGREE:
-        return candidates[0]
+        return candidates[0][0]
     y = flow.initial_state()
-    before = flow.velocity(y, candidates[0])
-    for level, finer in itertools.pairwise(candidates):
-        after = flow.velocity(y, finer)
-        if abs(after - before).max() <= rtol * max(1.0, float(abs(after).max())):
-            return level
-        before = after
-    return candidates[-1]
+    reached: list[tuple[float, int]] = []
+    for family in candidates:
+        before, change = flow.velocity(y, family[0]), np.inf
+        for level, finer in itertools.pairwise(family):
+            after = flow.velocity(y, finer)
+            change = float(abs(after - before).max()) / max(1.0, float(abs(after).max()))
+            if change <= rtol:
+                return level
+            before = after
+        reached.append((change, len(reached)))
+    return candidates[min(reached)[1]][-1]
 
 
 def error(flow: OnlineFlow, used: Array, states: Array) -> float:
     """Return the largest change of dy/dt over states (time, n) when the rule is refined by one level."""
-    candidates = levels(flow)
-    place = next(k for k, other in enumerate(candidates) if np.array_equal(other, used))
-    other = candidates[place + 1] if place + 1 < len(candidates) else candidates[place - 1]
+    family = next(f for f in levels(flow) if any(np.array_equal(other, used) for other in f))
+    place = next(k for k, other in enumerate(family) if np.array_equal(other, used))
+    other = family[place + 1] if place + 1 < len(family) else family[place - 1]
     changes = [
         flow.velocity(y, used) - flow.velocity(y, other) for y in (np.ascontiguousarray(state) for state in states)
     ]
