@@ -34,8 +34,7 @@ def _flow(problem: Problem) -> Flow:
 
 
 def _arguments(flow: Flow) -> dict[str, Any]:
-    module = flow.module()
-    return {"p": flow.parameters(), "jac": getattr(module, "jac", None), "work_size": flow.work_size()}
+    return {"p": flow.parameters(), "jac": flow.jacobian(), "work_size": flow.work_size()}
 
 
 def _report(problem: Problem, flow: Flow, points: Sequence[Equilibrium], axis: str, values: Sequence[float]) -> Any:

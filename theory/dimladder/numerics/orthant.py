@@ -27,6 +27,7 @@ __all__ = [
     "orthant_probability4",
     "schur",
     "sign_moment4",
+    "sign_slope4",
 ]
 
 
@@ -206,6 +207,18 @@ def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34
     return 0.4052847345693511 * total
 
 
+@njit(error_model="numpy", cache=True)
+def sign_slope4(rij: float, rik: float, ril: float, rjk: float, rjl: float, rkl: float) -> float:
+    """Return the derivative of `sign_moment4` in the correlation of the pair (i, j); 0 where a field has no freedom."""
+    det = (1.0 - rij) * (1.0 + rij)
+    vk = det - (rik * rik + rjk * rjk - 2.0 * rij * rik * rjk)
+    vl = det - (ril * ril + rjl * rjl - 2.0 * rij * ril * rjl)
+    if not (det > 0.0 and vk > 0.0 and vl > 0.0):
+        return 0.0
+    r = (det * rkl - (rik * ril + rjk * rjl - rij * (rik * rjl + rjk * ril))) / math.sqrt(vk * vl)
+    return 0.4052847345693511 / math.sqrt(det) * math.asin(min(1.0, max(-1.0, r)))
+
+
 def orthant_probability4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> float:
     """Return P(u1 > 0, u2 > 0, u3 > 0, u4 > 0) for unit-variance Gaussians with these correlations."""
     pairs = sum(math.asin(r) for r in (r12, r13, r14, r23, r24, r34)) * 2 / math.pi
@@ -220,7 +233,7 @@ ORTHANT_SOURCE = "\n\n\n".join(
         + f"\nDET = {DET}",
         *(
             inspect.getsource(f.py_func)
-            for f in (schur, correlation, correlation_angle, density_at_zero, plackett_pair, sign_moment4)
+            for f in (schur, correlation, correlation_angle, density_at_zero, plackett_pair, sign_moment4, sign_slope4)
         ),
     ]
 )

@@ -93,24 +93,33 @@ class SignMoment4(sp.Function):  # type: ignore[misc]
         return sp.Float(sign_moment4(*(float(a) for a in self.args)), 17)
 
     def fdiff(self, argindex: int = 1) -> Any:
-        """Plackett's identity: the derivative in one correlation is an arcsine of the two other fields' correlation."""
-        r = dict(zip(itertools.combinations(range(4), 2), self.args, strict=True))
-        i, j = list(itertools.combinations(range(4), 2))[argindex - 1]
+        """Plackett's identity: the derivative in one correlation, in terms of the two other fields given this pair."""
+        pairs = list(itertools.combinations(range(4), 2))
+        r = dict(zip(pairs, self.args, strict=True))
+        i, j = pairs[argindex - 1]
         k, l = (m for m in range(4) if m not in (i, j))
+        rest = [r[min(pair), max(pair)] for pair in ((i, k), (i, l), (j, k), (j, l), (k, l))]
+        return SignSlope4(r[i, j], *rest)
 
-        def get(a: int, b: int) -> Any:
-            return r[min(a, b), max(a, b)]
 
-        det = 1 - get(i, j) ** 2
+class SignSlope4(sp.Function):  # type: ignore[misc]
+    """Derivative of `SignMoment4` in the correlation of its first pair; arguments (ij, ik, il, jk, jl, kl).
 
-        def conditional(a: int, b: int) -> Any:
-            base = ONE if a == b else get(a, b)
-            cross = get(i, a) * get(i, b) + get(j, a) * get(j, b)
-            mixed = get(i, a) * get(j, b) + get(j, a) * get(i, b)
-            return base - (cross - get(i, j) * mixed) / det
+    ``4/(pi^2 sqrt(1 - r_ij^2))`` times the arcsine of the correlation of k and l given that i and j vanish.
+    """
 
-        rho = conditional(k, l) / sp.sqrt(conditional(k, k) * conditional(l, l))
-        return 2 / (sp.pi * sp.sqrt(det)) * 2 / sp.pi * sp.asin(rho)
+    nargs = 6
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        ij, ik, il, jk, jl, kl = (arg.doit(**hints) for arg in self.args)
+        det = 1 - ij**2
+        vk, vl = 1 - (ik**2 + jk**2 - 2 * ij * ik * jk) / det, 1 - (il**2 + jl**2 - 2 * ij * il * jl) / det
+        rho = (kl - (ik * il + jk * jl - ij * (ik * jl + jk * il)) / det) / sp.sqrt(vk * vl)
+        return 4 / (sp.pi**2 * sp.sqrt(det)) * sp.asin(rho)
+
+    def _eval_evalf(self, prec: int) -> Any:
+        return self.doit().evalf(prec) if all(a.is_number for a in self.args) else self
 
 
 class Schur(sp.Function):  # type: ignore[misc]
@@ -122,6 +131,11 @@ class Schur(sp.Function):  # type: ignore[misc]
         """Return the plain expression."""
         c, x, y, v = (arg.doit(**hints) for arg in self.args)
         return c - x * y / v
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        _, x, y, v = self.args
+        return (ONE, -y / v, -x / v, x * y / v**2)[argindex - 1]
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
         c, x, y, v = self.args
@@ -139,6 +153,12 @@ class Correlation(sp.Function):  # type: ignore[misc]
         s, a, b = (arg.doit(**hints) for arg in self.args)
         return s / (sp.sqrt(a) * sp.sqrt(b))
 
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        s, a, b = self.args
+        root = sp.sqrt(a) * sp.sqrt(b)
+        return (1 / root, -s / (2 * a * root), -s / (2 * b * root))[argindex - 1]
+
     def _latex(self, printer: Any, exp: Any = None) -> str:
         s, a, b = self.args
         inside = rf"\frac{{{printer._print(s)}}}{{\sqrt{{{printer._print(a)}\,{printer._print(b)}}}}}"
@@ -153,6 +173,10 @@ class DensityAtZero(sp.Function):  # type: ignore[misc]
     def doit(self, **hints: Any) -> Any:
         """Return the plain expression."""
         return 1 / sp.sqrt(2 * sp.pi * self.args[0].doit(**hints))
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        return -DensityAtZero(self.args[0]) / (2 * self.args[0])
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
         inside = rf"\frac{{1}}{{\sqrt{{2\pi {printer._print(self.args[0])}}}}}"

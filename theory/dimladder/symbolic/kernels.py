@@ -296,6 +296,36 @@ class KernelWriter:
             lines += [*self._head(core.name, core.arguments, doc), *self._body(core), "", ""]
         return lines + heads
 
+    def gradient_source(self) -> list[str]:
+        """Return functions ``name_gradient(C, K, index..., weight, G)``.
+
+        Each adds weight times the derivative in every entry of C to the same entry of G, and returns the average. An
+        average reads one of the two entries of a pair only: the derivative in a symmetric entry is the sum of both.
+        """
+        from .adjoints import adjoint
+
+        lines: list[str] = []
+        branches = {key: self.kernels.branches(key) for key in self.kernels.kernels}
+        for core in self.kernels.cores.values():
+            back = adjoint(core.program)
+            lines += self._head(f"{core.name}_gradient", [*core.arguments, "weight", "G"], "The average; adds to G.")
+            statements = [*live(core.program), *back.statements]
+            lines += [f"{INDENT}{name} = {self._scalar(value)}" for name, value in statements]
+            for entry, value in back.gradient.items():
+                place = self._scalar(entry).replace("C[", "G[", 1)
+                lines.append(f"{INDENT}{place} += weight * ({self._scalar(value)})")
+            lines += [f"{INDENT}return {self._scalar(core.program.value)}", "", ""]
+        for key, (call, labels, _) in self.kernels.kernels.items():
+            names = [parameter(label) for label in labels]
+            lines += self._head(f"{call.kernel.name}_gradient", [*names, "weight", "G"], "The average; adds to G.")
+            for pattern, core, arguments in branches[key]:
+                tests = [f"{names[q]} == {names[first]}" for q, first in enumerate(pattern) if first != q]
+                own = ", ".join(["C", "K", *map(parameter, arguments), "weight", "G"])
+                value = f"return {core.name}_gradient({own})"
+                lines += [f"{INDENT}if {' and '.join(tests)}:", INDENT * 2 + value] if tests else [INDENT + value]
+            lines += ["", ""]
+        return lines
+
     def _body(self, core: Core) -> list[str]:
         lines = [f"{INDENT}{name} = {self._scalar(value)}" for name, value in live(core.program)]
         return [*lines, f"{INDENT}return {self._scalar(core.program.value)}"]

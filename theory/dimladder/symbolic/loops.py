@@ -224,7 +224,7 @@ class LoopWriter:
             raise NotImplementedError("sums over more than two indices")
         b = over[1]
         outer, inner = _split(summand, {b})
-        half = self._symmetric(summand, a, b)
+        half = self.symmetric(summand, a, b)
         lines.append(f"{deep}row = 0.0")
         lines.append(f"{deep}for {b} in range({spans[1].start}, {a if half else spans[1].stop}):")
         lines.append(f"{deep}{INDENT}row += {self.scalar(inner)}")
@@ -235,7 +235,8 @@ class LoopWriter:
         lines.append(f"{deep}{name} += row" + ("" if outer == 1 else f" * {_bracket(factor)}"))
         return lines
 
-    def _symmetric(self, summand: Any, a: Any, b: Any) -> bool:
+    def symmetric(self, summand: Any, a: Any, b: Any) -> bool:
+        """Whether a summand is the same with two indices of one range exchanged."""
         if self.indices.ranges[a] != self.indices.ranges[b]:
             return False
         swapped = summand.xreplace({a: b, b: a})
@@ -338,7 +339,7 @@ class LoopWriter:
         over = [limit[0] for limit in total.limits]
         lines = [f"for lane in range({self.LANES}):", f"{INDENT}{name}[lane] = 0.0"]
         indent = ""
-        half = len(over) == 2 and self._symmetric(total.function, *over)
+        half = len(over) == 2 and self.symmetric(total.function, *over)
         for depth, index in enumerate(over):
             span = self.indices.ranges[index]
             stop = f"{over[0]} + 1" if half and depth else span.stop

@@ -173,6 +173,10 @@ class Flow(System):
         """Return the length of the scratch array handed to the compiled right-hand side."""
         return int(getattr(self.module(), "WORK_SIZE", 0))
 
+    def jacobian(self) -> Any:
+        """Return the compiled Jacobian ``jac(t, y, J, p, work)``, or None where there is none."""
+        return getattr(self.module(), "jac", None)
+
     def times(self) -> Array:
         """Return the output times of the problem's grid."""
         from ..problem import axis_values
@@ -195,6 +199,8 @@ class Flow(System):
         """
         generated, times = self.module(), self.times()
         settings = self.problem.solver  # type: ignore[attr-defined]
+        # First of all: a Jacobian among the options decides the size of the scratch array.
+        options = self.integrator_options()
         return {
             "rhs": generated.rhs,
             "t_eval": times if len(times) and times[0] == 0 else np.concatenate([[0.0], times]),
@@ -205,7 +211,7 @@ class Flow(System):
             "atol": settings.atol,
             "max_steps": settings.max_steps,
             "names": self.names(),
-            **self.integrator_options(),
+            **options,
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:

@@ -187,12 +187,14 @@ def _keep(increment: Any, setting: Setting) -> Any:
 # Averages -------------------------------------------------------------------------------------------------------------
 
 
-def derive(setting: Setting) -> Derived:
+def derive(setting: Setting, inline: bool = True) -> Derived:
     """Derive the flow of the overlaps.
 
     Parameters
     ----------
     setting : Setting
+    inline : bool
+        Write averages out where they are short; otherwise all are calls of kernels.
 
     Returns
     -------
@@ -204,7 +206,7 @@ def derive(setting: Setting) -> Derived:
         For a student whose activation jumps: its gradient is a delta function, which SGD never sees.
     """
     names = indices()
-    average = Averages(names, covariance(names.ranges), written_out(setting))
+    average = Averages(names, covariance(names.ranges), inline and written_out(setting))
     out = Derived(setting, names, average.kernels)
     update = one_step(setting)
     g = Named("g", decompose(setting.student))

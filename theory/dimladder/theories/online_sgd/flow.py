@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .derivation import Derived
     from .notation import Setting
 
+log = logging.getLogger("dimladder.online_sgd")
 Array = NDArray[np.float64]
 SAFETY = 0.05
 # Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
@@ -173,6 +175,26 @@ class OnlineFlow(Flow):
 
         return source(self.derived, f"online-sgd: {self.structure()}")
 
+    def jacobian(self) -> Any:
+        """Return the compiled Jacobian where averages have closed forms, and are not those of a sum of erfs."""
+        own = self._jacobian_module
+        return None if own is None else own.jac
+
+    @cached_property
+    def _jacobian_module(self) -> ModuleType | None:
+        if self.mixtures is not None or self.module().ROUTE != "closed":
+            return None
+
+        def source() -> str:
+            from .derivation import derive
+            from .jacobian_code import jacobian_source
+
+            log.info("deriving and compiling the Jacobian")
+            return jacobian_source(self.derived, derive(self.setting(), inline=False))
+
+        source.__module__ = __name__
+        return store.module(("online-sgd jacobian", self.structure()), source)
+
     # Numbers ------------------------------------------------------------------------------------------------------
 
     def initial_state(self) -> Array:
@@ -216,7 +238,9 @@ class OnlineFlow(Flow):
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
         settings = self.p.solver
         floor = KINKED_FLOOR if _kinks(self.p.student.activation) else 1e-14
+        implicit = settings.method in ("bdf", "rodas")
         return {
+            "jac": self.jacobian() if implicit else None,
             "rtol": max(SAFETY * settings.rtol, floor),
             "atol": max(SAFETY * settings.atol, floor / 100),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
@@ -252,7 +276,11 @@ class OnlineFlow(Flow):
 
     def work_size(self) -> int:
         counts = [] if self.mixtures is None else [len(m.weights) for m in self.mixtures]
-        return int(self.module().work_size(self.K, self.M, *counts))
+        size = int(self.module().work_size(self.K, self.M, *counts))
+        if "_jacobian_module" in vars(self) and self._jacobian_module is not None:
+            # Both work in one scratch array, one after the other.
+            size = max(size, int(self._jacobian_module.work_size(self.K, self.M)))
+        return size
 
     # Variables ----------------------------------------------------------------------------------------------------
 

@@ -6,24 +6,21 @@ The layout of state and parameters stands in `printed`.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from ...symbolic.kernels import KernelWriter
-from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
+from ...symbolic.loops import INDENT, LoopWriter
 from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import EXPANDED_DEGREE, Derived
 from .mixture_code import Mixture
 from .printed import (
     AFTER,
     LANES,
-    LOAD,
-    SCALARS,
     VIEWS,
+    array_elements,
     buffer_views,
-    covariance_element,
     library,
+    load_source,
     moment_views,
-    place_of,
     scalar_writer,
     scalars,
 )
@@ -34,18 +31,9 @@ log = logging.getLogger("dimladder.online_sgd")
 
 def source(out: Derived, title: str) -> str:
     """Return the source of ``rhs`` and ``generalization_error`` for derived equations."""
-    trained = out.setting.train_readout
     if out.polynomial_degree > EXPANDED_DEGREE:
         log.info("degree %d: four-point functions by exact contraction over Hermite modes", out.polynomial_degree)
-    first = 2 + len(SCALARS)
-    readout = "y[place + i]" if trained else f"p[{first} + M + M * M + i]"
-    arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
-    arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
-    arrays["D"] = lambda i, b: f"D[{place_of(i)}, {place_of(b)}]"
-    arrays["A"] = lambda m: f"(-c[{m}])"
-    arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
-    arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
-    arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
+    arrays = array_elements()
 
     def writer() -> LoopWriter:
         return LoopWriter(out.indices, arrays, scalar_writer())
@@ -60,7 +48,7 @@ def source(out: Derived, title: str) -> str:
         other = Mixture(out, AFTER, writer, kernels)
     functions = other.functions() if other else kernels
     lines = [HEADER.format(title=title), *library(functions)]
-    lines += [*functions, "", LOAD.format(scalars=first, readout=readout), ""]
+    lines += [*functions, "", load_source(out.setting.train_readout), ""]
 
     body = other.moments() if other else []
     for stage in [*([] if other else out.moments), *out.flow]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
-from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4
+from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4, SignSlope4
 from ...symbolic.kernels import MomentCall
-from ...symbolic.loops import LANE_WIDTH, LoopWriter
+from ...symbolic.loops import LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.printing import printer
 from ...symbolic.tensors import Tensor
 from . import notation as d
@@ -59,6 +59,24 @@ VIEWS = """    K = int(p[0])
 AFTER = f"{2 + len(SCALARS)} + M + M * M + K"
 # One lane for each pair of students, padded for SIMD.
 LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
+
+
+def array_elements() -> dict[str, Any]:
+    """Return where the entries of each indexed quantity stand in the generated code."""
+    arrays: dict[str, Any] = {"c": "c", "a": "c", "N": "NN", "H": "H"}
+    arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
+    arrays["D"] = lambda i, b: f"D[{place_of(i)}, {place_of(b)}]"
+    arrays["A"] = lambda m: f"(-c[{m}])"
+    arrays["dQ"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
+    arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {place_of(m)} - K]"
+    arrays["da"] = lambda i: f"dy[K * (K + 1) // 2 + K * M + {i}]"
+    return arrays
+
+
+def load_source(trained: bool) -> str:
+    """Return the source of ``load(y, p, C, c)``."""
+    first = 2 + len(SCALARS)
+    return LOAD.format(scalars=first, readout="y[place + i]" if trained else f"p[{first} + M + M * M + i]")
 
 
 def library(kernels: list[str]) -> list[str]:
@@ -129,9 +147,6 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
         def _print_Function(self, expr: Any) -> str:
             if isinstance(expr, MomentCall):
                 return f"{expr.kernel.name}(C, K, {', '.join(map(place_of, expr.args))})"
-            arguments = ", ".join(self._print(a) for a in expr.args)
-            if isinstance(expr, SignMoment4):
-                return f"sign_moment4({arguments})"
             return str(super()._print_Function(expr))
 
         def _print_Schur(self, expr: Schur) -> str:
@@ -142,6 +157,9 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
         def _print_SignMoment4(self, expr: SignMoment4) -> str:
             return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_SignSlope4(self, expr: SignSlope4) -> str:
+            return f"sign_slope4({', '.join(self._print(a) for a in expr.args)})"
 
         def _print_DensityAtZero(self, expr: DensityAtZero) -> str:
             return f"density_at_zero({self._print(expr.args[0])})"
