@@ -13,6 +13,7 @@ from dimladder.problem import activation
 from dimladder.theories.online_sgd import rules
 from dimladder.theories.online_sgd.initial import start
 from dimladder.theories.online_sgd.mixtures import erf_mixture
+from generated import interpreted
 
 SAMPLES = 300_000
 
@@ -48,17 +49,6 @@ a = {a}
 [grid]
 time = [1.0]
 """)
-
-
-def interpreted(flow: object) -> dict:
-    """Run the generated source in plain Python: the same text, without the compiler's minutes."""
-    text = flow._source().replace(  # type: ignore[attr-defined]
-        "from numba import njit, types", "njit = lambda *a, **k: (lambda f: f)"
-    )
-    text = "\n".join(line if not line.startswith("@njit(types") else "@njit()" for line in text.splitlines())
-    scope: dict = {"__name__": "generated", "types": SimpleNamespace()}
-    exec(compile(text, "generated", "exec"), scope)
-    return scope
 
 
 def teacher_of(p: dl.Problem) -> str:
@@ -170,7 +160,7 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
         # Too many nodes for the interpreter.
         generated = vars(flow.module())
     else:
-        generated = interpreted(flow)
+        generated = interpreted(flow._source())
         flow.module = lambda: SimpleNamespace(**generated)  # type: ignore[method-assign]
     if flow.mixtures is not None:
         # As few erfs as the sampling error lets pass.
@@ -199,7 +189,7 @@ def test_contraction_over_hermite_modes_is_the_written_out_average(monkeypatch: 
     for written_out in (4, 2):
         monkeypatch.setattr(derivation, "EXPANDED_DEGREE", written_out)
         flow = dl.derive(p)
-        generated = interpreted(flow)
+        generated = interpreted(flow._source())
         assert generated["ROUTE"] == ("conditional" if written_out == 2 else "closed")
         flow.module = lambda generated=generated: SimpleNamespace(**generated)  # type: ignore[method-assign]
         y, parameters = flow.initial_state(), flow.parameters()

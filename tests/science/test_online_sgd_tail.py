@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath as mp
@@ -11,7 +12,9 @@ import pytest
 
 import dimladder as dl
 from dimladder.batch import solve_many
-from dimladder.theories.online_sgd import tail
+from dimladder.theories.online_sgd import near, tail
+from dimladder.theories.online_sgd.near_code import near_source
+from generated import interpreted
 
 TEXT = """
 theory = "online-sgd"
@@ -76,6 +79,13 @@ CASES = {
     "even polynomial": {"student.activation": "x**2 - 1", "target.activation": "x**2 - 1", "signs": (-1.0, 1.0)},
     "sine": {"student.activation": "sin", "target.activation": "sin", "signs": (-1.0, 1.0)},
     "gaussian": {"student.activation": "exp(-x**2/2)", "target.activation": "exp(-x**2/2)"},
+    "ReLU": {"student.activation": "relu", "target.activation": "relu", "target.noise": 0.2},
+    "ReLU, both layers": {
+        "student.activation": "relu", "target.activation": "relu", "student.train_readout": True,
+        "initial.a": [0.97, 1.05],
+    },
+    "ReLU, spherical": {"student.activation": "relu", "target.activation": "relu", "algorithm.spherical": True},
+    "abs": {"student.activation": "abs", "target.activation": "abs", "signs": (-1.0, 1.0)},
 }  # fmt: skip
 
 
@@ -86,8 +96,10 @@ def test_the_difference_form_is_the_flow_in_other_coordinates(name: str) -> None
     match, signs = settings.get("match", (1, 0)), settings.get("signs", (1.0, 1.0))
     p, _ = near_a_target(0.15, 3, **settings)
     flow = dl.derive(p)
-    form = tail.Form.of(flow)
-    assert form is not None
+    setting = flow.setting()
+    assert near.eligible(setting)
+    module = SimpleNamespace(**interpreted(near_source(near.derive_near(setting), "near")))
+    form = tail.Form(flow, module, near.parity(setting), 1e-13)
     state = flow.initial_state()
     found = form.match(state)
     assert found.teacher.tolist() == list(match)
@@ -98,9 +110,11 @@ def test_the_difference_form_is_the_flow_in_other_coordinates(name: str) -> None
     flow.module().rhs(0.0, state, velocity, flow.parameters(), np.zeros(flow.work_size()))
     # The map from overlaps to differences is affine: its linear part acts on rates.
     expected = (form.differences(found, state + velocity) - form.differences(found, state - velocity)) / 2
-    assert form.velocity(found, y, 8) == pytest.approx(expected, rel=1e-9, abs=1e-12 * abs(velocity).max())
+    # Orthant moments of kinked units that nearly coincide have rounding of their own, on either side.
+    rounding = 1e-8 if setting.student_kinks else 1e-12
+    assert form.velocity(found, y, 6) == pytest.approx(expected, rel=1e-9, abs=rounding * abs(velocity).max())
     error = flow.generalization_error(state[None])[0]
-    assert form.error(found, y, 8) == pytest.approx(error, rel=1e-11)
+    assert form.error(found, y, 6) == pytest.approx(error, rel=1e-11)
 
 
 # Forty digits ---------------------------------------------------------------------------------------------------------
@@ -179,6 +193,60 @@ def test_relative_accuracy_against_forty_digits(distance: float) -> None:
     assert form.error(match, y, nodes) == pytest.approx(error, rel=2e-13)
     scale = abs(np.array(expected))
     assert (abs(form.velocity(match, y, nodes) - expected) <= 1e-11 * np.maximum(scale, 1e-3 * scale.max())).all()
+
+
+def mp_relu(Q: Any, R: Any) -> tuple[Any, Any, Any]:
+    """E[l+ z+], E[1(l>0, z>0) z^2] and e_g for Var l = Q, Cov = R, Var z = 1 (arc-cosine kernels), in mpmath."""
+    angle = mp.acos(R / mp.sqrt(Q))
+    pair = mp.sqrt(Q) / (2 * mp.pi) * (mp.sin(angle) + (mp.pi - angle) * mp.cos(angle))
+    second = (mp.pi - angle + mp.sin(angle) * mp.cos(angle)) / (2 * mp.pi)
+    return pair, second, (Q + 1 - 4 * pair) / 4
+
+
+def mp_relu_curve(Q: Any, R: Any, eta: Any, times: list[int]) -> list[float]:
+    """e_g of one ReLU unit on another by extrapolated midpoint steps of length 1 (Gragg), to 25 digits or more."""
+
+    def rates(Q: Any, R: Any) -> tuple[Any, Any]:
+        pair, second, _ = mp_relu(Q, R)
+        drift, across = Q / 2 - pair, R / 2 - second
+        return -2 * eta * drift + eta**2 * (Q / 2 - 2 * pair + second), -eta * across
+
+    out = []
+    for time in range(1, times[-1] + 1):
+        table: list[list[Any]] = []
+        for row in range(9):
+            n = 2 * (row + 1)
+            h = mp.mpf(1) / n
+            old, slope = (Q, R), rates(Q, R)
+            new = (Q + h * slope[0], R + h * slope[1])
+            for _ in range(n - 1):
+                slope = rates(*new)
+                old, new = new, (old[0] + 2 * h * slope[0], old[1] + 2 * h * slope[1])
+            slope = rates(*new)
+            table.append([tuple((o + w + h * s) / 2 for o, w, s in zip(old, new, slope, strict=True))])
+            for q in range(1, row + 1):
+                factor = (mp.mpf(n) / (2 * (row - q + 1))) ** 2 - 1
+                a, b = table[row][q - 1], table[row - 1][q - 1]
+                table[row].append(tuple(x + (x - y) / factor for x, y in zip(a, b, strict=True)))
+        Q, R = table[-1][-1]
+        if time in times:
+            out.append(float(mp_relu(Q, R)[2]))
+    return out
+
+
+def test_relu_unit_against_forty_digits() -> None:
+    """Down to 2e-16, where overlaps in double precision hold no digit; also at 1e-8, where they hold five."""
+    times = [20, 50, 100, 200]
+    p = problem(
+        student__width=1, student__activation="relu", target__activation="relu", target__readout=[1.0],
+        initial__Q=[[0.51]], initial__M=[[0.025]], algorithm__learning_rate=0.2, grid__time=[float(t) for t in times],
+    )  # fmt: skip
+    with mp.workdps(40):
+        exact = mp_relu_curve(mp.mpf(0.51), mp.mpf(0.025), mp.mpf(0.2), times)
+    curve = dl.solve(p)
+    assert exact[-1] < 1e-15
+    assert curve["generalization_error"].values == pytest.approx(exact, rel=3e-9)
+    assert curve.stats["differences_from"] < 50
 
 
 # Whole curves ---------------------------------------------------------------------------------------------------------

@@ -143,6 +143,18 @@ class Schur(sp.Function):  # type: ignore[misc]
         return inside if exp is None else rf"{inside}^{{{exp}}}"
 
 
+class Given(sp.Function):  # type: ignore[misc]
+    """``Cov(f_b, f_c)`` given that the fields a, ... are zero; arguments (b, c, a, ...) are labels.
+
+    For code that knows how fields are made and computes it without cancellation where they nearly coincide.
+    """
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        b, c, *rest = (printer._print(a) for a in self.args)
+        inside = rf"C_{{{b}{c}|{''.join(rest)}}}"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+
 class Correlation(sp.Function):  # type: ignore[misc]
     """``s / sqrt(a b)``, zero where a variance vanishes: compiled code meets fields that coincide."""
 
@@ -198,9 +210,9 @@ class Law:
     name : callable, optional
         Gives a short name to an entry of a conditioned covariance: ``name(hint, expression) -> symbol``. Without it
         expressions nest.
-    guarded : bool
+    guarded : {"", "schur", "given"}
         Write conditioning with `Schur`, `Correlation` and `DensityAtZero` nodes, which compile to code that survives
-        coinciding fields; ``.doit()`` gives the plain expressions.
+        coinciding fields; ``.doit()`` gives the plain expressions. Or with `Given` nodes in the place of `Schur`.
     """
 
     def __init__(
@@ -209,7 +221,7 @@ class Law:
         mean: Callable[[Any], Any] | None = None,
         name: Callable[[str, Any], Any] | None = None,
         key: tuple[Any, ...] = (),
-        guarded: bool = False,
+        guarded: str = "",
     ) -> None:
         self._covariance, self._mean, self._name, self.key = covariance, mean, name, key
         self.guarded = guarded
@@ -253,6 +265,9 @@ class Law:
             first, second = self.cov(a, b), self.cov(a, c)
             if first == 0 or second == 0:
                 return self.cov(b, c)
+            if self.guarded == "given" and how == "at 0":
+                fixed = [label for label, cause in changes if cause == "at 0"]
+                return Given(*sorted((b, c), key=sp.default_sort_key), *fixed)
             if self.guarded and how == "at 0":
                 return Schur(self.cov(b, c), first, second, 1 / gain)
             return self.cov(b, c) - gain * first * second

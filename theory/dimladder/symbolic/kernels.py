@@ -119,12 +119,15 @@ class KernelSet:
         Ranges of the index symbols: two slots can coincide only if their ranges overlap.
     covariance : callable
         ``covariance(a, b)`` for index symbols or the integers that label fixed teacher fields (counted from 1).
+    guard : {"schur", "given"}
+        How covariances of kinked functions are conditioned, see `gaussian.Law`.
     """
 
     indices: Indices
     covariance: Callable[[Any, Any], Any]
     kernels: dict[Any, tuple[Any, tuple[Any, ...], Products]] = field(default_factory=dict)
     cores: dict[Any, Core] = field(default_factory=dict)
+    guard: str = "schur"
 
     def moment(self, slots: Sequence[tuple[Any, Named]], products: Products = ({},), target: str = "") -> Any:
         """Return ``E[prod slot(f_index) x sum of products]`` as a call.
@@ -185,7 +188,7 @@ class KernelSet:
         key = (functions, target)
         if key not in self.cores:
             arguments = tuple(sp.Symbol(f"p{q}", integer=True) for q in range(len(functions)))
-            program = _program(arguments, functions, products, self.fixed, kinked)
+            program = _program(arguments, functions, products, self.fixed, self.guard if kinked else "")
             self.cores[key] = Core(f"average{len(self.cores) + 1}", functions, target, arguments, program)
         return self.cores[key]
 
@@ -204,7 +207,7 @@ class KernelSet:
 
     def _overlap(self, a: Any, b: Any) -> bool:
         names = {self.indices.ranges[a].name, self.indices.ranges[b].name}
-        return len(names) == 1 or "units" in names
+        return len(names) == 1 or ("units" in names and names <= {"units", "students", "teachers"})
 
     def fixed(self, a: Any, b: Any) -> Any:
         """Covariance of two fields by their place in C: fixed teacher fields are numbered by integers."""
@@ -218,7 +221,7 @@ def _program(
     functions: Sequence[Terms],
     products: Products,
     covariance: Callable[[Any, Any], Any],
-    kinked: bool,
+    guarded: str,
 ) -> Program:
     out = Program()
     seen: dict[Any, Any] = {}
@@ -229,7 +232,7 @@ def _program(
             out.statements.append((seen[value], value))
         return seen[value]
 
-    law = Law(covariance, name=name, guarded=kinked)
+    law = Law(covariance, name=name, guarded=guarded)
     slots = tuple((a, Named("", terms)) for a, terms in zip(labels, functions, strict=True))
     out.value = _average(Averager(law, name), slots, products)
     return out

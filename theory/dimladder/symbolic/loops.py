@@ -162,6 +162,8 @@ class LoopWriter:
         summed = [limit[0] for limit in total.limits]
         inner = set(summed) | {i for i in loops if i in total.free_symbols and i is loops[-1] and len(summed) == 1}
         outer, varying = _split(total.function, set(summed))
+        if _depends(varying, inner) == set(summed) and len(summed) == 1:
+            return outer * sp.Sum(varying, *total.limits)
         return outer * sp.Sum(self._hoist(varying, inner, loops, lifted), *total.limits)
 
     def _hoist(self, e: Any, inner: set[Any], loops: Sequence[Any], lifted: list[Vector]) -> Any:

@@ -27,10 +27,11 @@ from .printed import (
 )
 
 LOAD = '''@njit(**FAST)
-def load(y, p, C, r, e, a, form):
-    """Fill the covariance C of units, nodes and differences, and the weights r, e, a, from state and parameters.
+def load(y, p, C, r, e, a, q_, s_):
+    """Fill the covariance C of units, nodes and differences, and the weights, from state and parameters.
 
-    Every field is sign x teacher + reach x difference; ``form`` holds these four numbers a field.
+    Every field is sign x teacher + reach x difference. The last four columns of C hold sign, row of the teacher, reach
+    and row of the difference, -1 where there is none.
     """
     K = int(p[0])
     M = int(p[1])
@@ -42,21 +43,26 @@ def load(y, p, C, r, e, a, form):
     node, weight = p[first + 1 + 3 * K:], p[first + 1 + 3 * K + n:]
     pairs = K * (K + 1) // 2
 {readout}
+    F = N + 2 * S
+    form = C[:, F:]
     for i in range(K):
-        e[i] = a[i] if match[i] < 0.0 else 0.0
-        form[i, 0], form[i, 1], form[i, 2], form[i, 3] = sign[i], match[i], 1.0, i
+        matched = match[i] >= 0.0
+        e[i] = 0.0 if matched else a[i]
+        teacher, own = K + match[i] if matched else -1.0, N + S + i * n
+        form[i, 0], form[i, 1], form[i, 2], form[i, 3] = sign[i], teacher, 1.0, own
         for q in range(n):
-            r[N + i * n + q] = a[i] * weight[q] if match[i] >= 0.0 else 0.0
-            form[N + i * n + q, 0], form[N + i * n + q, 1] = sign[i], match[i]
-            form[N + i * n + q, 2], form[N + i * n + q, 3] = node[q], i
-            form[N + S + i * n + q, 0], form[N + S + i * n + q, 1] = 0.0, -1.0
-            form[N + S + i * n + q, 2], form[N + S + i * n + q, 3] = 1.0, i
+            at = N + i * n + q
+            r[at] = a[i] * weight[q] if matched else 0.0
+            q_[at] = a[i] * r[at]
+            s_[at] = 2.0 * (1.0 - 2.0 * node[q]) * q_[at]
+            form[at, 0], form[at, 1], form[at, 2], form[at, 3] = sign[i], teacher, node[q], own
+            form[at + S, 0], form[at + S, 1], form[at + S, 2], form[at + S, 3] = 0.0, -1.0, 1.0, own
     for m in range(M):
-        form[K + m, 0], form[K + m, 1], form[K + m, 2], form[K + m, 3] = 1.0, m, 0.0, 0.0
-    for one in range(N + 2 * S):
-        s, t, x, i = form[one, 0], int(form[one, 1]), form[one, 2], int(form[one, 3])
+        form[K + m, 0], form[K + m, 1], form[K + m, 2], form[K + m, 3] = 1.0, K + m, 0.0, -1.0
+    for one in range(F):
+        s, t, x, i = form[one, 0], int(form[one, 1]) - K, form[one, 2], (int(form[one, 3]) - N - S) // n
         for two in range(one + 1):
-            s2, t2, x2, k = form[two, 0], int(form[two, 1]), form[two, 2], int(form[two, 3])
+            s2, t2, x2, k = form[two, 0], int(form[two, 1]) - K, form[two, 2], (int(form[two, 3]) - N - S) // n
             total = 0.0
             if t >= 0 and t2 >= 0:
                 total = s * s2 * p[{first} + M + t * M + t2]
@@ -112,16 +118,75 @@ first = {first} + M + M * M + K
 n = int(p[first])
 S = K * n
 F = N + 2 * S
-C = work[:F * F].reshape((F, F))
-place = F * F
-form = work[place:place + 4 * F].reshape((F, 4))
-place += 4 * F
+C = work[:F * (F + 4)].reshape((F, F + 4))
+place = F * (F + 4)
 r = work[place:place + N + S]
 place += N + S
 e = work[place:place + N]
 place += N
 a = work[place:place + K]
-place += K"""
+place += K
+q_ = work[place:place + N + S]
+place += N + S
+s_ = work[place:place + N + S]
+place += N + S"""
+
+GIVEN = '''@njit(**OPTIONS)
+def residue(C, b, a1, a2):
+    """Write a field, given that a1 (and a2) are zero, as a sum of two fields: rows and factors.
+
+    Where it has the teacher of one of them, that is expressed by their differences: what is left is small.
+    """
+    F = C.shape[0]
+    s, t, x, d = C[b, F], int(C[b, F + 1]), C[b, F + 2], int(C[b, F + 3])
+    if t >= 0:
+        for a in (a1, a2):
+            if a >= 0 and int(C[a, F + 1]) == t:
+                return int(C[a, F + 3]), -s * C[a, F + 2] / C[a, F], d, x
+    return t, s, d, x
+
+
+@njit(**OPTIONS)
+def plain(C, b, c, a1, a2):
+    """Covariance of what `residue` leaves of b and c, before conditioning."""
+    rb, fb, db, xb = residue(C, b, a1, a2)
+    rc, fc, dc, xc = residue(C, c, a1, a2)
+    total = 0.0
+    if rb >= 0 and rc >= 0:
+        total += fb * fc * C[rb, rc]
+    if rb >= 0 and dc >= 0:
+        total += fb * xc * C[rb, dc]
+    if db >= 0 and rc >= 0:
+        total += xb * fc * C[db, rc]
+    if db >= 0 and dc >= 0:
+        total += xb * xc * C[db, dc]
+    return total
+
+
+@njit(**OPTIONS)
+def beside(C, b, a, a1, a2):
+    """Covariance of what is left of b with the whole of a."""
+    rb, fb, db, xb = residue(C, b, a1, a2)
+    return (fb * C[rb, a] if rb >= 0 else 0.0) + (xb * C[db, a] if db >= 0 else 0.0)
+
+
+@njit(**OPTIONS)
+def given(C, b, c, a1, a2):
+    """Covariance of b and c given that a1 (and a2, unless -1) are zero; keeps its digits for fields nearly equal."""
+    if a2 < 0:
+        return schur(plain(C, b, c, a1, -1), beside(C, b, a1, a1, -1), beside(C, c, a1, a1, -1), C[a1, a1])
+    # What is left of a2 given a1, and of b and c given both: first a1 is conditioned on, then that.
+    v = C[a1, a1]
+    b1, c1 = beside(C, b, a1, a1, a2), beside(C, c, a1, a1, a2)
+    t1 = beside(C, a2, a1, a1, -1)
+    r2, f2, d2, x2 = residue(C, a2, a1, -1)
+    bt = (f2 * beside(C, b, r2, a1, a2) if r2 >= 0 else 0.0) + (x2 * beside(C, b, d2, a1, a2) if d2 >= 0 else 0.0)
+    ct = (f2 * beside(C, c, r2, a1, a2) if r2 >= 0 else 0.0) + (x2 * beside(C, c, d2, a1, a2) if d2 >= 0 else 0.0)
+    left = schur(plain(C, b, c, a1, a2), b1, c1, v)
+    v2 = schur(plain(C, a2, a2, a1, -1), t1, t1, v)
+    # A field that a1 determines has no density of its own: what is multiplied by it does not matter.
+    return left if v2 <= 0.0 else schur(left, schur(bt, b1, t1, v), schur(ct, c1, t1, v), v2)
+'''
 
 END = '''@njit(types.int64(types.int64, types.int64, types.int64), **OPTIONS)
 def work_size(K, M, n):
@@ -129,7 +194,7 @@ def work_size(K, M, n):
     N = K + M
     S = K * n
     F = N + 2 * S
-    return F * F + 4 * F + 2 * N + S + K + K * N + 2 * K * K + K + max({sizes})
+    return F * (F + 4) + 4 * N + 3 * S + K + K * N + 2 * K * K + K + max({sizes})
 
 
 @njit(types.float64(types.float64, types.float64[::1], types.float64[::1]), **FAST)
@@ -148,6 +213,8 @@ def near_source(out: Derived, title: str) -> str:
     first = 2 + len(SCALARS)
     arrays: dict[str, Any] = {"a": "a", "e": "e", "r": "r", "N": "NN", "H": "H", "L": "L"}
     arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
+    arrays |= {"q": "q_", "s": "s_"}
+    arrays["d"] = lambda m, n: f"(0.0 if ({m} - N) // n == ({n} - N) // n else 1.0)"
     difference = _difference()
     arrays["E"] = lambda i, k: f"C[{i}, {place_of(difference(k))}]"
     arrays["P"] = lambda i, k: f"C[{place_of(difference(i))}, {place_of(difference(k))}]"
@@ -159,11 +226,13 @@ def near_source(out: Derived, title: str) -> str:
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
     readout = _indented((TRAINED if trained else FROZEN).format(first=first))
     kernels = KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
-    lines = [HEADER.format(title=title), *library(kernels), *kernels]
+    given = [GIVEN, ""] if any("given(" in line for line in kernels) else []
+    lines = [HEADER.format(title=title), *library(kernels), *given, *kernels]
     lines += [LOAD.format(first=first, readout=readout), ""]
     views = _indented(VIEWS.format(first=first)).splitlines()
-    load = f"{INDENT}load(y, p, C, r, e, a, form)"
+    load = f"{INDENT}load(y, p, C, r, e, a, q_, s_)"
 
+    error = observe.scalar_sum(out.generalization_error)
     body: list[str] = []
     for stage in [*out.moments, *out.flow]:
         body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
@@ -173,7 +242,7 @@ def near_source(out: Derived, title: str) -> str:
     lines += [INDENT + line if line else "" for line in body]
     lines += [_indented(GAPS)] if trained else []
     lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):", *views]
-    lines += [*buffer_views(observe), load, *(INDENT + s for s in observe.scalar_sum(out.generalization_error))]
+    lines += [*buffer_views(observe), load, *(INDENT + line for line in error)]
     sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
     lines += ["", "", *END.format(first=first, sizes=", ".join(sizes)).splitlines()]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
-from ...symbolic.gaussian import Correlation, DensityAtZero, Schur, SignMoment4, SignSlope4
+from ...symbolic.gaussian import Correlation, DensityAtZero, Given, Schur, SignMoment4, SignSlope4
 from ...symbolic.kernels import MomentCall
 from ...symbolic.loops import LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.printing import printer
@@ -151,6 +151,10 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
         def _print_Schur(self, expr: Schur) -> str:
             return f"schur({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_Given(self, expr: Given) -> str:
+            b, c, *fixed = (place_of(a) for a in expr.args)
+            return f"given(C, {b}, {c}, {', '.join((*fixed, '-1')[:2])})"
 
         def _print_Correlation(self, expr: Correlation) -> str:
             return f"correlation({', '.join(self._print(a) for a in expr.args)})"

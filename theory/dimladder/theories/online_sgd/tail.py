@@ -29,8 +29,9 @@ Array = NDArray[np.float64]
 DEEP = 1e-10
 # ... from the time on at which every matched student is within this distance of its teacher, relative to its length.
 REACH = 0.3
-# Nodes are as many as it takes for two more to change nothing above this, relative.
-RESOLVED = 1e-13
+# Nodes are as many as it takes for two more to change nothing above this, relative. Orthant moments of kinked units
+# that nearly coincide have rounding of their own: no tolerance below the second can be met.
+RESOLVED, KINKED_RESOLVED = 1e-13, 1e-9
 MOST_NODES = 8
 DECADES = 2.0
 # Absolute tolerances relative to the scale of a component at the beginning of a stretch, less what the stretch loses.
@@ -89,7 +90,7 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     match = form.match(states[-1])
     begin = form.entrance(match, float(times[deep[0]]))
     if begin is None:
-        log.info("e_g falls to %.1e, but students match no teachers: its rounding stays", errors.min())
+        log.info("e_g falls to %.1e, but not by students that come to teachers: its rounding stays", errors.min())
         return None
     return form.follow(match, *begin, times)
 
@@ -106,8 +107,8 @@ def _target_size(flow: OnlineFlow) -> float:
 class Form:
     """The difference form of one flow: its compiled module, and the way from overlaps to differences and back."""
 
-    def __init__(self, flow: OnlineFlow, module: ModuleType, parity: int) -> None:
-        self.flow, self.module, self.parity = flow, module, parity
+    def __init__(self, flow: OnlineFlow, module: ModuleType, parity: int, resolved: float) -> None:
+        self.flow, self.module, self.parity, self.resolved = flow, module, parity, resolved
         self.plain = flow.parameters()
 
     @classmethod
@@ -125,7 +126,8 @@ class Form:
             return near_source(near.derive_near(setting), f"online-sgd in differences: {flow.structure()}")
 
         source.__module__ = __name__
-        return cls(flow, store.module(("online-sgd-near", flow.structure()), source), near.parity(setting))
+        module = store.module(("online-sgd-near", flow.structure()), source)
+        return cls(flow, module, near.parity(setting), KINKED_RESOLVED if setting.student_kinks else RESOLVED)
 
     # Overlaps and differences ---------------------------------------------------------------------------------------
 
@@ -234,7 +236,7 @@ class Form:
         scale = self.scale(match, y, self.error(match, y, MOST_NODES))
         for count in range(1, MOST_NODES + 1):
             (e1, v1), (e2, v2) = answers(count), answers(count + 2)
-            if abs(e1 - e2) <= RESOLVED * abs(e2) and (abs(v1 - v2) <= RESOLVED * scale).all():
+            if abs(e1 - e2) <= self.resolved * abs(e2) and (abs(v1 - v2) <= self.resolved * scale).all():
                 return count
         return None
 
@@ -290,7 +292,7 @@ class Form:
         rows = np.flatnonzero(times > begin)
         states, errors = np.empty((len(rows), len(state))), np.empty(len(rows))
         # Nothing is left that would make errors grow: the tolerance is the one asked for.
-        rtol = self.flow.p.solver.rtol
+        rtol = max(self.flow.p.solver.rtol, self.resolved)
         settings = self.flow.integration() | {"rtol": rtol}
         t, y, done, most = begin, self.differences(match, state), 0, 0
         falls = Event(self.module.decades, direction=-1, terminal=True)
