@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,16 @@ if TYPE_CHECKING:
     from ..results import Result
 
 
+log = logging.getLogger("dimladder.solve")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_file(parser)
     add_json(parser)
     add_output(parser)
+    for key, what in (("method", "integrator; auto chooses"), ("rtol", "relative"), ("atol", "absolute")):
+        text = what if key == "method" else f"{what} tolerance"
+        parser.add_argument(f"--{key}", metavar=key.upper(), help=f"short for --set solver.{key}=...: {text}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from ..solve import solve
     from .run_folder import finished, save
 
+    args.overrides += [f"solver.{k}={v}" for k in ("method", "rtol", "atol") if (v := getattr(args, k)) is not None]
     problem = load_problem(args)
     folder = Path(args.output) if args.output else None
     curve: Result | None = finished(folder, problem, "learning-curve") if folder and args.resume else None
@@ -44,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
         if folder:
             save(folder, problem, curve, Path(args.run))
     _print(curve, args.json)
+    if "reason" in curve.stats:
+        # Asked which method to take, it says why it took this one.
+        level = logging.WARNING if args.method else logging.INFO
+        log.log(level, "%s: %s", curve.stats.get("method", "solved"), curve.stats["reason"])
     return 0
 
 
