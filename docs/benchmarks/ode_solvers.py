@@ -17,11 +17,14 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+import naive_rhs  # noqa: E402
 import numpy as np  # noqa: E402
+from numba import njit  # noqa: E402
 from peers import Case, Generated, HandWritten, Run  # noqa: E402
 
 from dimladder.numerics.ode import integrate, integrate_batch  # noqa: E402
@@ -29,6 +32,8 @@ from dimladder.numerics.ode import integrate, integrate_batch  # noqa: E402
 CASES = (Case(2, 2, False, 0.0, 150.0), Case(4, 4, False, 0.0, 400.0), Case(10, 4, True, 0.1, 400.0))
 TAILS = (Case(4, 2, True, 0.1, 1e5), Case(4, 4, False, 0.0, 1e4))
 TOLERANCES = (1e-6, 1e-9)
+# Tolerances at which Euler's accuracy is looked for.
+LOOSE = (1e-3, 1e-4, 1e-5)
 HERE = Path(__file__).parent
 
 
@@ -147,6 +152,32 @@ def main_tables(repeats: int) -> list[str]:
     return lines
 
 
+def euler_table(repeats: int) -> list[str]:
+    """The plain C++ program with a fixed step against the cheapest of ours that is at least as accurate."""
+    lines = [
+        "## Explicit Euler with a fixed step, in C++",
+        "",
+        "`euler.cpp` (g++ -O3): every average a function of four indices, dt = 0.01. Ours: the cheapest of tsit5 and",
+        "dop853 at rtol 1e-3, 1e-4, 1e-5 with a smaller error.",
+        "",
+        "| case | C++ ms | error | ours ms | error | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        ours = Generated(case)
+        try:
+            seconds, error = ours.euler_cpp(0.01)
+        except ImportError as missing:
+            print(f"skipped: C++ Euler ({missing})")
+            return []
+        runs = [ours.ours(method, rtol) for method in ("tsit5", "dop853") for rtol in LOOSE]
+        errors = [float(np.abs(run()[0] - ours.reference).max()) for run in runs]
+        spent, reached = min((t, e) for t, e in zip(least_time(runs, repeats), errors, strict=True) if e < error)
+        row = f"| {case.label} | {1e3 * seconds:.3g} | {error:.1e} | {1e3 * spent:.3g} | {reached:.1e} |"
+        lines.append(f"{row} {seconds / spent:.0f} |")
+    return [*lines, ""]
+
+
 def tail_table(repeats: int) -> list[str]:
     lines = [
         "## Long tails",
@@ -175,6 +206,47 @@ def tail_table(repeats: int) -> list[str]:
     return lines
 
 
+def rhs_table() -> list[str]:
+    """Microseconds of one right-hand side: as derived, by hand on units, and with four-index functions."""
+    lines = [
+        "## One right-hand side",
+        "",
+        "Both layers, sigma = 0.1; microseconds. `derived`: sums across pairs of students. `by hand`: the same Schur",
+        "form with the same arcsine, sums over units (`erf_rhs.py`). `four indices`: classical determinants",
+        "(`naive_rhs.py`).",
+        "",
+        "| K, M | derived | by hand | four indices | arcsines | ns an arcsine |",
+        "|---|---|---|---|---|---|",
+    ]
+    for k, m in ((1, 1), (2, 2), (4, 4), (8, 4), (10, 4), (16, 4), (32, 4)):
+        case = Case(k, m, True, 0.1, 1.0)
+        ours, hand = Generated(case), HandWritten(case)
+        count = max(20, round(2e5 / (k * (k + m)) ** 1.8))
+        cost = [
+            evaluations(ours.rhs, ours.y0, ours.p, ours.work_size, count),
+            evaluations(hand.rhs, hand.y0, hand.p, hand.work_size, count),
+            evaluations(naive_rhs.rhs, hand.y0, hand.p, naive_rhs.work_size(k, m), max(5, count // 10)),
+        ]
+        arcsines = k * (k + 1) // 2 * (k + m) * (k + m + 1) // 2
+        times = " | ".join(f"{1e6 * c:.3g}" for c in cost)
+        lines.append(f"| {k}, {m} | {times} | {arcsines} | {1e9 * cost[0] / arcsines:.2g} |")
+    return [*lines, ""]
+
+
+def evaluations(rhs: Any, y: np.ndarray, p: np.ndarray, work_size: int, count: int) -> float:
+    """CPU seconds of one evaluation, the least over repeats."""
+
+    @njit
+    def repeat(y, dy, p, work, count):
+        for _ in range(count):
+            rhs(0.0, y, dy, p, work)
+            y[0] += 1e-16 * dy[0]
+
+    arguments = y.copy(), np.empty_like(y), p, np.zeros(work_size)
+    repeat(*arguments, 1)
+    return least_time([lambda: repeat(*arguments, count)], 15)[0] / count
+
+
 def batch_table(repeats: int) -> list[str]:
     print("... batch")
     case, size = CASES[0], 1000
@@ -191,6 +263,7 @@ def batch_table(repeats: int) -> list[str]:
         results[workers] = integrate_batch(ours.rhs, y0, [case.end], workers=workers, **options)
         wall[workers] = min(wall.get(workers, np.inf), time.perf_counter() - begin)
         cpu[workers] = min(cpu.get(workers, np.inf), time.process_time() - begin_cpu)
+    alone, together = machine_limit(repeats)
     same = bool(np.array_equal(results[1].y, results[2].y))
     return [
         "## A batch of 1000 initial conditions",
@@ -200,7 +273,40 @@ def batch_table(repeats: int) -> list[str]:
         f"{os.cpu_count()} processors). CPU time: {cpu[1]:.3f} s and {cpu[2]:.3f} s, so two threads do "
         f"{100 * cpu[1] / cpu[2]:.0f} % useful work where processors are free. Results bitwise equal: {same}.",
         "",
+        f"Two processes that share nothing and run a loop of arithmetic reach {100 * alone / together:.0f} % on this "
+        f"machine (one alone {1e3 * alone:.0f} ms, two at once {1e3 * together:.0f} ms).",
+        "",
     ]
+
+
+def machine_limit(repeats: int) -> tuple[float, float]:
+    """Seconds of a loop of arithmetic in one process, and in two at once (the slower of the two)."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(busy, [1, 1]))
+        alone = min(pool.submit(busy, 20).result() for _ in range(2 * repeats))
+        together = min(max(pool.map(busy, [20, 20])) for _ in range(2 * repeats))
+    return alone, together
+
+
+def busy(times: int) -> float:
+    """Wall seconds of a loop of arithmetic."""
+    begin = time.perf_counter()
+    total = 0.0
+    for _ in range(times):
+        total += spin(200_000)
+    assert total > 0
+    return time.perf_counter() - begin
+
+
+@njit(cache=True)
+def spin(count):
+    """A loop of arithmetic that fits in registers."""
+    x = 0.5
+    for _ in range(count):
+        x = x * 0.999999 + 1.0 / (1.0 + x * x)
+    return x
 
 
 def versions() -> str:
@@ -230,7 +336,9 @@ def main() -> None:
         "",
         versions() + ".",
         "",
+        *rhs_table(),
         *batch_table(arguments.repeats),
+        *euler_table(arguments.repeats),
         *tail_table(arguments.repeats),
         *main_tables(arguments.repeats),
         "Work-precision diagram (`python docs/benchmarks/work_precision.py`):",

@@ -139,6 +139,30 @@ class Generated:
         march(y0.copy(), np.empty_like(y0), p, np.zeros(work_size), 1, dt)
         return run
 
+    def euler_cpp(self, dt: float) -> tuple[float, float]:
+        """CPU seconds of the plain C++ program of euler.cpp, and its error against the hand-written reference."""
+        import shutil
+        import subprocess
+        import tempfile
+        from pathlib import Path
+
+        compiler = shutil.which("g++")
+        if compiler is None:
+            raise ImportError("g++ is not installed")
+        case = self.case
+        with tempfile.TemporaryDirectory() as folder:
+            program = str(Path(folder) / "euler")
+            source = str(Path(__file__).with_name("euler.cpp"))
+            subprocess.run([compiler, "-O3", "-std=c++17", source, "-o", program], check=True)
+            numbers = (case.students, case.teachers, int(case.both_layers), case.rate, case.noise, case.end, dt)
+            runs = [
+                subprocess.run([program, *map(str, numbers)], check=True, capture_output=True, text=True).stdout.split()
+                for _ in range(3)
+            ]
+        y = np.array(runs[0][1:], dtype=float)
+        error = abs(y - HandWritten(case).reference).max()
+        return min(float(run[0]) for run in runs), float(error)
+
     def numbalsoda(self, method: str, rtol: float) -> Run:
         import numbalsoda
         from numba import carray, cfunc
