@@ -1,7 +1,8 @@
 """Students that reach their target: e_g as it is, and as the overlaps in double precision show it.
 
 One student on one teacher of the same activation, without noise. Lines: the flow continued in differences from the
-target. Dots: |e_g| computed from the overlaps of that very solution, where Q - 2M + 1 is the difference of equal numbers.
+target. Dots: |e_g| computed from the overlaps of that very solution, where Q - 2M + 1 is the difference of equal
+numbers.
 """
 
 from pathlib import Path

@@ -43,7 +43,7 @@ def problem(student: str, target: str, algorithm: str = "", M: Any = ((0.2, 0.1)
 def velocity(flow: Any, rule: np.ndarray | None = None) -> np.ndarray:
     y = flow.initial_state()
     out = np.empty_like(y)
-    p = flow.parameters() if rule is None else np.concatenate([flow._plain_parameters(), rule])
+    p = flow.parameters() if rule is None else np.concatenate([flow.plain_parameters(), rule])
     work = np.zeros(flow.work_size())
     flow.module().rhs(0.0, y, out, p, work)
     return np.append(out, flow.module().generalization_error(y, p, work))

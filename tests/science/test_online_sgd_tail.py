@@ -12,8 +12,8 @@ import pytest
 
 import dimladder as dl
 from dimladder.batch import solve_many
-from dimladder.theories.online_sgd import near, tail
-from dimladder.theories.online_sgd.near_code import near_source
+from dimladder.symbolic import store
+from dimladder.theories.online_sgd import tail
 from generated import interpreted
 
 TEXT = """
@@ -85,21 +85,33 @@ CASES = {
         "initial.a": [0.97, 1.05],
     },
     "ReLU, spherical": {"student.activation": "relu", "target.activation": "relu", "algorithm.spherical": True},
+    "tanh": {
+        "student.activation": "tanh", "target.activation": "tanh", "signs": (-1.0, 1.0),
+        "solver.quadrature_rtol": 4e-3, "distance": 0.03,
+    },
+    "sigmoid, both layers": {
+        "student.activation": "sigmoid", "target.activation": "sigmoid", "student.train_readout": True,
+        "initial.a": [0.97, 1.05], "solver.quadrature_rtol": 4e-3, "target.noise": 0.1, "distance": 0.03,
+    },
     "abs": {"student.activation": "abs", "target.activation": "abs", "signs": (-1.0, 1.0)},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_difference_form_is_the_flow_in_other_coordinates(name: str) -> None:
+def test_the_difference_form_is_the_flow_in_other_coordinates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """dP, dS and the readouts' rates follow from dQ, dM, da by the chain rule; e_g is the same number."""
     settings: dict[str, Any] = CASES[name]
     match, signs = settings.get("match", (1, 0)), settings.get("signs", (1.0, 1.0))
-    p, _ = near_a_target(0.15, 3, **settings)
+    p, _ = near_a_target(**{"distance": 0.15, "seed": 3, **settings})
+    kept: dict[Any, Any] = {}
+
+    def module(parts: Any, build: Any) -> Any:
+        return kept.setdefault(repr(parts), SimpleNamespace(**interpreted(build())))
+
+    monkeypatch.setattr(store, "module", module)
     flow = dl.derive(p)
-    setting = flow.setting()
-    assert near.eligible(setting)
-    module = SimpleNamespace(**interpreted(near_source(near.derive_near(setting), "near")))
-    form = tail.Form(flow, module, near.parity(setting), 1e-13)
+    form = tail.Form.of(flow)
+    assert form is not None
     state = flow.initial_state()
     found = form.match(state)
     assert found.teacher.tolist() == list(match)
@@ -111,7 +123,7 @@ def test_the_difference_form_is_the_flow_in_other_coordinates(name: str) -> None
     # The map from overlaps to differences is affine: its linear part acts on rates.
     expected = (form.differences(found, state + velocity) - form.differences(found, state - velocity)) / 2
     # Orthant moments of kinked units that nearly coincide have rounding of their own, on either side.
-    rounding = 1e-8 if setting.student_kinks else 1e-12
+    rounding = 1e-8 if "relu" in p.student.activation or "abs" in p.student.activation else 1e-12
     assert form.velocity(found, y, 6) == pytest.approx(expected, rel=1e-9, abs=rounding * abs(velocity).max())
     error = flow.generalization_error(state[None])[0]
     assert form.error(found, y, 6) == pytest.approx(error, rel=1e-11)
@@ -297,6 +309,17 @@ def test_on_the_sphere_and_with_both_layers() -> None:
     e = dl.solve(both)["generalization_error"].values
     assert 0 < e[4] < e[3] < 1e-16
     assert np.log(e[4] / e[3]) / 1000 == pytest.approx(np.log(e[3] / e[2]) / 2000, rel=2e-2)
+
+
+def test_sums_of_erfs_come_to_their_target_too() -> None:
+    """Four erfs for tanh on both sides: exponential to the end."""
+    tanh = {"student.activation": "tanh", "target.activation": "tanh", "solver.quadrature_rtol": 1e-4}
+    one = {"student.width": 1, "target.readout": [1.0], "initial.Q": [[0.5]], "initial.M": [[0.2]]}
+    p = dl.replace(problem(), {**tanh, **one, "grid.time": [0.0, 200.0, 300.0, 400.0]})
+    curve = dl.solve(p)
+    e = curve["generalization_error"].values
+    assert 0 < e[3] < 1e-20
+    assert np.log(e[2] / e[1]) == pytest.approx(np.log(e[3] / e[2]), rel=2e-3)
 
 
 def test_a_batch_answers_as_one_by_one() -> None:

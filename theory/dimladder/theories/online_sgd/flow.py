@@ -207,12 +207,13 @@ class OnlineFlow(Flow):
         return names + ([f"a[{i}]" for i in range(self.K)] if self.trained else [])
 
     def parameters(self) -> Array:
-        plain = self._plain_parameters()
+        plain = self.plain_parameters()
         if self.mixtures is not None:
             return np.concatenate([plain, *(m.parameters for m in self.mixtures)])
         return plain if self.module().ROUTE == "closed" else np.concatenate([plain, self.rule])
 
-    def _plain_parameters(self) -> Array:
+    def plain_parameters(self) -> Array:
+        """Return the parameters that every route has."""
         algorithm, s = self.p.algorithm, self.start
         rate = algorithm.learning_rate
         readout_rate = algorithm.readout_learning_rate
@@ -230,7 +231,7 @@ class OnlineFlow(Flow):
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt at time 0 with a given quadrature."""
         out = np.empty_like(y)
-        p = np.concatenate([self._plain_parameters(), rule])
+        p = np.concatenate([self.plain_parameters(), rule])
         self.module().rhs(0.0, y, out, p, np.zeros(self.work_size()))
         return out
 

@@ -82,6 +82,10 @@ class ErfMixture:
         """Whether the function is a sum of erfs, not only near one."""
         return self.error == 0.0
 
+    def same_as(self, other: ErfMixture) -> bool:
+        """Whether this is the same sum."""
+        return bool(np.array_equal(self.parameters, other.parameters))
+
     def __call__(self, x: Array) -> Array:
         """Return the values at x."""
         from scipy.special import erf

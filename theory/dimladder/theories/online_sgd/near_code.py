@@ -4,7 +4,10 @@ State ``y``: P (lower triangle, row by row), S (row by row), then, where readout
 readout, but for the first student of each teacher the gap ``e_m`` of that teacher.
 Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, A (M), T (M x M), a (K; the frozen readout), then the
 number n of nodes a student, the teacher each student is matched with (-1: none), its sign, the factor sigma_i, the
-nodes u in [0, 1] and their weights; last a level for the event `decades`.
+nodes u in [0, 1] and their weights; for sums of erfs J, g_0, v (J), b (J); last a level for the event `decades`.
+
+A network of sums of erfs is an erf network of tied units (`mixture_code`), near its target as elsewhere: unit (i, p) is
+matched with unit (pi(i), p) of the teacher, its difference is b_p v_i, the gap of that teacher unit v_p e_m.
 """
 
 from __future__ import annotations
@@ -207,6 +210,101 @@ def decades(t, y, p):
 '''
 
 
+LIFT = '''@njit(**FAST)
+def lift(y, p):
+    """Return state and parameters of the erf network that a network of sums of erfs is."""
+    K, M = int(p[0]), int(p[1])
+    first = {first} + M + M * M + K
+    n = int(p[first])
+    own = first + 1 + 3 * K + 2 * n
+    J = int(p[own])
+    v, b = p[own + 2:own + 2 + J], p[own + 2 + J:own + 2 + 2 * J]
+    pairs, KL, ML = K * (K + 1) // 2, K * J, M * J
+    pairs_lifted, first_lifted = KL * (KL + 1) // 2, {first} + ML + ML * ML + KL
+    yl = np.zeros(pairs_lifted + KL * ML + KL)
+    pl = np.zeros(first_lifted + 2 + 3 * KL + 2 * n)
+    pl[:{first}] = p[:{first}]
+    pl[0], pl[1], pl[4] = KL, ML, math.sqrt(p[4] ** 2 + offset(y, p) ** 2)
+    pl[first_lifted] = n
+    for q in range(2 * n):
+        pl[first_lifted + 1 + 3 * KL + q] = p[first + 1 + 3 * K + q]
+    for m in range(M):
+        for s in range(J):
+            pl[{first} + m * J + s] = p[{first} + m] * v[s]
+            for l in range(M):
+                for r in range(J):
+                    pl[{first} + ML + (m * J + s) * ML + l * J + r] = b[s] * b[r] * p[{first} + M + m * M + l]
+    for i in range(K):
+        for s in range(J):
+            at = i * J + s
+            match = p[first + 1 + i]
+            pl[first_lifted + 1 + at] = match * J + s if match >= 0.0 else -1.0
+            pl[first_lifted + 1 + KL + at] = p[first + 1 + K + i]
+            pl[first_lifted + 1 + 2 * KL + at] = p[first + 1 + K + i]
+            pl[{first} + ML + ML * ML + at] = p[{first} + M + M * M + i] * v[s]
+            yl[pairs_lifted + KL * ML + at] = {slot} * v[s]
+            for m in range(M):
+                for r in range(J):
+                    yl[pairs_lifted + at * ML + m * J + r] = b[s] * b[r] * y[pairs + i * M + m]
+            for k in range(i + 1):
+                for r in range(J):
+                    other = k * J + r
+                    if other <= at:
+                        yl[at * (at + 1) // 2 + other] = b[s] * b[r] * y[i * (i + 1) // 2 + k]
+    return yl, pl
+'''
+
+# The constants of all units together: g_0 times what the readouts of the students miss of the teachers'.
+OFFSET = '''@njit(**FAST)
+def offset(y, p):
+    """Return the constant of the error, sum_a c_a g_0."""
+    K, M = int(p[0]), int(p[1])
+    first = {first} + M + M * M + K
+    constant = p[first + 2 + 3 * K + 2 * int(p[first])]
+    if constant == 0.0:
+        return 0.0
+    total = 0.0
+    for m in range(M):
+        gap, met = -p[{first} + m], False
+        for i in range(K):
+            if p[first + 1 + i] == m:
+                {add}
+                met = True
+        total += gap
+    for i in range(K):
+        if p[first + 1 + i] < 0.0:
+            total += {slot}
+    return constant * total
+'''
+
+GATHER = """yl, pl = lift(y, p)
+own = first + 1 + 3 * K + 2 * n
+J = int(p[own])
+v, b = p[own + 2:own + 2 + J], p[own + 2 + J:own + 2 + 2 * J]
+KL, NL = K * J, (K + M) * J
+DL, LL, NNL, HL = np.zeros((KL, NL)), np.zeros((KL, KL)), np.zeros((KL, KL)), np.zeros(KL)
+moments(yl, pl, np.empty(work_size(KL, M * J, n)), DL, LL, NNL, HL)
+for i in range(K):
+    for f in range({columns}, N):
+        D[i, f] = 0.0
+        for s in range(J):
+            D[i, f] += v[s] * b[s] * DL[i * J + s, f * J] / b[0]
+    for k in range(K):
+        L[i, k] = 0.0
+        for s in range(J):
+            L[i, k] += v[s] * b[s] * LL[i * J + s, k * J] / b[0]"""
+GATHER_NOISE = """for i in range(K):
+    for k in range(K):
+        NN[i, k] = 0.0
+        for s in range(J):
+            for r in range(J):
+                NN[i, k] += v[s] * b[s] * v[r] * b[r] * NNL[i * J + s, k * J + r]"""
+GATHER_READOUT = """for i in range(K):
+    H[i] = p[own + 1] * offset(y, p)
+    for s in range(J):
+        H[i] += v[s] * HL[i * J + s]"""
+
+
 def near_source(out: Derived, title: str) -> str:
     """Return the source of ``rhs``, ``generalization_error`` and ``decades`` of a difference form."""
     trained = out.setting.train_readout
@@ -233,19 +331,55 @@ def near_source(out: Derived, title: str) -> str:
     load = f"{INDENT}load(y, p, C, r, e, a, q_, s_)"
 
     error = observe.scalar_sum(out.generalization_error)
-    body: list[str] = []
-    for stage in [*out.moments, *out.flow]:
-        body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
+    body = [
+        [line for stage in stages for line in ["", f"# {stage.lhs}", *loops.tensor(stage)]]
+        for stages in (out.moments, out.flow)
+    ]
     rates = [f"{INDENT}da = dy[K * (K + 1) // 2 + K * M:]"] if trained else []
-    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *views]
-    lines += [*moment_views(out.moments), *buffer_views(loops), load, *scalars(out), *rates]
-    lines += [INDENT + line if line else "" for line in body]
-    lines += [_indented(GAPS)] if trained else []
-    lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):", *views]
-    lines += [*buffer_views(observe), load, *(INDENT + line for line in error)]
+    signature = f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):"
+    if out.setting.mixture:
+        lines += _mixture_functions(out, loops, observe, views, load, body[0], error, first)
+        names = {str(stage.lhs.base) for stage in out.moments}
+        gather = GATHER.format(columns="0" if out.setting.spherical else "K").splitlines()
+        gather += GATHER_NOISE.splitlines() if "N" in names else []
+        gather += GATHER_READOUT.splitlines() if "H" in names else []
+        lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *views]
+        lines += [*moment_views(out.moments), load, *scalars(out), *rates]
+        lines += [INDENT + line if line else "" for line in [*gather, *body[1]]]
+        lines += [_indented(GAPS)] if trained else []
+        size = "work_size(int(pl[0]), int(pl[1]), int(p[{first} + int(p[1]) + int(p[1]) ** 2 + int(p[0])]))"
+        value = f"half_square(yl, pl, np.empty({size.format(first=first)})) + 0.5 * offset(y, p) ** 2"
+        lines += ["", "", *signature, f"{INDENT}yl, pl = lift(y, p)", f"{INDENT}return {value}"]
+    else:
+        lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *views]
+        lines += [*moment_views(out.moments), *buffer_views(loops), load, *scalars(out), *rates]
+        lines += [INDENT + line if line else "" for line in [*body[0], *body[1]]]
+        lines += [_indented(GAPS)] if trained else []
+        lines += ["", "", *signature, *views, *buffer_views(observe), load, *(INDENT + line for line in error)]
     sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
-    lines += ["", "", *END.format(first=first, sizes=", ".join(sizes)).splitlines()]
+    work_size, decades = END.format(first=first, sizes=", ".join(sizes)).split("\n\n\n")
+    at = lines.index(LOAD.format(first=first, readout=readout))
+    lines[at:at] = [work_size, "", ""]
+    lines += ["", "", decades]
     return "\n".join(lines) + "\n"
+
+
+def _mixture_functions(
+    out: Derived, loops: LoopWriter, observe: LoopWriter, views: list[str], load: str, moments: list[str],
+    error: list[str], first: int,
+) -> list[str]:  # fmt: skip
+    """Return the moments and e_g of the erf network, and the way to it."""
+    trained = out.setting.train_readout
+    slot = "y[K * (K + 1) // 2 + K * M + i]" if trained else f"p[{first} + M + M * M + i]"
+    # Trained: the first student of a teacher keeps the gap; of the others, and of mirrored ones, constants differ.
+    add = f"gap = {slot} if not met else gap" if trained else f"gap += p[first + 1 + 2 * K + i] * {slot}"
+    offset = OFFSET.format(first=first, slot=slot, add=add)
+    lift = LIFT.format(first=first, slot=slot if trained else "0.0")
+    own = [INDENT + line if line else "" for line in moments]
+    lines = [offset, "", lift, "", "@njit(**FAST)", "def moments(y, p, work, D, L, NN, H):", *views]
+    lines += [*buffer_views(loops), load, f"{INDENT}sigma = p[4]", *own, "", ""]
+    lines += ["@njit(**FAST)", "def half_square(y, p, work):", *views, *buffer_views(observe), load]
+    return [*lines, *(INDENT + line for line in error), "", ""]
 
 
 def _difference() -> Any:

@@ -29,6 +29,9 @@ Array = NDArray[np.float64]
 DEEP = 1e-10
 # ... from the time on at which every matched student is within this distance of its teacher, relative to its length.
 REACH = 0.3
+# Sums of J erfs cost J^4 times as much: they enter later, where two or three nodes do, and only up to this many pairs
+# of nodes for all pairs of students.
+MIXTURE_REACH, MOST_PAIRS = 0.05, 400_000
 # Nodes are as many as it takes for two more to change nothing above this, relative. Orthant moments of kinked units
 # that nearly coincide have rounding of their own: no tolerance below the second can be met.
 RESOLVED, KINKED_RESOLVED = 1e-13, 1e-9
@@ -78,7 +81,7 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     p = flow.p
     noise = p.target.noise > 0 and p.algorithm.regime == "classical"
     decay = p.algorithm.weight_decay > 0 or p.algorithm.readout_weight_decay > 0
-    if not isinstance(p.target, Committee) or noise or decay or flow.mixtures or flow.module().ROUTE != "closed":
+    if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
     deep = np.flatnonzero(errors < DEEP * _target_size(flow))
@@ -98,7 +101,8 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
 def _target_size(flow: OnlineFlow) -> float:
     """Return E[f*^2]/2: the error of a student whose readouts are zero."""
     parameters, state = flow.parameters(), flow.initial_state()
-    parameters[-flow.K :] = 0.0
+    end = len(flow.plain_parameters())
+    parameters[end - flow.K : end] = 0.0
     if flow.trained:
         state[-flow.K :] = 0.0
     return float(flow.module().generalization_error(state, parameters, np.zeros(flow.work_size())))
@@ -109,7 +113,11 @@ class Form:
 
     def __init__(self, flow: OnlineFlow, module: ModuleType, parity: int, resolved: float) -> None:
         self.flow, self.module, self.parity, self.resolved = flow, module, parity, resolved
-        self.plain = flow.parameters()
+        mixture = flow.mixtures
+        self.plain = flow.plain_parameters()
+        # Students and teachers are made of the same erfs.
+        self.reach = MIXTURE_REACH if mixture else REACH
+        self.units = mixture[0].parameters if mixture else np.zeros(0)
 
     @classmethod
     def of(cls, flow: OnlineFlow) -> Form | None:
@@ -119,6 +127,14 @@ class Form:
         setting = flow.setting()
         if not near.eligible(setting):
             return None
+        if flow.mixtures:
+            student, teacher = flow.mixtures
+            pairs = (flow.K * len(student.weights)) ** 2 // 2
+            if not student.same_as(teacher):
+                return None
+            if 4 * pairs**2 > MOST_PAIRS:
+                log.info("too many erfs to continue in differences from the target: fewer, by a larger quadrature_rtol")
+                return None
 
         def source() -> str:
             from .near_code import near_source
@@ -127,7 +143,9 @@ class Form:
 
         source.__module__ = __name__
         module = store.module(("online-sgd-near", flow.structure()), source)
-        return cls(flow, module, near.parity(setting), KINKED_RESOLVED if setting.student_kinks else RESOLVED)
+        # A constant beside an odd function: -w* gives another one.
+        parity = 0 if flow.mixtures and flow.mixtures[0].constant else near.parity(setting)
+        return cls(flow, module, parity, KINKED_RESOLVED if setting.student_kinks else RESOLVED)
 
     # Overlaps and differences ---------------------------------------------------------------------------------------
 
@@ -140,7 +158,7 @@ class Form:
         best = squares.reshape(len(signs), *M.shape).min(axis=0).argmin(axis=1)
         rows = np.arange(len(Q))
         sign = np.array(signs)[squares[:, rows, best].argmin(axis=0)]
-        near = squares[:, rows, best].min(axis=0) <= REACH**2
+        near = squares[:, rows, best].min(axis=0) <= self.reach**2
         teacher = np.where(near, best, -1)
         sign = np.where(near, sign, 1.0)
         return Match(teacher, sign, sign if self.parity == -1 else np.ones_like(sign))
@@ -208,9 +226,8 @@ class Form:
         from ...numerics.quadrature import gauss_legendre
 
         u, w = gauss_legendre(nodes)
-        return np.concatenate(
-            [self.plain, [nodes], match.teacher, match.sign, match.parity, 0.5 + 0.5 * u, 0.5 * w, [level]]
-        )
+        matched = [match.teacher, match.sign, match.parity]
+        return np.concatenate([self.plain, [nodes], *matched, 0.5 + 0.5 * u, 0.5 * w, self.units, [level]])
 
     def work_size(self, nodes: int) -> int:
         """Return the length of the scratch array."""
@@ -269,7 +286,7 @@ class Form:
         options = self.flow.integration()
         even, fine_at_first = np.linspace(0.0, deep, 201), np.geomspace(1e-3 * deep, deep, 201)
         options["t_eval"] = np.unique(np.concatenate([even, fine_at_first]))
-        result = integrate(y0=self.flow.initial_state(), p=self.plain, **options)
+        result = integrate(y0=self.flow.initial_state(), p=self.flow.parameters(), **options)
         first = len(result.t)
         while first > 0 and self.match(result.y[first - 1]).same_as(match):
             first -= 1
