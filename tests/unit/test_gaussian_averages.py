@@ -14,12 +14,11 @@ from dimladder.numerics.orthant import orthant_probability4, schur, sign_moment4
 from dimladder.symbolic.factors import X, decompose, differentiate, expression_of
 from dimladder.symbolic.gaussian import (
     Averager,
-    Expectation,
     Law,
-    SignMoment4,
     average,
     average_expression,
 )
+from dimladder.symbolic.nodes import Expectation, SignMoment4
 
 FUNCTIONS = {
     "linear": X,

@@ -17,8 +17,9 @@ from typing import Any
 import sympy as sp
 
 from .factors import ONE, UNIT, Terms, X, differentiate, expression_of, is_closed, product
-from .gaussian import Averager, Expectation, Law
+from .gaussian import Averager, Law
 from .loops import INDENT
+from .nodes import Expectation
 from .tensors import Indices
 
 # A function of several fields: sum of products, each a map label -> terms.

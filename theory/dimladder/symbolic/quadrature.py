@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .gaussian import Expectation
+    from .nodes import Expectation
 
 Array = NDArray[np.float64]
 # (trapezoidal step in units of the field, order of a Gauss-Legendre panel), from coarse to fine.

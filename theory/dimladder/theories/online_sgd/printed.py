@@ -12,9 +12,9 @@ from typing import Any
 
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
-from ...symbolic.gaussian import Correlation, DensityAtZero, Given, Schur, SignMoment4, SignSlope4
 from ...symbolic.kernels import MomentCall
 from ...symbolic.loops import LANE_WIDTH, LoopWriter, SymmetricArray
+from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment4, SignSlope4
 from ...symbolic.printing import printer
 from ...symbolic.tensors import Tensor
 from . import notation as d

@@ -11,7 +11,8 @@ from ...numerics.conditional import CONDITIONAL_SOURCE, TARGET_SOURCE
 from ...numerics.fields import FIELDS_SOURCE
 from ...problem.expressions import drop_atoms
 from ...symbolic.factors import X
-from ...symbolic.gaussian import Averager, Expectation, Law
+from ...symbolic.gaussian import Averager, Law
+from ...symbolic.nodes import Expectation
 from ...symbolic.printing import OBSERVE_SIGNATURE, assignments, printer
 from .averages import products
 from .derivation import Derived

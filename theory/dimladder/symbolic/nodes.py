@@ -1,0 +1,182 @@
+"""What averages are written with besides elementary functions: nodes that print, differentiate and compile.
+
+`Expectation` is an average without closed form. The others have one, and compile to functions of `numerics.orthant`,
+which keep their accuracy where fields nearly coincide; ``.doit()`` gives plain expressions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import sympy as sp
+
+ONE = sp.Integer(1)
+
+
+class Expectation(sp.Expr):  # type: ignore[misc]
+    """``E[integrand]`` over centred jointly Gaussian fields: no closed form is known, it is computed by quadrature.
+
+    ``args = (integrand, fields, covariance)``: a sympy expression in the field symbols, their tuple, and the
+    covariance matrix. `numerical` computes it.
+    """
+
+    def __new__(cls, integrand: Any, fields: Any, covariance: Any) -> Expectation:
+        return sp.Expr.__new__(cls, sp.sympify(integrand), sp.Tuple(*fields), sp.ImmutableMatrix(covariance))
+
+    @property
+    def integrand(self) -> Any:
+        """The function of the fields that is averaged."""
+        return self.args[0]
+
+    @property
+    def fields(self) -> Any:
+        """The symbols of the fields."""
+        return self.args[1]
+
+    @property
+    def covariance(self) -> Any:
+        """Covariance matrix of the fields, in the order of `fields`."""
+        return self.args[2]
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\mathbb{{E}}\left[{printer._print(self.integrand)}\right]"
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"E[{printer._print(self.integrand)}]"
+
+    def _eval_is_real(self) -> bool:
+        return True
+
+    def numerical(self, rtol: float = 1e-10) -> tuple[float, float]:
+        """Return the value and an error estimate once the covariance is a matrix of numbers."""
+        from .quadrature import expectation_value
+
+        return expectation_value(self, rtol)
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if self.covariance.free_symbols or not self.integrand.free_symbols <= set(self.fields):
+            return self
+        return sp.Float(self.numerical()[0], 17)
+
+
+class SignMoment4(sp.Function):  # type: ignore[misc]
+    """``E[sign(u1) sign(u2) sign(u3) sign(u4)]`` for centred Gaussians with the correlations (12, 13, 14, 23, 24, 34).
+
+    No elementary form is known; Plackett (1954) gives it as one-dimensional integrals.
+    """
+
+    nargs = 6
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = r"\mathcal{S}_4\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if not all(a.is_number for a in self.args):
+            return self
+        from ..numerics.orthant import sign_moment4
+
+        return sp.Float(sign_moment4(*(float(a) for a in self.args)), 17)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """Plackett's identity: the derivative in one correlation, in terms of the two other fields given this pair."""
+        pairs = list(itertools.combinations(range(4), 2))
+        r = dict(zip(pairs, self.args, strict=True))
+        i, j = pairs[argindex - 1]
+        k, l = (m for m in range(4) if m not in (i, j))
+        rest = [r[min(pair), max(pair)] for pair in ((i, k), (i, l), (j, k), (j, l), (k, l))]
+        return SignSlope4(r[i, j], *rest)
+
+
+class SignSlope4(sp.Function):  # type: ignore[misc]
+    """Derivative of `SignMoment4` in the correlation of its first pair; arguments (ij, ik, il, jk, jl, kl).
+
+    ``4/(pi^2 sqrt(1 - r_ij^2))`` times the arcsine of the correlation of k and l given that i and j vanish.
+    """
+
+    nargs = 6
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        ij, ik, il, jk, jl, kl = (arg.doit(**hints) for arg in self.args)
+        det = 1 - ij**2
+        vk, vl = 1 - (ik**2 + jk**2 - 2 * ij * ik * jk) / det, 1 - (il**2 + jl**2 - 2 * ij * il * jl) / det
+        rho = (kl - (ik * il + jk * jl - ij * (ik * jl + jk * il)) / det) / sp.sqrt(vk * vl)
+        return 4 / (sp.pi**2 * sp.sqrt(det)) * sp.asin(rho)
+
+    def _eval_evalf(self, prec: int) -> Any:
+        return self.doit().evalf(prec) if all(a.is_number for a in self.args) else self
+
+
+class Schur(sp.Function):  # type: ignore[misc]
+    """``c - x y / v``: a covariance given that a field of variance `v` is zero; compiled with recovered rounding."""
+
+    nargs = 4
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        c, x, y, v = (arg.doit(**hints) for arg in self.args)
+        return c - x * y / v
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        _, x, y, v = self.args
+        return (ONE, -y / v, -x / v, x * y / v**2)[argindex - 1]
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        c, x, y, v = self.args
+        inside = rf"\left({printer._print(c - x * y / v)}\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+
+class Given(sp.Function):  # type: ignore[misc]
+    """``Cov(f_b, f_c)`` given that the fields a, ... are zero; arguments (b, c, a, ...) are labels.
+
+    For code that knows how fields are made and computes it without cancellation where they nearly coincide.
+    """
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        b, c, *rest = (printer._print(a) for a in self.args)
+        inside = rf"C_{{{b}{c}|{''.join(rest)}}}"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+
+class Correlation(sp.Function):  # type: ignore[misc]
+    """``s / sqrt(a b)``, zero where a variance vanishes: compiled code meets fields that coincide."""
+
+    nargs = 3
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        s, a, b = (arg.doit(**hints) for arg in self.args)
+        return s / (sp.sqrt(a) * sp.sqrt(b))
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        s, a, b = self.args
+        root = sp.sqrt(a) * sp.sqrt(b)
+        return (1 / root, -s / (2 * a * root), -s / (2 * b * root))[argindex - 1]
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        s, a, b = self.args
+        inside = rf"\frac{{{printer._print(s)}}}{{\sqrt{{{printer._print(a)}\,{printer._print(b)}}}}}"
+        return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
+
+
+class DensityAtZero(sp.Function):  # type: ignore[misc]
+    """``1/sqrt(2 pi v)``: the density of a centred Gaussian at zero; compiled as 0 for a field fixed at zero."""
+
+    nargs = 1
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        return 1 / sp.sqrt(2 * sp.pi * self.args[0].doit(**hints))
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        return -DensityAtZero(self.args[0]) / (2 * self.args[0])
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = rf"\frac{{1}}{{\sqrt{{2\pi {printer._print(self.args[0])}}}}}"
+        return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
