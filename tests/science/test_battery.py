@@ -24,6 +24,7 @@ LIGHT: dict[str, dict[str, Any]] = {
     "mup-tanh": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
     "giant-step-mixture": {"limit.n": 60, "limit.draws": 2, "grid.sample_ratio": [0.5, 2.0]},
     "online-multi-index": {"student.width": 3, "grid.time": [1.0, 10.0]},
+    "staircase": {"student.particles": 40, "grid.time": [0.0, 10.0, 60.0]},
 }
 # Inputs that rightly change nothing: the leading order is d -> infinity at fixed sample ratios, whatever the exponent.
 INERT = {"hierarchical-layerwise": {"target.exponents.0"}}

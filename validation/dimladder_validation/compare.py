@@ -186,7 +186,7 @@ def _theory(
     for at in problems:
         if at.content_hash not in solved:
             solved[at.content_hash] = solve(at)
-    closing = (found.exponent(problem), found.slowest_exponent, found.open_limit(problem))
+    closing = (found.exponent(problem), found.slowest(problem), found.open_limit(problem))
     return [solved[at.content_hash] for at in problems], closing
 
 

@@ -231,6 +231,10 @@ class Experiment(ABC):
         """Return `correction_exponent` for this problem; override it where it depends on the problem."""
         return self.correction_exponent
 
+    def slowest(self, problem: Any) -> float:
+        """Return `slowest_exponent` for this problem; override it where it depends on the problem."""
+        return self.slowest_exponent
+
     def open_limit(self, problem: Any) -> str:
         """Return why larger sizes alone do not approach the theory's limit; empty where they do, as by default.
 

@@ -94,7 +94,7 @@ class StaircaseExperiment(Experiment):
             with np.errstate(over="ignore", invalid="ignore"):  # a replica that blows up is reported at the end
                 bits = _bits([c[2] for c in children], (batch, d), backend)
                 for start in range(0, batch, piece):
-                    x = 2.0 * xp.astype(bits[:, start : start + piece, :], backend.float) - 1.0
+                    x = 2.0 * xp.astype(bits[:, start : min(start + piece, batch), :], backend.float) - 1.0
                     rows = xp.sum((1.0 - x[..., :relevant]) / 2.0 * powers, axis=-1)
                     y = xp.take(table, xp.reshape(xp.astype(xp.round(rows), xp.int64), (-1,)))
                     more_a, more_w = _gradients(nets, x, xp.reshape(y, rows.shape), act, slope, xp)
@@ -122,13 +122,14 @@ class StaircaseExperiment(Experiment):
             variables[name] = (dims.get(name, ("time",)), between)
         return Sample(coords, variables)
 
-    def exponent(self, problem: Any) -> float | None:
-        """1/d, 1/N, eta and d eta/b each change the means by a series in themselves: known where all fall alike."""
+    def slowest(self, problem: Any) -> float:
+        """1/d, 1/N, eta and d eta/b each change the means by a series in themselves: the slowest of them, or faster.
+
+        Faster where a term vanishes: weights on coordinates not yet learned are moved by eta/b alone.
+        """
         growth = problem.simulation.growth
-        if growth is None:
-            return None
-        powers = _closing(growth)
-        return powers[0] if powers[0] > 0 and max(powers) - min(powers) < 1e-12 else None
+        least = min(_closing(growth)) if growth is not None else 0.0
+        return least if least > 0 else self.slowest_exponent
 
     def open_limit(self, problem: Any) -> str:
         """Say what keeps larger d alone from reaching the limit: a fixed width, step, or noise of the batches."""
@@ -161,10 +162,14 @@ def _gradients(nets: _Networks, x: Any, y: Any, act: Any, slope: Any, xp: Any) -
     """Return the sums over samples x (R, B, d) of (y - f) s and (y - f) a s' x, shapes (R, N) and (R, N, d)."""
     fields = xp.matmul(x, xp.matrix_transpose(nets.w))
     value = act.evaluate(xp, x=fields) + 0.0 * fields
-    a = nets.a[:, None, :]
-    error = y - xp.mean(a * value, axis=-1)
-    back = error[:, :, None] * a * slope.evaluate(xp, x=fields)
-    return xp.sum(error[:, :, None] * value, axis=1), xp.matmul(xp.matrix_transpose(back), x)
+    error = (y - _output(nets, value, xp))[:, :, None]
+    back = slope.evaluate(xp, x=fields) * error
+    return xp.sum(value * error, axis=1), nets.a[:, :, None] * xp.matmul(xp.matrix_transpose(back), x)
+
+
+def _output(nets: _Networks, value: Any, xp: Any) -> Any:
+    """Return f (R, B) from the activations (R, B, N) of the neurons."""
+    return xp.mean(value * nets.a[:, None, :], axis=-1)
 
 
 def _measure(
@@ -191,7 +196,7 @@ def _measure(
         for k in range(len(cube)):
             fields = noise + signal[:, None, :, k]
             value = act.evaluate(xp, x=fields) + 0.0 * fields
-            outputs.append(backend.to_numpy(xp.mean(nets.a[:, None, :] * value, axis=-1)).astype(float))
+            outputs.append(backend.to_numpy(_output(nets, value, xp)).astype(float))
         f = np.stack(outputs, axis=1)  # (R, points, draws)
         moved = backend.to_numpy(nets.w[:, :, :relevant] - nets.start).astype(float)
         return {

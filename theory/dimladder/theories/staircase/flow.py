@@ -410,14 +410,18 @@ class _Run:
             self.counts[name] += result.stats[name]
         self.counts["method"] = result.stats["method"]
         if result.status != "success":
+            why = result.message
             hint = "SolveError.partial holds what was finished; lower rates, another activation or a shorter grid help"
+            if result.status == "max_steps":
+                why = f"solver.max_steps = {solver.max_steps} steps were used up"
+                hint = "raise solver.max_steps, loosen solver.rtol, or shorten grid.time"
             if result.status == "left_domain":
                 hint = "a neuron's weights on irrelevant coordinates vanish, where the kinked activation has no slope; "
                 hint += "use a smooth activation, or end grid.time earlier"
             raise SolveError(
                 "the staircase equations could not be integrated to the last time", status=result.status,
-                partial=self.solution(result.status, result.message), where=f"time {result.t_final:.6g}",
-                why=result.message, hint=hint,
+                partial=self.solution(result.status, why), where=f"time {result.t_final:.6g}",
+                why=why, hint=hint,
             )  # fmt: skip
         final: Array = result.y_final
         return final

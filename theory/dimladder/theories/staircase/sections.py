@@ -241,7 +241,10 @@ class StaircaseProblem(Problem, frozen=True, kw_only=True):
                 f'grid.monomials must be "target", "all" or a list of products such as "z1*z2", got '
                 f"{self.grid.monomials!r}"
             )
-        found = tuple(monomial(text, target.coordinates) for text in self.grid.monomials)
+        try:
+            found = tuple(monomial(text, target.coordinates) for text in self.grid.monomials)
+        except ValueError as error:
+            raise ValueError(f"grid.monomials: {error}") from None
         if len(set(found)) != len(found):
             raise ValueError(f"grid.monomials names one product twice: {', '.join(self.grid.monomials)}")
         return found
