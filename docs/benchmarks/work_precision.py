@@ -1,6 +1,6 @@
 """Work-precision diagram of the solvers of `ode_solvers.py`: CPU time against achieved error.
 
-    python docs/benchmarks/work_precision.py         # writes work_precision.png beside this file
+python docs/benchmarks/work_precision.py         # writes work_precision.png beside this file
 """
 
 from __future__ import annotations

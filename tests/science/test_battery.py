@@ -17,6 +17,7 @@ from run_files import FILES, SMALL, THEORY_OF, path_of
 
 # Cheaper settings where a run file is sized for a paper; the other grids stay whole.
 LIGHT = {name: SMALL[name] for name in ("mup-tanh", "giant-step-mixture", "online-multi-index")}
+LIGHT["staircase"] = {"student.particles": 40, "grid.time": [0.0, 10.0, 60.0]}
 # Inputs that rightly change nothing: the leading order is d -> infinity at fixed sample ratios, whatever the exponent.
 INERT = {"hierarchical-layerwise": {"target.exponents.0"}}
 

@@ -94,9 +94,7 @@ def van_der_pol_oracle() -> np.ndarray:
 def test_robertson(method: str, given: bool, robertson_oracle: np.ndarray) -> None:
     jac = robertson_jac if given else None
     for rtol in (1e-4, 1e-7):
-        result = integrate(
-            robertson, [1.0, 0, 0], ROBERTSON_TIMES, jac=jac, method=method, rtol=rtol, atol=1e-5 * rtol
-        )
+        result = integrate(robertson, [1.0, 0, 0], ROBERTSON_TIMES, jac=jac, method=method, rtol=rtol, atol=1e-5 * rtol)
         assert result.status == "success"
         # Twenty tolerances at the latest time, which lies seven decades after the first steps.
         np.testing.assert_allclose(result.y, robertson_oracle, rtol=20 * rtol, atol=2e-4 * rtol)

@@ -23,6 +23,7 @@ _BOOSTS: dict[str, Callable[[Any], Any]] = {
     "nodes": lambda v: 2 * v,
     "node_spacing": lambda v: max(v / 1.5, 0.02),
     "scrambles": lambda v: 2 * v,
+    "particle_tolerance": lambda v: v / 10,
     "order": lambda v: 2 * v if isinstance(v, int) else v,
 }
 

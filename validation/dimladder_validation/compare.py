@@ -168,7 +168,7 @@ def compare(
 
 def _theory(
     problem: Problem, given: LearningCurve | None, size: str, sizes: list[float]
-) -> tuple[list[LearningCurve], tuple[float | None, float]]:
+) -> tuple[list[LearningCurve], tuple[float | None, float, str]]:
     """Return the curve of each size, solving once for each distinct problem, and how the gap is known to close."""
     from dimladder.solve import solve
 
@@ -179,7 +179,7 @@ def _theory(
     except SimulationError:
         # A measurement from elsewhere, of a theory without an experiment of ours.
         curve = given if given is not None else solve(problem)
-        return [curve] * len(sizes), (None, Settings.slowest_exponent)
+        return [curve] * len(sizes), (None, Settings.slowest_exponent, "")
     problems = [found.at_size(problem, int(s)) for s in sizes]
     if given is not None and problem.content_hash not in {at.content_hash for at in problems}:
         raise UsageError(
@@ -191,7 +191,8 @@ def _theory(
     for at in problems:
         if at.content_hash not in solved:
             solved[at.content_hash] = solve(at)
-    return [solved[at.content_hash] for at in problems], (found.exponent(problem), found.slowest_exponent)
+    closing = (found.exponent(problem), found.slowest(problem), found.open_limit(problem))
+    return [solved[at.content_hash] for at in problems], closing
 
 
 def _solver_tolerance(problem: Problem) -> float:

@@ -41,12 +41,15 @@ class Settings:
     slowest_exponent : float
         Where it does not, each entry may close with an exponent of its own, at least this one. A slower closing
         cannot be told from an error at the sizes that can be simulated.
+    open_limit : str
+        Why the sizes do not approach the limit of the theory, where they do not: a gap that stays then decides nothing.
     """
 
     alpha: float = 0.01
     resolution: float = 0.2
     correction_exponent: float | None = None
     slowest_exponent: float = 0.5
+    open_limit: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,9 @@ def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVer
             f"extrapolated with d^-{a[worst]:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
             f"{entries.labels[worst]} ({limit_z[worst]:.1f} standard errors, theory {entries.theory[-1, worst]:.3g})"
         )
+        if settings.open_limit:
+            reasons = [found, why, settings.open_limit]
+            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=reasons)
         return VariableVerdict(**common, verdict="disagree", visible=visible, reasons=[found, why])
     if unsettled.any():
         place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))

@@ -257,9 +257,7 @@ class LoopWriter:
         """Return the loop indices of a vector's element; none for an array's."""
         return () if str(indexed.base) in self.arrays else tuple(indexed.indices[:-1])
 
-    def _across(
-        self, stage: Tensor, body: Any, vectors: list[Vector], loops: list[Any], sums: list[Any]
-    ) -> list[str]:
+    def _across(self, stage: Tensor, body: Any, vectors: list[Vector], loops: list[Any], sums: list[Any]) -> list[str]:
         """Return the loops of ``T[i, k] = rest + coefficient x sum over units``, with the pairs (i, k) innermost."""
         i, k = loops
         stand_in = {total: sp.Dummy() for total in sums}
@@ -313,9 +311,7 @@ class LoopWriter:
         self._in_lanes = set()
         return lines
 
-    def _split_vectors(
-        self, vectors: list[Vector], outside: Any
-    ) -> tuple[list[Vector], list[Vector], list[Vector]]:
+    def _split_vectors(self, vectors: list[Vector], outside: Any) -> tuple[list[Vector], list[Vector], list[Vector]]:
         """Return the vectors of one loop index or none; those of a pair; those that are computed along the lanes.
 
         The last read nothing but variances and vectors of their own unit, and the expression `outside` the sums does

@@ -258,6 +258,18 @@ class Experiment(ABC):
         """Return `correction_exponent` for this problem; override it where it depends on the problem."""
         return self.correction_exponent
 
+    def slowest(self, problem: Any) -> float:
+        """Return `slowest_exponent` for this problem; override it where it depends on the problem."""
+        return self.slowest_exponent
+
+    def open_limit(self, problem: Any) -> str:
+        """Return why larger sizes alone do not approach the theory's limit; empty where they do, as by default.
+
+        Override it where other numbers of ``[simulation]`` have to grow with the size: a gap that stays then leaves
+        `compare` undecided instead of speaking against the theory.
+        """
+        return ""
+
 
 def chunks(total: int, most: int) -> list[int]:
     """Split `total` steps into blocks of at most `most`, to bound the memory of pre-drawn randomness."""

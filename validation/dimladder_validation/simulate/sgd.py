@@ -99,7 +99,7 @@ def check_dimension(dynamics: Dynamics, d: int) -> None:
         )  # fmt: skip
 
 
-def recorded_steps(times: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def recorded_steps(times: np.ndarray, d: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the steps to record, and for each time its two neighbours among them with the weight of the later one.
 
     A time t lies at step t d, which need not be whole: order parameters are interpolated linearly between the two

@@ -550,7 +550,5 @@ def _run_batch(
         stats=stats,
         t_final=reals[:, layout.T].copy(),
         y_final=final,
-        events=tuple(
-            _records(found[i, : min(int(integers[i, layout.N_FOUND]), found.shape[1])]) for i in range(size)
-        ),
+        events=tuple(_records(found[i, : min(int(integers[i, layout.N_FOUND]), found.shape[1])]) for i in range(size)),
     )

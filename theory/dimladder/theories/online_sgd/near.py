@@ -176,4 +176,3 @@ def _kinked_square(average: Averages, slopes: tuple[Any, Any], slots: dict[Any, 
 def _shown(factor: Factor) -> str:
     """Return the symbol a factor is printed by."""
     return r"\mathrm{sq}" * (factor.power == 2) + r"\mathrm{sign}" * factor.sign
-

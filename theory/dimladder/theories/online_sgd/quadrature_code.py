@@ -234,4 +234,3 @@ def quadrature_of(out: Derived, first: str) -> Conditional | Fields | None:
     if out.route == "closed":
         return None
     return Conditional(out, first) if out.route == "conditional" else Fields(out, first)
-

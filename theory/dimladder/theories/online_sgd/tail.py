@@ -291,9 +291,7 @@ class Form:
         while first > 0 and self.match(result.y[first - 1]).same_as(match):
             first -= 1
         # Distances shrink: from some time on a few nodes resolve them.
-        first += bisect_left(
-            range(first, len(result.t)), True, key=lambda row: self._resolves(match, result.y[row])
-        )
+        first += bisect_left(range(first, len(result.t)), True, key=lambda row: self._resolves(match, result.y[row]))
         if first == len(result.t):
             return None
         found = float(result.t[first]), result.y[first]
