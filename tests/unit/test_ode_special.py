@@ -33,6 +33,15 @@ def test_asin_relative_error(points: np.ndarray) -> None:
     assert worst < 4e-16
 
 
+def test_short_asin_relative_error(points: np.ndarray) -> None:
+    """To 2e-16 on [-1/2, 1/2] and, to 4e-16, where a variance of one is rounded beyond."""
+    with mpmath.workdps(40):
+        error = {x: abs(mpmath.mpf(special.asin_short(x)) / mpmath.asin(mpmath.mpf(x)) - 1) for x in map(float, points)}
+    assert max(e for x, e in error.items() if abs(x) <= 0.5) < 2.3e-16
+    assert max(e for x, e in error.items() if abs(x) <= 0.5 * (1 + 1e-9)) < 4e-16
+    assert math.isnan(special.asin_short(math.nan))
+
+
 def test_asin_edges() -> None:
     assert math.copysign(1, special.asin(-0.0)) == -1
     assert special.asin(0.0) == 0

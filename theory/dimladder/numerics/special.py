@@ -20,22 +20,16 @@ __all__ = [
     "NORMAL_SOURCE",
     "SOURCE_IMPORTS",
     "asin",
+    "asin_series",
+    "asin_short",
     "norm_cdf",
     "norm_pdf",
 ]
 
 
-@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True)
-def asin(x: float) -> float:
-    """Arcsine with relative error below 4e-16; NaN outside [-1, 1] and for NaN.
-
-    |x| <= 1/2: x + x^3 P(x^2), with P of degree 11, minimax in relative error (1.5e-17) on [0, 1/4].
-    |x| > 1/2: pi/2 - 2 asin(sqrt((1 - |x|)/2)). Both share one polynomial; the choices are selects, not jumps.
-    """
-    a = abs(x)
-    small = a <= 0.5
-    z = a * a if small else 0.5 - 0.5 * a
-    s = a if small else math.sqrt(z)
+@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True, forceinline=True)
+def asin_series(z: float) -> float:
+    """(asin(x) - x)/x^3 at z = x^2 <= 1/4: degree 11, minimax in the relative error of asin (1.5e-17)."""
     p = 0.03191234478676631
     p = p * z - 0.01622436892216246
     p = p * z + 0.019528344398198314
@@ -47,8 +41,28 @@ def asin(x: float) -> float:
     p = p * z + 0.03038195913739977
     p = p * z + 0.04464285682831734
     p = p * z + 0.07500000000337029
-    p = p * z + 0.16666666666665408
-    t = s * z * p
+    return p * z + 0.16666666666665408
+
+
+@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True, forceinline=True)
+def asin_short(x: float) -> float:
+    """Arcsine on [-1/2, 1/2] with relative error below 2e-16, at two thirds of the cost of `asin`; NaN for NaN."""
+    z = x * x
+    return x + x * z * asin_series(z)
+
+
+@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True, forceinline=True)
+def asin(x: float) -> float:
+    """Arcsine with relative error below 4e-16; NaN outside [-1, 1] and for NaN.
+
+    |x| <= 1/2: the series. |x| > 1/2: pi/2 - 2 asin(sqrt((1 - |x|)/2)). Both share one polynomial; the choices are
+    selects, not jumps.
+    """
+    a = abs(x)
+    small = a <= 0.5
+    z = a * a if small else 0.5 - 0.5 * a
+    s = a if small else math.sqrt(z)
+    t = s * z * asin_series(z)
     # pi/2 = 1.5707963267948966 + 6.123233995736766e-17; pi/2 - 2 s is exact near |x| = 1/2, so it must come first.
     r = s + t if small else (1.5707963267948966 - 2.0 * s) - (2.0 * t - 6.123233995736766e-17)
     return math.copysign(r, x)
@@ -67,5 +81,5 @@ def norm_cdf(x: float) -> float:
 
 
 SOURCE_IMPORTS = "import math\n\nfrom numba import njit\n"
-ASIN_SOURCE = inspect.getsource(asin.py_func)
+ASIN_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (asin_series, asin_short, asin))
 NORMAL_SOURCE = inspect.getsource(norm_pdf.py_func) + "\n\n" + inspect.getsource(norm_cdf.py_func)

@@ -21,6 +21,8 @@ from .tensors import Indices, Tensor, Vector
 INDENT = "    "
 # Lanes are padded to a multiple of this, the doubles of the widest SIMD register.
 LANE_WIDTH = 8
+# Functions with a cheaper form near zero: name of that form, and where it holds.
+SHORT = {sp.asin: ("asin_short", 0.5)}
 
 
 @dataclass(frozen=True)
@@ -336,20 +338,55 @@ class LoopWriter:
     def _lane_sum(self, name: str, total: Any) -> list[str]:
         over = [limit[0] for limit in total.limits]
         lines = [f"for lane in range({self.LANES}):", f"{INDENT}{name}[lane] = 0.0"]
-        indent = ""
         half = len(over) == 2 and self.symmetric(total.function, *over)
-        for depth, index in enumerate(over):
-            span = self.indices.ranges[index]
-            stop = f"{over[0]} + 1" if half and depth else span.stop
-            lines.append(f"{indent}for {index} in range({span.start}, {stop}):")
-            indent += INDENT
         parts = sp.Mul.make_args(total.function)
         varying = [p for p in parts if any(self._given(e) for e in p.atoms(sp.Indexed))]
         weight = self.scalar(sp.Mul(*(p for p in parts if p not in varying)))
         if half:
             weight = f"{_bracket(weight)} * (1.0 if {over[0]} == {over[1]} else 2.0)"
-        lines += [f"{indent}weight = {weight}", f"{indent}for lane in range({self.LANES}):"]
-        return [*lines, f"{indent}{INDENT}{name}[lane] += weight * {_bracket(self.scalar(sp.Mul(*varying)))}"]
+        short = half and len(varying) == 1 and type(varying[0]) in SHORT
+        if short:
+            lines += self._wide(name, varying[0], *over)
+        indent = ""
+        for depth, index in enumerate(over):
+            span = self.indices.ranges[index]
+            stop = f"{over[0]} + 1" if half and depth else span.stop
+            lines.append(f"{indent}for {index} in range({span.start}, {stop}):")
+            indent += INDENT
+        lines.append(f"{indent}weight = {weight}")
+
+        def along(value: str, indent: str) -> list[str]:
+            return [f"{indent}for lane in range({self.LANES}):", f"{indent}{INDENT}{name}[lane] += weight * {value}"]
+
+        full = _bracket(self.scalar(sp.Mul(*varying)))
+        if not short:
+            return [*lines, *along(full, indent)]
+        cheaper = f"{SHORT[type(varying[0])][0]}({self.scalar(varying[0].args[0])})"
+        test = " and ".join(f"{name}_wide[{index}] == 0.0" for index in over)
+        return [
+            *lines,
+            f"{indent}if {test}:", *along(cheaper, indent + INDENT), f"{indent}else:", *along(full, indent + INDENT),
+        ]  # fmt: skip
+
+    def _wide(self, name: str, function: Any, a: Any, b: Any) -> list[str]:
+        """Count the lanes where the argument of a symmetric function, on its diagonal, leaves the short form's range.
+
+        The arguments x(a, b) are covariances divided by scales of a and of b: by Cauchy's inequality, none is larger
+        than x(a, a) or x(b, b), so N counts answer for N^2 arguments. A count is a sum, which fills SIMD registers.
+        """
+        counts = f"{name}_wide"
+        span = self.indices.ranges[a]
+        self.buffers[counts] = (span.stop,)
+        diagonal = self.scalar(function.args[0].xreplace({b: a}))
+        # The forms agree to rounding a little beyond: a unit variance sits exactly on the edge.
+        edge = SHORT[type(function)][1] * (1 + 1e-9)
+        return [
+            f"for {a} in range({span.start}, {span.stop}):",
+            f"{INDENT}outside = 0",
+            f"{INDENT}for lane in range({self.LANES}):",
+            f"{INDENT * 2}outside += {diagonal} > {edge!r}",
+            f"{INDENT}{counts}[{a}] = outside",
+        ]
 
 
 def _known(vectors: Sequence[Vector], loops: Sequence[Any]) -> tuple[list[Vector], list[Vector]]:

@@ -90,17 +90,17 @@ def _finite(name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:
     array = np.ascontiguousarray(value, dtype=np.float64)
     if array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension{'s' if ndim > 1 else ''}, got shape {array.shape}")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        place = ", ".join(map(str, bad[0]))
-        raise ValueError(f"{name}[{place}] is {array[tuple(bad[0])]}; a finite number is needed")
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(f"{name}[{', '.join(map(str, bad))}] is {array[tuple(bad)]}; a finite number is needed")
     return array
 
 
 def _times(t_eval: ArrayLike, t0: float) -> NDArray[np.float64]:
     times = _finite("t_eval", t_eval, 1)
-    path = np.concatenate([[t0], times])
-    steps = np.diff(path)
+    path = np.empty(len(times) + 1)
+    path[0], path[1:] = t0, times
+    steps = path[1:] - path[:-1]
     if not ((steps >= 0).all() or (steps <= 0).all()):
         forward = times[-1] >= t0
         i = int(np.argmax(steps < 0 if forward else steps > 0))
@@ -148,7 +148,8 @@ class _Setup:
             raise ValueError(f"max_steps must be positive and work_size not negative, got {max_steps}, {work_size}")
         if names is not None and len(names) != n:
             raise ValueError(f"names has {len(names)} entries for {n} components")
-        self.atol = np.array(np.broadcast_to(np.asarray(atol, dtype=np.float64), (n,)))
+        self.atol = np.empty(n)
+        self.atol[:] = atol
         if not (self.atol > 0).all():
             raise ValueError("atol must be positive: with 0 a component that vanishes can have no error at all")
         self.n, self.names = n, names

@@ -68,6 +68,7 @@ from .layout import (
     as_rhs,
     as_scalar,
     as_step,
+    borrowed,
 )
 
 EPS = 2.220446049250313e-16
@@ -93,6 +94,7 @@ def start(
 ) -> int:  # fmt: skip
     """Evaluate the right-hand side at the start and choose the first step (Hairer, Nørsett & Wanner, II.4)."""
     rhs = as_rhs(address[0, 0], address[0, 1])
+    y, f, fnew, ynew, p, work = borrowed(y), borrowed(f), borrowed(fnew), borrowed(ynew), borrowed(p), borrowed(work)
     n = y.size
     t, span = st[T], st[T_END] - st[T]
     rhs(t, y, f, p, work)
@@ -172,6 +174,8 @@ def advance(
     domain = as_scalar(address[2, 0], address[2, 1])
     step_e, dense_e = as_step(address[3, 0], address[3, 1]), as_step(address[4, 0], address[4, 1])
     step_i, dense_i = as_step(address[5, 0], address[5, 1]), as_step(address[6, 0], address[6, 1])
+    y, f, ynew, fnew, atol, p = borrowed(y), borrowed(f), borrowed(ynew), borrowed(fnew), borrowed(atol), borrowed(p)
+    work, ws, nested, pivots = borrowed(work), borrowed(ws), borrowed(nested), borrowed(pivots)
     n, n_out, n_events = y.size, t_eval.size, cnt[N_EVENTS]
     sign = 1.0 if st[T_END] > st[T_START] else -1.0
     rows = nested.shape[0]

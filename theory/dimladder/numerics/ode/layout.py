@@ -57,6 +57,22 @@ STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _
 STEP = types.FunctionType(STEP_SIGNATURE)
 
 
+@intrinsic
+def borrowed(typingctx: Any, array: Any) -> Any:
+    """Return the array without its reference count, which every slice and call would change by atomic operations.
+
+    The caller of the compiled function keeps the memory alive while it runs.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(array)(context, builder, args[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        view.parent = cgutils.get_null_value(view.parent.type)
+        return view._getvalue()
+
+    return array(array), codegen
+
+
 def from_addresses_of(ftype: types.FunctionType) -> Compiled:
     """Return the compiled function that makes a first-class function of this type from two addresses."""
 

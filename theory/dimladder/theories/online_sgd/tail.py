@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from bisect import bisect_left
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -283,16 +282,24 @@ class Form:
         """Return the first time from which the match holds until the time `deep`, and the state there."""
         from ...numerics.ode import integrate
 
-        options = self.flow.integration()
-        even, fine_at_first = np.linspace(0.0, deep, 201), np.geomspace(1e-3 * deep, deep, 201)
-        options["t_eval"] = np.unique(np.concatenate([even, fine_at_first]))
-        result = integrate(y0=self.flow.initial_state(), p=self.flow.parameters(), **options)
-        first = len(result.t)
+        floor = DEEP * _target_size(self.flow)
+        while True:
+            options = self.flow.integration()
+            even, fine_at_first = np.linspace(0.0, deep, 201), np.geomspace(1e-3 * deep, deep, 201)
+            options["t_eval"] = np.unique(np.concatenate([even, fine_at_first]))
+            result = integrate(y0=self.flow.initial_state(), p=self.flow.parameters(), **options)
+            # Below the floor, differences of overlaps are rounding: a coarse grid may ask for much of that.
+            fallen = np.flatnonzero(self.flow.generalization_error(result.y) < floor)
+            if not len(fallen) or result.t[fallen[0]] > 0.5 * deep:
+                break
+            deep = float(result.t[fallen[0]])
+        end = int(fallen[0]) if len(fallen) else len(result.t)
+        first = end
         while first > 0 and self.match(result.y[first - 1]).same_as(match):
             first -= 1
         # Distances shrink: from some time on a few nodes resolve them.
-        first += bisect_left(range(first, len(result.t)), True, key=lambda row: self._resolves(match, result.y[row]))
-        if first == len(result.t):
+        first = next((row for row in range(first, end) if self._resolves(match, result.y[row])), end)
+        if first == end:
             return None
         found = float(result.t[first]), result.y[first]
         begin = self.differences(match, found[1])
