@@ -31,9 +31,11 @@ from dimladder.numerics.ode import integrate, integrate_batch  # noqa: E402
 
 CASES = (Case(2, 2, False, 0.0, 150.0), Case(4, 4, False, 0.0, 400.0), Case(10, 4, True, 0.1, 400.0))
 TAILS = (Case(4, 2, True, 0.1, 1e5), Case(4, 4, False, 0.0, 1e4))
-TOLERANCES = (1e-6, 1e-9)
+# The table shows two tolerances; ratios at equal error interpolate between all of them.
+SHOWN = (1e-6, 1e-9)
+TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 # Tolerances at which Euler's accuracy is looked for.
-LOOSE = (1e-3, 1e-4, 1e-5)
+LOOSE = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 HERE = Path(__file__).parent
 
 
@@ -105,26 +107,25 @@ def measure(
     return [(n, s, t, e, k) for (n, s, e, k), t in zip(results, times, strict=True)]
 
 
-def at_equal_error(rows: list[tuple[str, float, float, float, int]], error: float) -> dict[str, str | float]:
-    """CPU seconds to be at least this accurate, by interpolation in logarithms between the runs on either side.
+def at_equal_error(rows: list[tuple[str, float, float, float, int]], error: float) -> dict[str, float]:
+    """CPU seconds for this error, by interpolation in logarithms along the runs that no other run beats in both.
 
-    Where even the cheapest run is more accurate, that run counts; where none reaches the error there is no number, save
-    for Euler, whose cost is the inverse of its error.
+    Where even the cheapest run is more accurate, that run counts. Euler's cost is the inverse of its error. NaN where a
+    solver does not reach the error.
     """
-    out: dict[str, str | float] = {}
+    out: dict[str, float] = {}
     for name in dict.fromkeys(row[0] for row in rows):
-        points = sorted((row[3], row[2]) for row in rows if row[0] == name)
-        good = [p for p in points if p[0] <= error]
-        poor = [p for p in points if p[0] > error]
-        if not good:
-            out[name] = points[0][1] * points[0][0] / error if "Euler" in name else "-"
+        points = sorted((row[2], row[3]) for row in rows if row[0] == name)
+        if "Euler" in name:
+            seconds, reached = points[-1]
+            out[name] = seconds * max(reached / error, 1.0)
             continue
-        best = min(p[1] for p in good)
-        if poor:
-            (e0, c0), (e1, c1) = good[-1], poor[0]
-            between = np.exp(np.interp(np.log(error), np.log([e0, e1]), np.log([c0, c1])))
-            best = min(best, float(between))
-        out[name] = best
+        front: list[tuple[float, float]] = []
+        for seconds, reached in points:
+            if not front or reached < front[-1][1]:
+                front.append((seconds, reached))
+        costs, errors = np.array(front).T
+        out[name] = float(np.exp(np.interp(-np.log(error), -np.log(errors), np.log(costs), right=np.nan)))
     return out
 
 
@@ -136,15 +137,18 @@ def main_tables(repeats: int) -> list[str]:
         lines += [f"### {case.label}", ""]
         lines += ["| solver | setting | CPU ms | error | evaluations |", "|---|---|---|---|---|"]
         for name, setting, seconds, error, evaluations in rows:
+            if setting not in SHOWN and "Euler" not in name:
+                continue
             kind = "dt" if "Euler" in name else "rtol"
             count = str(evaluations) if evaluations else "-"
             lines.append(f"| {name} | {kind} {setting:g} | {1e3 * seconds:.3g} | {error:.1e} | {count} |")
-        lines += ["", "CPU time to be at least as accurate, relative to dimladder dop853, from these runs:", ""]
+        lines += ["", "CPU time at equal error, relative to the cheaper of dimladder tsit5 and dop853:", ""]
         lines += ["| solver | error 1e-6 | error 1e-9 |", "|---|---|---|"]
         equal = [at_equal_error(rows, error) for error in (1e-6, 1e-9)]
+        least = [min(e["dimladder tsit5"], e["dimladder dop853"]) for e in equal]
         for name in equal[0]:
-            ratios = [(e[name], e["dimladder dop853"]) for e in equal]
-            cells = [f"{x / one:.2g}" if isinstance(x, float) and isinstance(one, float) else "-" for x, one in ratios]
+            ratios = [e[name] / one for e, one in zip(equal, least, strict=True)]
+            cells = [f"{ratio:.2g}" if np.isfinite(ratio) else "-" for ratio in ratios]
             if "Euler" in name:
                 cells = [f"{float(c):.0e} (from its order)" for c in cells]
             lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
@@ -158,7 +162,7 @@ def euler_table(repeats: int) -> list[str]:
         "## Explicit Euler with a fixed step, in C++",
         "",
         "`euler.cpp` (g++ -O3): every average a function of four indices, dt = 0.01. Ours: the cheapest of tsit5 and",
-        "dop853 at rtol 1e-3, 1e-4, 1e-5 with a smaller error.",
+        "dop853 at rtol 3e-3, 1e-3, ..., 1e-5 with a smaller error.",
         "",
         "| case | C++ ms | error | ours ms | error | ratio |",
         "|---|---|---|---|---|---|",
@@ -196,7 +200,12 @@ def tail_table(repeats: int) -> list[str]:
             print(f"skipped: numbalsoda lsoda ({error})")
         lines += [f"### {case.label}", "", "| solver | evaluations | CPU ms | error |", "|---|---|---|---|"]
         for name, run in runs.items():
-            y, evaluations = run()
+            try:
+                y, evaluations = run()
+            except AssertionError as failure:
+                # At a fixed point to rounding, some solvers shrink their steps to nothing.
+                lines.append(f"| {name} | - | - | fails: {failure} |")
+                continue
             (seconds,) = least_time([run], repeats)
             error = float(np.abs(y - ours.reference).max())
             lines.append(f"| {name} | {evaluations or '-'} | {1e3 * seconds:.3g} | {error:.1e} |")

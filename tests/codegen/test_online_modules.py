@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 import pytest
-from generated import interpreted
 
 import dimladder as dl
 from dimladder.theories.online_sgd.conventions import convert
+from generated import interpreted
 
 TEXT = """
 theory = "online-sgd"
