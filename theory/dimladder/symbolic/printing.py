@@ -23,6 +23,8 @@ from numba import njit, types
 # Division by zero gives inf or nan, which the integrator reports; a test for it would keep loops from SIMD.
 OPTIONS = {{"cache": True, "error_model": "numpy"}}
 FAST = {{**OPTIONS, "fastmath": {{"nsz", "arcp", "contract", "reassoc"}}}}
+# For functions that are called in this module only: no entries for the interpreter or C, which take time to compile.
+INNER = {{**FAST, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}}
 '''
 
 RHS_SIGNATURE = (

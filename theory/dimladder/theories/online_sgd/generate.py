@@ -43,7 +43,7 @@ def source(out: Derived, title: str) -> str:
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
     # What computes the moments where they are not loops over closed forms.
     other: Conditional | Fields | Mixture | None = quadrature_of(out, AFTER)
-    kernels = [] if other else KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
+    kernels = [] if other else KernelWriter(out.kernels, single.scalar, "@njit(**INNER)").source()
     if out.setting.mixture:
         other = Mixture(out, AFTER, writer, kernels)
     functions = other.functions() if other else kernels

@@ -69,10 +69,10 @@ def jacobian_source(out: Derived, calls: Derived) -> str:
     single = LoopWriter(calls.indices, arrays, scalar_writer("math.asin"))
     rates = Rates(calls, single)
     gradients = rates.functions()
-    kernels = KernelWriter(calls.kernels, single.scalar, "@njit(**FAST)").gradient_source()
+    kernels = KernelWriter(calls.kernels, single.scalar, "@njit(**INNER)").gradient_source()
     if out.kernels.kernels:
         # The loops for the moments call the kernels' values.
-        kernels = [*KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source(), *kernels]
+        kernels = [*KernelWriter(out.kernels, single.scalar, "@njit(**INNER)").source(), *kernels]
     lines = [HEADER.format(title="Jacobian of online SGD"), *library(kernels), *kernels]
     lines += [load_source(out.setting.train_readout), "", SCATTER, "", *gradients]
     lines += [f"@njit({JAC_SIGNATURE}, **FAST)", "def jac(t, y, J, p, work):", VIEWS.rstrip()]
@@ -106,7 +106,7 @@ class Rates:
         for stage in self.moments.values():
             loops = [q for q in stage.lhs.indices if not q.is_Integer]
             head = ", ".join(["C", "c", "K", "N", "p", *map(str, loops), "weight", "G", "gc"])
-            lines += ["@njit(**FAST)", f"def {self._name(stage.lhs)}({head}):"]
+            lines += ["@njit(**INNER)", f"def {self._name(stage.lhs)}({head}):"]
             lines += [f"{INDENT}{s} = p[{2 + q}]" for q, s in enumerate(SCALARS) if s in stage.rhs.free_symbols]
             for term in sp.Add.make_args(stage.rhs):
                 lines += [INDENT + line for line in self._term(term)]

@@ -19,7 +19,7 @@ from ...symbolic.loops import INDENT, LoopWriter
 from .derivation import Derived
 from .printed import LANES, buffer_views
 
-LIFT = '''@njit(**FAST)
+LIFT = '''@njit(**INNER)
 def lift(C, c, K, own, other, CL, cL):
     """Fill covariance and weights of the erf units; `own` and `other` are (J, g_0, v, b) of students and teachers."""
     N = c.size
@@ -102,9 +102,9 @@ class Mixture:
     def functions(self) -> list[str]:
         """Return the kernels, the way from units to erf units, and the moments of an erf network."""
         head = [f"{INDENT}M = N - K", f"{INDENT}place = 0"]
-        lines = [*self.kernels, LIFT, "", "@njit(**FAST)", "def moments(K, N, C, c, sigma, D, NN, H, work):"]
+        lines = [*self.kernels, LIFT, "", "@njit(**INNER)", "def moments(K, N, C, c, sigma, D, NN, H, work):"]
         lines += [*head, *buffer_views(self.loops), *(INDENT + s if s else "" for s in self.stages), "", ""]
-        lines += ["@njit(**FAST)", "def half_square(K, N, C, c, work):", *head, *buffer_views(self.observe)]
+        lines += ["@njit(**INNER)", "def half_square(K, N, C, c, work):", *head, *buffer_views(self.observe)]
         return [*lines, *(INDENT + s for s in self.sum), "", ""]
 
     def _views(self, first: str) -> list[str]:

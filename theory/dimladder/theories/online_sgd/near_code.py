@@ -113,7 +113,7 @@ def near_source(out: Derived, title: str) -> str:
     arrays["da"] = lambda i: f"da[{i}]"
     loops, observe = (LoopWriter(out.indices, arrays, scalar_writer()) for _ in range(2))
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
-    kernels = KernelWriter(out.kernels, single.scalar, "@njit(**FAST)").source()
+    kernels = KernelWriter(out.kernels, single.scalar, "@njit(**INNER)").source()
     views = _body(VIEWS.splitlines())
     load = f"{INDENT}load(y, p, C, r, e, a, q_, s_)"
 
@@ -136,9 +136,9 @@ def near_source(out: Derived, title: str) -> str:
     observable = f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):"
     if out.setting.mixture:
         lines += near_library.pasted(near_library.offset, near_library.lift)
-        lines += ["@njit(**FAST)", "def moments(y, p, work, D, L, NN, H):", *views, *buffer_views(loops), load]
+        lines += ["@njit(**INNER)", "def moments(y, p, work, D, L, NN, H):", *views, *buffer_views(loops), load]
         lines += [f"{INDENT}sigma = p[4]", *_body(moments), "", ""]
-        lines += ["@njit(**FAST)", "def half_square(y, p, work):", *views, *buffer_views(observe), load]
+        lines += ["@njit(**INNER)", "def half_square(y, p, work):", *views, *buffer_views(observe), load]
         lines += [*_body(error), "", ""]
         names = {str(stage.lhs.base) for stage in out.moments}
         moments = GATHER.format(columns="0" if out.setting.spherical else "K").splitlines()

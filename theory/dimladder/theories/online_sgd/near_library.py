@@ -230,7 +230,7 @@ def gap_rates(p: Array, first: int, K: int, M: int, da: Array) -> None:
             da[pivot] = total
 
 
-def pasted(*functions: Callable[..., Any], options: str = "FAST") -> list[str]:
+def pasted(*functions: Callable[..., Any], options: str = "INNER") -> list[str]:
     """Return the source of functions for a generated module."""
     return [line for f in functions for line in (f"@njit(**{options})", inspect.getsource(f), "")]
 

@@ -22,7 +22,7 @@ from .derivation import Derived
 
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
 
-LOAD = '''@njit(**FAST)
+LOAD = '''@njit(**INNER)
 def load(y, p, C, c):
     """Fill the covariance C of all fields and the weights c = (a, -A) from state and parameters."""
     K = int(p[0])
