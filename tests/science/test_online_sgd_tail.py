@@ -342,3 +342,25 @@ def test_curves_that_end_above_zero_are_left_alone(changes: dict[str, Any]) -> N
     curve = dl.solve(dl.replace(problem(), changes))
     assert "differences_from" not in curve.stats
     assert curve["generalization_error"].values[-1] > 1e-6
+
+
+def test_kinked_students_keep_their_digits_where_rounding_is_the_tolerance() -> None:
+    """At distances of 1e-7 the moments of a sphere's ReLU units round to 1e-7: e_g stays positive and falls on."""
+    overlap = [[1.0, 0.3], [0.3, 1.0]]
+    p = problem(
+        target__activation="relu",
+        target__overlap=overlap,
+        student__activation="relu",
+        student__train_readout=False,
+        student__width=2,
+        algorithm__spherical=True,
+        algorithm__learning_rate=0.3,
+        initial__Q=[[1.0, 0.3], [0.3, 1.0]],
+        initial__M=[[0.8, 0.2], [0.2, 0.8]],
+        grid__time=np.linspace(0.0, 800.0, 21).tolist(),
+    )
+    curve, finer = dl.solve(p), dl.solve(p, rtol=1e-9)
+    e = curve["generalization_error"].values
+    assert (np.diff(e) < 0).all()
+    assert 0 < e[-1] < 1e-17
+    assert e == pytest.approx(finer["generalization_error"].values, rel=1e-4)

@@ -97,7 +97,8 @@ def _finite(name: str, value: ArrayLike, ndim: int) -> NDArray[np.float64]:
 
 
 def _times(t_eval: ArrayLike, t0: float) -> NDArray[np.float64]:
-    times = _finite("t_eval", t_eval, 1)
+    # A copy: compiled code takes no read-only arrays.
+    times = _finite("t_eval", t_eval, 1).copy()
     path = np.empty(len(times) + 1)
     path[0], path[1:] = t0, times
     steps = path[1:] - path[:-1]

@@ -246,6 +246,8 @@ class OnlineFlow(Flow):
             "atol": max(SAFETY * settings.atol, floor / 100),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
             "autonomous": self.p.algorithm.schedule.strip() == "1",
+            # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
+            "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dimladder.online_sgd")
 Array = NDArray[np.float64]
-# A curve is continued in differences where it falls below this fraction of E[f*^2]/2, ...
-DEEP = 1e-10
-# ... from the time on at which every matched student is within this distance of its teacher, relative to its length.
+# A curve is continued in differences where it falls below this many times rtol, as a fraction of E[f*^2]/2: overlaps,
+# whose errors are of that size, give e_g to 1e-3 there; or below the second fraction. Below the third they say nothing.
+SMALL, LARGEST, DEEP = 1e3, 1e-4, 1e-10
+# It is entered at the time from which every matched student is within this distance of its teacher, relative to length.
 REACH = 0.3
 # Sums of J erfs cost J^4 times as much: they enter later, where two or three nodes do, and only up to this many pairs
 # of nodes for all pairs of students.
@@ -35,6 +36,8 @@ MIXTURE_REACH, MOST_PAIRS = 0.05, 400_000
 # that nearly coincide have rounding of their own: no tolerance below the second can be met.
 RESOLVED, KINKED_RESOLVED = 1e-13, 1e-9
 MOST_NODES = 8
+# Close to the target that rounding is larger still: up to this it becomes the tolerance.
+MOST_ROUNDING = 1e-5
 DECADES = 2.0
 # Absolute tolerances relative to the scale of a component at the beginning of a stretch, less what the stretch loses.
 MARGIN = 1e-2
@@ -83,14 +86,13 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
-    deep = np.flatnonzero(errors < DEEP * _target_size(flow))
-    if not len(deep):
+    if not (errors < min(max(SMALL * p.solver.rtol, DEEP), LARGEST) * _target_size(flow)).any():
         return None
     form = Form.of(flow)
     if form is None:
         return None
     match = form.match(states[-1])
-    begin = form.entrance(match, float(times[deep[0]]))
+    begin = form.entrance(match, times, states, errors) if form.covers(match) else None
     if begin is None:
         log.info("e_g falls to %.1e, but not by students that come to teachers: its rounding stays", errors.min())
         return None
@@ -256,6 +258,13 @@ class Form:
                 return count
         return None
 
+    def _spread(self, match: Match, y: Array) -> float:
+        """Return by how much numbers of nodes that should agree do not, relative to the scale of each component."""
+        few, many = MOST_NODES // 2, MOST_NODES
+        errors = [self.error(match, y, count) for count in (few, many)]
+        apart = abs(self.velocity(match, y, few) - self.velocity(match, y, many)) / self.scale(match, y, errors[1])
+        return max(abs(errors[0] / errors[1] - 1.0), float(apart.max()))
+
     def _resolves(self, match: Match, state: Array) -> bool:
         return self.nodes(match, self.differences(match, state)) is not None
 
@@ -278,34 +287,47 @@ class Form:
 
     # Integration ----------------------------------------------------------------------------------------------------
 
-    def entrance(self, match: Match, deep: float) -> tuple[float, Array] | None:
-        """Return the first time from which the match holds until the time `deep`, and the state there."""
+    def covers(self, match: Match) -> bool:
+        """Whether the form holds for a match: kinked students must come to different teachers."""
+        taken = match.teacher[match.teacher >= 0]
+        return len(taken) > 0 and (self.resolved < KINKED_RESOLVED or len(set(taken)) == len(taken))
+
+    def entrance(self, match: Match, times: Array, states: Array, errors: Array) -> tuple[float, Array] | None:
+        """Return the first time from which the match holds and nodes resolve it, and the state there."""
         from ...numerics.ode import integrate
 
-        floor = DEEP * _target_size(self.flow)
+        size = _target_size(self.flow)
+        floor = DEEP * size
+        deep = np.flatnonzero(errors < floor)
+        row = last = int(deep[0]) if len(deep) else len(times) - 1
+        while row > 0 and self.match(states[row]).same_as(match):
+            row -= 1
+        if row == last:
+            return None
+        begin, end = float(times[row]), float(times[last])
         while True:
-            options = self.flow.integration()
-            even, fine_at_first = np.linspace(0.0, deep, 201), np.geomspace(1e-3 * deep, deep, 201)
-            options["t_eval"] = np.unique(np.concatenate([even, fine_at_first]))
-            result = integrate(y0=self.flow.initial_state(), p=self.flow.parameters(), **options)
+            even, fine_at_first = np.linspace(begin, end, 201), np.geomspace(1e-3 * (end - begin), end - begin, 201)
+            options = self.flow.integration() | {
+                "t0": begin, "t_eval": np.unique(np.concatenate([even, begin + fine_at_first]))
+            }  # fmt: skip
+            result = integrate(y0=states[row], p=self.flow.parameters(), **options)
             # Below the floor, differences of overlaps are rounding: a coarse grid may ask for much of that.
             fallen = np.flatnonzero(self.flow.generalization_error(result.y) < floor)
-            if not len(fallen) or result.t[fallen[0]] > 0.5 * deep:
+            if not len(fallen) or result.t[fallen[0]] - begin > 0.5 * (end - begin):
                 break
-            deep = float(result.t[fallen[0]])
-        end = int(fallen[0]) if len(fallen) else len(result.t)
-        first = end
+            end = float(result.t[fallen[0]])
+        end_row = int(fallen[0]) if len(fallen) else len(result.t)
+        first = end_row
         while first > 0 and self.match(result.y[first - 1]).same_as(match):
             first -= 1
         # Distances shrink: from some time on a few nodes resolve them.
-        first = next((row for row in range(first, end) if self._resolves(match, result.y[row])), end)
-        if first == end:
+        first = next((row for row in range(first, end_row) if self._resolves(match, result.y[row])), end_row)
+        if first == end_row:
             return None
-        found = float(result.t[first]), result.y[first]
-        begin = self.differences(match, found[1])
-        exact = float(self.flow.generalization_error(found[1][None])[0])
-        error = self.error(match, begin, MOST_NODES)
-        return found if abs(error - exact) <= 1e-9 * exact + 1e-13 * _target_size(self.flow) else None
+        state = result.y[first]
+        exact = float(self.flow.generalization_error(state[None])[0])
+        error = self.error(match, self.differences(match, state), MOST_NODES)
+        return (float(result.t[first]), state) if abs(error - exact) <= 1e-9 * exact + 1e-13 * size else None
 
     def follow(self, match: Match, begin: float, state: Array, times: Array) -> Tail | None:
         """Integrate from `begin` to the last time, stretch by stretch."""
@@ -320,6 +342,9 @@ class Form:
         falls = Event(self.module.decades, direction=-1, terminal=True)
         while done < len(rows):
             nodes = self.nodes(match, y)
+            if nodes is None and self.resolved >= KINKED_RESOLVED and self._spread(match, y) <= MOST_ROUNDING:
+                nodes = MOST_NODES // 2
+                rtol = settings["rtol"] = max(rtol, self._spread(match, y))
             error = self.error(match, y, nodes or MOST_NODES)
             if error < SMALLEST:
                 states[done:], errors[done:] = self.overlaps(match, y), 0.0
