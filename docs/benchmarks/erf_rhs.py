@@ -14,17 +14,9 @@ from dimladder.numerics.special import asin
 RHS_SIGNATURE = "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])"
 
 
-@njit(RHS_SIGNATURE, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy", cache=True)
-def rhs(t, y, dy, p, work):
-    eta, eta_v, noise, k_, m_ = p[0], p[1], p[2] * p[2], int(p[3]), int(p[4])
-    n = k_ + m_
-    c = work[: n * n].reshape((n, n))
-    s = work[n * n : 2 * n * n].reshape((n, n))
-    coefficient = work[2 * n * n : 2 * n * n + n]
-    root = work[2 * n * n + n : 2 * n * n + 2 * n]
-    u = work[2 * n * n + 2 * n : 2 * n * n + 3 * n]
-    w = work[2 * n * n + 3 * n : 2 * n * n + 4 * n]
-    d = work[2 * n * n + 4 * n : 2 * n * n + 4 * n + k_ * n].reshape((k_, n))
+@njit("void(f8[::1], i8, i8, f8[:, ::1], f8[::1])", error_model="numpy", cache=True, forceinline=True)
+def load(y, k_, m_, c, coefficient):
+    """Fill the covariance of students and teachers, and their coefficients (v, -1)."""
     nq = k_ * (k_ + 1) // 2
     place = 0
     for i in range(k_):
@@ -41,6 +33,21 @@ def rhs(t, y, dy, p, work):
         for j in range(m_):
             c[k_ + i, k_ + j] = 1.0 if i == j else 0.0
         coefficient[k_ + i] = -1.0
+
+
+@njit(RHS_SIGNATURE, fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy", cache=True)
+def rhs(t, y, dy, p, work):
+    eta, eta_v, noise, k_, m_ = p[0], p[1], p[2] * p[2], int(p[3]), int(p[4])
+    n = k_ + m_
+    c = work[: n * n].reshape((n, n))
+    s = work[n * n : 2 * n * n].reshape((n, n))
+    coefficient = work[2 * n * n : 2 * n * n + n]
+    root = work[2 * n * n + n : 2 * n * n + 2 * n]
+    u = work[2 * n * n + 2 * n : 2 * n * n + 3 * n]
+    w = work[2 * n * n + 3 * n : 2 * n * n + 4 * n]
+    d = work[2 * n * n + 4 * n : 2 * n * n + 4 * n + k_ * n].reshape((k_, n))
+    nq = k_ * (k_ + 1) // 2
+    load(y, k_, m_, c, coefficient)
     two_pi = 2.0 / np.pi
     for i in range(k_):
         base = 1.0 + c[i, i]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from erf_rhs import RHS_SIGNATURE, load
 from numba import njit
 
 
@@ -39,7 +40,7 @@ def four(c, i, k, a, b):
     return 4 / (math.pi * math.pi) / math.sqrt(l4) * math.asin(l0 / math.sqrt(l1 * l2))
 
 
-@njit("void(f8, f8[::1], f8[::1], f8[::1], f8[::1])", error_model="numpy", cache=True)
+@njit(RHS_SIGNATURE, error_model="numpy", cache=True)
 def rhs(t, y, dy, p, work):
     eta, eta_v, noise, k_, m_ = p[0], p[1], p[2] * p[2], int(p[3]), int(p[4])
     n = k_ + m_
@@ -47,21 +48,7 @@ def rhs(t, y, dy, p, work):
     v = work[n * n : n * n + n]
     d = work[n * n + n : n * n + n + k_ * n].reshape((k_, n))
     nq = k_ * (k_ + 1) // 2
-    place = 0
-    for i in range(k_):
-        for j in range(i, k_):
-            c[i, j] = y[place]
-            c[j, i] = y[place]
-            place += 1
-    for i in range(k_):
-        for j in range(m_):
-            c[i, k_ + j] = y[nq + i * m_ + j]
-            c[k_ + j, i] = c[i, k_ + j]
-        v[i] = y[nq + k_ * m_ + i]
-    for i in range(m_):
-        for j in range(m_):
-            c[k_ + i, k_ + j] = 1.0 if i == j else 0.0
-        v[k_ + i] = -1.0
+    load(y, k_, m_, c, v)
     for i in range(k_):
         for b in range(n):
             d[i, b] = 0.0

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("dimladder.solve")
+# Settings of the solver with an option of their own.
+SHORT = {"method": "integrator; auto chooses", "rtol": "relative tolerance", "atol": "absolute tolerance"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_file(parser)
     add_json(parser)
     add_output(parser)
-    for key, what in (("method", "integrator; auto chooses"), ("rtol", "relative"), ("atol", "absolute")):
-        text = what if key == "method" else f"{what} tolerance"
+    for key, text in SHORT.items():
         parser.add_argument(f"--{key}", metavar=key.upper(), help=f"short for --set solver.{key}=...: {text}")
 
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from ..solve import solve
     from .run_folder import finished, save
 
-    args.overrides += [f"solver.{k}={v}" for k in ("method", "rtol", "atol") if (v := getattr(args, k)) is not None]
+    args.overrides += [f"solver.{k}={v}" for k in SHORT if (v := getattr(args, k)) is not None]
     problem = load_problem(args)
     folder = Path(args.output) if args.output else None
     curve: Result | None = finished(folder, problem, "learning-curve") if folder and args.resume else None

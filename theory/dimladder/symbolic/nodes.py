@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-ONE = sp.Integer(1)
+from .factors import ONE
 
 
 class Expectation(sp.Expr):  # type: ignore[misc]

@@ -13,7 +13,7 @@ The integrators are compiled once and cached on disk; a new model costs the comp
 True
 """
 
-from .api import Event, Interpreted, integrate, integrate_batch
+from .api import Event, Interpreted, explicit_for, integrate, integrate_batch
 from .result import DenseOutput, OdeBatch, OdeResult, Switch
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "OdeBatch",
     "OdeResult",
     "Switch",
+    "explicit_for",
     "integrate",
     "integrate_batch",
 ]

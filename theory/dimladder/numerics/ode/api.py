@@ -18,7 +18,7 @@ from .functions import Event, Interpreted, compiled, register, release, trampoli
 from .result import STATUS, DenseOutput, EventRecord, OdeBatch, OdeResult, Switch
 from .tableaux import Method, method
 
-__all__ = ["Event", "Interpreted", "integrate", "integrate_batch"]
+__all__ = ["Event", "Interpreted", "explicit_for", "integrate", "integrate_batch"]
 
 ALIASES = {"rodas": "rodas5p"}
 CHOICES = ("auto", "tsit5", "dp5", "dop853", "rodas5p", "bdf")
@@ -49,6 +49,11 @@ class _Plan:
         return (self.implicit,) if self.active else (self.explicit,)
 
 
+def explicit_for(rtol: float) -> str:
+    """Return the name of the explicit method that needs the fewest evaluations at a tolerance."""
+    return "tsit5" if rtol >= LOOSE else "dop853"
+
+
 def _plan(name: str, rtol: float) -> _Plan:
     name = ALIASES.get(name, name)
     if name not in CHOICES:
@@ -63,7 +68,7 @@ def _plan(name: str, rtol: float) -> _Plan:
             False,
             "chosen by the caller",
         )
-    explicit = method("tsit5" if rtol >= LOOSE else "dop853")
+    explicit = method(explicit_for(rtol))
     # BDF keeps its Jacobian over many steps: on slow tails it needs a quarter of the evaluations of Rodas5P or fewer.
     why = f"starts with {explicit.name} (rtol = {rtol:g}); bdf takes over where stability limits the step"
     return _Plan(explicit, method("bdf"), 0, True, why)

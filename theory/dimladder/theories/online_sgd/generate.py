@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from ...symbolic.kernels import KernelWriter
-from ...symbolic.loops import INDENT, LoopWriter
+from ...symbolic.loops import LoopWriter
 from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import EXPANDED_DEGREE, Derived
 from .mixture_code import Mixture
@@ -18,11 +18,14 @@ from .printed import (
     VIEWS,
     array_elements,
     buffer_views,
+    indented,
     library,
     load_source,
     moment_views,
     scalar_writer,
     scalars,
+    scratch_size,
+    stage_lines,
 )
 from .quadrature_code import Conditional, Fields, quadrature_of
 
@@ -51,21 +54,23 @@ def source(out: Derived, title: str) -> str:
     lines += [*functions, "", load_source(out.setting.train_readout), ""]
 
     body = other.moments() if other else []
-    for stage in [*([] if other else out.moments), *out.flow]:
-        body += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
+    body += stage_lines(loops, [*([] if other else out.moments), *out.flow])
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", VIEWS.rstrip()]
     lines += moment_views(out.moments) + buffer_views(loops) + ["    load(y, p, C, c)", *scalars(out)]
-    lines += [INDENT + line if line else "" for line in body]
+    lines += indented(body)
 
     code = other.error() if other else observe.scalar_sum(out.generalization_error)
     lines += ["", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def generalization_error(y, p, work):"]
     lines += [VIEWS.rstrip(), *buffer_views(observe), "    load(y, p, C, c)"]
-    lines += [INDENT + line for line in code]
+    lines += indented(code)
     lines += ["", "", f"ROUTE = {out.route!r}", f"POLYNOMIAL_DEGREE = {out.polynomial_degree}"]
     lines += other.observables() if other else []
     if out.setting.mixture:
         return "\n".join(lines) + "\n"
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
-    sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
-    lines += ["    N = K + M", f"    {LANES}", f"    return N * N + N + K * N + K * K + K + max({', '.join(sizes)})"]
+    lines += [
+        "    N = K + M",
+        f"    {LANES}",
+        f"    return N * N + N + K * N + K * K + K + {scratch_size(loops, observe)}",
+    ]
     return "\n".join(lines) + "\n"

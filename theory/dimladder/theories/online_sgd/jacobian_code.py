@@ -24,12 +24,15 @@ from .printed import (
     VIEWS,
     array_elements,
     buffer_views,
+    indented,
     library,
     load_source,
     moment_views,
     place_of,
     scalar_writer,
     scalars,
+    scratch_size,
+    stage_lines,
 )
 
 SCATTER = '''@njit(**OPTIONS)
@@ -65,7 +68,7 @@ def jacobian_source(out: Derived, calls: Derived) -> str:
     """
     arrays = array_elements()
     loops = LoopWriter(out.indices, arrays, scalar_writer())
-    body = [line for stage in out.moments for line in ["", f"# {stage.lhs}", *loops.tensor(stage)]]
+    body = stage_lines(loops, out.moments)
     single = LoopWriter(calls.indices, arrays, scalar_writer("math.asin"))
     rates = Rates(calls, single)
     gradients = rates.functions()
@@ -80,10 +83,13 @@ def jacobian_source(out: Derived, calls: Derived) -> str:
     lines += ["    gc = work[place:place + N]", "    place += N"]
     lines += moment_views(out.moments) + buffer_views(loops) + ["    load(y, p, C, c)", *scalars(out)]
     lines += ["    G[:] = 0.0", "    gc[:] = 0.0"]
-    lines += [INDENT + line if line else "" for line in [*body, *rates.rows()]]
-    size = " + ".join(["0", *(" * ".join(shape) for shape in loops.buffers.values())])
+    lines += indented([*body, *rates.rows()])
     lines += ["", "", "def work_size(K, M):", '    """Return the length of the scratch array for these widths."""']
-    lines += ["    N = K + M", f"    {LANES}", f"    return 2 * N * N + 2 * N + K * N + K * K + K + {size}"]
+    lines += [
+        "    N = K + M",
+        f"    {LANES}",
+        f"    return 2 * N * N + 2 * N + K * N + K * K + K + {scratch_size(loops)}",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ...symbolic.loops import INDENT, LoopWriter
 from .derivation import Derived
-from .printed import LANES, buffer_views
+from .printed import LANES, buffer_views, indented, scratch_size, stage_lines
 
 LIFT = '''@njit(**INNER)
 def lift(C, c, K, own, other, CL, cL):
@@ -96,16 +96,16 @@ class Mixture:
         self.out, self.after, self.kernels = out, after, kernels
         self.names = dict.fromkeys(str(stage.lhs.base) for stage in out.moments)
         self.loops, self.observe = writers(), writers()
-        self.stages = [line for stage in out.moments for line in ["", f"# {stage.lhs}", *self.loops.tensor(stage)]]
+        self.stages = stage_lines(self.loops, out.moments)
         self.sum = self.observe.scalar_sum(out.generalization_error)
 
     def functions(self) -> list[str]:
         """Return the kernels, the way from units to erf units, and the moments of an erf network."""
         head = [f"{INDENT}M = N - K", f"{INDENT}place = 0"]
         lines = [*self.kernels, LIFT, "", "@njit(**INNER)", "def moments(K, N, C, c, sigma, D, NN, H, work):"]
-        lines += [*head, *buffer_views(self.loops), *(INDENT + s if s else "" for s in self.stages), "", ""]
+        lines += [*head, *buffer_views(self.loops), *indented(self.stages), "", ""]
         lines += ["@njit(**INNER)", "def half_square(K, N, C, c, work):", *head, *buffer_views(self.observe)]
-        return [*lines, *(INDENT + s for s in self.sum), "", ""]
+        return [*lines, *indented(self.sum), "", ""]
 
     def _views(self, first: str) -> list[str]:
         return VIEWS.format(after=self.after, first=first).splitlines()
@@ -122,13 +122,10 @@ class Mixture:
 
     def observables(self) -> list[str]:
         """Return the function of the size of the scratch array."""
-        sizes = [
-            " + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (self.loops, self.observe)
-        ]
         return [
             "", "", "def work_size(K, M, J, Jt):",
             '    """Return the length of the scratch array for these widths and numbers of erfs."""',
             "    own = (K + M) ** 2 + K + M + K * (K + M) + K * K + K",
             "    K, M = K * J, M * Jt", "    N = K + M", f"    {LANES}",
-            f"    return own + N * N + N + K * N + K * K + K + max({', '.join(sizes)})",
+            f"    return own + N * N + N + K * N + K * K + K + {scratch_size(self.loops, self.observe)}",
         ]  # fmt: skip

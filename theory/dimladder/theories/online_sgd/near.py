@@ -170,7 +170,7 @@ def _kinked_square(average: Averages, slopes: tuple[Any, Any], slots: dict[Any, 
     total += average.names.sum(r[mu] * r[nu] * apart[mu, nu] * pair, mu, nu)
     cross = moment(nodes.slots(mu) | units.slots(beta))
     total += 2 * average.names.sum(r[mu] * e[beta] * cross, mu, beta)
-    return total + average.names.sum(e[alpha] * e[beta] * moment(units.slots(alpha) | units.slots(beta)), alpha, beta)
+    return total + average.second(slots, Error((units,)))
 
 
 def _shown(factor: Factor) -> str:

@@ -19,15 +19,20 @@ from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
 from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from . import near_library
 from .derivation import Derived
+from .mixture_code import GATHER as MIXTURE_GATHER
+from .near import Difference
 from .printed import (
     SCALARS,
     buffer_views,
     covariance_element,
+    indented,
     library,
     moment_views,
     place_of,
     scalar_writer,
     scalars,
+    scratch_size,
+    stage_lines,
 )
 
 VIEWS = """K = int(p[0])
@@ -56,7 +61,7 @@ def work_size(K, M, n):
     N = K + M
     S = K * n
     F = N + 2 * S
-    return F * (F + 4) + 4 * N + 3 * S + K + K * N + 2 * K * K + K + max({sizes})
+    return F * (F + 4) + 4 * N + 3 * S + K + K * N + 2 * K * K + K + {size}
 '''
 
 DECADES = '''@njit(types.float64(types.float64, types.float64[::1], types.float64[::1]), **FAST)
@@ -84,12 +89,6 @@ for i in range(K):
         L[i, k] = 0.0
         for s in range(J):
             L[i, k] += v[s] * b[s] * LL[i * J + s, k * J] / b[0]"""
-GATHER_NOISE = """for i in range(K):
-    for k in range(K):
-        NN[i, k] = 0.0
-        for s in range(J):
-            for r in range(J):
-                NN[i, k] += v[s] * b[s] * v[r] * b[r] * NNL[i * J + s, k * J + r]"""
 GATHER_READOUT = """for i in range(K):
     H[i] = p[own + 1] * offset(y, p)
     for s in range(J):
@@ -104,9 +103,8 @@ def near_source(out: Derived, title: str) -> str:
     arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
     arrays |= {"q": "q_", "s": "s_"}
     arrays["d"] = lambda m, n: f"(0.0 if ({m} - N) // n == ({n} - N) // n else 1.0)"
-    difference = _difference()
-    arrays["E"] = lambda i, k: f"C[{i}, {place_of(difference(k))}]"
-    arrays["P"] = lambda i, k: f"C[{place_of(difference(i))}, {place_of(difference(k))}]"
+    arrays["E"] = lambda i, k: f"C[{i}, {place_of(Difference(k))}]"
+    arrays["P"] = lambda i, k: f"C[{place_of(Difference(i))}, {place_of(Difference(k))}]"
     arrays["D"] = lambda i, b: f"D[{i}, {b}]"
     arrays["dP"] = lambda i, k: f"dy[{i} * ({i} + 1) // 2 + {k}]"
     arrays["dM"] = lambda i, m: f"dy[K * (K + 1) // 2 + {i} * M + {m} - K]"
@@ -114,21 +112,22 @@ def near_source(out: Derived, title: str) -> str:
     loops, observe = (LoopWriter(out.indices, arrays, scalar_writer()) for _ in range(2))
     single = LoopWriter(out.indices, arrays, scalar_writer("math.asin"))
     kernels = KernelWriter(out.kernels, single.scalar, "@njit(**INNER)").source()
-    views = _body(VIEWS.splitlines())
+    views = indented(VIEWS.splitlines())
     load = f"{INDENT}load(y, p, C, r, e, a, q_, s_)"
 
     error = observe.scalar_sum(out.generalization_error)
-    moments, flow = (
-        [line for stage in stages for line in ["", f"# {stage.lhs}", *loops.tensor(stage)]]
-        for stages in (out.moments, out.flow)
-    )
-    sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in (loops, observe)]
+    moments, flow = stage_lines(loops, out.moments), stage_lines(loops, out.flow)
     lines = [HEADER.format(title=title), *near_library.constants(first, trained), *library(kernels)]
     if any("given(" in line for line in kernels):
         lines += near_library.pasted(
             near_library.residue, near_library.plain, near_library.beside, near_library.given, options="OPTIONS"
         )
-    lines += [*kernels, WORK_SIZE.format(sizes=", ".join(sizes)), "", *near_library.pasted(near_library.load)]
+    lines += [
+        *kernels,
+        WORK_SIZE.format(size=scratch_size(loops, observe)),
+        "",
+        *near_library.pasted(near_library.load),
+    ]
     lines += near_library.pasted(near_library.gap_rates) if trained else []
 
     rates = [f"{INDENT}da = dy[K * (K + 1) // 2 + K * M:]"] if trained else []
@@ -137,12 +136,12 @@ def near_source(out: Derived, title: str) -> str:
     if out.setting.mixture:
         lines += near_library.pasted(near_library.offset, near_library.lift)
         lines += ["@njit(**INNER)", "def moments(y, p, work, D, L, NN, H):", *views, *buffer_views(loops), load]
-        lines += [f"{INDENT}sigma = p[4]", *_body(moments), "", ""]
+        lines += [f"{INDENT}sigma = p[4]", *indented(moments), "", ""]
         lines += ["@njit(**INNER)", "def half_square(y, p, work):", *views, *buffer_views(observe), load]
-        lines += [*_body(error), "", ""]
+        lines += [*indented(error), "", ""]
         names = {str(stage.lhs.base) for stage in out.moments}
         moments = GATHER.format(columns="0" if out.setting.spherical else "K").splitlines()
-        moments += GATHER_NOISE.splitlines() if "N" in names else []
+        moments += MIXTURE_GATHER["N"].splitlines() if "N" in names else []
         moments += GATHER_READOUT.splitlines() if "H" in names else []
         buffers: list[str] = []
         size = "work_size(int(pl[0]), int(pl[1]), int(p[FIRST + int(p[1]) + int(p[1]) ** 2 + int(p[0])]))"
@@ -152,18 +151,8 @@ def near_source(out: Derived, title: str) -> str:
         ]
     else:
         buffers = buffer_views(loops)
-        last = [*views, *buffer_views(observe), load, *_body(error)]
+        last = [*views, *buffer_views(observe), load, *indented(error)]
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *views, *moment_views(out.moments)]
-    lines += [*buffers, load, *scalars(out), *rates, *_body([*moments, *flow]), *gaps]
+    lines += [*buffers, load, *scalars(out), *rates, *indented([*moments, *flow]), *gaps]
     lines += ["", "", *observable, *last, "", "", DECADES]
     return "\n".join(lines) + "\n"
-
-
-def _difference() -> Any:
-    from .near import Difference
-
-    return Difference
-
-
-def _body(lines: list[str]) -> list[str]:
-    return [INDENT + line if line else "" for line in lines]

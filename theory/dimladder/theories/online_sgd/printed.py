@@ -7,13 +7,13 @@ the route of the averages adds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
 from ...symbolic.kernels import MomentCall
-from ...symbolic.loops import LANE_WIDTH, LoopWriter, SymmetricArray
+from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment4, SignSlope4
 from ...symbolic.printing import printer
 from ...symbolic.tensors import Tensor
@@ -117,6 +117,25 @@ def buffer_views(loops: LoopWriter) -> list[str]:
         view = f"work[place:place + {size}]" + (f".reshape(({', '.join(shape)}))" if len(shape) > 1 else "")
         lines += [f"    {name} = {view}", f"    place += {size}"]
     return lines
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a function's body."""
+    return [INDENT + line if line else "" for line in lines]
+
+
+def stage_lines(loops: LoopWriter, stages: Iterable[Tensor]) -> list[str]:
+    """Return the loops that fill each tensor, under its name."""
+    lines = []
+    for stage in stages:
+        lines += ["", f"# {stage.lhs}" + (" (symmetric)" if stage.symmetric else ""), *loops.tensor(stage)]
+    return lines
+
+
+def scratch_size(*writers: LoopWriter) -> str:
+    """Return the source of the length that the buffers need of writers that work one after the other."""
+    sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in writers]
+    return sizes[0] if len(sizes) == 1 else f"max({', '.join(sizes)})"
 
 
 def scalars(out: Derived) -> list[str]:

@@ -86,13 +86,14 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
-    if not (errors < min(max(SMALL * p.solver.rtol, DEEP), LARGEST) * _target_size(flow)).any():
+    size = _target_size(flow)
+    if not (errors < min(max(SMALL * p.solver.rtol, DEEP), LARGEST) * size).any():
         return None
     form = Form.of(flow)
     if form is None:
         return None
     match = form.match(states[-1])
-    begin = form.entrance(match, times, states, errors) if form.covers(match) else None
+    begin = form.entrance(match, times, states, errors, size) if form.covers(match) else None
     if begin is None:
         log.info("e_g falls to %.1e, but not by students that come to teachers: its rounding stays", errors.min())
         return None
@@ -292,11 +293,15 @@ class Form:
         taken = match.teacher[match.teacher >= 0]
         return len(taken) > 0 and (self.resolved < KINKED_RESOLVED or len(set(taken)) == len(taken))
 
-    def entrance(self, match: Match, times: Array, states: Array, errors: Array) -> tuple[float, Array] | None:
-        """Return the first time from which the match holds and nodes resolve it, and the state there."""
+    def entrance(
+        self, match: Match, times: Array, states: Array, errors: Array, size: float
+    ) -> tuple[float, Array] | None:
+        """Return the first time from which the match holds and nodes resolve it, and the state there.
+
+        errors, size: e_g of the states and of a student whose readouts are zero.
+        """
         from ...numerics.ode import integrate
 
-        size = _target_size(self.flow)
         floor = DEEP * size
         deep = np.flatnonzero(errors < floor)
         row = last = int(deep[0]) if len(deep) else len(times) - 1
@@ -342,9 +347,11 @@ class Form:
         falls = Event(self.module.decades, direction=-1, terminal=True)
         while done < len(rows):
             nodes = self.nodes(match, y)
-            if nodes is None and self.resolved >= KINKED_RESOLVED and self._spread(match, y) <= MOST_ROUNDING:
-                nodes = MOST_NODES // 2
-                rtol = settings["rtol"] = max(rtol, self._spread(match, y))
+            if nodes is None and self.resolved >= KINKED_RESOLVED:
+                spread = self._spread(match, y)
+                if spread <= MOST_ROUNDING:
+                    nodes = MOST_NODES // 2
+                    rtol = settings["rtol"] = max(rtol, spread)
             error = self.error(match, y, nodes or MOST_NODES)
             if error < SMALLEST:
                 states[done:], errors[done:] = self.overlaps(match, y), 0.0

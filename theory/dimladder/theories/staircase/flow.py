@@ -30,8 +30,6 @@ MOST_POINTS = 8192
 EARLY = 0.25
 # A stretch of time between two looks at the panels grows by this factor, and shrinks to half when it was too long.
 GROWTH = 1.5
-# Looser than this relative tolerance, the fifth-order pair needs fewer evaluations than DOP853.
-LOOSE = 1e-4
 
 RISK = OrderParameter("risk", (), r"R", "E[(h - f)^2] over fresh inputs, without the factor 1/2")
 FOURIER = OrderParameter("fourier", ("monomial",), r"\hat f_S", "Fourier coefficient E[f chi_S] of the network")
@@ -428,10 +426,10 @@ class _Run:
 
     def _method(self) -> str:
         """Return the integrator; ``auto`` stays explicit, as a Jacobian of thousands of dense rows never pays."""
+        from ...numerics.ode import explicit_for
+
         solver = self.flow.what.solver
-        if solver.method != "auto":
-            return solver.method
-        return "tsit5" if solver.rtol >= LOOSE else "dop853"
+        return explicit_for(solver.rtol) if solver.method == "auto" else solver.method
 
     def record(self) -> None:
         """Keep the order parameters of the present state."""
