@@ -29,3 +29,13 @@ def root() -> Path:
 def runs() -> Path:
     """Return the folder of run files."""
     return ROOT / "docs" / "gallery" / "runs"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests marked ``nightly`` out unless the marker expression names them."""
+    if "nightly" in config.option.markexpr:
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
