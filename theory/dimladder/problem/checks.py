@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .spec import MAX_SIZE
+
 Row = tuple[float, ...]
 Matrix = tuple[Row, ...]
 
@@ -62,4 +64,6 @@ def square(name: str, rows: Sequence[Sequence[float]], size: int, one_per: str) 
 def sizes(name: str, values: Sequence[int]) -> None:
     """Refuse anything but distinct positive whole numbers, at least one."""
     if not values or min(values) < 1 or len(set(values)) != len(values):
-        raise ValueError(f"{name} must list distinct positive sizes, got {list(values)}")
+        raise ValueError(f"{name} must list distinct positive sizes, got {list(values)[:20]}")
+    if max(values) > MAX_SIZE:
+        raise ValueError(f"{name} = {max(values)} is too large: at most {MAX_SIZE}")

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from .checks import at_least, sizes
-from .spec import Axis, Range, Spec, axis_values
+from .spec import MAX_POINTS, Axis, Range, Spec, axis_values
 
 # Axes whose values must be positive; of the others only `time` has an order.
 _POSITIVE = (
@@ -70,8 +70,8 @@ class Grid(Spec, frozen=True, kw_only=True):
             times = axis_values(self.time)
             if min(times) < 0:
                 raise ValueError(f"time must not be negative, got {min(times)}")
-            if any(b < a for a, b in pairwise(times)):
-                raise ValueError("time must increase")
+            if any(b <= a for a, b in pairwise(times)):
+                raise ValueError("time must increase strictly")
 
     def values(self, axis: str) -> tuple[float, ...]:
         """Return the points of an axis; empty where it is not asked for."""
@@ -125,8 +125,10 @@ class Simulation(Spec, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         sizes("sizes", self.sizes)
-        if self.replicas < 2:
-            raise ValueError(f"replicas must be at least 2 for a standard error, got {self.replicas}")
+        if not 2 <= self.replicas <= MAX_POINTS:
+            raise ValueError(
+                f"replicas must lie between 2 (for a standard error) and {MAX_POINTS}, got {self.replicas}"
+            )
         at_least(0, seed=self.seed)
 
 
@@ -143,8 +145,8 @@ class OdeSolver(Spec, frozen=True, kw_only=True):
             raise ValueError(f"rtol must lie in [1e-15, 1), got {self.rtol}")
         if not self.atol > 0:
             raise ValueError(f"atol must be positive, got {self.atol}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be positive, got {self.max_steps}")
+        if not 1 <= self.max_steps <= 10**12:
+            raise ValueError(f"max_steps must lie between 1 and 1e12, got {self.max_steps}")
 
 
 class FixedPointSolver(Spec, frozen=True, kw_only=True):
