@@ -1,9 +1,11 @@
-"""``[algorithm]``: how the student is trained, or what its law is. Time: samples/d (one pass), updates (one data set)."""
+"""``[algorithm]``: how the student is trained, or what its law is."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
+
+import msgspec
 
 from .checks import at_least, finite, not_negative, positive
 from .expressions import Expression
@@ -42,7 +44,9 @@ class Momentum(Spec, frozen=True, kw_only=True):
 
 
 class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass"):
-    """SGD on fresh samples: w <- w - lr a g'(lambda) err x/sqrt d, a <- a - lr_readout g(lambda) err/d; time = samples/d.
+    """SGD on fresh samples: w <- w - lr a g'(lambda) err x/sqrt d, a <- a - lr_readout g(lambda) err/d.
+
+    Time counts samples/d; err is the slope of the loss in the output.
 
     Attributes
     ----------
@@ -83,9 +87,9 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     uses: int = 1
     displacement: float = 0.0
     momentum: Momentum | None = None
-    update: dict[str, str] = {}
-    vectors: dict[str, str] = {}
-    constants: dict[str, float] = {}
+    update: dict[str, str] = msgspec.field(default_factory=dict)
+    vectors: dict[str, str] = msgspec.field(default_factory=dict)
+    constants: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         not_negative(

@@ -184,7 +184,7 @@ class LossFunction:
     @cached_property
     def two_valued(self) -> bool:
         """Whether it means labels of +1 and -1: a margin loss that is not linear in f."""
-        return self.margin and self.curvature != 0 or self.name == "hinge"
+        return (self.margin and self.curvature != 0) or self.name == "hinge"
 
     @cached_property
     def convex(self) -> bool:

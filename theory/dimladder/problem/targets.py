@@ -143,7 +143,9 @@ _LOGIT = re.compile(r"\s*logit\s*\((.*)\)\s*", re.DOTALL)
 
 
 class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
-    """y = formula(z1, z2, ..., n1, n2, ...) + noise xi, z_m = w*_m.x/sqrt d, |w*_m|^2 = d.
+    """y = formula(z1, z2, ..., n1, n2, ...) + noise xi, z_m = w*_m.x/sqrt d of covariance `overlap`.
+
+    For isotropic inputs |w*_m|^2 = d; for others the scale of w* follows from that of z, its shape from `power`.
 
     Attributes
     ----------
@@ -153,7 +155,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     noise : float
         Standard deviation of noise added to y.
     overlap : rows
-        Gram matrix of the directions; identity unless given.
+        Covariance of the fields; identity unless given.
     direction : "random", "aligned" or sequence of float
         Of w* among the distinguished directions of the data: orthogonal to them, their sum, or coordinates.
     flip : float
