@@ -275,8 +275,8 @@ def state(document: Mapping[str, Any], theory: Any, source: str = "<text>") -> P
             given[name] = {**to_builtins(default), **document.get(name, {})}
             classes[name] = type(default)
     given["title"] = document.get("title", "")
-    sections = convert(given, _document_type(tuple(classes.items())), source)
-    values = {name: getattr(sections, name, ABSENT.get(name)) for name in SECTIONS}
+    sections: Any = convert(given, _document_type(tuple(classes.items())), source)
+    values: dict[str, Any] = {name: getattr(sections, name, ABSENT.get(name)) for name in SECTIONS}
     return Problem(theory=theory.name if theory is not None else "", title=sections.title, **values)
 
 
@@ -317,10 +317,12 @@ def _kind_in(section: Mapping[str, Any]) -> str:
 @cache
 def _document_type(classes: tuple[tuple[str, type[Spec]], ...]) -> type[Spec]:
     """Return a type with these sections, so that every message carries the whole key path."""
-    return msgspec.defstruct(
+    document: Any = msgspec.defstruct(
         "Document", [*classes, ("title", str, "")], bases=(Spec,), frozen=True, kw_only=True,
         forbid_unknown_fields=True,
     )  # fmt: skip
+    kind: type[Spec] = document
+    return kind
 
 
 def own_sections(kind: type[Problem]) -> set[str]:

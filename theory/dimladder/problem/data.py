@@ -87,7 +87,7 @@ class Spectrum(Spec, frozen=True, kw_only=True):
             variances = np.array(self.variances) if self.variances else np.ones(shares.size)
         return (variances / (variances @ shares) if self.normalised else variances), shares
 
-    def counts(self, dimension: int) -> Array:
+    def counts(self, dimension: int) -> npt.NDArray[np.int64]:
         """Return how many of `dimension` directions each block holds; `ValueError` unless the shares give whole ones.
 
         Directions of fraction 0 take one each from the largest block.
@@ -96,7 +96,7 @@ class Spectrum(Spec, frozen=True, kw_only=True):
 
         _, shares = self.blocks()
         exact = shares * dimension
-        counts = np.round(exact).astype(int)
+        counts = np.round(exact).astype(np.int64)
         if np.abs(exact - counts).max() > 1e-6:
             raise ValueError(f"fractions {shares.tolist()} of {dimension} dimensions are not whole numbers")
         counts[shares == 0.0] = 1
