@@ -10,7 +10,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.errors import DerivationError
-from dimladder.theories.data_reuse.averages import nodes, noise_nodes
+from dimladder.theories.data_reuse import averages
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.batch_reuse import EXPERIMENT
 
@@ -30,7 +30,7 @@ def test_averages_with_kinks_noise_and_three_uses() -> None:
         "relu(x) + step(x + 0.2)", "algorithm.uses": 3, "algorithm.learning_rate": 0.3,
     }  # fmt: skip
     flow = dl.derive(dl.load(RUN, override))
-    parameters = np.concatenate([[0.3], noise_nodes(0.4), nodes(6)])
+    parameters = averages.parameters([0.3], np.ones(1), 1e-5, 0.4, averages.LEVELS[0])
     rng, eta, n = np.random.default_rng(5), 0.3, 400_000
     z, xi, noise = rng.standard_normal((3, n))
     y = np.abs(z**2 - 1) + np.sign(z**3 - 2 * z) + 0.4 * noise

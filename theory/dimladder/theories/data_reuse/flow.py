@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...symbolic.systems import Flow, Solution
-from .averages import SampleAverages, choose_order, module_source
+from .averages import SampleAverages, choose_level, module_source
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -55,14 +55,17 @@ class AveragedFlow(Flow):
         """Accuracy of the averages, that of the integrator: ``solver.rtol`` sets both."""
         return float(self.problem.solver.rtol)  # type: ignore[attr-defined]
 
+    def _choose(self, states: Array, least: int = 0) -> tuple[Array, float, int]:
+        return choose_level(self.module(), self.parameter_values(), self.noise, states, self.quadrature_rtol, least)
+
     @cached_property
-    def _refined(self) -> dict[str, Array]:
-        start = self.initial_state()[None, :]
-        p, _ = choose_order(self.module(), self.parameter_values(), self.noise, start, self.quadrature_rtol)
-        return {"p": p}
+    def _refined(self) -> dict[str, Any]:
+        p, _, level = self._choose(self.initial_state()[None, :])
+        return {"p": p, "level": level}
 
     def parameters(self) -> Array:
-        return self._refined["p"]
+        p: Array = self._refined["p"]
+        return p
 
     def solve(self) -> Solution:
         """Integrate; then average the reached states more finely, and integrate again if that changes them."""
@@ -70,12 +73,11 @@ class AveragedFlow(Flow):
             solution = super().solve()
             states = self.states(solution)
             finite = states[:: max(1, len(states) // 8)]
-            used = self.parameters()
-            p, error = choose_order(self.module(), self.parameter_values(), self.noise, finite, self.quadrature_rtol)
-            if p.size <= used.size:
+            p, error, level = self._choose(finite, self._refined["level"])
+            if level == self._refined["level"]:
                 solution.stats["quadrature_error"] = error
                 return solution
-            self._refined["p"] = p
+            self._refined |= {"p": p, "level": level}
 
     @abstractmethod
     def states(self, solution: Solution) -> Array:
@@ -85,5 +87,5 @@ class AveragedFlow(Flow):
         """Return the observables at the states."""
         generated, p = self.module(), self.parameters()
         values = np.array([generated.observe(np.ascontiguousarray(s), p) for s in states])
-        values = values.reshape(len(states), 2 * generated.COUNT)
+        values = values.reshape(len(states), 3 * generated.COUNT)
         return {name: values[:, generated.STATES + k] for k, name in enumerate(generated.OBSERVABLES)}
