@@ -17,16 +17,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
-from .. import __version__
+from .. import __version__, registry
 from ..errors import DerivationError, DimladderError, SolveError, UsageError, did_you_mean, explain_unexpected
 from .verb import Verb
 
-# Verb -> module of this package; further verbs come through the entry point group "dimladder.verbs".
-BUILT_IN = ("list", "show", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
-GROUP = "dimladder.verbs"
+# Verb -> module of this package; further verbs come through the registry.
+BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -36,16 +34,14 @@ def _load(name: str) -> Verb:
         module = import_module(f"{__name__}.{'list_' if name == 'list' else name}")
         verb: Verb = module.VERB
         return verb
-    entries = entry_points(group=GROUP, name=name)
-    if not entries:
-        known = [*BUILT_IN, *(e.name for e in entry_points(group=GROUP))]
-        raise UsageError(f"there is no verb {name!r}", hint=did_you_mean(name, known))
-    loaded: Verb = next(iter(entries)).load()
+    loaded: Verb | None = registry.get("verbs", name)
+    if loaded is None:
+        raise UsageError(f"there is no verb {name!r}", hint=did_you_mean(name, [*BUILT_IN, *registry.names("verbs")]))
     return loaded
 
 
 def _overview() -> str:
-    names = [*BUILT_IN, *(e.name for e in entry_points(group=GROUP))]
+    names = [*BUILT_IN, *registry.names("verbs")]
     rows = "\n".join(f"  {name:<10} {_load(name).help}" for name in names)
     return f"""usage: dimladder VERB ... [-v] [-q]
 

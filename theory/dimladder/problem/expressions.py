@@ -27,7 +27,7 @@ class Expression:
         Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`; ``HeN(u)`` is the Hermite
         polynomial of degree N.
     variables : tuple of str, or str ending in ``*``
-        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``.
+        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``, alone or in a tuple.
     hermite : {"orthonormal", "probabilists", "factorial"}
         Meaning of ``HeN``: ``He_N/sqrt(N!)``, ``He_N`` (leading coefficient 1), or ``He_N/N!``.
 

@@ -103,7 +103,8 @@ def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: se
         if _is_variable(node.id, variables, text):
             found.add(node.id)
         elif node.id not in CONSTANTS:
-            names = [f"{variables[:-1]}1, {variables[:-1]}2, ..."] if isinstance(variables, str) else list(variables)
+            allowed = (variables,) if isinstance(variables, str) else variables
+            names = [f"{v[:-1]}1, {v[:-1]}2, ..." if v.endswith("*") else v for v in allowed]
             raise ValueError(f"unknown name {node.id!r} in {_short(text)!r}: the variables are {', '.join(names)}")
         return
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -131,7 +132,7 @@ def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: se
 
 def _is_variable(name: str, variables: tuple[str, ...] | str, text: str) -> bool:
     if not isinstance(variables, str):
-        return name in variables
+        return name in variables or any(v.endswith("*") and _is_variable(name, v, text) for v in variables)
     number = name.removeprefix(variables[:-1])
     if number == name or not (number.isascii() and number.isdecimal()):
         return False

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimladder import registry
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
 from dimladder.problem.sections import check_sizes
 from dimladder.problem.spec import MAX_POINTS
@@ -25,14 +26,9 @@ __all__ = [
     "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
-GROUP = "dimladder.experiments"
-
-
 def experiments() -> tuple[str, ...]:
-    """Return the names of the installed experiments: the entry points of the group ``dimladder.experiments``."""
-    from importlib.metadata import entry_points
-
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    """Return the names of the experiments: installed, and registered in this process."""
+    return tuple(registry.names("experiments"))
 
 
 def experiment(name: str) -> Experiment:
@@ -41,15 +37,12 @@ def experiment(name: str) -> Experiment:
     Raises
     ------
     SimulationError
-        If no experiment of that name is installed.
+        If no experiment of that name is known.
     """
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            found: Experiment = entry.load()
-            return found
-    raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
+    found: Experiment | None = registry.get("experiments", name)
+    if found is None:
+        raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
+    return found
 
 
 def simulate(
@@ -71,8 +64,8 @@ def simulate(
     problem : Problem
         What is asked; `dimladder.load` reads it from a run file.
     d : int or sequence of int, optional
-        Sizes: input dimensions, or whatever the experiment's size is called (samples, width). Default: the key of that
-        name in ``problem.simulation``.
+        Sizes: input dimensions, or whatever the experiment's size is (samples, width). Default:
+        ``problem.simulation.sizes``.
     replicas : int, optional
         Independent replicas at each size. Default: ``problem.simulation.replicas``.
     device : str
@@ -126,7 +119,8 @@ def replicate(
     """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
     found = experiment(problem.theory)
     section = getattr(problem, "simulation", None)
-    sizes = _sizes(d if d is not None else getattr(section, found.size, None), found.size)
+    given = getattr(section, "sizes", None) or getattr(section, found.size, None)
+    sizes = _sizes(d if d is not None else given, found.size)
     if min(sizes) < found.least_size:
         raise SimulationError(
             f"{found.size} = {min(sizes)} is too small", where=f"simulation.{found.size}",
