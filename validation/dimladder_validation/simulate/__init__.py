@@ -92,7 +92,8 @@ def simulate(
     -------
     Measurement
         Each variable has the size as first dimension, and a companion ``<name>_se``: the standard error over replicas
-        (standard deviation with n - 1, over sqrt n; NaN for a single replica).
+        (standard deviation with n - 1, over sqrt n; NaN for a single replica). ``<name>_skewness``, m3 / m2^(3/2) of
+        the replicas, lies in ``.dataset`` beside them; `compare` needs it.
 
     Raises
     ------
@@ -248,5 +249,7 @@ def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
         latex, text, units = (attributes.get(k, "") for k in ("latex", "long_name", "units"))
         variables[name] = (own, mean, latex, text, units or None)
         variables[f"{name}_se"] = (own, se, "", f"standard error of {text or name}", units or None)
+        skewness = ensemble.skewness(name)
+        variables[f"{name}_skewness"] = (own, skewness, "", f"skewness of the replicas of {text or name}", None)
     stats = {"size": ensemble.size_name, **ensemble.provenance}
     return Measurement.build(problem, coords, variables, stats=stats, extra={"simulation": ensemble.provenance})
