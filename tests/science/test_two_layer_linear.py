@@ -60,6 +60,31 @@ def test_reduced_flow_equals_the_flow_of_theta(samples: int, dimension: int, nor
         assert np.linalg.norm(path[-1] - least) == pytest.approx(float(curve["solution_gap"][-1]), abs=1e-7)
 
 
+@pytest.mark.parametrize("norm", [1e-10, 1e-20, 1e-30, 1e-200])
+@pytest.mark.parametrize("shape", [(5, 8), (9, 6)])
+def test_tiny_starts_leave_the_saddle_at_the_right_time(norm: float, shape: tuple[int, int]) -> None:
+    """Against the flow of theta/sqrt|theta| = sqrt(norm) v, v' = -|v| g: O(1) at the start, whatever the norm."""
+    last = 12.0 - 0.2 * math.log(norm)
+    times = [0.0, *np.linspace(0.04, 1.0, 25) * last]
+    override = {"data.samples": shape[0], "data.dimension": shape[1], "student.initial_norm": norm, "grid.time": times}
+    problem = dl.load(RUN, override)
+    assert isinstance(problem, TwoLayerLinear)
+    curve = dl.solve(problem)
+    x, y, target, start = problem.draw()
+
+    def velocity(_: float, v: np.ndarray) -> np.ndarray:
+        return -np.linalg.norm(v) * (x.T @ (x @ (norm * np.linalg.norm(v) * v) - y))
+
+    path = solve_ivp(velocity, (0, last), start / norm, t_eval=times, method="DOP853", rtol=1e-12, atol=1e-12).y.T
+    theta = norm * np.linalg.norm(path, axis=1, keepdims=True) * path
+    # The steep part of the curve turns an error of log|theta| of 1e-9 into one of the risk of the same size.
+    np.testing.assert_allclose(curve["risk"], np.sum((theta - target) ** 2, axis=1), atol=3e-8)
+    np.testing.assert_allclose(curve["loss"], 0.5 * np.sum((theta @ x.T - y) ** 2, axis=1), atol=3e-7)
+    assert float(curve["loss"].max() - curve["loss"].min()) > 1.0, "the saddle is left within the grid"
+    sample = EXPERIMENT.run(problem, 2, [np.random.default_rng(0)], backend_for())
+    np.testing.assert_allclose(sample.variables["risk"][1][0], curve["risk"], atol=3e-8)
+
+
 def test_the_whole_network_follows_the_reduced_flow_at_any_width() -> None:
     problem = dl.load(RUN, {"data.samples": 5, "data.dimension": 12, "grid.time": [0.0, 0.02, 0.2, 2.0]})
     curve = dl.solve(problem)

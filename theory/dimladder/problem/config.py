@@ -17,26 +17,65 @@ from .spec import Coefficients, Problem
 P = TypeVar("P", bound=Problem)
 FindType = Callable[[str], type[Problem]]
 _BARE_WORD = re.compile(r"[A-Za-z][\w-]*")
+# What people write as a number and TOML does not take: ``.5``, ``1.``.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+MAX_BYTES = 4_000_000
+MAX_DEPTH = 16
 
 
 def read(path: str | Path) -> str:
     """Return the text of a run file, or raise `ConfigError` saying why it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(
+                "the file is too large for a run file", where=str(path), why=f"it has more than {MAX_BYTES} bytes"
+            )
+        # Editors may put a byte-order mark in front, which TOML does not know.
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError("the run file is not UTF-8 text", where=str(path), why=str(error)) from None
-    except OSError as error:
-        raise ConfigError(
-            "the run file cannot be read", where=str(path), why=error.strerror, hint="check the path"
-        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError("the run file cannot be read", where=str(path), why=why, hint="check the path") from None
 
 
 def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:
     """Return the TOML document as nested dictionaries."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError("the run file is not valid TOML", where=source, why=str(error)) from None
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only tomllib's own error: integers of thousands of digits and deep brackets raise others.
+        raise ConfigError("the run file is not valid TOML", where=source, why=_toml_reason(error)) from None
+    _check_values(document, source)
+    return document
+
+
+def _toml_reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "brackets are nested too deeply"
+    return "an integer has too many digits" if "integer string conversion" in str(error) else str(error)
+
+
+def _check_values(document: Any, source: str) -> None:
+    """Refuse what no section takes and what would fail far from its key: deep nesting, huge integers, dates."""
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(document, ())]
+    while waiting:
+        node, path = waiting.pop()
+        why = None
+        if len(path) > MAX_DEPTH:
+            why = f"tables and lists are nested more than {MAX_DEPTH} deep"
+        elif isinstance(node, int) and abs(node) >= 2**63:
+            why = "the integer does not fit into 64 bits; write a large number as 1e20"
+        elif not isinstance(node, str | int | float | dict | list):
+            why = f"a {type(node).__name__} is no value of a run file"
+        if why is not None:
+            raise ConfigError("the run file does not describe a problem", where=f"{source}: {'.'.join(path)}", why=why)
+        if isinstance(node, dict):
+            waiting += [(value, (*path, str(key))) for key, value in node.items()]
+        elif isinstance(node, list):
+            waiting += [(value, (*path, str(position))) for position, value in enumerate(node)]
 
 
 def parse_override(assignment: str) -> tuple[str, Any]:
@@ -54,18 +93,26 @@ def parse_override(assignment: str) -> tuple[str, Any]:
             where="--set",
             hint="write it as a.b=VALUE, VALUE in TOML syntax",
         )
+    where, text = f"--set {key.strip()[:80]}", text.strip()
+    if _NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit():
+        return key.strip(), float(text)
+    if _BARE_WORD.fullmatch(text) and text not in ("true", "false", "inf", "nan"):
+        return key.strip(), text
+    why = None
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        if not _BARE_WORD.fullmatch(text.strip()):
-            raise ConfigError(
-                f"cannot read the value of the override {assignment!r}",
-                where=f"--set {key.strip()}",
-                why=f"{text!r} is not a TOML value ({error})",
-                hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
-            ) from None
-        value = text.strip()
-    return key.strip(), value
+        document = tomllib.loads(f"value = {text}")
+        if list(document) != ["value"]:
+            why = "it is more than one value"
+    except (ValueError, RecursionError) as error:
+        why = _toml_reason(error)
+    if why is not None:
+        raise ConfigError(
+            f"cannot read the value of the override {_short(assignment)}", where=where,
+            why=f"{_short(text)} is not a TOML value ({why})",
+            hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
+        )  # fmt: skip
+    _check_values(document, where)
+    return key.strip(), document["value"]
 
 
 def apply_overrides(document: dict[str, Any], overrides: Mapping[str, Any], source: str = "<text>") -> dict[str, Any]:
@@ -98,15 +145,15 @@ def _copy(value: Any) -> Any:
 
 def _split(key: str) -> list[str]:
     parts = [p.strip().strip('"') for p in key.split(".")]
-    if any(not p for p in parts):
-        raise ConfigError(f"cannot read the key {key!r}", where="--set", hint="write nested keys as a.b.c")
+    if any(not p for p in parts) or len(parts) > MAX_DEPTH:
+        raise ConfigError(f"cannot read the key {_short(key)}", where="--set", hint="write nested keys as a.b.c")
     return parts
 
 
 def _index(node: list[Any], name: str, key: str, source: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    if not (name.isascii() and name.isdecimal() and len(name) < 9) or int(name) >= len(node):
         raise ConfigError(
-            f"no entry {name!r} in the list",
+            f"no entry {_short(name)} in the list",
             where=f"{source}: {key}",
             why=f"it has {len(node)} entries, counted from 0",
         )
@@ -192,8 +239,9 @@ def _explain(error: msgspec.ValidationError, document: dict[str, Any], kind: typ
     elif missing:
         path = f"{path}.{missing.group(1)}" if path else missing.group(1)
         why, value = f"the key {missing.group(1)!r} is required", None
-    elif why.startswith("Invalid ") and isinstance(value, str):
-        hint = did_you_mean(value, _choices(kind, document, parts))
+    elif why.startswith("Invalid ") and isinstance(value, str | int):
+        why = "this value is not known here"
+        hint = did_you_mean(str(value), _choices(kind, document, parts))
     if isinstance(value, dict):
         # A section refused as a whole: its message names the key, by the habit of every ``__post_init__``.
         named = next((word for word in re.findall(r"\w+", why) if word in value and word in fields), None)
@@ -263,4 +311,4 @@ def _fields(kind: Any, document: Any, parts: list[str]) -> list[str]:
 def _choices(kind: Any, document: Any, parts: list[str]) -> list[str]:
     if parts and parts[-1] == "kind":
         return [str(_tag(t)) for t in _candidates(kind, document, parts[:-1]) if _tag(t)]
-    return [str(a) for t in _candidates(kind, document, parts) for a in get_args(t) if isinstance(a, str)]
+    return [str(a) for t in _candidates(kind, document, parts) for a in get_args(t) if isinstance(a, str | int)]

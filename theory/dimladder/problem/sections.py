@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import Literal
 
-from .spec import Axis, Spec, axis_values
+from .spec import MAX_POINTS, MAX_SIZE, Axis, Spec, axis_values
 
 
 class TimeGrid(Spec, frozen=True, kw_only=True):
@@ -20,8 +20,8 @@ class TimeGrid(Spec, frozen=True, kw_only=True):
             raise ValueError("time must not be empty")
         if any(not math.isfinite(t) or t < 0 for t in times):
             raise ValueError("times must be finite and not negative")
-        if any(b < a for a, b in pairwise(times)):
-            raise ValueError("times must increase")
+        if any(b <= a for a, b in pairwise(times)):
+            raise ValueError("times must increase strictly")
 
 
 class OdeSolver(Spec, frozen=True, kw_only=True):
@@ -37,8 +37,8 @@ class OdeSolver(Spec, frozen=True, kw_only=True):
             raise ValueError(f"rtol must lie in [1e-15, 1), got {self.rtol}")
         if not self.atol > 0:
             raise ValueError(f"atol must be positive, got {self.atol}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be positive, got {self.max_steps}")
+        if not 1 <= self.max_steps <= 10**12:
+            raise ValueError(f"max_steps must lie between 1 and 1e12, got {self.max_steps}")
 
 
 class Simulation(Spec, frozen=True, kw_only=True):
@@ -56,10 +56,12 @@ class Simulation(Spec, frozen=True, kw_only=True):
 def check_sizes(sizes: tuple[int, ...], name: str) -> None:
     """Raise `ValueError` unless `sizes` is a non-empty tuple of distinct positive integers."""
     if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
-        raise ValueError(f"{name} must list distinct positive sizes, got {list(sizes)}")
+        raise ValueError(f"{name} must list distinct positive sizes, got {list(sizes)[:20]}")
+    if max(sizes) > MAX_SIZE:
+        raise ValueError(f"{name} = {max(sizes)} is too large: at most {MAX_SIZE}")
 
 
 def check_replicas(replicas: int) -> None:
     """Raise `ValueError` unless a standard error can be formed."""
-    if replicas < 2:
-        raise ValueError(f"replicas must be at least 2 for a standard error, got {replicas}")
+    if not 2 <= replicas <= MAX_POINTS:
+        raise ValueError(f"replicas must lie between 2 (for a standard error) and {MAX_POINTS}, got {replicas}")

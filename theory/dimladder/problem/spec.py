@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from .grammar import MAX_DEGREE
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``."""
+
+
+# Longer axes are a slip of the pen: a curve of them can neither be drawn nor stored in reasonable time.
+MAX_POINTS = 100_000
+# Input dimensions, widths and sample numbers beyond it fit into no memory.
+MAX_SIZE = 100_000_000
 
 
 class Coefficients(Mapping[int, float]):
@@ -23,8 +31,8 @@ class Coefficients(Mapping[int, float]):
     def __init__(self, items: Mapping[Any, Any]) -> None:
         pairs = []
         for key, value in items.items():
-            if not str(key).isdigit():
-                raise ValueError(f"a degree must be a whole number, got {key!r}")
+            if not (str(key).isascii() and str(key).isdecimal() and len(str(key)) < 9 and int(key) <= MAX_DEGREE):
+                raise ValueError(f"a degree must be a whole number up to {MAX_DEGREE}, got {str(key)[:20]!r}")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"the coefficient of degree {key} must be a finite number, got {value!r}")
             pairs.append((int(key), float(value)))
@@ -55,9 +63,9 @@ class Range(Spec, frozen=True, kw_only=True):
     spacing: Literal["linear", "log"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"points must be at least 1, got {self.points}")
-        if not (math.isfinite(self.start) and math.isfinite(self.stop)):
+        if not 1 <= self.points <= MAX_POINTS:
+            raise ValueError(f"points must lie between 1 and {MAX_POINTS}, got {self.points}")
+        if not (math.isfinite(self.start) and math.isfinite(self.stop) and math.isfinite(self.stop - self.start)):
             raise ValueError("start and stop must be finite")
         if self.spacing == "log" and min(self.start, self.stop) <= 0:
             raise ValueError(f"a logarithmic axis needs start > 0 and stop > 0, got {self.start} and {self.stop}")
@@ -69,12 +77,16 @@ Axis = tuple[float, ...] | Range
 def axis_values(axis: Axis) -> tuple[float, ...]:
     """Return the points of an axis; the two ends of a range are exact."""
     if not isinstance(axis, Range):
+        if len(axis) > MAX_POINTS:
+            raise ValueError(f"an axis has at most {MAX_POINTS} points, got {len(axis)}")
         return tuple(float(v) for v in axis)
     if axis.points == 1:
         return (axis.start,)
     last = axis.points - 1
     if axis.spacing == "log":
-        ratio = math.log(axis.stop / axis.start)
+        quotient = axis.stop / axis.start
+        # The quotient of extreme ends overflows; where it does not, one rounding is better than two.
+        ratio = math.log(quotient) if 0 < quotient < math.inf else math.log(axis.stop) - math.log(axis.start)
         inner = [axis.start * math.exp(ratio * k / last) for k in range(1, last)]
     else:
         inner = [axis.start + (axis.stop - axis.start) * k / last for k in range(1, last)]
