@@ -24,10 +24,10 @@ class Expression:
     Parameters
     ----------
     text : str
-        Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`; ``HeN(u)`` is the Hermite
-        polynomial of degree N.
+        Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`, in formulas of the time ``t``
+        also `TIME_FUNCTIONS`; ``HeN(u)`` is the Hermite polynomial of degree N.
     variables : tuple of str, or str ending in ``*``
-        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``.
+        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``, alone or in a tuple.
     hermite : {"orthonormal", "probabilists", "factorial"}
         Meaning of ``HeN``: ``He_N/sqrt(N!)``, ``He_N`` (leading coefficient 1), or ``He_N/N!``.
 
@@ -56,6 +56,11 @@ class Expression:
 
     def __hash__(self) -> int:
         return hash((self.text, self.hermite))
+
+    @property
+    def tree(self) -> ast.expr:
+        """The checked syntax tree."""
+        return self._tree
 
     def evaluate(self, xp: Any, **arrays: Any) -> Any:
         """Evaluate on arrays of the namespace `xp` (NumPy, torch through array-api-compat, ...), elementwise."""
@@ -192,6 +197,8 @@ def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
             return xp.sign(u)
         case "step":
             return xp.where(u > 0, 0.0 * u + 1.0, 0.0 * u)
+        case "mod":
+            return u - arguments[1] * xp.floor(u / arguments[1])
         case "hardtanh":
             return _clip(xp, u, -1.0, 1.0)
         case "clip":
@@ -279,6 +286,7 @@ def _to_sympy(node: Any, names: dict[str, Any], hermite: HermiteConvention) -> A
         "clip": lambda: sp.Min(sp.Max(u, arguments[1]), arguments[2]),
         "min": lambda: sp.Min(*arguments),
         "max": lambda: sp.Max(*arguments),
+        "mod": lambda: sp.Mod(*arguments),
     }
     return table[name]() if name in table else getattr(sp, name)(u)
 
@@ -337,6 +345,17 @@ def _crossing_slope(argument: Any, variable: str, whole: Expression) -> float | 
     except (ValueError, ZeroDivisionError, KeyError, AttributeError):
         return None
     return one if zero == 0.0 and abs(two - 2.0 * one) <= 1e-15 * abs(two) and one != 0.0 else None
+
+
+def jumps_at_integers(node: Any) -> list[Any]:
+    """Return the arguments u of floor(u), and u/v of mod(u, v): there the formula jumps at every integer."""
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    ratios = [ast.BinOp(n.args[0], ast.Div(), n.args[1]) for n in calls if _called(n) == "mod"]
+    return [n.args[0] for n in calls if _called(n) == "floor"] + ratios
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _kinked_calls(node: Any) -> list[tuple[Any, Any]]:

@@ -18,6 +18,8 @@ FUNCTIONS: dict[str, tuple[int, tuple[float, ...]]] = {
     "relu": (1, (0.0,)), "leaky_relu": (1, (0.0,)), "abs": (1, (0.0,)), "sign": (1, (0.0,)), "step": (1, (0.0,)),
     "hardtanh": (1, (-1.0, 1.0)), "clip": (3, ()), "min": (2, ()), "max": (2, ()),
 }  # fmt: skip
+# Functions of formulas in the time alone: they jump without end.
+TIME_FUNCTIONS: dict[str, tuple[int, tuple[float, ...]]] = {"floor": (1, ()), "mod": (2, ())}
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
 # A formula within these bounds parses, prints and integrates in reasonable time and in double precision:
@@ -103,7 +105,8 @@ def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: se
         if _is_variable(node.id, variables, text):
             found.add(node.id)
         elif node.id not in CONSTANTS:
-            names = [f"{variables[:-1]}1, {variables[:-1]}2, ..."] if isinstance(variables, str) else list(variables)
+            allowed = (variables,) if isinstance(variables, str) else variables
+            names = [f"{v[:-1]}1, {v[:-1]}2, ..." if v.endswith("*") else v for v in allowed]
             raise ValueError(f"unknown name {node.id!r} in {_short(text)!r}: the variables are {', '.join(names)}")
         return
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -113,11 +116,12 @@ def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: se
         return _check(node.right, text, variables, found)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         name = node.func.id
-        arity = 1 if hermite_degree(name) is not None else FUNCTIONS.get(name, (None, ()))[0]
+        known = FUNCTIONS | (TIME_FUNCTIONS if "t" in variables else {})
+        arity = 1 if hermite_degree(name) is not None else known.get(name, (None, ()))[0]
+        if arity is None and name in TIME_FUNCTIONS:
+            raise ValueError(f"{name} jumps without end: it belongs in formulas of the time t, not in {_short(text)!r}")
         if arity is None:
-            raise ValueError(
-                f"unknown function {name!r} in {_short(text)!r}: {did_you_mean(name, [*FUNCTIONS, 'HeN'])}"
-            )
+            raise ValueError(f"unknown function {name!r} in {_short(text)!r}: {did_you_mean(name, [*known, 'HeN'])}")
         if len(node.args) != arity:
             raise ValueError(f"{name} takes {arity} argument(s), got {len(node.args)} in {_short(text)!r}")
         for argument in node.args:
@@ -131,7 +135,7 @@ def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: se
 
 def _is_variable(name: str, variables: tuple[str, ...] | str, text: str) -> bool:
     if not isinstance(variables, str):
-        return name in variables
+        return name in variables or any(v.endswith("*") and _is_variable(name, v, text) for v in variables)
     number = name.removeprefix(variables[:-1])
     if number == name or not (number.isascii() and number.isdecimal()):
         return False

@@ -1,11 +1,11 @@
-"""Sections that several theories share: grids, solver settings, simulation sizes."""
+"""Sections of schema 1 that several theories share."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
+from .grids import OdeSolver as OdeSolver
 from .spec import MAX_POINTS, MAX_SIZE, Axis, Spec, axis_values
 
 
@@ -22,23 +22,6 @@ class TimeGrid(Spec, frozen=True, kw_only=True):
             raise ValueError("times must be finite and not negative")
         if any(b <= a for a, b in pairwise(times)):
             raise ValueError("times must increase strictly")
-
-
-class OdeSolver(Spec, frozen=True, kw_only=True):
-    """Settings of the integrator."""
-
-    method: Literal["auto", "tsit5", "dp5", "dop853", "rodas", "bdf"] = "auto"
-    rtol: float = 1e-8
-    atol: float = 1e-10
-    max_steps: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        if not 1e-15 <= self.rtol < 1:
-            raise ValueError(f"rtol must lie in [1e-15, 1), got {self.rtol}")
-        if not self.atol > 0:
-            raise ValueError(f"atol must be positive, got {self.atol}")
-        if not 1 <= self.max_steps <= 10**12:
-            raise ValueError(f"max_steps must lie between 1 and 1e12, got {self.max_steps}")
 
 
 class Simulation(Spec, frozen=True, kw_only=True):

@@ -14,13 +14,33 @@ from .grammar import MAX_DEGREE
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``."""
+    """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``.
+
+    Its repr shows what differs from the defaults.
+    """
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in away_from_default(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 # Longer axes are a slip of the pen: a curve of them can neither be drawn nor stored in reasonable time.
 MAX_POINTS = 100_000
 # Input dimensions, widths and sample numbers beyond it fit into no memory.
 MAX_SIZE = 100_000_000
+
+
+def away_from_default(spec: Spec) -> list[str]:
+    """Return the keys of a section whose value is not the default; a required key always is."""
+    return [
+        field.name
+        for field in msgspec.structs.fields(type(spec))
+        if field.required or getattr(spec, field.name) != _default(field)
+    ]
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 class Coefficients(Mapping[int, float]):
@@ -94,14 +114,35 @@ def axis_values(axis: Axis) -> tuple[float, ...]:
 
 
 class Problem(Spec, frozen=True, kw_only=True):
-    """What is asked. A theory subclasses this and declares its sections.
+    """What is asked, in the one language of all theories; `dimladder.problem` and `dimladder.load` build it.
 
     Two problems with the same content are equal, hash alike, and share `content_hash`.
+
+    Attributes
+    ----------
+    theory : str
+        Who answers.
+    data, target, student, loss, algorithm, initial, limit, grid : Spec
+        The sections, each of one kind; None where one is absent and has no default (target, student, algorithm).
+    solver : Spec or None
+        Settings of the theory's method.
+    simulation : Simulation or None
+        Sizes and statistics of the experiment.
     """
 
     theory: str
-    schema: Literal[1] = 1
+    schema: Literal[1, 2] = 2
     title: str = ""
+    data: Any = None
+    target: Any = None
+    student: Any = None
+    loss: Any = None
+    algorithm: Any = None
+    initial: Any = None
+    limit: Any = None
+    grid: Any = None
+    solver: Any = None
+    simulation: Any = None
 
     @cached_property
     def content_hash(self) -> str:
@@ -111,6 +152,11 @@ class Problem(Spec, frozen=True, kw_only=True):
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
+
+    def __repr__(self) -> str:
+        # A section that is all defaults, such as ``Gaussian()``, is as good as absent.
+        shown = ((name, repr(getattr(self, name))) for name in away_from_default(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text[-2:] != '()')})"
 
     def to_toml(self) -> str:
         """Return the run file that loads back to this problem, every default written out."""
@@ -124,7 +170,7 @@ def to_builtins(spec: Any) -> Any:
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
-            return {str(k): clean(v) for k, v in value.items() if v is not None}
+            return {str(k): clean(v) for k, v in value.items() if v is not None and v != {}}
         if isinstance(value, list | tuple):
             return [clean(v) for v in value]
         return value

@@ -13,12 +13,14 @@ the linear term; see docs/theory/two-layer-linear.md.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import OdeSolver, Problem, Spec, TimeGrid
-from ..problem.sections import check_replicas, check_sizes
+from ..problem import OdeSolver, Problem
+from ..problem.grids import Simulation
+from ..problem.regression import least_squares_data, spectrum_of
 from ..symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
-from .base import Theory
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,106 +29,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
-
-
-class GaussianLinear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
-    """y = X theta* + noise xi, rows of X ~ N(0, 1), theta* uniform on the sphere of radius `signal`.
-
-    Draws from ``default_rng(seed)`` in this order: X, theta*, xi, the direction of theta(0).
-    """
-
-    samples: int
-    dimension: int
-    noise: float = 0.0
-    signal: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.dimension < 1:
-            raise ValueError("samples and dimension must be positive")
-        if self.noise < 0 or self.signal < 0:
-            raise ValueError("noise and signal must not be negative")
-
-    def spectrum(self) -> Array:
-        """Eigenvalues of the input covariance."""
-        import numpy as np
-
-        return np.ones(self.dimension)
-
-
-class SpikedLinear(GaussianLinear, frozen=True, kw_only=True, tag_field="kind", tag="spiked-linear"):
-    """The same with input covariance 1 in the first `spikes` directions and `tail` in the others; theta* in the
-    spikes.
-    """
-
-    spikes: int
-    tail: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.spikes < self.dimension or self.tail <= 0:
-            raise ValueError("spikes must lie between 1 and dimension - 1, and tail must be positive")
-
-    def spectrum(self) -> Array:
-        """Eigenvalues of the input covariance."""
-        import numpy as np
-
-        return np.where(np.arange(self.dimension) < self.spikes, 1.0, self.tail)
-
-
-class TwoLayerLinearNetwork(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer-linear"):
-    """f(x) = a^T W x from balanced weights with |theta(0)| = `initial_norm`, in a random direction or that of
-    theta*.
-    """
-
-    initial_norm: float
-    direction: Literal["random", "target"] = "random"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.initial_norm) and self.initial_norm > 0):
-            raise ValueError(f"initial_norm must be positive: theta = 0 is a saddle, got {self.initial_norm}")
-
-
-class Widths(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment."""
-
-    width: tuple[int, ...] = (1, 4)
-    replicas: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.width, "width")
-        check_replicas(self.replicas)
-
-
-class TwoLayerLinear(Problem, frozen=True, kw_only=True):
-    """Gradient flow of a two-layer linear network on one data set."""
-
-    data: GaussianLinear | SpikedLinear
-    student: TwoLayerLinearNetwork
-    grid: TimeGrid
-    solver: OdeSolver = OdeSolver(rtol=1e-10, atol=1e-12)
-    simulation: Widths = Widths()
-
-    def draw(self) -> tuple[Array, Array, Array, Array]:
-        """Return X (n, p), y (n,), theta* (p,), theta(0) (p,)."""
-        import numpy as np
-
-        d = self.data
-        rng = np.random.default_rng(d.seed)
-        x = rng.standard_normal((d.samples, d.dimension)) * np.sqrt(d.spectrum())
-        target = rng.standard_normal(d.dimension)
-        if isinstance(d, SpikedLinear):
-            target[d.spikes :] = 0.0
-        target *= d.signal / np.linalg.norm(target)
-        y = x @ target + d.noise * rng.standard_normal(d.samples)
-        start = rng.standard_normal(d.dimension)
-        if self.student.direction == "target":
-            start = target
-        length = np.linalg.norm(start)
-        if length == 0:
-            raise ValueError("student.direction = 'target' needs a non-zero data.signal")
-        return x, y, target, self.student.initial_norm * start / length
 
 
 def limit(least_norm: Array, hidden_start: Array, *, printed: bool = False) -> Array:
@@ -162,11 +64,11 @@ class ReducedFlow(Flow):
         OrderParameter("risk", (), r"|\Sigma^{1/2}(\theta-\theta_*)|^2", "excess test error"),
     )
 
-    def __init__(self, problem: TwoLayerLinear) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         import numpy as np
 
-        x, y, target, start = problem.draw()
+        x, y, target, start = least_squares_data(problem)
         u, s, vt = np.linalg.svd(x, full_matrices=False)
         keep = s > np.finfo(float).eps * max(x.shape) * s[0]
         self.modes, self.singular, self.labels = vt[keep], s[keep], (u.T @ y)[keep]
@@ -312,7 +214,7 @@ class ReducedFlow(Flow):
 
         theta = self.thetas(states)
         loss = self.unseen_loss + 0.5 * np.sum((self.singular * self._parts(states)[0] - self.labels) ** 2, axis=1)
-        spectrum = self.problem.data.spectrum()  # type: ignore[attr-defined]
+        spectrum = spectrum_of(self.problem.data)
         values = {
             "loss": loss,
             "solution_gap": np.linalg.norm(theta - self.limits["corrected"], axis=1),
@@ -374,7 +276,16 @@ class TwoLayerLinearTheory(Theory):
         "Balanced gradient flow of a two-layer linear network closes on theta = W^T a; its limit depends on "
         "the initial direction."
     )
-    problem_type = TwoLayerLinear
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": "spectrum samples dimension seed"},
+        "target": {"index": "formula noise power"},
+        "student": {"deep": "hidden_layers activation initial_norm direction"},
+        "loss": "function",
+        "algorithm": {"gradient-flow": ""},
+    }
+    axes = ("time",)
+    solver = OdeSolver(rtol=1e-10, atol=1e-12)
+    simulation = Simulation(sizes=(1, 4), replicas=4)
     references = ("chatterji2022interplay",)
     assumptions = (
         "balanced initial weights, a a^T = W W^T",
@@ -386,7 +297,25 @@ class TwoLayerLinearTheory(Theory):
         "the published limit (limit_gap_printed) lacks a factor 3/2 and is not reached",
     )
 
-    def derive(self, problem: TwoLayerLinear) -> ReducedFlow:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is not least squares of a two-layer linear network on one drawn data set."""
+        data, target, student = problem.data, problem.target, problem.student
+        if data.samples is None or data.dimension is None:
+            yield Refusal("data.samples", "one data set is drawn: samples and dimension are needed")
+        if student.hidden_layers != 1:
+            yield Refusal("student.hidden_layers", f"the network has one hidden layer, got {student.hidden_layers}")
+        if student.activation != "linear":
+            yield Refusal("student.activation", f"the network is linear, got {student.activation!r}")
+        if student.initial_norm is None:
+            yield Refusal("student.initial_norm", "the norm of the initial product is needed")
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"least squares, got {problem.loss.function!r}")
+        if target.slope is None:
+            yield Refusal("target.formula", f"the target is linear, c*z, got {target.formula!r}")
+        elif target.slope == 0 and student.direction == "target":
+            yield Refusal("student.direction", "'target' needs a target that is not zero")
+
+    def derive(self, problem: Problem) -> ReducedFlow:
         """Return the reduced flow of one data set."""
         return ReducedFlow(problem)
 

@@ -31,11 +31,11 @@ class TwoLayerLinearExperiment(Experiment):
         import numpy as np
         from scipy.integrate import solve_ivp
 
-        from dimladder.problem import axis_values
+        from dimladder.problem.regression import least_squares_data, spectrum_of
 
-        x, y, target, start = problem.draw()
-        times = np.array(axis_values(problem.grid.time))
-        spectrum = problem.data.spectrum()
+        x, y, target, start = least_squares_data(problem)
+        times = np.array(problem.grid.values("time"))
+        spectrum = spectrum_of(problem.data)
         p, length = start.size, problem.student.initial_norm
         least = np.linalg.lstsq(x, y, rcond=None)[0]
         hidden = start - np.linalg.pinv(x) @ (x @ start)
