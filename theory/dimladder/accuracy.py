@@ -121,7 +121,7 @@ def check(problem: Problem) -> Accuracy:
         # Activations were replaced by close ones: no setting of theirs says what that changed, the other route does.
         boosts["solver.averages"] = "quadrature"
     if _scheduled(problem):
-        boosts["grid.time"] = _denser(axis_values(problem.grid.time))  # type: ignore[attr-defined]
+        boosts["grid.time"] = _denser(axis_values(problem.grid.time))
     if not boosts and present and any(k in _BOOSTS for k in present):
         raise ConfigError("every setting is already at its limit", where="solver", why=str(present))
     errors = {name: np.zeros(base[name].shape) for name in _numbers(base)}

@@ -13,7 +13,7 @@ from dimladder.errors import ResultFileError, SimulationError, did_you_mean
 from dimladder.problem.sections import check_sizes
 from dimladder.problem.spec import MAX_POINTS
 
-from .base import DTYPES, Backend, Experiment, Progress, Sample, backend_for, chunks
+from .base import DTYPES, Backend, Closing, Experiment, Progress, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
 from .streams import stream, stream_hash, streams
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dimladder.results import Measurement
 
 __all__ = [
-    "DTYPES", "Backend", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment", "experiments",
+    "DTYPES", "Backend", "Closing", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment", "experiments",
     "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
