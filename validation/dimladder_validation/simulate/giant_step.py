@@ -100,6 +100,7 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
         return {
             "train_error": float(np.mean(residual[:samples] ** 2)),
             "test_error": float(np.mean(residual[samples:] ** 2)),
+            "penalty": 0.5 * algorithm.ridge * float(backend.xp.sum(w * w)),
         }
     w, _ = fit(algorithm.readout, features[:samples], y[:samples], algorithm.ridge, samples, False)
     u = features @ w
@@ -109,6 +110,7 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
         "test_error": float(wrong[samples:].mean()),
         "train_loss": float(loss[:samples].mean()),
         "test_loss": float(loss[samples:].mean()),
+        "penalty": 0.5 * algorithm.ridge * float(w @ w),
     }
 
 
