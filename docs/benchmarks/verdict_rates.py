@@ -57,8 +57,8 @@ def main() -> None:
     args = parser.parse_args()
     text = f"""# What the verdict costs and what it sees
 
-Synthetic experiments: 40 entries, sizes 200, 400, 800, family-wise level 1 %, resolution 20 %, {args.runs} experiments a
-cell. Made by `python docs/benchmarks/verdict_rates.py`.
+Synthetic experiments: 40 entries, sizes 200, 400, 800, family-wise level 1 %, resolution 20 %, {args.runs}
+experiments a cell. Made by `python docs/benchmarks/verdict_rates.py`.
 
 ## Right theories called wrong, per cent
 

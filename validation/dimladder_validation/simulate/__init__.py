@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dimladder.results import Measurement
 
 __all__ = [
-    "DTYPES", "Backend", "Closing", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment", "experiments",
-    "replicate", "simulate", "stream", "stream_hash", "streams",
+    "DTYPES", "Backend", "Closing", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment",
+    "experiments", "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
 
