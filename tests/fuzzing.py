@@ -19,15 +19,81 @@ from dimladder.errors import DimladderError
 LIMIT = 60
 
 _NUMBERS = st.sampled_from(
-    [0, -1, 1, 2, 3, 7, 100, 10**6, 10**12, 2**63 - 1, -(2**63), 0.0, -0.0, 0.5, 1.0, -1.0, 3.7, 1e-300, 1e-12, 1e12, 1e300,
-     float("nan"), float("inf"), -float("inf")]
-)  # fmt: skip
+    [
+        0,
+        -1,
+        1,
+        2,
+        3,
+        7,
+        100,
+        10**6,
+        10**12,
+        2**63 - 1,
+        -(2**63),
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        -1.0,
+        3.7,
+        1e-300,
+        1e-12,
+        1e12,
+        1e300,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+    ]
+)
 _TEXTS = st.sampled_from(
-    ["", "x", "z", "h", "z1*z2", "z1 + z3", "He3(z)", "He171(z)", "tanh(2*h)", "1/x", "1/h", "exp(z**2/3)", "relu", "erf",
-     "9**9**9*z", "(-1)**0.5*h", "(1/0)*z", "z**100", "sign(z1*z2)", "0*z", "optimal", "inf", "1e-4*k", "sign(z)", "f - y",
-     "logit(z)", "../../etc/passwd", "\u00e9\u20ac", "a\tb", "log(x)", "x^2", "-" * 500 + "x", "step(t - 3)", "1 - t", "nan",
-     "gaussian", "rademacher", "square", "logistic", "ones", "random", "two-layer", "one-pass", "linear"]
-)  # fmt: skip
+    [
+        "",
+        "x",
+        "z",
+        "h",
+        "z1*z2",
+        "z1 + z3",
+        "He3(z)",
+        "He171(z)",
+        "tanh(2*h)",
+        "1/x",
+        "1/h",
+        "exp(z**2/3)",
+        "relu",
+        "erf",
+        "9**9**9*z",
+        "(-1)**0.5*h",
+        "(1/0)*z",
+        "z**100",
+        "sign(z1*z2)",
+        "0*z",
+        "optimal",
+        "inf",
+        "1e-4*k",
+        "sign(z)",
+        "f - y",
+        "logit(z)",
+        "../../etc/passwd",
+        "\u00e9\u20ac",
+        "a\tb",
+        "log(x)",
+        "x^2",
+        "-" * 500 + "x",
+        "step(t - 3)",
+        "1 - t",
+        "nan",
+        "gaussian",
+        "rademacher",
+        "square",
+        "logistic",
+        "ones",
+        "random",
+        "two-layer",
+        "one-pass",
+        "linear",
+    ]
+)
 _FRAGMENTS = st.lists(
     st.sampled_from([*"xzht0123.+-*/^() ", "tanh", "exp", "He", "relu", "sign(", "**", "z1", "max(", ","]), max_size=12
 ).map("".join)
@@ -37,13 +103,39 @@ _AXES = st.fixed_dictionaries(
     optional={"spacing": st.sampled_from(["log", "linear", "cubic"])},
 )
 VALUES = st.one_of(
-    _SCALARS, _AXES, st.lists(_SCALARS, max_size=4), st.lists(st.lists(_NUMBERS, max_size=3), max_size=3),
+    _SCALARS,
+    _AXES,
+    st.lists(_SCALARS, max_size=4),
+    st.lists(st.lists(_NUMBERS, max_size=3), max_size=3),
     st.dictionaries(st.sampled_from(["kind", "0", "2", "start", "exponent", "file", "x y"]), _SCALARS, max_size=2),
-)  # fmt: skip
+)
 _KEYS = st.sampled_from(
-    ["kind", "noise", "width", "activation", "learning_rate", "ridge", "Q", "M", "time", "seed", "d", "sizes", "replicas",
-     "max_steps", "rtol", "formula", "schedule", "batch_size", "nonsense", "spectrum", "overlap", "hermite", "function"]
-)  # fmt: skip
+    [
+        "kind",
+        "noise",
+        "width",
+        "activation",
+        "learning_rate",
+        "ridge",
+        "Q",
+        "M",
+        "time",
+        "seed",
+        "d",
+        "sizes",
+        "replicas",
+        "max_steps",
+        "rtol",
+        "formula",
+        "schedule",
+        "batch_size",
+        "nonsense",
+        "spectrum",
+        "overlap",
+        "hermite",
+        "function",
+    ]
+)
 
 
 def documents(runs: Path) -> list[dict[str, Any]]:
@@ -134,9 +226,10 @@ def answered(call: Callable[[], Any]) -> Any:
             # Said by the command line in words.
             return None
         except DimladderError as error:
-            assert str(error).strip()
-            assert len(str(error)) < 4000, str(error)
-            return None
+            said = str(error)
+    assert said.strip()
+    assert len(said) < 4000, said
+    return None
 
 
 def command(*words: str) -> int:

@@ -70,7 +70,7 @@ def a_campaign(document: dict[str, Any], folder: Path) -> None:
 def a_result(damage: Callable[[bytes], bytes], folder: Path) -> None:
     path = LearningCurve.build(
         None, {"time": [0.0, 1.0]}, {"Q": (("time", "student"), [[1.0], [math.nan]], "Q_1", "", None)}
-    ).save(folder / "result.nc")  # fmt: skip
+    ).save(folder / "result.nc")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     found = fuzzing.answered(lambda: open_result(path))
@@ -88,17 +88,25 @@ GRIDS = st.builds(
     st.one_of(WORDS, st.lists(WORDS, max_size=4).map(":".join), st.lists(WORDS, max_size=4).map(",".join)),
 )
 CASES = st.fixed_dictionaries(
-    {"case": st.lists(
-        st.fixed_dictionaries(
-            {"name": st.sampled_from(["a", "b", "..", "a/b", ""])},
-            optional={
-                "run": st.sampled_from([FLOW, "nowhere.toml", ""]), "problem": DOCUMENTS, "set": st.dictionaries(PATHS, fuzzing.VALUES),
-                "theory_set": st.dictionaries(PATHS, fuzzing.VALUES, max_size=1), "sizes": fuzzing.VALUES, "alpha": fuzzing.VALUES,
-                "expect": st.sampled_from(["agree", "perhaps"]),
-            },
-        ), max_size=2)},
+    {
+        "case": st.lists(
+            st.fixed_dictionaries(
+                {"name": st.sampled_from(["a", "b", "..", "a/b", ""])},
+                optional={
+                    "run": st.sampled_from([FLOW, "nowhere.toml", ""]),
+                    "problem": DOCUMENTS,
+                    "set": st.dictionaries(PATHS, fuzzing.VALUES),
+                    "theory_set": st.dictionaries(PATHS, fuzzing.VALUES, max_size=1),
+                    "sizes": fuzzing.VALUES,
+                    "alpha": fuzzing.VALUES,
+                    "expect": st.sampled_from(["agree", "perhaps"]),
+                },
+            ),
+            max_size=2,
+        )
+    },
     optional={"schema": st.integers(0, 2), "title": fuzzing.VALUES, "nonsense": st.just(1)},
-)  # fmt: skip
+)
 DAMAGES = st.one_of(
     st.integers(0, 20_000).map(lambda at: lambda b: b[: at % len(b)]),
     st.tuples(st.integers(0, 20_000), st.integers(0, 255)).map(
