@@ -247,7 +247,7 @@ _BASE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "multiscale": ({}, {}),
     "triple-descent": ({"grid.width_ratio": [0.3, 2.0, 20.0]}, {"renamed": _TEST_MSE}),
     "implicit-bias": ({"grid.time": [0.0, 0.02, 0.2, 2.0, 20.0]}, {}),
-    "deep-linear-posterior": ({}, {}),
+    "deep-linear-posterior": ({}, {"renamed": {"generalization_error": "mse"}}),
     "graph-convolution": ({"grid.train_fraction": [0.3, 0.6]}, {}),
     "mup-linear": ({"algorithm.steps": 6}, {}),
     "mup-tanh": ({"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4}, {}),
