@@ -167,7 +167,7 @@ def _cases() -> dict[str, Case]:
     add(
         "graph-convolution/heterophilic",
         "graph-convolution",
-        {"data.homophily": -1.0, "student.self_loop": 0.5, "loss.ridge": 0.1},
+        {"data.homophily": -1.0, "student.self_loop": 0.5, "loss": {"ridge_per_sample": 0.02}},
         {"data.homophily": -1.0, "student.self_loop": 0.5, "student.ridge": 0.1},
     )
     add("mup-linear/shallow", "mup-linear", {"student.hidden_layers": 1, "algorithm.learning_rate": 0.1})
