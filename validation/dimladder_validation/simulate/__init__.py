@@ -26,6 +26,7 @@ __all__ = [
     "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
+
 def experiments() -> tuple[str, ...]:
     """Return the names of the experiments: installed, and registered in this process."""
     return tuple(registry.names("experiments"))
