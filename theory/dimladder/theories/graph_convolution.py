@@ -6,7 +6,8 @@ entries of Xi of variance 1/N), features ``X = sqrt(mu/N) y u^T + Z/sqrt F`` wit
 network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``(1/(tau N)) sum (h_i - y_i)^2 + (r/N)
 |w|^2``: the run file's ``sum (h_i - y_i)^2/2 + (ridge/2) |w|^2`` with ``r = ridge/tau``, or ``r = gamma
 ridge_per_sample``. As N -> infinity the risks are those at the stationary point of a free energy of nine scalars,
-closed for c = 0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in docs/theory/graph-convolution.md.
+closed for c = 0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in
+docs/theory/graph-convolution.md.
 """
 
 from __future__ import annotations
