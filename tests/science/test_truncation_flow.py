@@ -14,7 +14,7 @@ import dimladder as dl
 from dimladder.numerics.rotation_flow import defect, exponential, integrate
 from dimladder.numerics.threshold_path import fraction_and_cost, threshold_path
 from dimladder.problem.coordinates import ExponentialCoordinate, GaussianCoordinate, UniformCoordinate, draw
-from dimladder.theories.truncation import geometry as g
+from dimladder.problem.truncation import geometry as g
 from dimladder.theories.truncation import gradient_flows as gf
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.truncation_flow import EXPERIMENT

@@ -405,6 +405,11 @@ class ClassPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points
         ):
             raise ValueError("labels must list one vector a class, each with one entry a class")
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.points)
+
 
 class ClassFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
     """A NumPy ``.npz``: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q) label vectors."""
