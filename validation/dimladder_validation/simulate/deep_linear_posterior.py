@@ -15,7 +15,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem.data import KernelLaw
 from dimladder.problem.regression import linear_teacher_data
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,9 @@ class DeepLinearPosteriorExperiment(Experiment):
 
     theory = "deep-linear-posterior"
     size = "width"
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="Laplace's method for the kernel scale: an expansion in 1/N at fixed P/N")
 
     def at_size(self, problem: Any, size: int) -> Any:
         """Data with a width of their own are compared at the simulated width; a kernel law at the alpha that P/N

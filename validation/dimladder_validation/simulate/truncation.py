@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,12 @@ class TruncationExperiment(Experiment):
 
     theory = "truncation"
     size = "samples"
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="the square root of a mean of n draws: a bias of 1/n by the delta method")
+
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("noise_to_signal",)
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Draw `size` points of every class for each replica and measure the costs of all states on them.
