@@ -10,6 +10,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.problem.truncation import geometry as g
+from dimladder.problem.truncation.clusters import project
 from dimladder.problem.truncation.networks import Network, best_last_layer, gradient, gradient_descent, squared_cost
 from dimladder.problem.truncation.stated import parse_state
 from dimladder.theories.truncation import landscape, separable, shallow
@@ -332,7 +333,7 @@ def test_the_shallow_network_meets_its_bound(radius: float) -> None:
     last, offset = best_last_layer(features, data.outputs, data.weights, offset=best.biases[0][:classes])
     assert data.cost(last @ features + offset[:, None]) == pytest.approx(report.linear_minimum, rel=1e-9)
     # Projected on the span of the means, the deep construction fits the same data exactly.
-    inside = shallow.project(data)
+    inside = project(data)
     assert inside.cost(g.explicit_minimiser(inside)(inside.inputs)) < 1e-12 if not g.cones(inside).violations else True
     with pytest.raises(dl.DomainError, match="too small"):
         shallow.network(data, shift=0.1)
@@ -400,14 +401,14 @@ def test_data_in_more_dimensions_than_classes() -> None:
     frame = np.linalg.qr(rng.standard_normal((7, 7)))[0]
     points = [frame[:, :3] @ x + 0.02 * rng.standard_normal((7, x.shape[1])) for x in tight(3).points]
     data = g.ClusteredData(tuple(points), tight(3).labels)
-    network = shallow.lift(data, g.explicit_minimiser(shallow.project(data)))
+    network = shallow.lift(data, g.explicit_minimiser(project(data)))
     assert network.weights[0].shape == (3, 7)
     assert data.cost(network(data.inputs)) < 1e-12
     listed = [[list(map(float, x)) for x in p.T] for p in points]
     curve = dl.solve(dl.load(RUN, {"data": {"kind": "points", "source": "classes", "points": listed}}))
     assert float(curve["cost"]) < 1e-12
     with pytest.raises(dl.DomainError, match="at least as many dimensions"):
-        shallow.project(g.ClusteredData(tuple(x[:2] for x in points), np.eye(3)))
+        project(g.ClusteredData(tuple(x[:2] for x in points), np.eye(3)))
 
 
 def test_the_run_file_gives_every_state() -> None:
@@ -436,7 +437,7 @@ def test_overrides_reach_every_key_and_bad_values_say_where() -> None:
         ({"student.layers": 2}, "one cluster is cut a layer"),
         ({"data.counts": [1, 2]}, "one number a class"),
         ({"grid.state": ["0x1"]}, "made of 0 and 1"),
-        ({"data.radius": -1.0}, "must not be negative"),
+        ({"data.radius": -1.0}, "not negative"),
     ):
         with pytest.raises(dl.ConfigError, match=message):
             dl.load(RUN, override)

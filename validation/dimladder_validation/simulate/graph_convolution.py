@@ -25,7 +25,7 @@ class GraphConvolutionExperiment(Experiment):
     batch_size = 4
 
     def closing(self, problem: Any) -> Closing:
-        if problem.student.ridge > 0:
+        if problem.loss.ridge or problem.loss.ridge_per_sample:
             return Closing(1.0, reason="resolvents of Gaussian matrices have an expansion in 1/N")
         return Closing(slowest=0.5, reason="without a ridge, eigenvalues at the edge of the spectrum count")
 

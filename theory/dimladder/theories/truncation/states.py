@@ -295,7 +295,7 @@ class TruncationTheory(Theory):
             yield Refusal("student.shifts", f"one number a class, {classes}, got {len(student.shifts)}")
         for label in () if state is None or state == "all" else state:
             if len(label) != classes or set(label) - {"0", "1"}:
-                why = f"labels of {classes} characters 0 and 1, one a class, such as {'01' * classes:.{classes}}"
+                why = f"labels made of 0 and 1, {classes} characters, one a class, such as {'01' * classes:.{classes}}"
                 yield Refusal("grid.state", f"{why}; got {label!r}")
 
     def derive(self, problem: Problem) -> TruncationStates:
