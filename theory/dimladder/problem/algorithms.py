@@ -7,17 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from .checks import at_least, finite, not_negative, positive
-from .expressions import Expression
+from .checks import at_least, finite, formula, not_negative, positive
 from .spec import Spec
-
-
-def check_schedule(text: str, variables: tuple[str, ...] = ("t",), name: str = "schedule") -> None:
-    """Refuse a schedule that is not a formula in those variables."""
-    try:
-        Expression(text, variables)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 class Momentum(Spec, frozen=True, kw_only=True):
@@ -99,7 +90,7 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
         )  # fmt: skip
         at_least(1, batch_size=self.batch_size, uses=self.uses)
         finite(displacement=self.displacement, constants=tuple(self.constants.values()))
-        check_schedule(self.schedule)
+        formula("schedule", self.schedule, ("t",))
         if (self.vectors or self.constants) and not self.update:
             raise ValueError("vectors and constants go with a table [algorithm.update]")
         unmoved = set(self.vectors) - set(self.update)
@@ -150,7 +141,7 @@ class GradientDescent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gr
             raise ValueError(f"batch_fraction must lie in (0, 1], got {self.batch_fraction}")
         if self.batch_size and self.batch_fraction != 1.0:
             raise ValueError("batch_size excludes batch_fraction: give one of them")
-        check_schedule(self.schedule, ("t", "T"))
+        formula("schedule", self.schedule, ("t", "T"))
 
 
 class GradientFlow(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gradient-flow"):
@@ -203,7 +194,7 @@ class Spectral(Spec, frozen=True, kw_only=True, tag_field="kind", tag="spectral"
 
     def __post_init__(self) -> None:
         if self.preprocessing != "optimal":
-            Expression(self.preprocessing, ("y",))
+            formula("preprocessing", self.preprocessing, ("y",))
 
 
 class OneStep(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-step"):
@@ -253,7 +244,7 @@ class FirstStage(Spec, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.label_transform not in ("identity", "optimal"):
-            Expression(self.label_transform, ("y",))
+            formula("label_transform", self.label_transform, ("y",))
 
 
 class SecondStage(Spec, frozen=True, kw_only=True):
@@ -340,7 +331,7 @@ class BatchSGD(Spec, frozen=True, kw_only=True, tag_field="kind", tag="batch-sgd
     def __post_init__(self) -> None:
         for layer in ("first_layer", "second_layer"):
             not_negative(**{k: getattr(self, k) for k in (f"{layer}_rate", f"{layer}_weight_decay")})
-            check_schedule(getattr(self, f"{layer}_schedule"), name=f"{layer}_schedule")
+            formula(f"{layer}_schedule", getattr(self, f"{layer}_schedule"), ("t",))
 
 
 class Construct(Spec, frozen=True, kw_only=True, tag_field="kind", tag="construct"):

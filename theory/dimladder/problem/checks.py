@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .expressions import Expression, HermiteConvention
 from .spec import MAX_SIZE
 
 Row = tuple[float, ...]
@@ -41,6 +42,16 @@ def at_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def formula(
+    name: str, text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "probabilists"
+) -> Expression:
+    """Return the formula, or refuse it by the name of its key."""
+    try:
+        return Expression(text, variables, hermite)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def probabilities(name: str, values: Sequence[float], one_per: str) -> None:

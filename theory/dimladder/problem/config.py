@@ -207,7 +207,9 @@ def build(
     name = document.get("theory")
     if name is not None and not isinstance(name, str):
         raise ConfigError(_NOT_A_PROBLEM, where=f"{source}: theory", why="it must be the name of a theory")
-    if name is None and (choose is None or document.get("schema") == 1):
+    if name is None and document.get("schema") == 1:
+        check_keys(document, source)
+    if name is None and choose is None:
         raise ConfigError("the run file names no theory", where=f"{source}: theory", hint='add  theory = "one-pass"')
     theory = find(name) if name is not None else choose(document, source)  # type: ignore[misc]
     if getattr(theory, "problem_type", None) is not None:
@@ -225,7 +227,7 @@ def refused(name: str, refusals: Sequence[Any], source: str) -> ConfigError:
     more = "".join(f"; {other.path}: {other.why}" for other in others[:5])
     return ConfigError(
         f"the theory {name!r} does not answer this problem", where=f"{source}: {first.path}", why=first.why + more,
-        hint=first.hint or "dimladder which RUN.toml says which theories answer, and why the others do not",
+        hint="; ".join(filter(None, (first.hint, "dimladder which RUN.toml says who answers, and why others do not"))),
     )  # fmt: skip
 
 

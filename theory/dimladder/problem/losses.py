@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from ..errors import did_you_mean
-from .checks import not_negative
+from .checks import formula, not_negative
 from .expressions import Expression
 from .spec import Spec
 
@@ -255,12 +255,12 @@ class Loss(Spec, frozen=True, kw_only=True):
     optimise: str = ""
 
     def __post_init__(self) -> None:
-        loss_function(self.function)
+        try:
+            loss_function(self.function)
+        except ValueError as error:
+            raise ValueError(f"function: {error}") from None
         if self.penalty not in ("l2", "l1"):
-            try:
-                Expression(self.penalty, ("w",))
-            except ValueError as error:
-                raise ValueError(f"penalty is l2, l1 or a formula in w: {error}") from None
+            formula("penalty is l2, l1 or a formula in w", self.penalty, ("w",))
         if self.ridge is not None and self.ridge_per_sample is not None:
             raise ValueError("ridge_per_sample excludes ridge: give one of them")
         for name in ("ridge", "ridge_per_sample"):
@@ -268,10 +268,7 @@ class Loss(Spec, frozen=True, kw_only=True):
             if isinstance(value, float):
                 not_negative(**{name: value})
         if isinstance(self.ridge_per_sample, str):
-            try:
-                Expression(self.ridge_per_sample, ("k",))
-            except ValueError as error:
-                raise ValueError(f"ridge_per_sample: {error}") from None
+            formula("ridge_per_sample", self.ridge_per_sample, ("k",))
         if (self.ridge == "optimal") != bool(self.optimise):
             raise ValueError('optimise names what ridge = "optimal" minimises: they go together')
 

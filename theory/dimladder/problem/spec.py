@@ -153,6 +153,11 @@ class Problem(Spec, frozen=True, kw_only=True):
     def __hash__(self) -> int:
         return hash(self.content_hash)
 
+    def __repr__(self) -> str:
+        # A section that is all defaults, such as ``Gaussian()``, is as good as absent.
+        shown = ((name, repr(getattr(self, name))) for name in away_from_default(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text[-2:] != '()')})"
+
     def to_toml(self) -> str:
         """Return the run file that loads back to this problem, every default written out."""
         from .toml_writer import dumps

@@ -6,8 +6,7 @@ import math
 from typing import Literal
 
 from .activations import activation
-from .checks import Row, at_least, not_negative, positive
-from .expressions import Expression
+from .checks import Row, at_least, formula, not_negative, positive
 from .spec import Spec
 
 READOUTS = ("ones", "rademacher", "gaussian")
@@ -59,7 +58,7 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
         if self.slope:
             if self.activation != "erf":
                 raise ValueError("slope is given instead of the activation: drop one of them")
-            Expression(self.slope, ("x",), self.hermite)
+            formula("slope", self.slope, ("x",), self.hermite)
         if not 0 < self.dropout <= 1:
             raise ValueError(f"dropout is the probability of keeping a unit, in (0, 1], got {self.dropout}")
         if isinstance(self.readout, str):

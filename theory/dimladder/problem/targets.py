@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from .activations import activation
-from .checks import finite, probabilities, square
+from .checks import finite, formula, probabilities, square
 from .data import read_numbers
 from .expressions import Expression, HermiteConvention
 from .spec import Coefficients, Spec
@@ -121,7 +121,7 @@ class Outliers(Spec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
-        Expression(self.formula, INDEX_VARIABLES)
+        formula("formula", self.formula, INDEX_VARIABLES)
 
 
 class Prior(Spec, frozen=True, kw_only=True):
@@ -203,7 +203,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     @cached_property
     def expression(self) -> Expression:
         """The formula; for ``logit(a)`` that of a (see `is_logit`)."""
-        return Expression(self._logit or self.formula, INDEX_VARIABLES, self.hermite)
+        return formula("formula", self._logit or self.formula, INDEX_VARIABLES, self.hermite)
 
     @property
     def is_logit(self) -> bool:

@@ -89,9 +89,11 @@ def choose(document: Mapping[str, Any], source: str = "<text>") -> Theory:
     ranked = candidates(document, source)
     answering = [candidate.theory for candidate in ranked if candidate.answers]
     if not answering:
+        nearest = ranked[0].refusals if ranked else ()
         raise ConfigError(
             "no theory answers this problem", where=source, why="\n       ".join(row(c) for c in ranked[:NEAREST]),
-            hint="change what is refused, or ask  dimladder which RUN.toml  for all of them",
+            hint=(nearest[0].hint if len(nearest) == 1 else "")
+            or "change what is refused, or ask  dimladder which RUN.toml  for all of them",
         )  # fmt: skip
     others = f" (so would {', '.join(t.name for t in answering[1:])})" if len(answering) > 1 else ""
     log.info("%s answers %s%s", answering[0].name, source, others)
