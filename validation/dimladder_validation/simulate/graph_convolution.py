@@ -32,10 +32,8 @@ class GraphConvolutionExperiment(Experiment):
         import numpy as np
         from scipy.linalg import lstsq, solve
 
-        from dimladder.problem import axis_values
-
-        data, student = problem.data, problem.student
-        fractions = axis_values(problem.grid.train_fraction)
+        data, loss = problem.data, problem.loss
+        fractions = problem.grid.values("train_fraction")
         features = max(1, round(size / data.gamma))
         out = np.empty((3, len(streams), len(fractions)))
         for replica, stream in enumerate(streams):
@@ -47,12 +45,16 @@ class GraphConvolutionExperiment(Experiment):
                 features
             )
             design = stream.standard_normal((size, size)) @ x / math.sqrt(size)
-            design += data.homophily / size * np.outer(y, y @ x) + student.self_loop * x
+            design += data.homophily / size * np.outer(y, y @ x) + problem.student.self_loop * x
             for column, fraction in enumerate(fractions):
                 count = max(1, round(fraction * size))
                 train, labels = design[:count], y[:count]
-                if student.ridge > 0:
-                    gram = train.T @ train + student.ridge * count / size * np.eye(features)
+                # sum of (h - y)^2/2 + (ridge/2)|w|^2, or its mean over samples with (ridge_per_sample/2)|w|^2/features.
+                ridge = loss.ridge or 0.0
+                if loss.ridge_per_sample is not None:
+                    ridge = loss.ridge_per_sample * count / features
+                if ridge > 0:
+                    gram = train.T @ train + ridge * np.eye(features)
                     w = solve(gram, train.T @ labels, assume_a="pos")
                 else:
                     w = lstsq(train, labels)[0]
