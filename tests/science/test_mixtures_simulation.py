@@ -28,7 +28,7 @@ CASES = {
             "student.ridge_times_width": 0.03,
             "grid.sample_ratio": [0.4, 2.5],
         },
-        {"d": [100, 200], "replicas": 16},
+        {"d": [100, 200], "replicas": 32},
     ),
     "three clusters": (
         MIXTURE,

@@ -24,7 +24,7 @@ from ..problem import Problem
 from ..problem.checks import at_least
 from ..problem.data import KernelLaw
 from ..problem.grids import Simulation
-from ..problem.regression import teacher_data
+from ..problem.regression import linear_teacher_data
 from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .base import Reads, Refusal, Theory
 
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 
 class PosteriorSampling(Simulation, frozen=True, kw_only=True):
-    """Widths and statistics of the Gibbs sampler: `sweeps` kept after as many again for burn-in."""
+    """Sizes and statistics of the Gibbs sampler: `sweeps` after as many again for burn-in."""
 
+    sizes: tuple[int, ...] = (20, 40)
+    replicas: int = 8
     sweeps: int = 300
 
     def __post_init__(self) -> None:
@@ -57,7 +59,7 @@ LARGEST = 690.0  # of |log kappa|: e^709 is the largest float
 TEST = {
     "bias": (r"\mathbb{E}(\bar f - f_*)^2", "squared error of the posterior mean, over fresh inputs"),
     "predictor_variance": (r"\mathbb{E}\,\mathrm{Var} f", "posterior variance of the output, over fresh inputs"),
-    "mse": (r"\mathbb{E}(f - f_*)^2", "bias + variance"),
+    "mse": (r"\mathbb{E}(f - f_*)^2", "squared error over fresh inputs: bias + variance"),
 }
 
 
@@ -146,7 +148,7 @@ class KernelScale(FixedPoint):
         ]
 
     def spectrum(self) -> tuple[Array, Array, float]:
-        """Modes (lambda_i, y_i) of the kernel and the labels, and N; the abstract data as one mode per unit of
+        """Modes (lambda_i, y_i) of the kernel and the labels, and N; a kernel law as one mode per unit of
         alpha.
 
         Null modes are left out: the labels along them move no weight, and their term of the saddle is exactly zero.
@@ -164,7 +166,7 @@ class KernelScale(FixedPoint):
         """Left singular vectors (N_0, r) of X, its r = rank X singular values, labels along them, and w*."""
         import numpy as np
 
-        x, y, target = teacher_data(self.problem)
+        x, y, target = linear_teacher_data(self.problem)
         left, singular, right = np.linalg.svd(x, full_matrices=False)
         seen = singular > np.finfo(float).eps * max(x.shape) * singular[0]
         return left[:, seen], singular[seen], right[seen] @ y, target
@@ -232,7 +234,7 @@ class KernelScale(FixedPoint):
         """Return the kernel scale at every depth, and the test error where the data are given."""
         import numpy as np
 
-        depths = self.problem.grid.depth or ()
+        depths = self.problem.grid.depth
         scales = np.array([self.scale(depth) for depth in depths])
         variables = {SCALE.name: Variable(SCALE.dims, scales, SCALE.latex, SCALE.meaning)}
         if not isinstance(self.problem.data, KernelLaw):
@@ -245,9 +247,10 @@ class KernelScale(FixedPoint):
         """(bias, variance, sum) over fresh x ~ N(0, 1), for the kernel kappa K_0."""
         import numpy as np
 
+        student = self.problem.student
         left, singular, labels, target = self.modes
-        temperature, n0 = self.problem.algorithm.temperature, target.size
-        scale = kappa * self.problem.student.weight_variance / n0
+        temperature, n0 = self.problem.algorithm.temperature, self.problem.data.dimension
+        scale = kappa * student.weight_variance / n0
         total = scale * singular**2 + temperature
         # The mean is x.w with w = scale X (kappa K_0 + T)^{-1} Y, one singular vector at a time.
         weights = left @ (scale * singular * labels / total)
@@ -297,7 +300,7 @@ class DeepLinearPosteriorTheory(Theory):
         "algorithm": {"posterior": "temperature"},
     }
     axes = ("depth",)
-    simulation = PosteriorSampling(sizes=(20, 40), replicas=8)
+    simulation = PosteriorSampling()
     references = ("li2021statistical",)
     assumptions = (
         "N, P -> infinity at fixed alpha = P/N, fixed depth",
@@ -310,40 +313,38 @@ class DeepLinearPosteriorTheory(Theory):
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:
-        """Refuse what is not the posterior of a deep linear network, by its law or on one drawn data set."""
-        data, target, student = problem.data, problem.target, problem.student
-        temperature = problem.algorithm.temperature
+        """Refuse what is no squared loss of a linear network, and data that leave the equation open."""
+        data, target, student, temperature = (
+            problem.data,
+            problem.target,
+            problem.student,
+            problem.algorithm.temperature,
+        )
         if student.activation != "linear":
             yield Refusal("student.activation", f"the network is linear, got {student.activation!r}")
         if problem.loss.function != "square":
-            yield Refusal("loss.function", f"the measure is that of the squared loss, got {problem.loss.function!r}")
-        depths = problem.grid.depth or ()
-        if len(set(depths)) != len(depths):
-            yield Refusal("grid.depth", f"lists a number of hidden layers twice: {list(depths)}")
+            yield Refusal("loss.function", f"the squared loss, got {problem.loss.function!r}")
+        if len(set(problem.grid.depth)) != len(problem.grid.depth):
+            yield Refusal("grid.depth", f"distinct numbers of hidden layers, got {list(problem.grid.depth)}")
         if isinstance(data, KernelLaw):
-            unread = {"target": target, "student.width": student.width}
-            for path, value in unread.items():
-                if value is not None:
-                    yield Refusal(path, "data.kind = 'kernel-law' says all that is asked of labels and width")
-            if temperature > 0:
+            if target is not None or student.width is not None:
+                path = "target" if target is not None else "student.width"
                 yield Refusal(
-                    "algorithm.temperature",
-                    "a positive temperature needs the spectrum of the kernel, which data.kind = 'kernel-law' does not "
-                    "have",
-                    "use data.kind = 'gaussian'",
+                    path, "data.kind = 'kernel-law' says all there is to say", "drop it, or give Gaussian data"
                 )
+            if temperature > 0:
+                why = "a positive temperature needs the spectrum of the kernel, which data.kind = 'kernel-law' lacks"
+                yield Refusal("algorithm.temperature", why, "give Gaussian data with samples and dimension")
             return
-        if target is None:
-            yield Refusal("target", "is missing: reads index", "add a section [target]")
-        elif target.slope is None:
-            yield Refusal("target.formula", f"the target is linear, c*z, got {target.formula!r}")
-        for path, value in {"data.samples": data.samples, "data.dimension": data.dimension}.items():
-            if value is None:
-                yield Refusal(path, "one data set is drawn: samples and dimension are needed")
+        if data.samples is None or data.dimension is None:
+            yield Refusal("data.samples", "one data set is drawn: samples and dimension are needed")
+        elif temperature == 0 and data.samples > data.dimension:
+            why = "temperature 0 needs samples <= dimension: otherwise no network fits the labels"
+            yield Refusal("algorithm.temperature", why)
+        if target is None or target.slope is None:
+            yield Refusal("target.formula", "the labels are those of a linear target, c*z")
         if student.width is None:
-            yield Refusal("student.width", "the width N of the hidden layers is needed: P/N decides the kernel")
-        if None not in (data.samples, data.dimension) and temperature == 0 and data.samples > data.dimension:
-            yield Refusal("algorithm.temperature", "0 needs samples <= dimension: otherwise no network fits the labels")
+            yield Refusal("student.width", "the number of hidden units is needed")
 
     def derive(self, problem: Problem) -> KernelScale:
         """Return the saddle-point equation."""

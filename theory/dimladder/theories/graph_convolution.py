@@ -3,10 +3,11 @@ nodes.
 
 N nodes with labels y = +-1 in equal number, adjacency ``A = (lambda/N) y y^T + Xi`` (after centring and scaling;
 entries of Xi of variance 1/N), features ``X = sqrt(mu/N) y u^T + Z/sqrt F`` with |u| = 1 and F = N/gamma columns. The
-network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``sum (h_i - y_i)^2/2 + (ridge/2) |w|^2``. The
-equations are in ``r = ridge/tau``, that of ``(1/(tau N)) sum (h_i - y_i)^2 + (r/N) |w|^2``. As N -> infinity the risks
-are those at the stationary point of a free energy of nine scalars, closed for c = 0. Source: Shi, Pan, Hu & Dokmanic,
-arXiv:2212.13069; free energy derived in docs/theory/graph-convolution.md.
+network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``(1/(tau N)) sum (h_i - y_i)^2 + (r/N)
+|w|^2``: the run file's ``sum (h_i - y_i)^2/2 + (ridge/2) |w|^2`` with ``r = ridge/tau``, or ``r = gamma
+ridge_per_sample``. As N -> infinity the risks are those at the stationary point of a free energy of nine scalars,
+closed for c = 0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in
+docs/theory/graph-convolution.md.
 """
 
 from __future__ import annotations
@@ -159,6 +160,13 @@ class RidgeOnGraph(FixedPoint):
         variables = {p.name: Variable(p.dims, table[:, k], p.latex, p.meaning) for k, p in enumerate(RISKS)}
         return Solution({"train_fraction": np.array(fractions)}, variables)
 
+    def strength(self, fraction: float) -> float:
+        """The ridge r of the free energy at one train fraction."""
+        loss = self.problem.loss
+        if loss.ridge_per_sample is not None:
+            return float(self.problem.data.gamma * loss.ridge_per_sample)
+        return float((loss.ridge or 0.0) / fraction)
+
     def risks(self, fraction: float) -> tuple[float, float, float]:
         """(test risk, train risk, test accuracy) at one train fraction.
 
@@ -167,10 +175,12 @@ class RidgeOnGraph(FixedPoint):
         SolveError
             If Newton's method does not reach the stationary point.
         """
-        data, ridge = self.problem.data, self.ridge(fraction)
+        student = self.problem.student
+        data = self.problem.data
+        ridge = self.strength(fraction)
         if ridge == 0 and abs(data.gamma * fraction - 1) < 1e-12:
             return math.inf, 0.0, 0.5
-        if self.problem.student.self_loop == 0:
+        if student.self_loop == 0:
             return without_self_loop(data.gamma, data.mu, data.homophily, fraction, ridge)[:3]
         if ridge < LEAST_RIDGE and data.gamma * fraction < 1:
             # Interpolation without ridge is a boundary of the stationary point: a ridge below rounding stands in.
@@ -187,13 +197,6 @@ class RidgeOnGraph(FixedPoint):
         weights = [np.prod((1 / ridge - o) / (x - o)) for x, o in zip(nodes, others, strict=True)]
         test, train, accuracy = np.array(weights) @ values
         return float(test), float(train), float(accuracy)
-
-    def ridge(self, fraction: float) -> float:
-        """Return r at one train fraction, from the ridge of the sum of losses or of their mean over N/gamma weights."""
-        loss = self.problem.loss
-        if loss.ridge_per_sample is None:
-            return float(loss.ridge or 0.0) / fraction
-        return float(self.problem.data.gamma * loss.ridge_per_sample)
 
     def _with_self_loop(self, fraction: float, ridge: float) -> tuple[float, float, float]:
         import numpy as np
@@ -393,19 +396,14 @@ class GraphConvolutionTheory(Theory):
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:
-        """Refuse what is not ridge regression on a part of the nodes."""
+        """Refuse another loss, an optimal ridge, and a fraction that leaves nothing to train on or to test on."""
         if problem.loss.function != "square":
-            yield Refusal("loss.function", f"ridge regression, got {problem.loss.function!r}")
-        if problem.loss.ridge == "optimal":
-            yield Refusal("loss.ridge", "'optimal' is not searched for here", "give a number; sweep loss.ridge")
-        if isinstance(problem.loss.ridge_per_sample, str):
-            yield Refusal("loss.ridge_per_sample", "a formula in k has no limit as the features grow", "give a number")
-        if problem.data.mu < 0:
-            yield Refusal(
-                "data.mu", f"the strength of the features' signal must not be negative, got {problem.data.mu}"
-            )
-        if any(v >= 1 for v in problem.grid.values("train_fraction")):
-            yield Refusal("grid.train_fraction", "some nodes must be left to test on: fractions below 1")
+            yield Refusal("loss.function", f"the squared loss, got {problem.loss.function!r}")
+        for key in ("ridge", "ridge_per_sample"):
+            if isinstance(getattr(problem.loss, key), str):
+                yield Refusal(f"loss.{key}", f"a number, got {getattr(problem.loss, key)!r}")
+        if any(not v < 1 for v in problem.grid.values("train_fraction")):
+            yield Refusal("grid.train_fraction", "numbers between 0 and 1, both excluded")
 
     def derive(self, problem: Problem) -> RidgeOnGraph:
         """Return the stationarity conditions."""

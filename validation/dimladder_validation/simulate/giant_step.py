@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample, ridge_fit
+from .base import Backend, Closing, Experiment, Sample, ridge_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,9 @@ class GiantStepExperiment(Experiment):
     theory = "giant-step"
     size = "n"
     batch_size = 2
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.5, reason="features are equivalent to Gaussian ones up to n^-1/2")
 
     def at_size(self, problem: Any, size: int) -> Any:
         from dimladder.solve import replace
