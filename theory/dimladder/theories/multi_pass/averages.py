@@ -254,7 +254,7 @@ class FreshData:
         points, weights = nested_points(np.eye(active), self.law.kinks[:active], *self._coarser(active))
         formula = self._formula(points)
         slopes = self.law.turn[: self.root.shape[1], :active] @ (points @ (weights * self._mean(formula)))
-        slopes_on_fields = np.linalg.lstsq(self.root.T, slopes, rcond=None)[0]
+        slopes_on_fields: Array = np.asarray(np.linalg.lstsq(self.root.T, slopes, rcond=None)[0], dtype=np.float64)
         clean = float(weights @ formula**2)
         return Regression(slopes_on_fields, (1.0 if self.model.logit else clean) + noise**2, clean)
 

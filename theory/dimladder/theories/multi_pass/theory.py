@@ -86,7 +86,12 @@ class MultiPassTheory(Theory):
     }
     solver = MultiPassSolver()
     simulation = Simulation(sizes=(250, 500, 1000), replicas=16)
-    references = ("celentano2021highdimensional", "gerbelot2022rigorous", "mignacco2020dynamical", "bolthausen2014iterative")
+    references = (
+        "celentano2021highdimensional",
+        "gerbelot2022rigorous",
+        "mignacco2020dynamical",
+        "bolthausen2014iterative",
+    )
     assumptions = (
         "Gaussian inputs, n/d fixed as d grows; widths, numbers of target directions and of updates fixed",
         "one data set, independent of the start; the start enters through its overlaps",
