@@ -432,7 +432,8 @@ class BlockModel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="block-m
 
     def __post_init__(self) -> None:
         positive(gamma=self.gamma)
-        finite(mu=self.mu, homophily=self.homophily)
+        not_negative(mu=self.mu)
+        finite(homophily=self.homophily)
 
 
 class KernelLaw(Spec, frozen=True, kw_only=True, tag_field="kind", tag="kernel-law"):
