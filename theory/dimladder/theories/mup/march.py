@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...problem.training import Training
 from .gaussian import CausalGaussian
 from .responses import AdjointSweep, Coupling
-from .training import Training
 
 
 class Diverged(ArithmeticError):
