@@ -11,10 +11,10 @@ import sympy as sp
 
 import dimladder as dl
 from dimladder.errors import SolveError
+from dimladder.numerics.causal import CausalGaussian
 from dimladder.problem import activation
 from dimladder.problem.training import Training, derivatives, training_of
 from dimladder.theories.mup import equations
-from dimladder.theories.mup.gaussian import CausalGaussian
 from dimladder.theories.mup.kernels import initial_kernels
 from dimladder.theories.mup.lazy import LazyMatrix
 from dimladder.theories.mup.march import March, Nodes, memory

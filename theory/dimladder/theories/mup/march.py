@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...numerics.causal import CausalGaussian
 from ...problem.training import Training
-from .gaussian import CausalGaussian
 from .responses import AdjointSweep, Coupling
 
 
