@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"target.noise": 0.3, "target.readout": "rademacher"},
     "batch-reuse": {"target.noise": 0.2},
     "data-repetition": {"target.noise": 0.2, "student.activation": "tanh"},
-    "triple-descent": {"student.readout_variance": 0.0, "student.activation": "erf"},
+    "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},
 }  # fmt: skip
 CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
     f"{name}, variant": (name, {**SMALL.get(name, {}), **more}) for name, more in VARIANTS.items() if name in SIMULATED

@@ -11,9 +11,9 @@ import sympy as sp
 
 import dimladder as dl
 from dimladder.errors import SolveError
+from dimladder.numerics.causal import CausalGaussian
 from dimladder.problem import activation
 from dimladder.theories.mup import equations
-from dimladder.theories.mup.gaussian import CausalGaussian
 from dimladder.theories.mup.kernels import initial_kernels
 from dimladder.theories.mup.lazy import LazyMatrix
 from dimladder.theories.mup.march import March, Nodes, memory

@@ -25,7 +25,7 @@ class GraphConvolutionExperiment(Experiment):
     batch_size = 4
 
     def closing(self, problem: Any) -> Closing:
-        if problem.student.ridge > 0:
+        if problem.loss.ridge or problem.loss.ridge_per_sample:
             return Closing(1.0, reason="resolvents of Gaussian matrices have an expansion in 1/N")
         return Closing(slowest=0.5, reason="without a ridge, eigenvalues at the edge of the spectrum count")
 
@@ -36,10 +36,8 @@ class GraphConvolutionExperiment(Experiment):
         import numpy as np
         from scipy.linalg import lstsq, solve
 
-        from dimladder.problem import axis_values
-
-        data, student = problem.data, problem.student
-        fractions = axis_values(problem.grid.train_fraction)
+        data, student, loss = problem.data, problem.student, problem.loss
+        fractions = problem.grid.values("train_fraction")
         features = max(1, round(size / data.gamma))
         out = np.empty((3, len(streams), len(fractions)))
         for replica, stream in enumerate(streams):
@@ -55,8 +53,11 @@ class GraphConvolutionExperiment(Experiment):
             for column, fraction in enumerate(fractions):
                 count = max(1, round(fraction * size))
                 train, labels = design[:count], y[:count]
-                if student.ridge > 0:
-                    gram = train.T @ train + student.ridge * count / size * np.eye(features)
+                ridge = loss.ridge or 0.0
+                if loss.ridge_per_sample is not None:
+                    ridge = loss.ridge_per_sample * count / features
+                if ridge > 0:
+                    gram = train.T @ train + ridge * np.eye(features)
                     w = solve(gram, train.T @ labels, assume_a="pos")
                 else:
                     w = lstsq(train, labels)[0]

@@ -42,12 +42,11 @@ class TruncationFlowExperiment(Experiment):
         """
         import numpy as np
 
-        from dimladder.problem import axis_values
+        from dimladder.numerics.threshold_path import threshold_path
+        from dimladder.problem.coordinates import draw, draw_stratified
         from dimladder.solve import solve
-        from dimladder.theories.truncation.events import threshold_path
-        from dimladder.theories.truncation.laws import draw, draw_stratified
 
-        times = np.array(axis_values(problem.grid.time))
+        times = np.array(problem.grid.values("time"))
         population = np.asarray(solve(problem)["threshold"])
         paths, fractions, costs = [], [], []
         for stream in streams:

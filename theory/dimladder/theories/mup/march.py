@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .gaussian import CausalGaussian
+from ...numerics.causal import CausalGaussian
 from .responses import AdjointSweep, Coupling
 from .training import Training
 

@@ -84,10 +84,11 @@ class MupTraining(Recursion):
         """Return the source of the kernel that the resolved method runs."""
         import inspect
 
-        from . import deep_linear, gaussian, lazy, lazy_limit, march, quadrature, responses
+        from ...numerics import causal
+        from . import deep_linear, lazy, lazy_limit, march, quadrature, responses
 
         modules: dict[str, tuple[Any, ...]] = {
-            "march": (march, responses, gaussian), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
+            "march": (march, responses, causal), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
             "lazy-limit": (lazy_limit,),
             "quadrature": (quadrature,) if self.problem.student.hidden_layers == 1 else (quadrature, march, responses),
         }  # fmt: skip
