@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...problem import Committee
-from ...symbolic import store
+from ....problem import Committee
+from ....symbolic import store
 
 if TYPE_CHECKING:
-    from .flow import OnlineFlow
+    from ..flow import OnlineFlow
 
 log = logging.getLogger("dimladder.online_sgd")
 Array = NDArray[np.float64]
@@ -225,7 +225,7 @@ class Form:
 
     def parameters(self, match: Match, nodes: int, level: float = 0.0) -> Array:
         """Return the parameters of the compiled form."""
-        from ...numerics.quadrature import gauss_legendre
+        from ....numerics.quadrature import gauss_legendre
 
         u, w = gauss_legendre(nodes)
         matched = [match.teacher, match.sign, match.parity]
@@ -300,7 +300,7 @@ class Form:
 
         errors, size: e_g of the states and of a student whose readouts are zero.
         """
-        from ...numerics.ode import integrate
+        from ....numerics.ode import integrate
 
         floor = DEEP * size
         deep = np.flatnonzero(errors < floor)
@@ -336,7 +336,7 @@ class Form:
 
     def follow(self, match: Match, begin: float, state: Array, times: Array) -> Tail | None:
         """Integrate from `begin` to the last time, stretch by stretch."""
-        from ...numerics.ode import Event, integrate
+        from ....numerics.ode import Event, integrate
 
         rows = np.flatnonzero(times > begin)
         states, errors = np.empty((len(rows), len(state))), np.empty(len(rows))
@@ -384,7 +384,7 @@ class Form:
         Differences of two decades are smooth on the scale of the stretch; what fast modes still carry is rounding,
         which hides from the explicit methods that stability is what limits their steps.
         """
-        from ...numerics.equilibria import jacobian
+        from ....numerics.equilibria import jacobian
 
         if asked != "auto":
             return asked

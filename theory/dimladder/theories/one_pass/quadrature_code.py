@@ -17,7 +17,7 @@ from ...symbolic.printing import OBSERVE_SIGNATURE, assignments, printer
 from .averages import products
 from .derivation import Derived
 from .notation import LABEL, OUTPUT
-from .printed import VIEWS
+from .layout import VIEWS
 
 INDENT = "    "
 # Moments that the quadrature over all fields fills.

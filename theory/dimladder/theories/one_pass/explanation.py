@@ -10,7 +10,7 @@ from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
 from .derivation import Derived, Update
-from .mixtures import ErfMixture
+from .erf_sums import ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 

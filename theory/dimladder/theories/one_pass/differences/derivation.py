@@ -26,12 +26,12 @@ from typing import Any
 
 import sympy as sp
 
-from ...symbolic.factors import UNIT, Factor, X, decompose, is_closed
-from ...symbolic.kernels import Named
-from ...symbolic.tensors import Indices, Range, Tensor
-from .averages import Averages, Error, Group
-from .derivation import Derived, name_moments, one_step
-from .notation import ERROR, N2, D, H, L, Setting, alpha, beta, da, dM, dP, i, indices, k, m, mu, nu, sigma
+from ....symbolic.factors import UNIT, Factor, X, decompose, is_closed
+from ....symbolic.kernels import Named
+from ....symbolic.tensors import Indices, Range, Tensor
+from ..averages import Averages, Error, Group
+from ..derivation import Derived, name_moments, one_step
+from ..notation import ERROR, N2, D, H, L, Setting, alpha, beta, da, dM, dP, i, indices, k, m, mu, nu, sigma
 
 NODES = Range("nodes", "S", "N", "N + S", r"\lambda")
 DIFFERENCES = Range("differences", "S", "N + S", "N + 2 * S", r"\delta")

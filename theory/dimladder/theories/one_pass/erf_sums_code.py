@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ...symbolic.loops import INDENT, LoopWriter
 from .derivation import Derived
-from .printed import LANES, buffer_views, indented, scratch_size, stage_lines
+from .layout import LANES, buffer_views, indented, scratch_size, stage_lines
 
 LIFT = '''@njit(**INNER)
 def lift(C, c, K, own, other, CL, cL):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_normal, hermite_coefficients, hermite_values
 from ...problem import Committee, SingleIndex, activation
-from .initial import start
+from ...problem.geometry import start
 from .sections import OnlineProblem
 
 Array = NDArray[np.float64]

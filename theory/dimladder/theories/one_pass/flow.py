@@ -16,10 +16,11 @@ from ...problem import Committee, Expression, activation, schedules, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
-from . import rules, tail
-from .axes import target_kinks
-from .initial import Start, start, teacher_count
-from .mixtures import PLAIN, ErfMixture, erf_mixture
+from . import quadrature_rules as rules
+from .differences import tail
+from .kink_axes import target_kinks
+from ...problem.geometry import Start, start, teacher_count
+from .erf_sums import PLAIN, ErfMixture, erf_mixture
 from .sections import OnlineProblem
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...numerics.orthant import schur
+from ....numerics.orthant import schur
 
 Array = NDArray[np.float64]
 # Where the parameters of the target begin, and whether readouts are part of the state.

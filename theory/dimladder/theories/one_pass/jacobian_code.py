@@ -18,7 +18,7 @@ from ...symbolic.printing import HEADER, JAC_SIGNATURE
 from ...symbolic.tensors import Tensor
 from .derivation import Derived
 from .notation import A, a, c
-from .printed import (
+from .layout import (
     LANES,
     SCALARS,
     VIEWS,

@@ -11,8 +11,8 @@ from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import LoopWriter
 from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
 from .derivation import EXPANDED_DEGREE, Derived
-from .mixture_code import Mixture
-from .printed import (
+from .erf_sums_code import Mixture
+from .layout import (
     AFTER,
     LANES,
     VIEWS,

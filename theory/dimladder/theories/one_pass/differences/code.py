@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...symbolic.kernels import KernelWriter
-from ...symbolic.loops import INDENT, LoopWriter, SymmetricArray
-from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
-from . import near_library
-from .derivation import Derived
-from .mixture_code import GATHER as MIXTURE_GATHER
-from .near import Difference
-from .printed import (
+from ....symbolic.kernels import KernelWriter
+from ....symbolic.loops import INDENT, LoopWriter, SymmetricArray
+from ....symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
+from . import library as near_library
+from ..derivation import Derived
+from ..erf_sums_code import GATHER as MIXTURE_GATHER
+from .derivation import Difference
+from ..layout import (
     SCALARS,
     buffer_views,
     covariance_element,
