@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
 }  # fmt: skip
-_SIZE = {"hierarchical-plateaus": 16, "graph-convolution": 200, "triple-descent": 60}
+_SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
 # One unit on a smooth target: the smallest problem of online SGD.
 TANH_UNIT = """

@@ -16,6 +16,7 @@ import numpy as np
 
 from dimladder.errors import SimulationError
 from dimladder.problem import activation, axis_values
+from dimladder.problem.hierarchy import draw_readout
 
 from .base import Backend, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
@@ -133,8 +134,6 @@ def slope(sigma: Any, field: Any, compositions: int, backend: Backend) -> Any:
 
 
 def _readouts(target: Any, d: int, stream: np.random.Generator) -> tuple[np.ndarray, ...]:
-    from dimladder.theories.hierarchical.readouts import draw_readout
-
     sizes = level_sizes(target, d)
     return tuple(
         draw_readout(target, below, stream).reshape(above, below // above) for below, above in itertools.pairwise(sizes)

@@ -14,7 +14,7 @@ from dimladder.theories.hierarchical.labels import LabelMoments, label_moments
 from dimladder.theories.hierarchical.ridge import feature_count
 
 from .base import Backend, Experiment, Sample, chunks
-from .hierarchical_target import Realization
+from .hierarchical_target import Realization, leading_eigenvectors
 
 BLOCK = 8192
 # Fresh inputs on which the readout is judged; with third.samples = inf it is fitted there too, (degree + 1)/40000 too
@@ -175,20 +175,6 @@ def precise_labels(truth: Realization, x: Any, stream: np.random.Generator) -> n
     h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.project(x))]
     y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(names, h, strict=True)))) + 0.0 * h[0]
     return y + truth.target.noise * stream.standard_normal(len(y)) if truth.target.noise else y
-
-
-def leading_eigenvectors(matrix: np.ndarray, rank: int) -> np.ndarray:
-    """Return the eigenvectors of a symmetric matrix with the `rank` eigenvalues of largest modulus, as columns."""
-    from scipy.linalg import eigh
-
-    n = len(matrix)
-    if 2 * rank >= n:
-        values, vectors = eigh(matrix)
-    else:
-        low = eigh(matrix, subset_by_index=(0, rank - 1))
-        high = eigh(matrix, subset_by_index=(n - rank, n - 1))
-        values, vectors = np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]], axis=1)
-    return vectors[:, np.argsort(-np.abs(values))[:rank]]
 
 
 def monomials(z: Any, degree: int, backend: Backend) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
 
 
 class FirstLayerStudent(Spec, frozen=True, kw_only=True):
@@ -107,7 +110,9 @@ class Drift:
     def __init__(self, problem: FirstLayerFlow) -> None:
         import numpy as np
 
-        from .analysis import activation_coefficients, effective_dimension, levels, link_of, normal_rule
+        from ...problem.hierarchy import effective_dimension
+        from .analysis import ZERO, levels, link_of, normal_rule
+        from .assumptions import activation_coefficients
         from .readouts import readout_classes
 
         target, algorithm, student = problem.target, problem.algorithm, problem.student
@@ -125,6 +130,12 @@ class Drift:
         self.slope = float(link.coefficients[1]) / math.sqrt(stack[0].variance)
         for upper in stack[1:]:
             self.slope *= float(upper.coefficients[1]) / math.sqrt(upper.variance)
+        if abs(self.slope) <= ZERO * math.sqrt(link.second_moment) or self.feature == 0.0:
+            # A zero that rounding hides: the correlation loss has no order-one path to this level.
+            self.slope = 0.0
+            log.warning(
+                "E[P h_2] E[g'(h)] = 0: the overlap does not grow at this order (see the thresholds of `show`)"
+            )
         self.rate = 2.0 * algorithm.step * student.sign * self.feature * self.slope * float(self.activation[2])
         self.d, self.features = problem.limit.d, effective_dimension(problem.limit.d, target.exponents[0])
         self.ratio = self.features / self.d
@@ -481,17 +492,14 @@ class FirstLayerFlowTheory(Theory):
         return OverlapMap(problem) if problem.algorithm.map else OverlapFlow(problem)
 
     def describe(self, problem: FirstLayerFlow) -> dict[str, Any]:
-        from .analysis import check_assumptions
+        from .assumptions import describe_target
 
         drift = Drift(problem)
-        checks = check_assumptions(problem.target, activation(problem.student.activation))
         return {
             "d_eff": drift.features,
             "rate per step": drift.rate,
             "noise floor 1 - q": drift.floor(),
-            **{
-                f"assumption {c.name} ({c.statement})": f"{'holds' if c.holds else 'fails'}: {c.detail}" for c in checks
-            },
+            **describe_target(problem.target, activation(problem.student.activation)),
         }
 
 
