@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import DomainError
-from ...problem import Hierarchical, OdeSolver, Problem, Simulation, Spec, TimeGrid, activation, axis_values
+from ...problem import activation, kind_of
+from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
-from ..base import Theory
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -18,77 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ...problem import Problem
+
     Array = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
 
-class FirstLayerStudent(Spec, frozen=True, kw_only=True):
-    """The network whose first layer moves.
-
-    ``three-layer``: W2 = identity while the first layer learns, so each neuron sees sigma(sigma(w.x)).
-    ``two-layer``: each neuron sees sigma(w.x). The readout of every neuron is `sign` (+1 or -1).
-    """
-
-    kind: Literal["three-layer", "two-layer"] = "three-layer"
-    activation: str
-    sign: Literal[1, -1] = 1
-
-    def __post_init__(self) -> None:
-        activation(self.activation)
-
-    @property
-    def compositions(self) -> int:
-        """How often sigma acts on the first pre-activation."""
-        return 2 if self.kind == "three-layer" else 1
-
-
-class SphericalCorrelationSGD(Spec, frozen=True, kw_only=True):
-    """w <- normalised(w + eta (1/n) sum y s'(w.x) x_perp), eta = step sqrt(d_eff), fresh batches of n = batch_ratio
-    d d_eff.
-
-    ``map = true`` predicts the finite-step recursion instead of its small-step flow; ``gradient_noise = true`` adds
-    what
-    a finite batch does.
-    """
-
-    kind: Literal["spherical-correlation-sgd"] = "spherical-correlation-sgd"
-    step: float
-    batch_ratio: float = math.inf
-    map: bool = False
-    gradient_noise: bool = False
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.step) and self.step > 0):
-            raise ValueError(f"step must be positive and finite, got {self.step}")
-        if not self.batch_ratio > 0:
-            raise ValueError(f"batch_ratio must be positive, got {self.batch_ratio}")
-
-
-class FiniteDimension(Spec, frozen=True, kw_only=True):
-    """The dimension that sets the initial overlap d_eff / d."""
-
-    d: int
-
-    def __post_init__(self) -> None:
-        if self.d < 2:
-            raise ValueError(f"d must be at least 2, got {self.d}")
-
-
-class FirstLayerFlow(Problem, frozen=True, kw_only=True):
-    """A hierarchical target and the spherical correlation-loss SGD of first-layer neurons. Unit of time: one step."""
-
-    target: Hierarchical
-    student: FirstLayerStudent
-    algorithm: SphericalCorrelationSGD
-    limit: FiniteDimension
-    grid: TimeGrid
-    solver: OdeSolver = OdeSolver()
-    simulation: Simulation = Simulation(d=(100, 225, 400))
-
-    def __post_init__(self) -> None:
-        if self.algorithm.map and any(t != int(t) for t in axis_values(self.grid.time)):
-            raise ValueError("with map = true the times count steps: they must be whole numbers")
+def compositions_of(student: Any) -> int:
+    """Return how often the activation acts on the first pre-activation: W2 is the identity in three layers."""
+    return 2 if kind_of(student) == "three-layer" else 1
 
 
 class Drift:
@@ -107,7 +48,7 @@ class Drift:
         Readout classes.
     """
 
-    def __init__(self, problem: FirstLayerFlow) -> None:
+    def __init__(self, problem: Problem) -> None:
         import numpy as np
 
         from ...problem.hierarchy import effective_dimension
@@ -125,7 +66,7 @@ class Drift:
                 hint="drop its degree-1 coefficient",
             )  # fmt: skip
         sigma = activation(student.activation)
-        self.activation = activation_coefficients(sigma, 2, student.compositions)
+        self.activation = activation_coefficients(sigma, 2, compositions_of(student))
         self.feature = float(bottom[2]) if len(bottom) > 2 else 0.0
         self.slope = float(link.coefficients[1]) / math.sqrt(stack[0].variance)
         for upper in stack[1:]:
@@ -143,7 +84,7 @@ class Drift:
         x, w = normal_rule(sigma.kinks("x"))
         chain = sigma.derivative("x")
         slope, inner = np.ones_like(x), x
-        for _ in range(student.compositions):
+        for _ in range(compositions_of(student)):
             slope = slope * np.asarray(chain(x=inner), dtype=float)
             inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
         self.gain = float(w @ slope**2)
@@ -455,8 +396,7 @@ class OverlapMap(_Shared, Recursion):
     def solve(self) -> Solution:
         import numpy as np
 
-        grid: TimeGrid = self.problem.grid  # type: ignore[attr-defined]
-        times = np.array(axis_values(grid.time))
+        times = np.array(self.problem.grid.values("time"))
         states = self.iterate(int(times.max(initial=0.0)))[times.astype(int)]
         return Solution({"time": times, **self.class_coords()}, self.collect(times, states))
 
@@ -469,7 +409,16 @@ class FirstLayerFlowTheory(Theory):
     summary = (
         "Overlap of a first-layer neuron with the hidden subspace under spherical correlation-loss SGD: flow or map."
     )
-    problem_type = FirstLayerFlow
+    reads: ClassVar[Reads] = {
+        "target": {"hierarchical": "exponents features link readout noise hermite"},
+        "student": {"three-layer": "activation sign"},
+        "loss": "function",
+        "algorithm": {"spherical-correlation-sgd": "step batch_ratio map gradient_noise"},
+        "limit": "d",
+    }
+    axes = ("time",)
+    solver = OdeSolver()
+    simulation = Simulation(sizes=(100, 225, 400))
     references = ("dandi2025depth",)
     assumptions = (
         "fresh batches, W2 = identity, readout weights equal, correlation loss, spherical projection",
@@ -488,10 +437,21 @@ class FirstLayerFlowTheory(Theory):
         "step -> 0: the map tends to the flow",
     )
 
-    def derive(self, problem: FirstLayerFlow) -> OverlapFlow | OverlapMap:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Yield what is not stage 1 of Algorithm 1 at one dimension."""
+        if problem.loss.function != "correlation":
+            yield Refusal(
+                "loss.function", f"the correlation loss, got {problem.loss.function!r}", 'function = "correlation"'
+            )
+        if problem.limit.d is None or isinstance(problem.limit.d, tuple) or problem.limit.d < 2:
+            yield Refusal("limit.d", "one dimension of at least 2 sets the overlap d_eff/d at the start", "d = 400")
+        if problem.algorithm.map and any(t != int(t) for t in problem.grid.values("time")):
+            yield Refusal("grid.time", "with map = true the times count steps: they must be whole numbers")
+
+    def derive(self, problem: Problem) -> OverlapFlow | OverlapMap:
         return OverlapMap(problem) if problem.algorithm.map else OverlapFlow(problem)
 
-    def describe(self, problem: FirstLayerFlow) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
         from .assumptions import describe_target
 
         drift = Drift(problem)

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...problem import Axis, Hierarchical, Problem, Simulation, Spec, axis_values
+from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Theory
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
+    from ...problem import Problem
     from .staircase import Staircase
 
 # degree_mass is given up to this degree.
 LARGEST_MASS = 8
-
-
-class KappaGrid(Spec, frozen=True, kw_only=True):
-    """Sample exponents kappa = log n / log d at which the curve is asked for."""
-
-    kappa: Axis
-
-    def __post_init__(self) -> None:
-        values = axis_values(self.kappa)
-        if not values or any(not math.isfinite(v) or v < 0 for v in values):
-            raise ValueError("kappa must list finite exponents that are not negative")
-        if any(b < a for a, b in itertools.pairwise(values)):
-            raise ValueError("kappa must increase")
-
-
-class PlateauProblem(Problem, frozen=True, kw_only=True):
-    """A hierarchical target, learned from n = d^kappa samples."""
-
-    target: Hierarchical
-    grid: KappaGrid
-    simulation: Simulation = Simulation()
 
 
 class PlateauSystem(ClosedForm):
@@ -43,22 +22,22 @@ class PlateauSystem(ClosedForm):
 
     order_parameters = (
         OrderParameter(
-            "generalization_error", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"
+            "mse", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"
         ),
         OrderParameter(
             "threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"
         ),
-        OrderParameter("null_error", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
+        OrderParameter("null_mse", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
         OrderParameter("degree_mass", ("degree",), "F_t", "squared norm of the degree-t part of f* in x"),
     )
     references = ("dandi2025depth",)
 
-    def __init__(self, problem: PlateauProblem) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         from .staircase import Staircase
 
         self.target = problem.target
-        largest = max(*axis_values(problem.grid.kappa), float(LARGEST_MASS))
+        largest = max(*problem.grid.values("kappa"), float(LARGEST_MASS))
         self.staircase: Staircase = Staircase.of(problem.target, largest)
 
     def degree_generating_functions(self, largest: int = 8) -> tuple[Any, list[Any]]:
@@ -92,7 +71,7 @@ class PlateauSystem(ClosedForm):
 
         law, masses = self.degree_generating_functions()
         rows = [
-            Equation.of("null_error", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
+            Equation.of("null_mse", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
             Equation.of("degrees of h", "A(t)", law, "generating function of the degrees of h in x"),
             Equation(
                 "degree mass", r"F_t = \sum_m \mu_m^2 \, [t^t] A(t)^m", note="squared norm of the degree-t part of f*"
@@ -137,7 +116,7 @@ class PlateauSystem(ClosedForm):
             Step(
                 "Hermite expansion of the link",
                 "h is a sum of many independent terms, so it is normal with variance s^2 and f* = sum_m mu_m h_m(h/s).",
-                pick("null_error"),
+                pick("null_mse"),
             ),
             Step(
                 "Degrees in the input",
@@ -166,7 +145,7 @@ class PlateauSystem(ClosedForm):
 
         from .staircase import LEARNERS
 
-        kappa = axis_values(self.problem.grid.kappa)  # type: ignore[attr-defined]
+        kappa = self.problem.grid.values("kappa")
         stairs = self.staircase
         errors = np.array([[stairs.error(learner, k) for k in kappa] for learner in LEARNERS])
         degrees = range(LARGEST_MASS + 1)
@@ -182,9 +161,9 @@ class PlateauSystem(ClosedForm):
         return Solution(
             {"learner": list(LEARNERS), "kappa": np.array(kappa), "level": depth, "degree": np.array(degrees)},
             {
-                "generalization_error": variable("generalization_error", errors),
+                "mse": variable("mse", errors),
                 "threshold": variable("threshold", np.array(stairs.thresholds)),
-                "null_error": variable("null_error", np.array(stairs.null_error)),
+                "null_mse": variable("null_mse", np.array(stairs.null_error)),
                 "degree_mass": variable("degree_mass", masses),
             },
             message="; ".join(unknown),
@@ -197,9 +176,13 @@ class Plateaus(Theory):
     name = "hierarchical-plateaus"
     title = "Learning staircase of kernels, two-layer and deep networks on a hierarchical target"
     summary = (
-        "Asymptotic generalisation error at n = d^kappa for the three classes of learner, and the thresholds of depth."
+        "Asymptotic mean squared error at n = d^kappa for the three classes of learner, and the thresholds of depth."
     )
-    problem_type = PlateauProblem
+    reads: ClassVar[Reads] = {
+        "target": {"hierarchical": "exponents features link readout noise hermite branches"},
+    }
+    axes = ("kappa",)
+    simulation = Simulation(sizes=(64, 128, 256), replicas=8)
     references = ("dandi2025depth",)
     assumptions = (
         "x standard normal in d dimensions, hidden directions orthonormal, d^eps_l features at level l in "
@@ -219,10 +202,16 @@ class Plateaus(Theory):
         "several branches must share exponents and polynomials",
     )
 
-    def derive(self, problem: PlateauProblem) -> PlateauSystem:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Yield what the axis of sample exponents cannot be."""
+        kappa = problem.grid.values("kappa")
+        if min(kappa) < 0:
+            yield Refusal("grid.kappa", f"exponents of a number of samples are not negative, got {min(kappa)}")
+
+    def derive(self, problem: Problem) -> PlateauSystem:
         return PlateauSystem(problem)
 
-    def describe(self, problem: PlateauProblem) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
         from .assumptions import describe_target
         from .staircase import LEARNERS, Staircase
 
