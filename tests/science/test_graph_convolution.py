@@ -31,7 +31,8 @@ def problem(gamma: float, mu: float, homophily: float, loop: float, ridge: float
             "data.mu": mu,
             "data.homophily": homophily,
             "student.self_loop": loop,
-            "student.ridge": ridge,
+            # r of the free energy, (1/(tau N)) sum (h - y)^2 + (r/N) |w|^2.
+            "loss": {"ridge_per_sample": ridge / gamma},
             "grid.train_fraction": fractions,
         },
     )
@@ -181,11 +182,27 @@ def test_simulated_graphs(parameters: tuple[float, ...], fractions: list[float])
         assert np.all(np.abs(values.mean(axis=0) - expected) < 4 * se + 5 / 500 * expected)
 
 
+def test_the_two_normalisations_of_the_ridge_are_one() -> None:
+    """ridge = (n/k) ridge_per_sample, n = tau N labelled nodes and k = N/gamma weights; theory and experiment."""
+    one = problem(3.0, 1.0, 1.0, 0.4, 0.2, [0.4])
+    two = dl.replace(one, {"loss": {"ridge": 0.4 * 0.2}})
+    np.testing.assert_allclose(dl.solve(one)["test_risk"], dl.solve(two)["test_risk"], rtol=1e-12)
+    risks = [
+        EXPERIMENT.run(p, 300, [np.random.default_rng(1)], backend_for()).variables["test_risk"][1] for p in (one, two)
+    ]
+    np.testing.assert_allclose(risks[0], risks[1], rtol=1e-12)
+
+
 def test_the_run_file_and_bad_problems() -> None:
     curve = dl.solve(dl.load(RUN))
     assert np.all(np.diff(curve["test_risk"].values) < 0)
     assert np.all(np.diff(curve["test_accuracy"].values) > 0)
-    for override in ({"data.gamma": 0.0}, {"grid.train_fraction": [1.0]}, {"student.ridge": -1.0}):
+    for override in (
+        {"data.gamma": 0.0},
+        {"grid.train_fraction": [1.0]},
+        {"loss.ridge": -1.0},
+        {"loss.function": "hinge"},
+    ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)
     for loop in (0.0, 0.5):

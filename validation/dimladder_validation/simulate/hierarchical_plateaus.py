@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from dimladder.errors import SimulationError
-from dimladder.problem import axis_values
 from dimladder.problem.hierarchy import draw_readout, orthonormal_coefficients
 
-from .base import Backend, Experiment, Sample, chunks
+from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_target import Realization, hermite_polynomial, leading_eigenvectors, level_sizes
 
 LEARNERS = ("kernel", "two-layer", "deep")
@@ -49,8 +48,9 @@ class PlateauExperiment(Experiment):
     batch_size = 4
     # The exponent is measured between d/4 and d.
     least_size = 64
-    # Sizes enter through d_eff = floor(d^eps), so that a correction in 1/d_eff closes as d^-eps only.
-    slowest_exponent = 0.2
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.2, reason="sizes enter through d_eff = floor(d^eps): 1/d_eff closes as d^-eps only")
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         target = problem.target
@@ -59,7 +59,7 @@ class PlateauExperiment(Experiment):
                 "the finite-d plateaus are computed for one hidden level and one branch", where="target.exponents",
                 hint="deeper trees: theory only, or train networks with hierarchical_training",
             )  # fmt: skip
-        kappa = np.array(axis_values(problem.grid.kappa))
+        kappa = np.array(problem.grid.values("kappa"))
         error = np.empty((len(streams), len(LEARNERS), len(kappa)))
         null, exponent = np.empty(len(streams)), np.empty(len(streams))
         for r, stream in enumerate(streams):
@@ -69,8 +69,8 @@ class PlateauExperiment(Experiment):
         return Sample(
             {"learner": list(LEARNERS), "kappa": kappa},
             {
-                "generalization_error": (("learner", "kappa"), error),
-                "null_error": ((), null),
+                "mse": (("learner", "kappa"), error),
+                "null_mse": ((), null),
                 "subspace_exponent": ((), exponent),
             },
         )

@@ -20,7 +20,7 @@ from dimladder.theories.mup.spec import GradientFlow
 from dimladder.theories.mup.summary import VARIABLES, coordinates, smallest_eigenvalues
 from dimladder.theories.mup.training import Training, training_of
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .sgd import derivative
 
 # (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
@@ -143,7 +143,13 @@ class WidthExperiment(Experiment):
     theory = "mup"
     size = "width"
     batch_size = 16
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        """Smooth networks in the muP scaling: the expansion of their means in 1/width."""
+        student = problem.student
+        if student.abc is None and student.parametrization == "mup" and not activation(student.activation).kinks("x"):
+            return Closing(1.0, reason="means of smooth mean-field networks have an expansion in 1/width")
+        return Closing()
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         training = training_of(problem)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import DomainError
-from ...problem import activation, kind_of
+from ...problem import activation
 from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
 from ..base import Reads, Refusal, Theory
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def compositions_of(student: Any) -> int:
-    """Return how often the activation acts on the first pre-activation: W2 is the identity in three layers."""
-    return 2 if kind_of(student) == "three-layer" else 1
+# W2 = identity while the first layer learns: a neuron sees sigma(sigma(w.x)).
+COMPOSITIONS = 2
 
 
 class Drift:
@@ -66,7 +65,7 @@ class Drift:
                 hint="drop its degree-1 coefficient",
             )  # fmt: skip
         sigma = activation(student.activation)
-        self.activation = activation_coefficients(sigma, 2, compositions_of(student))
+        self.activation = activation_coefficients(sigma, 2, COMPOSITIONS)
         self.feature = float(bottom[2]) if len(bottom) > 2 else 0.0
         self.slope = float(link.coefficients[1]) / math.sqrt(stack[0].variance)
         for upper in stack[1:]:
@@ -84,7 +83,7 @@ class Drift:
         x, w = normal_rule(sigma.kinks("x"))
         chain = sigma.derivative("x")
         slope, inner = np.ones_like(x), x
-        for _ in range(compositions_of(student)):
+        for _ in range(COMPOSITIONS):
             slope = slope * np.asarray(chain(x=inner), dtype=float)
             inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
         self.gain = float(w @ slope**2)
