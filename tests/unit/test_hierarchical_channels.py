@@ -141,7 +141,7 @@ def test_flow_and_staircase_agree(link, caplog):
 def test_a_very_low_effective_dimension_is_no_work():
     """eps = 0.001: thousands of degrees at kappa = 4, few of which the link reaches."""
     curve = dl.solve(dl.load(RUNS / "hierarchical-plateaus.toml", {"target.exponents": [0.001]}))
-    two = curve["generalization_error"].sel(learner="two-layer").sel(kappa=2.0, method="nearest")
+    two = curve["mse"].sel(learner="two-layer").sel(kappa=2.0, method="nearest")
     assert float(two) < 1e-9
     sign = Staircase.of(target("sign(h)", exponents=(0.001,)), 4.0)
     # Orders of a jump beyond 400 count as unlearned: sum_{m > 400} mu_m^2, about sqrt(8/pi^3)/sqrt(400).

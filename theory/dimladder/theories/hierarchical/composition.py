@@ -155,7 +155,8 @@ def _joint_fit(
     true, other = rng.standard_normal((2, k + 1, samples))
     u = np.sqrt(level.fractions) @ true
     reach = np.sqrt(np.clip(squares, 0.0, 1.0))[:, None]
-    components = label_components(link, level, represented(level, squares), reach * true + np.sqrt(1 - reach**2) * other)
+    parts = reach * true + np.sqrt(1 - reach**2) * other
+    components = label_components(link, level, represented(level, squares), parts)
     learned = gain @ components[list(task.degrees)] + math.sqrt(spread) * rng.standard_normal(samples)
     return sampled_fit(learned, link.function(u), target.noise, third)
 

@@ -24,7 +24,7 @@ from ...numerics.quadrature import gauss_legendre
 from .spectral import LabelLaw
 
 Array = NDArray[np.float64]
-NODES = 48
+NODES = 96
 # Heights of the nodes on the lines, in units of the half radius of the semicircle.
 LOWEST, HIGHEST = 1e-4, 3e3
 

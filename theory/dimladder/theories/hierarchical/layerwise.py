@@ -154,7 +154,7 @@ class LayerwiseSystem(ClosedForm):
                     "sample norms",
                     r"g_j = \left(\lambda_j + \mathbb{E}\left[\frac{r_j}{x}\right]\right)^{-1}, \quad "
                     r"x = 1 + \frac1{n_2} \sum_j D_j\, g_j\, r_j",
-                    note="r_j = |phi_j(z)|^2/D_j; the mean and the noise of the estimate follow as in the documentation",
+                    note="r_j = |phi_j(z)|^2/D_j; the estimate's mean and noise follow as in the documentation",
                 ),
             ]
         return rows
@@ -330,7 +330,7 @@ class LayerwiseTheory(Theory):
         "b_2 tau_1 = 0 or small: the second-order channel (leak_recovery_ratio, units d d_eff^2) comes first; leading "
         "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
-        "first_ratio = inf: the subspace is known; second_ratio = inf with ridge 0: all that the fitted degrees hold is",
+        "first_ratio = inf: the subspace is known; at second_ratio = inf, ridge 0, all that the fitted degrees hold",
         "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them",
     )
 
@@ -369,8 +369,8 @@ class LayerwiseTheory(Theory):
         if third.samples < third.degree + 3 and third.ridge == 0.0:
             yield Refusal(
                 "algorithm.third.samples",
-                f"{third.samples:g} labels for {third.degree + 1} coefficients: below {third.degree + 3} the error of a "
-                "fit has no finite spread",
+                f"{third.samples:g} labels for {third.degree + 1} coefficients: below {third.degree + 3} the error of "
+                "a fit has no finite spread",
                 "give more labels, a lower degree, or a ridge",
             )
 

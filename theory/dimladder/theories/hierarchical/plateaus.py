@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...problem.grids import Simulation
@@ -207,6 +208,8 @@ class Plateaus(Theory):
         kappa = problem.grid.values("kappa")
         if min(kappa) < 0:
             yield Refusal("grid.kappa", f"exponents of a number of samples are not negative, got {min(kappa)}")
+        if any(b < a for a, b in pairwise(kappa)):
+            yield Refusal("grid.kappa", "must increase")
 
     def derive(self, problem: Problem) -> PlateauSystem:
         return PlateauSystem(problem)

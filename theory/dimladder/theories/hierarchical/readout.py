@@ -6,9 +6,10 @@ base = E Var(f* | s) + E e^2, a ridge fit on n labels has
 
     error = base + |G^-1 (sum (e + v^(1/2) xi) psi - n lam b)|^2,  G = sum psi psi^T + n lam,
 
-sums over the labels of the fit. `ReadoutLaw.fits` draws them (Poisson counts on bins of s);`ReadoutLaw.leave_one_out` is its deterministic
-equivalent, between the median and the mean. Hermite polynomials have their mass out to |s| = sqrt(4 m + 2), which n
-labels reach for n >= e^(2m + 1) only: before that, rare designs carry the mean, and the median is what one fit gives.
+sums over the labels of the fit. `ReadoutLaw.fits` draws them (Poisson counts on bins of s);
+`ReadoutLaw.leave_one_out` is the deterministic equivalent, between the median and the mean. Hermite polynomials have
+their mass out to |s| = sqrt(4 m + 2), which n labels reach for n >= e^(2m + 1) only: before that, rare designs carry
+the mean, and the median is what one fit gives.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def _orthonormal(values: Array, weights: Array) -> Array:
 
 
 def readout_error(link: LinkAnalysis, correlation: float, degree: int) -> float:
-    """Return E[(f* - f)^2] = sum_j c_j^2 (1 - rho^{2j} 1[j <= m]) of the best Hermite readout of degree m, n = infinity.
+    """Return E[(f* - f)^2] = sum_j c_j^2 (1 - rho^{2j} 1[j <= m]) of the best Hermite readout of degree m, n infinite.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Stage 2 at leading order: ridge regression on the union of the polynomials of several degrees of the learned subspace.
+"""Stage 2 at leading order: ridge regression on the polynomials of several degrees of the learned subspace.
 
-    min (1/n) |y - ybar - sum_j Phi_j th_j|^2 + sum_j lam_j |th_j|^2,   D_j = binom(d_eff + j - 1, j) features of degree j.
+    min (1/n) |y - ybar - sum_j Phi_j th_j|^2 + sum_j lam_j |th_j|^2,   D_j = binom(d_eff + j - 1, j) features each.
 
 With V_j = v_j <a^2 q^j>, the share of Var h that degree j of the learned subspace represents, and
 F_t = sum_m c_m^2 [x^t] (sum_j V_j x^j)^m, the power of the label at degree t,
