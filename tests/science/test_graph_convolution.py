@@ -193,6 +193,25 @@ def test_the_two_normalisations_of_the_ridge_are_one() -> None:
     np.testing.assert_allclose(risks[0], risks[1], rtol=1e-12)
 
 
+def test_both_ridges_mean_what_the_language_says() -> None:
+    """sum of losses + (ridge/2)|w|^2, or their mean + (ridge_per_sample/2)|w|^2/k: ridge = (n/k) ridge_per_sample."""
+    fractions = [0.2, 0.5, 0.8]
+    for loop in (0.0, 0.4):
+        per_sample = {"loss": {"ridge_per_sample": 0.3}, "student.self_loop": loop}
+        expected = dl.solve(dl.load(RUN, {**per_sample, "grid.train_fraction": fractions}))
+        for column, fraction in enumerate(fractions):
+            # n/k = tau N/(N/gamma)
+            override = {"loss": {"ridge": 0.3 * fraction * 5.0}, "student.self_loop": loop}
+            p = dl.load(RUN, {**override, "grid.train_fraction": [fraction]})
+            curve = dl.solve(p)
+            for name in curve:
+                assert float(curve[name][0]) == pytest.approx(float(expected[name][column]), rel=1e-10)
+        sample = EXPERIMENT.run(p, 400, [np.random.default_rng([2, k]) for k in range(12)], backend_for())
+        values = np.asarray(sample.variables["test_risk"][1])
+        se = float(values.std(ddof=1)) / math.sqrt(12)
+        assert abs(values.mean() - float(curve["test_risk"][0])) < 4 * se + 5 / 400
+
+
 def test_the_run_file_and_bad_problems() -> None:
     curve = dl.solve(dl.load(RUN))
     assert np.all(np.diff(curve["test_risk"].values) < 0)
