@@ -10,7 +10,7 @@ import sympy as sp
 import dimladder as dl
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import ridge, spectral, union
-from dimladder.theories.hierarchical.analysis import levels, link_of
+from dimladder.theories.hierarchical.analysis import link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder.theories.hierarchical.readout import mehler_law, rank_readout_error, readout_error
@@ -344,7 +344,9 @@ STAGE_3 = [
 ]
 
 
-@pytest.mark.parametrize(("rho", "basis", "degree", "samples", "loo", "median", "median_se", "mean", "mean_se"), STAGE_3)
+@pytest.mark.parametrize(
+    ("rho", "basis", "degree", "samples", "loo", "median", "median_se", "mean", "mean_se"), STAGE_3
+)
 def test_few_labels(rho, basis, degree, samples, loo, median, median_se, mean, mean_se):
     law = mehler_law(link_of(target("tanh(2*h)", {2: 1.0})), rho, basis, degree, 0.1)
     assert law.leave_one_out(samples) == pytest.approx(loo, rel=1e-4)

@@ -73,9 +73,7 @@ class Drift:
         if abs(self.slope) <= ZERO * math.sqrt(link.second_moment) or self.feature == 0.0:
             # A zero that rounding hides: the correlation loss has no order-one path to this level.
             self.slope = 0.0
-            log.warning(
-                "E[P h_2] E[g'(h)] = 0: the overlap does not grow at this order (see the thresholds of `show`)"
-            )
+            log.warning("E[P h_2] E[g'(h)] = 0: the overlap does not grow at this order (see the thresholds of `show`)")
         self.rate = 2.0 * algorithm.step * student.sign * self.feature * self.slope * float(self.activation[2])
         self.d, self.features = problem.limit.d, effective_dimension(problem.limit.d, target.exponents[0])
         self.ratio = self.features / self.d

@@ -257,7 +257,7 @@ class LayerwiseSystem(ClosedForm):
             return ""
         return (
             f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
-            f"{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = \"refined\""
+            f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
         )
 
     def solve(self) -> Solution:

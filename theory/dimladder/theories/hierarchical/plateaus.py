@@ -22,9 +22,7 @@ class PlateauSystem(ClosedForm):
     """E(learner, kappa) of a hierarchical target as d -> infinity."""
 
     order_parameters = (
-        OrderParameter(
-            "mse", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"
-        ),
+        OrderParameter("mse", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"),
         OrderParameter(
             "threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"
         ),

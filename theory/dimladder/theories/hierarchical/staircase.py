@@ -124,9 +124,7 @@ class Staircase:
         """
         largest = len(self.link.masses) - 1
         most = [largest := largest * level.degree for level in reversed(self.levels)][::-1]
-        return tuple(
-            min(largest_degree(kappa, e), m) for e, m in zip(self._exponents, [most[0], *most], strict=True)
-        )
+        return tuple(min(largest_degree(kappa, e), m) for e, m in zip(self._exponents, [most[0], *most], strict=True))
 
     @property
     def _exponents(self) -> tuple[float, ...]:

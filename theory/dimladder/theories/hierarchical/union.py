@@ -105,9 +105,7 @@ class Task:
     slope: float
 
     @classmethod
-    def of(
-        cls, link: LinkAnalysis, noise: float, degrees: tuple[int, ...], crowding: Array, shares: Array
-    ) -> Task:
+    def of(cls, link: LinkAnalysis, noise: float, degrees: tuple[int, ...], crowding: Array, shares: Array) -> Task:
         """Return the task at given shares V_j, index = degree, and D_j/n of the fitted degrees."""
         index = list(degrees)
         power = label_power(link, shares)
