@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "hierarchical-paper": {"limit.d": [64, 81], "grid.kappa": [1.2, 1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,
     },
@@ -35,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
 }  # fmt: skip
-_SIZE = {"hierarchical-plateaus": 16, "graph-convolution": 200, "triple-descent": 60}
+_SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
 # The smallest problem in the words of schema 2, of a theory that takes no time: dl.replace it, or set its keys.
 TWO_LAYER_LINEAR = """
