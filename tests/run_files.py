@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "hierarchical-paper": {"limit.d": [64, 81], "grid.kappa": [1.2, 1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,
     },
@@ -38,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "multi-pass-committee": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 6},
     "multi-pass-logistic": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 3},
 }  # fmt: skip
-_SIZE = {"hierarchical-plateaus": 16, "graph-convolution": 200, "triple-descent": 60}
+_SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
 # The smallest problem in the words of schema 2, of a theory that takes no time: dl.replace it, or set its keys.
 TWO_LAYER_LINEAR = """

@@ -26,7 +26,7 @@ def false_alarms(runs: int) -> str:
         row = [law]
         for _, gap, exponent in GAPS:
             worst = 0.0
-            for replicas in (4, 8, 16, 64):
+            for replicas in (6, 8, 16, 64):
                 for correlated in (False, True):
                     design = Design(law, replicas, 0.3, gap, exponent, correlated=correlated)
                     for settings in (MEASURED, PROVED) if exponent == 1.0 else (MEASURED,):
@@ -62,7 +62,7 @@ experiments a cell. Made by `python docs/benchmarks/verdict_rates.py`.
 
 ## Right theories called wrong, per cent
 
-The largest over 4, 8, 16 and 64 replicas, over entries that are independent or fluctuate as one, and (gaps none and
+The largest over 6, 8, 16 and 64 replicas, over entries that are independent or fluctuate as one, and (gaps none and
 d^-1) over an exponent that is proved or measured. Replicas scatter by 30 % of the theory at the smallest size; gaps
 start at 30 %. The nominal level is 1 %.
 

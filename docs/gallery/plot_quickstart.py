@@ -17,7 +17,7 @@ def main() -> None:
     problem = dl.load(HERE / "quickstart.toml")
     comparison = compare(problem)
     print(comparison.verdict)
-    names = ["subspace_overlap", "feature_correlation", "generalization_error"]
+    names = ["subspace_overlap", "feature_correlation", "mse"]
     # The largest size first: it is drawn solid.
     curves = list(comparison.curves.values())[::-1]
     picture = figure([*curves, comparison.measurement], variables=names, style="double")

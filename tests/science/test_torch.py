@@ -34,7 +34,7 @@ MODULE = sys.modules["dimladder_validation.simulate"]
 # Algorithms that no run file of the gallery asks for.
 VARIANTS: dict[str, dict[str, Any]] = {
     "mup-tanh": {
-        "algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3, "loss": "logistic"},
+        "algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3}, "loss": {"function": "logistic"},
         "student.activation": "gelu",
     },
     "mup-linear": {"algorithm.batch_size": 2, "student.parametrization": "ntp", "student.activation": "softplus"},

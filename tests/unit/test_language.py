@@ -280,7 +280,8 @@ def test_mixtures_check_their_shapes() -> None:
     assert Mixture(means=((1.0, 0.0), (0.0, 1.0)), mean_overlap=((4.0, 0.0), (0.0, 4.0))).seed == 0
     for bad in (
         {"weights": (0.5, 0.4)}, {"weights": (0.2, 0.3, 0.5)}, {"means": ((1.0,),)}, {"variances": (1.0, 0.0)},
-        {"spikes": ((1.0,),)}, {"alignment": 2.0}, {"sample_ratio": 1.0, "samples": 4},
+        {"spikes": ((1.0,),)}, {"alignment": 2.0}, {"sample_ratio": 1.0, "samples": 4}, {"samples": 4},
+        {"dimension": 4},
     ):  # fmt: skip
         with pytest.raises(ValueError):
             Mixture(**bad)  # type: ignore[arg-type]

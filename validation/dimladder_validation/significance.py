@@ -6,8 +6,8 @@ Hall's monotone transformation removes that to second order,
 
     T' = ((1 + g T/3)^3 - 1) / g,    g = skewness / sqrt(replicas),
 
-and is used on that side only, flat beyond its turning point |T| = 3/g: a mean can then never be significant when
-1/g is below the threshold. On the other side Student's threshold is safe.
+and is used on that side only; on the other one Student's threshold is safe. It is flat about |T| = 3/g, T' = 1/g: to
+pass it a mean needs either replicas (1/g above the threshold) or a deviation far beyond what their tail can explain.
 
 The skewness of a few replicas is itself uncertain and bounded by sqrt(replicas), so that each entry takes the larger
 of its own and of the r.m.s. over all entries and sizes of its variable, less what normal replicas would show.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Fewer replicas say nothing about their skewness.
-LEAST_REPLICAS = 4
+LEAST_REPLICAS = 6
 
 
 def threshold(alpha: float, comparisons: int, freedom: float) -> float:
@@ -97,7 +97,7 @@ def deskewed(statistic: np.ndarray, skew: np.ndarray) -> np.ndarray:
     import numpy as np
 
     g = np.maximum(skew, 1e-12)
-    reach = np.minimum(g * np.abs(statistic) / 3.0, 1.0)
+    reach = g * np.abs(statistic) / 3.0
     # 1 - (1 - u)^3 without cancellation
     return np.asarray(reach * (3.0 - 3.0 * reach + reach**2) / g)
 

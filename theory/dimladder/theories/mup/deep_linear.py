@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...problem.training import Training
 from .march import OrderParameters, require_finite
-from .training import Training
 
 
 def solve_linear(training: Training, slope: float) -> OrderParameters:

@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...numerics.causal import CausalGaussian
+from ...problem.training import Training
 from .responses import AdjointSweep, Coupling
-from .training import Training
 
 
 class Diverged(ArithmeticError):
