@@ -233,7 +233,7 @@ _GIANT = {
     "test_error_hermite": "test_mse_hermite",
     "test_error_hermite_se": "test_mse_hermite_se",
 }
-_MSE = {"generalization_error": "mse"}
+_MSE = {"generalization_error": "mse", "prediction_error": "test_mse"}
 _BASE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "online-erf": ({"grid.time": [0.0, 0.5, 2.0, 10.0]}, {}),
     "online-multi-index": ({"student.width": 3, "grid.time": [0.1, 1.0, 5.0]}, {"slow": True}),
