@@ -1,15 +1,17 @@
-"""Initial overlaps, and the checks that they are overlaps of something."""
+"""A problem of few directions as numbers: overlaps and readouts at the start, checked to be overlaps of something."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, DomainError
-from ...problem import Committee, SingleIndex
-from .sections import OnlineProblem
+from ..errors import ConfigError, DomainError
+from .spec import Problem
+from .starts import Random
+from .targets import Committee
 
 Array = NDArray[np.float64]
 # Eigenvalues above -TOLERANCE x trace count as rounding of the digits in the run file.
@@ -41,17 +43,13 @@ class Start:
     A: Array
 
 
-def teacher_count(problem: OnlineProblem) -> int:
+def teacher_count(problem: Problem) -> int:
     """Return the number of teacher directions."""
-    target = problem.target
-    if isinstance(target, Committee):
-        return len(target.readout)
-    if isinstance(target, SingleIndex):
-        return 1
-    return max(int(v[1:]) for v in target.formula.variables)
+    target: Any = problem.target
+    return target.units if isinstance(target, Committee) else int(target.directions)
 
 
-def start(problem: OnlineProblem) -> Start:
+def start(problem: Problem) -> Start:
     """Return the checked initial state.
 
     Raises
@@ -61,18 +59,20 @@ def start(problem: OnlineProblem) -> Start:
     DomainError
         For matrices that no weights can have as overlaps.
     """
-    target, student, initial = problem.target, problem.student, problem.initial
+    target: Any = problem.target
+    student: Any = problem.student
+    initial: Any = problem.initial
     count, width = teacher_count(problem), student.width
     A, T = np.ones(count), np.eye(count)
     if isinstance(target, Committee):
-        A = np.array(target.readout)
+        A = np.array(target.readouts[0])
         if target.overlap:
             T = np.array(target.overlap)
             _symmetric(T, "target.overlap")
             _semidefinite(T, "target.overlap")
     # One generator for everything random, drawn in a fixed order: directions, then readouts.
-    random = np.random.Generator(np.random.PCG64(initial.seed))
-    if initial.kind == "random":
+    random = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
+    if isinstance(initial, Random):
         M, Q = _random(random, width, T, initial.overlap or 0.0, 1.0 if initial.norm is None else initial.norm)
     else:
         Q, M = _matrix(initial.Q, (width, width), "initial.Q"), _matrix(initial.M, (width, count), "initial.M")
@@ -102,8 +102,9 @@ def _random(random: np.random.Generator, width: int, T: Array, overlap: float, n
     return M, inside + np.diag(rest)
 
 
-def _readout(problem: OnlineProblem, random: np.random.Generator) -> Array:
-    student, given = problem.student, problem.initial.a
+def _readout(problem: Problem, random: np.random.Generator) -> Array:
+    student: Any = problem.student
+    given = problem.initial.a  # type: ignore[attr-defined]
     width = student.width
     if given is not None:
         if len(given) != width:
@@ -124,7 +125,8 @@ def _readout(problem: OnlineProblem, random: np.random.Generator) -> Array:
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
-    assert rows is not None
+    if rows is None:
+        raise ConfigError(f"{key} is missing", where=key, hint='give Q and M, or kind = "random" with overlap and seed')
     if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
         found = f"{len(rows)} x {len(rows[0]) if rows else 0}" if len({len(r) for r in rows}) <= 1 else "ragged"
         meaning = (

@@ -59,7 +59,7 @@ def difference(setting: Setting, for_loss: bool) -> Error:
 
 def needs_all_fields(setting: Setting) -> bool:
     """Whether nothing can be averaged apart: a loss that is not quadratic, or a target that couples its fields."""
-    if setting.loss == "logistic":
+    if setting.loss not in ("square", "correlation"):
         return True
     if setting.target is None:
         return False

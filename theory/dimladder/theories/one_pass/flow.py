@@ -1,4 +1,4 @@
-"""The flow of one online-SGD problem: its numbers, its compiled module, its variables."""
+"""The flow of one one-pass problem: its numbers, its compiled module, its variables."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
-from ...problem import Committee, Expression, activation, schedules, to_builtins
+from ...problem import Expression, activation, schedules
+from ...problem.geometry import Start, start, teacher_count
+from ...problem.targets import Committee
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from . import quadrature_rules as rules
 from .differences import tail
-from .kink_axes import target_kinks
-from ...problem.geometry import Start, start, teacher_count
 from .erf_sums import PLAIN, ErfMixture, erf_mixture
-from .sections import OnlineProblem
+from .kink_axes import target_kinks
 
 if TYPE_CHECKING:
+    from ...problem import Problem
     from .derivation import Derived
     from .notation import Setting
 
-log = logging.getLogger("dimladder.online_sgd")
+log = logging.getLogger("dimladder.one_pass")
 Array = NDArray[np.float64]
+# Losses whose step is linear in output and label.
+QUADRATIC = ("square", "correlation")
 SAFETY = 0.05
 # Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
 BLOW_UP = 1e4
@@ -36,14 +39,14 @@ BLOW_UP = 1e4
 KINKED_FLOOR = 5e-11
 
 
-class OnlineFlow(Flow):
+class OnePassFlow(Flow):
     """dQ/dt, dM/dt and, where the readout is trained, da/dt; time is steps / d."""
 
     time_unit = "steps / d"
 
-    def __init__(self, problem: OnlineProblem) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.p: OnlineProblem = problem
+        self.p: Any = problem
         self.start: Start = start(problem)
         self.K, self.M = self.start.M.shape
         self.trained = problem.student.train_readout
@@ -56,12 +59,12 @@ class OnlineFlow(Flow):
         """Students' and teachers' activations as sums of erfs, where the averages are taken that way."""
         target, asked = self.p.target, self.p.solver.averages
         accuracy = self.p.solver.quadrature_rtol
-        student = erf_mixture(activation(self.p.student.activation), accuracy)
+        student = erf_mixture(self.p.student.expression, accuracy)
         teacher: ErfMixture | None = PLAIN
         if isinstance(target, Committee):
             teacher = erf_mixture(activation(target.activation), accuracy)
         found = None
-        if student is not None and teacher is not None and self.p.algorithm.loss != "logistic":
+        if student is not None and teacher is not None and self.p.loss.form.name in QUADRATIC:
             # Single erfs have closed forms of their own. A constant is not followed through averages of a function f*.
             several = max(len(student.weights), len(teacher.weights)) > 1 or not (student.exact and teacher.exact)
             if several and (isinstance(target, Committee) or student.constant == 0.0):
@@ -85,13 +88,13 @@ class OnlineFlow(Flow):
 
             return f"CLOSES = {derive(self._erf_setting()).route == 'closed'}\n"
 
-        return bool(store.module(("online-sgd erf student", self._target_structure()), check).CLOSES)
+        return bool(store.module(("one-pass erf student", self._target_structure()), check).CLOSES)
 
     def _target_structure(self) -> dict[str, Any]:
-        target = to_builtins(self.p.target)
-        for number in ("noise", "readout", "overlap"):
-            target.pop(number, None)
-        return target
+        target = self.p.target
+        if isinstance(target, Committee):
+            return {"kind": "committee", "activation": target.activation}
+        return {"kind": "index", "formula": target.formula, "hermite": target.hermite}
 
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; widths and every number are parameters."""
@@ -103,8 +106,9 @@ class OnlineFlow(Flow):
             "target": target,
             "directions": 0 if isinstance(self.p.target, Committee) else teacher_count(self.p),
             "activation": student,
+            "student_hermite": self.p.student.hermite,
             "train_readout": self.trained,
-            "loss": algorithm.loss,
+            "loss": self.p.loss.form.name,
             "spherical": algorithm.spherical,
             "regime": algorithm.regime,
             "schedule": algorithm.schedule,
@@ -134,17 +138,17 @@ class OnlineFlow(Flow):
         if not isinstance(target, Committee):
             kinked["target_axes"], kinked["target_kinks"] = target_kinks(target, teacher_count(self.p))
         return Setting(
-            student=activation(self.p.student.activation).sympy(x=X),
+            student=self.p.student.expression.sympy(x=X),
             teacher=activation(target.activation).sympy(x=X) if isinstance(target, Committee) else None,
             target=None if committee else _target(target),
             directions=0 if committee else teacher_count(self.p),
-            loss=algorithm.loss,
+            loss=self.p.loss.form.name,
             train_readout=self.trained,
             spherical=algorithm.spherical,
             regime=algorithm.regime,
             schedule=Expression(algorithm.schedule, ("t",)).sympy(),
-            student_kinks=_kinks(self.p.student.activation),
-            teacher_kinks=_kinks(target.activation) if isinstance(target, Committee) else (),
+            student_kinks=self.p.student.expression.kinks("x"),
+            teacher_kinks=activation(target.activation).kinks("x") if isinstance(target, Committee) else (),
             **kinked,
         )
 
@@ -171,12 +175,12 @@ class OnlineFlow(Flow):
         return [*self.derived.steps[:3], mixture_step(self.mixtures), *self.derived.steps[3:]]
 
     def module(self) -> ModuleType:
-        return store.module(("online-sgd", self.structure()), self._source)
+        return store.module(("one-pass", self.structure()), self._source)
 
     def _source(self) -> str:
         from .generate import source
 
-        return source(self.derived, f"online-sgd: {self.structure()}")
+        return source(self.derived, f"one-pass: {self.structure()}")
 
     def jacobian(self) -> Any:
         """Return the compiled Jacobian where averages have closed forms, and are not those of a sum of erfs."""
@@ -196,7 +200,7 @@ class OnlineFlow(Flow):
             return jacobian_source(self.derived, derive(self.setting(), inline=False))
 
         source.__module__ = __name__
-        return store.module(("online-sgd jacobian", self.structure()), source)
+        return store.module(("one-pass jacobian", self.structure()), source)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -255,7 +259,7 @@ class OnlineFlow(Flow):
     def integrator_options(self) -> dict[str, Any]:
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
         settings = self.p.solver
-        floor = KINKED_FLOOR if _kinks(self.p.student.activation) else 1e-14
+        floor = KINKED_FLOOR if self.p.student.expression.kinks("x") else 1e-14
         implicit = settings.method in ("bdf", "rodas")
         return {
             "jac": self.jacobian() if implicit else None,
@@ -331,16 +335,16 @@ class OnlineFlow(Flow):
                 ("time",), self.generalization_error(states), r"\varepsilon_g", "E[(f* - f)^2]/2 without label noise"
             )
         }
-        if self.p.algorithm.loss == "logistic":
+        if self.p.loss.form.name not in QUADRATIC:
             average = self._observe("population_loss", states)
-            out["loss"] = Variable(("time",), average, r"\mathbb{E}[\ell]", "E[log(1 + exp(-y f))]")
+            out["test_loss"] = Variable(("time",), average, r"\mathbb{E}[\ell]", "E[loss(f, y)], label noise included")
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
         return out
 
 
 def order_parameters() -> tuple[OrderParameter, ...]:
-    """Return the order parameters of online SGD."""
+    """Return the order parameters of one-pass SGD."""
     return (
         OrderParameter("Q", ("student", "student"), "Q_{ik}", "student-student overlap w_i.w_k/d", symmetric=True),
         OrderParameter("M", ("student", "teacher"), "M_{im}", "student-teacher overlap w_i.w*_m/d"),
@@ -348,13 +352,7 @@ def order_parameters() -> tuple[OrderParameter, ...]:
     )
 
 
-def _kinks(text: str) -> tuple[float, ...]:
-    return activation(text).kinks("x")
-
-
 def _target(target: Any) -> Any:
-    formula = target.formula if hasattr(target, "formula") else target.expression
-    expression = formula.sympy()
     import sympy as sp
 
-    return expression.subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))
+    return target.expression.sympy().subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))

@@ -18,11 +18,11 @@ def target_kinks(target: Any, count: int) -> tuple[Axes, Axes]:
 
     Parameters
     ----------
-    target : SingleIndex or MultiIndex
+    target : Index
     count : int
         Number of teacher fields.
     """
-    formula = target.formula if hasattr(target, "formula") else target.expression
+    formula = target.expression
     places = [int(name[1:] or 1) - 1 for name in formula.variables]
     axes: list[np.ndarray] = []
     kinks: list[set[float]] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy as sp
 
+from ...problem.losses import loss_function
 from ...symbolic.tensors import Indices, Range
 
 STUDENTS = Range("students", "K", "0", "K", r"\lambda")
@@ -37,11 +38,6 @@ def indices() -> Indices:
 
 
 OUTPUT, LABEL = sp.symbols("f y", real=True)
-LOSSES = {
-    "square": (OUTPUT - LABEL) ** 2 / 2,
-    "correlation": -LABEL * OUTPUT,
-    "logistic": sp.log(1 + sp.exp(-LABEL * OUTPUT)),
-}
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,8 @@ class Setting:
 
     Attributes
     ----------
+    loss : str
+        Name or formula of the loss.
     student, teacher : sympy expressions in `factors.X`
         Activations. ``teacher`` is None for a multi-index target.
     target : sympy expression or None
@@ -82,7 +80,7 @@ class Setting:
     @property
     def loss_function(self) -> Any:
         """The loss of an output and a label."""
-        return LOSSES[self.loss]
+        return loss_function(self.loss).value
 
     @property
     def fields(self) -> dict[Any, int]:

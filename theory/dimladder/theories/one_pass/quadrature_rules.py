@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .flow import OnlineFlow
+    from .flow import OnePassFlow
 
 Array = NDArray[np.float64]
 # From coarse to fine: order of Mehler's series, trapezoidal step, Gauss-Legendre order of a panel.
@@ -22,7 +22,7 @@ SOBOL = (11, 12, 13, 14, 15, 16)
 NOISE_NODES = (16, 24, 32, 48, 64, 96)
 
 
-def levels(flow: OnlineFlow) -> list[list[Array]]:
+def levels(flow: OnePassFlow) -> list[list[Array]]:
     """Return families of quadratures of a flow, each coarse to fine, as its generated code reads them."""
     from ...numerics.conditional import quadrature_rule
 
@@ -54,14 +54,14 @@ def _over_fields(dimension: int) -> list[list[Array]]:
     return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
 
 
-def _noise(flow: OnlineFlow, count: int) -> Array:
+def _noise(flow: OnePassFlow, count: int) -> Array:
     """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
     from ...numerics.quadrature import gauss_hermite
 
     noise = flow.p.target.noise
     if noise == 0:
         values, weights = np.zeros(1), np.ones(1)
-    elif flow.p.algorithm.loss == "logistic":
+    elif flow.p.loss.form.name not in ("square", "correlation"):
         values, weights = gauss_hermite(count)
     else:
         # The error is linear in the noise: two values have its mean and its variance.
@@ -69,7 +69,7 @@ def _noise(flow: OnlineFlow, count: int) -> Array:
     return np.concatenate([[len(values)], np.stack([noise * values, weights], axis=1).ravel()])
 
 
-def choose(flow: OnlineFlow, rtol: float) -> Array:
+def choose(flow: OnePassFlow, rtol: float) -> Array:
     """Return the coarsest rule whose refinement changes the initial velocity, at full rate, by less than `rtol`.
 
     Where none does, the one that changes it least.
@@ -91,7 +91,7 @@ def choose(flow: OnlineFlow, rtol: float) -> Array:
     return candidates[min(reached)[1]][-1]
 
 
-def error(flow: OnlineFlow, used: Array, states: Array) -> float:
+def error(flow: OnePassFlow, used: Array, states: Array) -> float:
     """Return the largest change of dy/dt over states (time, n) when the rule is refined by one level."""
     family = next(f for f in levels(flow) if any(np.array_equal(other, used) for other in f))
     place = next(k for k, other in enumerate(family) if np.array_equal(other, used))

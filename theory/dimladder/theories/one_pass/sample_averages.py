@@ -44,6 +44,9 @@ class SampleAverages:
     variance : Expr
         Q in terms of the state.
     parameters : tuple of Symbol
+        The first is the learning rate.
+    schedule : Expr
+        Factor of the learning rate, in t.
     """
 
     fields: tuple[Any, ...]
@@ -53,6 +56,7 @@ class SampleAverages:
     observables: Mapping[str, Any]
     variance: Any
     parameters: tuple[Any, ...]
+    schedule: Any = 1
 
 
 def symbols() -> tuple[Any, Any, Any, Any]:
@@ -62,8 +66,8 @@ def symbols() -> tuple[Any, Any, Any, Any]:
     return tuple(sp.Symbol(s, real=True) for s in ("z", "lam", "y", "y0"))
 
 
-def overlap_drifts(gain: Any, rate: Any, m: Any, q: Any, *, spherical: bool) -> tuple[Any, ...]:
-    """Return the order-1/d changes of (M, Q), or of M after projection to the unit sphere, under w += (rate/d) G x.
+def overlap_drifts(gain: Any, rate: Any, m: Any, q: Any, decay: Any, *, spherical: bool) -> tuple[Any, Any]:
+    """Return the order-1/d changes of (M, Q) under w <- (1 - decay/d) w + (rate/d) G x, and back to |w| on the sphere.
 
     The updated overlaps are exact but for |x|^2 = d; the 1/d coefficient is their derivative at 1/d = 0.
     """
@@ -71,11 +75,11 @@ def overlap_drifts(gain: Any, rate: Any, m: Any, q: Any, *, spherical: bool) -> 
 
     z, lam, _, _ = symbols()
     inverse_d = sp.Symbol("epsilon", positive=True)
-    new_m = m + inverse_d * rate * gain * z
-    new_q = q + inverse_d * (2 * rate * gain * lam + rate**2 * gain**2)
+    new_m = (1 - decay * inverse_d) * m + inverse_d * rate * gain * z
+    new_q = (1 - 2 * decay * inverse_d) * q + inverse_d * (2 * rate * gain * lam + rate**2 * gain**2)
     if spherical:
-        return (sp.expand(sp.diff((new_m / sp.sqrt(new_q)).subs(q, 1), inverse_d).subs(inverse_d, 0)),)
-    return tuple(sp.expand(sp.diff(e, inverse_d).subs(inverse_d, 0)) for e in (new_m, new_q))
+        new_m, new_q = new_m * sp.sqrt(q / new_q), q
+    return tuple(sp.expand(sp.diff(e, inverse_d).subs(inverse_d, 0)) for e in (new_m, new_q))  # type: ignore[return-value]
 
 
 def kinks(expression: Any, variable: Any) -> tuple[float, ...]:
@@ -177,11 +181,14 @@ def choose_level(
         _, values, _, left = averaged(of, scales)
         return float(np.max((np.abs(values - reference) + left) / np.maximum(sizes, 1e-300)))
 
-    for number in range(least, len(LEVELS) - 1):
+    for number in range(min(least, len(LEVELS) - 2), len(LEVELS) - 1):
         _, finer, sizes, _ = averaged(LEVELS[number + 1], scales)
         error = change(LEVELS[number], finer, sizes)
-        if error <= rtol or number == len(LEVELS) - 2:
+        if error <= rtol:
             break
+    else:
+        # What the finest of all would change is not known: the last change stands for it.
+        number += 1
     chosen = LEVELS[number]
     # Label noise often needs fewer values than the level has.
     for fewer in (level.noises for level in LEVELS[:number] if noise):
@@ -210,11 +217,14 @@ def module_source(what: SampleAverages, title: str) -> str:
     loads = "\n".join(f"    {s} = p[{k}]" for k, s in enumerate(what.parameters))
     body = "\n".join([*head, *shared, *(f"    out[{k}] = {v}" for k, v in enumerate(values))])
     state_lines = "\n".join(f"    {s} = state[{k}]" for k, s in enumerate(what.drifts))
+    rate = ["    average(y, p, out)"]
+    if what.schedule != 1:
+        rate = ["    q = p.copy()", f"    q[0] = p[0] * ({write.doprint(what.schedule)})", "    average(y, q, out)"]
     return HEADER.format(title=title) + _TEMPLATE.format(
         inner=INNER_ORDER, observables=tuple(what.observables), states=len(what.drifts), count=len(integrands), head=len(what.parameters),
         levels=len(what.fields), field_kinks=_array(kinks(what.kinked, x)), link_kinks=_array(kinks(what.link, z)),
         link=write.doprint(what.link), loads=loads, fields="\n".join(field_lines), integrand=body,
-        state=state_lines, mean=write.doprint(m), variance=write.doprint(what.variance), rhs=RHS_SIGNATURE,
+        scheduled="\n".join(rate), state=state_lines, mean=write.doprint(m), variance=write.doprint(what.variance), rhs=RHS_SIGNATURE,
     )  # fmt: skip
 
 
@@ -489,7 +499,7 @@ def average(state, p, out):
 @njit({rhs}, cache=True)
 def rhs(t, y, dy, p, work):
     out = np.empty(3 * COUNT)
-    average(y, p, out)
+{scheduled}
     for k in range(STATES):
         dy[k] = out[k]
 

@@ -17,10 +17,8 @@ from typing import Any
 from ....symbolic.kernels import KernelWriter
 from ....symbolic.loops import INDENT, LoopWriter, SymmetricArray
 from ....symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
-from . import library as near_library
 from ..derivation import Derived
 from ..erf_sums_code import GATHER as MIXTURE_GATHER
-from .derivation import Difference
 from ..layout import (
     SCALARS,
     buffer_views,
@@ -34,6 +32,8 @@ from ..layout import (
     scratch_size,
     stage_lines,
 )
+from . import library as near_library
+from .derivation import Difference
 
 VIEWS = """K = int(p[0])
 M = int(p[1])

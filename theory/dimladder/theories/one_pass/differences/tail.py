@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ....problem import Committee
+from ....problem.targets import Committee
 from ....symbolic import store
 
 if TYPE_CHECKING:
-    from ..flow import OnlineFlow
+    from ..flow import OnePassFlow
 
 log = logging.getLogger("dimladder.online_sgd")
 Array = NDArray[np.float64]
@@ -71,12 +71,12 @@ class Tail:
     nodes: int
 
 
-def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
+def continued(flow: OnePassFlow, times: Array, states: Array) -> Tail | None:
     """Return the end of a curve from the flow in differences; None where it does not come near its target.
 
     Parameters
     ----------
-    flow : OnlineFlow
+    flow : OnePassFlow
     times, states : arrays (time,), (time, n)
         The curve in overlaps, time 0 included.
     """
@@ -100,7 +100,7 @@ def continued(flow: OnlineFlow, times: Array, states: Array) -> Tail | None:
     return form.follow(match, *begin, times)
 
 
-def _target_size(flow: OnlineFlow) -> float:
+def _target_size(flow: OnePassFlow) -> float:
     """Return E[f*^2]/2: the error of a student whose readouts are zero."""
     parameters, state = flow.parameters(), flow.initial_state()
     end = len(flow.plain_parameters())
@@ -113,7 +113,7 @@ def _target_size(flow: OnlineFlow) -> float:
 class Form:
     """The difference form of one flow: its compiled module, and the way from overlaps to differences and back."""
 
-    def __init__(self, flow: OnlineFlow, module: ModuleType, parity: int, resolved: float) -> None:
+    def __init__(self, flow: OnePassFlow, module: ModuleType, parity: int, resolved: float) -> None:
         self.flow, self.module, self.parity, self.resolved = flow, module, parity, resolved
         mixture = flow.mixtures
         self.plain = flow.plain_parameters()
@@ -122,9 +122,9 @@ class Form:
         self.units = mixture[0].parameters if mixture else np.zeros(0)
 
     @classmethod
-    def of(cls, flow: OnlineFlow) -> Form | None:
+    def of(cls, flow: OnePassFlow) -> Form | None:
         """Return the form, deriving it when first needed; None where it does not exist."""
-        from . import near
+        from . import derivation as near
 
         setting = flow.setting()
         if not near.eligible(setting):
@@ -139,12 +139,12 @@ class Form:
                 return None
 
         def source() -> str:
-            from .near_code import near_source
+            from .code import near_source
 
-            return near_source(near.derive_near(setting), f"online-sgd in differences: {flow.structure()}")
+            return near_source(near.derive_near(setting), f"one-pass in differences: {flow.structure()}")
 
         source.__module__ = __name__
-        module = store.module(("online-sgd-near", flow.structure()), source)
+        module = store.module(("one-pass differences", flow.structure()), source)
         # A constant beside an odd function: -w* gives another one.
         parity = 0 if flow.mixtures and flow.mixtures[0].constant else near.parity(setting)
         return cls(flow, module, parity, KINKED_RESOLVED if setting.student_kinks else RESOLVED)

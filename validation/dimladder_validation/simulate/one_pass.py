@@ -1,4 +1,4 @@
-"""The experiment of the theory ``online-sgd``: one-pass SGD at finite d, by the exact Gram chain or on weights."""
+"""The experiment of the theory ``one-pass``: SGD on fresh samples at finite d, by the exact Gram chain or on weights."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .sgd import Dynamics
+    from .two_layer import Link
 
 log = logging.getLogger("dimladder.simulate")
 
 
 def dynamics(problem: Any, d: int) -> Dynamics:
-    """Return student, target, start and algorithm of an online-SGD problem, in the normalisation of `sgd`.
+    """Return student, target, start and algorithm of a one-pass problem, in the normalisation of `sgd`.
 
     Raises
     ------
     SimulationError
         For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates.
     """
-    from dimladder.problem import Committee, Expression, activation
-    from dimladder.theories.online_sgd.initial import start
+    from dimladder.problem import Expression
+    from dimladder.problem.geometry import start
 
-    from .sgd import Dynamics
-    from .two_layer import Link
+    from .sgd import LOSSES, Dynamics
 
-    algorithm, target, student = problem.algorithm, problem.target, problem.student
+    algorithm, target, student, loss = problem.algorithm, problem.target, problem.student, problem.loss.form.name
+    if loss not in LOSSES:
+        raise SimulationError(
+            f"no experiment trains on the loss {loss!r}", where="loss.function", why=f"known are {', '.join(LOSSES)}"
+        )
     state = start(problem)
-    if isinstance(target, Committee):
-        link = Link.committee(activation(target.activation), target.readout)
-    else:
-        link = Link.formula(getattr(target, "formula", None) or target.expression, len(state.T))
+    link = link_of(problem, len(state.T))
     batch = algorithm.batch_size
     if algorithm.regime == "gradient-flow":
         # The drift alone: batches of sqrt d samples or more push the noise terms to order d^-1/2.
@@ -53,19 +54,32 @@ def dynamics(problem: Any, d: int) -> Dynamics:
     rate, readout_rate = algorithm.learning_rate, algorithm.readout_learning_rate
     trained = student.train_readout
     return Dynamics(
-        activation=activation(student.activation), link=link, q=state.Q, m=state.M, t=state.T, v=state.a,
+        activation=student.expression, link=link, q=state.Q, m=state.M, t=state.T, v=state.a,
         eta=rate, eta_v=(rate if readout_rate is None else readout_rate) if trained else 0.0, noise=target.noise,
-        batch=batch, loss=algorithm.loss, spherical=algorithm.spherical, decay=algorithm.weight_decay,
-        decay_v=algorithm.readout_weight_decay if trained else 0.0,
+        batch=batch, loss=loss, spherical=algorithm.spherical, decay=algorithm.weight_decay,
+        decay_v=algorithm.readout_weight_decay if trained else 0.0, displacement=algorithm.displacement,
         schedule=Expression(algorithm.schedule, ("t",)) if algorithm.schedule.strip() != "1" else None,
     )  # fmt: skip
 
 
-class OnlineSGDExperiment(Experiment):
-    """One-pass SGD. ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost
-    independent of d; ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device."""
+def link_of(problem: Any, count: int) -> Link:
+    """Return the noiseless target as a function of its `count` fields."""
+    from dimladder.problem import activation
+    from dimladder.problem.targets import Committee
 
-    theory = "online-sgd"
+    from .two_layer import Link
+
+    target = problem.target
+    if isinstance(target, Committee):
+        return Link.committee(activation(target.activation), target.readouts[0])
+    return Link.formula(target.expression, count)
+
+
+class OnePassExperiment(Experiment):
+    """One-pass SGD. ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost
+    independent of d; ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device, as are several steps on each sample."""
+
+    theory = "one-pass"
     size = "d"
     batch_size = 16
 
@@ -75,11 +89,14 @@ class OnlineSGDExperiment(Experiment):
         from dimladder.problem import axis_values
 
         from . import sgd
+        from .reuse import reused_sgd
 
+        if problem.algorithm.uses > 1 or problem.student.slope:
+            return reused_sgd(problem, size, streams, backend)
         times = np.array(axis_values(problem.grid.time))
         what = dynamics(problem, size)
         sgd.check_dimension(what, size)
-        method = getattr(problem.simulation, "method", "gram")
+        method = problem.simulation.method or "gram"
         if method == "gram" and backend.is_numpy:
             # K + M numbers a step: double precision costs nothing, whatever the dtype asked for.
             runs = sgd.gram_chain(what, times, size, streams, threads=_threads())
@@ -125,4 +142,4 @@ def _threads() -> int:
     return int(get_num_threads())
 
 
-EXPERIMENT = OnlineSGDExperiment()
+EXPERIMENT = OnePassExperiment()
