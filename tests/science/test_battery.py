@@ -140,7 +140,7 @@ IDLE: dict[str, dict[str, str]] = {
     "truncation-states": {"student.assumptions": "none of them is violated"},
 }
 # Run files with keys that are other equations, compiled anew each: minutes in all.
-COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "batch", "data-repetition", "estimation")
+COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "estimation")
 
 
 def keys_read(name: str) -> list[tuple[str, Any]]:

@@ -6,9 +6,9 @@ import math
 from typing import Literal
 
 from .activations import activation
-from .checks import Row, at_least, formula, not_negative, positive
-from .laws import Law, law
+from .checks import Row, at_least, not_negative, positive
 from .expressions import Expression
+from .laws import Law, law
 from .spec import Spec
 
 READOUTS = ("ones", "rademacher", "gaussian")

@@ -1,4 +1,4 @@
-"""The experiment of the theory ``one-pass``: SGD on fresh samples at finite d, by the exact Gram chain or on weights."""
+"""The experiment of the theory ``one-pass``: SGD at finite d, by the exact Gram chain or on weights."""
 
 from __future__ import annotations
 
@@ -76,8 +76,12 @@ def link_of(problem: Any, count: int) -> Link:
 
 
 class OnePassExperiment(Experiment):
-    """One-pass SGD. ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost
-    independent of d; ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device, as are several steps on each sample."""
+    """One-pass SGD.
+
+    ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost independent of d;
+    ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device. Several steps on each sample
+    always move weights.
+    """
 
     theory = "one-pass"
     size = "d"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dimladder.errors import SimulationError
+
 from .base import Backend, Sample
 from .sgd import derivative, loss_slope, recorded_steps
 
@@ -27,6 +29,10 @@ def reused_sgd(problem: Any, size: int, streams: Sequence[np.random.Generator], 
     from .one_pass import link_of
 
     xp, d = backend.xp, size
+    if d < 2:
+        raise SimulationError(
+            f"d = {d} is too small", why="student and teacher span 2 directions", hint="simulate at d >= 2"
+        )
     target, student, rule, begin = problem.target, problem.student, problem.algorithm, start(problem)
     times = np.array(axis_values(problem.grid.time))
     record, low, high, weight = recorded_steps(times, d)

@@ -80,8 +80,8 @@ class DisplacedFlow(Flow):
         target, student, rule = self.problem.target, self.problem.student, self.problem.algorithm
         label = (target.activation, "units") if isinstance(target, Committee) else (target.formula, target.hermite)
         return (
-            *label, student.slope or student.activation, bool(student.slope), student.hermite, self.problem.loss.form.name,
-            rule.uses, bool(rule.displacement), rule.spherical, rule.schedule,
+            *label, student.slope or student.activation, bool(student.slope), student.hermite,
+            self.problem.loss.form.name, rule.uses, bool(rule.displacement), rule.spherical, rule.schedule,
         )  # fmt: skip
 
     def label(self) -> Any:
@@ -142,13 +142,13 @@ class DisplacedFlow(Flow):
         import sympy as sp
 
         rule = self.problem.algorithm
-        lam, eta, rho, a, x = (sp.Symbol(n, real=True) for n in ("lambda", "eta", "rho", "a", "x"))
+        lam, eta, rho, a = (sp.Symbol(n, real=True) for n in ("lambda", "eta", "rho", "a"))
         m, q, gain, kappa = (sp.Symbol(n, real=True) for n in ("M", "Q", "G", "kappa"))
         shown = {symbols()[1]: lam}
         s, ds, average = sp.Function("s", real=True), sp.Function("s'", real=True), sp.Function(r"\mathbb{E}")
         formula, slope = self.shape()
         gradient = sp.Function("g", real=True)
-        fields, total = displaced_fields(gradient, lam, eta, rho if rule.displacement else 0, rule.uses)
+        _, total = displaced_fields(gradient, lam, eta, rho if rule.displacement else 0, rule.uses)
         drift_m, drift_q = (e.subs(shown) for e in overlap_drifts(gain, eta, m, q, kappa, spherical=rule.spherical))
         left = {"M": r"\frac{\mathrm{d} M}{\mathrm{d} t}", "Q": r"\frac{\mathrm{d} Q}{\mathrm{d} t}"}
         rows = [Equation.of("M", left["M"], average(drift_m)), Equation.of("Q", left["Q"], average(drift_q))]
@@ -183,8 +183,8 @@ class DisplacedFlow(Flow):
             Step("Model", "One student unit and one teacher direction.", tuple(model)),
             Step(
                 "Gradients of one sample",
-                "A step moves the weight along x by O(1/d), and therefore the field of the same sample by O(1): |x|^2/d "
-                "tends to 1.",
+                "A step moves the weight along x by O(1/d), and therefore the field of the same sample by O(1): "
+                "|x|^2/d tends to 1.",
                 (rows["gradient"], rows["gradients"]),
             ),
             Step("Overlaps after one sample", "To first order in 1/d.", tuple(steps)),

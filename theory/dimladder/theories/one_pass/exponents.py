@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_normal, hermite_coefficients, hermite_values
-from ...problem import Committee, SingleIndex, activation
+from ...problem import activation
 from ...problem.geometry import start
-from .sections import OnlineProblem
+from ...problem.targets import Committee
 
 Array = NDArray[np.float64]
 DEGREE = 12
@@ -28,32 +28,37 @@ DEGREE = 12
 ZERO = 1e-16
 
 
-def describe(problem: OnlineProblem) -> dict[str, Any]:
-    """Return the exponents of the problem's target, by name.
+def describe(problem: Any) -> dict[str, Any]:
+    """Return the exponents of the problem's target, by name, and why the problem may be hopeless.
 
     Returns
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found.
+        None where no term up to degree 12 is found. ``hopeless`` lists the reasons of `obstacles`, where there are any;
+        ``target`` is the expanded target, where its formula has Hermite polynomials.
     """
     target = problem.target
+    found: dict[str, Any] = {}
     if isinstance(target, Committee):
         s = start(problem)
-        return {"information exponent": committee_exponent(target.activation, s.A, s.T)}
-    if isinstance(target, SingleIndex):
-        link = target.expression
-        f = lambda z: np.asarray(link.evaluate(np, z=z)) + 0.0 * z  # noqa: E731
-        kinks = link.kinks("z")
-        return {
-            "information exponent": information_exponent(f, kinks),
-            "generative exponent": generative_exponent(f, kinks),
-        }
-    coefficients = hermite_tensor(target.formula)
-    return {
-        "information exponent": min((sum(k) for k in coefficients if any(k)), default=None),
-        "leap": leap(coefficients),
-    }
+        found["information exponent"] = committee_exponent(target.activation, s.A, s.T)
+    elif target.directions == 1:
+        f, kinks = link_of(target)
+        found["information exponent"] = information_exponent(f, kinks)
+        found["generative exponent"] = generative_exponent(f, kinks)
+    else:
+        coefficients = hermite_tensor(target.expression)
+        found["information exponent"] = min((sum(k) for k in coefficients if any(k)), default=None)
+        found["leap"] = leap(coefficients)
+    return found
+
+
+def link_of(target: Any) -> tuple[Callable[[Array], Array], tuple[float, ...]]:
+    """Return an index target of one direction as a NumPy function of its field, and its kinks."""
+    link = target.expression
+    (name,) = target.fields
+    return (lambda z: np.asarray(link.evaluate(np, **{name: z})) + 0.0 * z), link.kinks(name)
 
 
 def information_exponent(f: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> int | None:

@@ -17,7 +17,6 @@ from ...symbolic.loops import INDENT, LoopWriter
 from ...symbolic.printing import HEADER, JAC_SIGNATURE
 from ...symbolic.tensors import Tensor
 from .derivation import Derived
-from .notation import A, a, c
 from .layout import (
     LANES,
     SCALARS,
@@ -34,6 +33,7 @@ from .layout import (
     scratch_size,
     stage_lines,
 )
+from .notation import A, a, c
 
 SCATTER = '''@njit(**OPTIONS)
 def scatter(G, gc, K, trained, row):

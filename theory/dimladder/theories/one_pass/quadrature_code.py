@@ -16,8 +16,8 @@ from ...symbolic.nodes import Expectation
 from ...symbolic.printing import OBSERVE_SIGNATURE, assignments, printer
 from .averages import products
 from .derivation import Derived
-from .notation import LABEL, OUTPUT
 from .layout import VIEWS
+from .notation import LABEL, OUTPUT
 
 INDENT = "    "
 # Moments that the quadrature over all fields fills.

@@ -6,8 +6,8 @@ teacher field z = w* . x, its student field lambda = w . x and its label y. With
 flow; time = samples / d. `G` may contain the field of the same sample after earlier steps, ``lambda + rate y ...``.
 
 The generated module averages over lambda at every z, refined there until nothing changes: a displaced field varies the
-faster the larger the label. It splits where the integrand jumps or bends: at the kinks of the link in z, at those of the
-activation in lambda, and where a displaced field crosses one of these (found by bisection at every z).
+faster the larger the label. It splits where the integrand jumps or bends: at the kinks of the link in z, at those of
+the activation in lambda, and where a displaced field crosses one of these (found by bisection at every z).
 """
 
 from __future__ import annotations
@@ -221,10 +221,12 @@ def module_source(what: SampleAverages, title: str) -> str:
     if what.schedule != 1:
         rate = ["    q = p.copy()", f"    q[0] = p[0] * ({write.doprint(what.schedule)})", "    average(y, q, out)"]
     return HEADER.format(title=title) + _TEMPLATE.format(
-        inner=INNER_ORDER, observables=tuple(what.observables), states=len(what.drifts), count=len(integrands), head=len(what.parameters),
+        inner=INNER_ORDER, observables=tuple(what.observables), states=len(what.drifts), count=len(integrands),
+        head=len(what.parameters),
         levels=len(what.fields), field_kinks=_array(kinks(what.kinked, x)), link_kinks=_array(kinks(what.link, z)),
         link=write.doprint(what.link), loads=loads, fields="\n".join(field_lines), integrand=body,
-        scheduled="\n".join(rate), state=state_lines, mean=write.doprint(m), variance=write.doprint(what.variance), rhs=RHS_SIGNATURE,
+        scheduled="\n".join(rate), state=state_lines, mean=write.doprint(m), variance=write.doprint(what.variance),
+        rhs=RHS_SIGNATURE,
     )  # fmt: skip
 
 
@@ -240,15 +242,15 @@ FIELD_KINKS = {field_kinks}
 LINK_KINKS = {link_kinks}
 TAIL, PANELS, ROOM = 8.0, 12, 400
 STEP, DOUBLINGS, WIDTH, DEEPEST, INNER = 0.8, 2, 4.0, 24, {inner}
-V = types.float64[::1]
+V, F, I = types.float64[::1], types.float64, types.int64
 
 
-@njit(types.float64(types.float64), cache=True)
+@njit(F(F), cache=True)
 def link(z):
     return 0.0 * z + {link}
 
 
-@njit(types.float64(types.int64, types.float64, types.float64, V), cache=True)
+@njit(F(I, F, F, V), cache=True)
 def field(level, lam, y, p):
     """Return the student field at the given use of the sample."""
 {loads}
@@ -256,12 +258,12 @@ def field(level, lam, y, p):
     return lam
 
 
-@njit(types.void(types.float64, types.float64, types.float64, types.float64, V, V, V), cache=True)
+@njit(types.void(F, F, F, F, V, V, V), cache=True)
 def integrand(z, lam, y, y0, state, p, out):
 {integrand}
 
 
-@njit(types.int64(V, types.int64, types.float64), cache=True)
+@njit(I(V, I, F), cache=True)
 def insert(edges, count, value):
     """Insert into the sorted edges, unless it is outside or the array is full."""
     if not abs(value) < TAIL or count >= edges.size:
@@ -274,16 +276,16 @@ def insert(edges, count, value):
     return count + 1
 
 
-@njit(types.float64(types.int64, types.int64, types.float64, types.float64, types.float64, types.float64,
-                    types.float64, V), cache=True)
+@njit(F(I, I, F, F, F, F,
+                    F, V), cache=True)
 def crossing(kind, level, kink, u, a, b, y, p):
     """Return a field minus a kink: at lambda = a + b u, given the label (kind 0) or with the label of z = u (1)."""
     label = y if kind == 0 else link(u) + y
     return field(level, a + b * u, label, p) - kink
 
 
-@njit(types.int64(V, types.int64, V, types.int64, types.int64, types.float64, types.float64, types.float64,
-                  types.float64, V), cache=True)
+@njit(I(V, I, V, I, I, F, F, F,
+                  F, V), cache=True)
 def roots(edges, count, found, kind, level, kink, a, b, y, p):
     """Bisect every interval whose ends differ in sign; return how many roots were found."""
     total = 0
@@ -308,14 +310,14 @@ def roots(edges, count, found, kind, level, kink, a, b, y, p):
     return total
 
 
-@njit(types.int64(V), cache=True)
+@njit(I(V), cache=True)
 def uniform(edges):
     for k in range(PANELS + 1):
         edges[k] = -TAIL + 2.0 * TAIL * k / PANELS
     return PANELS + 1
 
 
-@njit(types.void(types.float64, types.float64, types.float64, types.float64, types.float64, V, V, V, V), cache=True)
+@njit(types.void(F, F, F, F, F, V, V, V, V), cache=True)
 def add(z, lam, y, y0, weight, state, p, values, total):
     """Add one point to the sums of the integrands and of their absolute values."""
     integrand(z, lam, y, y0, state, p, values)
@@ -324,7 +326,7 @@ def add(z, lam, y, y0, weight, state, p, values, total):
         total[COUNT + k] += weight * abs(values[k])
 
 
-@njit(types.void(types.float64, types.float64, types.float64, types.float64, types.float64, types.float64, types.float64,
+@njit(types.void(F, F, F, F, F, F, F,
                  V, V, V, V), cache=True)
 def panel(z, mean, sd, y, y0, left, right, state, p, values, total):
     """Fill total with the Gauss-Legendre sums over lambda = mean + sd u, u standard normal between left and right."""
@@ -337,7 +339,7 @@ def panel(z, mean, sd, y, y0, left, right, state, p, values, total):
         add(z, mean + sd * u, y, y0, weight, state, p, values, total)
 
 
-@njit(types.float64(V, V, V), cache=True)
+@njit(F(V, V, V), cache=True)
 def largest_change(one, two, p):
     """Return the largest difference of two averages, relative to their sizes."""
     left = 0.0
@@ -346,7 +348,7 @@ def largest_change(one, two, p):
     return left
 
 
-@njit(types.boolean(types.float64, types.float64, types.float64, types.float64, types.float64, types.float64, V, V, V,
+@njit(types.boolean(F, F, F, F, F, F, V, V, V,
                     V), cache=True)
 def smooth_given_z(weight, z, mean, sd, y, y0, state, p, work, out):
     """Add the average over lambda at one z and label by trapezoidal rules; return whether they agree at last."""
@@ -370,7 +372,7 @@ def smooth_given_z(weight, z, mean, sd, y, y0, state, p, work, out):
     return False
 
 
-@njit(types.void(types.float64, types.float64, types.float64, types.float64, types.float64, types.float64, V, types.int64,
+@njit(types.void(F, F, F, F, F, F, V, I,
                  V, V, V, V), cache=True)
 def split_given_z(weight, z, mean, sd, y, y0, edges, count, state, p, work, out):
     """Add the average over lambda at one z and label by panels, each halved until its halves agree with it."""
@@ -406,7 +408,7 @@ def split_given_z(weight, z, mean, sd, y, y0, edges, count, state, p, work, out)
                 waiting += 1
 
 
-@njit(types.int64(types.float64, types.float64, types.float64, V, V, V), cache=True)
+@njit(I(F, F, F, V, V, V), cache=True)
 def outer_edges(mean_slope, sd, shift, p, outer, found):
     """Fill outer with the panels of z; return their number of edges."""
     count = uniform(outer)
@@ -430,7 +432,7 @@ def outer_edges(mean_slope, sd, shift, p, outer, found):
     return count
 
 
-@njit(types.int64(types.float64, types.float64, types.float64, V, V, V, V), cache=True)
+@njit(I(F, F, F, V, V, V, V), cache=True)
 def inner_edges(mean, sd, y, p, scan, inner, found):
     """Fill inner with the ends of the range and every kink between; return their number."""
     intervals = uniform(scan)

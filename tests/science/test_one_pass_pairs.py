@@ -33,8 +33,8 @@ ACTIVATIONS: dict[str, tuple[str, Any, Any]] = {
 }
 TEACHER = '[target]\nkind = "committee"\nactivation = "{}"\nreadout = [1.0, -0.6]\noverlap = [[1.0, 0.2], [0.2, 1.1]]\n'
 OVERLAP = np.array([[1.0, 0.2], [0.2, 1.1]])
-SINGLE = '[target]\nkind = "single-index"\nlink = "{}"\n'
-MULTI = '[target]\nkind = "multi-index"\nexpression = "{}"\n'
+SINGLE = '[target]\nkind = "index"\nformula = "{}"\n'
+MULTI = '[target]\nkind = "index"\nformula = "{}"\n'
 TARGETS: dict[str, tuple[str, Any, np.ndarray]] = {
     "erf teacher": (TEACHER.format("erf"), lambda z: erf(z / np.sqrt(2)) @ [1.0, -0.6], OVERLAP),
     "relu teacher": (TEACHER.format("relu"), lambda z: np.maximum(z, 0) @ [1.0, -0.6], OVERLAP),
@@ -100,7 +100,7 @@ def velocity(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return dQ, dM and da of the compiled right-hand side at `TIME`."""
     count = TARGETS[row["target"]][2].shape[0]
     text = f"""
-theory = "online-sgd"
+schema = 2
 {TARGETS[row["target"]][0]}
 noise = {NOISE}
 [student]
@@ -110,10 +110,11 @@ activation = "{ACTIVATIONS[row["activation"]][0]}"
 readout = {A.tolist()}
 train_readout = {str(row["train_readout"]).lower()}
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = {RATE}
 readout_learning_rate = {READOUT_RATE}
-loss = "{row["loss"]}"
+[loss]
+function = "{row["loss"]}"
 regime = "{row["regime"]}"
 spherical = {str(row["spherical"]).lower()}
 batch_size = {row["batch_size"]}

@@ -11,10 +11,10 @@ import pytest
 import dimladder as dl
 from dimladder.errors import DerivationError
 from dimladder.problem import Expression
-from dimladder.theories.online_sgd.mixtures import TANH, erf_mixture
+from dimladder.theories.one_pass.erf_sums import TANH, erf_mixture
 
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "tanh"
@@ -22,12 +22,12 @@ readout = [1.0, -0.8]
 overlap = [[1.0, 0.2], [0.2, 0.9]]
 noise = 0.1
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "tanh"
 train_readout = true
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.4
 [initial]
 Q = [[0.5, 0.1], [0.1, 0.6]]
@@ -87,7 +87,7 @@ def velocity(p: dl.Problem) -> np.ndarray:
     [
         {},
         {"student.activation": "sigmoid", "target.activation": "tanh(0.7*x)"},
-        {"student.activation": "sigmoid", "target.activation": "2*sigmoid(x) - 0.5", "algorithm.loss": "correlation"},
+        {"student.activation": "sigmoid", "target.activation": "2*sigmoid(x) - 0.5", "loss.function": "correlation"},
         {"target.activation": "erf", "algorithm.spherical": True},
         {"algorithm.regime": "gradient-flow", "algorithm.weight_decay": 0.1},
     ],
@@ -116,7 +116,7 @@ def test_whole_curves_agree() -> None:
 def test_a_polynomial_target_and_a_parity() -> None:
     text = TEXT[: TEXT.index("[target]")] + "[target]\n{}\nnoise = 0.1\n" + TEXT[TEXT.index("[student]") :]
     for target in ("z1 + z1*z2", "sign(z1)*sign(z2)"):
-        p = dl.loads(text.format(f'kind = "multi-index"\nexpression = "{target}"'))
+        p = dl.loads(text.format(f'kind = "index"\nformula = "{target}"'))
         assert dl.derive(p).mixtures is not None
         reference = velocity(dl.replace(p, {"solver.averages": "quadrature", "solver.quadrature_rtol": 1e-9}))
         assert velocity(p) == pytest.approx(reference, abs=3e-6)

@@ -24,17 +24,17 @@ def run_file(
     Q = np.array([[0.5 * (i == k) + 0.02 * math.cos(1 + i + k + i * k) for k in range(K)] for i in range(K)])
     R = np.array([[0.03 * math.sin(1 + 2 * i + 3 * n + i * n) for n in range(M)] for i in range(K)])
     return f"""
-theory = "online-sgd"
+schema = 2
 [target]
 {target}
 noise = {noise}
 [student]
-kind = "committee"
+kind = "two-layer"
 width = {K}
 activation = "{activation}"
 train_readout = {str(both).lower()}
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = {rate}
 [initial]
 Q = {rows(Q)}
@@ -132,9 +132,9 @@ REFERENCES = {
         1: 1.950543804732e-01, 10: 9.362828059514e-03, 100: 3.218303649169e-03, 500: 2.791029010755e-04}),
     "ReLU 2-2": ((2, 2, "relu", COMMITTEE.format("relu", [1.0, 1.0]), 0.1, 0.0, False, 1.0), {
         1: 4.9734508196e-01, 10: 2.7313529426e-01, 50: 7.7913375960e-02, 200: 7.4196145171e-03}),
-    "x^2 on He2": ((1, 1, "x**2-1", 'kind = "single-index"\nlink = "He2(z)"', 0.02, 0.1, False, 1.0), {
+    "x^2 on He2": ((1, 1, "x**2-1", 'kind = "index"\nformula = "He2(z)"', 0.02, 0.1, False, 1.0), {
         1: 1.3704358423e00, 20: 1.3162820382e00, 50: 5.2791666137e-01, 500: 2.2727272726e-04}),
-    "x + x^2 on z1 + z1 z2": ((2, 2, "x+x**2", 'kind = "multi-index"\nexpression = "z1+z1*z2"', 0.02, 0.1,
+    "x + x^2 on z1 + z1 z2": ((2, 2, "x+x**2", 'kind = "index"\nformula = "z1+z1*z2"', 0.02, 0.1,
         False, 0.5), {
         1: 1.3198546702e00, 20: 9.5586082555e-01, 100: 5.7018289163e-01, 500: 5.4706966452e-01}),
 }  # fmt: skip
@@ -210,9 +210,9 @@ def test_bad_input_names_the_key(change: dict, where: str, word: str) -> None:
 
 
 def test_random_start_is_reproducible_and_consistent() -> None:
-    from dimladder.theories.online_sgd.initial import start
+    from dimladder.problem.geometry import start
 
-    text = run_file(2, 2, "erf", 'kind = "multi-index"\nexpression = "z1 + z1*z2"', 0.1, 0.0, False, 1.0, [1.0])
+    text = run_file(2, 2, "erf", 'kind = "index"\nformula = "z1 + z1*z2"', 0.1, 0.0, False, 1.0, [1.0])
     head, _, tail = text.partition("[initial]")
     text = head + '[initial]\nkind = "random"\noverlap = 0.1\nseed = 5\n' + tail[tail.index("[grid]") :]
     p = dl.loads(text)

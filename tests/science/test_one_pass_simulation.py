@@ -11,16 +11,16 @@ from scipy.stats import ks_2samp
 import dimladder as dl
 from dimladder.problem import Expression, activation
 from dimladder.results import Measurement
-from dimladder.theories.online_sgd.flow import OnlineFlow
+from dimladder.theories.one_pass.flow import OnePassFlow
 from dimladder_validation import compare, simulate
 from dimladder_validation.finite_size import fit_power_law
 from dimladder_validation.simulate import sgd, streams
-from dimladder_validation.simulate.online_sgd import dynamics
+from dimladder_validation.simulate.one_pass import dynamics
 from dimladder_validation.simulate.two_layer import Link
 
 K, M = 3, 2
 RUN = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "erf"
@@ -28,12 +28,12 @@ readout = [1.0, 0.8]
 overlap = [[1.0, 0.3], [0.3, 1.0]]
 noise = 0.3
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "erf"
 train_readout = true
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.7
 readout_learning_rate = 0.3
 [initial]
@@ -43,7 +43,7 @@ a = [1.0, 0.7]
 [grid]
 time = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
 [simulation]
-d = [200, 400, 800]
+sizes = [200, 400, 800]
 replicas = 96
 seed = 3
 """
@@ -149,14 +149,14 @@ def test_mutated_equations_are_caught(
     measured: Measurement, monkeypatch: pytest.MonkeyPatch, entry: int, factor: float
 ) -> None:
     """Sign flipped on the term of second order in the learning rate (its 1/B), or constants off by 12 to 20 percent."""
-    right = OnlineFlow.parameters
+    right = OnePassFlow.parameters
 
-    def parameters(self: OnlineFlow) -> np.ndarray:
+    def parameters(self: OnePassFlow) -> np.ndarray:
         p = right(self)
         p[entry] *= factor
         return p
 
-    monkeypatch.setattr(OnlineFlow, "parameters", parameters)
+    monkeypatch.setattr(OnePassFlow, "parameters", parameters)
     comparison = compare(dl.loads(RUN), measured)
     assert comparison.verdict == "disagree", comparison.reasons
 
@@ -187,7 +187,7 @@ def test_gaps_close_as_one_over_d() -> None:
         {"algorithm.weight_decay": 0.2, "algorithm.readout_weight_decay": 0.1},
         {"algorithm.schedule": "1/(1 + t/4)"},
         {"student.activation": "relu", "algorithm.learning_rate": 0.3},
-        {"algorithm.loss": "correlation", "algorithm.spherical": True, "algorithm.learning_rate": 0.3},
+        {"loss.function": "correlation", "algorithm.spherical": True, "algorithm.learning_rate": 0.3},
     ],
 )
 def test_variants_of_the_algorithm_agree(change: dict[str, Any]) -> None:
@@ -196,20 +196,21 @@ def test_variants_of_the_algorithm_agree(change: dict[str, Any]) -> None:
 
 
 LOGISTIC = """
-theory = "online-sgd"
+schema = 2
 [target]
-kind = "multi-index"
-expression = "sign(z1 + 0.3*z2)"
+kind = "index"
+formula = "sign(z1 + 0.3*z2)"
 noise = 0.2
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "tanh"
 train_readout = true
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.8
-loss = "logistic"
+[loss]
+function = "logistic"
 [initial]
 Q = [[0.6, 0.05], [0.05, 0.4]]
 M = [[0.3, 0.1], [0.0, 0.2]]
@@ -219,7 +220,7 @@ time = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]
 [solver]
 quadrature_rtol = 1e-4
 [simulation]
-d = [200, 400]
+sizes = [200, 400]
 replicas = 64
 seed = 2
 """
@@ -230,7 +231,7 @@ def test_logistic_loss_on_a_target_that_couples_its_fields() -> None:
     measured = simulate(dl.loads(LOGISTIC))
     comparison = compare(dl.loads(LOGISTIC), measured)
     assert comparison.verdict == "agree", comparison.reasons
-    assert {v.name for v in comparison.variables} == {"generalization_error", "Q", "M", "a", "loss"}
+    assert {v.name for v in comparison.variables} == {"generalization_error", "Q", "M", "a", "test_loss"}
     other = dl.solve(dl.loads(LOGISTIC, {"algorithm.learning_rate": 0.88}))
     assert compare(other, measured).verdict == "disagree"
 

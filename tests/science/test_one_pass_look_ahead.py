@@ -1,4 +1,4 @@
-"""Data repetition: exact drifts, published growth rates, one-pass limit, simulation."""
+"""Gradients after a trial step on the same sample: exact drifts, published growth rates, one-pass limit, simulation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder.theories.one_pass.displaced import DisplacedFlow
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.data_repetition import EXPERIMENT
+from dimladder_validation.simulate.one_pass import EXPERIMENT
 
-RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "data-repetition.toml"
+RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "online-look-ahead.toml"
 
 
 def drift(override: dict[str, Any]) -> np.ndarray:
@@ -53,7 +54,7 @@ def test_drift_of_a_relu_against_truncated_moments() -> None:
     # Published growth of He4 along the decay of the norm: the sign changes on the way.
     rates = []
     for q in (1.0, 0.561, 0.397, 0.308):
-        override = {"target.link": "He4(z)", "initial.M": [[1e-3]], "initial.Q": [[q]]}
+        override = {"target.formula": "He4(z)", "initial.M": [[1e-3]], "initial.Q": [[q]]}
         rates.append(drift(override)[0] / 1e-3)
         assert rates[-1] == pytest.approx(relu_drift(HE4, 1e-3, q, 0.1) / 1e-3, abs=2e-3)
     np.testing.assert_allclose(rates, [-0.29, -0.10, 0.11, 0.32], atol=0.03)
@@ -70,38 +71,19 @@ def test_reference_curve() -> None:
 
 
 @pytest.mark.slow
-def test_without_displacement_it_is_online_sgd() -> None:
-    """The same numbers as the theory of one-pass SGD, whose averages are derived in another way."""
+def test_without_displacement_it_is_plain_sgd() -> None:
+    """The same numbers as the flow of plain SGD, whose averages are derived in another way; so with weight decay."""
     override = {
-        "target.link": "relu(z)", "target.noise": 0.3, "algorithm.displacement": 0.0, "algorithm.learning_rate": 0.4,
-        "initial.M": [[0.1]], "grid.time": [1.0, 4.0, 20.0],
+        "target.formula": "relu(z)", "target.noise": 0.3, "algorithm.displacement": 0.0, "algorithm.learning_rate": 0.4,
+        "initial.M": [[0.1]], "grid.time": [1.0, 4.0, 20.0], "algorithm.weight_decay": 0.1,
+        "algorithm.schedule": "step(3 - t) + exp(-t/20)",
     }  # fmt: skip
-    curve = dl.solve(dl.load(RUN, override))
-    online = dl.loads(
-        """
-        schema = 1
-        theory = "online-sgd"
-        [target]
-        kind = "single-index"
-        link = "relu(z)"
-        noise = 0.3
-        [student]
-        kind = "committee"
-        width = 1
-        activation = "relu"
-        [algorithm]
-        kind = "online-sgd"
-        learning_rate = 0.4
-        [initial]
-        M = [[0.1]]
-        Q = [[1.0]]
-        [grid]
-        time = [1.0, 4.0, 20.0]
-        """
-    )
-    other = dl.solve(online)
+    problem = dl.load(RUN, override)
+    other, curve = dl.solve(problem), DisplacedFlow(problem).solve().variables
     for name in ("M", "Q", "generalization_error"):
-        np.testing.assert_allclose(curve[name].values.ravel(), other[name].values.ravel(), atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            np.ravel(curve[name].values), other[name].values.ravel(), atol=1e-6, err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +91,7 @@ def test_without_displacement_it_is_online_sgd() -> None:
     [
         {"grid.time": [10.0, 50.0]},
         {
-            "target.link": "relu(z)", "algorithm.displacement": -0.4, "algorithm.learning_rate": 0.3,
+            "target.formula": "relu(z)", "algorithm.displacement": -0.4, "algorithm.learning_rate": 0.3,
             "target.noise": 0.5, "initial.M": [[0.3]], "initial.Q": [[0.8]], "grid.time": [2.0, 6.0],
         },
     ],
@@ -131,9 +113,11 @@ def test_simulation(override: dict[str, Any]) -> None:
 
 def test_bad_problems_are_refused() -> None:
     bad: tuple[dict[str, Any], ...] = (
-        {"student.width": 2}, {"initial.M": [[2.0]]}, {"algorithm.learning_rate": 0.0}, {"algorithm.loss": "hinge"},
-        {"student.activation": "rleu"}, {"initial.Q": [[1.0, 0.0], [0.0, 1.0]]},
+        {"student.width": 2}, {"initial.M": [[2.0]]}, {"algorithm.learning_rate": -1.0}, {"loss.function": "hinj"},
+        {"student.activation": "rleu"}, {"initial.Q": [[1.0, 0.0], [0.0, 1.0]]}, {"algorithm.uses": 2},
+        {"algorithm.batch_size": 2}, {"student.train_readout": True}, {"algorithm.regime": "gradient-flow"},
+        {"target.formula": "z1*z2"},
     )  # fmt: skip
     for override in bad:
-        with pytest.raises(dl.ConfigError):
-            dl.load(RUN, override)
+        with pytest.raises(dl.DimladderError):
+            dl.derive(dl.load(RUN, override))

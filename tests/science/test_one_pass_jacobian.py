@@ -13,20 +13,19 @@ from dimladder.numerics.ode import integrate
 from dimladder.symbolic.adjoints import adjoint, partial_derivative
 from dimladder.symbolic.nodes import Correlation, DensityAtZero, Schur, SignMoment4
 from dimladder.symbolic.programs import Program
-from dimladder.theories.online_sgd.sections import OnlineProblem
 
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 {target}
 noise = 0.2
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 3
 activation = "{student}"
 train_readout = {trained}
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.6
 readout_learning_rate = 0.4
 {algorithm}
@@ -40,10 +39,8 @@ time = [0.0, 1.0]
 COMMITTEE = 'kind = "committee"\nreadout = [1.0, 0.7]\noverlap = [[1.0, 0.2], [0.2, 0.8]]\nactivation = '
 
 
-def problem(student: str, target: str, algorithm: str = "", trained: bool = True) -> OnlineProblem:
-    p = dl.loads(TEXT.format(student=student, target=target, algorithm=algorithm, trained=str(trained).lower()))
-    assert isinstance(p, OnlineProblem)
-    return p
+def problem(student: str, target: str, algorithm: str = "", trained: bool = True) -> dl.Problem:
+    return dl.loads(TEXT.format(student=student, target=target, algorithm=algorithm, trained=str(trained).lower()))
 
 
 def differences(flow: Any, y: np.ndarray, t: float) -> np.ndarray:
@@ -66,9 +63,9 @@ def differences(flow: Any, y: np.ndarray, t: float) -> np.ndarray:
     [
         ("erf", COMMITTEE + '"erf"', "weight_decay = 0.2\nbatch_size = 2", True),
         ("erf", COMMITTEE + '"erf"', "spherical = true", False),
-        ("erf", COMMITTEE + '"erf"', 'loss = "correlation"\nspherical = true', True),
+        ("erf", COMMITTEE + '"erf"', 'spherical = true\n[loss]\nfunction = "correlation"', True),
         ("erf", COMMITTEE + '"relu"', 'regime = "gradient-flow"\nschedule = "1/(1 + t)"', True),
-        ("erf", 'kind = "multi-index"\nexpression = "z1 + z1*z2"', "spherical = true", True),
+        ("erf", 'kind = "index"\nformula = "z1 + z1*z2"', "spherical = true", True),
         ("He2(x) + 0.3*x", COMMITTEE + '"He3(x)"', 'regime = "noise-dominated"', False),
         ("relu", COMMITTEE + '"relu"', "spherical = true", True),
     ],

@@ -10,13 +10,14 @@ from scipy.special import expit
 
 import dimladder as dl
 from dimladder.problem import activation
-from dimladder.theories.online_sgd import rules
-from dimladder.theories.online_sgd.initial import start
-from dimladder.theories.online_sgd.mixtures import erf_mixture
+from dimladder.problem.geometry import start
+from dimladder.theories.one_pass import quadrature_rules as rules
+from dimladder.theories.one_pass.erf_sums import erf_mixture
 from generated import interpreted
 
 SAMPLES = 300_000
 
+LOGISTIC = '[loss]\nfunction = "logistic"'
 COMMITTEE = 'kind = "committee"\nreadout = [0.8, -1.1]\noverlap = [[1.0, 0.3], [0.3, 0.9]]\nnoise = 0.3\n'
 
 
@@ -29,7 +30,7 @@ def problem(student: str, target: str, algorithm: str = "", train: bool = True, 
     Q = M @ np.linalg.inv(T) @ M.T + W @ W.T
     a = [0.9, -0.7, 1.2][:width]
     return dl.loads(f"""
-theory = "online-sgd"
+schema = 2
 [target]
 {target}
 [student]
@@ -38,7 +39,7 @@ width = {width}
 activation = "{student}"
 train_readout = {str(train).lower()}
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.7
 readout_learning_rate = 0.4
 {algorithm}
@@ -63,20 +64,18 @@ def brute_force(p: dl.Problem) -> tuple[np.ndarray, np.ndarray, float, float]:
     rng = np.random.default_rng(11)
     f = rng.standard_normal((SAMPLES, K + M)) @ np.linalg.cholesky(C).T
     lam, z = f[:, :K], f[:, K:]
-    g = activation(p.student.activation)
+    g = p.student.expression
     value = g.evaluate(np, x=lam)
     slope = np.asarray(g.derivative("x")(x=lam))
     output = value @ s.a
     target = p.target
     if hasattr(target, "readout"):
         clean = activation(target.activation).evaluate(np, x=z) @ s.A
-    elif hasattr(target, "link"):
-        clean = target.expression.evaluate(np, z=z[:, 0])
     else:
-        clean = target.formula.evaluate(np, **{f"z{r + 1}": z[:, r] for r in range(M)})
+        clean = target.expression.evaluate(np, **{"z": z[:, 0]} | {f"z{r + 1}": z[:, r] for r in range(M)})
     y = clean + target.noise * rng.standard_normal(SAMPLES)
     alg = p.algorithm
-    error = {"square": output - y, "correlation": -y, "logistic": -y * expit(-y * output)}[alg.loss]
+    error = {"square": output - y, "correlation": -y, "logistic": -y * expit(-y * output)}[p.loss.function]
     eta, kappa = alg.learning_rate, alg.weight_decay
     b = -eta * s.a * slope * error[:, None]
     dM = b[:, :, None] * z[:, None, :] - kappa * s.M
@@ -111,30 +110,30 @@ CASES = {
     "He3": ("He3(x) + 0.5*x", COMMITTEE + 'activation = "He2(x)"', "", True),
     "degree five, contracted": (
         "0.2*He5(x) + He2(x)/4",
-        'kind = "multi-index"\nexpression = "z1 + z1*z2"\nnoise = 0.2',
+        'kind = "index"\nformula = "z1 + z1*z2"\nnoise = 0.2',
         "",
         False,
     ),
     "tanh + linear": ("tanh(x) + 0.1*x", COMMITTEE + 'activation = "tanh(x) + 0.1*x"', "", True),
     "hard tanh": ("hard-tanh", COMMITTEE + 'activation = "sigmoid"', "", False),
     "ReLU staircase, spherical": (
-        "relu", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - He2(z2)"\nnoise = 0.2', "spherical = true", False),
-    "erf on parity": ("erf", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
-    "ReLU on parity": ("relu", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2)"\nnoise = 0.1', "", True),
+        "relu", 'kind = "index"\nformula = "z1 + z1*z2 - He2(z2)"\nnoise = 0.2', "spherical = true", False),
+    "erf on parity": ("erf", 'kind = "index"\nformula = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
+    "ReLU on parity": ("relu", 'kind = "index"\nformula = "sign(z1)*sign(z2)"\nnoise = 0.1', "", True),
     "tanh on a staircase": (
-        "tanh", 'kind = "multi-index"\nexpression = "z1 + z1*z2 - 0.5*He2(z2)"\nnoise = 0.2', "", True),
-    "single index, correlation": ("He3(x)", 'kind = "single-index"\nlink = "He3(z) + z"\nnoise = 0.5',
-        'loss = "correlation"\nspherical = true', False),
-    "committee, correlation": ("erf", COMMITTEE + 'activation = "erf"', 'loss = "correlation"', True),
+        "tanh", 'kind = "index"\nformula = "z1 + z1*z2 - 0.5*He2(z2)"\nnoise = 0.2', "", True),
+    "single index, correlation": ("He3(x)", 'kind = "index"\nformula = "He3(z) + z"\nnoise = 0.5',
+        'spherical = true\n[loss]\nfunction = "correlation"', False),
+    "committee, correlation": ("erf", COMMITTEE + 'activation = "erf"', '[loss]\nfunction = "correlation"', True),
     "Gaussian": ("gaussian", COMMITTEE + 'activation = "gaussian"', "", True),
     "product of erfs": ("erf(x)*erf(x/2) + 0.3*x", COMMITTEE + 'activation = "erf"', "", False),
-    "tanh on parity": ("tanh", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
-    "SiLU on parity": ("silu", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
+    "tanh on parity": ("tanh", 'kind = "index"\nformula = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
+    "SiLU on parity": ("silu", 'kind = "index"\nformula = "sign(z1)*sign(z2) + 0.5*z1"', "", True),
     "sigmoid and steep tanh": ("2*sigmoid(x) - 0.3*erf(2*x)", COMMITTEE + 'activation = "tanh(1.5*x)"', "", True),
-    "sigmoid, correlation": ("sigmoid", COMMITTEE + 'activation = "sigmoid"', 'loss = "correlation"', True),
-    "coupled fields": ("erf", 'kind = "multi-index"\nexpression = "tanh(z1 + 0.5*z2)"\nnoise = 0.3', "", True),
-    "logistic": ("relu", 'kind = "single-index"\nlink = "sign(z)"', 'loss = "logistic"\nspherical = true', True),
-    "logistic, committee": ("erf", COMMITTEE + 'activation = "erf"', 'loss = "logistic"\nbatch_size = 2', True),
+    "sigmoid, correlation": ("sigmoid", COMMITTEE + 'activation = "sigmoid"', '[loss]\nfunction = "correlation"', True),
+    "coupled fields": ("erf", 'kind = "index"\nformula = "tanh(z1 + 0.5*z2)"\nnoise = 0.3', "", True),
+    "logistic": ("relu", 'kind = "index"\nformula = "sign(z)"', "spherical = true\n" + LOGISTIC, True),
+    "logistic, committee": ("erf", COMMITTEE + 'activation = "erf"', "batch_size = 2\n" + LOGISTIC, True),
     "gradient flow": ("erf", COMMITTEE + 'activation = "erf"', 'regime = "gradient-flow"', True),
     "noise only": ("relu", COMMITTEE + 'activation = "relu"', 'regime = "noise-dominated"', False),
 }  # fmt: skip
@@ -182,9 +181,9 @@ def test_flow_is_the_mean_of_the_step(name: str) -> None:
 
 def test_contraction_over_hermite_modes_is_the_written_out_average(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two routes for polynomials agree to rounding."""
-    from dimladder.theories.online_sgd import derivation
+    from dimladder.theories.one_pass import derivation
 
-    p = problem("He3(x) - 0.4*He2(x)", 'kind = "multi-index"\nexpression = "z1 + z1*He2(z2)"', width=2)
+    p = problem("He3(x) - 0.4*He2(x)", 'kind = "index"\nformula = "z1 + z1*He2(z2)"', width=2)
     velocities = []
     for written_out in (4, 2):
         monkeypatch.setattr(derivation, "EXPANDED_DEGREE", written_out)

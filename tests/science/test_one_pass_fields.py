@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.problem import MultiIndex
+from dimladder.problem.targets import Index
 from dimladder.symbolic import store
-from dimladder.theories.online_sgd import derivation, rules
-from dimladder.theories.online_sgd.axes import target_kinks
+from dimladder.theories.one_pass import derivation
+from dimladder.theories.one_pass import quadrature_rules as rules
+from dimladder.theories.one_pass.kink_axes import target_kinks
 
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 {target}
 noise = 0.2
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "{student}"
 train_readout = true
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.5
 {algorithm}
 [initial]
@@ -56,9 +57,9 @@ def velocity(flow: Any, rule: np.ndarray | None = None) -> np.ndarray:
             "erf", 'kind = "committee"\nactivation = "erf"\nreadout = [1.0, 0.7]\noverlap = [[1.0, 0.2], [0.2, 0.8]]',
             "", 2e-9,
         ),
-        ("erf", 'kind = "multi-index"\nexpression = "sign(z1)*sign(z2) + 0.5*z1"', "spherical = true", 1e-6),
-        ("relu", 'kind = "single-index"\nlink = "relu(z)"', "", 1e-8),
-        ("relu", 'kind = "single-index"\nlink = "He2(z)"', 'loss = "correlation"', 1e-8),
+        ("erf", 'kind = "index"\nformula = "sign(z1)*sign(z2) + 0.5*z1"', "spherical = true", 1e-6),
+        ("relu", 'kind = "index"\nformula = "relu(z)"', "", 1e-8),
+        ("relu", 'kind = "index"\nformula = "He2(z)"', '[loss]\nfunction = "correlation"', 1e-8),
     ],
     ids=["erf committee", "parity", "ReLU", "correlation"],
 )  # fmt: skip
@@ -92,7 +93,7 @@ def test_against_closed_forms(
     ],
 )
 def test_axes_are_normal_to_the_planes_of_the_kinks(expression: str, axes: Any, kinks: Any) -> None:
-    found, where = target_kinks(MultiIndex(expression=expression), 2)
+    found, where = target_kinks(Index(formula=expression), 2)
     assert abs(np.array(found) @ np.array(found).T - np.eye(2)).max() < 1e-14
     for axis, own, expected, at in zip(found, where, axes, kinks, strict=True):
         sign = np.sign(np.dot(axis, expected))
@@ -103,7 +104,7 @@ def test_axes_are_normal_to_the_planes_of_the_kinks(expression: str, axes: Any, 
 @pytest.mark.parametrize("expression", ["max(z1, z2)", "abs(z1 - z2) - step(z1 + z2 - 1)"])
 def test_kinks_across_fields_are_resolved(expression: str) -> None:
     """Split along the right axes the nested rule converges; the points, which know nothing of kinks, agree with it."""
-    flow = dl.derive(problem("erf", f'kind = "multi-index"\nexpression = "{expression}"'))
+    flow = dl.derive(problem("erf", f'kind = "index"\nformula = "{expression}"'))
     nested, points = rules.levels(flow)
     fine, finest = velocity(flow, nested[-2]), velocity(flow, nested[-1])
     assert abs(fine - finest).max() < 1e-6
@@ -112,14 +113,14 @@ def test_kinks_across_fields_are_resolved(expression: str) -> None:
 
 def test_two_oblique_kinks_take_points_and_say_how_well() -> None:
     """Planes at 45 degrees cannot both be split at: the rule with the smaller change is taken, its error is told."""
-    p = problem("erf", 'kind = "multi-index"\nexpression = "sign(z1) + sign(z1 + z2)"')
+    p = problem("erf", 'kind = "index"\nformula = "sign(z1) + sign(z1 + z2)"')
     curve = dl.solve(p)
     assert 1e-7 < curve.stats["quadrature_error"] < 5e-3
 
 
 def test_accuracy_asked_is_accuracy_got() -> None:
-    text = 'kind = "single-index"\nlink = "sign(z)"'
-    base = problem("tanh", text, 'loss = "logistic"', [[0.2], [-0.1]])
+    text = 'kind = "index"\nformula = "sign(z)"'
+    base = problem("tanh", text, '[loss]\nfunction = "logistic"', [[0.2], [-0.1]])
     best = velocity(dl.derive(dl.replace(base, {"solver.quadrature_rtol": 1e-11})))
     for rtol in (1e-3, 1e-5, 1e-7):
         assert abs(velocity(dl.derive(dl.replace(base, {"solver.quadrature_rtol": rtol}))) - best).max() < rtol

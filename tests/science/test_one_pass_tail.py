@@ -13,21 +13,21 @@ import pytest
 import dimladder as dl
 from dimladder.batch import solve_many
 from dimladder.symbolic import store
-from dimladder.theories.online_sgd import tail
+from dimladder.theories.one_pass.differences import tail
 from generated import interpreted
 
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "erf"
 readout = [1.0, 1.0]
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "erf"
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.5
 [initial]
 Q = [[0.52, 0.01], [0.01, 0.49]]
