@@ -227,7 +227,7 @@ class LayerwiseSystem(ClosedForm):
         from ...problem.hierarchy import effective_dimension
         from .labels import label_moments
         from .readouts import readout_classes
-        from .spectral import critical_ratio, leak_ratio, refined_critical_ratio, sample_label_law
+        from .spectral import critical_ratio, label_law, leak_ratio, refined_critical_ratio
 
         target = self.target
         moments = label_moments(target, self.algorithm.first.label_transform)
@@ -237,7 +237,8 @@ class LayerwiseSystem(ClosedForm):
             for d in self.sizes:
                 assert d is not None
                 d_eff = effective_dimension(d, target.exponents[0])
-                found.append(refined_critical_ratio(sample_label_law(target, moments.transform, d_eff), d_eff))
+                law = label_law(target, self.algorithm.first.label_transform, d_eff)
+                found.append(refined_critical_ratio(law, d_eff))
             return found, leak
         if target.readout == "gaussian":
             # Directions of any size: the first one is seen at once.
