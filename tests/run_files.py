@@ -35,6 +35,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
+    "multi-pass-ridge": {"algorithm.steps": 6},
+    "multi-pass-committee": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 6},
+    "multi-pass-logistic": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 3},
 }  # fmt: skip
 _SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
@@ -107,6 +110,7 @@ def promised(name: str) -> dict[str, list[str]]:
     """Return the variables that the head of a run file lists, with their dimensions: part of the contract."""
     head = "\n".join(line[1:] for line in path_of(name).read_text().splitlines() if line.startswith("#"))
     _, _, listed = head.partition("Variables:")
+    listed, _, _ = listed.partition("on request")
     found = re.findall(r"\b([A-Za-z_]\w*)\(([a-z_, ']*)\)", listed)
     return {word: [d.strip() for d in dims.split(",") if d.strip()] for word, dims in found if word != "Var"}
 

@@ -174,13 +174,13 @@ class Result:
 
         data = self.dataset
         variables = {
-            str(name): {
-                "dims": self.dims(str(name)),
-                "values": _finite(array.values.tolist()),
-                "units": array.attrs.get("units"),
-                "latex": array.attrs.get("latex", ""),
+            name: {
+                "dims": self.dims(name),
+                "values": _finite(data[name].values.tolist()),
+                "units": data[name].attrs.get("units"),
+                "latex": data[name].attrs.get("latex", ""),
             }
-            for name, array in data.data_vars.items()
+            for name in self
         }
         return {
             "schema": SCHEMA,
