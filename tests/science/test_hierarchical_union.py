@@ -181,9 +181,12 @@ def test_directions_are_orthonormal():
     a, classes = spectral.class_readouts(t, 7)
     basis = hermite_values(rng.standard_normal((200_000, 7)), 3)
     rows, place = union_refined.directions(basis, (1, 2, 3), a, classes, np.linspace(0.3, 0.9, 7), [1, 2, 3])
-    # Two classes in three degrees, and the pairs (1, 1), (1, 2).
-    assert list(place) == [0, 0, 1, 1, 1, 2, 2, 2]
-    np.testing.assert_allclose(rows @ rows.T / rows.shape[1], np.eye(8), atol=0.03)
+    # Two classes in three degrees, and the pairs of classes of h_1 h_1 and of h_1 h_2.
+    assert list(place) == [0] * 2 + [1] * 5 + [2] * 6
+    np.testing.assert_allclose(rows @ rows.T / rows.shape[1], np.eye(13), atol=0.03)
+    # Seven classes: only the pairs that the second order of the link brings, with the readouts' weights.
+    many = union_refined.directions(basis, (2, 3), np.arange(1.0, 8.0), np.arange(7), np.full(7, 0.9), [2, 3])
+    assert list(many[1]) == [0] * 7 + [1] * 7
     norms = union_refined.squared_norms(basis)
     np.testing.assert_allclose(norms.mean(axis=1), [1, 7, 28, 84], rtol=0.01)
 

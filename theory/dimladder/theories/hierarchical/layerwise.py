@@ -339,8 +339,8 @@ class LayerwiseTheory(Theory):
         "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
         "first_ratio = inf: the subspace is known; at second_ratio = inf, ridge 0, all that the fitted degrees hold",
-        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them; a Hermite readout of "
-        "degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2",
+        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them; a Hermite readout "
+        "of degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2",
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:
