@@ -71,7 +71,7 @@ def test_thresholds_of_branches():
 
 
 def test_a_weak_first_order_is_seen_by_the_second(caplog):
-    """0.05 h + He_2(h): at leading order the threshold is 1.0025/.005; the second order finds the subspace at about 6."""
+    """0.05 h + He_2(h): at leading order the threshold is 200; the second order finds the subspace at about 6."""
     settings = {
         "target.link": "0.05*h + He2(h)", "target.noise": 0.0,
         "grid.first_ratio": [5.0], "grid.second_ratio": [1.0],
