@@ -13,8 +13,8 @@ from ..choose import build_problem, find
 from ..errors import DimladderError, did_you_mean
 from ..problem import Problem, parse_document, read
 from ..results import LearningCurve, Measurement, Result, open_result
+from .axes import size_axis
 from .bibliography import Entry, parse
-from .plan import size_axis
 from .tex import escape
 
 SOFTWARE_KEY = "dimladder"
