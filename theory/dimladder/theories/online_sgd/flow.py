@@ -18,7 +18,7 @@ from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from . import rules, tail
 from .axes import target_kinks
-from .clusters import PLAIN, ErfMixture, erf_mixture
+from .mixtures import PLAIN, ErfMixture, erf_mixture
 from .initial import Start, start, teacher_count
 from .sections import OnlineProblem
 
