@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import SolveError
 from ...problem import axis_values
+from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .mixture_erm import MixtureERM, binary_link
 from .sections import ClusterLabels, Index
@@ -363,7 +364,7 @@ class MixtureSystem(FixedPoint):
         for name in ("test_error", "train_loss"):
             rows.append(
                 Equation.of(
-                    name, rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}", g.observables[name], symbol_names=g.latex
+                    name, in_words(name), g.observables[name], symbol_names=g.latex
                 )
             )
         return rows
