@@ -11,8 +11,8 @@ import math
 from typing import Any, Literal
 
 from ...problem import Problem, Spec, activation
+from ...problem.mixtures import binary_link
 from ..base import Theory
-from .mixture_erm import binary_link
 from .random_features import InputSimulation
 from .sections import ClusterLabels, Index, RatioGrid, check_weights
 
@@ -67,7 +67,7 @@ class SpikedMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaus
         self._base().eigenvalues()
 
     def _base(self) -> Any:
-        from .mixture_erm import MixtureInputs
+        from .sections import MixtureInputs
 
         return MixtureInputs(weights=self.weights, means="zero", covariance=self.covariance, spectrum=self.spectrum)
 

@@ -121,3 +121,90 @@ def check_weights(weights: tuple[float, ...]) -> None:
         raise ValueError(f"weights must lie in [0, 1], got {list(weights)}")
     if abs(sum(weights) - 1.0) > 1e-9:
         raise ValueError(f"weights must sum to 1, got {list(weights)} (sum {sum(weights):g})")
+
+
+class MixtureInputs(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-mixture"):
+    """x | cluster c ~ N(mu_c, Sigma_c) in dimension d; overlaps of order one: |mu_c| = O(1), Sigma_c = O(1).
+
+    Attributes
+    ----------
+    weights : tuple of float
+        Probabilities of the clusters.
+    means : "opposite", "zero" or tuple of tuple of float
+        ``"opposite"``: +mu and -mu, |mu| = 1 (two clusters); or coordinates of each mean in a frame of orthonormal
+        directions e_1, e_2, ...
+    covariance : float, or one for each cluster, or (with `spectrum`) one for each bulk group, or clusters x groups
+        Eigenvalues of the bulk.
+    spectrum : tuple of float
+        Shares of the dimensions held by each bulk group; empty: one group.
+    spikes : tuple of tuple of float
+        For each cluster, the extra variance along e_1, e_2, ... (one bulk group only).
+    """
+
+    weights: tuple[float, ...] = (0.5, 0.5)
+    means: Literal["opposite", "zero"] | tuple[tuple[float, ...], ...] = "opposite"
+    covariance: float | tuple[float | tuple[float, ...], ...] = 1.0
+    spectrum: tuple[float, ...] = ()
+    spikes: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_weights(self.weights)
+        clusters = len(self.weights)
+        if self.means == "opposite" and clusters != 2:
+            raise ValueError(f'means = "opposite" is for two clusters, there are {clusters}: give their coordinates')
+        if isinstance(self.means, tuple):
+            if len(self.means) != clusters:
+                raise ValueError(f"means has {len(self.means)} rows for {clusters} clusters")
+            if len({len(row) for row in self.means}) != 1:
+                raise ValueError("every row of means must have the same number of coordinates")
+        if self.spectrum:
+            if any(f <= 0 for f in self.spectrum) or abs(sum(self.spectrum) - 1) > 1e-9:
+                raise ValueError(
+                    f"spectrum lists positive shares of the dimensions that sum to 1, got {list(self.spectrum)}"
+                )
+            if self.spikes:
+                raise ValueError("spikes need a bulk of one group: drop spectrum or spikes")
+        if self.spikes and len(self.spikes) != clusters:
+            raise ValueError(f"spikes has {len(self.spikes)} rows for {clusters} clusters")
+        if len({len(row) for row in self.spikes}) > 1:
+            raise ValueError("every row of spikes must have the same number of directions (use 0 where there is none)")
+        table = self.eigenvalues()
+        if any(not (e > 0 and math.isfinite(e)) for row in table for e in row):
+            raise ValueError(f"covariance eigenvalues must be positive and finite, got {self.covariance}")
+        if any(table[c][0] + s < 0 for c, row in enumerate(self.spikes) for s in row):
+            raise ValueError("a spike may not make a variance negative")
+
+    def eigenvalues(self) -> tuple[tuple[float, ...], ...]:
+        """Bulk eigenvalues, clusters x groups."""
+        clusters, groups = len(self.weights), max(len(self.spectrum), 1)
+        value = self.covariance
+        if not isinstance(value, tuple):
+            return ((float(value),) * groups,) * clusters
+        nested = [isinstance(v, tuple) for v in value]
+        if all(nested):
+            rows = tuple(tuple(float(e) for e in row) for row in value)  # type: ignore[union-attr]
+            if len(rows) != clusters or any(len(row) != groups for row in rows):
+                raise ValueError(f"covariance must be {clusters} rows of {groups}: clusters x groups of spectrum")
+            return rows
+        if any(nested):
+            raise ValueError("covariance mixes numbers and lists")
+        flat = tuple(float(v) for v in value)  # type: ignore[arg-type]
+        if self.spectrum:
+            if len(flat) != groups:
+                raise ValueError(f"covariance has {len(flat)} entries for the {groups} groups of spectrum")
+            return (flat,) * clusters
+        if len(flat) != clusters:
+            raise ValueError(f"covariance has {len(flat)} entries for {clusters} clusters")
+        return tuple((v,) for v in flat)
+
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Means in the frame, clusters x directions, padded to the directions of the spikes."""
+        if self.means == "opposite":
+            rows: tuple[tuple[float, ...], ...] = ((1.0,), (-1.0,))
+        elif self.means == "zero":
+            rows = ((),) * len(self.weights)
+        else:
+            assert isinstance(self.means, tuple)
+            rows = self.means
+        width = max(len(rows[0]), len(self.spikes[0]) if self.spikes else 0)
+        return tuple(tuple(row) + (0.0,) * (width - len(row)) for row in rows)
