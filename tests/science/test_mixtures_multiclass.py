@@ -100,7 +100,7 @@ def test_three_classes_against_simulation(loss):
 
 
 def test_classes_are_checked():
+    blocks = {"fractions": [0.5, 0.5], "variances": [1.0, 2.0]}
     with pytest.raises(ConfigError, match="spectrum"):
-        blocks = {"fractions": [0.5, 0.5], "variances": [1.0, 2.0]}
         replace(MIXTURE, {"loss.function": "one-hot", "data.spectrum": blocks})
     assert "argmax" in derive(replace(MIXTURE, {"loss.function": "one-hot"})).latex().replace("\\", "").replace(" ", "")

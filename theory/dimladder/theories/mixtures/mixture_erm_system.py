@@ -110,7 +110,7 @@ class MixtureSystem(FixedPoint):
             values |= {f"y_{c}": y for c, y in enumerate(labels)}
             return values
         if shape.loss == "square":
-            from .moments import profile
+            from ...symbolic.hermite_moments import profile
 
             for c in clusters:
                 mean, variance = self.geometry.teacher_field(c)

@@ -14,22 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import SolveError
-from ...problem import Expression, Problem, Spec, activation
-from ...problem.sections import check_replicas, check_sizes
+from ...problem import Expression, Problem, activation
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Refusal, Theory
-
-
-class InputSimulation(Spec, frozen=True, kw_only=True):
-    """Sizes of the finite-n experiment: input dimensions, replicas, seed."""
-
-    n: tuple[int, ...] = (200, 400, 800)
-    replicas: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.n, "n")
-        check_replicas(self.replicas)
 
 
 @lru_cache(maxsize=1)
@@ -143,7 +130,7 @@ def _source() -> str:
 
 def feature_constants(problem: Problem) -> dict[str, float]:
     """mu0, mu1, mu*^2 of the activation and E y, c1, E y^2 of the labels, at unit scale."""
-    from .moments import profile
+    from ...symbolic.hermite_moments import profile
 
     sigma = profile(activation(problem.student.layers[0].activation), 0.0, 1.0, 1)
     link: Expression = problem.target.expression
