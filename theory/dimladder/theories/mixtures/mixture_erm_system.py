@@ -12,6 +12,7 @@ from ...errors import SolveError
 from ...problem import Problem
 from ...problem.mixtures import mixture_geometry
 from ...problem.targets import ClusterLabels
+from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .state_evolution import Program, Shape, program, source, start
 
@@ -377,7 +378,7 @@ class MixtureSystem(FixedPoint):
         for name in ("test_error", "train_loss"):
             rows.append(
                 Equation.of(
-                    name, rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}", g.observables[name], symbol_names=g.latex
+                    name, in_words(name), g.observables[name], symbol_names=g.latex
                 )
             )
         return rows
