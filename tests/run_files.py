@@ -6,11 +6,11 @@ import json
 import math
 import re
 import tomllib
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from dimladder import theories
+import dimladder as dl
+from dimladder import registry
 
 RUNS = Path(__file__).resolve().parents[1] / "docs" / "gallery" / "runs"
 
@@ -36,6 +36,26 @@ SMALL: dict[str, dict[str, Any]] = {
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
 }  # fmt: skip
 _SIZE = {"hierarchical-plateaus": 16, "graph-convolution": 200, "triple-descent": 60}
+
+# The smallest problem in the words of schema 2, of a theory that takes no time: dl.replace it, or set its keys.
+TWO_LAYER_LINEAR = """
+schema = 2
+[data]
+samples = 5
+dimension = 12
+[target]
+kind = "index"
+formula = "z"
+[student]
+kind = "deep"
+activation = "linear"
+hidden_layers = 1
+initial_norm = 0.5
+[algorithm]
+kind = "gradient-flow"
+[grid]
+time = [0.0, 0.02, 0.2, 2.0]
+"""
 
 # One unit on a smooth target: the smallest problem of online SGD.
 TANH_UNIT = """
@@ -67,13 +87,12 @@ def size_of(name: str) -> int:
     return _SIZE.get(name, 36)
 
 
-THEORY_OF = {p.stem: str(tomllib.loads(p.read_text())["theory"]) for p in sorted(RUNS.glob("*.toml"))}
-FILES = [name for name, theory in THEORY_OF.items() if theory in theories.names()]
+THEORY_OF = {path.stem: dl.load(path).theory for path in sorted(RUNS.glob("*.toml"))}
+FILES = list(THEORY_OF)
 SIMULATED = [
     name
-    for name in FILES
-    if entry_points(group="dimladder.experiments", name=THEORY_OF[name])
-    and "simulation" in tomllib.loads(path_of(name).read_text())
+    for name, theory in THEORY_OF.items()
+    if theory in registry.names("experiments") and "simulation" in tomllib.loads(path_of(name).read_text())
 ]
 
 

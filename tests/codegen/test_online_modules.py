@@ -173,3 +173,21 @@ def test_conventions(source: str, readout: float, unit: float) -> None:
     assert p.initial.a == (readout,) * 4
     with pytest.raises(dl.ConfigError, match="unknown convention"):
         convert("saad", width=1, teachers=1, learning_rate=1.0)
+
+
+@pytest.mark.parametrize("activation", ["erf", "tanh", "relu"])
+def test_printed_equations_define_their_symbols(activation: str) -> None:
+    """Everything the moments use is defined in `latex()` alone, the schedule of the code included."""
+    p = dl.replace(wider(2), {"student.activation": activation, "algorithm.schedule": "1/(1 + t/50)"})
+    text = dl.derive(p).latex()
+    for part in (
+        r"\Delta &= \partial_f", r"\lambda_k &= w_k", r"\lambda_{K+m} = z_m", r"y &= f_\star", "s(t) &= ",
+        r"\mathbb{E}\left[g'(\lambda_{i})\, \lambda_{\beta}\, \Delta\right]", r"\frac{t}{50} + 1",
+    ):  # fmt: skip
+        assert part in text
+    assert r"\eta s(t)" in text
+    assert "f_{i}" not in text
+    assert "0 + " not in text
+    # One name, one function: the teacher's erf is not called g where the student's is something else.
+    assert text.count("  g(x) &=") == 1
+    assert (r"\tilde g(x) &=" in text) == (activation != "erf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
+from dimladder import cache
 from dimladder.symbolic import store
 from dimladder.symbolic.printing import flow_module
 from dimladder.symbolic.systems import Equations
@@ -68,3 +70,73 @@ def test_an_unwritable_cache_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.
     blocked.write_text("a file where the folder should be")
     monkeypatch.setenv("DIMLADDER_CACHE", str(blocked))
     assert store.module(("unwritable",), source).OBSERVABLES == ("norm",)
+
+
+def files(folder: Path, *endings: str) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.suffix in endings]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_damaged_files_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+
+    def answer() -> float:
+        monkeypatch.setattr(store, "_MODULES", {})
+        dy = np.zeros(2)
+        store.module(("damage", damage), source).rhs(0.0, np.array([0.3, -0.7]), dy, np.array([1.7]), np.zeros(0))
+        return float(dy[1])
+
+    right = answer()
+    whole = {p: p.read_bytes() for p in files(tmp_path, ".py", ".nbi", ".nbc")}
+    assert {p.suffix for p in whole} == {".py", ".nbi", ".nbc"}
+    for suffix in (".py", ".nbi", ".nbc"):
+        for path in files(tmp_path, suffix):
+            content = whole[path]
+            middle = len(content) // 2
+            flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+            path.write_bytes({"empty": b"", "cut": content[:middle], "flipped": flipped}[damage])
+        caplog.clear()
+        assert answer() == right
+        assert "derived again" in caplog.text if suffix == ".py" else "compiled again" in caplog.text
+        caplog.clear()
+        assert answer() == right
+        assert caplog.text == ""
+
+
+def test_code_that_others_may_write_is_not_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path / "open"))
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert cache.folder("generated").parent == cache.scratch()
+    assert "everybody may write it" in caplog.text
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path / "own"))
+    caplog.clear()
+    store.module(("distrust",), source)
+    assert cache.folder("generated") == tmp_path / "own" / "generated"
+    (file,) = files(tmp_path / "own" / "generated", ".py")
+    file.chmod(0o666)
+    monkeypatch.setattr(store, "_MODULES", {})
+    store.module(("distrust",), source)
+    assert "everybody may write it" in caplog.text
+    assert cache.distrusted(file) == ""
+
+
+def test_compiled_code_of_the_library_lies_in_the_cache_or_in_a_folder_of_the_process(tmp_path: Path) -> None:
+    script = (
+        "from dimladder.numerics import special\n"
+        "from dimladder import cache\n"
+        "print(special.norm_pdf(0.0), cache.folder('compiled'))\n"
+    )
+    for chosen, inside in ((tmp_path / "new", True), (Path(os.devnull) / "no", False)):
+        environment = {**os.environ, "DIMLADDER_CACHE": str(chosen), "HOME": str(Path(os.devnull) / "no")}
+        child = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+        )
+        assert child.returncode == 0, child.stderr
+        assert (str(chosen) in child.stdout) is inside
+        assert "0.398" in child.stdout
+        assert any(tmp_path.rglob("*.nbi"))

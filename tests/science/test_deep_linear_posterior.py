@@ -100,6 +100,49 @@ def test_test_error_against_fresh_inputs() -> None:
     assert float(curve["predictor_variance"][0]) == pytest.approx(variance.mean(), rel=0.02)
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-12, 1e-3])
+def test_more_examples_than_dimensions_leave_null_modes_null(temperature: float) -> None:
+    """100 examples in 40 dimensions: the equation over the 40 modes of X X^T, whose inverse exists, and T -> 0 limits.
+
+    Projected on the row space of X the labels are those of the least-squares teacher; along the other 60 modes
+    nothing can move. Rounded instead of exactly null, these make a saddle of their own at kappa ~ T/rounding.
+    """
+    data = {"kind": "linear-teacher", "samples": 100, "dimension": 40, "width": 20, "noise": 1.0, "seed": 3}
+    depths = [1, 2, 3]
+    problem = dl.load(RUN, {"data": data, "student.temperature": temperature, "grid.depth": depths})
+    curve = dl.solve(problem)
+    x, y, target = problem.data.draw()  # type: ignore[attr-defined]
+    gram = x @ x.T / 40
+    values, vectors = np.linalg.eigh(gram)
+    seen = (vectors.T @ (x @ y) / math.sqrt(40)) ** 2 / values  # y_i^2 of the 40 modes
+    for depth, kappa in zip(depths, curve["kernel_scale"].values, strict=True):
+        total = kappa * values + temperature
+        right = np.sum(kappa * values / total - kappa * values * seen / total**2) / 20
+        assert 1 - kappa ** (1 / depth) == pytest.approx(right, abs=1e-9)
+    if temperature < 1e-3:
+        assert float(curve["kernel_scale"][1]) == pytest.approx(1.449, abs=1e-3)
+        assert float(curve["bias"][1]) == pytest.approx(0.7309, abs=1e-4)
+        least = np.linalg.lstsq(x.T, y, rcond=None)[0]
+        assert float(curve["bias"][1]) == pytest.approx(float(np.sum((least - target / math.sqrt(40)) ** 2)), rel=1e-4)
+        # Var f = T tr (X X^T)^{-1} once the examples fix every weight.
+        np.testing.assert_allclose(curve["predictor_variance"], temperature * np.sum(1 / values) / 40, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "alignment", "variance"),
+    [(2.0, 1e-80, 1.0), (0.8, 0.3, 1e60), (0.8, 0.3, 1e-60), (0.5, 1e200, 1.0), (1e9, 0.3, 1.0), (1.0, 1e-30, 1.0)],
+)
+def test_the_saddle_is_found_at_any_scale(alpha: float, alignment: float, variance: float) -> None:
+    """One hidden layer by hand: u^2 - s2 (1 - alpha) u - s2 alpha r0 = 0."""
+    override = {"data.alpha": alpha, "data.label_alignment": alignment, "student.weight_variance": variance}
+    curve = dl.solve(dl.load(RUN, override | {"grid.depth": [1, 3]}))
+    # The positive root without cancellation: for alpha > 1 the linear term is positive.
+    b, c = variance * (1 - alpha), variance * alpha * alignment
+    root = math.hypot(b, 2 * math.sqrt(c))
+    u = 2 * c / (root - b) if b < 0 else (b + root) / 2
+    assert float(curve["kernel_scale"][0]) == pytest.approx(u, rel=1e-9)
+
+
 def test_gibbs_sampling_agrees_and_the_unrenormalised_kernel_does_not() -> None:
     """Zero temperature, abstract data: mean over chains within four standard errors and an O(1/N) allowance."""
     problem = dl.load(RUN, {"grid.depth": [1, 2], "simulation.sweeps": 150})

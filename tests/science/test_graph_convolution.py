@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,9 +58,9 @@ def test_reference_values_with_a_self_loop() -> None:
 
 def test_resolvent_is_that_of_a_wishart_matrix() -> None:
     for gamma, t in ((3.0, 0.2), (0.5, 0.7), (1.0, 0.01)):
-        g, slope = resolvent(t, gamma)
+        g, root = resolvent(t, gamma)
         assert g == pytest.approx(1 / (t + gamma / (1 + g)), rel=1e-12)
-        assert slope == pytest.approx(
+        assert -(g * g + g) / root == pytest.approx(
             (resolvent(t * (1 + 1e-6), gamma)[0] - resolvent(t * (1 - 1e-6), gamma)[0]) / (2e-6 * t), rel=1e-6
         )
 
@@ -82,6 +83,71 @@ def test_small_ridge_tends_to_the_interpolator_below_the_threshold() -> None:
     assert zero[0] == pytest.approx(small[0], rel=1e-5)
     assert zero[1] < 1e-12
     assert math.isinf(float(solve(5.0, 1.0, 1.0, 0.3, 0.0, [0.2])["test_risk"][0]))
+
+
+@pytest.mark.parametrize("ridge", [1e-30, 1e-15, 1e-3, 1e8, 1e12])
+@pytest.mark.parametrize("tau", [0.1, 0.2, 0.8])
+def test_every_ridge_keeps_its_digits(tau: float, ridge: float) -> None:
+    """gamma = 5, mu = lambda = 1 against the resolvent in 60 digits, at and on both sides of gamma tau = 1."""
+    from mpmath import mp, mpf
+
+    with mp.workdps(60):
+        gamma, fraction, r = mpf(5), mpf(tau), mpf(ridge)
+
+        def g(t: Any) -> Any:
+            b = t + gamma - 1
+            return (mp.sqrt(b * b + 4 * t) - b) / (2 * t)
+
+        low, high = mp.log(r) - 1, mp.log(r + 1 / fraction) + 1
+        for _ in range(250):
+            middle = (low + high) / 2
+            t = mp.exp(middle)
+            below = t * (1 - (1 - t * g(t)) / (gamma * fraction)) < r
+            low, high = (middle, high) if below else (low, middle)
+        t = mp.exp(low)
+
+        def phi(t: Any) -> Any:  # lambda = mu = 1
+            trace = t * g(t) / gamma + 1 - 1 / gamma
+            return 1 - trace / (1 + trace * g(t))
+
+        step = t * mpf(10) ** -25
+        freedom = (1 - t * g(t) - t * mp.diff(lambda t: t * g(t), t, h=step)) / (gamma * fraction)
+        psi = phi(t) / (1 + phi(t))
+        test = (1 / (1 + phi(t)) + t * mp.diff(phi, t, h=step) / (1 + phi(t)) ** 2) / (1 - freedom)
+        accuracy = mp.ncdf(psi / mp.sqrt(test - (1 - psi) ** 2))
+    curve = solve(5.0, 1.0, 1.0, 0.0, ridge, [tau])
+    # At gamma tau = 1 the answer hangs on the rounding of tau itself, as 1/sqrt(ridge).
+    rel = 1e-13 if tau != 0.2 else 1e-13 + 1e-16 / math.sqrt(ridge)
+    if rel < 0.01:
+        assert float(curve["test_risk"][0]) == pytest.approx(float(test), rel=rel)
+    assert float(curve["test_accuracy"][0]) == pytest.approx(float(accuracy), rel=1e-10)
+
+
+def test_large_ridges_leave_the_direction_of_the_gradient() -> None:
+    """ridge -> infinity: w ~ D^T y/ridge, whose accuracy needs no solve. 700 nodes, 12 graphs, four standard errors.
+
+    Self-loops go through the free energy, whose weights are then of order 1/ridge.
+    """
+    for loop in (0.0, 0.6, -1.3):
+        p = problem(5.0, 1.0, 1.0, loop, 1e12, [0.3, 0.8])
+        curve = dl.solve(p)
+        np.testing.assert_allclose(curve["test_risk"], 1.0, atol=1e-9)
+        near = solve(5.0, 1.0, 1.0, loop, 1e8, [0.3, 0.8])
+        np.testing.assert_allclose(curve["test_accuracy"], near["test_accuracy"], atol=3e-7)
+        sample = EXPERIMENT.run(p, 700, [np.random.default_rng([7, k]) for k in range(12)], backend_for())
+        values = np.asarray(sample.variables["test_accuracy"][1])
+        se = values.std(axis=0, ddof=1) / math.sqrt(12)
+        assert np.all(np.abs(values.mean(axis=0) - curve["test_accuracy"].values) < 4 * se + 0.005)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-300, 1e-30, 1e-15])
+def test_vanishing_ridges_with_a_self_loop(ridge: float) -> None:
+    """Below the threshold the interpolator, whose training risk falls as the square of the ridge; above, continuous."""
+    curve = solve(5.0, 1.0, 1.0, 0.6, ridge, [0.1, 0.8])
+    small = solve(5.0, 1.0, 1.0, 0.6, 1e-8, [0.1, 0.8])
+    np.testing.assert_allclose(curve["test_risk"], small["test_risk"], rtol=1e-7)
+    assert float(curve["train_risk"][0]) == pytest.approx(float(small["train_risk"][0]) * (ridge / 1e-8) ** 2, rel=1e-6)
+    assert float(curve["train_risk"][1]) == pytest.approx(float(small["train_risk"][1]), rel=1e-6)
 
 
 def test_homophily_and_self_loop_change_sign_together() -> None:

@@ -61,6 +61,23 @@ def test_limits_of_early_and_late_times() -> None:
     assert float(few["generalization_error"][0]) == pytest.approx(0.5 * (1 - 0.4), rel=1e-6)
 
 
+def test_the_ends_of_time() -> None:
+    """time_ridge = 1e-300 learns nothing, to first order in the time; 1e300 is the ridgeless fit."""
+    times = [1e-300, 1e-200, 1e-30, 1e-8, 1e8, 1e30, 1e200, 1e300]
+    curve = dl.solve(dl.load(RUN, {"grid.time_ridge": times, "data.noise": 0.3}))
+    for name in curve:
+        assert np.all(np.isfinite(curve[name].values)), name
+    np.testing.assert_allclose(curve["generalization_error"][:3], 0.5, rtol=1e-14)
+    np.testing.assert_allclose(curve["generalization_error_decoupled"][:3], 0.5, rtol=1e-12)
+    # R = t n/d sum e_i to first order: n/d (p s1^2 + (d - p) s2^2)/d per unit of time; Q is of second order.
+    slope = 1.5 * (0.7 * 0.25 + 0.3 * 2.5e-5)
+    np.testing.assert_allclose(curve["overlap"][:3], slope * np.array(times[:3]), rtol=1e-9)
+    assert float(curve["norm"][0]) == 0.0
+    assert 0 < float(curve["norm"][2]) < 1e-55
+    # More samples than features: noise^2 (d/n)/(1 - d/n)/2 of least squares.
+    np.testing.assert_allclose(curve["generalization_error"][-3:], 0.09 * (2 / 3) / (1 / 3) / 2, rtol=1e-9)
+
+
 @pytest.mark.parametrize("override", [{}, {"data.noise": 0.4, "data.samples": 90, "data.scale_ratio": 6.0}])
 def test_simulation(override: dict[str, float]) -> None:
     """d = 200, 30 data sets: four standard errors and an O(1/d) allowance of 2/d, relative."""
@@ -79,7 +96,13 @@ def test_simulation(override: dict[str, float]) -> None:
 
 
 def test_bad_problems_are_refused() -> None:
-    for override in ({"data.fast": 100}, {"data.scale_ratio": 0.0}, {"grid.time_ridge": [0.0]}, {"data.noise": -1.0}):
+    for override in (
+        {"data.fast": 100},
+        {"data.scale_ratio": 0.0},
+        {"grid.time_ridge": [0.0]},
+        {"grid.time_ridge": [1e-310]},
+        {"data.noise": -1.0},
+    ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)
     system = dl.derive(dl.load(RUN))

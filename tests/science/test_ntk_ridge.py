@@ -32,9 +32,13 @@ def test_reference_curves(variance: float, reference: list[float]) -> None:
 
 def test_moments_of_the_activation() -> None:
     tanh = dl.load(RUN).student.moments()  # type: ignore[attr-defined]
-    np.testing.assert_allclose(tanh, [0.0, 0.394294, 0.366879, 0.464403], atol=6e-7)
+    np.testing.assert_allclose(tanh, [0.0, 0.394294 - 0.366879, 0.366879, 0.464403 - 0.366879], atol=6e-7)
     relu = dl.load(RUN, {"student.activation": "relu"}).student.moments()  # type: ignore[attr-defined]
-    np.testing.assert_allclose(relu, [1 / math.sqrt(2 * math.pi), 0.5 - 0.5 / math.pi, 0.25, 0.5], atol=1e-12)
+    np.testing.assert_allclose(relu, [1 / math.sqrt(2 * math.pi), 0.25 - 0.5 / math.pi, 0.25, 0.25], atol=1e-12)
+    # A linear activation leaves nothing: rounding of a difference would stand beside the ridge.
+    linear = dl.load(RUN, {"student.activation": "3*x - 1"}).student.moments()  # type: ignore[attr-defined]
+    np.testing.assert_allclose(linear, [-1.0, 0.0, 9.0, 0.0], atol=1e-14)
+    assert linear[1] == linear[3] == 0.0
 
 
 def test_infinite_width_is_kernel_ridge_regression() -> None:
@@ -51,7 +55,7 @@ def test_infinite_width_is_kernel_ridge_regression() -> None:
     def mean(f: Any) -> float:
         return marchenko_pastur_expectation(f, 1 / phi)
 
-    train = ridge**2 * mean(lambda x: (noise + x) / (a + b * x) ** 2)
+    train = ridge**2 * mean(lambda x: (noise**2 + x) / (a + b * x) ** 2)
     assert float(curve["train_error"][0]) == pytest.approx(train, rel=1e-6)
     assert float(curve["test_error"][0]) == pytest.approx(
         train / (ridge * mean(lambda x: 1 / (a + b * x))) ** 2, rel=1e-6
@@ -65,15 +69,38 @@ def test_linear_features_without_noise_of_their_own() -> None:
         "grid.width_ratio": [50.0], "data.noise": 0.4,
     }  # fmt: skip
     curve = dl.solve(dl.load(RUN, override))
-    assert float(curve["test_error"][0]) == pytest.approx(0.4 / (1 - 0.5), rel=1e-5)
-    assert float(curve["train_error"][0]) == pytest.approx(0.4 * (1 - 0.5), rel=1e-5)
+    assert float(curve["test_error"][0]) == pytest.approx(0.16 / (1 - 0.5), rel=1e-5)
+    assert float(curve["train_error"][0]) == pytest.approx(0.16 * (1 - 0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "variance"), [("tanh", 0.01), ("tanh", 0.0), ("linear", 0.5), ("relu", 1.0)])
+def test_extreme_ridges(activation: str, variance: float) -> None:
+    """ridge -> infinity: errors of predicting zero, 1 + noise^2, to first order in 1/ridge; ridge -> 0: a limit."""
+
+    def errors(ridge: float) -> dl.LearningCurve:
+        override = {
+            "student.activation": activation, "student.readout_variance": variance, "student.ridge": ridge,
+            "grid.width_ratio": [0.3, 3.0],
+        }  # fmt: skip
+        return dl.solve(dl.load(RUN, override))
+
+    gaps = []
+    for ridge in (1e6, 1e12, 1e140):
+        curve = errors(ridge)
+        np.testing.assert_allclose(curve["test_error"], 1.1, rtol=20 / ridge + 1e-12)
+        np.testing.assert_allclose(curve["train_error"], 1.1, rtol=20 / ridge + 1e-12)
+        gaps.append(1.1 - curve["test_error"].values)
+    assert np.all(gaps[0] > 1e-8), "the kernel is learnt at first order"
+    small = errors(1e-12)
+    for ridge in (1e-20, 1e-140):
+        np.testing.assert_allclose(errors(ridge)["test_error"], small["test_error"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "override",
     [
-        {"student.readout_variance": 0.5, "student.activation": "relu", "data.phi": 1.6, "data.noise": 0.25},
-        {"student.readout_variance": 0.0, "student.activation": "tanh(x + 0.4)", "data.phi": 0.6, "data.noise": 0.04},
+        {"student.readout_variance": 0.5, "student.activation": "relu", "data.phi": 1.6, "data.noise": 0.5},
+        {"student.readout_variance": 0.0, "student.activation": "tanh(x + 0.4)", "data.phi": 0.6, "data.noise": 0.2},
     ],
 )
 def test_simulation(override: dict[str, Any]) -> None:
@@ -89,7 +116,13 @@ def test_simulation(override: dict[str, Any]) -> None:
 
 
 def test_bad_problems_are_refused() -> None:
-    for override in ({"data.phi": 0.0}, {"student.ridge": 0.0}, {"data.noise": -0.1}, {"grid.width_ratio": [0.0]}):
+    for override in (
+        {"data.phi": 0.0},
+        {"student.ridge": 0.0},
+        {"student.ridge": 1e-200},
+        {"data.noise": -0.1},
+        {"grid.width_ratio": [0.0]},
+    ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)
     for activation, match in (("quadratic", "linear part"), ("sign", "jumps")):

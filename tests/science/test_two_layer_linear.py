@@ -13,7 +13,8 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 
 import dimladder as dl
-from dimladder.theories.two_layer_linear import TwoLayerLinear, limit
+from dimladder.problem.regression import least_squares_data, spectrum_of
+from dimladder.theories.two_layer_linear import limit
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.two_layer_linear import EXPERIMENT
 
@@ -43,8 +44,7 @@ def test_reduced_flow_equals_the_flow_of_theta(samples: int, dimension: int, nor
             "grid.time": [0.0, 0.01, 0.1, 1.0, 20.0],
         },
     )
-    assert isinstance(problem, TwoLayerLinear)
-    x, y, target, start = problem.draw()
+    x, y, target, start = least_squares_data(problem)
 
     def velocity(_: float, theta: np.ndarray) -> np.ndarray:
         slope = x.T @ (x @ theta - y)
@@ -58,6 +58,30 @@ def test_reduced_flow_equals_the_flow_of_theta(samples: int, dimension: int, nor
     if samples >= dimension:
         least = np.linalg.lstsq(x, y, rcond=None)[0]
         assert np.linalg.norm(path[-1] - least) == pytest.approx(float(curve["solution_gap"][-1]), abs=1e-7)
+
+
+@pytest.mark.parametrize("norm", [1e-10, 1e-20, 1e-30, 1e-200])
+@pytest.mark.parametrize("shape", [(5, 8), (9, 6)])
+def test_tiny_starts_leave_the_saddle_at_the_right_time(norm: float, shape: tuple[int, int]) -> None:
+    """Against the flow of theta/sqrt|theta| = sqrt(norm) v, v' = -|v| g: O(1) at the start, whatever the norm."""
+    last = 12.0 - 0.2 * math.log(norm)
+    times = [0.0, *np.linspace(0.04, 1.0, 25) * last]
+    override = {"data.samples": shape[0], "data.dimension": shape[1], "student.initial_norm": norm, "grid.time": times}
+    problem = dl.load(RUN, override)
+    curve = dl.solve(problem)
+    x, y, target, start = least_squares_data(problem)
+
+    def velocity(_: float, v: np.ndarray) -> np.ndarray:
+        return -np.linalg.norm(v) * (x.T @ (x @ (norm * np.linalg.norm(v) * v) - y))
+
+    path = solve_ivp(velocity, (0, last), start / norm, t_eval=times, method="DOP853", rtol=1e-12, atol=1e-12).y.T
+    theta = norm * np.linalg.norm(path, axis=1, keepdims=True) * path
+    # The steep part of the curve turns an error of log|theta| of 1e-9 into one of the risk of the same size.
+    np.testing.assert_allclose(curve["risk"], np.sum((theta - target) ** 2, axis=1), atol=3e-8)
+    np.testing.assert_allclose(curve["loss"], 0.5 * np.sum((theta @ x.T - y) ** 2, axis=1), atol=3e-7)
+    assert float(curve["loss"].max() - curve["loss"].min()) > 1.0, "the saddle is left within the grid"
+    sample = EXPERIMENT.run(problem, 2, [np.random.default_rng(0)], backend_for())
+    np.testing.assert_allclose(sample.variables["risk"][1][0], curve["risk"], atol=3e-8)
 
 
 def test_the_whole_network_follows_the_reduced_flow_at_any_width() -> None:
@@ -101,24 +125,25 @@ def test_spike_model_risks_fall_when_the_start_points_at_the_target() -> None:
     alphas, risks, least_risks = [], [], []
     scale = math.sqrt(1995 * 0.01 / (0.25 * 100))
     for seed in range(12):
-        data = {
-            "kind": "spiked-linear",
-            "samples": 100,
-            "dimension": 2000,
-            "noise": 0.5,
-            "spikes": 5,
-            "tail": 0.01,
-            "seed": seed,
-        }
-        problem = dl.load(RUN, {"data": data, "student.initial_norm": scale, "student.direction": "target"})
+        spectrum = {"variances": [1.0, 0.01], "fractions": [5 / 2000, 1995 / 2000]}
+        problem = dl.problem(
+            data={"samples": 100, "dimension": 2000, "spectrum": spectrum, "seed": seed},
+            target={"kind": "index", "formula": "z", "noise": 0.5, "power": [1.0, 0.0]},
+            student={
+                "kind": "deep", "activation": "linear", "hidden_layers": 1, "initial_norm": scale,
+                "direction": "target",
+            },
+            algorithm={"kind": "gradient-flow"},
+            grid={"time": np.geomspace(0.1, 200.0, 40)},
+        )  # fmt: skip
         system = dl.derive(problem)
-        _, _, target, start = problem.draw()
+        _, _, target, start = least_squares_data(problem)
         least = system.modes.T @ (system.labels / system.singular)
         end = system.limits["corrected"]
         w = start / math.sqrt(np.linalg.norm(start))
         hidden = w - system.modes.T @ (system.modes @ w)
         alphas.append(float((end - least) @ hidden / (hidden @ hidden)))
-        spectrum = problem.data.spectrum()
+        spectrum = spectrum_of(problem.data)
         risks.append(float(((end - target) ** 2) @ spectrum))
         least_risks.append(float(((least - target) ** 2) @ spectrum))
     # Self-averaging to a few percent a draw (alpha), twenty to thirty percent (risks); twelve draws.
@@ -130,8 +155,13 @@ def test_spike_model_risks_fall_when_the_start_points_at_the_target() -> None:
 def test_bad_problems_are_refused() -> None:
     for override, message in (
         ({"student.initial_norm": 0.0}, "saddle"),
-        ({"data.samples": 0}, "positive"),
-        ({"data.noise": -1.0}, "negative"),
+        ({"data.samples": 0}, "at least 1"),
+        ({"target.formula": "z**2"}, "linear"),
+        ({"loss.function": "logistic"}, "least squares"),
+        ({"student.hidden_layers": 2}, "one hidden layer"),
+        ({"data.sample_ratio": 2.0}, "sample_ratio"),
+        ({"student.richness": 0.5}, "student.richness: is not read"),
+        ({"target.noise": -1.0}, "negative"),
     ):
         with pytest.raises(dl.ConfigError, match=message):
             dl.load(RUN, override)

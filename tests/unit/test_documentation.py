@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 import shlex
-import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder import theories
+from dimladder import registry
 from dimladder.cli import BUILT_IN
-
-RUN = """
-theory = "linear-sgd"
-[target]
-noise = 0.3
-[algorithm]
-learning_rate = 0.7
-[grid]
-time = [0.0, 0.5, 1.0, 2.0, 4.0]
-"""
 
 
 def _blocks(path: Path, language: str) -> list[str]:
@@ -34,21 +20,18 @@ def _blocks(path: Path, language: str) -> list[str]:
 
 
 @pytest.fixture
-def example(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Install the how-to's theory and experiment as a package of their own."""
-    theory, experiment = _blocks(root / "docs" / "how-to" / "add-a-theory.md", "python")
-    (tmp_path / "linear_sgd_theory.py").write_text(theory)
-    (tmp_path / "linear_sgd_experiment.py").write_text(experiment)
-    monkeypatch.syspath_prepend(tmp_path)
-    entry = EntryPoint("linear-sgd", "linear_sgd_theory:THEORY", "dimladder.theories")
-    known = dict(sys.modules["dimladder.theories.base"]._entries())
-    monkeypatch.setattr("dimladder.theories.base._entries", lambda: {**known, entry.name: entry})
-    return importlib.import_module("linear_sgd_experiment")
+def folder(root: Path, tmp_path: Path) -> Path:
+    """Write the how-to's file and its run file into a bare folder."""
+    page = root / "docs" / "how-to" / "add-a-theory.md"
+    (code,) = _blocks(page, "python")
+    (tmp_path / "linear_sgd.py").write_text(code)
+    (tmp_path / "linear.toml").write_text(_blocks(page, "toml")[0])
+    return tmp_path
 
 
-def test_the_added_theory_solves_its_equations(example: ModuleType) -> None:
-    assert "linear-sgd" in theories.names()
-    problem = dl.loads(RUN)
+def test_the_added_theory_solves_its_equations(folder: Path) -> None:
+    problem = dl.load(folder / "linear.toml")
+    assert problem.theory == "linear-sgd"
     curve = dl.solve(problem, rtol=1e-11, atol=1e-13)
     eta, sigma, t = 0.7, 0.3, curve["R"].coords["time"].values
     overlap = 1 - np.exp(-eta * t)
@@ -61,20 +44,49 @@ def test_the_added_theory_solves_its_equations(example: ModuleType) -> None:
     assert "def rhs" in dl.derive(problem).python()
     with pytest.raises(dl.ConfigError, match="noise"):
         dl.replace(problem, {"target.noise": -1.0})
+    with pytest.raises(dl.ConfigError, match="batch_size"):
+        dl.replace(problem, {"algorithm.batch_size": 2})
+    with pytest.raises(dl.ConfigError, match="linear"):
+        dl.replace(problem, {"target.formula": "z**2"})
+    assert "Krogh" in dl.cite(problem).bibtex
+    assert "Krogh" in dl.cite(folder / "linear.toml").bibtex
 
 
-def test_the_added_experiment_agrees(example: ModuleType) -> None:
-    from dimladder_validation.simulate import backend_for
+def test_the_added_theory_works_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dimladder.cli import main
 
-    problem, replicas = dl.loads(RUN), 24
+    run = str(folder / "linear.toml")
+    for words in (["show", run], ["derive", run], ["solve", run, "--json"], ["cite", run]):
+        assert main(words) == 0, words
+        assert capsys.readouterr().out.strip()
+
+
+def test_the_added_experiment_agrees(folder: Path) -> None:
+    from dimladder_validation.simulate import simulate
+
+    problem, replicas = dl.load(folder / "linear.toml"), 24
     curve = dl.solve(problem)
-    streams = [np.random.default_rng([7, r]) for r in range(replicas)]
-    sample = example.EXPERIMENT.run(problem, 200, streams, backend_for())
-    for name, (_, values) in sample.variables.items():
-        mean, se = values.mean(0), values.std(0, ddof=1) / np.sqrt(replicas)
+    measured = simulate(problem, d=[200], replicas=replicas, seed=7)
+    for name in curve:
+        mean, se = measured[name].values[0], measured[f"{name}_se"].values[0]
         # 5 standard errors, and the O(1/d) correction of discrete steps.
         assert (np.abs(mean - curve[name].values) < 5 * se + 5 / 200).all(), name
-    assert np.abs(sample.variables["Q"][1].mean(0)[-1] - 1.0) < 0.2
+    assert np.abs(measured["Q"].values[0, -1] - 1.0) < 0.2
+
+
+def test_a_theory_given_in_python_answers(folder: Path) -> None:
+    theory = registry.load_file(folder / "linear_sgd.py").THEORY
+    stated = dl.problem(
+        theory,
+        target={"kind": "index", "formula": "z", "noise": 0.3},
+        student={"kind": "linear"},
+        algorithm={"kind": "one-pass", "learning_rate": 0.7},
+        grid={"time": np.array([0.0, 0.5, 1.0, 2.0, 4.0])},
+        simulation={"sizes": range(100, 300, 100)},
+    )
+    assert stated == dl.load(folder / "linear.toml")
+    curve = dl.solve(stated, theory=theory)
+    np.testing.assert_array_equal(curve["R"].values, dl.solve(stated)["R"].values)
 
 
 def _commands(root: Path) -> list[tuple[str, list[str]]]:
@@ -90,13 +102,11 @@ def _commands(root: Path) -> list[tuple[str, list[str]]]:
 
 
 def test_commands_in_the_documentation_exist(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from importlib.metadata import entry_points
-
     from dimladder.cli import main
 
     commands = _commands(root)
     assert len(commands) > 10
-    verbs = {*BUILT_IN, *(e.name for e in entry_points(group="dimladder.verbs"))}
+    verbs = {*BUILT_IN, *registry.names("verbs")}
     for where, words in commands:
         if words[0].startswith("-"):
             continue

@@ -107,3 +107,52 @@ def test_random_formulas_agree_with_sympy(text: str, x: float) -> None:
     exact = float(formula.sympy().subs(dict.fromkeys(symbols, x)).evalf(30))
     value = float(np.asarray(formula.evaluate(np, x=np.array([x]))).ravel()[0])
     assert value == pytest.approx(exact, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("(1/0)*x", "divides by zero"), ("0**-1*x", "divides by zero"), ("x/(2 - 2)", "divides by zero"),
+        ("2**10000*x", "larger than 1e+100"), ("9**9**9*x", "larger than"), ("10**10**7*x", "larger than"),
+        ("exp(1000)*x", "larger than"), ("log(0)*x", "larger than"), ("1e400*x", "larger than"),
+        ("(-1)**0.5*x", "not a real number"), ("sqrt(-1)*x", "not a real number"), ("log(-2) + x", "not a real number"),
+        ("He171(x)", "at most 100"), ("He10000000(x)", "at most 100"), ("He99999999999999999999(x)", "at most 100"),
+        ("x**101", "at most 100"), ("(x**50)**3", "degree 150"), ("x**60*x**60", "degree 120"),
+        ("He60(x*x)", "degree 120"),
+        ("(x + tanh(x) + exp(x))**100", "terms"), ("*".join(["x"] * 1000), "nested 1000 deep"),
+        ("+".join(["x"] * 2000), "nested 2000 deep"), ("-" * 5000 + "x", "nested too deeply"),
+        ("(" * 300 + "x" + ")" * 300, "not a formula"), ("x*" + "9" * 5000, "not a formula"),
+        ("x" * 20_000, "20000 characters"), ("1if x", "not a formula"), ("x\0", "not a formula"),
+    ],
+)  # fmt: skip
+def test_formulas_that_no_computer_can_work_with_are_refused_at_once(text: str, said: str) -> None:
+    with pytest.raises(ValueError) as refusal:
+        Expression(text)
+    assert said in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["z0", "z07", "z201", "z" + "9" * 400, "z1 + z٣"])
+def test_numbered_variables_have_bounded_ascii_numbers(text: str) -> None:
+    with pytest.raises(ValueError, match=r"numbered|unknown name"):
+        Expression(text, "z*")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2**60*x", 2.0**60 * 0.5), ("7**80*x", 7.0**80 * 0.5), ("x**100", 0.5**100), ("3**2*x", 4.5), ("2**-2*x", 0.125)],
+)
+def test_large_whole_numbers_mean_the_same_to_arrays_and_algebra(text: str, value: float) -> None:
+    formula = Expression(text)
+    assert formula.evaluate(np, x=np.array([0.5]))[0] == pytest.approx(value, rel=1e-14)
+    assert float(formula.sympy().subs(sp.Symbol("x", real=True), sp.Rational(1, 2))) == pytest.approx(value, rel=1e-14)
+
+
+@given(st.text(alphabet="xyHe0123456789.+-*/^(), tanhrelumifsqgpw", max_size=60))
+def test_any_text_is_a_formula_or_refused(text: str) -> None:
+    try:
+        formula = Expression(text)
+    except ValueError:
+        return
+    with np.errstate(all="ignore"):
+        formula.evaluate(np, x=np.array([0.3, -2.0]))

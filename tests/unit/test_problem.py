@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -195,3 +196,76 @@ def test_hermite_coefficients_are_a_frozen_map() -> None:
 def test_impossible_hierarchies_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         tree(**bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = " + "9" * 5000, "too many digits"), ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("x = " + "[" * 40 + "]" * 40, "nested more than"), (".".join(["a"] * 3000) + " = 1", "nested more than"),
+        ("x = 99999999999999999999", "64 bits"), ("x = 2020-01-01", "a date is no value"), ("x = ", "Invalid value"),
+    ],
+    ids=["digits", "brackets", "lists", "dotted", "integer", "date", "nothing"],
+)  # fmt: skip
+def test_documents_that_python_cannot_hold_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_document(text, "run.toml")
+    assert "run.toml" in str(refusal.value)
+    assert said in str(refusal.value)
+
+
+def test_a_byte_order_mark_and_any_line_ends_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", "\r\n").encode())
+    assert convert(parse_document(read(file)), Toy) == load()
+
+
+def test_what_is_no_file_of_text_is_refused(tmp_path: Path) -> None:
+    binary, large = tmp_path / "binary", tmp_path / "large"
+    binary.write_bytes(b"\xff\xfe\x00")
+    large.write_bytes(b"#" * 5_000_000)
+    for path, said in ((binary, "UTF-8"), (large, "too large"), (tmp_path, "cannot be read"), ("a\0b", "cannot be")):
+        with pytest.raises(ConfigError, match=said):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x=.5", 0.5),
+        ("x=1.", 1.0),
+        ("x=-.5e-3", -5e-4),
+        ("x=+3.", 3.0),
+        ("x = 7", 7),
+        ("x=inf", math.inf),
+        ("x=true", True),
+    ],
+)
+def test_overrides_take_numbers_as_people_write_them(text: str, value: object) -> None:
+    read_value = parse_override(text)[1]
+    assert (read_value, type(read_value)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["x=1\ny=2", "x=007", "x=" + "9" * 5000, "x=" + "[" * 3000, "x=1e", "x=", "x=tanh(h)"])
+def test_overrides_that_are_no_value_are_refused_in_few_words(text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_override(text)
+    assert len(str(refusal.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        {"start": 0.0, "stop": 1.0, "points": 10**8}, {"start": -1e308, "stop": 1e308, "points": 5},
+        {"start": 1.0, "stop": 1.0, "points": 3}, [1.0, 1.0], [0.0] * 200_000,
+    ],
+    ids=["points", "overflow", "one place", "twice", "list"],
+)  # fmt: skip
+def test_axes_are_bounded_and_increase(time: object) -> None:
+    with pytest.raises(ConfigError, match="grid"):
+        load(grid__time=time)
+
+
+def test_an_axis_may_span_all_of_the_floating_point_numbers() -> None:
+    values = axis_values(Range(start=1e-300, stop=1e300, points=3, spacing="log"))
+    assert values == pytest.approx((1e-300, 1.0, 1e300))

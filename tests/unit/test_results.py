@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimladder.errors import ResultFileError
+from dimladder.errors import ResultFileError, UsageError
 from dimladder.problem import MultiIndex, Problem, convert
-from dimladder.results import LearningCurve, claim_folder, columns, main_axis, open_result, text_table
+from dimladder.results import LearningCurve, columns, main_axis, open_result, run_folder, text_table, write_atomically
 
 
 class Toy(Problem, frozen=True, kw_only=True):
@@ -79,8 +79,11 @@ def test_unreadable_results(tmp_path: Path) -> None:
     import xarray as xr
 
     xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
-    with pytest.raises(ResultFileError, match="not one of dimladder's"):
+    with pytest.raises(ResultFileError, match="another program wrote it"):
         open_result(tmp_path / "other.nc")
+    LearningCurve(xr.Dataset({"x": ("t", [1.0])}, attrs={"kind": "cat", "schema": 1})).save(tmp_path / "cat.nc")
+    with pytest.raises(ResultFileError, match="not one of dimladder's"):
+        open_result(tmp_path / "cat.nc")
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +104,82 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
 
 
 def test_a_used_folder_needs_a_word(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "new", resume=False, force=False)
+    with run_folder(tmp_path / "new") as folder:
+        assert folder.is_dir()
     (tmp_path / "x").write_text("x")
-    with pytest.raises(ResultFileError, match="--resume"):
-        claim_folder(tmp_path, resume=False, force=False)
-    claim_folder(tmp_path, resume=True, force=False)
-    with pytest.raises(ResultFileError, match="is a file"):
-        claim_folder(tmp_path / "x", resume=True, force=False)
+    with pytest.raises(ResultFileError, match="--resume"), run_folder(tmp_path):
+        pass
+    with run_folder(tmp_path, resume=True):
+        pass
+    with pytest.raises(ResultFileError, match="a file has that name"), run_folder(tmp_path / "x", resume=True):
+        pass
+    with pytest.raises(UsageError, match="exclude"), run_folder(tmp_path, resume=True, force=True):
+        pass
+    # What came to nothing leaves no folder behind.
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_run_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    other = (
+        "import sys, pathlib\nfrom dimladder.results import run_folder\n"
+        "with run_folder(pathlib.Path(sys.argv[1]), resume=True): pass\n"
+    )
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", other, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    with run_folder(tmp_path), run_folder(tmp_path):
+        assert "another process is writing this run folder" in run().stderr
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_left_overs_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / ".a.nc.x1.tmp").write_bytes(b"half")
+    (tmp_path / "kept.tmp").write_bytes(b"a user's own")
+    with run_folder(tmp_path, resume=True):
+        assert [p.name for p in tmp_path.rglob("*.tmp")] == ["kept.tmp"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_damaged_file_is_one_clear_error(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = curve().save(tmp_path / "result.nc").read_bytes()
+    damaged = tmp_path / "damaged.nc"
+    for _ in range(50):
+        content = bytearray(whole)
+        match rng.integers(4):
+            case 0:
+                del content[rng.integers(len(content)) :]
+            case 1:
+                content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+            case 2:
+                start = rng.integers(len(content))
+                content[start : start + 64] = rng.bytes(64)
+            case _:
+                content += b"more"
+        damaged.write_bytes(content)
+        if bytes(content) != whole:
+            with pytest.raises(ResultFileError, match="cannot be read"):
+                open_result(damaged)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_waits_for_the_file_to_be_whole(tmp_path: Path, times: int) -> None:
+    import signal
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("first half, ")
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        temporary.write_text("first half, second half")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file", write)
+    # Once: the file is finished first. Twice: given up, and nothing is left of it.
+    assert [p.read_text() for p in tmp_path.iterdir()] == (["first half, second half"] if times == 1 else [])

@@ -123,13 +123,23 @@ def test_batches_of_another_run_are_refused(toy: ToyExperiment, tmp_path: Path) 
     assert "seed is 0 there, 9 here" in str(raised.value)
 
 
-def test_damaged_batch_is_named(toy: ToyExperiment, tmp_path: Path) -> None:
-    simulate(Toy(), d=10, out=tmp_path)
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text"])
+def test_a_damaged_batch_is_simulated_again(
+    toy: ToyExperiment, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = simulate(Toy(), d=10, out=tmp_path)
     path = tmp_path / "batches" / "10-0-3.npz"
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ResultFileError, match="cannot be read") as raised:
-        simulate(Toy(), d=10, out=tmp_path, resume=True)
-    assert "10-0-3.npz" in str(raised.value)
+    content = path.read_bytes()
+    # The last array's last bytes lie before the directory of the archive.
+    at = content.rindex(b"PK\x01\x02", 0, content.index(b"PK\x01\x02") + 4) - 1
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    path.write_bytes({"cut": content[:50], "empty": b"", "flipped": flipped, "text": b"not an archive"}[damage])
+    toy.calls = []
+    resumed = simulate(Toy(), d=10, out=tmp_path, resume=True)
+    assert toy.calls == [(10, 3)]
+    assert "10-0-3.npz is simulated again" in caplog.text
+    for name in whole:
+        assert np.array_equal(whole[name].values, resumed[name].values)
 
 
 def test_full_disk_keeps_what_was_finished(toy: ToyExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

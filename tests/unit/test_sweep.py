@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,8 @@ import dimladder as dl
 from dimladder.errors import ConfigError, ResultFileError, UsageError
 from dimladder.problem import Problem
 from dimladder.results import PhaseDiagram, open_result
-from dimladder.sweep import Answer, Point, parse_grid, sweep
+from dimladder.sweep import parse_grid, sweep
+from dimladder.workers import Answer, Point, compute, recorded
 
 # `dimladder.sweep` is the function; its module is reached by name.
 MODULE = sys.modules["dimladder.sweep"]
@@ -83,8 +86,8 @@ def test_resume_uses_what_is_there_and_extends_it(
     with pytest.raises(ResultFileError, match="not empty"):
         sweep(problem, {"data.target": [1.5, 1.9]}, out=folder)
     solved = []
-    real = MODULE._solve_point
-    monkeypatch.setattr(MODULE, "_solve_point", lambda point: solved.append(point.index) or real(point))
+    real = MODULE.solve_point
+    monkeypatch.setattr(MODULE, "solve_point", lambda point: solved.append(point.index) or real(point))
     again = sweep(problem, {"data.target": [1.5, 1.7, 1.9]}, out=folder, resume=True)
     assert solved == [1]
     np.testing.assert_array_equal(again["threshold"].values[[0, 2]], first["threshold"].values)
@@ -94,25 +97,31 @@ def test_resume_uses_what_is_there_and_extends_it(
 def test_an_interruption_keeps_finished_points(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = MODULE._solve_point
+    real = MODULE.solve_point
 
     def interrupted(point: Point) -> Answer:
         if point.index == 2:
             raise KeyboardInterrupt
         return real(point)
 
-    monkeypatch.setattr(MODULE, "_solve_point", interrupted)
+    monkeypatch.setattr(MODULE, "solve_point", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep(problem, {"data.target": [1.5, 1.6, 1.7, 1.8]}, out=tmp_path / "d")
-    assert len(list((tmp_path / "d" / "points").glob("*.nc"))) == 2
-    monkeypatch.setattr(MODULE, "_solve_point", real)
+    assert len(recorded(tmp_path / "d" / "points")[0]) == 2
+    monkeypatch.setattr(MODULE, "solve_point", real)
     assert sweep(problem, {"data.target": [1.5, 1.6, 1.7, 1.8]}, out=tmp_path / "d", resume=True).status == "success"
 
 
-def test_a_damaged_point_is_computed_again(problem: Problem, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "flipped"])
+def test_a_damaged_point_is_computed_again(problem: Problem, tmp_path: Path, damage: str) -> None:
     grid = {"data.target": [1.5, 1.9]}
     whole = sweep(problem, grid, out=tmp_path / "d")
-    next((tmp_path / "d" / "points").glob("*.nc")).write_bytes(b"not netCDF")
+    file = next((tmp_path / "d" / "points").iterdir())
+    content = file.read_bytes()
+    file.write_bytes(
+        {"cut": content[:-9], "text": b"not a log", "empty": b"", "flipped": content[:-9] + bytes(9)}[damage]
+    )
+    assert len(recorded(tmp_path / "d" / "points")[0]) == (1 if damage in ("cut", "flipped") else 0)
     again = sweep(problem, grid, out=tmp_path / "d", resume=True)
     np.testing.assert_array_equal(again["threshold"].values, whole["threshold"].values)
 
@@ -123,7 +132,30 @@ def test_any_executor_gives_the_same(problem: Problem, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         there = sweep(problem, grid, executor=pool, out=tmp_path / "d")
     np.testing.assert_array_equal(here["threshold"].values, there["threshold"].values)
-    assert len(list((tmp_path / "d" / "points").glob("*.nc"))) == 6
+    assert len(recorded(tmp_path / "d" / "points")[0]) == 6
+
+
+def deadly(point: Point) -> Answer:
+    """Kill this process at point 9, always, and at point 5 the first time, as the system does when memory is short."""
+    marker = Path(os.environ["DIMLADDER_TEST_MARKER"])
+    if point.index == 9 or (point.index == 5 and not marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Answer(
+        point.index, "success", "", {"time": np.arange(2.0)}, {"x": (("time",), np.array([point.index, 1.0]), {})}
+    )
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_worker_that_dies_costs_its_point_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool) -> None:
+    monkeypatch.setenv("DIMLADDER_TEST_MARKER", str(tmp_path / "died once"))
+    points = [Point(k, "", f"key{k}") for k in range(40)]
+    answers = dict(compute(points, "local:2", tmp_path / "points" if logged else None, deadly))
+    assert len(answers) == 40
+    assert {p.index: a.status for p, a in answers.items() if a.status != "success"} == {9: "worker-died"}
+    assert all(a.variables["x"][1][0] == a.index == p.index for p, a in answers.items() if p.index != 9)
+    if logged:
+        assert len(recorded(tmp_path / "points")[0]) == 39
 
 
 @pytest.mark.slow

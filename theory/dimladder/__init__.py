@@ -16,12 +16,12 @@ __version__ = "0.1.0"
 
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
-    "load": "solve", "loads": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
+    "load": "solve", "loads": "solve", "problem": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
     "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
     "critical_value": "equilibria", "escape_time": "equilibria",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
-    "open_result": "results", "Problem": "problem", "Theory": "theories", "find_theory": "theories",
-    "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",
+    "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
+    "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",
     "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
 }  # fmt: skip
 _RENAMED = {"find_theory": "find", "theory_names": "names"}
@@ -45,10 +45,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """The package, in which the function ``solve`` is not hidden by the import of the submodule ``solve``."""
+    """The package, in which a function such as ``solve`` is not hidden by the import of a submodule of that name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in _PUBLIC and _PUBLIC[name] == name != "errors":
+        if isinstance(value, ModuleType) and name in _PUBLIC and name != "errors":
             return
         super().__setattr__(name, value)
 

@@ -33,8 +33,24 @@ def _flow(problem: Problem) -> Flow:
     return system
 
 
+def _autonomous(problem: Problem) -> Flow:
+    """Return the flow, unless it depends on time: then it has no rest points."""
+    from .problem.schedules import is_constant
+
+    flow = _flow(problem)
+    for key, text in flow.schedule_texts.items():
+        if not is_constant(text):
+            raise DimladderError(
+                "a flow whose rates change in time has no equilibria", where=key, why=f"the schedule is {text!r}",
+                hint="set it to its value at late times, such as \"0.5\", for the rest points there",
+            )  # fmt: skip
+    return flow
+
+
 def _arguments(flow: Flow) -> dict[str, Any]:
-    return {"p": flow.parameters(), "jac": flow.jacobian(), "work_size": flow.work_size()}
+    return {
+        "p": flow.parameters(), "jac": flow.jacobian(), "work_size": flow.work_size(), "fixed": flow.conserved,
+    }  # fmt: skip
 
 
 def _report(problem: Problem, flow: Flow, points: Sequence[Equilibrium], axis: str, values: Sequence[float]) -> Any:
@@ -80,12 +96,14 @@ def equilibrium(problem: Problem, start: Sequence[float] | None = None, t_max: f
 
     Raises
     ------
+    DimladderError
+        For a theory that is no flow, and for a flow whose rates change in time.
     SolveError
         When no rest point is reached; the message says how far it is.
     """
     from .numerics import equilibria
 
-    flow = _flow(problem)
+    flow = _autonomous(problem)
     rhs = flow.module().rhs
     if start is not None:
         point = equilibria.polish(rhs, np.asarray(start, dtype=float), **_arguments(flow))
@@ -129,12 +147,12 @@ def follow_equilibrium(
     from .numerics import equilibria
 
     first = replace(problem, {key: values[0]})
-    flow = _flow(first)
+    flow = _autonomous(first)
     rhs = flow.module().rhs
     guess: Any = start
     points: list[Equilibrium] = []
     for value in values:
-        here = _flow(replace(problem, {key: value}))
+        here = _autonomous(replace(problem, {key: value}))
         if guess is None:
             point = equilibria.find(rhs, here.initial_state(), **_arguments(here))
         else:
@@ -142,8 +160,8 @@ def follow_equilibrium(
         if point.success:
             guess = point.y
         else:
-            lost = np.full_like(point.y, np.nan)
-            point = with_fields(point, y=lost, eigenvalues=lost.astype(np.complex128), unstable_directions=-1)
+            lost, modes = np.full_like(point.y, np.nan), np.full_like(point.eigenvalues, np.nan)
+            point = with_fields(point, y=lost, eigenvalues=modes, unstable_directions=-1)
         points.append(point)
     return _report(problem, flow, points, key, values)
 
@@ -176,7 +194,7 @@ def critical_value(
     guess = np.asarray(start, dtype=float)
 
     def unstable(value: float) -> int:
-        flow = _flow(replace(problem, {key: value}))
+        flow = _autonomous(replace(problem, {key: value}))
         point = equilibria.polish(flow.module().rhs, guess, **_arguments(flow))
         if not point.success:
             raise SolveError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -74,6 +75,43 @@ class ResultFileError(DimladderError):
 
 class UsageError(DimladderError):
     """A command or call with arguments that do not fit together."""
+
+
+def explain_unexpected(error: BaseException) -> DimladderError:
+    """Return an exception that nobody foresaw as one of the family: what it was, where, and how to report it.
+
+    The one place where such an exception becomes words; what is foreseen is raised as a member of the family.
+    """
+    if isinstance(error, DimladderError):
+        return error
+    reason = (str(error).strip() or "it gave no reason").splitlines()[0][:300]
+    if isinstance(error, MemoryError):
+        return DimladderError(
+            "there is not enough memory for this problem", where=_where(error), why=reason,
+            hint="smaller sizes, fewer points of the grid, or a machine with more memory",
+        )  # fmt: skip
+    if isinstance(error, OSError):
+        return DimladderError(
+            "the operating system refused", where=error.filename if isinstance(error.filename, str) else _where(error),
+            why=error.strerror or reason, hint="check space, permissions and paths, and run again",
+        )  # fmt: skip
+    return DimladderError(
+        f"something went wrong that this program did not foresee ({type(error).__name__})", where=_where(error),
+        why=reason, hint="if the input is right this is a fault of dimladder: please report it with the run file and "
+        "the traceback, which -vv prints",
+    )  # fmt: skip
+
+
+def _where(error: BaseException) -> str | None:
+    """Return file, line and function of the last frame of our own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "dimladder" in f.filename] or list(frames)
+    if not own:
+        return None
+    path = own[-1].filename.replace("\\", "/")
+    return (
+        f"{path[path.rfind('dimladder') :] if 'dimladder' in path else path}, line {own[-1].lineno}, in {own[-1].name}"
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The verbs on one problem: load, derive, solve, check."""
+"""The verbs on one problem: load, state, derive, solve."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, SolveError
-from .problem import Problem, apply_overrides, build, convert, parse_document, read, to_builtins
-from .theories import find, problem_type
+from .problem import Problem, Spec, apply_overrides, build, parse_document, read, to_builtins
+from .registry import register
+from .theories import Theory, choose, finder
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -21,7 +22,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Proble
     Parameters
     ----------
     path : str or Path
-        A TOML file.
+        A TOML file. A theory in a local file, ``theory = "./mine.py"``, is looked for beside it.
     overrides : mapping, optional
         Dotted keys to values, e.g. ``{"algorithm.learning_rate": 0.1}``.
 
@@ -30,13 +31,81 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Proble
     ConfigError
         With file, key path, value and a suggestion.
     """
-    return loads(read(path), overrides, source=str(path))
+    return loads(read(path), overrides, source=str(path), folder=Path(path).parent)
 
 
-def loads(text: str, overrides: Mapping[str, Any] | None = None, source: str = "<text>") -> Problem:
-    """Read a problem from TOML text; see `load`."""
-    document = apply_overrides(parse_document(text, source), overrides or {}, source)
-    return build(document, problem_type, source)
+def loads(
+    text: str,
+    overrides: Mapping[str, Any] | None = None,
+    source: str = "<text>",
+    folder: Path | None = None,
+) -> Problem:
+    """Read a problem from TOML text; see `load`. `folder` is where a theory's local file is looked for."""
+    return build_problem(parse_document(text, source), overrides, source, folder)
+
+
+def build_problem(
+    document: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    source: str = "<text>",
+    folder: Path | None = None,
+) -> Problem:
+    """Return the problem of a run file given as nested dictionaries; see `load`."""
+    return build(apply_overrides(dict(document), overrides or {}, source), finder(folder), source, choose)
+
+
+def problem(theory: str | Theory | None = None, *, title: str = "", **sections: Any) -> Problem:
+    """State a problem in Python, through the same checks as a run file.
+
+    Parameters
+    ----------
+    theory : str or Theory, optional
+        Who answers: a name, the path of a local file, or a theory. Default: chosen.
+    title : str
+    **sections
+        ``data``, ``target``, ``student``, ``loss``, ``algorithm``, ``initial``, ``limit``, ``grid``, ``solver``,
+        ``simulation``: dictionaries as in a run file, in which NumPy arrays and ranges may stand, or section objects.
+
+    Raises
+    ------
+    ConfigError
+        With key path, value and a suggestion.
+
+    Examples
+    --------
+    >>> import dimladder as dl
+    >>> dl.problem(
+    ...     data={"samples": 20, "dimension": 60},
+    ...     target={"kind": "index", "formula": "z"},
+    ...     student={"kind": "deep", "activation": "linear", "hidden_layers": 1, "initial_norm": 0.5},
+    ...     algorithm={"kind": "gradient-flow"},
+    ...     grid={"time": [0.0, 1.0, 10.0]},
+    ... ).theory
+    'two-layer-linear'
+    """
+    document: dict[str, Any] = {"title": title} if title else {}
+    if isinstance(theory, Theory):
+        theory = _known(theory)
+    if theory is not None:
+        document["theory"] = theory
+    document |= {name: _plain(section) for name, section in sections.items() if section is not None}
+    return build_problem(document, source="dl.problem")
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays, ranges and sections as what a run file would hold."""
+    if isinstance(value, Spec):
+        return to_builtins(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(v) for v in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _known(theory: Theory) -> str:
+    register("theories", theory)
+    return theory.name
 
 
 def replace(problem: Problem, overrides: Mapping[str, Any]) -> Problem:
@@ -47,14 +116,29 @@ def replace(problem: Problem, overrides: Mapping[str, Any]) -> Problem:
     >>> import dimladder as dl
     >>> faster = dl.replace(problem, {"algorithm.learning_rate": 0.5})  # doctest: +SKIP
     """
-    return convert(apply_overrides(to_builtins(problem), overrides, "overrides"), type(problem), "overrides")
+    return build_problem(to_builtins(problem), overrides, "overrides")
+
+
+def for_theory(problem: Problem, theory: str | Theory) -> Problem:
+    """Return the same question asked of another theory, with its own settings and sizes.
+
+    Raises
+    ------
+    ConfigError
+        When that theory refuses it.
+    """
+    name = _known(theory) if isinstance(theory, Theory) else theory
+    document = to_builtins(problem)
+    if name != problem.theory:
+        document = {k: v for k, v in document.items() if k not in ("solver", "simulation")}
+    return build_problem({**document, "theory": name}, source="problem")
 
 
 def with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
     """Return the problem with fields of its ``[solver]`` section replaced."""
     if not options:
         return problem
-    if getattr(problem, "solver", None) is None:
+    if problem.solver is None:
         raise ConfigError(
             f"the theory {problem.theory!r} has no solver settings", where=", ".join(options), hint="drop the options"
         )
@@ -63,15 +147,18 @@ def with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
 
 def derive(problem: Problem) -> System:
     """Return the equations of a problem: print them with ``.latex()``, ``.explain()``, ``.sympy()``, ``.python()``."""
-    return find(problem.theory).derive(problem)
+    system: System = finder(None)(problem.theory).derive(problem)
+    return system
 
 
-def solve(problem: Problem, **solver: Any) -> LearningCurve:
+def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any) -> LearningCurve:
     """Compute the theory's curve.
 
     Parameters
     ----------
     problem : Problem
+    theory : str or Theory, optional
+        Who answers, instead of the problem's own theory: a name, the path of a local file, or a theory.
     **solver
         Fields of the problem's ``[solver]`` section to replace, such as ``rtol=1e-9`` or ``method="dop853"``.
 
@@ -86,7 +173,7 @@ def solve(problem: Problem, **solver: Any) -> LearningCurve:
         When the computation stops early: ``.status`` says why, ``.partial`` is the LearningCurve of what was
         reached.
     """
-    problem = with_solver(problem, solver)
+    problem = with_solver(problem if theory is None else for_theory(problem, theory), solver)
     try:
         solution = derive(problem).solve()
     except SolveError as error:

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import logging
+import json
+import math
 import os
-import signal
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import ConfigError, DimladderError, ResultFileError, SolveError, UsageError
+from .errors import ConfigError, DimladderError, UsageError
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
-from .solve import loads, replace, solve
+from .problem.spec import MAX_POINTS
+from .results import PhaseDiagram, run_folder, write_text
+from .results.records import SUFFIX
+from .solve import replace
+from .workers import Answer, Point, compute, recorded, solve_point
 
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from .results import LearningCurve, PhaseDiagram
-
-log = logging.getLogger("dimladder.sweep")
 Progress = Callable[[int, int, str], None]
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One grid point as it travels to a worker: plain text, no closure."""
-
-    index: int
-    run_file: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker returns: the curve's dataset, or why there is none."""
-
-    index: int
-    status: str
-    message: str
-    dataset: xr.Dataset | None
 
 
 def sweep(
@@ -74,7 +50,8 @@ def sweep(
     force : bool
         Start anew in a folder that is not empty.
     out : path, optional
-        Run folder. Every finished point is written there at once (``points/``), at the end ``result.nc``.
+        Run folder. Every finished point is appended to a log there at once (``points/``), at the end comes
+        ``result.nc``.
     progress : callable, optional
         ``progress(done, total, label)`` after each point.
 
@@ -93,22 +70,33 @@ def sweep(
     """
     axes = _axes(grid)
     points, answers = _points(problem, axes)
-    store = None if out is None else _Store(Path(out), resume=resume, force=force)
-    if store is not None:
-        for point in points:
-            kept = store.load(point)
-            if kept is not None:
-                answers[point.index] = kept
-    missing = [p for p in points if p.index not in answers]
-    total = len(points) + sum(a.status == "invalid" for a in answers.values())
-    for answer in _compute(missing, executor, store):
-        answers[answer.index] = answer
-        if progress is not None:
-            progress(len(answers), total, answer.status)
-    diagram = _assemble(problem, axes, [answers[i] for i in sorted(answers)])
-    if store is not None:
-        store.finish(problem, diagram)
+    with nullcontext() if out is None else run_folder(Path(out), resume=resume, force=force):
+        store = None if out is None else Path(out) / "points"
+        if store is not None and force:
+            for log in store.glob(f"*{SUFFIX}"):
+                log.unlink()
+        if store is not None:
+            answers |= _kept(points, store)
+        missing = [p for p in points if p.index not in answers]
+        total = len(points) + sum(a.status == "invalid" for a in answers.values())
+        # Closed before the folder is released, so that no worker writes into it then.
+        with closing(compute(missing, executor, store, solve_point)) as finished:
+            for point, answer in finished:
+                answers[point.index] = answer
+                if progress is not None:
+                    progress(len(answers), total, answer.status)
+        diagram = _assemble(problem, axes, [answers[i] for i in sorted(answers)])
+        if out is not None:
+            write_text(Path(out) / "resolved.toml", problem.to_toml())
+            diagram.save(Path(out) / "result.nc")
     return diagram
+
+
+def _kept(points: Sequence[Point], store: Path) -> dict[int, Answer]:
+    """Return the stored answers of the points that succeeded."""
+    done, _ = recorded(store)
+    found = {p.index: done[p.key] for p in points if p.key in done}
+    return {i: dataclasses.replace(answer, index=i) for i, answer in found.items() if answer.status == "success"}
 
 
 def parse_grid(text: str) -> tuple[str, list[Any]]:
@@ -124,18 +112,16 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
     key, equals, values = (part.strip() for part in text.partition("="))
     hint = "write it as a.b=lo:hi:n, a.b=lo:hi:n:log or a.b=v1,v2,..."
     if not equals or not key or not values:
-        raise UsageError(f"cannot read the grid {text!r}", where="--grid", hint=hint)
+        raise UsageError(f"cannot read the grid {text[:120]!r}", where="--grid", hint=hint)
     pieces = values.split(":")
     if len(pieces) in (3, 4) and "," not in values and '"' not in values:
         return key, _range(pieces, text, hint)
-    try:
-        return key, list(tomllib.loads(f"v = [{values}]")["v"])
-    except tomllib.TOMLDecodeError:
-        pass
+    with suppress(ConfigError):
+        return key, list(parse_override(f"{key}=[{values}]")[1])
     try:
         return key, [parse_override(f"{key}={v}")[1] for v in values.split(",")]
     except ConfigError as error:
-        raise UsageError(f"cannot read the grid {text!r}", where="--grid", why=error.why, hint=hint) from None
+        raise UsageError(f"cannot read the grid {text[:120]!r}", where="--grid", why=error.why, hint=hint) from None
 
 
 def _range(pieces: list[str], text: str, hint: str) -> list[Any]:
@@ -146,7 +132,7 @@ def _range(pieces: list[str], text: str, hint: str) -> list[Any]:
             raise ValueError(f"the spacing is {spacing!r}, not log")
         found = list(axis_values(Range(start=low, stop=high, points=count, spacing=spacing)))  # type: ignore[arg-type]
     except ValueError as error:
-        raise UsageError(f"cannot read the grid {text!r}", where="--grid", why=str(error), hint=hint) from None
+        raise UsageError(f"cannot read the grid {text[:120]!r}", where="--grid", why=str(error), hint=hint) from None
     whole = all(p.strip().lstrip("+-").isdigit() for p in pieces[:2]) and all(
         abs(v - round(v)) <= 1e-9 * abs(v) for v in found
     )
@@ -161,7 +147,10 @@ def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         if not values:
             raise UsageError(f"the grid of {key!r} is empty", where="grid")
         if len({repr(v) for v in values}) != len(values):
-            raise UsageError(f"the grid of {key!r} repeats a value", where="grid", why=str(values))
+            raise UsageError(f"the grid of {key!r} repeats a value", where="grid", why=str(values)[:200])
+    total = math.prod(map(len, axes.values()))
+    if total > MAX_POINTS:
+        raise UsageError("the grid is too large", where="grid", why=f"{total} points, at most {MAX_POINTS} are solved")
     return axes
 
 
@@ -175,7 +164,7 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
             points.append(Point(index, here.to_toml(), here.content_hash))
         except DimladderError as error:
             refused = refused or error
-            invalid[index] = Answer(index, "invalid", str(error.why or error.what), None)
+            invalid[index] = Answer(index, "invalid", str(error.why or error.what))
     if refused is not None and not points:
         raise ConfigError(
             "no point of the grid is a valid problem",
@@ -186,206 +175,30 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
     return points, invalid
 
 
-def _solve_point(point: Point) -> Answer:
-    """Solve one point: a failure is an answer with its status, never an exception."""
-    try:
-        return Answer(point.index, "success", "", solve(loads(point.run_file, source="sweep")).dataset)
-    except SolveError as error:
-        partial: LearningCurve | None = error.partial
-        return Answer(point.index, error.status, str(error.why or error.what), getattr(partial, "dataset", None))
-    except DimladderError as error:
-        return Answer(point.index, type(error).__name__, str(error.why or error.what), None)
-    except (ArithmeticError, ValueError, MemoryError) as error:
-        log.warning("point %d failed: %r", point.index, error)
-        return Answer(point.index, type(error).__name__, str(error), None)
-
-
-def _solve_chunk(points: Sequence[Point], folder: str | None) -> list[Answer]:
-    """Solve some points in a worker; with a folder, each is on disk before the next begins."""
-    answers = []
-    for point in points:
-        answer = _solve_point(point)
-        if folder is not None:
-            _write(Path(folder), point, answer)
-        answers.append(answer)
-    return answers
-
-
-def _quiet_worker() -> None:
-    # Ctrl-C is for the parent, which knows what is finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _compute(points: list[Point], executor: str | Executor, store: _Store | None) -> Iterator[Answer]:
-    if not points:
-        return
-    if isinstance(executor, Executor):
-        yield from _submit(points, executor, 4 * len(points), store, shared_disk=False)
-        return
-    kind, _, argument = executor.partition(":")
-    if kind == "dask":
-        yield from _submit(points, _dask(argument), 64, store, shared_disk=False)
-        return
-    if kind != "local" or not (argument == "" or (argument.isdigit() and int(argument) > 0)):
-        raise UsageError(f"there is no executor {executor!r}", where="executor", hint="use local:N or dask:ADDRESS")
-    workers = int(argument) if argument else os.cpu_count() or 1
-    # The first point here: what it compiles is in the cache when the workers start.
-    first = points if workers == 1 else points[:1]
-    for point in first:
-        answer = _solve_point(point)
-        if store is not None:
-            store.save(point, answer)
-        yield answer
-    rest = points[len(first) :]
-    if rest:
-        with _one_thread(), _pool(min(workers, len(rest))) as pool:
-            yield from _submit(rest, pool, workers, store, shared_disk=True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Inherited by the workers, which must not run N threads each on N cores.
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[Executor]:
-    import multiprocessing
-
-    # Spawned, not forked: a fork would copy the locks of running threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_quiet_worker)
-    finished = False
-    try:
-        yield pool
-        finished = True
-    finally:
-        if not finished:
-            # Interrupted: points under way are given up, finished ones are on disk.
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
-                process.terminate()
-        pool.shutdown(wait=finished, cancel_futures=True)
-
-
-def _dask(address: str) -> Executor:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise UsageError(
-            "the executor dask needs the package distributed",
-            why=str(error),
-            hint="pip install 'dimladder[distributed]'",
-        ) from None
-    found: Executor = Client(address or None).get_executor()
-    return found
-
-
-def _submit(
-    points: list[Point], pool: Executor, workers: int, store: _Store | None, *, shared_disk: bool
-) -> Iterator[Answer]:
-    # About eight chunks a worker: few messages, and no worker idle for long at the end.
-    size = max(1, len(points) // (8 * workers))
-    chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    folder = str(store.points) if store is not None and shared_disk else None
-    waiting: dict[Future[list[Answer]], list[Point]] = {pool.submit(_solve_chunk, c, folder): c for c in chunks}
-    for done in as_completed(waiting):
-        chunk = waiting[done]
-        try:
-            answers = done.result()
-        except BrokenProcessPool as error:
-            why = f"a worker process died ({error}); out of memory?"
-            answers = [Answer(p.index, "worker-died", why, None) for p in chunk]
-        for point, answer in zip(chunk, answers, strict=True):
-            if store is not None and folder is None:
-                store.save(point, answer)
-            yield answer
-
-
-def _write(folder: Path, point: Point, answer: Answer) -> None:
-    from .results import LearningCurve
-
-    if answer.dataset is not None:
-        LearningCurve(answer.dataset).save(folder / f"{point.key}.nc")
-        return
-    problem = loads(point.run_file, source="sweep")
-    LearningCurve.build(problem, {}, {}, status=answer.status, message=answer.message).save(folder / f"{point.key}.nc")
-
-
-class _Store:
-    """The finished points of a sweep on disk, one file each, named by the problem."""
-
-    def __init__(self, folder: Path, *, resume: bool, force: bool) -> None:
-        from .results import claim_folder
-
-        claim_folder(folder, resume=resume, force=force)
-        self.folder, self.points, self.resume = folder, folder / "points", resume
-        self.points.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.points.glob(".*.tmp"):
-            # Left by a worker that was stopped while it wrote.
-            unfinished.unlink(missing_ok=True)
-
-    def load(self, point: Point) -> Answer | None:
-        """Return the stored answer of a point that succeeded."""
-        from .results import open_result
-
-        file = self.points / f"{point.key}.nc"
-        if not (self.resume and file.exists()):
-            return None
-        try:
-            kept = open_result(file)
-        except ResultFileError as error:
-            log.warning("%s is computed again: %s", file, error.why)
-            return None
-        return Answer(point.index, "success", "", kept.dataset) if kept.status == "success" else None
-
-    def save(self, point: Point, answer: Answer) -> None:
-        _write(self.points, point, answer)
-
-    def finish(self, problem: Problem, diagram: PhaseDiagram) -> None:
-        from .results import write_text
-
-        write_text(self.folder / "resolved.toml", problem.to_toml())
-        diagram.save(self.folder / "result.nc")
-
-
 def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Answer]) -> PhaseDiagram:
     import numpy as np
 
-    from .results import PhaseDiagram
-
     lengths = tuple(len(v) for v in axes.values())
-    good = [a for a in answers if a.status == "success" and a.dataset is not None]
+    good = [a for a in answers if a.status == "success"]
     coords: dict[str, Any] = {key: _coordinate(values) for key, values in axes.items()}
-    own = _shared_coords([a.dataset for a in good if a.dataset is not None])
+    own = _shared_coords([a.coords for a in good])
     variables: dict[str, Any] = {}
-    names = dict.fromkeys(str(n) for a in good if a.dataset is not None for n in a.dataset.data_vars)
-    for name in names:
-        first = next(a.dataset[name] for a in good if a.dataset is not None and name in a.dataset)
-        dims = tuple(map(str, first.dims))
+    for name in dict.fromkeys(n for a in good for n in a.variables):
+        dims, first, text = next(a.variables[name] for a in good if name in a.variables)
         numeric = np.issubdtype(first.dtype, np.number) or first.dtype == bool
         block = np.full(
             (len(answers), *(len(own[d]) for d in dims)), np.nan if numeric else "", dtype=float if numeric else object
         )
         for row, answer in enumerate(answers):
-            if answer.status == "success" and answer.dataset is not None and name in answer.dataset:
-                array = answer.dataset[name]
+            if answer.status == "success" and name in answer.variables:
                 # A point may have fewer indices (a narrower student) or other coordinates than its neighbours.
-                where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], array.coords[d].values)) for d in dims))
-                block[(row, *where)] = array.values
+                where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], answer.coords[d])) for d in dims))
+                block[(row, *where)] = answer.variables[name][1]
         if not numeric:
             block = block.astype(str)
-        text = first.attrs
         variables[name] = (
-            (*axes, *dims), block.reshape(*lengths, *block.shape[1:]), text.get("latex", ""), text.get("long_name", ""),
-            text.get("units"),
+            (*axes, *json.loads(text["dims"])), block.reshape(*lengths, *block.shape[1:]), text.get("latex", ""),
+            text.get("long_name", ""), text.get("units"),
         )  # fmt: skip
     for name, values, meaning in (
         ("status", [a.status for a in answers], "how the point ended"),
@@ -409,15 +222,14 @@ def _coordinate(values: list[Any]) -> Any:
     return np.array([v if isinstance(v, str) else repr(v) for v in values], dtype=str)
 
 
-def _shared_coords(datasets: list[xr.Dataset]) -> dict[str, Any]:
+def _shared_coords(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the coordinates that hold every point: the common one, or the sorted union."""
     import numpy as np
 
     found: dict[str, Any] = {}
-    for data in datasets:
-        for name, coordinate in data.coords.items():
-            values = coordinate.values
-            known = found.get(str(name))
+    for coords in points:
+        for name, values in coords.items():
+            known = found.get(name)
             if known is None or not np.array_equal(known, values):
-                found[str(name)] = values if known is None else np.union1d(known, values)
+                found[name] = values if known is None else np.union1d(known, values)
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from dimladder.errors import ConfigError, DimladderError, did_you_mean
-from dimladder.problem import Problem, Spec, apply_overrides, build, convert, parse_document, read
+from dimladder.problem import Problem, Spec, convert, parse_document, read
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -117,16 +117,16 @@ def load_campaign(name_or_path: str | os.PathLike[str]) -> tuple[Campaign, Path]
             )
         path = found
     document = parse_document(read(path), str(path))
-    return convert(document, Campaign, str(path)), path.parent  # type: ignore[type-var]
+    return convert(document, Campaign, str(path)), path.parent
 
 
 def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None) -> Problem:
     """Return the problem of a case with its overrides, and `extra` ones, applied."""
-    from dimladder.theories import problem_type
+    from dimladder.solve import build_problem
 
     source = str(folder / case.run) if case.run else f"case {case.name}"
     document = parse_document(read(folder / case.run), source) if case.run else case.problem
-    return build(apply_overrides(document, {**case.set, **(extra or {})}, source), problem_type, source)
+    return build_problem(document, {**case.set, **(extra or {})}, source, folder)
 
 
 def run_case(
@@ -184,7 +184,7 @@ def validate(
         if resume and stored is not None and stored.exists():
             saved = json.loads(stored.read_text(encoding="utf-8"))
             if saved.get("key") == key:
-                outcomes.append(convert(saved["outcome"], Outcome, str(stored)))  # type: ignore[type-var]
+                outcomes.append(convert(saved["outcome"], Outcome, str(stored)))
                 continue
         outcome = _outcome(case, folder, place, resume, force)
         outcomes.append(outcome)

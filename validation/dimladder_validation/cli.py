@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimladder.cli.verb import Verb, add_json, add_output, add_run_file, load_problem
+from dimladder.cli.verb import Verb, add_json, add_output, add_run_file, load_problem, output_folder
 from dimladder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,22 +66,16 @@ def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -
         )  # fmt: skip
 
 
-def _claim(args: argparse.Namespace) -> Path | None:
-    """Return the run folder, made sure that it may be written; the input is stored at once."""
-    if not args.output:
-        if args.resume or args.force:
-            raise UsageError("--resume and --force need a run folder", hint="add -o DIR")
-        return None
-    if args.resume and args.force:
-        raise UsageError("--resume and --force exclude each other")
+@contextmanager
+def _run_folder(args: argparse.Namespace) -> Iterator[Path | None]:
+    """Hold the run folder of ``-o``, in which the input is stored at once; None without one."""
     from dimladder.problem import read
-    from dimladder.results import claim_folder, write_text
+    from dimladder.results import write_text
 
-    folder = Path(args.output)
-    text = read(args.run)
-    claim_folder(folder, resume=args.resume, force=args.force)
-    write_text(folder / "input.toml", text)
-    return folder
+    with output_folder(args) as folder:
+        if folder is not None:
+            write_text(folder / "input.toml", read(args.run))
+        yield folder
 
 
 def _write(text: str) -> None:
@@ -97,7 +91,8 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
 def _run_simulate(args: argparse.Namespace) -> int:
     problem = load_problem(args)
-    measured = _simulate(args, problem, _claim(args))
+    with _run_folder(args) as folder:
+        measured = _simulate(args, problem, folder)
     if args.json:
         _write(measured.to_json())
     else:
@@ -143,27 +138,25 @@ def _run_compare(args: argparse.Namespace) -> int:
     from .report import comparison_report
 
     problem = load_problem(args)
-    measured: Any
+    given: Any = None
     if args.measurement:
         if args.sizes or args.replicas or args.seed is not None:
             raise UsageError("--measurement excludes --d, --replicas and --seed: it is finished")
-        measured = open_result(args.measurement)
-        if not isinstance(measured, Measurement):
-            raise UsageError(f"{args.measurement} holds a {measured.kind}, not a measurement")
-        folder = _claim(args)
-        if folder:
-            measured.save(folder / "result.nc")
-            write_text(folder / "resolved.toml", problem.to_toml())
-    else:
-        folder = _claim(args)
-        measured = _simulate(args, problem, folder)
+        given = open_result(args.measurement)
+        if not isinstance(given, Measurement):
+            raise UsageError(f"{args.measurement} holds a {given.kind}, not a measurement")
     variables = args.variables.split(",") if args.variables else None
-    comparison = compare(problem, measured, variables=variables, alpha=args.alpha, resolution=args.resolution)
-    report = comparison_report(comparison)
-    if folder:
-        _save_theories(folder, comparison)
-        write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
-        write_text(folder / "report.md", report)
+    with _run_folder(args) as folder:
+        if given is not None and folder:
+            given.save(folder / "result.nc")
+            write_text(folder / "resolved.toml", problem.to_toml())
+        measured = given if given is not None else _simulate(args, problem, folder)
+        comparison = compare(problem, measured, variables=variables, alpha=args.alpha, resolution=args.resolution)
+        report = comparison_report(comparison)
+        if folder:
+            _save_theories(folder, comparison)
+            write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
+            write_text(folder / "report.md", report)
     _write(comparison.to_json() if args.json else report)
     return EXIT[comparison.verdict]
 
@@ -189,21 +182,16 @@ def _run_validate(args: argparse.Namespace) -> int:
             raise UsageError("no campaign given", hint=f"name a file, or one of: {', '.join(packaged())}")
         _write("\n".join(packaged()))
         return 0
-    if (args.resume or args.force) and not args.output:
-        raise UsageError("--resume and --force need a folder", hint="add -o DIR")
     campaign, _ = load_campaign(args.campaign)
-    if args.output:
-        from dimladder.results import claim_folder
+    with output_folder(args) as folder:
+        with _progress(args, "validating") as progress:
+            outcomes = validate(args.campaign, args.output, args.resume, args.force, progress)
+        status = exit_status(outcomes)
+        report = campaign_report(campaign.title, outcomes)
+        if folder:
+            from dimladder.results import write_text
 
-        claim_folder(Path(args.output), resume=args.resume, force=args.force)
-    with _progress(args, "validating") as progress:
-        outcomes = validate(args.campaign, args.output, args.resume, args.force, progress)
-    status = exit_status(outcomes)
-    report = campaign_report(campaign.title, outcomes)
-    if args.output:
-        from dimladder.results import write_text
-
-        write_text(Path(args.output) / "report.md", report)
+            write_text(folder / "report.md", report)
     if args.json:
         from dimladder.problem import to_builtins
 
@@ -216,7 +204,9 @@ def _run_validate(args: argparse.Namespace) -> int:
 
 _STATUS = "exit status: 0 agree (validate: all as expected), 1 disagree, 2 usage or input, 3 inconclusive"
 simulate_verb = Verb("simulate", "the finite-size experiment: means and standard errors", _add_simulate, _run_simulate)
-compare_verb = Verb("compare", "theory against simulation, with a verdict", _add_compare, _run_compare, _STATUS)
+compare_verb = Verb(
+    "compare", "theory against simulation, with a verdict", _add_compare, _run_compare, _STATUS, failed=2
+)
 validate_verb = Verb(
-    "validate", "a campaign of comparisons with expected verdicts", _add_validate, _run_validate, _STATUS
+    "validate", "a campaign of comparisons with expected verdicts", _add_validate, _run_validate, _STATUS, failed=2
 )

@@ -1,7 +1,7 @@
 """The command ``dimladder``: one file a verb. stdout is data, stderr is log and progress.
 
-Exit status: 0 done, 1 the computation failed (``compare``: disagree), 2 usage or input, 3 inconclusive,
-130 interrupted.
+Exit status: 0 done, 1 the computation failed (``compare`` and ``validate``: disagree), 2 usage, input or anything not
+foreseen (``compare`` and ``validate``: a failed computation too), 3 inconclusive, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.metadata import entry_points
+from typing import Any
 
-from .. import __version__
-from ..errors import ConfigError, DimladderError, SolveError, UsageError, did_you_mean
+from .. import __version__, registry
+from ..errors import DerivationError, DimladderError, SolveError, UsageError, did_you_mean, explain_unexpected
 from .verb import Verb
 
-# Verb -> module of this package; further verbs come through the entry point group "dimladder.verbs".
-BUILT_IN = ("list", "show", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
-GROUP = "dimladder.verbs"
+# Verb -> module of this package; further verbs come through the registry.
+BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
+INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -29,16 +34,14 @@ def _load(name: str) -> Verb:
         module = import_module(f"{__name__}.{'list_' if name == 'list' else name}")
         verb: Verb = module.VERB
         return verb
-    entries = entry_points(group=GROUP, name=name)
-    if not entries:
-        known = [*BUILT_IN, *(e.name for e in entry_points(group=GROUP))]
-        raise UsageError(f"there is no verb {name!r}", hint=did_you_mean(name, known))
-    loaded: Verb = next(iter(entries)).load()
+    loaded: Verb | None = registry.get("verbs", name)
+    if loaded is None:
+        raise UsageError(f"there is no verb {name!r}", hint=did_you_mean(name, [*BUILT_IN, *registry.names("verbs")]))
     return loaded
 
 
 def _overview() -> str:
-    names = [*BUILT_IN, *(e.name for e in entry_points(group=GROUP))]
+    names = [*BUILT_IN, *registry.names("verbs")]
     rows = "\n".join(f"  {name:<10} {_load(name).help}" for name in names)
     return f"""usage: dimladder VERB ... [-v] [-q]
 
@@ -67,43 +70,102 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     _one_blas_thread()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    verb: Verb | None = None
     try:
         if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(_overview(), end="")
-            return 0 if arguments else 2
-        if arguments[0] in ("-V", "--version"):
+            status = 0 if arguments else 2
+        elif arguments[0] in ("-V", "--version"):
             print(f"dimladder {__version__}")
-            return 0
-        verb = _load(arguments[0])
-        parser = argparse.ArgumentParser(
-            prog=f"dimladder {arguments[0]}", description=verb.help, epilog=verb.epilog, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        parser.add_argument("-v", "--verbose", action="count", default=0, help="log more on stderr")
-        parser.add_argument("-q", "--quiet", action="store_true", help="no log, no progress")
-        verb.add_arguments(parser)
-        parsed = parser.parse_args(arguments[1:])
-        level = (
-            logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
-        )
-        logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
-        logging.getLogger("numba").setLevel(logging.WARNING)
-        status = verb.run(parsed)
+            status = 0
+        else:
+            verb = _load(arguments[0])
+            with _terminable():
+                status = _run(verb, arguments)
         sys.stdout.flush()
         return status
-    except (ConfigError, UsageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SolveError as error:
-        print(f"error: {error}\n  status: {error.status}", file=sys.stderr)
-        return 1
-    except DimladderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if type(error).__name__ in ("DomainError", "ResultFileError", "SimulationError") else 1
-    except KeyboardInterrupt:
-        print("interrupted: what was finished and saved is kept", file=sys.stderr)
-        return 130
     except BrokenPipeError:
-        # The reader (head, less) has gone; point stdout at nothing so that the interpreter's last flush is silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has gone.
+        _close_stdout()
         return 0
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted(error):
+            _say("interrupted: what was finished and saved is kept")
+            return INTERRUPTED
+        if "-vv" in arguments and not isinstance(error, DimladderError):
+            _say("".join(traceback.format_exception(error)).rstrip())
+        told = explain_unexpected(error)
+        _say(f"error: {told}" + (f"\n  status: {told.status}" if isinstance(told, SolveError) else ""))
+        return _status(told, error, verb)
+    finally:
+        # What cannot be written now (a full disk) must not become a second message at the interpreter's end.
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError):
+            _close_stdout()
+
+
+def _run(verb: Verb, arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"dimladder {arguments[0]}", description=verb.help, epilog=verb.epilog, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more on stderr")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no log, no progress")
+    verb.add_arguments(parser)
+    parsed = parser.parse_args(arguments[1:])
+    level = logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("numba").setLevel(logging.WARNING)
+    warnings.showwarning = _log_warning
+    return verb.run(parsed)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Leave by an exception when asked to terminate, so that workers end and locks and half-written files go."""
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    logging.getLogger("warning").warning("%s (%s)", message, category.__name__)
+
+
+def _status(told: DimladderError, error: BaseException, verb: Verb | None) -> int:
+    """Return 2 for input and for what was not foreseen, else what the verb says of a computation that failed."""
+    failed = isinstance(told, SolveError | DerivationError) or type(told) is DimladderError
+    return (verb.failed if verb is not None else 1) if failed and told is error else 2
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Say whether an interrupt from the keyboard is the cause: libraries wrap it in exceptions of their own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _close_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush is silent."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,9 +21,9 @@ def facts() -> dict[str, Any]:
     import numpy as np
 
     from .. import theories
+    from ..cache import cache_dir
     from ..errors import DimladderError
     from ..results.provenance import git_state, versions
-    from ..symbolic.store import cache_dir
 
     generated = cache_dir() / "generated"
     blas = np.show_config(mode="dicts")

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from .. import theories
     from ..problem import ACTIVATIONS
-    from ..problem.expressions import FUNCTIONS
+    from ..problem.grammar import FUNCTIONS
 
     if args.what == "theories":
         rows = {name: theories.find(name).title for name in theories.names()}

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from pathlib import Path
 
-from ..errors import DerivationError
+from ..errors import DerivationError, ResultFileError
 from ..problem import Problem, read
 from ..results import Result, open_result, write_text
 
@@ -17,7 +17,11 @@ def finished(folder: Path, problem: Problem, kind: str) -> Result | None:
     """Return the result of an earlier, successful run of the same problem in this folder, if there is one."""
     if not (folder / "result.nc").exists():
         return None
-    result = open_result(folder)
+    try:
+        result = open_result(folder)
+    except ResultFileError as error:
+        log.warning("%s is computed again: %s", error.where, error.why)
+        return None
     same = result.provenance.get("problem_hash") == problem.content_hash and result.kind == kind
     return result if same and result.status == "success" else None
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SolveError
-from .verb import Verb, add_json, add_output, add_run_file, load_problem
+from .verb import Verb, add_json, add_output, add_run_file, load_problem, output_folder
 
 if TYPE_CHECKING:
+    from ..problem import Problem
     from ..results import Result
 
 
@@ -28,36 +29,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..results import Result
-    from ..solve import solve
-    from .run_folder import finished, save
-
     args.overrides += [f"solver.{k}={v}" for k in SHORT if (v := getattr(args, k)) is not None]
     problem = load_problem(args)
-    folder = Path(args.output) if args.output else None
-    curve: Result | None = finished(folder, problem, "learning-curve") if folder and args.resume else None
-    if curve is None:
-        if folder:
-            from ..results import claim_folder
-
-            claim_folder(folder, resume=args.resume, force=args.force)
-        try:
-            curve = solve(problem)
-        except SolveError as error:
-            # What was reached is worth keeping: it is data, marked with its status.
-            if isinstance(error.partial, Result):
-                if folder:
-                    save(folder, problem, error.partial, Path(args.run))
-                _print(error.partial, args.json)
-            raise
-        if folder:
-            save(folder, problem, curve, Path(args.run))
+    with output_folder(args) as folder:
+        curve = _curve(args, problem, folder)
     _print(curve, args.json)
     if "reason" in curve.stats:
         # Asked which method to take, it says why it took this one.
         level = logging.WARNING if args.method else logging.INFO
         log.log(level, "%s: %s", curve.stats.get("method", "solved"), curve.stats["reason"])
     return 0
+
+
+def _curve(args: argparse.Namespace, problem: Problem, folder: Path | None) -> Result:
+    from ..results import Result
+    from ..solve import solve
+    from .run_folder import finished, save
+
+    kept = finished(folder, problem, "learning-curve") if folder and args.resume else None
+    if kept is not None:
+        return kept
+    try:
+        curve = solve(problem)
+    except SolveError as error:
+        # What was reached is worth keeping: it is data, marked with its status.
+        if isinstance(error.partial, Result):
+            if folder:
+                save(folder, problem, error.partial, Path(args.run))
+            _print(error.partial, args.json)
+        raise
+    if folder:
+        save(folder, problem, curve, Path(args.run))
+    return curve
 
 
 def _print(curve: Result, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .verb import Verb, add_json, add_output, add_run_file, load_problem
+from .verb import Verb, add_json, add_output, add_run_file, load_problem, output_folder
 
 if TYPE_CHECKING:
     from ..results import PhaseDiagram
@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> int:
             end = "\n" if done == total else ""
             print(f"\r{done} of {total} points ({label})    ", end=end, file=sys.stderr, flush=True)
 
-    diagram = sweep(
-        load_problem(args), dict(parse_grid(text) for text in args.grid), executor=args.executor,
-        resume=args.resume, force=args.force, out=args.output, progress=progress,
-    )  # fmt: skip
+    problem, grid = load_problem(args), dict(parse_grid(text) for text in args.grid)
+    with output_folder(args) as folder:
+        diagram = sweep(
+            problem, grid, executor=args.executor, resume=args.resume, force=args.force, out=folder, progress=progress
+        )
     print(diagram.to_json() if args.json else _table(diagram))
     if diagram.stats["failed"]:
         print(f"{diagram.message}: the variables 'status' and 'message' say why", file=sys.stderr)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -25,6 +29,8 @@ class Verb:
         Does the work and returns the exit status.
     epilog : str
         Printed below the arguments of ``--help``.
+    failed : int
+        Exit status where the computation fails; a verb for which 1 is an answer takes another.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Verb:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     epilog: str = ""
+    failed: int = 1
 
 
 def add_run_file(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +60,20 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="also keep everything in a run folder")
     parser.add_argument("--force", action="store_true", help="write over a run folder that is not empty")
     parser.add_argument("--resume", action="store_true", help="continue a run folder")
+
+
+@contextmanager
+def output_folder(args: argparse.Namespace) -> Iterator[Path | None]:
+    """Hold the run folder of ``-o`` while the verb works; None without one."""
+    if not args.output:
+        if args.resume or args.force:
+            raise UsageError("--resume and --force need a run folder", hint="add -o DIR")
+        yield None
+        return
+    from ..results import run_folder
+
+    with run_folder(Path(args.output), resume=args.resume, force=args.force) as folder:
+        yield folder
 
 
 def load_problem(args: argparse.Namespace) -> Problem:

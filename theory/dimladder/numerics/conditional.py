@@ -22,8 +22,9 @@ import re
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .jit import njit
 
 Array = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ at t = 0). Eigenvalues count as zero, hence the equilibrium as marginal, below `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ class Equilibrium:
     y : array of shape (n,)
     residual : float
         max |f_i(y)|.
-    eigenvalues : complex array of shape (n,)
+    eigenvalues : complex array of shape (n - number of fixed components,)
         Of the Jacobian, by decreasing real part.
     stability : {"stable", "unstable", "marginal"}
         From the signs of the real parts; "marginal" if the largest is zero to within the accuracy of the Jacobian.
@@ -63,13 +63,18 @@ class Equilibrium:
 class _Field:
     """f and its Jacobian at t = 0, as functions of the state and of the parameters."""
 
-    def __init__(self, rhs: Any, jac: Any, work_size: int) -> None:
+    def __init__(self, rhs: Any, jac: Any, work_size: int, fixed: Sequence[int] = ()) -> None:
         from .ode.functions import compiled
         from .ode.layout import JAC, RHS
 
         self.rhs = compiled(rhs, RHS, "the right-hand side")
         self.jac = None if jac is None else compiled(jac, JAC, "the Jacobian")
         self.work = np.zeros(max(1, work_size))
+        self.fixed = tuple(fixed)
+
+    def free(self, n: int) -> NDArray[np.int64]:
+        """Return the components that the flow can move."""
+        return np.setdiff1d(np.arange(n), self.fixed)
 
     def value(self, y: Array, p: Array) -> Array:
         out = np.empty_like(y)
@@ -109,9 +114,10 @@ def jacobian(rhs: Any, y: ArrayLike, *, p: ArrayLike | None = None, jac: Any = N
 
 
 def _classify(field: _Field, y: Array, p: Array, zero: float) -> tuple[NDArray[np.complex128], Stability, int]:
-    matrix = field.jacobian(y, p)
+    free = field.free(y.size)
+    matrix = field.jacobian(y, p)[np.ix_(free, free)]
     if not np.isfinite(matrix).all():
-        return np.full(y.size, np.nan + 0j), "marginal", 0
+        return np.full(free.size, np.nan + 0j), "marginal", 0
     eigenvalues = np.linalg.eigvals(matrix).astype(complex)
     eigenvalues = eigenvalues[np.argsort(-eigenvalues.real, kind="stable")]
     scale = float(np.max(np.abs(eigenvalues), initial=0.0))
@@ -132,10 +138,12 @@ def _newton(field: _Field, y: Array, p: Array, tol: float, max_steps: int) -> tu
             return y, size, "not_converged"
         if size == 0.0:
             break
-        matrix = field.jacobian(y, p)
+        free = field.free(y.size)
+        matrix = field.jacobian(y, p)[:, free]
         if not np.isfinite(matrix).all():
             return y, size, "singular"
-        step = np.linalg.lstsq(matrix, -f, rcond=1e-12)[0]
+        step = np.zeros_like(y)
+        step[free] = np.linalg.lstsq(matrix, -f, rcond=1e-12)[0]
         length = 1.0
         while length > 1e-4:
             trial = y + length * step
@@ -163,6 +171,7 @@ def polish(
     tol: float = 1e-12,
     max_steps: int = 50,
     zero: float = 1e-8,
+    fixed: Sequence[int] = (),
 ) -> Equilibrium:
     """Newton's iteration from `y`, which finds unstable equilibria as well as stable ones.
 
@@ -176,8 +185,10 @@ def polish(
         Largest |f_i| that counts as rest.
     zero : float
         Eigenvalues below this fraction of the largest one count as zero.
+    fixed : sequence of int
+        Components that the flow conserves by construction: not moved, and without a mode of their own.
     """
-    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
+    field, parameters = _Field(rhs, jac, work_size, fixed), _parameters(p)
     return _polish(field, np.array(y, dtype=float), parameters, tol, max_steps, zero)
 
 
@@ -201,6 +212,7 @@ def find(
     settle: float = 1e-7,
     tol: float = 1e-12,
     zero: float = 1e-8,
+    fixed: Sequence[int] = (),
     **options: Any,
 ) -> Equilibrium:
     """The equilibrium that the flow reaches from `y0`: integration until max |f| <= `settle`, then Newton's iteration.
@@ -209,6 +221,8 @@ def find(
     ----------
     rhs, y0, p, jac, work_size
         As for `numerics.ode.integrate`; `options` are handed to it.
+    fixed
+        As for `polish`.
     t_max : float
         Longest time to integrate. A trajectory that is still moving is reported as ``"not_converged"``; a slow plateau
         has small |f| too, so `settle` must lie below the speeds there.
@@ -223,7 +237,7 @@ def find(
     result = ode.integrate(
         rhs, y0, [t_max], p=p, jac=jac, work_size=work_size, converged=settle, autonomous=True, **settings
     )
-    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
+    field, parameters = _Field(rhs, jac, work_size, fixed), _parameters(p)
     reached = result.y_final
     if result.status != "converged":
         eigenvalues, stability, unstable = _classify(field, reached, parameters, zero)

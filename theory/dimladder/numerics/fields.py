@@ -16,10 +16,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .conditional import normal_nodes, self_contained, spacing
+from .jit import njit
 
 Array = NDArray[np.float64]
 

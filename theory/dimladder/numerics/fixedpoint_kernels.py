@@ -7,7 +7,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import types
+
+from .jit import types
 
 F8 = types.float64[::1]
 MAP_TYPE = types.FunctionType(types.void(F8, F8, F8, F8))

@@ -13,9 +13,9 @@ import inspect
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .jit import njit
 from .quadrature import gauss_legendre
 from .special import asin
 

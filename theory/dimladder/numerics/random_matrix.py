@@ -55,7 +55,7 @@ def marchenko_pastur_expectation(f: Callable[[Array], Any], psi: float, points: 
 def marchenko_pastur_stieltjes(s: float, psi: float) -> float:
     """Return g(s) = E 1/(x + s) for s > 0, the positive root of ``psi s g^2 + (s + 1 - psi) g - 1 = 0``."""
     b = s + 1.0 - psi
-    root = math.sqrt(b * b + 4.0 * psi * s)
+    root = math.hypot(b, 2.0 * math.sqrt(psi * s))
     # The two forms of the root agree; each is free of cancellation where it is used.
     return 2.0 / (b + root) if b > 0 else (root - b) / (2.0 * psi * s)
 

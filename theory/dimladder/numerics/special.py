@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 
-from numba import njit
+from .jit import njit
 
 __all__ = [
     "ASIN_SOURCE",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .. import registry
 from ..errors import DimladderError, did_you_mean
 from ..problem import Problem, build, parse_document, read
 from ..results import LearningCurve, Measurement, Result, open_result
@@ -57,7 +58,7 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.suffix == ".toml":
-            source = _problem(read(path), str(path))
+            source = _problem(read(path), str(path), path.parent)
         else:
             from .bundle import gather
 
@@ -82,24 +83,34 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
     return Citation((*keys, SOFTWARE_KEY), bibtex, plain, latex)
 
 
-def _problem(text: str, source: str) -> Problem:
-    return build(parse_document(text, source), lambda name: _theory(name).problem_type, source)
-
-
-def _theory(name: str) -> Any:
+def _problem(text: str, source: str, folder: Path | None = None) -> Problem:
+    document = parse_document(text, source)
     # Asked of the registry, as every other reader of a run file does: this package imports no theory by name.
-    entries = {e.name: e for e in entry_points(group="dimladder.theories")}
-    if name not in entries:
-        raise DimladderError(f"there is no theory {name!r}", hint=did_you_mean(name, entries))
-    return entries[name].load()
+    return build(document, lambda name: _theory(name, folder), source)
+
+
+def _theory(name: str, folder: Path | None = None) -> Any:
+    if registry.is_file(name):
+        return registry.load_file(name if folder is None else folder / name).THEORY
+    found = registry.get("theories", name)
+    if found is None:
+        raise DimladderError(
+            f"there is no theory {name!r}",
+            why="a theory of a local file is known once its file has been loaded",
+            hint=did_you_mean(name, registry.names("theories")),
+        )
+    return found
 
 
 @cache
 def _entries_beside(module: str) -> dict[str, Entry]:
-    """Return the entries of every ``references.bib`` in the packages that hold `module`."""
+    """Return the entries of ``BIBTEX`` in `module`, and of every ``references.bib`` in the packages that hold it."""
     import importlib
 
     found: dict[str, Entry] = {}
+    own = getattr(importlib.import_module(module), "BIBTEX", "")
+    if own:
+        found |= parse(own, f"BIBTEX of {module}")
     parts = module.split(".")
     for depth in range(len(parts), 0, -1):
         package = importlib.import_module(".".join(parts[:depth]))

@@ -1,14 +1,19 @@
 """What is asked: frozen, hashable, serialisable problems; no numerics, no algebra at import."""
 
 from .activations import ACTIVATIONS, activation
-from .config import apply_overrides, build, convert, parse_document, parse_override, read
+from .config import apply_overrides, build, check_keys, convert, parse_document, parse_override, read, refused, state
 from .expressions import Expression, HermiteConvention
-from .sections import OdeSolver, Simulation, TimeGrid
-from .spec import Axis, Coefficients, Problem, Range, Spec, axis_values, to_builtins
+from .grids import OdeSolver
+from .kinds import ABSENT, KINDS, SECTIONS, kind_of, with_kinds
+from .sections import Simulation, TimeGrid
+from .spec import Axis, Coefficients, Problem, Range, Spec, away_from_default, axis_values, to_builtins
 from .targets import Committee, Hierarchical, MultiIndex, SingleIndex
 
 __all__ = [
+    "ABSENT",
     "ACTIVATIONS",
+    "KINDS",
+    "SECTIONS",
     "Axis",
     "Coefficients",
     "Committee",
@@ -25,11 +30,17 @@ __all__ = [
     "TimeGrid",
     "activation",
     "apply_overrides",
+    "away_from_default",
     "axis_values",
     "build",
+    "check_keys",
     "convert",
+    "kind_of",
     "parse_document",
     "parse_override",
     "read",
+    "refused",
+    "state",
     "to_builtins",
+    "with_kinds",
 ]  # fmt: skip

@@ -5,38 +5,80 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from ..errors import ConfigError, DimladderError, did_you_mean
-from .spec import Coefficients, Problem
+from .kinds import ABSENT, DEFAULT_KIND, KINDS, SECTIONS, VARIANTS, Kinds, with_kinds
+from .spec import Coefficients, Problem, Spec, to_builtins
 
-P = TypeVar("P", bound=Problem)
-FindType = Callable[[str], type[Problem]]
+P = TypeVar("P", bound=Spec)
+FindTheory = Callable[[str], Any]
+_NOT_A_PROBLEM = "the run file does not describe a problem"
 _BARE_WORD = re.compile(r"[A-Za-z][\w-]*")
+# What people write as a number and TOML does not take: ``.5``, ``1.``.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+MAX_BYTES = 4_000_000
+MAX_DEPTH = 16
 
 
 def read(path: str | Path) -> str:
     """Return the text of a run file, or raise `ConfigError` saying why it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(
+                "the file is too large for a run file", where=str(path), why=f"it has more than {MAX_BYTES} bytes"
+            )
+        # Editors may put a byte-order mark in front, which TOML does not know.
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError("the run file is not UTF-8 text", where=str(path), why=str(error)) from None
-    except OSError as error:
-        raise ConfigError(
-            "the run file cannot be read", where=str(path), why=error.strerror, hint="check the path"
-        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError("the run file cannot be read", where=str(path), why=why, hint="check the path") from None
 
 
 def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:
     """Return the TOML document as nested dictionaries."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError("the run file is not valid TOML", where=source, why=str(error)) from None
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only tomllib's own error: integers of thousands of digits and deep brackets raise others.
+        raise ConfigError("the run file is not valid TOML", where=source, why=_toml_reason(error)) from None
+    _check_values(document, source)
+    return document
+
+
+def _toml_reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "brackets are nested too deeply"
+    return "an integer has too many digits" if "integer string conversion" in str(error) else str(error)
+
+
+def _check_values(document: Any, source: str) -> None:
+    """Refuse what no section takes and what would fail far from its key: deep nesting, huge integers, dates."""
+    waiting: list[tuple[Any, tuple[str, ...]]] = [(document, ())]
+    while waiting:
+        node, path = waiting.pop()
+        why = None
+        if len(path) > MAX_DEPTH:
+            why = f"tables and lists are nested more than {MAX_DEPTH} deep"
+        elif isinstance(node, int) and abs(node) >= 2**63:
+            why = "the integer does not fit into 64 bits; write a large number as 1e20"
+        elif not isinstance(node, str | int | float | dict | list):
+            why = f"a {type(node).__name__} is no value of a run file"
+        if why is not None:
+            raise ConfigError(_NOT_A_PROBLEM, where=f"{source}: {'.'.join(path)}", why=why)
+        if isinstance(node, dict):
+            waiting += [(value, (*path, str(key))) for key, value in node.items()]
+        elif isinstance(node, list):
+            waiting += [(value, (*path, str(position))) for position, value in enumerate(node)]
 
 
 def parse_override(assignment: str) -> tuple[str, Any]:
@@ -54,18 +96,26 @@ def parse_override(assignment: str) -> tuple[str, Any]:
             where="--set",
             hint="write it as a.b=VALUE, VALUE in TOML syntax",
         )
+    where, text = f"--set {key.strip()[:80]}", text.strip()
+    if _NUMBER.fullmatch(text) and not text.lstrip("+-").isdigit():
+        return key.strip(), float(text)
+    if _BARE_WORD.fullmatch(text) and text not in ("true", "false", "inf", "nan"):
+        return key.strip(), text
+    why = None
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        if not _BARE_WORD.fullmatch(text.strip()):
-            raise ConfigError(
-                f"cannot read the value of the override {assignment!r}",
-                where=f"--set {key.strip()}",
-                why=f"{text!r} is not a TOML value ({error})",
-                hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
-            ) from None
-        value = text.strip()
-    return key.strip(), value
+        document = tomllib.loads(f"value = {text}")
+        if list(document) != ["value"]:
+            why = "it is more than one value"
+    except (ValueError, RecursionError) as error:
+        why = _toml_reason(error)
+    if why is not None:
+        raise ConfigError(
+            f"cannot read the value of the override {_short(assignment)}", where=where,
+            why=f"{_short(text)} is not a TOML value ({why})",
+            hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
+        )  # fmt: skip
+    _check_values(document, where)
+    return key.strip(), document["value"]
 
 
 def apply_overrides(document: dict[str, Any], overrides: Mapping[str, Any], source: str = "<text>") -> dict[str, Any]:
@@ -98,15 +148,15 @@ def _copy(value: Any) -> Any:
 
 def _split(key: str) -> list[str]:
     parts = [p.strip().strip('"') for p in key.split(".")]
-    if any(not p for p in parts):
-        raise ConfigError(f"cannot read the key {key!r}", where="--set", hint="write nested keys as a.b.c")
+    if any(not p for p in parts) or len(parts) > MAX_DEPTH:
+        raise ConfigError(f"cannot read the key {_short(key)}", where="--set", hint="write nested keys as a.b.c")
     return parts
 
 
 def _index(node: list[Any], name: str, key: str, source: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    if not (name.isascii() and name.isdecimal() and len(name) < 9) or int(name) >= len(node):
         raise ConfigError(
-            f"no entry {name!r} in the list",
+            f"no entry {_short(name)} in the list",
             where=f"{source}: {key}",
             why=f"it has {len(node)} entries, counted from 0",
         )
@@ -130,17 +180,24 @@ def _not_a_table(key: str, parent: str, node: Any, source: str) -> ConfigError:
     )
 
 
-def build(document: dict[str, Any], find_type: FindType, source: str = "<text>") -> Problem:
-    """Turn a document into the problem type of its theory.
+def build(
+    document: dict[str, Any],
+    find: FindTheory,
+    source: str = "<text>",
+    choose: Callable[[dict[str, Any], str], Any] | None = None,
+) -> Problem:
+    """Turn a document into a problem.
 
     Parameters
     ----------
     document : dict
         The run file.
-    find_type : callable
-        Maps the name of a theory to its problem type (the registry, passed in so that this layer knows no theory).
+    find : callable
+        Maps the name of a theory to the theory (the registry, passed in so that this layer knows no theory).
     source : str
         The file, for messages.
+    choose : callable, optional
+        ``choose(document, source)`` is the theory that answers a document which names none.
 
     Raises
     ------
@@ -148,9 +205,149 @@ def build(document: dict[str, Any], find_type: FindType, source: str = "<text>")
         With file, key path, value and a suggestion.
     """
     name = document.get("theory")
-    if not isinstance(name, str):
-        raise ConfigError("the run file names no theory", where=f"{source}: theory", hint='add  theory = "online-sgd"')
-    return convert(document, find_type(name), source)
+    if name is not None and not isinstance(name, str):
+        raise ConfigError(_NOT_A_PROBLEM, where=f"{source}: theory", why="it must be the name of a theory")
+    if name is None and document.get("schema") == 1:
+        check_keys(document, source)
+    if name is None and choose is None:
+        raise ConfigError("the run file names no theory", where=f"{source}: theory", hint='add  theory = "one-pass"')
+    theory = find(name) if name is not None else choose(document, source)  # type: ignore[misc]
+    if getattr(theory, "problem_type", None) is not None:
+        return _build_first_schema(document, theory, source)
+    problem = state(document, theory, source)
+    refusals = theory.refusals(problem)
+    if refusals:
+        raise refused(theory.name, refusals, source)
+    return problem
+
+
+def refused(name: str, refusals: Sequence[Any], source: str) -> ConfigError:
+    """Return the error of a theory that does not answer: the first reason in full, then the others."""
+    first, *others = refusals
+    more = "".join(f"; {other.path}: {other.why}" for other in others[:5])
+    return ConfigError(
+        f"the theory {name!r} does not answer this problem", where=f"{source}: {first.path}", why=first.why + more,
+        hint="; ".join(filter(None, (first.hint, "dimladder which RUN.toml says who answers, and why others do not"))),
+    )  # fmt: skip
+
+
+def check_keys(document: Mapping[str, Any], source: str) -> None:
+    """Refuse what no run file may hold: another schema, an unknown section, a section that is no table."""
+    schema = document.get("schema", 2)
+    if schema != 2 or isinstance(schema, bool):
+        raise ConfigError(
+            _NOT_A_PROBLEM, where=f"{source}: schema", why=f"the language is schema 2, this is {_short(schema)}",
+            hint="docs/reference/language.md lists the words of schema 2",
+        )  # fmt: skip
+    for key, value in document.items():
+        if key not in ("schema", "theory", "title", *SECTIONS):
+            raise ConfigError(
+                _NOT_A_PROBLEM, where=f"{source}: {key}", why=f"the key {key!r} is not known here",
+                hint=did_you_mean(key, [*SECTIONS, "theory", "title"]),
+            )  # fmt: skip
+        if key in SECTIONS and not isinstance(value, Mapping):
+            raise ConfigError(
+                _NOT_A_PROBLEM, where=f"{source}: {key}", why=f"a section is a table, got {_short(value)}"
+            )
+
+
+def state(document: Mapping[str, Any], theory: Any, source: str = "<text>") -> Problem:
+    """Return what a document asks of a theory, whether it answers or not.
+
+    Parameters
+    ----------
+    document : mapping
+    theory : Theory or None
+        Its kinds, its default solver settings and simulation sizes. None: the problem without these two sections.
+    """
+    check_keys(document, source)
+    table = with_kinds(theory.kinds) if theory is not None else KINDS
+    given = {name: _tagged(name, document[name], table, source) for name in table if name in document}
+    classes = {name: table[name][_kind_in(section)] for name, section in given.items()}
+    if theory is not None:
+        for name in ("solver", "simulation"):
+            default = getattr(theory, name)
+            if default is None:
+                if document.get(name):
+                    raise ConfigError(
+                        f"the theory {theory.name!r} has no settings in [{name}]", where=f"{source}: {name}",
+                        hint="drop the section",
+                    )  # fmt: skip
+                continue
+            given[name] = {**to_builtins(default), **document.get(name, {})}
+            classes[name] = type(default)
+    given["title"] = document.get("title", "")
+    sections: Any = convert(given, _document_type(tuple(classes.items())), source)
+    values: dict[str, Any] = {name: getattr(sections, name, ABSENT.get(name)) for name in SECTIONS}
+    return Problem(theory=theory.name if theory is not None else "", title=sections.title, **values)
+
+
+def _tagged(name: str, section: Mapping[str, Any], table: Kinds, source: str) -> dict[str, Any]:
+    """Return the section with its kind written out, or raise the error that lists the kinds."""
+    kinds = table[name]
+    if "" in kinds:
+        return dict(section)
+    kind = section.get("kind", DEFAULT_KIND.get(name))
+    names = sorted({key.partition("/")[0] for key in kinds})
+    if kind is None:
+        raise ConfigError(
+            _NOT_A_PROBLEM, where=f"{source}: {name}.kind", why="the key 'kind' is required",
+            hint=f"known: {', '.join(names)}",
+        )  # fmt: skip
+    if kind not in names:
+        raise ConfigError(
+            _NOT_A_PROBLEM, where=f"{source}: {name}.kind",
+            why=f"this value is not known here (the value is {_short(kind)})", hint=did_you_mean(str(kind), names),
+        )  # fmt: skip
+    key = VARIANTS.get(kind)
+    if key is not None:
+        variants = [k.partition("/")[2] for k in kinds if k.partition("/")[0] == kind]
+        if section.get(key) not in variants:
+            why = f"the key {key!r} is required" if key not in section else "this value is not known here"
+            raise ConfigError(
+                _NOT_A_PROBLEM, where=f"{source}: {name}.{key}", why=why,
+                hint=did_you_mean(str(section.get(key, "")), variants),
+            )  # fmt: skip
+    return {**section, "kind": kind}
+
+
+def _kind_in(section: Mapping[str, Any]) -> str:
+    kind = str(section.get("kind", ""))
+    return f"{kind}/{section[VARIANTS[kind]]}" if kind in VARIANTS else kind
+
+
+@cache
+def _document_type(classes: tuple[tuple[str, type[Spec]], ...]) -> type[Spec]:
+    """Return a type with these sections, so that every message carries the whole key path."""
+    document: Any = msgspec.defstruct(
+        "Document", [*classes, ("title", str, "")], bases=(Spec,), frozen=True, kw_only=True,
+        forbid_unknown_fields=True,
+    )  # fmt: skip
+    kind: type[Spec] = document
+    return kind
+
+
+def own_sections(kind: type[Problem]) -> set[str]:
+    """Return the sections that a problem type of schema 1 declares."""
+    bases = [base for base in kind.__mro__ if base not in Problem.__mro__]
+    return {name for base in bases for name in vars(base).get("__annotations__", ())}
+
+
+def _build_first_schema(document: dict[str, Any], theory: Any, source: str) -> Problem:
+    """Build the problem of a theory that has a problem type of its own, in the words of schema 1."""
+    kind = theory.problem_type
+    own = own_sections(kind)
+    for key in document:
+        if key not in (*own, "theory", "schema", "title"):
+            raise ConfigError(
+                _NOT_A_PROBLEM, where=f"{source}: {key}", why=f"the key {key!r} is not known here",
+                hint=did_you_mean(key, own),
+            )  # fmt: skip
+    if document.get("schema", 1) != 1:
+        raise ConfigError(
+            _NOT_A_PROBLEM, where=f"{source}: schema", why=f"the theory {theory.name!r} still reads schema 1"
+        )
+    return convert({"schema": 1, **document}, kind, source)
 
 
 def convert(document: dict[str, Any], kind: type[P], source: str = "<text>") -> P:
@@ -192,16 +389,15 @@ def _explain(error: msgspec.ValidationError, document: dict[str, Any], kind: typ
     elif missing:
         path = f"{path}.{missing.group(1)}" if path else missing.group(1)
         why, value = f"the key {missing.group(1)!r} is required", None
-    elif why.startswith("Invalid ") and isinstance(value, str):
-        hint = did_you_mean(value, _choices(kind, document, parts))
+    elif why.startswith("Invalid ") and isinstance(value, str | int):
+        why = "this value is not known here"
+        hint = did_you_mean(str(value), _choices(kind, document, parts))
     if isinstance(value, dict):
         # A section refused as a whole: its message names the key, by the habit of every ``__post_init__``.
         named = next((word for word in re.findall(r"\w+", why) if word in value and word in fields), None)
         path, value = (f"{path}.{named}" if named and path else path), (value[named] if named else None)
     shown = "" if value is None or isinstance(value, dict) else f" (the value is {_short(value)})"
-    return ConfigError(
-        "the run file does not describe a problem", where=f"{source}: {path or '$'}", why=why + shown, hint=hint
-    )
+    return ConfigError(_NOT_A_PROBLEM, where=f"{source}: {path or '$'}", why=why + shown, hint=hint)
 
 
 def _short(value: Any) -> str:
@@ -263,4 +459,4 @@ def _fields(kind: Any, document: Any, parts: list[str]) -> list[str]:
 def _choices(kind: Any, document: Any, parts: list[str]) -> list[str]:
     if parts and parts[-1] == "kind":
         return [str(_tag(t)) for t in _candidates(kind, document, parts[:-1]) if _tag(t)]
-    return [str(a) for t in _candidates(kind, document, parts) for a in get_args(t) if isinstance(a, str)]
+    return [str(a) for t in _candidates(kind, document, parts) for a in get_args(t) if isinstance(a, str | int)]

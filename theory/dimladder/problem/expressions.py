@@ -8,22 +8,13 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from ..errors import did_you_mean
+from .grammar import CONSTANTS, FUNCTIONS, check_size, hermite_degree, parse
 
 HermiteConvention = Literal["orthonormal", "probabilists", "factorial"]
 
-# Every function a formula may use, with the points of its argument where it is not smooth.
-FUNCTIONS: dict[str, tuple[int, tuple[float, ...]]] = {
-    "sqrt": (1, ()), "exp": (1, ()), "log": (1, ()), "sin": (1, ()), "cos": (1, ()), "tan": (1, ()),
-    "sinh": (1, ()), "cosh": (1, ()), "tanh": (1, ()), "atan": (1, ()), "erf": (1, ()),
-    "sigmoid": (1, ()), "silu": (1, ()), "gelu": (1, ()), "softplus": (1, ()),
-    "relu": (1, (0.0,)), "leaky_relu": (1, (0.0,)), "abs": (1, (0.0,)), "sign": (1, (0.0,)), "step": (1, (0.0,)),
-    "hardtanh": (1, (-1.0, 1.0)), "clip": (3, ()), "min": (2, ()), "max": (2, ()),
-}  # fmt: skip
-CONSTANTS = {"pi": math.pi, "e": math.e}
 LEAKY_SLOPE = 0.01
 
 
@@ -33,10 +24,10 @@ class Expression:
     Parameters
     ----------
     text : str
-        Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`; ``HeN(u)`` is the Hermite
-        polynomial of degree N.
+        Python syntax with ``**`` or ``^`` for powers. Functions: those of `FUNCTIONS`, in formulas of the time ``t``
+        also `TIME_FUNCTIONS`; ``HeN(u)`` is the Hermite polynomial of degree N.
     variables : tuple of str, or str ending in ``*``
-        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``.
+        Names the formula may use. ``"z*"`` allows ``z1, z2, ...``, alone or in a tuple.
     hermite : {"orthonormal", "probabilists", "factorial"}
         Meaning of ``HeN``: ``He_N/sqrt(N!)``, ``He_N`` (leading coefficient 1), or ``He_N/N!``.
 
@@ -53,12 +44,8 @@ class Expression:
     ) -> None:
         self.text = text
         self.hermite = hermite
-        try:
-            self._tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"{text!r} is not a formula: {getattr(error, 'msg', error)}") from None
-        found: set[str] = set()
-        _check(self._tree, text, variables, found)
+        self._tree, found = parse(text, variables)
+        check_size(self._tree, text, found, lambda name, values: _at_numbers(name, values, hermite))
         self.variables = tuple(sorted(found, key=_natural))
 
     def __repr__(self) -> str:
@@ -69,6 +56,11 @@ class Expression:
 
     def __hash__(self) -> int:
         return hash((self.text, self.hermite))
+
+    @property
+    def tree(self) -> ast.expr:
+        """The checked syntax tree."""
+        return self._tree
 
     def evaluate(self, xp: Any, **arrays: Any) -> Any:
         """Evaluate on arrays of the namespace `xp` (NumPy, torch through array-api-compat, ...), elementwise."""
@@ -132,47 +124,6 @@ def _natural(name: str) -> tuple[str, int]:
     return head, int(name[len(head) :] or 0)
 
 
-def _check(node: ast.AST, text: str, variables: tuple[str, ...] | str, found: set[str]) -> None:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return
-    if isinstance(node, ast.Name):
-        allowed = (
-            node.id.startswith(variables[:-1]) and node.id[len(variables) - 1 :].isdigit()
-            if isinstance(variables, str)
-            else node.id in variables
-        )
-        if allowed:
-            found.add(node.id)
-        elif node.id not in CONSTANTS:
-            names = [f"{variables[:-1]}1, {variables[:-1]}2, ..."] if isinstance(variables, str) else list(variables)
-            raise ValueError(f"unknown name {node.id!r} in {text!r}: the variables are {', '.join(names)}")
-        return
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        return _check(node.operand, text, variables, found)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div | ast.Pow):
-        _check(node.left, text, variables, found)
-        return _check(node.right, text, variables, found)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        name = node.func.id
-        arity = 1 if hermite_degree(name) is not None else FUNCTIONS.get(name, (None, ()))[0]
-        if arity is None:
-            raise ValueError(f"unknown function {name!r} in {text!r}: {did_you_mean(name, [*FUNCTIONS, 'HeN'])}")
-        if len(node.args) != arity:
-            raise ValueError(f"{name} takes {arity} argument(s), got {len(node.args)} in {text!r}")
-        for argument in node.args:
-            _check(argument, text, variables, found)
-        return None
-    raise ValueError(
-        f"{ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__!r} is not allowed in the formula "
-        f"{text!r}: use + - * / **, numbers, variables and functions"
-    )
-
-
-def hermite_degree(name: str) -> int | None:
-    """Return N for the function name ``HeN``, else None."""
-    return int(name[2:]) if name.startswith("He") and name[2:].isdigit() else None
-
-
 def hermite_scale(degree: int, convention: HermiteConvention) -> float:
     """Return the factor by which the convention multiplies the monic Hermite polynomial of that degree."""
     scales = {"orthonormal": 1 / math.sqrt(math.factorial(degree)), "probabilists": 1.0}
@@ -191,7 +142,7 @@ def _hermite(xp: Any, degree: int, u: Any, convention: HermiteConvention) -> Any
 def _evaluate(node: Any, xp: Any, arrays: dict[str, Any], hermite: HermiteConvention) -> Any:
     match node:
         case ast.Constant():
-            return node.value
+            return _plain(node.value)
         case ast.Name():
             return arrays[node.id] if node.id in arrays else CONSTANTS[node.id]
         case ast.UnaryOp():
@@ -202,25 +153,37 @@ def _evaluate(node: Any, xp: Any, arrays: dict[str, Any], hermite: HermiteConven
             b = _evaluate(node.right, xp, arrays, hermite)
             match node.op:
                 case ast.Add():
-                    return a + b
+                    return _plain(a + b)
                 case ast.Sub():
-                    return a - b
+                    return _plain(a - b)
                 case ast.Mult():
-                    return a * b
+                    return _plain(a * b)
                 case ast.Div():
                     return a / b
                 case _:
-                    return a**b
+                    return _plain(float(a) ** b if isinstance(a, int) else a**b)
     arguments = [_evaluate(a, xp, arrays, hermite) for a in node.args]
     name = node.func.id
+    if all(isinstance(a, int | float) for a in arguments):
+        return _at_numbers(name, arguments, hermite)
     degree = hermite_degree(name)
     if degree is not None:
         return _hermite(xp, degree, arguments[0], hermite)
-    if all(isinstance(a, int | float) for a in arguments):
-        import numpy as np
-
-        return float(_apply(name, np, [np.asarray(float(a)) for a in arguments]))
     return _apply(name, xp, arguments)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number that any array can be multiplied by: integers beyond 2^53 have no room in it."""
+    return float(value) if isinstance(value, int) and abs(value) > 2**53 else value
+
+
+def _at_numbers(name: str, values: Sequence[float], hermite: HermiteConvention) -> float:
+    import numpy as np
+
+    degree = hermite_degree(name)
+    arrays = [np.asarray(float(v)) for v in values]
+    with np.errstate(all="ignore"):
+        return float(_apply(name, np, arrays) if degree is None else _hermite(np, degree, arrays[0], hermite))
 
 
 def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
@@ -234,6 +197,8 @@ def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
             return xp.sign(u)
         case "step":
             return xp.where(u > 0, 0.0 * u + 1.0, 0.0 * u)
+        case "mod":
+            return u - arguments[1] * xp.floor(u / arguments[1])
         case "hardtanh":
             return _clip(xp, u, -1.0, 1.0)
         case "clip":
@@ -321,6 +286,7 @@ def _to_sympy(node: Any, names: dict[str, Any], hermite: HermiteConvention) -> A
         "clip": lambda: sp.Min(sp.Max(u, arguments[1]), arguments[2]),
         "min": lambda: sp.Min(*arguments),
         "max": lambda: sp.Max(*arguments),
+        "mod": lambda: sp.Mod(*arguments),
     }
     return table[name]() if name in table else getattr(sp, name)(u)
 
@@ -379,6 +345,17 @@ def _crossing_slope(argument: Any, variable: str, whole: Expression) -> float | 
     except (ValueError, ZeroDivisionError, KeyError, AttributeError):
         return None
     return one if zero == 0.0 and abs(two - 2.0 * one) <= 1e-15 * abs(two) and one != 0.0 else None
+
+
+def jumps_at_integers(node: Any) -> list[Any]:
+    """Return the arguments u of floor(u), and u/v of mod(u, v): there the formula jumps at every integer."""
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    ratios = [ast.BinOp(n.args[0], ast.Div(), n.args[1]) for n in calls if _called(n) == "mod"]
+    return [n.args[0] for n in calls if _called(n) == "floor"] + ratios
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _kinked_calls(node: Any) -> list[tuple[Any, Any]]:

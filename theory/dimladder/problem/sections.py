@@ -1,12 +1,12 @@
-"""Sections that several theories share: grids, solver settings, simulation sizes."""
+"""Sections of schema 1 that several theories share."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
-from .spec import Axis, Spec, axis_values
+from .grids import OdeSolver as OdeSolver
+from .spec import MAX_POINTS, MAX_SIZE, Axis, Spec, axis_values
 
 
 class TimeGrid(Spec, frozen=True, kw_only=True):
@@ -20,25 +20,8 @@ class TimeGrid(Spec, frozen=True, kw_only=True):
             raise ValueError("time must not be empty")
         if any(not math.isfinite(t) or t < 0 for t in times):
             raise ValueError("times must be finite and not negative")
-        if any(b < a for a, b in pairwise(times)):
-            raise ValueError("times must increase")
-
-
-class OdeSolver(Spec, frozen=True, kw_only=True):
-    """Settings of the integrator."""
-
-    method: Literal["auto", "tsit5", "dp5", "dop853", "rodas", "bdf"] = "auto"
-    rtol: float = 1e-8
-    atol: float = 1e-10
-    max_steps: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        if not 1e-15 <= self.rtol < 1:
-            raise ValueError(f"rtol must lie in [1e-15, 1), got {self.rtol}")
-        if not self.atol > 0:
-            raise ValueError(f"atol must be positive, got {self.atol}")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be positive, got {self.max_steps}")
+        if any(b <= a for a, b in pairwise(times)):
+            raise ValueError("times must increase strictly")
 
 
 class Simulation(Spec, frozen=True, kw_only=True):
@@ -56,10 +39,12 @@ class Simulation(Spec, frozen=True, kw_only=True):
 def check_sizes(sizes: tuple[int, ...], name: str) -> None:
     """Raise `ValueError` unless `sizes` is a non-empty tuple of distinct positive integers."""
     if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
-        raise ValueError(f"{name} must list distinct positive sizes, got {list(sizes)}")
+        raise ValueError(f"{name} must list distinct positive sizes, got {list(sizes)[:20]}")
+    if max(sizes) > MAX_SIZE:
+        raise ValueError(f"{name} = {max(sizes)} is too large: at most {MAX_SIZE}")
 
 
 def check_replicas(replicas: int) -> None:
     """Raise `ValueError` unless a standard error can be formed."""
-    if replicas < 2:
-        raise ValueError(f"replicas must be at least 2 for a standard error, got {replicas}")
+    if not 2 <= replicas <= MAX_POINTS:
+        raise ValueError(f"replicas must lie between 2 (for a standard error) and {MAX_POINTS}, got {replicas}")

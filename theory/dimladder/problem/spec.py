@@ -10,9 +10,37 @@ from typing import Any, Literal
 
 import msgspec
 
+from .grammar import MAX_DEGREE
+
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``."""
+    """A frozen section: unknown keys are errors, bad values raise `ValueError` in ``__post_init__``.
+
+    Its repr shows what differs from the defaults.
+    """
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in away_from_default(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+# Longer axes are a slip of the pen: a curve of them can neither be drawn nor stored in reasonable time.
+MAX_POINTS = 100_000
+# Input dimensions, widths and sample numbers beyond it fit into no memory.
+MAX_SIZE = 100_000_000
+
+
+def away_from_default(spec: Spec) -> list[str]:
+    """Return the keys of a section whose value is not the default; a required key always is."""
+    return [
+        field.name
+        for field in msgspec.structs.fields(type(spec))
+        if field.required or getattr(spec, field.name) != _default(field)
+    ]
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 class Coefficients(Mapping[int, float]):
@@ -23,8 +51,8 @@ class Coefficients(Mapping[int, float]):
     def __init__(self, items: Mapping[Any, Any]) -> None:
         pairs = []
         for key, value in items.items():
-            if not str(key).isdigit():
-                raise ValueError(f"a degree must be a whole number, got {key!r}")
+            if not (str(key).isascii() and str(key).isdecimal() and len(str(key)) < 9 and int(key) <= MAX_DEGREE):
+                raise ValueError(f"a degree must be a whole number up to {MAX_DEGREE}, got {str(key)[:20]!r}")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"the coefficient of degree {key} must be a finite number, got {value!r}")
             pairs.append((int(key), float(value)))
@@ -55,9 +83,9 @@ class Range(Spec, frozen=True, kw_only=True):
     spacing: Literal["linear", "log"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.points < 1:
-            raise ValueError(f"points must be at least 1, got {self.points}")
-        if not (math.isfinite(self.start) and math.isfinite(self.stop)):
+        if not 1 <= self.points <= MAX_POINTS:
+            raise ValueError(f"points must lie between 1 and {MAX_POINTS}, got {self.points}")
+        if not (math.isfinite(self.start) and math.isfinite(self.stop) and math.isfinite(self.stop - self.start)):
             raise ValueError("start and stop must be finite")
         if self.spacing == "log" and min(self.start, self.stop) <= 0:
             raise ValueError(f"a logarithmic axis needs start > 0 and stop > 0, got {self.start} and {self.stop}")
@@ -69,12 +97,16 @@ Axis = tuple[float, ...] | Range
 def axis_values(axis: Axis) -> tuple[float, ...]:
     """Return the points of an axis; the two ends of a range are exact."""
     if not isinstance(axis, Range):
+        if len(axis) > MAX_POINTS:
+            raise ValueError(f"an axis has at most {MAX_POINTS} points, got {len(axis)}")
         return tuple(float(v) for v in axis)
     if axis.points == 1:
         return (axis.start,)
     last = axis.points - 1
     if axis.spacing == "log":
-        ratio = math.log(axis.stop / axis.start)
+        quotient = axis.stop / axis.start
+        # The quotient of extreme ends overflows; where it does not, one rounding is better than two.
+        ratio = math.log(quotient) if 0 < quotient < math.inf else math.log(axis.stop) - math.log(axis.start)
         inner = [axis.start * math.exp(ratio * k / last) for k in range(1, last)]
     else:
         inner = [axis.start + (axis.stop - axis.start) * k / last for k in range(1, last)]
@@ -82,14 +114,35 @@ def axis_values(axis: Axis) -> tuple[float, ...]:
 
 
 class Problem(Spec, frozen=True, kw_only=True):
-    """What is asked. A theory subclasses this and declares its sections.
+    """What is asked, in the one language of all theories; `dimladder.problem` and `dimladder.load` build it.
 
     Two problems with the same content are equal, hash alike, and share `content_hash`.
+
+    Attributes
+    ----------
+    theory : str
+        Who answers.
+    data, target, student, loss, algorithm, initial, limit, grid : Spec
+        The sections, each of one kind; None where one is absent and has no default (target, student, algorithm).
+    solver : Spec or None
+        Settings of the theory's method.
+    simulation : Simulation or None
+        Sizes and statistics of the experiment.
     """
 
     theory: str
-    schema: Literal[1] = 1
+    schema: Literal[1, 2] = 2
     title: str = ""
+    data: Any = None
+    target: Any = None
+    student: Any = None
+    loss: Any = None
+    algorithm: Any = None
+    initial: Any = None
+    limit: Any = None
+    grid: Any = None
+    solver: Any = None
+    simulation: Any = None
 
     @cached_property
     def content_hash(self) -> str:
@@ -99,6 +152,11 @@ class Problem(Spec, frozen=True, kw_only=True):
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
+
+    def __repr__(self) -> str:
+        # A section that is all defaults, such as ``Gaussian()``, is as good as absent.
+        shown = ((name, repr(getattr(self, name))) for name in away_from_default(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text[-2:] != '()')})"
 
     def to_toml(self) -> str:
         """Return the run file that loads back to this problem, every default written out."""
@@ -112,7 +170,7 @@ def to_builtins(spec: Any) -> Any:
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
-            return {str(k): clean(v) for k, v in value.items() if v is not None}
+            return {str(k): clean(v) for k, v in value.items() if v is not None and v != {}}
         if isinstance(value, list | tuple):
             return [clean(v) for v in value]
         return value

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ResultFileError, did_you_mean
 from ..problem import Problem, to_builtins
-from .files import write_atomically
+from .files import check_seal, write_atomically
 from .provenance import provenance
 
 if TYPE_CHECKING:
@@ -31,6 +31,32 @@ def prime(dims: Sequence[str]) -> tuple[str, ...]:
             dim += "'"
         seen.append(dim)
     return tuple(seen)
+
+
+def labelled(
+    coords: Mapping[str, Any], variables: Mapping[str, VariableData]
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]]:
+    """Return every axis, and (axes, array, attributes) of every variable. Index axes are numbered from 0.
+
+    Raises
+    ------
+    ValueError
+        When the shape of a variable does not fit its axes.
+    """
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
+    axes: dict[str, np.ndarray] = {name: np.asarray(values) for name, values in coords.items()}
+    for name, (dims, values, latex, long_name, units) in variables.items():
+        data = np.asarray(values)
+        own = prime(dims)
+        if data.ndim != len(own):
+            raise ValueError(f"variable {name!r} has {data.ndim} axes, its dims {own} name {len(own)}")
+        for axis, length in zip(own, data.shape, strict=True):
+            known = axes.setdefault(axis, axes.get(axis.rstrip("'"), np.arange(length)))
+            if len(known) != length:
+                raise ValueError(f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}")
+        attributes = {"dims": json.dumps(list(dims)), "latex": latex, "long_name": long_name}
+        arrays[name] = (own, data, attributes if units is None else {**attributes, "units": units})
+    return axes, arrays
 
 
 class Result:
@@ -66,21 +92,7 @@ class Result:
         """
         import xarray as xr
 
-        arrays: dict[str, Any] = {}
-        axes: dict[str, Any] = {name: np.asarray(values) for name, values in coords.items()}
-        for name, (dims, values, latex, long_name, units) in variables.items():
-            data = np.asarray(values)
-            own = prime(dims)
-            if data.ndim != len(own):
-                raise ValueError(f"variable {name!r} has {data.ndim} axes, its dims {own} name {len(own)}")
-            for axis, length in zip(own, data.shape, strict=True):
-                known = axes.setdefault(axis, axes.get(axis.rstrip("'"), np.arange(length)))
-                if len(known) != length:
-                    raise ValueError(
-                        f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}"
-                    )
-            attributes = {"dims": json.dumps(list(dims)), "latex": latex, "long_name": long_name}
-            arrays[name] = (own, data, attributes if units is None else {**attributes, "units": units})
+        axes, arrays = labelled(coords, variables)
         attrs = {
             "schema": SCHEMA,
             "kind": cls.kind,
@@ -183,7 +195,7 @@ class Result:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def save(self, path: str | Path) -> Path:
-        """Write netCDF (HDF5) through a temporary file and a rename.
+        """Write netCDF (HDF5) through a temporary file and a rename, a checksum after its end.
 
         Raises
         ------
@@ -195,7 +207,7 @@ class Result:
         def write(temporary: Path) -> None:
             self.dataset.to_netcdf(temporary, engine="h5netcdf")
 
-        write_atomically(target, write)
+        write_atomically(target, write, sealed=True)
         return target
 
 
@@ -232,17 +244,19 @@ def open_result(path: str | Path) -> Result:
         file = file / "result.nc"
     if not file.exists():
         raise ResultFileError("there is no result here", where=str(file), hint="give a run folder or a .nc file")
+    # First of all: HDF5 may crash or never return on a damaged file.
+    check_seal(file)
     try:
-        with xr.open_dataset(file, engine="h5netcdf") as opened:
+        with xr.open_dataset(file, engine="h5netcdf", decode_times=False) as opened:
             dataset = opened.load()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever HDF5, h5netcdf and xarray raise
         raise ResultFileError(
-            "the result file cannot be read", where=str(file), why=str(error).splitlines()[0],
-            hint="it is damaged or not a netCDF file: run the command that wrote it again",
+            "the result file cannot be read", where=str(file), why=(str(error) or repr(error)).splitlines()[0],
+            hint="it is not a netCDF file of this program: run the command that wrote it again",
         ) from None  # fmt: skip
     kinds = {c.kind: c for c in (LearningCurve, Measurement, PhaseDiagram)}
     kind = dataset.attrs.get("kind")
-    if kind not in kinds or int(dataset.attrs.get("schema", -1)) != SCHEMA:
+    if kind not in kinds or str(dataset.attrs.get("schema")) != str(SCHEMA):
         raise ResultFileError(
             "this file is not one of dimladder's results", where=str(file),
             why=f"kind {kind!r}, schema {dataset.attrs.get('schema')!r}; this version reads schema {SCHEMA}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,11 @@ def columns(result: Result, axis: str | None = None) -> dict[str, np.ndarray]:
             continue
         others = [d for d in array.dims if d != axis]
         moved = array.transpose(axis, *others).values
+        # Counted, not inferred: a solve that failed before its first time has no rows.
+        flat = moved.reshape(len(moved), math.prod(moved.shape[1:]))
         for k, index in enumerate(itertools.product(*(range(data.sizes[d]) for d in others))):
             labels = [_label(data.coords[d].values[i]) for d, i in zip(others, index, strict=True)]
-            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = moved.reshape(len(moved), -1)[:, k]
+            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = flat[:, k]
     return out
 
 

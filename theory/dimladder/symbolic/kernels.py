@@ -50,11 +50,15 @@ class Named:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One moment: one-field functions at index slots, times (optionally) a function of fixed teacher fields."""
+    """One moment: one-field functions at index slots, times (optionally) a function of fixed teacher fields.
+
+    ``letters`` are those of the fields, for printing.
+    """
 
     name: str
     slots: tuple[Named, ...]
     target: str = ""
+    letters: tuple[str, ...] = ()
 
 
 class MomentCall(sp.Function):  # type: ignore[misc]
@@ -72,7 +76,8 @@ class MomentCall(sp.Function):  # type: ignore[misc]
         return self.func(*arguments)
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
-        fields = [field_latex(a, printer) for a in self.args]
+        letters = self.kernel.letters or ("f",) * len(self.args)
+        fields = [field_latex(a, printer, letter) for a, letter in zip(self.args, letters, strict=True)]
         parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
         return rf"\mathbb{{E}}\left[{' '.join(parts + ([self.kernel.target] if self.kernel.target else []))}\right]"
 
@@ -80,10 +85,10 @@ class MomentCall(sp.Function):  # type: ignore[misc]
         return f"{self.kernel.name}({', '.join(map(str, self.args))})"
 
 
-def field_latex(label: Any, printer: Any) -> str:
-    """Return a field in LaTeX: f with its index, unless the label says otherwise by a method ``field_latex``."""
+def field_latex(label: Any, printer: Any, letter: str = "f") -> str:
+    """Return a field in LaTeX: letter and index, unless the label says otherwise by a method ``field_latex``."""
     own = getattr(label, "field_latex", None)
-    return str(own(printer)) if own is not None else rf"f_{{{printer._print(label)}}}"
+    return str(own(printer)) if own is not None else rf"{letter}_{{{printer._print(label)}}}"
 
 
 def parameter(label: Any) -> str:
@@ -145,7 +150,8 @@ class KernelSet:
         key = (tuple(named for _, named in slots), ranges, target)
         if key not in self.kernels:
             name = f"moment{len(self.kernels) + 1}"
-            kernel = Kernel(name, key[0], target)
+            letters = tuple(self.indices.ranges[a].field for a, _ in slots)
+            kernel = Kernel(name, key[0], target, letters)
             call = type(name, (MomentCall,), {"kernel": kernel, "nargs": len(slots)})
             self.kernels[key] = (call, tuple(a for a, _ in slots), tuple(products))
         return self.kernels[key][0](*(a for a, _ in slots))

@@ -60,7 +60,8 @@ def printer() -> Any:
             return f"({expr.p}.0/{expr.q}.0)"
 
         def _print_Integer(self, expr: Any) -> str:
-            return str(int(expr))
+            # Beyond 2^53 an integer literal is exact in no float, and beyond 2^63 it is no literal of compiled code.
+            return str(int(expr)) if abs(int(expr)) < 2**53 else repr(float(expr))
 
         def _print_Float(self, expr: Any) -> str:
             return repr(float(expr))

@@ -1,15 +1,13 @@
 """Content-addressed store of generated modules: a second process neither derives nor compiles.
 
 A module's source is printed, named by the hash of its key, written to a temporary file and renamed into the user's
-cache, then imported from there, so that numba's own on-disk cache has a file to lie beside. Two processes that
-race write the same bytes, so no lock is needed. Where the cache cannot be written a per-process folder is used.
+cache, then loaded from there, so that numba's own cache has a file to refer to. Two processes that race write the same
+bytes, so no lock is needed. The last line is a checksum: a module that was cut or changed is derived again.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -21,18 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..cache import cache_dir, distrusted, folder
+
 log = logging.getLogger("dimladder.store")
 _MODULES: dict[str, ModuleType] = {}
-
-
-def cache_dir() -> Path:
-    """Return the folder of generated modules; ``DIMLADDER_CACHE`` overrides the user's cache folder."""
-    chosen = os.environ.get("DIMLADDER_CACHE")
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("dimladder"))
+_SEAL = "\n# sha256 "
 
 
 @cache
@@ -79,58 +70,76 @@ def module(parts: tuple[Any, ...], build: Callable[[], str]) -> ModuleType:
         if path is None:
             log.info("deriving and printing module %s", key)
             path = _write(key, build())
-        _MODULES[key] = _import(path, key)
+        _MODULES[key] = _load(path, key)
     return _MODULES[key]
 
 
 def source(loaded: ModuleType) -> str:
     """Return the printed source of a generated module."""
-    return Path(str(loaded.__file__)).read_text(encoding="utf-8")
+    return _body(Path(str(loaded.__file__))) or ""
 
 
 def _find(key: str) -> Path | None:
-    path = cache_dir() / "generated" / f"dimladder_{key}.py"
-    return path if path.is_file() else None
+    """Return the file of a module if it is there, whole, and nobody else's."""
+    path = folder("generated") / f"dimladder_{key}.py"
+    try:
+        reason = distrusted(path)
+        if not reason and _body(path) is not None:
+            return path
+    except OSError:
+        return None
+    log.warning("%s is derived again: %s", path, reason or "its content does not match its checksum")
+    return None
 
 
-@cache
-def _scratch() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="dimladder-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def _body(path: Path) -> str | None:
+    """Return the text of a stored module without its seal; None where the seal is missing or wrong."""
+    try:
+        text, _, seal = path.read_text(encoding="utf-8").rpartition(_SEAL)
+    except UnicodeDecodeError:
+        return None
+    return text if seal == _digest(text) + "\n" else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write(key: str, text: str) -> Path:
-    name = f"dimladder_{key}.py"
-    for folder in (cache_dir() / "generated", _scratch()):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, folder / name)
-        except OSError as error:
-            log.warning("cannot write generated code to %s (%s); using a folder of this process", folder, error)
-            continue
-        return folder / name
-    raise OSError("no folder for generated code can be written; set DIMLADDER_CACHE to one that can")
+    place = folder("generated")
+    handle, temporary = tempfile.mkstemp(dir=place, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + _SEAL + _digest(text) + "\n")
+        os.replace(temporary, place / f"dimladder_{key}.py")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return place / f"dimladder_{key}.py"
 
 
-def _import(path: Path, key: str) -> ModuleType:
+def _load(path: Path, key: str) -> ModuleType:
+    """Execute a stored module, without byte code on disk, which nothing would check."""
+    from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
+
     name = f"dimladder_{key}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
+    loaded = ModuleType(name)
+    loaded.__file__ = str(path)
     sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), loaded.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return loaded
 
 
 def clear() -> int:
-    """Delete every generated module on disk and return how many there were."""
-    folder = cache_dir() / "generated"
-    count = len(list(folder.glob("dimladder_*.py"))) if folder.is_dir() else 0
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete every generated module on disk, with all compiled code, and return how many modules there were."""
+    place = cache_dir() / "generated"
+    count = len(list(place.glob("dimladder_*.py"))) if place.is_dir() else 0
+    for part in (place, cache_dir() / "compiled"):
+        for path in part.glob("*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     _MODULES.clear()
     return count

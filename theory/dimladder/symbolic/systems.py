@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import SolveError
+from ..errors import ConfigError, SolveError
 from .equations import Equation, Equations, OrderParameter, Step
 
 if TYPE_CHECKING:
@@ -183,6 +183,34 @@ class Flow(System):
 
         return np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)  # type: ignore[attr-defined]
 
+    @property
+    def schedule_texts(self) -> dict[str, str]:
+        """The formulas in t that rates are multiplied by, by key path; none where the equations are autonomous."""
+        return {}
+
+    @property
+    def conserved(self) -> tuple[int, ...]:
+        """Components of the state that the flow keeps by construction, such as norms on a sphere."""
+        return ()
+
+    def pieces(self) -> tuple[tuple[float, float], ...]:
+        """Return the pieces (end, longest step) of the time axis on which the schedules are smooth; see `schedules`.
+
+        Raises
+        ------
+        ConfigError
+            For a schedule that cannot be followed.
+        """
+        from ..problem import schedules
+
+        last, found = float(self.times()[-1]), []
+        for key, text in self.schedule_texts.items():
+            try:
+                found.append(schedules.pieces(text, 0.0, last))
+            except ValueError as error:
+                raise ConfigError("the schedule cannot be integrated", where=key, why=str(error)) from None
+        return schedules.together(*found)
+
     def integrator_options(self) -> dict[str, Any]:
         """Return further options of `numerics.ode.integrate`, such as events or the domain."""
         return {}
@@ -211,6 +239,7 @@ class Flow(System):
             "atol": settings.atol,
             "max_steps": settings.max_steps,
             "names": self.names(),
+            "pieces": self.pieces(),
             **options,
         }
 

@@ -18,12 +18,16 @@ from .gaussian import Law
 
 @dataclass(frozen=True)
 class Range:
-    """An index range: how it is printed (``j = 1..K``) and how it is looped over (``range(start, stop)``)."""
+    """An index range: how it is printed (``j = 1..K``) and how it is looped over (``range(start, stop)``).
+
+    ``field`` is the letter of its fields.
+    """
 
     name: str
     latex_stop: str
     start: str
     stop: str
+    field: str = "f"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Theories, one file each, found by the entry point group ``dimladder.theories``."""
+"""Theories, found by the registry; each says as data what it reads of a problem."""
 
-from .base import Theory, find, names, problem_type
+from .base import Refusal, Theory, find, names
+from .choose import Candidate, candidates, choose, finder
 
-__all__ = ["Theory", "find", "names", "problem_type"]
+__all__ = ["Candidate", "Refusal", "Theory", "candidates", "choose", "find", "finder", "names"]

@@ -1,23 +1,40 @@
-"""What a theory is, and how one is found."""
+"""What a theory is: the problems it reads, its equations, what it assumes and whom it owes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import ConfigError, DimladderError, did_you_mean
+from .. import registry
+from ..errors import ConfigError, did_you_mean
+from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
+from ..problem.grids import Simulation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..problem import Problem
+    from ..problem.kinds import Kinds
     from ..symbolic.systems import System
 
-GROUP = "dimladder.theories"
+# Of one section: kind -> keys it honours, as words ("*": all of them); the key None: the section may be absent.
+# A section of a single kind (loss, limit, grid) may be given by its keys alone.
+Reads = Mapping[str, "str | Mapping[str | None, str]"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a theory does not answer a problem: the key path, the reason, what to do about it."""
+
+    path: str
+    why: str
+    hint: str = ""
 
 
 class Theory(ABC):
-    """One theory: the problems it answers, its equations, what it assumes and whom it owes.
+    """One theory.
 
     Attributes
     ----------
@@ -25,7 +42,19 @@ class Theory(ABC):
         The key ``theory`` of a run file, and the entry point.
     title, summary : str
         One line, one sentence.
-    problem_type : type of Problem
+    reads : mapping
+        What it honours of a problem, as data: ``{section: {kind: "key key ..."}}``. ``"*"`` stands for every key of
+        the kind; the kind None says that the section may be absent; ``{section: "key key"}`` will do for a section of
+        a single kind. A kind that is not listed, or a key that is not listed and not at its default, is a refusal:
+        nothing is ever ignored.
+    axes : tuple of str
+        Axes of ``[grid]`` that must be given. Optional ones are listed in ``reads["grid"]``.
+    solver : Spec or None
+        Default settings of its method; their class is that of ``[solver]``. None: there are no settings.
+    simulation : Simulation
+        Default sizes and statistics of its experiment.
+    kinds : mapping
+        Kinds it adds to the table of the language: ``{section: {kind: class}}``.
     references : tuple of str
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
@@ -35,14 +64,76 @@ class Theory(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     summary: ClassVar[str]
-    problem_type: ClassVar[type[Problem]]
+    reads: ClassVar[Reads] = {}
+    axes: ClassVar[tuple[str, ...]] = ()
+    solver: ClassVar[Spec | None] = None
+    simulation: ClassVar[Simulation | None] = Simulation()
+    kinds: ClassVar[Kinds] = {}
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    # Of a theory that still reads schema 1.
+    problem_type: ClassVar[type[Problem] | None] = None
 
     @abstractmethod
     def derive(self, problem: Any) -> System:
-        """Return the equations of a problem of this theory's type."""
+        """Return the equations of a problem that this theory does not refuse."""
+
+    def refusals(self, problem: Problem) -> list[Refusal]:
+        """Return why this theory does not answer the problem; empty: it does.
+
+        What `reads` says comes first; `checks` is asked of what passes.
+        """
+        found = [refusal for section in SECTIONS[:-2] for refusal in self._unread(section, problem)]
+        return found or list(self.checks(problem))
+
+    def checks(self, problem: Any) -> Iterable[Refusal]:
+        """Yield reasons of the theory's own, of a problem whose kinds and keys it reads."""
+        return ()
+
+    def read_table(self) -> dict[str, dict[str | None, str]]:
+        """Return `reads` with every section written out as kind -> keys."""
+        table: dict[str, dict[str | None, str]] = {
+            section: {"": kinds} if isinstance(kinds, str) else dict(kinds) for section, kinds in self.reads.items()
+        }
+        grid = table.setdefault("grid", {"": ""})
+        grid[""] = " ".join(dict.fromkeys([*self.axes, *grid.get("", "").split()]))
+        return table
+
+    def breadth(self) -> int:
+        """Return how many kinds it reads: of two theories that answer, the narrower one is chosen."""
+        return sum(kind is not None for kinds in self.read_table().values() for kind in kinds)
+
+    def _unread(self, section: str, problem: Problem) -> Iterable[Refusal]:
+        spec = getattr(problem, section)
+        kinds = self.read_table().get(section, {None: ""})
+        names = [kind for kind in kinds if kind]
+        if spec is None:
+            if None not in kinds:
+                yield Refusal(section, f"is missing: reads {', '.join(names)}", f"add a section [{section}]")
+            return
+        kind = kind_of(spec)
+        if kind not in kinds:
+            if spec != ABSENT.get(section) or names:
+                what = f"reads {', '.join(names)}" if names else "is not read"
+                yield Refusal(f"{section}.kind" if kind else section, f"{kind!r}: {what}" if kind else what)
+            return
+        keys = kinds[kind].split()
+        if "*" not in keys:
+            yield from (
+                Refusal(
+                    f"{section}.{key}", f"is not read (the value is {getattr(spec, key)!r})",
+                    f"reads {', '.join(keys)}" if keys else "",
+                )
+                for key in away_from_default(spec)
+                if key not in keys
+            )  # fmt: skip
+        if section == "grid":
+            yield from (
+                Refusal(f"grid.{axis}", "is required", f"add {axis} = [...] to [grid]")
+                for axis in self.axes
+                if getattr(spec, axis) is None
+            )
 
     def describe(self, problem: Any) -> dict[str, Any]:
         """Return facts about one problem worth showing, such as its information exponent."""
@@ -53,18 +144,20 @@ class Theory(ABC):
         return self.references
 
 
-@cache
-def _entries() -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=GROUP)}
-
-
 def names() -> list[str]:
-    """Return the names of every installed theory."""
-    return sorted(_entries())
+    """Return the names of every theory: installed, and registered in this process."""
+    return registry.names("theories")
 
 
-def find(name: str) -> Theory:
-    """Return the theory called `name`.
+def find(name: str, beside: Path | None = None) -> Theory:
+    """Return the theory called `name`, or that of a local file.
+
+    Parameters
+    ----------
+    name : str
+        A name, or a path that ends in ``.py``.
+    beside : Path, optional
+        The folder to which such a path is relative; default: the current one.
 
     Raises
     ------
@@ -73,20 +166,13 @@ def find(name: str) -> Theory:
     DimladderError
         When the theory's module cannot be imported.
     """
-    entry = _entries().get(name)
-    if entry is None:
-        raise ConfigError(f"there is no theory {name!r}", where="theory", hint=did_you_mean(name, _entries()))
-    try:
-        return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise DimladderError(
-            f"the theory {name!r} cannot be loaded",
-            where=entry.value,
-            why=str(error),
-            hint="reinstall the package that provides it",
-        ) from error
-
-
-def problem_type(name: str) -> type[Problem]:
-    """Return the problem type of the theory called `name`."""
-    return find(name).problem_type
+    if registry.is_file(name):
+        theory: Theory = registry.load_file(name if beside is None else beside / name).THEORY
+        return theory
+    found: Theory | None = registry.get("theories", name)
+    if found is None:
+        raise ConfigError(
+            f"there is no theory {name!r}", where="theory",
+            hint=f"{did_you_mean(name, names())}; a theory in a local file is named by its path, ./{name}.py",
+        )  # fmt: skip
+    return found

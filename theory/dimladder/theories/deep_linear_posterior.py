@@ -15,6 +15,7 @@ Source: Li & Sompolinsky, arXiv:2012.04030 (back-propagating kernel renormalisat
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DomainError
@@ -143,6 +144,7 @@ SCALE = OrderParameter(
     r"u_0^L",
     "factor of the kernel after L hidden layers, |a^T W_L...W_2|^2 N^{-L} on average",
 )
+LARGEST = 690.0  # of |log kappa|: e^709 is the largest float
 TEST = {
     "bias": (r"\mathbb{E}(\bar f - f_*)^2", "squared error of the posterior mean, over fresh inputs"),
     "predictor_variance": (r"\mathbb{E}\,\mathrm{Var} f", "posterior variance of the output, over fresh inputs"),
@@ -163,7 +165,8 @@ class KernelScale(FixedPoint):
         kappa, lam, y, temperature, ratio = sp.symbols("kappa lam y T ratio", nonnegative=True)
         total = kappa * lam + temperature
         return {
-            "term": kappa * lam / total - kappa * lam * y**2 / total**2,
+            # As a product: squares of kappa would leave the range of floats long before kappa does.
+            "term": kappa * lam / total * (1 - y**2 / total),
             "action": -sp.log(total) / 2 - y**2 / (2 * total),
             "layer": 1 - ratio,
             "layer_action": (sp.log(ratio) - ratio) / 2,
@@ -236,15 +239,26 @@ class KernelScale(FixedPoint):
     def spectrum(self) -> tuple[Array, Array, float]:
         """Modes (lambda_i, y_i) of the kernel and the labels, and N; the abstract data as one mode per unit of
         alpha.
+
+        Null modes are left out: the labels along them move no weight, and their term of the saddle is exactly zero.
         """
         import numpy as np
 
         data, s2 = self.problem.data, self.problem.student.weight_variance  # type: ignore[attr-defined]
         if isinstance(data, AbstractData):
             return np.ones(1), np.array([math.sqrt(data.label_alignment)]), 1.0 / data.alpha
-        x, y, _ = data.draw()
-        values, vectors = np.linalg.eigh(s2 / data.dimension * x.T @ x)
-        return np.maximum(values, 0.0), vectors.T @ y, float(data.width)
+        _, singular, labels, _ = self.modes
+        return s2 / data.dimension * singular**2, labels, float(data.width)
+
+    @cached_property
+    def modes(self) -> tuple[Array, Array, Array, Array]:
+        """Left singular vectors (N_0, r) of X, its r = rank X singular values, labels along them, and w*."""
+        import numpy as np
+
+        x, y, target = self.problem.data.draw()  # type: ignore[attr-defined]
+        left, singular, right = np.linalg.svd(x, full_matrices=False)
+        seen = singular > np.finfo(float).eps * max(x.shape) * singular[0]
+        return left[:, seen], singular[seen], right[seen] @ y, target
 
     def scale(self, depth: int) -> float:
         """Solve the saddle-point equation for u_0^L, on the saddle of largest weight if there are several.
@@ -264,8 +278,8 @@ class KernelScale(FixedPoint):
         def residual(log_ratio: float) -> float:
             return float(generated.residual(log_ratio, depth, s2, temperature, width, lam, y))
 
-        # kappa between e^-120 and e^120: its square still fits a float, and no sensible labels lead beyond.
-        grid = np.linspace(-120.0, 120.0, 2401) / depth - math.log(s2)
+        low, high = self._bounds(lam, y, width, depth)
+        grid = np.linspace(low, high, 2 + math.ceil(10 * (high - low))) / depth - math.log(s2)
         signs = np.array([residual(g) for g in grid])
         roots = [
             brentq(residual, a, b, xtol=1e-15, rtol=1e-15, maxiter=500)
@@ -274,13 +288,36 @@ class KernelScale(FixedPoint):
         ]
         if not roots:
             raise DomainError(
-                "the saddle-point equation has no solution",
+                "the saddle-point equation has no solution within the range of floating point",
                 where=f"depth {depth}",
-                why="the labels vanish and there are more examples than hidden units",
-                hint="data.label_alignment > 0, or data.alpha < 1",
+                why="the labels vanish and there are more examples than hidden units, or the prior variance "
+                f"{s2:g} to the power of the depth is out of range",
+                hint="data.label_alignment > 0, or data.alpha < 1; student.weight_variance near 1",
             )
         best = max(roots, key=lambda r: float(generated.action(r, depth, s2, temperature, width, lam, y)))
         return float((s2 * math.exp(best)) ** depth)
+
+    def _bounds(self, lam: Array, y: Array, width: float, depth: int) -> tuple[float, float]:
+        """Bounds of log kappa at any root, within the range of floats.
+
+        Above 2 s2 the left side is below -u/(2 s2) and the right above -A/kappa, A = sum y^2/(N lambda). Below s2/2 the
+        modes must make up at least N/2, which none does while kappa lambda + T < y^2 or kappa lambda << T.
+        """
+        import numpy as np
+
+        s2, temperature = self.problem.student.weight_variance, self.problem.student.temperature  # type: ignore[attr-defined]
+        alignment = float(np.sum(y**2 / lam)) / width
+        prior = depth * math.log(s2)
+        high = prior + depth * math.log(2.0)
+        if alignment > 0.0:
+            high = max(high, (prior + depth * math.log(2.0 * alignment)) / (depth + 1))
+        least = temperature * width / (2.0 * lam.size * float(lam.max()))
+        if temperature == 0.0:
+            seen = y**2 / lam
+            least = float(seen.min()) if seen.min() > 0.0 else 0.0
+        low = math.log(least) if least > 0.0 else -LARGEST
+        low = min(low, prior - depth * math.log(2.0)) - 0.1
+        return max(low, -LARGEST), min(high + 0.1, LARGEST)
 
     def solve(self) -> Solution:
         """Return the kernel scale at every depth, and the test error where the data are given."""
@@ -300,15 +337,15 @@ class KernelScale(FixedPoint):
         import numpy as np
 
         data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
-        x, y, target = data.draw()
-        s2, temperature, n0 = student.weight_variance, student.temperature, data.dimension
-        kernel = s2 / n0 * x.T @ x
-        total = kappa * kernel + temperature * np.eye(len(y))
-        # The mean is x.w with w = (kappa s2/N_0) X (kappa K_0 + T)^{-1} Y.
-        weights = kappa * s2 / n0 * (x @ np.linalg.solve(total, y))
+        left, singular, labels, target = self.modes
+        temperature, n0 = student.temperature, data.dimension
+        scale = kappa * student.weight_variance / n0
+        total = scale * singular**2 + temperature
+        # The mean is x.w with w = scale X (kappa K_0 + T)^{-1} Y, one singular vector at a time.
+        weights = left @ (scale * singular * labels / total)
         bias = float(np.sum((weights - target / math.sqrt(n0)) ** 2))
-        explained = kappa * s2 / n0 * float(np.trace(np.linalg.solve(total, kernel)))
-        variance = kappa * (s2 - explained)
+        # What the examples leave of the prior variance: a share T/total along a mode they see, all of it elsewhere.
+        variance = scale * float(np.sum(temperature / total) + (n0 - singular.size))
         return bias, variance, bias + variance
 
 

@@ -102,6 +102,8 @@ RISKS = (
     ),
 )
 UNKNOWNS = ("beta", "s", "theta", "Q", "nu", "m", "chi", "q", "k")
+# Between these Newton's method meets the stationary point of a self-loop to ten digits.
+LEAST_RIDGE, LARGEST_RIDGE = 1e-20, 1e5
 CONSTANTS = ("gamma", "mu", "lam", "c", "tau", "r")
 
 
@@ -126,10 +128,8 @@ def expressions() -> dict[str, Any]:
     )  # fmt: skip
     mean_z, var_z = -(nu - chi * field) / (theta + chi), (beta**2 + chi**2 * q) / (theta + chi) ** 2
     # c = 0: regression on a Gaussian mixture; t is the renormalised ridge.
-    t = sp.Symbol("t", nonnegative=True)
-    g = sp.Function("g")(t)
-    trace = g / gamma + (1 - 1 / gamma) / t
-    overlap = lam**2 * (1 - t * trace / (1 + mu * t * trace * g))
+    t, g = sp.symbols("t g", nonnegative=True)
+    overlap = lam**2 * (1 + mu) * g / (1 + (1 + mu) * g)
     return {
         "free_energy": free,
         "test_risk": big_q + c**2 * var_z + (lam * m + c * mean_z - 1) ** 2,
@@ -137,7 +137,7 @@ def expressions() -> dict[str, Any]:
         "margin": lam * m + c * mean_z,
         "spread": big_q + c**2 * var_z,
         "resolvent": sp.Eq(g, 1 / (t + gamma / (1 + g)), evaluate=False),
-        "ridge": sp.Eq(r, t * (1 - (1 - t * g) / (gamma * tau)), evaluate=False),
+        "ridge": sp.Eq(r, t * (gamma * tau - 1 + t * g) / (gamma * tau), evaluate=False),
         "overlap": overlap,
     }
 
@@ -162,15 +162,15 @@ class RidgeOnGraph(FixedPoint):
                 Equation.of("overlap", phi, e["overlap"], "signal seen through the features"),
                 Equation(
                     "test_risk",
-                    r"R_{\mathrm{test}} = \frac{1/(1+\varphi) + t\varphi'/(1+\varphi)^2}{1 - [1 - tg - "
-                    r"t(tg)']/(\gamma\tau)}",
+                    r"R_{\mathrm{test}} = (1-\psi)^2 + \sigma^2,\quad \psi = \varphi/(1+\varphi)",
+                ),
+                Equation(
+                    "spread",
+                    r"\sigma^2 = \frac{(t\varphi)' + d}{(1+\varphi)^2(1-d)},\quad d = "
+                    r"\frac1\tau\Bigl(\frac{tg}{1+g}\Bigr)'",
                 ),
                 Equation("train_risk", r"R_{\mathrm{train}} = (r/t)^2 R_{\mathrm{test}}"),
-                Equation(
-                    "test_accuracy",
-                    r"\mathrm{Acc} = \Phi\Bigl(\psi/\sqrt{R_{\mathrm{test}} - (1-\psi)^2}\Bigr),\quad \psi = "
-                    r"\varphi/(1+\varphi)",
-                ),
+                Equation("test_accuracy", r"\mathrm{Acc} = \Phi(\psi/\sigma)"),
             ]
         accuracy = sp.erfc(-e["margin"] / sp.sqrt(2 * e["spread"])) / 2
         return [
@@ -233,16 +233,28 @@ class RidgeOnGraph(FixedPoint):
             return math.inf, 0.0, 0.5
         if student.self_loop == 0:
             return without_self_loop(data.gamma, data.mu, data.homophily, fraction, student.ridge)[:3]
-        return self._with_self_loop(fraction)
+        ridge = student.ridge
+        if ridge < LEAST_RIDGE and data.gamma * fraction < 1:
+            # Interpolation without ridge is a boundary of the stationary point: a ridge below rounding stands in.
+            test, train, accuracy = self._with_self_loop(fraction, LEAST_RIDGE)
+            return test, train * (ridge / LEAST_RIDGE) ** 2, accuracy
+        if ridge <= LARGEST_RIDGE:
+            return self._with_self_loop(fraction, ridge)
+        # The weights, of order 1/ridge, drown in rounding beside the labels. Everything is analytic in 1/ridge.
+        import numpy as np
 
-    def _with_self_loop(self, fraction: float) -> tuple[float, float, float]:
+        nodes = np.array([1.0, 2.0, 4.0]) / LARGEST_RIDGE
+        values = np.array([self._with_self_loop(fraction, 1 / x) for x in nodes])
+        others = [np.delete(nodes, i) for i in range(3)]
+        weights = [np.prod((1 / ridge - o) / (x - o)) for x, o in zip(nodes, others, strict=True)]
+        test, train, accuracy = np.array(weights) @ values
+        return float(test), float(train), float(accuracy)
+
+    def _with_self_loop(self, fraction: float, ridge: float) -> tuple[float, float, float]:
         import numpy as np
 
         data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
         generated = self.module()
-        # Interpolation without ridge is a boundary of the stationary point: the least ridge that Newton resolves
-        # stands in.
-        ridge = student.ridge if student.ridge > 0 or data.gamma * fraction > 1 else 1e-9
         start = data.homophily if abs(data.homophily) > 0.2 else math.copysign(0.2, data.homophily)
         state = _start(data.gamma, data.mu, start, fraction, ridge)
         done, step = 0.0, 0.25
@@ -268,7 +280,7 @@ class RidgeOnGraph(FixedPoint):
                         "the stationary point of the graph convolution was lost",
                         status="not-converged",
                         where=f"train_fraction = {fraction:g}, self_loop = {p[3]:.3g}, homophily = {p[2]:.3g}",
-                        hint="a small positive ridge keeps the problem away from its singular points",
+                        hint="a larger ridge keeps the problem away from its singular points, such as gamma tau = 1",
                     )
         test, train, margin, spread = generated.observe(state, p)
         return test, train, _accuracy(margin, spread)
@@ -279,53 +291,62 @@ def _accuracy(margin: float, spread: float) -> float:
 
 
 def resolvent(t: float, gamma: float) -> tuple[float, float]:
-    """g(t) = (1/F) tr(Z^T Z/F + t)^{-1} and its derivative, for t > 0, or t = 0 with gamma > 1."""
+    """g(t) = (1/F) tr(Z^T Z/F + t)^{-1} for t > 0, or t = 0 with gamma > 1; and the root R of g' = -(g^2 + g)/R."""
     b = t + gamma - 1
-    root = math.sqrt(b * b + 4 * t)
+    root = math.hypot(b, 2 * math.sqrt(t))
     # t g^2 + (t + gamma - 1) g - 1 = 0; the form without cancellation on either side.
-    g = 2 / (b + root) if b > 0 else (root - b) / (2 * t)
-    return g, -(g * g + g) / root
+    return (2 / (b + root) if b > 0 else (root - b) / (2 * t)), root
 
 
 def without_self_loop(
     gamma: float, mu: float, lam: float, tau: float, ridge: float
 ) -> tuple[float, float, float, float, float]:
-    """(test risk, train risk, accuracy, psi, t) for c = 0, in closed form up to the one scalar t."""
+    """(test risk, train risk, accuracy, psi, variance of h about its mean) for c = 0, up to the one scalar t.
+
+    Every difference of nearly equal numbers is taken by hand, so that ridges of 1e-300 and 1e12 lose no digit.
+    """
     from scipy.optimize import brentq
 
-    def excess(log_t: float) -> float:
-        t = math.exp(log_t)
-        return t * (1 - (1 - t * resolvent(t, gamma)[0]) / (gamma * tau)) - ridge
+    def shrinkage(t: float) -> float:
+        """ridge/t = 1 - (1 - t g)/(gamma tau)."""
+        return (gamma * tau - 1 + t * resolvent(t, gamma)[0]) / (gamma * tau)
 
-    if ridge == 0 and gamma * tau > 1:
-        t, ratio = 0.0, 1 - 1 / (gamma * tau)  # ratio = ridge/t
+    # Without ridge t is 0 above the interpolation threshold, and here below it.
+    bare = (1 - tau) * (1 / tau - gamma)
+    if ridge == 0:
+        t, ratio = (bare, 0.0) if bare > 0 else (0.0, shrinkage(0.0))
     else:
-        low, high = math.log(1e-14), math.log(10 * (1 + gamma + ridge) * (1 + 1 / (gamma * tau)) ** 2)
-        t = math.exp(brentq(excess, low, high, xtol=1e-15, rtol=1e-14))
+        # ridge < t < ridge + 1/tau, because shrinkage < 1 and t g/(1 + g) < t/(1 + t).
+        low, high = max(ridge, bare), ridge + 1 / tau
+        t = math.exp(
+            brentq(
+                lambda log_t: shrinkage(math.exp(log_t)) - ridge / math.exp(log_t),
+                math.log(low) - 1e-12, math.log(high) + 1e-12, xtol=1e-15, rtol=1e-14,
+            )
+        )  # fmt: skip
         ratio = ridge / t
-    g, slope = resolvent(t, gamma)
-    # tG = t (1/N) tr(X X^T + t)^{-1} without signal, and its derivative, both finite at t = 0.
-    tg, tg_slope = t * g, g + t * slope
-    trace, trace_slope = tg / gamma + 1 - 1 / gamma, tg_slope / gamma
-    denominator = 1 + mu * trace * g
-    phi = lam**2 * (1 - trace / denominator)
-    phi_slope = -(lam**2) * (
-        trace_slope / denominator - trace * mu * (trace_slope * g + trace * slope) / denominator**2
-    )
-    freedom = (1 - tg - t * tg_slope) / (gamma * tau)
-    test = (1 / (1 + phi) + t * phi_slope / (1 + phi) ** 2) / (1 - freedom)
-    psi = phi / (1 + phi)
-    return test, ratio**2 * test, _accuracy(psi, test - (1 - psi) ** 2), psi, t
+    g, root = resolvent(t, gamma)
+    # (t g)'/g^2: both sides of the quadratic of g differentiated, without the cancellation at large t, where g ~ 1/t.
+    moved = gamma / ((1 + g) * root * g)
+    loads = 1 + (1 + mu) * g
+    # phi and psi in units of g, (t phi)', d and the spread in units of g^2: at large ridge all of these are tiny.
+    phi = lam**2 * (1 + mu) / loads
+    phi_moved = lam**2 * (1 + mu) * (moved + 1 + mu) / loads**2
+    freedom = (moved + 1) / ((1 + g) ** 2 * tau)
+    left = ratio + t * moved * g * g / (gamma * tau)  # 1 - d
+    spread = (phi_moved + freedom) / ((1 + g * phi) ** 2 * left)
+    psi = phi / (1 + g * phi)
+    test = spread * g * g + 1 / (1 + g * phi) ** 2
+    return test, ratio**2 * test, _accuracy(psi, spread), psi * g, spread * g * g
 
 
 def _start(gamma: float, mu: float, lam: float, tau: float, ridge: float) -> Array:
     """The nine unknowns at c = 0, from the closed form."""
     import numpy as np
 
-    test, train, _, psi, _ = without_self_loop(gamma, mu, lam, tau, ridge)
+    test, train, _, psi, big_q = without_self_loop(gamma, mu, lam, tau, ridge)
     m = psi / lam
     shift = lam * m - 1
-    big_q = test - shift**2
     beta, s = 2 * math.sqrt(tau * train), math.sqrt(tau * test)
     theta = tau * beta / s
     nu = theta * lam * shift

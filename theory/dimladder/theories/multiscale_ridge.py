@@ -51,6 +51,8 @@ class TimeRidge(Spec, frozen=True, kw_only=True):
         values = axis_values(self.time_ridge)
         if not values or any(not (v > 0 and math.isfinite(v)) for v in values):
             raise ValueError("time_ridge must list positive numbers")
+        if min(values) < 1e-300 or max(values) > 1e300:
+            raise ValueError("time_ridge must lie between 1e-300 and 1e300: its inverse is the ridge")
 
 
 class Dimensions(Spec, frozen=True, kw_only=True):
@@ -84,38 +86,52 @@ FURTHER = {
 SYMBOLS = ("kappa", "lam", "n", "d", "p", "s1", "s2", "sigma")
 
 
-def expressions() -> dict[str, Any]:
-    """Fixed point, exact observables, and the published form, in sympy."""
+def definitions() -> dict[Any, Any]:
+    """Shares of the two blocks, symbol -> expression, in order; each lies in [0, 1] and keeps its digits at any ridge.
+
+    z_i = e_i/(e_i + kappa) and its complement; q_i = 1/(1 + l_i) with l_i the ridge in units of the block's size, its
+    complement, and the gain of a block that is alone: the inverse of the source's a = 1 + 2 l/(x + sqrt(x^2 + 4 l)).
+    """
     import sympy as sp
 
-    kappa, lam, n, d, p, s1, s2, sigma = sp.symbols(" ".join(SYMBOLS), positive=True)
-    blocks = ((p, s1**2 / d), (d - p, s2**2 / d))
-    first = sum(count * e / (e + kappa) for count, e in blocks)
-    second = sum(count * (e / (e + kappa)) ** 2 for count, e in blocks)
-    missed = sum(count * (kappa / (e + kappa)) ** 2 for count, e in blocks) / d
+    kappa, lam, n, d, p, s1, s2, _ = sp.symbols(" ".join(SYMBOLS), positive=True)
+    out = {}
+    for i, (count, scale) in enumerate(((p, s1), (d - p, s2)), 1):
+        z, missed, q, rest, gain = sp.symbols(f"z{i} zc{i} q{i} qc{i} a{i}", nonnegative=True)
+        eigenvalue, size = scale**2 / d, count / d * scale**2
+        x = (1 - n / count) * q - rest
+        out |= {
+            z: eigenvalue / (eigenvalue + kappa),
+            missed: kappa / (eigenvalue + kappa),
+            q: size / (size + lam),
+            rest: lam / (size + lam),
+            gain: 2 * q / (2 * q + sp.sqrt(x**2 + 4 * q * rest) - x),
+        }
+    return out
+
+
+def expressions() -> dict[str, Any]:
+    """Fixed point, exact observables, and the published form, in sympy, in terms of the shares of `definitions`."""
+    import sympy as sp
+
+    kappa, lam, n, d, p, _, _, sigma = sp.symbols(" ".join(SYMBOLS), positive=True)
+    (z1, c1, _, _, a1), (z2, c2, _, _, a2) = (list(definitions())[5 * i : 5 * i + 5] for i in range(2))
+    first = p * z1 + (d - p) * z2
+    second = p * z1**2 + (d - p) * z2**2
+    missed = (p * c1**2 + (d - p) * c2**2) / d
     error = (missed + sigma**2 * second / n) / (1 - second / n) / 2
-    overlap = first / d
-
-    def published() -> Any:
-        counts, scales = (p, d - p), (s1, s2)
-        a, b, r = [], [], []
-        for count, scale in zip(counts, scales, strict=True):
-            alpha, ridge = n / count, lam / (count / d * scale**2)
-            x = 1 - alpha - ridge
-            # Equal to 2 l/(x + sqrt(x^2 + 4 l)) without its cancellation for x < 0.
-            a.append(1 + (sp.sqrt(x**2 + 4 * ridge) - x) / 2)
-            b.append(alpha / (a[-1] ** 2 - alpha))
-            r.append(n / d / a[-1])
-        c = [1 + sigma**2 - 2 * r[1 - i] - (2 - a[i]) / a[i] * n / d for i in range(2)]
-        q = [(b[0] * b[1] * c[1 - i] + b[i] * c[i]) / (1 - b[0] * b[1]) for i in range(2)]
-        return (1 - 2 * (r[0] + r[1]) + q[0] + q[1]) / 2
-
+    # |F w_hat|^2/d = 2 E - 1 + 2 R, with 1 - 2 R + second/d = missed put in: a sum of positive terms.
+    norm = second / d + second / n * (missed + sigma**2) / (1 - second / n)
+    b = [n / count * a**2 / (1 - n / count * a**2) for count, a in ((p, a1), (d - p, a2))]
+    r = [n / d * a for a in (a1, a2)]
+    c = [1 + sigma**2 - 2 * r[1 - i] - 2 * r[i] + n / d for i in range(2)]
+    q = [(b[0] * b[1] * c[1 - i] + b[i] * c[i]) / (1 - b[0] * b[1]) for i in range(2)]
     return {
         "fixed_point": (n * kappa, lam + kappa * first),
         "generalization_error": error,
-        "generalization_error_decoupled": published(),
-        "overlap": overlap,
-        "norm": 2 * error - 1 + 2 * overlap,
+        "generalization_error_decoupled": (1 - 2 * (r[0] + r[1]) + q[0] + q[1]) / 2,
+        "overlap": first / d,
+        "norm": norm,
     }
 
 
@@ -128,10 +144,18 @@ class TwoScaleRidge(FixedPoint):
         import sympy as sp
 
         nice = {sp.Symbol("lam", positive=True): sp.Symbol("lambda", positive=True)}
+        nice |= {
+            share: sp.Symbol(
+                rf"\bar {name[0]}_{name[-1]}" if "c" in name else f"{name[0]}_{name[-1]}", nonnegative=True
+            )
+            for share in definitions()
+            for name in [str(share)]
+        }
+        shares = [Equation.of(str(k), nice[k], v.subs(nice)) for k, v in definitions().items()]
         e = {k: v.subs(nice) for k, v in expressions().items() if k != "fixed_point"}
         left, right = (side.subs(nice) for side in expressions()["fixed_point"])
         latex = {ERROR.name: ERROR.latex, **{k: v[0] for k, v in FURTHER.items()}}
-        return [Equation.of("fixed_point", left, right), *(Equation.of(k, v, e[k]) for k, v in latex.items())]
+        return [*shares, Equation.of("fixed_point", left, right), *(Equation.of(k, v, e[k]) for k, v in latex.items())]
 
     def derivation(self) -> list[Step]:
         rows = {e.label: e for e in self.equations()}
@@ -147,14 +171,17 @@ class TwoScaleRidge(FixedPoint):
                 "Ridge regression with n samples and covariance eigenvalues e_i = s_i^2/d acts as a ridge kappa on "
                 "the population. The two blocks share the same "
                 "n samples and therefore one kappa.",
-                tuple(rows[k] for k in ("fixed_point", "generalization_error", "overlap", "norm")),
+                tuple(
+                    rows[k]
+                    for k in ("z1", "zc1", "z2", "zc2", "fixed_point", "generalization_error", "overlap", "norm")
+                ),
             ),
             Step(
                 "The published form",
                 "It solves each block as if it were alone with the n samples and couples them only through their "
                 "overlaps: exact when the slow block is "
                 "invisible to the fast one.",
-                (rows["generalization_error_decoupled"],),
+                tuple(rows[k] for k in ("q1", "qc1", "a1", "q2", "qc2", "a2", "generalization_error_decoupled")),
             ),
         ]
 
@@ -201,10 +228,21 @@ def _source() -> str:
     e = expressions()
     arguments = ", ".join(SYMBOLS)
     lines = [HEADER.format(title="Ridge regression with two feature scales")]
-    shared, values = assignments([e["fixed_point"][0] - e["fixed_point"][1]], prefix="w_")
-    lines += ["", f"def residual({arguments}):", *shared, f"    return {values[0]}", "", ""]
-    shared, values = assignments([e[k] for k in (ERROR.name, *FURTHER)], prefix="w_")
-    lines += [f"def observe({arguments}):", *shared, f"    return {', '.join(values)}"]
+    wanted = {
+        "residual": [e["fixed_point"][0] - e["fixed_point"][1]],
+        "observe": [e[k] for k in (ERROR.name, *FURTHER)],
+    }
+    for name, results in wanted.items():
+        lines += ["", "", f"def {name}({arguments}):"]
+        used = set().union(*(r.free_symbols for r in results))
+        for share, value in reversed(definitions().items()):
+            used |= value.free_symbols if share in used else set()
+        for share, value in definitions().items():
+            if share in used:
+                shared, values = assignments([value], prefix=f"{share}_")
+                lines += [*shared, f"    {share} = {values[0]}"]
+        shared, values = assignments(results, prefix="w_")
+        lines += [*shared, f"    return {', '.join(values)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Triple descent: ridge regression with the neural tangent kernel of one hidden layer, width against samples.
 
-Data x ~ N(0, I_n0), y = beta . x / sqrt n0 + epsilon, Var epsilon = `noise`, beta ~ N(0, I), m samples, phi = n0/m.
+Data x ~ N(0, I_n0), y = beta . x / sqrt n0 + noise xi, xi ~ N(0, 1), beta ~ N(0, I), m samples, phi = n0/m.
 Kernel of n1 units with readouts of variance `readout_variance`, at initialisation, s centred:
 
     K(x, x') = (1/n1) sum_j s(h_j) s(h'_j) + (1/n1) sum_j a_j^2 s'(h_j) s'(h'_j) x . x'/n0,   h_j = w_j . x / sqrt n0.
@@ -27,17 +27,14 @@ if TYPE_CHECKING:
 
 
 class LinearData(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
-    """y = beta . x / sqrt n0 + epsilon, with phi = n0/m input dimensions a sample.
-
-    `noise` is the *variance* of epsilon, sigma_epsilon^2 = 1/SNR of the source, not a standard deviation.
-    """
+    """y = beta . x / sqrt n0 + noise xi, xi ~ N(0, 1), with phi = n0/m input dimensions a sample (1/SNR = noise^2)."""
 
     phi: float
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(f"noise is the variance of the label noise: it must not be negative, got {self.noise}")
+            raise ValueError(f"noise is a standard deviation: it must not be negative, got {self.noise}")
         if not (math.isfinite(self.phi) and self.phi > 0):
             raise ValueError(f"phi = n0/m must be positive, got {self.phi}")
 
@@ -55,9 +52,13 @@ class TangentKernel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ntk"
             raise ValueError(f"readout_variance must not be negative, got {self.readout_variance}")
         if not (math.isfinite(self.ridge) and self.ridge > 0):
             raise ValueError(f"ridge must be positive, got {self.ridge}; take 1e-6 or so for the ridgeless limit")
+        if not 1e-140 <= self.ridge <= 1e140:
+            raise ValueError(f"ridge must lie between 1e-140 and 1e140, whose squares are floats, got {self.ridge}")
 
     def moments(self) -> tuple[float, float, float, float]:
-        """Return E s, Var s, (E s')^2 and E s'^2 at a standard normal.
+        """Return E s, Var s - (E s')^2, (E s')^2 and Var s' at a standard normal.
+
+        The two variances are those of what the linear part of s leaves: averages of squares, exactly zero for linear s.
 
         Raises
         ------
@@ -81,15 +82,18 @@ class TangentKernel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ntk"
                 )  # fmt: skip
         x, w = gauss_normal(kinks or (0.0,), 64)
         s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
-        slope = np.asarray(shape.derivative()(x=x))
-        mean = float(w @ s)
-        linear = float(w @ slope) ** 2
-        if linear < 1e-12:
+        slope = np.asarray(shape.derivative()(x=x)) + 0.0 * x
+        mean, linear, power = float(w @ s), float(w @ slope), float(w @ slope**2)
+        # Relative to the slopes: what rounding leaves of E s' = 0 is some 1e-16 of them.
+        if abs(linear) <= 1e-12 * math.sqrt(power):
             raise ConfigError(
                 f"the activation {self.activation!r} has no linear part", where=where,
                 why="E s' = 0: its kernel does not see a linear target", hint="use an activation with E s' not zero",
             )  # fmt: skip
-        return mean, float(w @ (s - mean) ** 2), linear, float(w @ slope**2)
+        left, bend = float(w @ (s - mean - linear * x) ** 2), float(w @ (slope - linear) ** 2)
+        # Rounding squared is no curvature: beside a tiny ridge it would be one.
+        left, bend = (v if v > 1e-26 * power else 0.0 for v in (left, bend))
+        return mean, left, linear**2, bend
 
 
 class WidthRatios(Spec, frozen=True, kw_only=True):
@@ -124,36 +128,38 @@ class NTKRidge(Problem, frozen=True, kw_only=True):
     simulation: Samples = Samples()
 
 
-SYMBOLS = ("k", "g", "gamma", "ratio", "phi", "eta", "zeta", "etap", "s2", "noise")
+SYMBOLS = ("k", "g", "gamma", "ratio", "phi", "rest", "zeta", "bend", "s2", "noise")
 TEST = OrderParameter("test_error", ("width_ratio",), r"E_{\mathrm{test}}", "mean squared error on fresh noisy labels")
 TRAIN = OrderParameter("train_error", ("width_ratio",), r"E_{\mathrm{train}}", "mean squared error on the m samples")
 
 
 def expressions() -> dict[str, Any]:
-    """Fixed point in (k, g) and the errors, in sympy; derivatives in the ridge by implicit differentiation."""
+    """Fixed point in (k, g), the test error and sqrt(train/test), in sympy; slopes by implicit differentiation."""
     import sympy as sp
 
-    k, g, gamma, ratio, phi, eta, zeta, etap, s2, noise = (sp.Symbol(n, positive=True) for n in SYMBOLS)
-    a = gamma + s2 * (etap - zeta) + k * (eta - zeta)
+    k, g, gamma, ratio, phi, rest, zeta, bend, s2, noise = (sp.Symbol(n, positive=True) for n in SYMBOLS)
+    a = gamma + s2 * bend + k * rest
     b = zeta * (s2 + k)
     shift = a / b
+    # g = E 1/(x + A/B) for the Marchenko-Pastur law of X^T X / n0, of aspect ratio m/n0 = 1/phi; its quadratic gives
+    # 1 - g A/B = phi g/(phi + g), free of the cancellation of the left side.
     tau1 = g / b
-    tau2 = (1 - a * tau1) / b
-    fixed = k * (1 + ((eta - zeta) * tau1 + zeta * tau2) / ratio) - 1
-    # g = E 1/(x + A/B) for the Marchenko-Pastur law of X^T X / n0, of aspect ratio m/n0 = 1/phi.
-    stieltjes = shift * g**2 / phi + (shift + 1 - 1 / phi) * g - 1
+    tau2 = phi * g / (phi + g) / b
+    fixed = k * (1 + (rest * tau1 + zeta * tau2) / ratio) - 1
+    stieltjes = shift * g + phi * g / (phi + g) - 1
     system = sp.Matrix([fixed, stieltjes])
     jacobian = system.jacobian([k, g])
     # Kept as products: expanded it would cancel.
     determinant = jacobian[0, 0] * jacobian[1, 1] - jacobian[0, 1] * jacobian[1, 0]
-    moved = system.diff(gamma)
+    # Derivatives in log gamma, which stay in range for any gamma.
+    moved = gamma * system.diff(gamma)
     dk = (-jacobian[1, 1] * moved[0] + jacobian[0, 1] * moved[1]) / determinant
     dg = (jacobian[1, 0] * moved[0] - jacobian[0, 0] * moved[1]) / determinant
-    slopes = [sp.diff(t, gamma) + sp.diff(t, k) * dk + sp.diff(t, g) * dg for t in (tau1, tau2)]
-    train = -(gamma**2) * (noise * slopes[0] + slopes[1])
+    slopes = [gamma * sp.diff(t, gamma) + sp.diff(t, k) * dk + sp.diff(t, g) * dg for t in (tau1, tau2)]
+    lost = -(noise**2 * slopes[0] + slopes[1])
     return {
         "A": a, "B": b, "tau1": tau1, "tau2": tau2, "fixed_point": fixed, "stieltjes": stieltjes, "shift": shift,
-        "train_error": train, "test_error": train / (gamma * tau1) ** 2,
+        "test_error": lost / (gamma * tau1**2), "shrinkage": gamma * tau1,
     }  # fmt: skip
 
 
@@ -165,34 +171,41 @@ class TangentRidge(FixedPoint):
     def equations(self) -> list[Equation]:
         import sympy as sp
 
-        names = {"etap": r"\eta'", "s2": r"\sigma_2^2", "ratio": r"\alpha", "noise": r"\sigma_\epsilon^2"}
+        names = {
+            "rest": r"\eta_\ast", "bend": r"\eta'_\ast", "s2": r"\sigma_2^2", "ratio": r"\alpha",
+            "noise": r"\sigma_\epsilon",
+        }  # fmt: skip
         nice = {sp.Symbol(n, positive=True): sp.Symbol(names.get(n, n), positive=True) for n in SYMBOLS}
         e = expressions()
-        k, g, gamma, ratio, phi, eta, zeta, *_, noise = nice.values()
+        k, g, gamma, ratio, phi, rest, zeta, *_, noise = nice.values()
         big_a, big_b, tau1, tau2 = sp.symbols("A B tau_1 tau_2", positive=True)
-        law = big_a / big_b * g**2 / phi + (big_a / big_b + 1 - 1 / phi) * g
+        law = big_a / big_b * g + phi * g / (phi + g)
         slopes = [sp.Function(rf"\tau_{i}")(gamma) for i in (1, 2)]
-        train = -(gamma**2) * (noise * sp.Derivative(slopes[0], gamma) + sp.Derivative(slopes[1], gamma))
+        train = -(gamma**2) * (noise**2 * sp.Derivative(slopes[0], gamma) + sp.Derivative(slopes[1], gamma))
         return [
-            Equation.of("fixed_point", k, 1 / (1 + ((eta - zeta) * tau1 + zeta * tau2) / ratio), "alpha = n1/m"),
+            Equation.of("fixed_point", k, 1 / (1 + (rest * tau1 + zeta * tau2) / ratio), "alpha = n1/m"),
             Equation.of("A", big_a, e["A"].subs(nice)),
             Equation.of("B", big_b, e["B"].subs(nice)),
             Equation.of("tau1", tau1, g / big_b),
-            Equation.of("tau2", tau2, (1 - big_a * tau1) / big_b),
+            Equation.of("tau2", tau2, phi * g / (phi + g) / big_b, "(1 - A tau_1)/B"),
             Equation.of("stieltjes", sp.Integer(1), law, "g = E 1/(x + A/B), Marchenko-Pastur of aspect ratio 1/phi"),
             Equation.of("train_error", TRAIN.latex, train, "gamma: the ridge"),
             Equation.of("test_error", TEST.latex, sp.Symbol(TRAIN.latex) / (gamma * tau1) ** 2),
-            Equation("moments", r"\eta = \mathrm{Var}\,s,\quad \zeta = (\mathbb{E}s')^2,\quad \eta' = \mathbb{E}s'^2"),
+            Equation(
+                "moments",
+                r"\zeta = (\mathbb{E}s')^2,\quad \eta_\ast = \mathrm{Var}\,s - \zeta,\quad \eta'_\ast = "
+                r"\mathrm{Var}\,s'",
+            ),
         ]
 
     def derivation(self) -> list[Step]:
         rows = {e.label: e for e in self.equations()}
-        kernel = r"K \simeq \sigma_2^2(\eta'-\zeta)\,I + \sigma_2^2\zeta\,S + \tfrac{1}{n_1}F^TF,\quad S = X^TX/n_0"
+        kernel = r"K \simeq \sigma_2^2\eta'_\ast\,I + \sigma_2^2\zeta\,S + \tfrac{1}{n_1}F^TF,\quad S = X^TX/n_0"
         return [
             Step(
                 "Linear equivalents",
                 "At n0 ~ m the activation acts as its linear part plus independent noise: the gradients of the first "
-                "layer give a deterministic kernel, the features F rows of covariance (eta - zeta) I + zeta S.",
+                "layer give a deterministic kernel, the features F rows of covariance eta_* I + zeta S.",
                 (Equation("kernel", kernel), rows["moments"]),
             ),
             Step(
@@ -228,13 +241,13 @@ class TangentRidge(FixedPoint):
 
         generated, p = self.module(), self.problem
         data, student = p.data, p.student  # type: ignore[attr-defined]
-        _, eta, zeta, etap = student.moments()
+        _, nonlinear, zeta, bend = student.moments()
         ratios = axis_values(p.grid.width_ratio)  # type: ignore[attr-defined]
         gamma, s2 = student.ridge, student.readout_variance
-        least = gamma + s2 * (etap - zeta)
+        least = gamma + s2 * bend
         rows = []
         for ratio in ratios:
-            rest = (gamma, ratio, data.phi, eta, zeta, etap, s2, data.noise)
+            rest = (gamma, ratio, data.phi, nonlinear, zeta, bend, s2, data.noise)
 
             def law(k: float, rest: tuple[float, ...] = rest) -> float:
                 return marchenko_pastur_stieltjes(generated.shift(k, 1.0, *rest), 1 / data.phi)
@@ -243,8 +256,9 @@ class TangentRidge(FixedPoint):
                 k = math.exp(u)
                 return float(generated.residual(k, law(k), *rest))
 
-            # The left-hand side grows with k; tau <= 1/least bounds the root from below, 1 from above.
-            low = -math.log1p(eta / (ratio * least)) - 1e-6
+            # The left-hand side grows with k; tau <= 1/least bounds the root from below, 1 from above. A root near
+            # rounding of 1 lies within 1e-6 of it.
+            low = -math.log1p((nonlinear + zeta) / (ratio * least)) - 1e-6
             k = math.exp(brentq(residual, low, 1e-6, xtol=1e-15, rtol=1e-14))
             rows.append(generated.observe(k, law(k), *rest))
         table = np.array(rows)
@@ -263,9 +277,12 @@ def _source() -> str:
     for name, wanted in (
         ("shift", [e["shift"]]),
         ("residual", [e["fixed_point"]]),
-        ("observe", [e[q.name] for q in TangentRidge.order_parameters]),
+        ("observe", [e["test_error"], e["shrinkage"]]),
     ):
         shared, values = assignments(wanted, prefix="w_")
+        if name == "observe":
+            # The square is taken last: gamma**2 alone would leave the range of floats.
+            shared, values = [*shared, f"    test = {values[0]}"], ["test", f"test * ({values[1]})**2"]
         lines += ["", f"def {name}({', '.join(SYMBOLS)}):", *shared, f"    return {', '.join(values)}", ""]
     return "\n".join(lines) + "\n"
 

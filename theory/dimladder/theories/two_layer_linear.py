@@ -2,8 +2,9 @@
 
 Gradient flow on ``|X theta - y|^2 / 2`` for ``f(x) = a^T W x``, from balanced weights ``a a^T = W W^T``, closes on
 theta: ``theta' = -|theta| (1 + theta theta^T/|theta|^2) X^T (X theta - y)``. Time is that of gradient flow on the
-unnormalised loss. In the coordinates of the singular vectors of X only the r = rank X visible modes and the length of
-the invisible part move.
+unnormalised loss. Small theta(0) is what the theory is about, so the state is the direction ``u = theta/|theta|`` and
+``log |theta|``: every component is O(1), however small theta is. In the coordinates of the singular vectors of X only
+the r = rank X visible components of u, the length of its invisible part, and log |theta| move.
 
 Source: Chatterji, Long & Bartlett, arXiv:2108.11489, with an erratum: their Eq. (1) lacks a factor 3/2 in front of
 the linear term; see docs/theory/two-layer-linear.md.
@@ -12,12 +13,14 @@ the linear term; see docs/theory/two-layer-linear.md.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import OdeSolver, Problem, Spec, TimeGrid
-from ..problem.sections import check_replicas, check_sizes
-from ..symbolic.systems import Equation, Flow, OrderParameter, Step, Variable
-from .base import Theory
+from ..problem import OdeSolver, Problem
+from ..problem.grids import Simulation
+from ..problem.regression import least_squares_data, spectrum_of
+from ..symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -26,106 +29,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
-
-
-class GaussianLinear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
-    """y = X theta* + noise xi, rows of X ~ N(0, 1), theta* uniform on the sphere of radius `signal`.
-
-    Draws from ``default_rng(seed)`` in this order: X, theta*, xi, the direction of theta(0).
-    """
-
-    samples: int
-    dimension: int
-    noise: float = 0.0
-    signal: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or self.dimension < 1:
-            raise ValueError("samples and dimension must be positive")
-        if self.noise < 0 or self.signal < 0:
-            raise ValueError("noise and signal must not be negative")
-
-    def spectrum(self) -> Array:
-        """Eigenvalues of the input covariance."""
-        import numpy as np
-
-        return np.ones(self.dimension)
-
-
-class SpikedLinear(GaussianLinear, frozen=True, kw_only=True, tag_field="kind", tag="spiked-linear"):
-    """The same with input covariance 1 in the first `spikes` directions and `tail` in the others; theta* in the
-    spikes.
-    """
-
-    spikes: int
-    tail: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.spikes < self.dimension or self.tail <= 0:
-            raise ValueError("spikes must lie between 1 and dimension - 1, and tail must be positive")
-
-    def spectrum(self) -> Array:
-        """Eigenvalues of the input covariance."""
-        import numpy as np
-
-        return np.where(np.arange(self.dimension) < self.spikes, 1.0, self.tail)
-
-
-class TwoLayerLinearNetwork(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer-linear"):
-    """f(x) = a^T W x from balanced weights with |theta(0)| = `initial_norm`, in a random direction or that of
-    theta*.
-    """
-
-    initial_norm: float
-    direction: Literal["random", "target"] = "random"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.initial_norm) and self.initial_norm > 0):
-            raise ValueError(f"initial_norm must be positive: theta = 0 is a saddle, got {self.initial_norm}")
-
-
-class Widths(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment."""
-
-    width: tuple[int, ...] = (1, 4)
-    replicas: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.width, "width")
-        check_replicas(self.replicas)
-
-
-class TwoLayerLinear(Problem, frozen=True, kw_only=True):
-    """Gradient flow of a two-layer linear network on one data set."""
-
-    data: GaussianLinear | SpikedLinear
-    student: TwoLayerLinearNetwork
-    grid: TimeGrid
-    solver: OdeSolver = OdeSolver(rtol=1e-10, atol=1e-12)
-    simulation: Widths = Widths()
-
-    def draw(self) -> tuple[Array, Array, Array, Array]:
-        """Return X (n, p), y (n,), theta* (p,), theta(0) (p,)."""
-        import numpy as np
-
-        d = self.data
-        rng = np.random.default_rng(d.seed)
-        x = rng.standard_normal((d.samples, d.dimension)) * np.sqrt(d.spectrum())
-        target = rng.standard_normal(d.dimension)
-        if isinstance(d, SpikedLinear):
-            target[d.spikes :] = 0.0
-        target *= d.signal / np.linalg.norm(target)
-        y = x @ target + d.noise * rng.standard_normal(d.samples)
-        start = rng.standard_normal(d.dimension)
-        if self.student.direction == "target":
-            start = target
-        length = np.linalg.norm(start)
-        if length == 0:
-            raise ValueError("student.direction = 'target' needs a non-zero data.signal")
-        return x, y, target, self.student.initial_norm * start / length
 
 
 def limit(least_norm: Array, hidden_start: Array, *, printed: bool = False) -> Array:
@@ -149,7 +52,10 @@ def limit(least_norm: Array, hidden_start: Array, *, printed: bool = False) -> A
 
 
 class ReducedFlow(Flow):
-    """Modes c_i = v_i . theta and the invisible length h: r + 1 scalars, whatever the dimension."""
+    """Modes u_i = v_i . theta/|theta|, invisible length h of u, and log |theta|: r + 2 scalars in any dimension.
+
+    The direction is read as (u, h)/|(u, h)|, so that the integrator's error of its length never enters.
+    """
 
     time_unit = "gradient-flow time of |X theta - y|^2 / 2"
     order_parameters = (
@@ -158,34 +64,36 @@ class ReducedFlow(Flow):
         OrderParameter("risk", (), r"|\Sigma^{1/2}(\theta-\theta_*)|^2", "excess test error"),
     )
 
-    def __init__(self, problem: TwoLayerLinear) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         import numpy as np
 
-        x, y, target, start = problem.draw()
+        x, y, target, start = least_squares_data(problem)
         u, s, vt = np.linalg.svd(x, full_matrices=False)
-        keep = s > 1e-12 * s[0]
+        keep = s > np.finfo(float).eps * max(x.shape) * s[0]
         self.modes, self.singular, self.labels = vt[keep], s[keep], (u.T @ y)[keep]
         unseen = y - u[:, keep] @ self.labels
         self.unseen_loss = 0.5 * float(unseen @ unseen) if len(self.labels) < len(y) else 0.0
-        hidden = start - self.modes.T @ (self.modes @ start)
-        # What round-off leaves of an invisible part that is not there must not grow.
-        length = float(np.linalg.norm(hidden))
-        self.hidden_length = length if length > 1e-13 * np.linalg.norm(start) else 0.0
-        self.hidden_direction = hidden / length if self.hidden_length else np.zeros_like(hidden)
+        self.log_norm = math.log(problem.student.initial_norm)
+        # Squares of a tiny start would underflow.
+        self.direction = start / problem.student.initial_norm
+        # Data of full rank hide nothing: what round-off would leave must not grow.
+        hidden = self.direction - self.modes.T @ (self.modes @ self.direction)
+        self.hidden_length = float(np.linalg.norm(hidden)) if len(self.modes) < start.size else 0.0
+        self.hidden_direction = hidden / self.hidden_length if self.hidden_length else np.zeros_like(hidden)
         self.target, self.start = target, start
         least = self.modes.T @ (self.labels / self.singular)
-        w = self.hidden_length * self.hidden_direction / math.sqrt(float(np.linalg.norm(start)))
+        w = self.hidden_length * self.hidden_direction * math.sqrt(problem.student.initial_norm)
         self.limits = {name: limit(least, w, printed=name == "printed") for name in ("printed", "corrected")}
 
     @staticmethod
     def expressions() -> dict[str, Any]:
-        """Right-hand sides of one mode and of the invisible length, in sympy."""
+        """Right-hand sides of one mode, of the invisible length and of log |theta|, in sympy."""
         import sympy as sp
 
-        c, s, label, norm, work, h = sp.symbols("c s label norm work h", real=True)
-        force = s * (s * c - label)
-        return {"force": force, "mode": -norm * force - c * work / norm, "hidden": -h * work / norm}
+        u, s, label, norm, work, h = sp.symbols("u s label norm work h", real=True)
+        force = s * (s * norm * u - label)
+        return {"force": force, "mode": u * work - force, "hidden": h * work, "log_norm": -2 * work}
 
     def module(self) -> ModuleType:
         from ..symbolic import store
@@ -196,15 +104,15 @@ class ReducedFlow(Flow):
         import sympy as sp
 
         i = sp.Symbol("i", integer=True)
-        names = {n: sp.IndexedBase(n)[i] for n in ("c", "s")} | {"label": sp.IndexedBase(r"\tilde{y}")[i]}
+        names = {n: sp.IndexedBase(n)[i] for n in ("u", "s")} | {"label": sp.IndexedBase(r"\tilde{y}")[i]}
         norm, work = sp.Symbol("rho", positive=True), sp.Symbol("omega", real=True)
         symbols = {sp.Symbol(n, real=True): v for n, v in (names | {"norm": norm, "work": work}).items()}
         e = {k: v.subs(symbols) for k, v in self.expressions().items()}
         return [
-            Equation.of("mode", r"\dot c_i", e["mode"], "c_i = v_i . theta, X = sum_i s_i u_i v_i^T, y~_i = u_i . y"),
-            Equation.of("hidden", r"\dot h", e["hidden"], "h: length of the part of theta that X does not see"),
-            Equation("norm", r"\rho = \bigl(\textstyle\sum_i c_i^2 + h^2\bigr)^{1/2}"),
-            Equation.of("work", r"\omega", sp.Sum(names["c"] * e["force"], (i, 1, sp.Symbol("r", integer=True)))),
+            Equation.of("mode", r"\dot u_i", e["mode"], "u_i = v_i . theta/rho, X = sum_i s_i w_i v_i^T, y~_i = w_i.y"),
+            Equation.of("hidden", r"\dot h", e["hidden"], "h: length of the part of theta/rho that X does not see"),
+            Equation.of("norm", r"\frac{\mathrm{d}}{\mathrm{d}t}\log\rho", e["log_norm"], "rho = |theta|"),
+            Equation.of("work", r"\omega", sp.Sum(names["u"] * e["force"], (i, 1, sp.Symbol("r", integer=True)))),
             Equation(
                 "limit",
                 r"\theta_\infty = \theta_{OLS} + \alpha w_\perp,\quad \alpha^4 = |\theta_{OLS}|^2 + \alpha^2 "
@@ -226,9 +134,9 @@ class ReducedFlow(Flow):
             ),
             Step(
                 "Modes",
-                "g lies in the row space of X. Seen in singular vectors each visible mode has its own force; the "
-                "invisible part only "
-                "changes its length.",
+                "g lies in the row space of X. With theta = rho u, |u| = 1, the direction obeys u' = -(g - u (u.g)), "
+                "the length (log rho)' = -2 u.g. Seen in singular vectors each visible mode has its own force; the "
+                "invisible part only changes its length.",
                 tuple(rows[k] for k in ("mode", "hidden", "norm", "work")),
             ),
             Step(
@@ -245,10 +153,44 @@ class ReducedFlow(Flow):
     def initial_state(self) -> Array:
         import numpy as np
 
-        return np.append(self.modes @ self.start, self.hidden_length)
+        return np.append(self.modes @ self.direction, [self.hidden_length, self.log_norm])
+
+    def stops(self) -> Array:
+        """Times around the escape from theta = 0, which the integrator must step to.
+
+        While theta is negligible all rates are constant but for the turn of u towards ``b = X^T y``, and steps grow
+        without bound: they would leap over the escape. There ``|theta| = |theta(0)| (q cosh(|b| t + asinh(p/q)))^2``
+        with p the component of u(0) along b and q the length of the rest.
+        """
+        import numpy as np
+
+        slope = self.singular * self.labels
+        size = float(np.linalg.norm(slope))
+        if size == 0.0:
+            return np.zeros(0)
+        p = float(self.modes @ self.direction @ slope) / size
+        q = math.sqrt(max(1.0 - p * p, np.finfo(float).eps))
+        # Twice |b| is the rate of log |theta|; the forces of theta match those of the labels at |b|/s^2.
+        growth = 0.5 * (math.log(size / self.singular[0] ** 2) - self.log_norm)
+        near = (growth + math.log(2.0 / q) - math.asinh(p / q) + np.linspace(-8.0, 8.0, 65)) / size
+        return near[near > 0.0]
+
+    def integration(self) -> dict[str, Any]:
+        import numpy as np
+
+        asked = super().integration()
+        times = asked["t_eval"]
+        stops = self.stops()
+        return asked | {"t_eval": np.union1d(times, stops[stops < times[-1]]), "output": "step"}
+
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        import numpy as np
+
+        wanted = np.isin(times, np.append(self.times(), 0.0))
+        return super().finish(times[wanted], states[wanted], status, message, stats)
 
     def names(self) -> list[str]:
-        return [*(f"c[{i}]" for i in range(len(self.singular))), "h"]
+        return [*(f"u[{i}]" for i in range(len(self.singular))), "h", "log_norm"]
 
     def parameters(self) -> Array:
         import numpy as np
@@ -257,14 +199,22 @@ class ReducedFlow(Flow):
 
     def thetas(self, states: Array) -> Array:
         """Parameters theta (time, p) of the states."""
-        return states[:, :-1] @ self.modes + states[:, -1:] * self.hidden_direction
+        visible, hidden = self._parts(states)
+        return visible @ self.modes + hidden * self.hidden_direction
+
+    def _parts(self, states: Array) -> tuple[Array, Array]:
+        """Visible modes (time, r) and invisible length (time, 1) of theta."""
+        import numpy as np
+
+        scale = np.exp(states[:, -1:]) / np.linalg.norm(states[:, :-1], axis=1, keepdims=True)
+        return scale * states[:, :-2], scale * states[:, -2:-1]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         import numpy as np
 
         theta = self.thetas(states)
-        loss = self.unseen_loss + 0.5 * np.sum((self.singular * states[:, :-1] - self.labels) ** 2, axis=1)
-        spectrum = self.problem.data.spectrum()  # type: ignore[attr-defined]
+        loss = self.unseen_loss + 0.5 * np.sum((self.singular * self._parts(states)[0] - self.labels) ** 2, axis=1)
+        spectrum = spectrum_of(self.problem.data)
         values = {
             "loss": loss,
             "solution_gap": np.linalg.norm(theta - self.limits["corrected"], axis=1),
@@ -293,23 +243,26 @@ WORK_SIZE = 0
 
 @njit({RHS_SIGNATURE}, cache=True)
 def rhs(t, y, dy, p, _scratch):
-    modes = y.size - 1
-    h = y[modes]
-    square = h * h
+    modes = y.size - 2
+    square = y[modes] * y[modes]
+    for i in range(modes):
+        square += y[i] * y[i]
+    length = math.sqrt(square)
+    h = y[modes] / length
+    norm = math.exp(y[modes + 1])
     work = 0.0
     for i in range(modes):
-        c = y[i]
+        u = y[i] / length
         s = p[i]
         label = p[modes + i]
-        square += c * c
-        work += c * ({text["force"]})
-    norm = math.sqrt(square)
+        work += u * ({text["force"]})
     for i in range(modes):
-        c = y[i]
+        u = y[i] / length
         s = p[i]
         label = p[modes + i]
         dy[i] = {text["mode"]}
     dy[modes] = {text["hidden"]}
+    dy[modes + 1] = {text["log_norm"]}
 """
     )
 
@@ -323,7 +276,16 @@ class TwoLayerLinearTheory(Theory):
         "Balanced gradient flow of a two-layer linear network closes on theta = W^T a; its limit depends on "
         "the initial direction."
     )
-    problem_type = TwoLayerLinear
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": "spectrum samples dimension seed"},
+        "target": {"index": "formula noise power"},
+        "student": {"deep": "hidden_layers activation initial_norm direction"},
+        "loss": "function",
+        "algorithm": {"gradient-flow": ""},
+    }
+    axes = ("time",)
+    solver = OdeSolver(rtol=1e-10, atol=1e-12)
+    simulation = Simulation(sizes=(1, 4), replicas=4)
     references = ("chatterji2022interplay",)
     assumptions = (
         "balanced initial weights, a a^T = W W^T",
@@ -335,7 +297,25 @@ class TwoLayerLinearTheory(Theory):
         "the published limit (limit_gap_printed) lacks a factor 3/2 and is not reached",
     )
 
-    def derive(self, problem: TwoLayerLinear) -> ReducedFlow:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is not least squares of a two-layer linear network on one drawn data set."""
+        data, target, student = problem.data, problem.target, problem.student
+        if data.samples is None or data.dimension is None:
+            yield Refusal("data.samples", "one data set is drawn: samples and dimension are needed")
+        if student.hidden_layers != 1:
+            yield Refusal("student.hidden_layers", f"the network has one hidden layer, got {student.hidden_layers}")
+        if student.activation != "linear":
+            yield Refusal("student.activation", f"the network is linear, got {student.activation!r}")
+        if student.initial_norm is None:
+            yield Refusal("student.initial_norm", "the norm of the initial product is needed")
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"least squares, got {problem.loss.function!r}")
+        if target.slope is None:
+            yield Refusal("target.formula", f"the target is linear, c*z, got {target.formula!r}")
+        elif target.slope == 0 and student.direction == "target":
+            yield Refusal("student.direction", "'target' needs a target that is not zero")
+
+    def derive(self, problem: Problem) -> ReducedFlow:
         """Return the reduced flow of one data set."""
         return ReducedFlow(problem)
 

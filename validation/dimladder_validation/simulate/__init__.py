@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimladder import registry
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
+from dimladder.problem.sections import check_sizes
+from dimladder.problem.spec import MAX_POINTS
 
 from .base import DTYPES, Backend, Experiment, Progress, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
@@ -22,14 +26,10 @@ __all__ = [
     "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
-GROUP = "dimladder.experiments"
-
 
 def experiments() -> tuple[str, ...]:
-    """Return the names of the installed experiments: the entry points of the group ``dimladder.experiments``."""
-    from importlib.metadata import entry_points
-
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    """Return the names of the experiments: installed, and registered in this process."""
+    return tuple(registry.names("experiments"))
 
 
 def experiment(name: str) -> Experiment:
@@ -38,15 +38,12 @@ def experiment(name: str) -> Experiment:
     Raises
     ------
     SimulationError
-        If no experiment of that name is installed.
+        If no experiment of that name is known.
     """
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            found: Experiment = entry.load()
-            return found
-    raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
+    found: Experiment | None = registry.get("experiments", name)
+    if found is None:
+        raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
+    return found
 
 
 def simulate(
@@ -68,8 +65,8 @@ def simulate(
     problem : Problem
         What is asked; `dimladder.load` reads it from a run file.
     d : int or sequence of int, optional
-        Sizes: input dimensions, or whatever the experiment's size is called (samples, width). Default: the key of that
-        name in ``problem.simulation``.
+        Sizes: input dimensions, or whatever the experiment's size is (samples, width). Default:
+        ``problem.simulation.sizes``.
     replicas : int, optional
         Independent replicas at each size. Default: ``problem.simulation.replicas``.
     device : str
@@ -123,7 +120,8 @@ def replicate(
     """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
     found = experiment(problem.theory)
     section = getattr(problem, "simulation", None)
-    sizes = _sizes(d if d is not None else getattr(section, found.size, None), found.size)
+    given = getattr(section, "sizes", None) or getattr(section, found.size, None)
+    sizes = _sizes(d if d is not None else given, found.size)
     if min(sizes) < found.least_size:
         raise SimulationError(
             f"{found.size} = {min(sizes)} is too small", where=f"simulation.{found.size}",
@@ -131,8 +129,8 @@ def replicate(
         )  # fmt: skip
     count = int(replicas if replicas is not None else getattr(section, "replicas", 16))
     root = int(seed if seed is not None else getattr(section, "seed", 0))
-    if count < 1:
-        raise SimulationError(f"replicas must be at least 1, got {count}")
+    if not 1 <= count <= MAX_POINTS:
+        raise SimulationError(f"replicas must be at least 1 and at most {MAX_POINTS}, got {count}")
     if root < 0:
         raise SimulationError(f"the seed must not be negative, got {root}")
     if resume and force:
@@ -147,14 +145,24 @@ def replicate(
         # Draws on an accelerator are other numbers: never mixed with those of the CPU.
         "device": device.split(":")[0], "format": 1,
     }  # fmt: skip
-    store = None if out is None else BatchStore(out, key)
-    if out is not None:
-        from dimladder.results import write_text
+    with _held(out) as folder:
+        store = None if folder is None else BatchStore(folder, key)
+        kept = _stored(store, resume, force) if store is not None else []
+        if folder is not None:
+            from dimladder.results import write_text
 
-        write_text(Path(out) / "resolved.toml", problem.to_toml())
-    kept = _stored(store, resume, force) if store is not None else []
-    batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
+            write_text(folder / "resolved.toml", problem.to_toml())
+        batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
     return assemble(found.size, sizes, count, batches, {**key, **backend.facts()})
+
+
+def _held(out: str | os.PathLike[str] | None) -> AbstractContextManager[Path | None]:
+    """Hold the run folder against other processes; what it may hold already is told by its batches."""
+    if out is None:
+        return nullcontext(None)
+    from dimladder.results import run_folder
+
+    return run_folder(Path(out), resume=True)
 
 
 def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:
@@ -178,8 +186,10 @@ def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
             f"no sizes to simulate: [simulation] has no key {name!r}", hint=f"give d=..., or set simulation.{name}"
         )
     sizes = tuple(int(s) for s in given) if isinstance(given, Sequence) else (int(given),)
-    if not sizes or min(sizes) < 1 or len(set(sizes)) != len(sizes):
-        raise SimulationError(f"{name} must list distinct positive sizes, got {list(sizes)}")
+    try:
+        check_sizes(sizes, name)
+    except ValueError as error:
+        raise SimulationError(str(error), where=name) from None
     return sizes
 
 

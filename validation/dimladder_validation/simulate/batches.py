@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from dimladder.errors import ResultFileError
 if TYPE_CHECKING:
     import numpy as np
 
+log = logging.getLogger("dimladder.simulate")
 FOLDER = "batches"
 _NAME = re.compile(r"(?P<size>\d+)-(?P<first>\d+)-(?P<last>\d+)\.npz")
 
@@ -94,25 +95,29 @@ class BatchStore:
         write_atomically(path, write)
 
     def load(self) -> list[Batch]:
-        """Return the stored batches, refusing those of another problem, experiment, seed or dtype."""
-        return [self._read(path) for path in self._paths()]
+        """Return the stored batches, refusing those of another problem, experiment, seed or dtype.
 
-    def _read(self, path: Path) -> Batch:
+        A damaged file counts as a batch that was never finished: it is simulated again.
+        """
+        return [batch for path in self._paths() if (batch := self._read(path)) is not None]
+
+    def _read(self, path: Path) -> Batch | None:
         import numpy as np
 
         match = _NAME.fullmatch(path.name)
         assert match is not None
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                if stored.zip.testzip() is not None:
+                    raise ValueError("a checksum does not match")
                 meta = json.loads(str(stored["meta"]))
                 coords = {k[2:]: stored[k] for k in stored.files if k.startswith("c:")}
                 variables = {
                     k: (tuple(dims), stored[f"v:{k}"], dict(meta["attributes"][k])) for k, dims in meta["dims"].items()
                 }
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, json.JSONDecodeError) as error:
-            raise ResultFileError(
-                "a stored batch cannot be read", where=str(path), why=str(error), hint="delete this file and resume"
-            ) from error
+        except Exception as error:  # whatever zip, NumPy and JSON raise for a damaged file
+            log.warning("%s is simulated again: it cannot be read (%s)", path, error)
+            return None
         if meta["key"] != self.key:
             differing = [k for k in self.key if meta["key"].get(k) != self.key[k]]
             raise ResultFileError(

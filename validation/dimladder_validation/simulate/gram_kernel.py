@@ -25,7 +25,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit, types
+
+from dimladder.numerics.jit import njit, types
 
 # model(fields, g, dg) fills g and g' of the student fields (the first len(g)) and returns the noiseless target.
 MODEL = types.FunctionType(types.float64(types.float64[::1], types.float64[::1], types.float64[::1]))

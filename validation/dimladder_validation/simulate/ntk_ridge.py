@@ -45,7 +45,7 @@ class NTKRidgeExperiment(Experiment):
             beta = draw(inputs)
             # The length of beta is fixed at its mean: it only multiplies the signal.
             clean = xp.matmul(x, beta * (math.sqrt(inputs) / xp.sqrt(xp.sum(beta * beta))))
-            y = clean[:m] + math.sqrt(data.noise) * draw(m)
+            y = clean[:m] + data.noise * draw(m)
             gram = xp.matmul(x, xp.matrix_transpose(x[:m]))
             features, gradients = backend.zeros((2 * m, m)), backend.zeros((2 * m, m))
             done = 0
@@ -64,7 +64,7 @@ class NTKRidgeExperiment(Experiment):
                 dual = xp.linalg.solve(kernel[:m] + student.ridge * backend.eye(m), y[:, None])[:, 0]
                 missed = clean[m:] - xp.matmul(kernel[m:], dual)
                 train[replica, column] = float(xp.mean((student.ridge * dual) ** 2))
-                test[replica, column] = float(xp.mean(missed**2)) + data.noise
+                test[replica, column] = float(xp.mean(missed**2)) + data.noise**2
         names = {"test_error": test, "train_error": train}
         return Sample({"width_ratio": np.array(ratios)}, {k: (("width_ratio",), v) for k, v in names.items()})
 

@@ -27,7 +27,8 @@ def stream_hash(problem: Any, size: str = "d") -> str:
 
     content = {key: value for key, value in to_builtins(problem).items() if key not in NOT_IN_KEY}
     if isinstance(content.get("simulation"), dict):
-        content["simulation"] = {k: v for k, v in content["simulation"].items() if k not in (size, "replicas", "seed")}
+        own = ("sizes", size, "replicas", "seed")
+        content["simulation"] = {k: v for k, v in content["simulation"].items() if k not in own}
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

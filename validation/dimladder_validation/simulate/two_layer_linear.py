@@ -28,12 +28,12 @@ class TwoLayerLinearExperiment(Experiment):
         import numpy as np
         from scipy.integrate import solve_ivp
 
-        from dimladder.problem import axis_values
+        from dimladder.problem.regression import least_squares_data, spectrum_of
 
-        x, y, target, start = problem.draw()
-        times = np.array(axis_values(problem.grid.time))
-        spectrum = problem.data.spectrum()
-        p, length = start.size, float(np.linalg.norm(start))
+        x, y, target, start = least_squares_data(problem)
+        times = np.array(problem.grid.values("time"))
+        spectrum = spectrum_of(problem.data)
+        p, length = start.size, problem.student.initial_norm
         least = np.linalg.lstsq(x, y, rcond=None)[0]
         hidden = start - np.linalg.pinv(x) @ (x @ start)
         w = hidden / np.sqrt(length)
@@ -60,7 +60,8 @@ class TwoLayerLinearExperiment(Experiment):
                 t_eval=times,
                 method="LSODA",
                 rtol=1e-11,
-                atol=1e-13,
+                # The weights start at this size and grow from it: an absolute tolerance of O(1) would lose them.
+                atol=1e-13 * min(1.0, float(np.sqrt(length))),
             )
             theta = np.array([s[size:].reshape(size, p).T @ s[:size] for s in path.y.T])
             residual = theta @ x.T - y

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import driver, layout
 from .explicit import explicit_interpolant, explicit_step
 from .functions import Event, Interpreted, compiled, register, release, trampoline
+from .pieces import Pieces, integrate_batch_pieces, integrate_pieces
 from .result import STATUS, DenseOutput, EventRecord, OdeBatch, OdeResult, Switch
 from .tableaux import Method, method
 
@@ -293,6 +294,7 @@ def integrate(
     max_step: float = np.inf,
     blow_up: float = 1e100,
     autonomous: bool = False,
+    pieces: Pieces = (),
 ) -> OdeResult:
     """Solve y' = f(t, y; p), y(t0) = y0, and return y at the times `t_eval`.
 
@@ -340,6 +342,9 @@ def integrate(
         finite time.
     autonomous : bool
         Promise that f does not depend on t: saves Rosenbrock methods one evaluation a step.
+    pieces : sequence of (end, longest step), optional
+        Pieces of the time axis between which f jumps or bends in t: no step crosses an end, and none is longer than
+        its piece allows. The integration then runs forwards.
 
     Returns
     -------
@@ -361,6 +366,12 @@ def integrate(
     >>> integrate(oscillator, [0.0, 1.0], [3.141592653589793], method="dop853").y.round(6) + 0.0
     array([[ 0., -1.]])
     """
+    if len(pieces):
+        return integrate_pieces(
+            integrate, rhs, y0, t_eval, pieces, t0=t0, p=p, work_size=work_size, method=method, rtol=rtol, atol=atol,
+            jac=jac, events=events, max_steps=max_steps, names=names, domain=domain, converged=converged, dense=dense,
+            output=output, first_step=first_step, max_step=max_step, blow_up=blow_up, autonomous=autonomous,
+        )  # fmt: skip
     y = _finite("y0", y0, 1).copy()
     parameters = np.zeros(0) if p is None else np.ascontiguousarray(p, dtype=np.float64).ravel().copy()
     setup = _Setup(
@@ -495,6 +506,11 @@ def integrate_batch(
     size = lengths.pop()
     states = _finite("y0", np.array(np.broadcast_to(states, (size, states.shape[-1])), order="C"), 2)
     parameters = np.array(np.broadcast_to(parameters, (size, parameters.shape[-1])), order="C")
+    pieces = options.pop("pieces", ())
+    if len(pieces):
+        return integrate_batch_pieces(
+            integrate_batch, rhs, states, t_eval, parameters, pieces, workers=workers, max_events=max_events, **options
+        )
     defaults: dict[str, Any] = {
         "t0": 0.0, "work_size": 0, "method": "auto", "rtol": 1e-8, "atol": 1e-10, "jac": None, "events": (),
         "max_steps": 1_000_000, "names": None, "domain": None, "converged": None, "output": "interpolate",

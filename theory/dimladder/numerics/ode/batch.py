@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, types
 from numba.core import sigutils
 
+from ..jit import njit, types
 from . import driver
 from .common import OPTIONS
 from .layout import (

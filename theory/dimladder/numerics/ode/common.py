@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from ..jit import njit
 from .layout import Vector
 
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}

@@ -10,9 +10,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import errors, njit, types
+from numba import errors
 from numpy.typing import NDArray
 
+from ..jit import njit, types
 from . import layout
 
 __all__ = ["Event", "Interpreted", "compiled"]

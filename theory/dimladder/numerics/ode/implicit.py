@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, types
 
+from ..jit import njit, types
 from .common import OPTIONS, first_bad, scaled_norm, step_factor
 from .layout import (
     ACCEPTED,

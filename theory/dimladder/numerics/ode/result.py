@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -62,6 +63,16 @@ class DenseOutput:
             self.t_min, self.t_max = sorted((float(self._starts[0]), t_end))
         self._sign = -1.0 if len(segments) and self._steps[0] < 0 else 1.0
 
+    @classmethod
+    def joined(cls, parts: Sequence[DenseOutput], begin: float) -> DenseOutput:
+        """Return one function of time, from `begin` on, for parts that follow each other forwards in time."""
+        rows = max(p._rows.shape[1] for p in parts)
+        padded = [np.pad(p._rows, ((0, 0), (0, rows - p._rows.shape[1]), (0, 0))) for p in parts]
+        segments = [np.column_stack([p._starts, p._steps, p._states]) for p in parts]
+        whole = cls(np.concatenate(segments), np.concatenate(padded), parts[-1].t_max, parts[-1]._y_end)
+        whole.t_min = min(whole.t_min, begin)
+        return whole
+
     @property
     def knots(self) -> NDArray[np.float64]:
         """Beginnings of the steps, in the order they were taken."""
@@ -84,7 +95,7 @@ class DenseOutput:
             )
         if not len(self._starts):
             return np.broadcast_to(self._y_end, (*times.shape, self._y_end.size)).copy()
-        index = np.searchsorted(self._sign * self._starts, self._sign * flat, side="right") - 1
+        index = np.maximum(np.searchsorted(self._sign * self._starts, self._sign * flat, side="right") - 1, 0)
         theta = (flat - self._starts[index]) / self._steps[index]
         # Nested evaluation, from the inside outwards: it keeps the ends exact.
         rows = self._rows[index]

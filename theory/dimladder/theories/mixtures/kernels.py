@@ -19,7 +19,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from ...numerics.jit import njit
 
 # --- pasted from here ---
 LOGISTIC = 1

@@ -53,7 +53,7 @@ from .notation import (
 )
 
 MEANING = {
-    "D": r"\mathbb{E}\left[g'(\lambda_{i})\, f_{\beta}\, \Delta\right]",
+    "D": r"\mathbb{E}\left[g'(\lambda_{i})\, \lambda_{\beta}\, \Delta\right]",
     "N": r"\mathbb{E}\left[g'(\lambda_{i})\, g'(\lambda_{k})\, \Delta^2\right]",
     "H": r"\mathbb{E}\left[g(\lambda_{i})\, \Delta\right]",
 }

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy as sp
 
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
-from .derivation import MEANING, Derived, Update
+from .derivation import Derived, Update
 from .mixtures import ErfMixture
-from .notation import OUTPUT, Setting
+from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
 def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
     """Return the derivation, step by step."""
-    error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
-    student = sp.latex(setting.student.subs(X, sp.Symbol("x")))
-    model = [
-        Equation(
-            "student",
-            r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k),\quad \lambda_k = w_k\cdot x/\sqrt{d},\quad g(x) = " + student,
-        ),
-        Equation(
-            "label",
-            r"y = f_\star(x) + \sigma\zeta,\quad z_m = w^\star_m\cdot x/\sqrt{d},\quad f_\star = "
-            + target_latex(setting),
-        ),
-        Equation("error", rf"\Delta = \partial_f \ell(f, y) = {error}"),
-    ]
+    rate, readout_rate = (r"\eta", r"\eta_a") if setting.schedule == 1 else (r"\eta\, s(t)", r"\eta_a\, s(t)")
     step = [
         Equation(
             "first layer",
-            r"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{\eta}{\sqrt{d}}\, a_i\, g'(\lambda_i)\,\Delta\, x",
+            rf"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{{{rate}}}{{\sqrt{{d}}}}\, a_i\, g'(\lambda_i)\,\Delta\, x",
         )
     ]
     if setting.train_readout:
-        step.append(
-            Equation("readout", r"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{\eta_a}{d}\, g(\lambda_i)\,\Delta")
-        )
+        text = rf"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{{{readout_rate}}}{{d}}\, g(\lambda_i)\,\Delta"
+        step.append(Equation("readout", text))
+    if setting.schedule != 1:
+        step.append(schedule_equation(setting))
     if setting.spherical:
         step.append(Equation("sphere", r"w_i \leftarrow w_i\,\lVert w_i^{\rm old}\rVert / \lVert w_i\rVert"))
-    increments = [Equation.of("M", r"d\,\delta M_{im}", update.M), Equation.of("Q", r"d\,\delta Q_{ik}", update.Q)]
+    grown = {name: timed(rate, setting) for name, rate in (("M", update.M), ("Q", update.Q), ("a", update.a))}
+    increments = [Equation.of("M", r"d\,\delta M_{im}", grown["M"]), Equation.of("Q", r"d\,\delta Q_{ik}", grown["Q"])]
     if setting.train_readout:
-        increments.append(Equation.of("a", r"d\,\delta a_{i}", update.a))
+        increments.append(Equation.of("a", r"d\,\delta a_{i}", grown["a"]))
     regime = {
         "classical": "",
         "gradient-flow": " Only terms of first order in the error are kept: the limit of a vanishing learning rate.",
@@ -52,7 +43,7 @@ def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
         Step(
             "Model",
             "The input is a standard Gaussian vector: the fields are jointly Gaussian with the overlaps as covariance.",
-            tuple(model),
+            tuple(definitions(setting)),
         ),
         Step(
             "One step of SGD on a fresh sample",
@@ -76,34 +67,52 @@ def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
     ]
 
 
-def target_latex(setting: Setting) -> str:
-    """Return f* in LaTeX."""
-    if setting.target is not None:
-        return sp.latex(setting.target)
-    if sp.simplify(setting.teacher - setting.student) == 0:
-        return r"\sum_{m=1}^{M} A_m\, g(z_m)"
-    return rf"\sum_{{m=1}}^{{M}} A_m\, \tilde g(z_m),\ \tilde g(x) = {sp.latex(setting.teacher)}"
+def timed(increment: Any, setting: Setting) -> Any:
+    """Return an increment with the schedule at the learning rates, as the compiled code has it."""
+    return increment if setting.schedule == 1 else increment.subs({eta: eta * SCHEDULE, eta_a: eta_a * SCHEDULE})
+
+
+def schedule_equation(setting: Setting) -> Equation:
+    """Return the schedule as a function of time."""
+    return Equation.of("schedule", SCHEDULE, setting.schedule, "factor of both learning rates")
 
 
 def definitions(setting: Setting) -> list[Equation]:
-    """Return the activation, the target where it is a function, and the stacked notation where it is used."""
+    """Return the model and every symbol that the moments use: fields, activations, target, error, units."""
+    error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
     x = sp.Symbol("x")
-    rows = [Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}")]
-    if setting.target is not None:
-        rows.append(Equation("target", rf"f_\star = {sp.latex(setting.target)}"))
-    elif not setting.stacked and sp.simplify(setting.teacher - setting.student) != 0:
-        rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
-    if not setting.stacked:
-        return rows
-    return [
-        *rows,
+    rows = [
+        Equation("student", r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k)"),
+        Equation("label", r"y = f_\star(x) + \sigma\zeta,\quad f_\star = " + target_latex(setting)),
+        Equation("error", rf"\Delta = \partial_f \ell(f, y) = {error}"),
         Equation(
-            "units",
-            r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad "
-            r"C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix},\quad N = K + M",
-            note="student and teacher units in one list",
+            "fields",
+            r"\lambda_k = w_k\cdot x/\sqrt{d},\quad z_m = w^\star_m\cdot x/\sqrt{d},\quad \lambda_{K+m} = z_m,\quad "
+            r"C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix}",
+            note="C is the covariance of all fields",
         ),
     ]
+    if not setting.mixture:
+        rows.append(Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}"))
+        if setting.target is None and not same_activation(setting):
+            rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
+    if setting.stacked:
+        rows.append(
+            Equation("units", r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad N = K + M", None, "units in one list")
+        )
+    return rows
+
+
+def same_activation(setting: Setting) -> bool:
+    """Whether student and teacher are printed as one function."""
+    return not setting.mixture and bool(sp.simplify(setting.teacher - setting.student) == 0)
+
+
+def target_latex(setting: Setting) -> str:
+    """Return f* in LaTeX."""
+    if setting.target is not None:
+        return str(sp.latex(setting.target))
+    return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
 
 
 def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
@@ -111,23 +120,24 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
-        terms = " + ".join(
-            rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)
-        )
+        terms = [f"{m.constant:.6g}"] if m.constant else []
+        terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
-        rows.append(Equation(name, rf"{g}(x) = {m.constant:.6g} + {terms}", None, note))
+        rows.append(Equation(name, rf"{g}(x) = {' + '.join(terms)}", None, note))
     return [
         *rows,
         Equation(
             "erf units",
-            r"g(f_i) = g_0 + \sum_p v_p\,\mathrm{erf}(b_p f_i/\sqrt 2):\quad "
-            r"C_{(ip)(kq)} = b_p b_q C_{ik},\quad c_{(ip)} = v_p c_i",
-            note="the equations below hold for the units (i, p)",
+            r"g_\alpha(x) = g_{\alpha 0} + \sum_p v_{\alpha p}\,\mathrm{erf}(b_{\alpha p}\, x/\sqrt 2),\quad "
+            r"C_{(\alpha p)(\beta q)} = b_{\alpha p} b_{\beta q} C_{\alpha\beta},\quad "
+            r"c_{(\alpha p)} = v_{\alpha p} c_\alpha",
+            note=r"g_alpha is g for students and \tilde g for teachers; the averages below are those of the units "
+                 "(alpha, p), each an erf of its own field",
         ),
-        Equation("D", r"D_{i\beta} = \sum_p v_p b_p D_{(ip)\beta}"),
-        Equation("N", r"N_{ik} = \sum_{p,q} v_p b_p\, v_q b_q\, N_{(ip)(kq)},\quad "
-                      r"\sigma^2 \to \sigma^2 + (\textstyle\sum_a c_a g_0)^2"),
-        Equation("H", r"H_i = g_0 \sum_a c_a g_0 + \sum_p v_p H_{(ip)}"),
+        Equation("D", r"D_{i\beta} = \sum_p v_{ip} b_{ip} D_{(ip)\beta}"),
+        Equation("N", r"N_{ik} = \sum_{p,q} v_{ip} b_{ip}\, v_{kq} b_{kq}\, N_{(ip)(kq)},\quad "
+                      r"\sigma^2 \to \sigma^2 + (\textstyle\sum_\alpha c_\alpha g_{\alpha 0})^2"),
+        Equation("H", r"H_i = g_{i0} \sum_\alpha c_\alpha g_{\alpha 0} + \sum_p v_{ip} H_{(ip)}"),
     ]  # fmt: skip
 
 
@@ -146,13 +156,28 @@ def vector_equations(out: Derived) -> list[Equation]:
 
 
 def moment_equations(out: Derived) -> list[Equation]:
-    """Return the moments of the error, each with the average it stands for."""
-    rows = definitions(out.setting) + vector_equations(out)
+    """Return the moments of the error: the average that each stands for, then its form."""
+    rows = vector_equations(out)
     for stage in out.moments:
         name = str(stage.lhs.base)
-        note = "by quadrature over all fields" if out.route == "fields" else f"${MEANING[name]}$"
-        rows.append(Equation.of(name, stage.lhs, stage.rhs, note))
+        if out.route == "fields":
+            note = "by quadrature over all fields"
+            rows.append(Equation(name, f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)}", None, note))
+        else:
+            text = f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)} = {sp.latex(stage.rhs)}"
+            rows.append(Equation(name, text, (stage.lhs, stage.rhs)))
     return rows + kernel_equations(out)
+
+
+def _meaning(moment: Any) -> str:
+    """Return the average that a moment stands for, in the fields of its own indices."""
+    name, (first, *rest) = str(moment.base), moment.indices
+    field = lambda index: rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{sp.latex(index)}}}"  # noqa: E731
+    if name == "D":
+        return rf"\mathbb{{E}}\left[g'({field(first)})\, {field(rest[0])}\, \Delta\right]"
+    if name == "N":
+        return rf"\mathbb{{E}}\left[g'({field(first)})\, g'({field(rest[0])})\, \Delta^2\right]"
+    return rf"\mathbb{{E}}\left[g({field(first)})\, \Delta\right]"
 
 
 # Closed forms longer than this are left to the generated code, which names their parts.
@@ -190,5 +215,8 @@ def flow_equations(out: Derived) -> list[Equation]:
     rows = []
     for stage in out.flow:
         name, subscript = str(stage.lhs.base)[1:], "".join(map(str, stage.lhs.indices))
-        rows.append(Equation.of(name, rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}", stage.rhs))
+        left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
+        rows.append(Equation.of(name, left, timed(stage.rhs, out.setting)))
+    if out.setting.schedule != 1:
+        rows.append(schedule_equation(out.setting))
     return [*rows, Equation.of("generalization_error", r"\varepsilon_g", out.generalization_error)]

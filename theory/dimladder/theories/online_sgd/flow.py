@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
-from ...problem import Committee, Expression, activation, to_builtins
+from ...problem import Committee, Expression, activation, schedules, to_builtins
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
@@ -155,10 +155,12 @@ class OnlineFlow(Flow):
         return derive(self.setting())
 
     def equations(self) -> list[Equation]:
-        from .explanation import flow_equations, mixture_equations, moment_equations
+        from .explanation import definitions, flow_equations, mixture_equations, moment_equations
 
-        rows = moment_equations(self.derived) + flow_equations(self.derived)
-        return rows if self.mixtures is None else mixture_equations(self.mixtures) + rows
+        rows = definitions(self.derived.setting)
+        if self.mixtures is not None:
+            rows += mixture_equations(self.mixtures)
+        return rows + moment_equations(self.derived) + flow_equations(self.derived)
 
     def derivation(self) -> list[Step]:
         if self.mixtures is None:
@@ -229,11 +231,25 @@ class OnlineFlow(Flow):
         return rules.choose(self, self.p.solver.quadrature_rtol)
 
     def velocity(self, y: Array, rule: Array) -> Array:
-        """Return dy/dt at time 0 with a given quadrature."""
+        """Return dy/dt with a given quadrature, where the schedule is largest: a warm-up begins with no rate at all."""
         out = np.empty_like(y)
         p = np.concatenate([self.plain_parameters(), rule])
-        self.module().rhs(0.0, y, out, p, np.zeros(self.work_size()))
+        self.module().rhs(self._full_rate, y, out, p, np.zeros(self.work_size()))
         return out
+
+    @cached_property
+    def _full_rate(self) -> float:
+        """A time at which the schedule is largest."""
+        return schedules.largest(self.p.algorithm.schedule, 0.0, float(self.times()[-1]))
+
+    @property
+    def schedule_texts(self) -> dict[str, str]:
+        return {"algorithm.schedule": self.p.algorithm.schedule}
+
+    @property
+    def conserved(self) -> tuple[int, ...]:
+        """The norms, on the sphere: the diagonal of Q, row by row of its lower triangle."""
+        return tuple(i * (i + 3) // 2 for i in range(self.K)) if self.p.algorithm.spherical else ()
 
     def integrator_options(self) -> dict[str, Any]:
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
@@ -245,7 +261,7 @@ class OnlineFlow(Flow):
             "rtol": max(SAFETY * settings.rtol, floor),
             "atol": max(SAFETY * settings.atol, floor / 100),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
-            "autonomous": self.p.algorithm.schedule.strip() == "1",
+            "autonomous": schedules.is_constant(self.p.algorithm.schedule),
             # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
             "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }

@@ -33,8 +33,8 @@ from .averages import Averages, Error, Group
 from .derivation import Derived, name_moments, one_step
 from .notation import ERROR, N2, D, H, L, Setting, alpha, beta, da, dM, dP, i, indices, k, m, mu, nu, sigma
 
-NODES = Range("nodes", "S", "N", "N + S")
-DIFFERENCES = Range("differences", "S", "N + S", "N + 2 * S")
+NODES = Range("nodes", "S", "N", "N + S", r"\lambda")
+DIFFERENCES = Range("differences", "S", "N + S", "N + 2 * S", r"\delta")
 # The same, for the second of two nodes whose fields are never the same one.
 OTHER_NODES, OTHER_DIFFERENCES = replace(NODES, name="other nodes"), replace(DIFFERENCES, name="other differences")
 # Weights of the nodes and of the units in the error; whether two nodes are of different students.

@@ -9,9 +9,9 @@ import sympy as sp
 
 from ...symbolic.tensors import Indices, Range
 
-STUDENTS = Range("students", "K", "0", "K")
-TEACHERS = Range("teachers", "M", "K", "N")
-UNITS = Range("units", "N", "0", "N")
+STUDENTS = Range("students", "K", "0", "K", r"\lambda")
+TEACHERS = Range("teachers", "M", "K", "N", "z")
+UNITS = Range("units", "N", "0", "N", r"\lambda")
 
 i, j, k, l = sp.symbols("i j k l", integer=True)
 m, n = sp.symbols("m n", integer=True)
@@ -121,6 +121,7 @@ def difference_field(index: Any) -> Any:
 
 
 ERROR = sp.Symbol(r"\Delta", real=True)
+SCHEDULE = sp.Symbol("s(t)", real=True)
 
 
 def value(index: Any) -> Any:

@@ -20,6 +20,8 @@ from .notation import LABEL, OUTPUT
 from .printed import VIEWS
 
 INDENT = "    "
+# Moments that the quadrature over all fields fills.
+SCRATCH = {"D": "D = np.empty((K, N))", "N": "NN = np.empty((K, K))", "H": "H = np.empty(K)"}
 
 
 def functions_of_x(functions: dict[str, Any]) -> list[str]:
@@ -189,15 +191,15 @@ class Fields:
             f"rule = p[{self.first} + 1 + 2 * count:]",
             "moments = np.empty(2)",
         ]
-        kinks, after = "TARGET_KINKS, STARTS", []
+        covariance, kinks, after = "C", "TARGET_KINKS, STARTS", []
         if self.setting.target is not None:
             lines += [
                 "# Teacher fields along the axes of the kinks.",
                 "along = C.copy()",
                 "along[:K, K:] = np.dot(C[:K, K:].copy(), AXES.T.copy())",
                 "along[K:, :K] = along[:K, K:].T",
-                "C = along",
             ]
+            covariance = "along"
             after = ["D[:, K:] = np.dot(D[:, K:].copy(), AXES)"]
         else:
             lines += [
@@ -207,22 +209,25 @@ class Fields:
                 "    target_kinks[starts[m]:starts[m + 1]] = KINKS_T",
             ]
             kinks = "target_kinks, starts"
-        return [*lines, f"field_averages(C, c[:K], -c[K:], K, KINKS, {kinks}, rule, noise, D, NN, H, moments)", *after]
+        call = f"field_averages({covariance}, c[:K], -c[K:], K, KINKS, {kinks}, rule, noise, D, NN, H, moments)"
+        return [*lines, call, *after]
 
     def moments(self) -> list[str]:
         """Return the lines that fill D, N and H."""
-        return self._averages()
+        named = {str(stage.lhs.base) for stage in self.out.moments}
+        return [*self._scratch(*(name for name in SCRATCH if name not in named)), *self._averages()]
 
     def error(self) -> list[str]:
         """Return the lines that return E[(f - f*)^2]/2."""
-        return [*self._scratch(), *self._averages(), "return 0.5 * moments[0]"]
+        return [*self._scratch(*SCRATCH), *self._averages(), "return 0.5 * moments[0]"]
 
-    def _scratch(self) -> list[str]:
-        return ["D = np.empty((K, N))", "NN = np.empty((K, K))", "H = np.empty(K)"]
+    def _scratch(self, *names: str) -> list[str]:
+        """Return the lines that make room for moments which the quadrature fills and the flow does not use."""
+        return [SCRATCH[name] for name in names]
 
     def observables(self) -> list[str]:
         """Return the function of the average loss, label noise included."""
-        body = [*self._scratch(), *self._averages(), "return moments[1]"]
+        body = [*self._scratch(*SCRATCH), *self._averages(), "return moments[1]"]
         return [
             "", "", f"@njit({OBSERVE_SIGNATURE}, **FAST)", "def population_loss(y, p, work):", VIEWS.rstrip(),
             "    load(y, p, C, c)", *(INDENT + line for line in body),

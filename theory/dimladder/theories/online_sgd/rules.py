@@ -18,7 +18,8 @@ REACH = 7.5
 # Over all fields at once: how many of these sizes their number leaves affordable, and log2 of the points beyond.
 AFFORDABLE = {1: 6, 2: 6, 3: 5, 4: 3}
 SOBOL = (11, 12, 13, 14, 15, 16)
-NOISE_NODES = 16
+# Values of the label noise, level by level, for a loss that is not quadratic: sharp where outputs are large.
+NOISE_NODES = (16, 24, 32, 48, 64, 96)
 
 
 def levels(flow: OnlineFlow) -> list[list[Array]]:
@@ -27,8 +28,11 @@ def levels(flow: OnlineFlow) -> list[list[Array]]:
 
     module = flow.module()
     if module.ROUTE == "fields":
-        noise = _noise(flow)
-        return [[np.concatenate([noise, rule]) for rule in family] for family in _over_fields(flow.K + flow.M)]
+        families = _over_fields(flow.K + flow.M)
+        return [
+            [np.concatenate([_noise(flow, count), rule]) for count, rule in zip(NOISE_NODES, family, strict=False)]
+            for family in families
+        ]
     degree = module.POLYNOMIAL_DEGREE
     if degree:
         # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact at any scale
@@ -50,15 +54,15 @@ def _over_fields(dimension: int) -> list[list[Array]]:
     return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
 
 
-def _noise(flow: OnlineFlow) -> Array:
-    """Return the number of values of the label noise, then each value with its weight."""
+def _noise(flow: OnlineFlow, count: int) -> Array:
+    """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
     from ...numerics.quadrature import gauss_hermite
 
     noise = flow.p.target.noise
     if noise == 0:
         values, weights = np.zeros(1), np.ones(1)
     elif flow.p.algorithm.loss == "logistic":
-        values, weights = gauss_hermite(NOISE_NODES)
+        values, weights = gauss_hermite(count)
     else:
         # The error is linear in the noise: two values have its mean and its variance.
         values, weights = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
@@ -66,12 +70,12 @@ def _noise(flow: OnlineFlow) -> Array:
 
 
 def choose(flow: OnlineFlow, rtol: float) -> Array:
-    """Return the coarsest rule whose refinement changes the initial velocity by less than `rtol`.
+    """Return the coarsest rule whose refinement changes the initial velocity, at full rate, by less than `rtol`.
 
     Where none does, the one that changes it least.
     """
     candidates = levels(flow)
-    if flow.module().POLYNOMIAL_DEGREE:
+    if flow.module().ROUTE == "conditional" and flow.module().POLYNOMIAL_DEGREE:
         return candidates[0][0]
     y = flow.initial_state()
     reached: list[tuple[float, int]] = []

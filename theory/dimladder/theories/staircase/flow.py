@@ -81,6 +81,11 @@ class MeanFieldFlow(Flow):
 
     # --- compiled code and its data ---
 
+    @property
+    def schedule_texts(self) -> dict[str, str]:
+        names = ("first_layer_schedule", "second_layer_schedule")
+        return {f"algorithm.{name}": getattr(self.what.algorithm, name) for name in names}
+
     def schedules(self) -> tuple[Any, Any]:
         """Return the schedules of the first and the second layer, formulas in t."""
         from ...problem import Expression
@@ -402,7 +407,7 @@ class _Run:
             work_size=self.flow._room(self.particles), method=self._method(), rtol=solver.rtol, atol=solver.atol,
             max_steps=max(1, solver.max_steps - self.counts["n_steps"]),
             names=[f"{name} of particle {j}" for j in range(len(self.particles)) for name in columns],
-            **self.flow.integrator_options(),
+            pieces=self.flow.pieces(), **self.flow.integrator_options(),
         )  # fmt: skip
         for name in self.counts:
             self.counts[name] += result.stats[name]

@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from ...numerics.jit import njit
 
 Array = npt.NDArray[np.float64]
 

@@ -1,0 +1,542 @@
+"""``[data]``: what the inputs x of d coordinates are. Absent: `Gaussian`, isotropic."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from .checks import Matrix, Row, at_least, finite, not_negative, positive, probabilities
+from .expressions import Expression
+from .spec import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
+
+class Spectrum(Spec, frozen=True, kw_only=True):
+    """Eigenvalues of an input covariance: a list of blocks, a power law, or a file.
+
+    Attributes
+    ----------
+    variances, fractions : sequences of float
+        Blocks: their eigenvalues, and the shares of the dimensions they hold. A fraction 0 is a single direction.
+    exponent, levels : float, int
+        Power law: ``s_k = k^-(1 + exponent)`` for k = 1..levels, each with the share 1/levels.
+    nodes : int
+        Replace the levels of a power law by a Gauss rule of that many nodes (theory only); 0 keeps them.
+    file : str
+        Text or ``.npy`` file of eigenvalues, all of equal share.
+    normalise : {"mean", "none"}
+        Divide by the mean eigenvalue, or not. Default: ``"mean"`` for a law and a file, ``"none"`` for blocks.
+    """
+
+    variances: Row = ()
+    fractions: Row = ()
+    exponent: float | None = None
+    levels: int | None = None
+    nodes: int = 0
+    file: str = ""
+    normalise: Literal["mean", "none"] | None = None
+
+    def __post_init__(self) -> None:
+        ways = [bool(self.variances or self.fractions), self.exponent is not None or self.levels is not None]
+        if sum([*ways, bool(self.file)]) != 1:
+            raise ValueError("a spectrum is { variances, fractions }, { exponent, levels } or { file }: give one")
+        if ways[0]:
+            if len(self.fractions) > 1 or self.variances:
+                probabilities("fractions", self.fractions, "block")
+            if self.variances and len(self.variances) != len(self.fractions):
+                raise ValueError(f"variances has {len(self.variances)} entries for {len(self.fractions)} fractions")
+            for value in self.variances:
+                not_negative(variances=value)
+        elif ways[1]:
+            if self.exponent is None or self.levels is None:
+                raise ValueError("a power law needs both exponent and levels")
+            finite(exponent=self.exponent)
+            at_least(1, levels=self.levels)
+        at_least(0, nodes=self.nodes)
+        if self.nodes and not ways[1]:
+            raise ValueError("nodes goes with a power law { exponent, levels }")
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the eigenvalues are divided by their mean."""
+        return (self.normalise or ("none" if self.variances or self.fractions else "mean")) == "mean"
+
+    def blocks(self) -> tuple[Array, Array]:
+        """Return eigenvalues and shares of the blocks (without the Gauss rule of `nodes`), each of shape (blocks,).
+
+        Raises
+        ------
+        ValueError
+            When the file does not hold eigenvalues.
+        """
+        import numpy as np
+
+        if self.exponent is not None and self.levels is not None:
+            variances = np.arange(1, self.levels + 1, dtype=float) ** -(1.0 + self.exponent)
+            shares = np.full(self.levels, 1.0 / self.levels)
+        elif self.file:
+            variances = read_numbers(self.file, "spectrum.file")
+            shares = np.full(variances.size, 1.0 / variances.size)
+        else:
+            shares = np.array(self.fractions)
+            variances = np.array(self.variances) if self.variances else np.ones(shares.size)
+        return (variances / (variances @ shares) if self.normalised else variances), shares
+
+    def counts(self, dimension: int) -> npt.NDArray[np.int64]:
+        """Return how many of `dimension` directions each block holds; `ValueError` unless the shares give whole ones.
+
+        Directions of fraction 0 take one each from the largest block.
+        """
+        import numpy as np
+
+        _, shares = self.blocks()
+        exact = shares * dimension
+        counts = np.round(exact).astype(np.int64)
+        if np.abs(exact - counts).max() > 1e-6:
+            raise ValueError(f"fractions {shares.tolist()} of {dimension} dimensions are not whole numbers")
+        counts[shares == 0.0] = 1
+        counts[np.argmax(counts)] -= int((shares == 0.0).sum())
+        return counts
+
+    def eigenvalues(self, dimension: int) -> Array:
+        """Return the eigenvalues of a covariance of that dimension, block after block, shape (dimension,)."""
+        import numpy as np
+
+        return np.repeat(self.blocks()[0], self.counts(dimension))
+
+
+def read_numbers(path: str, key: str) -> Array:
+    """Return the numbers of a text or ``.npy`` file as one row; `ValueError` naming `key` unless they are finite."""
+    import numpy as np
+
+    try:
+        values = np.load(path, allow_pickle=False) if path.endswith(".npy") else np.loadtxt(path, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{key}: {path!r} cannot be read as numbers ({error})") from None
+    values = np.asarray(values, dtype=float).ravel()
+    if values.size == 0 or not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError(f"{key}: {path!r} must hold finite numbers that are not negative")
+    return values
+
+
+class Task(Spec, frozen=True, kw_only=True):
+    """Until time `until` the next sample comes from source s with probability ``weights[s]``."""
+
+    until: float
+    weights: Row
+
+    def __post_init__(self) -> None:
+        if not self.until > 0:
+            raise ValueError(f"until must be positive, got {self.until}")
+        probabilities("weights", self.weights, "source")
+
+
+class _Inputs(Spec, frozen=True, kw_only=True):
+    """What Gaussian inputs and mixtures share: who emits the next sample, and how many samples there are."""
+
+    tasks: tuple[Task, ...] = ()
+    sample_ratio: float | None = None
+    samples: int | None = None
+    dimension: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(sample_ratio=self.sample_ratio)
+        at_least(1, samples=self.samples, dimension=self.dimension)
+        at_least(0, seed=self.seed)
+        if self.sample_ratio is not None and self.samples is not None:
+            raise ValueError("sample_ratio excludes samples: give n/d, or samples and dimension")
+        if any(b.until <= a.until for a, b in zip(self.tasks, self.tasks[1:], strict=False)):
+            raise ValueError("tasks must end one after the other: until must increase")
+        if len({len(task.weights) for task in self.tasks}) > 1:
+            raise ValueError("every entry of tasks must weigh the same sources")
+
+    @property
+    def ratio(self) -> float | None:
+        """n/d where it is given, as `sample_ratio` or as samples and dimension."""
+        if self.samples is not None and self.dimension is not None:
+            return self.samples / self.dimension
+        return self.sample_ratio
+
+
+class Gaussian(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="gaussian"):
+    """x ~ N(0, Sigma), isotropic unless a spectrum is given.
+
+    Attributes
+    ----------
+    spectrum : table, optional
+        Eigenvalues of Sigma.
+    tasks : sequence of {until, weights}
+        Who emits the next sample, in time: one source a teacher.
+    sample_ratio : float
+        n/d of one data set; or `samples` and `dimension`.
+    samples, dimension, seed : int
+        One data set of that size, drawn from the seed where a theory is about a given one.
+    """
+
+    spectrum: Spectrum | None = None
+
+
+class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture"):
+    """x = m_c + Sigma_c^(1/2) z with probability weights[c], z standard Gaussian.
+
+    Attributes
+    ----------
+    weights : sequence of float
+        One probability a cluster.
+    means : "opposite", "zero" or rows
+        Coordinates of the means in a frame of directions, a row a cluster. ``"opposite"``: +1 and -1 times one
+        direction of unit norm.
+    mean_overlap : rows
+        Gram matrix of those directions, O(1); identity unless given.
+    variances : float, one a cluster, or rows (cluster x block of `spectrum`)
+        Eigenvalues of the bulk.
+    spikes : rows
+        Relative strengths, a row a cluster; `shared_spikes`: spike j has the same direction in every cluster;
+        `alignment`: cosine between spike j of a later cluster and of the first.
+    spectrum : table, optional
+        Blocks of the dimensions; its variances multiply those of the clusters.
+    tasks, sample_ratio, samples, dimension, seed
+        As for Gaussian data.
+    """
+
+    weights: Row = (0.5, 0.5)
+    means: Literal["opposite", "zero"] | Matrix = "opposite"
+    mean_overlap: Matrix = ()
+    variances: float | tuple[float | Row, ...] = 1.0
+    spikes: Matrix = ()
+    shared_spikes: bool = False
+    alignment: float = 0.0
+    spectrum: Spectrum | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        probabilities("weights", self.weights, "cluster")
+        clusters = len(self.weights)
+        if self.means == "opposite" and clusters != 2:
+            raise ValueError(f'means = "opposite" is for two clusters, there are {clusters}')
+        if isinstance(self.means, tuple):
+            if len(self.means) != clusters:
+                raise ValueError(f"means has {len(self.means)} rows for {clusters} clusters")
+            if len({len(row) for row in self.means}) != 1:
+                raise ValueError("means must have rows of one length, a coordinate a direction")
+        finite(means=self.means if isinstance(self.means, tuple) else ())
+        if self.mean_overlap:
+            from .checks import square
+
+            square("mean_overlap", self.mean_overlap, len(self.mean_overlap), "direction")
+        if isinstance(self.variances, tuple) and len(self.variances) != clusters:
+            raise ValueError(f"variances has {len(self.variances)} entries for {clusters} clusters")
+        for row in self.variances if isinstance(self.variances, tuple) else (self.variances,):
+            for value in row if isinstance(row, tuple) else (row,):
+                positive(variances=value)
+        if self.spikes and len(self.spikes) != clusters:
+            raise ValueError(f"spikes has {len(self.spikes)} rows for {clusters} clusters")
+        for strengths in self.spikes:
+            for value in strengths:
+                not_negative(spikes=value)
+        if not -1 <= self.alignment <= 1:
+            raise ValueError(f"alignment is a cosine: it must lie in [-1, 1], got {self.alignment}")
+        if self.alignment and self.shared_spikes:
+            raise ValueError("alignment has no meaning with shared_spikes = true: drop one of them")
+
+
+class Images(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):
+    """Two or more classes of real images, each a cluster; the digits of scikit-learn unless `path` names IDX files."""
+
+    path: str = ""
+    classes: tuple[int, ...] = (0, 1)
+    weights: Row = (0.5, 0.5)
+    keep_means: bool = False
+
+    def __post_init__(self) -> None:
+        probabilities("weights", self.weights, "class")
+        if len(self.classes) != len(self.weights) or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must list one distinct class a weight, got {list(self.classes)}")
+
+
+class CosinePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """``X[mu, j] = cos(mu j + 0.3 mu)``, rows normalised; labels ``(+,-,+,-)(1 + 0.25 i/(m-1))``.
+
+    Held-out samples continue both sequences.
+    """
+
+    source: Literal["cosine"]
+    samples: int
+    dimension: int
+    test_samples: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples, dimension=self.dimension)
+        at_least(0, test_samples=self.test_samples)
+
+
+class GaussianPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """Independent Gaussian inputs of squared norm close to one (exactly one when `normalize`).
+
+    `labels` is ``"random-sign"``, ``"alternating"``, or a formula in the coordinates ``x1, x2, ...``.
+    """
+
+    source: Literal["gaussian"]
+    samples: int
+    dimension: int
+    seed: int = 0
+    labels: str = "random-sign"
+    normalize: bool = True
+    test_samples: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples, dimension=self.dimension)
+        at_least(0, test_samples=self.test_samples, seed=self.seed)
+        if self.labels not in ("random-sign", "alternating"):
+            beyond = [v for v in Expression(self.labels, "x*").variables if not 1 <= int(v[1:]) <= self.dimension]
+            if beyond:
+                raise ValueError(f"labels uses {', '.join(beyond)}, but the inputs are x1..x{self.dimension}")
+
+
+class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """Inputs and labels written out, one row a sample."""
+
+    source: Literal["explicit"]
+    inputs: Matrix
+    labels: Row
+    test_inputs: Matrix = ()
+    test_labels: Row = ()
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs or len(self.inputs) != len(self.labels):
+            raise ValueError(f"{len(self.inputs)} inputs need as many labels, got {len(self.labels)}")
+        if len(self.test_inputs) != len(self.test_labels):
+            raise ValueError(
+                f"{len(self.test_inputs)} test_inputs need as many test_labels, got {len(self.test_labels)}"
+            )
+        if len({len(row) for row in (*self.inputs, *self.test_inputs)}) != 1:
+            raise ValueError("inputs must all have the same number of coordinates")
+        finite(inputs=self.inputs, test_inputs=self.test_inputs, labels=self.labels, test_labels=self.test_labels)
+
+
+class DigitsPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """The 8 x 8 digits that ship with scikit-learn: two classes labelled +1 and -1, balanced, rows normalised.
+
+    Pixels are centred over the chosen samples when `center`.
+    """
+
+    source: Literal["digits"]
+    samples: int
+    classes: tuple[int, int] = (0, 1)
+    seed: int = 0
+    center: bool = True
+    test_samples: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+        at_least(0, test_samples=self.test_samples, seed=self.seed)
+        if len(set(self.classes)) != 2 or not all(0 <= c <= 9 for c in self.classes):
+            raise ValueError(f"classes must be two different digits 0..9, got {list(self.classes)}")
+
+
+class FilePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """A local data set: an ``.npz`` with arrays `inputs_key` and `labels_key`, or IDX files (optionally ``.gz``).
+
+    With `classes`, two integer classes become labels +1 and -1; without, the labels are used as they are.
+    """
+
+    source: Literal["file"]
+    path: str
+    labels_path: str = ""
+    inputs_key: str = "x"
+    labels_key: str = "y"
+    samples: int
+    classes: tuple[int, int] | None = None
+    seed: int = 0
+    center: bool = True
+    test_samples: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+        at_least(0, test_samples=self.test_samples, seed=self.seed)
+
+
+class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """Q clusters in R^Q, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``.
+
+    `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``.
+    """
+
+    source: Literal["clusters"]
+    classes: int
+    counts: tuple[int, ...]
+    separation: float
+    mean_jitter: float = 0.0
+    radius: float
+    label_jitter: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(2, classes=self.classes)
+        if len(self.counts) != self.classes:
+            raise ValueError(f"counts must list one number a class: {len(self.counts)} for {self.classes} classes")
+        if min(self.counts) < 1:
+            raise ValueError("counts: every class needs at least one point")
+        positive(separation=self.separation)
+        not_negative(radius=self.radius, mean_jitter=self.mean_jitter, label_jitter=self.label_jitter)
+        at_least(0, seed=self.seed)
+
+
+class ClassPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """``points[j][i]`` is point i of class j, ``labels[j]`` the label vector of class j (unit vectors by default)."""
+
+    source: Literal["classes"]
+    points: tuple[Matrix, ...]
+    labels: Matrix = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(x) for group in self.points for x in group}
+        if len(self.points) < 2 or any(not group for group in self.points) or len(lengths) != 1:
+            raise ValueError("points must list at least two non-empty classes of points of one dimension")
+        if self.labels and (
+            len(self.labels) != len(self.points) or any(len(y) != len(self.points) for y in self.labels)
+        ):
+            raise ValueError("labels must list one vector a class, each with one entry a class")
+
+
+class ClassFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
+    """A NumPy ``.npz``: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q) label vectors."""
+
+    source: Literal["class-file"]
+    path: str
+    classes: int
+
+
+class GaussianCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
+    """z ~ N(mean, std^2) in one coordinate, to be sent to `target`."""
+
+    law: Literal["gaussian"]
+    mean: float
+    std: float
+    target: float
+
+    def __post_init__(self) -> None:
+        finite(mean=self.mean, target=self.target)
+        positive(std=self.std)
+
+
+class UniformCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
+    """z uniform on [low, high], to be sent to `target`."""
+
+    law: Literal["uniform"]
+    low: float
+    high: float
+    target: float
+
+    def __post_init__(self) -> None:
+        finite(low=self.low, high=self.high, target=self.target)
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+
+
+class ExponentialCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
+    """z = origin + scale * Exp(1), to be sent to `target`."""
+
+    law: Literal["exponential"]
+    origin: float
+    scale: float
+    target: float
+
+    def __post_init__(self) -> None:
+        finite(origin=self.origin, target=self.target)
+        positive(scale=self.scale)
+
+
+class _Component(Spec, frozen=True, kw_only=True):
+    """One law of a mixture in a coordinate; its keys are those of the law of that name."""
+
+    law: Literal["gaussian", "uniform", "exponential"]
+    target: float
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    origin: float | None = None
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.cluster
+
+    @property
+    def cluster(self) -> GaussianCoordinate | UniformCoordinate | ExponentialCoordinate:
+        """The law itself."""
+        given = {k: v for k in ("mean", "std", "low", "high", "origin", "scale") if (v := getattr(self, k)) is not None}
+        known = {"gaussian": GaussianCoordinate, "uniform": UniformCoordinate, "exponential": ExponentialCoordinate}
+        try:
+            built: GaussianCoordinate | UniformCoordinate | ExponentialCoordinate
+            built = known[self.law](law=self.law, target=self.target, **given)  # type: ignore[operator]
+        except TypeError as error:
+            raise ValueError(f"law = {self.law!r}: {error}") from None
+        return built
+
+
+class MixtureCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
+    """Several clusters in the same coordinate, each with its own target; `weights` are the fractions N_j/N."""
+
+    law: Literal["mixture"]
+    weights: Row
+    components: tuple[_Component, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.components) or not self.weights:
+            raise ValueError(f"weights: one a component is needed, {len(self.weights)} for {len(self.components)}")
+        if min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-12:
+            raise ValueError(f"weights must be positive and sum to 1, got {list(self.weights)}")
+
+
+class EmpiricalCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
+    """The values themselves, each to be sent to `target` (or to its own entry of `targets`)."""
+
+    law: Literal["empirical"]
+    values: Row
+    target: float | None = None
+    targets: Row = ()
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("values must not be empty")
+        if (self.target is None) == (not self.targets):
+            raise ValueError("give either target (one number) or targets (one a value)")
+        if self.targets and len(self.targets) != len(self.values):
+            raise ValueError(f"targets must list one number a value: {len(self.targets)} for {len(self.values)} values")
+        finite(values=self.values, targets=self.targets, target=self.target)
+
+
+class Hypercube(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hypercube"):
+    """x uniform on {-1, 1}^d; the fields z1, z2, ... of the target are its first coordinates."""
+
+
+class BlockModel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="block-model"):
+    """Contextual stochastic block model: nodes/features = `gamma`, feature signal `mu`, graph signal `homophily`."""
+
+    gamma: float
+    mu: float
+    homophily: float
+
+    def __post_init__(self) -> None:
+        positive(gamma=self.gamma)
+        finite(mu=self.mu, homophily=self.homophily)
+
+
+class KernelLaw(Spec, frozen=True, kw_only=True, tag_field="kind", tag="kernel-law"):
+    """What is known of a data set: alpha = P/N and r0 = Y^T K0^-1 Y/P."""
+
+    alpha: float
+    label_alignment: float
+
+    def __post_init__(self) -> None:
+        positive(alpha=self.alpha)
+        if not (self.label_alignment >= 0 and math.isfinite(self.label_alignment)):
+            raise ValueError(f"label_alignment must be finite and not negative, got {self.label_alignment}")

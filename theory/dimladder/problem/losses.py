@@ -1,0 +1,288 @@
+"""``[loss]``: the only list of losses. A loss is a name or a formula in the output ``f`` and the label ``y``.
+
+Everything else about a loss is derived from the formula: slope and curvature in f, kinks, whether it wants labels of
+two values, whether it is convex.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+from ..errors import did_you_mean
+from .checks import formula, not_negative
+from .expressions import Expression
+from .spec import Spec
+
+# Name -> formula in f and y.
+LOSSES: dict[str, str] = {
+    "square": "0.5*(f - y)**2",
+    "correlation": "-y*f",
+    "logistic": "softplus(-y*f)",
+    "hinge": "relu(1 - y*f)",
+    "abs": "abs(y - f)",
+    "log-cosh": "log(cosh(f - y))",
+}
+# Losses of a vector of outputs, one a class: no formula in one f.
+VECTOR_LOSSES: dict[str, str] = {
+    "cross-entropy": "-log of the softmax of the outputs at the label's class",
+    "one-hot": "|f - e_y|^2/2, e_y the unit vector of the label's class",
+}
+# Functions of a residual u that a formula may use beside the usual ones.
+_RESIDUALS = {
+    "huber": (2, "clip({u}, -({p}), {p})*({u} - clip({u}, -({p}), {p})/2)"),
+    "quantile": (2, "({p})*({u}) + relu(-({u}))"),
+}
+_GRID = 4001  # points on which convexity is checked
+_RANGE = 40.0  # outputs between -_RANGE and _RANGE
+
+
+class _Expand(ast.NodeTransformer):
+    """Write ``huber(u, delta)`` and ``quantile(u, q)`` in the functions every formula has."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id in _RESIDUALS:
+            arity, text = _RESIDUALS[node.func.id]
+            if len(node.args) != arity or node.keywords:
+                raise ValueError(f"{node.func.id} takes a residual and a number, as in {node.func.id}(y - f, 0.5)")
+            u, p = (ast.unparse(a) for a in node.args)
+            return ast.parse(text.format(u=f"({u})", p=p), mode="eval").body
+        return node
+
+
+class _Fix(ast.NodeTransformer):
+    """Put a number in the place of ``y``."""
+
+    def __init__(self, y: float) -> None:
+        self.y = y
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.parse(f"({self.y!r})", mode="eval").body if node.id == "y" else node
+
+
+class LossFunction:
+    """One loss l(f, y).
+
+    Parameters
+    ----------
+    text : str
+        A name of `LOSSES` or `VECTOR_LOSSES`, or a formula in ``f`` and ``y``; ``huber(u, delta)`` and
+        ``quantile(u, q)`` may stand in it.
+
+    Attributes
+    ----------
+    name : str
+        The canonical name, or the formula.
+    vector : bool
+        Whether it takes one output a class; such a loss has no formula here.
+
+    Raises
+    ------
+    ValueError
+        For anything else; the message lists the names.
+    """
+
+    def __init__(self, text: str) -> None:
+        key = text.strip().lower().replace("_", "-")
+        self.vector = key in VECTOR_LOSSES
+        self.name = key if self.vector or key in LOSSES else text.strip()
+        if self.vector:
+            return
+        known = [*LOSSES, *VECTOR_LOSSES]
+        if key not in LOSSES and key.replace("-", "").isidentifier() and key not in ("f", "y"):
+            raise ValueError(f"unknown loss {text!r}: {did_you_mean(text, known)}")
+        try:
+            self.expression = Expression(_expanded(LOSSES.get(key, text)), ("f", "y"))
+        except ValueError as error:
+            raise ValueError(f"{error}; a loss is a formula in f and y or one of: {', '.join(known)}") from None
+        if "f" not in self.expression.variables:
+            raise ValueError(f"the loss {text!r} does not depend on the output f")
+
+    def __repr__(self) -> str:
+        return f"LossFunction({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LossFunction) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @cached_property
+    def value(self) -> Any:
+        """l(f, y) in sympy, of the real symbols f and y."""
+        return self._formula.sympy()
+
+    @cached_property
+    def slope(self) -> Any:
+        """dl/df in sympy, almost everywhere."""
+        return self._derivative(1)
+
+    @cached_property
+    def curvature(self) -> Any:
+        """d^2l/df^2 in sympy, almost everywhere."""
+        return self._derivative(2)
+
+    def _derivative(self, order: int) -> Any:
+        import sympy as sp
+
+        from .expressions import drop_atoms
+
+        found = self.value
+        for _ in range(order):
+            found = drop_atoms(sp.diff(found, sp.Symbol("f", real=True)))
+        return found
+
+    @property
+    def _formula(self) -> Expression:
+        if self.vector:
+            raise ValueError(f"the loss {self.name!r} takes one output a class: it has no formula in one f")
+        return self.expression
+
+    def kinks(self, y: float) -> tuple[float, ...]:
+        """Return the outputs f at which the loss is not smooth, for the label y.
+
+        Raises
+        ------
+        ValueError
+            When the argument of a kinked function is not affine in f.
+        """
+        fixed = ast.unparse(_Fix(float(y)).visit(ast.parse(self._formula.text, mode="eval")))
+        return Expression(fixed, ("f",)).kinks("f")
+
+    def evaluate(self, xp: Any, f: Any, y: Any) -> Any:
+        """Evaluate on arrays of the namespace `xp`, elementwise."""
+        return self._formula.evaluate(xp, f=f, y=y)
+
+    @cached_property
+    def _numeric(self) -> tuple[Any, Any]:
+        import sympy as sp
+
+        f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
+        modules: list[Any] = [{"Heaviside": _step}, "scipy", "numpy"]
+        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (self.slope, self.curvature))  # type: ignore[return-value]
+
+    def slopes(self, f: Any, y: Any) -> Any:
+        """dl/df on NumPy arrays, elementwise."""
+        return self._numeric[0](f, y) + 0.0 * (f + y)
+
+    def curvatures(self, f: Any, y: Any) -> Any:
+        """d^2l/df^2 on NumPy arrays, elementwise."""
+        return self._numeric[1](f, y) + 0.0 * (f + y)
+
+    @cached_property
+    def margin(self) -> bool:
+        """Whether the loss depends on the product y f only."""
+        if self.vector:
+            return False
+        import sympy as sp
+
+        f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
+        return y not in sp.simplify(self.value.subs(f, f / y)).free_symbols
+
+    @cached_property
+    def two_valued(self) -> bool:
+        """Whether it means labels of +1 and -1: a margin loss that is not linear in f."""
+        return (self.margin and self.curvature != 0) or self.name == "hinge"
+
+    @cached_property
+    def convex(self) -> bool:
+        """Whether it is convex in f: the slope never falls, on a fine grid of outputs in [-40, 40] for several labels.
+
+        The vector losses are convex.
+        """
+        if self.vector:
+            return True
+        import numpy as np
+
+        f = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-6
+        for y in (-2.0, -1.0, -0.3, 0.0, 0.7, 1.0, 3.0):
+            with np.errstate(all="ignore"):
+                slope = np.asarray(self.slopes(f, np.full(f.shape, y)), dtype=float)
+            if not np.isfinite(slope).all():
+                return False
+            if np.diff(slope).min() < -1e-9 * (1.0 + np.abs(slope).max()):
+                return False
+        return True
+
+
+def _step(x: Any, at_zero: Any = 0.5) -> Any:
+    import numpy as np
+
+    return np.heaviside(x, at_zero)
+
+
+def _expanded(text: str) -> str:
+    if not any(name in text for name in _RESIDUALS):
+        return text
+    try:
+        tree = ast.parse(text.strip().replace("^", "**"), mode="eval")
+    except SyntaxError:
+        return text
+    return ast.unparse(_Expand().visit(tree))
+
+
+@lru_cache(maxsize=256)
+def loss_function(text: str) -> LossFunction:
+    """Return the loss called `text`, or the formula `text`; see `LossFunction`."""
+    return LossFunction(text)
+
+
+class Loss(Spec, frozen=True, kw_only=True):
+    """Objective of a fit: sum_i l(f_i, y_i) + (ridge/2)|w|^2.
+
+    Attributes
+    ----------
+    function : str
+        l: a name (square, correlation, logistic, hinge, abs, log-cosh, cross-entropy, one-hot), or a formula in ``f``
+        and ``y`` such as ``"huber(y - f, 1.0)"`` or ``"quantile(y - f, 0.25)"``.
+    penalty : str
+        ``"l2"`` (|w|^2/2), ``"l1"``, or a formula in ``w``.
+    ridge : float or "optimal"
+        Strength of the penalty. ``"optimal"`` minimises the observable `optimise`.
+    ridge_per_sample : float or text
+        Instead of ridge: mean_i l(f_i, y_i) + (ridge_per_sample/2)|w|^2/k, k the number of fitted weights; that is
+        ridge = (n/k) ridge_per_sample. A text is a formula in ``k``, such as ``"1e-4*k"``.
+    optimise : str
+        The observable that an optimal ridge minimises.
+    """
+
+    function: str = "square"
+    penalty: str = "l2"
+    ridge: float | Literal["optimal"] | None = None
+    ridge_per_sample: float | str | None = None
+    optimise: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            loss_function(self.function)
+        except ValueError as error:
+            raise ValueError(f"function: {error}") from None
+        if self.penalty not in ("l2", "l1"):
+            formula("penalty is l2, l1 or a formula in w", self.penalty, ("w",))
+        if self.ridge is not None and self.ridge_per_sample is not None:
+            raise ValueError("ridge_per_sample excludes ridge: give one of them")
+        for name in ("ridge", "ridge_per_sample"):
+            value = getattr(self, name)
+            if isinstance(value, float):
+                not_negative(**{name: value})
+        if isinstance(self.ridge_per_sample, str):
+            formula("ridge_per_sample", self.ridge_per_sample, ("k",))
+        if (self.ridge == "optimal") != bool(self.optimise):
+            raise ValueError('optimise names what ridge = "optimal" minimises: they go together')
+
+    @property
+    def form(self) -> LossFunction:
+        """The loss itself."""
+        return loss_function(self.function)
+
+    def per_sample(self, weights: float) -> float:
+        """Return ridge_per_sample for `weights` fitted weights; `ValueError` when it is not given."""
+        if self.ridge_per_sample is None:
+            raise ValueError("ridge_per_sample is not given")
+        if not isinstance(self.ridge_per_sample, str):
+            return float(self.ridge_per_sample)
+        import math
+
+        return float(Expression(self.ridge_per_sample, ("k",)).evaluate(math, k=weights))

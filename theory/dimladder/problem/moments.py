@@ -1,0 +1,161 @@
+"""Whether a formula has a second moment when its variables are Gaussian: what every theory of this library assumes.
+
+Nothing is integrated: a quadrature would return a number for 1/z too. Two things make E[f^2] infinite, and both are
+looked for: growth, as of exp(z^2/3), and a point or surface where f is not square-integrable, as of 1/z or tan(z).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from .expressions import Expression
+
+# Where growth is judged, in standard deviations: E[f^2] is finite when f grows slower than exp(z^2/4). Polynomials of
+# the highest degree allowed do so there, and exp(z^2/4) is still a number.
+_FAR = (40.0, 44.0, 48.0, 52.0)
+# Where f must be a real number: what lies farther out has a probability below 1e-32.
+_NEAR = 12.0
+_LINES = 8
+_GRID = 2048
+# Each zoom divides the distance to a suspected pole by this; ten of them reach 1e-12 of a grid step.
+_ZOOM, _ZOOMS = 16.0, 10
+
+
+@lru_cache(maxsize=256)
+def second_moment_fault(expression: Expression, deviation: float = 1.0) -> str:
+    """Return why E[f(z)^2] is not finite, or the empty string where it is.
+
+    Parameters
+    ----------
+    expression : Expression
+        f; its variables are independent and Gaussian.
+    deviation : float
+        Their standard deviation.
+
+    Notes
+    -----
+    A pole |f| ~ r^-b at distance r from a point, curve or surface that is crossed by a line needs 2 b < 1; an isolated
+    pole at the origin of n variables needs 2 b < n. Poles of other shapes, isolated and away from the origin in two or
+    more variables, are not found.
+    """
+    import numpy as np
+
+    names = expression.variables
+    if not names:
+        return ""
+    n = len(names)
+    rng = np.random.default_rng(20)
+
+    def along(start: Any, direction: Any, t: Any) -> Any:
+        with np.errstate(all="ignore"):
+            points = {name: deviation * (start[k] + direction[k] * t) for k, name in enumerate(names)}
+            return np.broadcast_to(np.asarray(expression.evaluate(np, **points)), np.shape(t))
+
+    lines = [(np.zeros(n), direction) for direction in _directions(n, rng)]
+    if n > 1:
+        lines += [(rng.standard_normal(n), direction) for direction in _directions(n, rng)[-_LINES:]]
+    for start, direction in lines:
+        central = not np.any(start)
+        value = _real_fault(along, start, direction, deviation, names)
+        value = value or (_growth_fault(along, start, direction) if central else "")
+        value = value or _pole_fault(along, start, direction, n if central else 1, deviation, names)
+        if value:
+            return value
+    return ""
+
+
+def require_second_moment(expression: Expression, what: str, deviation: float = 1.0) -> None:
+    """Raise `ValueError` unless ``E[f(z)^2]`` is finite; `what` names the formula in the message."""
+    fault = second_moment_fault(expression, deviation)
+    if fault:
+        raise ValueError(f"{what} {expression.text!r} has no finite second moment under the Gaussian law: {fault}")
+
+
+def _directions(n: int, rng: Any) -> Any:
+    """Return unit vectors: close to the axes and the diagonals, where f is most often largest, and random ones."""
+    import numpy as np
+
+    if n == 1:
+        return np.array([[1.0], [-1.0]])
+    pairs = [np.eye(n)[i] + sign * np.eye(n)[i + 1] for i in range(min(n - 1, 4)) for sign in (1, -1)]
+    some = np.concatenate([np.eye(n)[:8], -np.eye(n)[:8], pairs, [np.ones(n)], rng.standard_normal((_LINES, n))])
+    # Not on them: where another variable is exactly zero, log|z2| is infinite all along the axis of z1.
+    some = some / np.linalg.norm(some, axis=1, keepdims=True) + 0.01 * rng.standard_normal(some.shape)
+    return some / np.linalg.norm(some, axis=1, keepdims=True)
+
+
+def _place(start: Any, direction: Any, t: float, deviation: float, names: tuple[str, ...]) -> str:
+    values = deviation * (start + direction * t)
+    return ", ".join(f"{name} = {value:.4g}" for name, value in zip(names[:3], values, strict=False))
+
+
+def _real_fault(along: Any, start: Any, direction: Any, deviation: float, names: tuple[str, ...]) -> str:
+    import numpy as np
+
+    # Irrational steps: a removable point such as that of sin(z)/z at 0 is not met.
+    t = np.linspace(-_NEAR, _NEAR * 0.99, _GRID) + np.pi * 1e-3
+    values = along(start, direction, t)
+    if np.iscomplexobj(values):
+        return "it is complex"
+    for bad, what in ((np.isnan(values), "not a real number"), (np.isinf(values), "infinite")):
+        if bad.any():
+            inner = t[bad][np.argmin(np.abs(t[bad]))]
+            return f"it is {what} at {_place(start, direction, inner, deviation, names)}"
+    return ""
+
+
+def _growth_fault(along: Any, start: Any, direction: Any) -> str:
+    import numpy as np
+
+    t = np.array(_FAR)
+    with np.errstate(all="ignore"):
+        grown = np.log(np.abs(along(start, direction, t))) >= t**2 / 4 * (1 - 1e-3)
+    return "it grows as fast as exp(z^2/4), z in standard deviations, or faster" if grown.all() else ""
+
+
+def _pole_fault(
+    along: Any, start: Any, direction: Any, codimension: int, deviation: float, names: tuple[str, ...]
+) -> str:
+    """Zoom into the sharpest peaks: where |f| grows like distance^-b with 2 b >= 1 there is a pole."""
+    import numpy as np
+
+    t = np.linspace(-_NEAR, _NEAR, _GRID + 1) + np.pi * 1e-4
+    size = np.abs(along(start, direction, t))
+    size = np.nan_to_num(size, nan=0.0, posinf=1e300)
+    inner = size[1:-1]
+    peaks = 1 + np.flatnonzero((inner >= size[:-2]) & (inner >= size[2:]) & (inner > 0))
+    # The sharpest first; a bounded function has peaks too, and none of them grows under the lens.
+    with np.errstate(all="ignore"):
+        sharpness = size[peaks] / (1e-300 + np.minimum(size[peaks - 1], size[peaks + 1]))
+    for peak in peaks[np.argsort(-sharpness)][:24]:
+        fault = _zoom(along, start, direction, float(t[peak]), float(t[1] - t[0]), codimension)
+        if fault is not None:
+            return f"it is not square-integrable around {_place(start, direction, fault, deviation, names)}"
+    return ""
+
+
+def _zoom(along: Any, start: Any, direction: Any, centre: float, width: float, codimension: int) -> float | None:
+    import numpy as np
+
+    # Off centre, so that a pole at a round number is approached and not hit.
+    offsets = np.linspace(-1.0, 1.0, 64) + 0.003
+    heights: list[float] = []
+    for _ in range(_ZOOMS):
+        t = centre + width * offsets
+        size = np.abs(along(start, direction, t))
+        if np.isinf(size).any():
+            return centre
+        best = int(np.argmax(np.nan_to_num(size, nan=0.0)))
+        # A quantile: the largest value depends on how close to the pole a sample happens to fall.
+        height = float(np.nanquantile(size, 0.9))
+        if not height > 0:
+            return None
+        heights.append(float(np.log(height)))
+        centre, width = float(t[best]), width / _ZOOM
+        if width < 1e-13 * max(1.0, abs(centre)):
+            break
+    order = (heights[-1] - heights[0]) / ((len(heights) - 1) * np.log(_ZOOM))
+    # The origin is a pole of lower weight in more dimensions; elsewhere a line meets surfaces only.
+    needed = codimension / 2 if abs(centre) < 1e-6 else 0.5
+    return centre if order >= needed - 0.04 else None

@@ -1,0 +1,113 @@
+"""Who answers a problem, who does not, and why not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigError, did_you_mean
+from ..problem import state
+from .base import Refusal, Theory, find, names
+
+log = logging.getLogger("dimladder.choose")
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A theory, and its refusals of a problem; none: it answers."""
+
+    theory: Theory
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def answers(self) -> bool:
+        """Whether nothing is refused."""
+        return not self.refusals
+
+
+def candidates(document: Mapping[str, Any], source: str = "<text>") -> list[Candidate]:
+    """Ask every theory: those that answer come first, special before general, then the nearest.
+
+    Parameters
+    ----------
+    document : mapping
+        A run file as nested dictionaries; its key ``theory`` is not looked at.
+    source : str
+        The file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        When the document states no problem in the language of any theory.
+    """
+    asked = {key: value for key, value in document.items() if key != "theory"}
+    found, errors = [], []
+    for theory in (find(name) for name in names()):
+        if theory.problem_type is not None:
+            continue
+        try:
+            problem = state({k: v for k, v in asked.items() if k not in ("solver", "simulation")}, theory, source)
+        except ConfigError as error:
+            # A kind that only another theory adds, or a mistake of the document: then nobody can read it.
+            errors.append(error)
+            found.append(Candidate(theory, (Refusal(_path(error, source), error.why or error.what),)))
+            continue
+        settings = [*_settings(theory, "solver", asked), *_settings(theory, "simulation", asked)]
+        found.append(Candidate(theory, (*theory.refusals(problem), *settings)))
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    return sorted(found, key=lambda c: (len(c.refusals), c.theory.breadth(), c.theory.name))
+
+
+def _path(error: ConfigError, source: str) -> str:
+    return (error.where or "").removeprefix(f"{source}: ")
+
+
+def _settings(theory: Theory, section: str, document: Mapping[str, Any]) -> list[Refusal]:
+    given = document.get(section, {})
+    default = getattr(theory, section)
+    if default is None:
+        return [Refusal(section, "is not read")] if given else []
+    known = [field.name for field in msgspec.structs.fields(type(default))]
+    return [Refusal(f"{section}.{key}", "is not read", did_you_mean(key, known)) for key in given if key not in known]
+
+
+def choose(document: Mapping[str, Any], source: str = "<text>") -> Theory:
+    """Return the theory that answers a document; of several the special one, and the choice is logged.
+
+    Raises
+    ------
+    ConfigError
+        When none does: the nearest three with their refusals.
+    """
+    ranked = candidates(document, source)
+    answering = [candidate.theory for candidate in ranked if candidate.answers]
+    if not answering:
+        nearest = ranked[0].refusals if ranked else ()
+        raise ConfigError(
+            "no theory answers this problem", where=source, why="\n       ".join(row(c) for c in ranked[:NEAREST]),
+            hint=(nearest[0].hint if len(nearest) == 1 else "")
+            or "change what is refused, or ask  dimladder which RUN.toml  for all of them",
+        )  # fmt: skip
+    others = f" (so would {', '.join(t.name for t in answering[1:])})" if len(answering) > 1 else ""
+    log.info("%s answers %s%s", answering[0].name, source, others)
+    return answering[0]
+
+
+def row(candidate: Candidate) -> str:
+    """Return one line about a candidate: that it answers, or its first refusal and how many more there are."""
+    if candidate.answers:
+        return f"{candidate.theory.name:<22} answers"
+    first, *more = candidate.refusals
+    return f"{candidate.theory.name:<22} {first.path}: {first.why}" + (f"  (+{len(more)})" if more else "")
+
+
+def finder(folder: Path | None) -> Any:
+    """Return the function that finds a theory by name, local files relative to `folder`."""
+    return lambda name: find(name, folder)

@@ -1,0 +1,295 @@
+"""Points of a sweep, solved here, by local processes, or by any executor; a process that dies costs its own point."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import DimladderError, SolveError, UsageError
+from .solve import derive, loads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .results import RecordWriter
+    from .symbolic.systems import Solution
+
+log = logging.getLogger("dimladder.sweep")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# Pools in a row that end before any point was begun: then it is not a point that kills them.
+_MAX_BARREN = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One grid point as it travels to a worker: plain text, no closure."""
+
+    index: int
+    run_file: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a point ended: its arrays, or why there are none.
+
+    Attributes
+    ----------
+    index : int
+        Of the point.
+    status, message : str
+    coords : dict
+        Every axis of the variables.
+    variables : dict
+        Name -> (axes, values, attributes).
+    """
+
+    index: int
+    status: str
+    message: str
+    coords: dict[str, np.ndarray] = field(default_factory=dict)
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = field(default_factory=dict)
+
+
+Solve = Callable[[Point], Answer]
+
+
+def solve_point(point: Point) -> Answer:
+    """Solve one point: a failure is an answer with its status, never an exception."""
+    try:
+        problem = loads(point.run_file, source="sweep")
+        return _answer(point, "success", "", derive(problem).solve())
+    except SolveError as error:
+        return _answer(point, error.status, str(error.why or error.what), error.partial)
+    except DimladderError as error:
+        return Answer(point.index, type(error).__name__, str(error.why or error.what))
+    except Exception as error:
+        log.warning("point %d failed: %r", point.index, error)
+        return Answer(point.index, type(error).__name__, str(error))
+
+
+def _answer(point: Point, status: str, message: str, solution: Solution | None) -> Answer:
+    from .results import labelled
+
+    if solution is None:
+        return Answer(point.index, status, message)
+    variables = {n: (v.dims, v.values, v.latex, v.long_name, v.units) for n, v in solution.variables.items()}
+    return Answer(point.index, status, message, *labelled(solution.coords, variables))
+
+
+def record(writer: RecordWriter, point: Point, answer: Answer) -> None:
+    """Append an answer to a log."""
+    variables = {name: [dims, attributes] for name, (dims, _, attributes) in answer.variables.items()}
+    header = {"key": point.key, "status": answer.status, "message": answer.message, "variables": variables}
+    arrays = {f"c:{n}": v for n, v in answer.coords.items()}
+    writer.append(header, arrays | {f"v:{n}": v for n, (_, v, _) in answer.variables.items()})
+
+
+def recorded(folder: Path) -> tuple[dict[str, Answer], set[str]]:
+    """Return the finished answers of a folder of logs by key, and the keys that were begun and not finished."""
+    from .results import read_records
+
+    done: dict[str, Answer] = {}
+    begun: set[str] = set()
+    for found in read_records(folder):
+        header = found.header
+        if "begun" in header:
+            begun.add(header["begun"])
+            continue
+        coords = {n[2:]: v for n, v in found.arrays.items() if n.startswith("c:")}
+        variables = {n: (tuple(d), found.arrays[f"v:{n}"], a) for n, (d, a) in header["variables"].items()}
+        done[header["key"]] = Answer(-1, header["status"], header["message"], coords, variables)
+    return done, begun - set(done)
+
+
+def compute(
+    points: Sequence[Point], executor: str | Executor, folder: Path | None, solve: Solve = solve_point
+) -> Generator[tuple[Point, Answer], None, None]:
+    """Solve points in any order; with a folder, each is in a log there as soon as it is finished.
+
+    `solve` never raises; processes find it by its name.
+
+    Raises
+    ------
+    UsageError
+        For an executor that does not exist.
+    ResultFileError
+        When a log cannot be written.
+    """
+    if isinstance(executor, Executor):
+        yield from _logged(_submitted(points, executor, 4 * len(points), None, solve), folder)
+        return
+    kind, _, argument = executor.partition(":")
+    if kind == "dask":
+        yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
+        return
+    if kind != "local" or not (argument == "" or (argument.isdecimal() and 0 < int(argument[:6]) < 10_000)):
+        raise UsageError(f"there is no executor {executor!r}", where="executor", hint="use local:N or dask:ADDRESS")
+    workers = int(argument) if argument else os.cpu_count() or 1
+    # The first point here: what it compiles is in the cache when the workers start.
+    first = len(points) if workers == 1 else 1
+    yield from _logged(((point, solve(point)) for point in points[:first]), folder)
+    if points[first:]:
+        yield from _processes(points[first:], workers, folder, solve)
+
+
+def _logged(answers: Iterator[tuple[Point, Answer]], folder: Path | None) -> Iterator[tuple[Point, Answer]]:
+    if folder is None:
+        yield from answers
+        return
+    from .results import RecordWriter
+
+    writer = RecordWriter(folder)
+    try:
+        for point, answer in answers:
+            record(writer, point, answer)
+            yield point, answer
+    finally:
+        writer.close()
+
+
+def _processes(
+    points: Sequence[Point], workers: int, folder: Path | None, solve: Solve
+) -> Iterator[tuple[Point, Answer]]:
+    """Solve by a pool that is made anew when a process dies.
+
+    Processes log what they begin and finish. When one dies, what it finished is read back, the points that were under
+    way are tried again one at a time, in a process of their own, and the one that kills that too has its answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="dimladder-") as temporary, _one_thread():
+        place = folder if folder is not None else Path(temporary)
+        waiting = {p.index: p for p in points}
+        suspects: dict[int, Point] = {}
+        barren = 0
+        while waiting or suspects:
+            alone = not waiting
+            now = [next(iter(suspects.values()))] if alone else list(waiting.values())
+            try:
+                with _pool(1 if alone else min(workers, len(now))) as pool:
+                    for point, answer in _submitted(now, pool, workers, str(place), solve):
+                        waiting.pop(point.index, None)
+                        suspects.pop(point.index, None)
+                        barren = 0
+                        yield point, answer
+                continue
+            except BrokenProcessPool as error:
+                log.warning("a worker process died (%s): what it had finished is kept", error)
+            done, begun = recorded(place)
+            barren += 1
+            for point in now:
+                if point.key in done:
+                    found = done[point.key]
+                    answer = Answer(point.index, found.status, found.message, found.coords, found.variables)
+                elif alone or barren >= _MAX_BARREN:
+                    answer = Answer(point.index, "worker-died", "its process was killed: out of memory?")
+                else:
+                    if point.key in begun:
+                        suspects[point.index] = point
+                        waiting.pop(point.index, None)
+                        barren = 0
+                    continue
+                waiting.pop(point.index, None)
+                suspects.pop(point.index, None)
+                yield point, answer
+
+
+def _submitted(
+    points: Sequence[Point], pool: Executor, workers: int, folder: str | None, solve: Solve
+) -> Iterator[tuple[Point, Answer]]:
+    # About eight chunks a worker: few messages, and no worker idle for long at the end.
+    size = max(1, len(points) // (8 * workers))
+    chunks = [points[i : i + size] for i in range(0, len(points), size)]
+    waiting: dict[Future[list[Answer]], Sequence[Point]] = {pool.submit(_chunk, c, folder, solve): c for c in chunks}
+    for done in as_completed(waiting):
+        chunk = waiting[done]
+        try:
+            answers = done.result()
+        except (BrokenProcessPool, DimladderError):
+            raise
+        except Exception as error:  # whatever a cluster raises when it loses a worker
+            answers = [Answer(p.index, "worker-died", f"{type(error).__name__}: {error}") for p in chunk]
+        yield from zip(chunk, answers, strict=True)
+
+
+def _chunk(points: Sequence[Point], folder: str | None, solve: Solve) -> list[Answer]:
+    """Solve some points in a worker; with a folder, each is logged before the next begins."""
+    if folder is None:
+        return [solve(point) for point in points]
+    writer = _writer(folder)
+    answers = []
+    for point in points:
+        writer.append({"begun": point.key})
+        answers.append(solve(point))
+        record(writer, point, answers[-1])
+    return answers
+
+
+# The log of this process, one for each folder.
+_writers: dict[str, RecordWriter] = {}
+
+
+def _writer(folder: str) -> RecordWriter:
+    from .results import RecordWriter
+
+    if folder not in _writers:
+        _writers[folder] = RecordWriter(Path(folder))
+    return _writers[folder]
+
+
+def _quiet_worker() -> None:
+    # Ctrl-C is for the parent, which knows what is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Inherited by the workers, which must not run N threads each on N cores.
+    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Executor]:
+    # Spawned, not forked: a fork would copy the locks of running threads.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_quiet_worker)
+    finished = False
+    try:
+        yield pool
+        finished = True
+    finally:
+        if not finished:
+            # Interrupted: points under way are given up, finished ones are on disk.
+            for process in list((getattr(pool, "_processes", None) or {}).values()):
+                process.terminate()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _dask(address: str) -> Executor:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError(
+            "the executor dask needs the package distributed",
+            why=str(error),
+            hint="pip install 'dimladder[distributed]'",
+        ) from None
+    found: Executor = Client(address or None).get_executor()
+    return found
