@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from .jit import njit, types
 
 PIECE_TYPE = types.FunctionType(types.float64(types.float64, types.float64, types.float64))
 ROOTS_TYPE = types.FunctionType(types.int64(types.float64, types.float64[::1]))

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from .jit import njit, types
 
 __all__ = ["resolvents"]
 

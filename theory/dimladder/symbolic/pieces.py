@@ -8,6 +8,7 @@ decides the signs, beside the point ``u`` where they are evaluated: a piece can 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -149,15 +150,28 @@ class Pieces:
 
         roots = []
         for _, argument, _, _ in self.signs:
-            polynomial = sp.Poly(argument, self.variable)
-            a, b = polynomial.coeff_monomial(self.variable), polynomial.coeff_monomial(1)
-            roots.append(sp.simplify(-b / a))
+            inner = [(s, low, high) for s, _, low, high in self.signs if argument.has(s)]
+            # A nested kink moves with the piece of what it contains: every case is tried, idle ones do no harm.
+            for choice in itertools.product(*((low, high) for _, low, high in inner)):
+                case = argument.subs({s: v for (s, _, _), v in zip(inner, choice, strict=True)})
+                polynomial = sp.Poly(case, self.variable)
+                if polynomial.degree() == 1:
+                    a, b = polynomial.coeff_monomial(self.variable), polynomial.coeff_monomial(1)
+                    roots.append(sp.simplify(-b / a))
         return tuple(dict.fromkeys(roots))
 
     @cached_property
     def linear_slope(self) -> bool:
         """Whether the slope of every piece is affine: the proximal point is then a closed form."""
         return self.variable not in self.curvature.free_symbols
+
+    def _used(self, expression: Any) -> list[tuple[Any, Any, int, int]]:
+        """The signs that an expression needs, each after those in its own argument."""
+        needed = {s for s, *_ in self.signs if expression.has(s)}
+        for s, argument, _, _ in reversed(self.signs):
+            if s in needed:
+                needed |= {other for other, *_ in self.signs if argument.has(other)}
+        return [row for row in self.signs if row[0] in needed]
 
     def source(self, title: str) -> str:
         """Return a module with ``value``, ``slope``, ``curvature`` (f8(y, u, r)), ``roots(y, out)`` and constants."""
@@ -169,10 +183,9 @@ class Pieces:
         r = u.__class__("r_", real=True)
         for name, expression in (("value", self.smooth), ("slope", self.slope), ("curvature", self.curvature)):
             lines += ["", '@njit("f8(f8, f8, f8)", **OPTIONS)', f"def {name}({y}, {u}, r_):"]
-            for symbol, argument, low, high in self.signs:
-                if expression.has(symbol):
-                    shared, values = assignments([argument.subs(u, r)], prefix=f"_{symbol}_")
-                    lines += [*shared, f"    {symbol} = {high}.0 if {values[0]} > 0.0 else {low}.0"]
+            for symbol, argument, low, high in self._used(expression):
+                shared, values = assignments([argument.subs(u, r)], prefix=f"_{symbol}_")
+                lines += [*shared, f"    {symbol} = {high}.0 if {values[0]} > 0.0 else {low}.0"]
             shared, values = assignments([expression], prefix="_w")
             lines += [*shared, f"    return 1.0 * ({values[0]})", ""]
         lines += ["", '@njit("i8(f8, f8[::1])", **OPTIONS)', f"def roots({y}, out):"]
@@ -204,20 +217,24 @@ def pieces(expression: Any, variable: Any, parameter: Any) -> Pieces:
 
     signs: list[tuple[Any, Any, int, int]] = []
 
+    def refuse(argument: Any) -> DerivationError:
+        return DerivationError(
+            f"the kink of {expression} cannot be located",
+            where=str(argument),
+            why=f"the argument of abs, max, sign, ... must be affine in {variable} on every piece",
+            hint="write the formula with kinks at affine arguments, or with smooth functions",
+        )
+
     def symbol_for(argument: Any, low: int, high: int) -> Any:
+        argument = sp.expand(argument)
         for known, a, lo, hi in signs:
             if (lo, hi) == (low, high) and sp.expand(a - argument) == 0:
                 return known
-        if not argument.has(variable):
+        if not argument.has(variable, *[s for s, *_ in signs]):
             # A sign of the parameter alone: no kink in the variable.
             return sp.sign(argument) if low < 0 else sp.Heaviside(argument, 0)
-        if sp.Poly(argument, variable).degree() != 1 if argument.is_polynomial(variable) else True:
-            raise DerivationError(
-                f"the kink of {expression} cannot be located",
-                where=str(argument),
-                why=f"the argument of abs, max, sign, ... must be affine in {variable}",
-                hint="write the formula with kinks at affine arguments, or with smooth functions",
-            )
+        if not argument.is_polynomial(variable) or sp.Poly(argument, variable).degree() > 1:
+            raise refuse(argument)
         symbol = sp.Symbol(f"s{len(signs)}_", real=True)
         signs.append((symbol, argument, low, high))
         return symbol
@@ -226,32 +243,25 @@ def pieces(expression: Any, variable: Any, parameter: Any) -> Pieces:
         if not e.args:
             return e
         arguments = [split(a) for a in e.args]
-        plain = [a.subs({s: h for s, _, _, h in signs}) for a in arguments]
-        kinked = any(a.has(*[s for s, *_ in signs]) for a in arguments) if signs else False
-        if isinstance(e, sp.Abs | sp.sign | sp.Heaviside | sp.Max | sp.Min) and kinked:
-            raise DerivationError(
-                f"the kink of {expression} cannot be located", where=str(e), why="kinked functions are nested"
-            )
         if isinstance(e, sp.Abs):
-            return arguments[0] * symbol_for(plain[0], -1, 1)
+            return arguments[0] * symbol_for(arguments[0], -1, 1)
         if isinstance(e, sp.sign):
-            return symbol_for(plain[0], -1, 1)
+            return symbol_for(arguments[0], -1, 1)
         if isinstance(e, sp.Heaviside):
-            return symbol_for(plain[0], 0, 1)
+            return symbol_for(arguments[0], 0, 1)
         if isinstance(e, sp.Max | sp.Min):
-            result = arguments[0]
-            for other in arguments[1:]:
-                gap = sp.expand(other - result)
-                if any(gap.has(s) for s, *_ in signs):
-                    raise DerivationError(
-                        f"the kink of {expression} cannot be located", where=str(e), why="more than two kinked branches"
-                    )
+            # Numbers last: a clip then has the kinks one expects.
+            result, *others = sorted(arguments, key=lambda a: bool(a.is_number))
+            for other in others:
+                gap = other - result
                 step = symbol_for(gap, 0, 1)
                 result = result + gap * (step if isinstance(e, sp.Max) else 1 - step)
             return result
         return e.func(*arguments)
 
     smooth = stabilise(split(sp.sympify(expression)))
+    if signs and smooth.is_polynomial(variable):
+        smooth = sp.expand(smooth)
     # A symbol with values {0, 1} is its own square, one with values {-1, 1} has the square 1.
     for symbol, _, low, _ in signs:
         smooth = smooth.replace(

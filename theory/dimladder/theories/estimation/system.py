@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SolveError
+from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from . import observables, printed
 from .channel import Channel, Loss
@@ -49,6 +49,8 @@ class Question:
         Of the target's coordinates; matters beside a penalty other than l2.
     constant : bool
         Whether a constant is fitted.
+    wants_signs : bool
+        Whether the loss means labels -1 and +1.
     """
 
     loss: Loss
@@ -61,6 +63,7 @@ class Question:
     penalty: Loss | None = None
     prior: Prior = Prior()
     constant: bool = False
+    wants_signs: bool = False
     rtol: float = 1e-12
     damping: float = 0.5
     max_iterations: int = 2000
@@ -98,6 +101,20 @@ class MinimiserSystem(FixedPoint):
         self.order_parameters = tuple(
             OrderParameter(name, GRID, *_MEANING[name]) for name in ("V", "q", "m", *self.observable_names())
         )
+
+    def check(self) -> None:
+        """Refuse labels that the loss does not mean.
+
+        Raises
+        ------
+        DerivationError
+        """
+        if self.question.wants_signs and not self.question.law.two_valued:
+            raise DerivationError(
+                f"the loss {self.question.loss.text!r} needs labels -1 and +1",
+                where="target.formula", why=f"the labels are {self.question.law.text!r}",
+                hint='use a two-valued formula such as "sign(z + 0.3*n1)", or a loss of y - f',
+            )  # fmt: skip
 
     def observable_names(self) -> list[str]:
         """Names of what is read off a point, in the order of the solution."""
