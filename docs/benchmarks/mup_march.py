@@ -21,9 +21,9 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 import dimladder as dl
+from dimladder.problem.training import Training, training_of
 from dimladder.theories.mup.march import March
 from dimladder.theories.mup.sampling import sampled_nodes
-from dimladder.theories.mup.training import Training, training_of
 
 RUN = Path(__file__).parents[1] / "gallery" / "runs" / "mup-tanh.toml"
 BATCH = 50

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import dimladder as dl
-from dimladder.theories.truncation.events import threshold_path
-from dimladder.theories.truncation.laws import draw
+from dimladder.numerics.threshold_path import threshold_path
+from dimladder.problem.coordinates import draw
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
 times = np.linspace(0, 10, 101)

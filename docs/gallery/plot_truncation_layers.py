@@ -9,7 +9,7 @@ and leaves the others where they are. The wedge is the cone that the layer keeps
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dimladder.theories.truncation import geometry as g
+from dimladder.problem.truncation import geometry as g
 
 data = g.ball_clusters(2, [60, 60], separation=3.0, mean_jitter=0.25, radius=0.25, seed=2)
 cones = g.cones(data)

@@ -12,7 +12,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import dimladder as dl
-from dimladder_validation.simulate.truncation import state_network, train
+from dimladder.problem.truncation.stated import load
+from dimladder.theories.truncation.states import state_network
+from dimladder_validation.simulate.truncation import train
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
 problem = dl.load(
@@ -21,7 +23,7 @@ problem = dl.load(
 )
 curve = dl.solve(problem)
 states = [str(s) for s in curve["state"].values]
-data, _ = problem.geometry()
+data = load(problem.data)
 trained = [
     data.cost(train(data, state_network(problem, s), rate=1e-3, steps=3000, records=1)[0](data.inputs)) for s in states
 ]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
+import numpy as np
 import pytest
 
+import dimladder as dl
+import dimladder.accuracy
+from dimladder.accuracy import check
 from dimladder.cli import main
+from dimladder.results import LearningCurve
 from run_files import arguments
 
 RUN = arguments("online-erf")
@@ -43,3 +50,58 @@ def test_check_sees_what_a_sum_of_erfs_leaves_out(capsys: pytest.CaptureFixture[
     report = json.loads(capsys.readouterr().out)
     assert max(report["knobs"], key=lambda k: report["knobs"][k]) in ("averages", "quadrature_rtol")
     assert 3.0 < report["digits"]["Q"] < 6.5
+
+
+PULSE = """
+theory = "online-sgd"
+target = { kind = "committee", activation = "erf", readout = [1.0] }
+student = { kind = "committee", width = 1, activation = "erf" }
+algorithm = { kind = "online-sgd", learning_rate = 1.0, schedule = "step(t - 50) - step(t - 50.5)" }
+initial = { Q = [[0.5]], M = [[0.1]] }
+grid = { time = [0.0, 25.0, 50.0, 75.0, 100.0] }
+"""
+
+
+def test_check_does_not_step_over_a_pulse() -> None:
+    """The overlap after one pulse of length 0.5, from times so dense that no integrator misses it."""
+    problem = dl.loads(PULSE)
+    report = check(problem)
+    reached = float(dl.solve(problem)["M"][-1, 0, 0])
+    missed = abs(reached - 0.25396)
+    assert report.absolute["M"] >= missed - 1e-5
+    assert report.digits["M"] <= max(1.0, -math.log10(max(missed, 1e-5) / 0.25396)) or missed < 1e-5
+
+
+def test_check_and_solve_say_what_the_quadrature_could_not_reach(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stored error bounds the digits of every variable, however little boosting changes."""
+    problem = dl.loads(PULSE, {"algorithm.schedule": "1"})
+    plain = check(problem)
+    assert min(plain.digits.values()) > 8.0
+    as_curve = dl.solve.__globals__["as_curve"]
+
+    def rough(problem: dl.problem.Problem, solution: Any) -> Any:
+        solution.stats["quadrature_error"] = 4e-5
+        return as_curve(problem, solution)
+
+    monkeypatch.setitem(dl.solve.__globals__, "as_curve", rough)
+    monkeypatch.setattr(dimladder.accuracy, "as_curve", rough)
+    report = check(problem)
+    assert report.stored == {"quadrature_error": 4e-5}
+    assert max(report.digits.values()) <= -math.log10(4e-5)
+    assert "it limits the digits" in report.text()
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "quadrature_error = 4e-05 exceeds solver.quadrature_rtol = 1e-07" in warning
+
+
+def test_digits_of_small_entries_are_their_own() -> None:
+    """What decays to a millionth of its start has six digits less than the start, and the report says where."""
+    times = np.linspace(0.0, 1.0, 3)
+    curve = LearningCurve.build(
+        dl.loads(PULSE), {"time": times}, {"q": (("time",), np.array([1.0, 1e-3, 1e-6]), "", "", None)}
+    )
+    report = dimladder.accuracy._report(curve, {"q": np.full(3, 1e-9)}, {}, {}, {})
+    assert abs(report.digits["q"] - 9.0) < 1e-9
+    assert abs(report.entry_digits["q"] - 3.0) < 1e-9
+    assert report.worst["q"] == "time = 1.0"

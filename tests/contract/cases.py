@@ -167,7 +167,7 @@ def _cases() -> dict[str, Case]:
     add(
         "graph-convolution/heterophilic",
         "graph-convolution",
-        {"data.homophily": -1.0, "student.self_loop": 0.5, "loss.ridge": 0.1},
+        {"data.homophily": -1.0, "student.self_loop": 0.5, "loss": {"ridge_per_sample": 0.02}},
         {"data.homophily": -1.0, "student.self_loop": 0.5, "student.ridge": 0.1},
     )
     add("mup-linear/shallow", "mup-linear", {"student.hidden_layers": 1, "algorithm.learning_rate": 0.1})
@@ -247,7 +247,7 @@ _BASE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "multiscale": ({}, {}),
     "triple-descent": ({"grid.width_ratio": [0.3, 2.0, 20.0]}, {"renamed": _TEST_MSE}),
     "implicit-bias": ({"grid.time": [0.0, 0.02, 0.2, 2.0, 20.0]}, {}),
-    "deep-linear-posterior": ({}, {}),
+    "deep-linear-posterior": ({}, {"renamed": {"generalization_error": "mse"}}),
     "graph-convolution": ({"grid.train_fraction": [0.3, 0.6]}, {}),
     "mup-linear": ({"algorithm.steps": 6}, {}),
     "mup-tanh": ({"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4}, {}),

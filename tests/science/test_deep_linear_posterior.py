@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder.problem.regression import linear_teacher_data
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.deep_linear_posterior import EXPERIMENT
 
@@ -59,13 +61,24 @@ def test_many_hidden_units_give_the_infinitely_wide_kernel() -> None:
     np.testing.assert_allclose(curve["kernel_scale"], [0.7, 0.343], rtol=1e-5)
 
 
-TEACHER = {"kind": "linear-teacher", "samples": 30, "dimension": 60, "width": 20, "noise": 0.3, "seed": 2}
+def teacher(
+    samples: int = 30, dimension: int = 60, width: int = 20, noise: float = 0.3, seed: int = 2
+) -> dict[str, Any]:
+    """Return the overrides that put a linear teacher in the place of the kernel law."""
+    return {
+        "data": {"kind": "gaussian", "samples": samples, "dimension": dimension, "seed": seed},
+        "target": {"kind": "index", "formula": "z", "noise": noise},
+        "student.width": width,
+    }
+
+
+TEACHER = teacher()
 
 
 def test_temperature_zero_is_the_limit_of_small_temperatures() -> None:
-    base = {"data": TEACHER, "grid.depth": [1, 2, 3]}
+    base = {**TEACHER, "grid.depth": [1, 2, 3]}
     cold = dl.solve(dl.load(RUN, base))
-    warm = [dl.solve(dl.load(RUN, {**base, "student.temperature": t})) for t in (1e-3, 1e-4)]
+    warm = [dl.solve(dl.load(RUN, {**base, "algorithm.temperature": t})) for t in (1e-3, 1e-4)]
     gaps = [np.abs(w["kernel_scale"].values - cold["kernel_scale"].values) for w in warm]
     # Linear in T.
     assert np.all(gaps[1] < 0.15 * gaps[0])
@@ -75,9 +88,9 @@ def test_temperature_zero_is_the_limit_of_small_temperatures() -> None:
         cold["predictor_variance"] / cold["kernel_scale"],
         float(cold["predictor_variance"][0] / cold["kernel_scale"][0]),
     )
-    np.testing.assert_allclose(cold["generalization_error"], cold["bias"] + cold["predictor_variance"])
+    np.testing.assert_allclose(cold["mse"], cold["bias"] + cold["predictor_variance"])
     # The given data's own alignment, put into the abstract equation.
-    x, y, _ = dl.load(RUN, base).data.draw()
+    x, y, _ = linear_teacher_data(dl.load(RUN, base))
     alignment = float(y @ np.linalg.solve(x.T @ x / 60, y)) / 30
     abstract = dl.solve(dl.load(RUN, {"data.alpha": 1.5, "data.label_alignment": alignment, "grid.depth": [1, 2, 3]}))
     np.testing.assert_allclose(abstract["kernel_scale"], cold["kernel_scale"], rtol=1e-9)
@@ -85,11 +98,9 @@ def test_temperature_zero_is_the_limit_of_small_temperatures() -> None:
 
 def test_test_error_against_fresh_inputs() -> None:
     """Bias and variance of the Gaussian process over 2e5 fresh inputs; relative error about 3/sqrt(2e5)."""
-    problem = dl.load(
-        RUN, {"data": TEACHER, "student.temperature": 0.1, "student.weight_variance": 0.8, "grid.depth": [2]}
-    )
+    problem = dl.load(RUN, {**TEACHER, "algorithm.temperature": 0.1, "student.weight_variance": 0.8, "grid.depth": [2]})
     curve = dl.solve(problem)
-    x, y, target = problem.data.draw()
+    x, y, target = linear_teacher_data(problem)
     kappa = float(curve["kernel_scale"][0])
     fresh = np.random.default_rng(0).standard_normal((60, 200_000))
     cross = kappa * 0.8 / 60 * x.T @ fresh
@@ -107,11 +118,11 @@ def test_more_examples_than_dimensions_leave_null_modes_null(temperature: float)
     Projected on the row space of X the labels are those of the least-squares teacher; along the other 60 modes
     nothing can move. Rounded instead of exactly null, these make a saddle of their own at kappa ~ T/rounding.
     """
-    data = {"kind": "linear-teacher", "samples": 100, "dimension": 40, "width": 20, "noise": 1.0, "seed": 3}
+    data = teacher(100, 40, noise=1.0, seed=3)
     depths = [1, 2, 3]
-    problem = dl.load(RUN, {"data": data, "student.temperature": temperature, "grid.depth": depths})
+    problem = dl.load(RUN, {**data, "algorithm.temperature": temperature, "grid.depth": depths})
     curve = dl.solve(problem)
-    x, y, target = problem.data.draw()  # type: ignore[attr-defined]
+    x, y, target = linear_teacher_data(problem)
     gram = x @ x.T / 40
     values, vectors = np.linalg.eigh(gram)
     seen = (vectors.T @ (x @ y) / math.sqrt(40)) ** 2 / values  # y_i^2 of the 40 modes
@@ -158,8 +169,8 @@ def test_gibbs_sampling_at_finite_temperature() -> None:
     problem = dl.load(
         RUN,
         {
-            "data": {**TEACHER, "samples": 15, "dimension": 30},
-            "student.temperature": 0.05,
+            **teacher(15, 30),
+            "algorithm.temperature": 0.05,
             "grid.depth": [1],
             "simulation.sweeps": 250,
         },
@@ -173,16 +184,19 @@ def test_gibbs_sampling_at_finite_temperature() -> None:
 
 def test_bad_problems_are_refused() -> None:
     for override, message in (
-        ({"student.temperature": 0.1}, "linear-teacher"),
+        ({"algorithm.temperature": 0.1}, "spectrum of the kernel"),
         ({"data.alpha": 0.0}, "alpha must be positive"),
-        ({"grid.depth": [0]}, "at least 1"),
-        ({"data": {**TEACHER, "samples": 80}}, "samples <= dimension"),
+        ({"grid.depth": [0]}, "depth must be positive"),
+        ({"grid.depth": [2, 2]}, "distinct"),
+        ({"student.activation": "tanh"}, "linear"),
+        ({"student.width": 5}, "kernel-law"),
+        (teacher(samples=80), "samples <= dimension"),
     ):
         with pytest.raises(dl.ConfigError, match=message):
             dl.load(RUN, override)
     with pytest.raises(dl.DomainError, match="no solution"):
         dl.solve(dl.load(RUN, {"data.alpha": 2.0, "data.label_alignment": 0.0}))
-    text = dl.derive(dl.load(RUN, {"data": TEACHER}))
+    text = dl.derive(dl.load(RUN, TEACHER))
     assert "lambda" in text.latex()
     assert "def residual" in text.python()
     assert "kernel" in text.explain()

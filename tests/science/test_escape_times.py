@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.errors import SimulationError
+from dimladder.errors import SimulationError, UsageError
 from dimladder_validation.simulate.escape import EscapeTimes, escape_times
 
 RUN = """
@@ -64,3 +64,19 @@ def test_censored_replicas_are_not_averaged() -> None:
 def test_threshold_is_checked() -> None:
     with pytest.raises(SimulationError, match="threshold"):
         escape_times(dl.loads(RUN), 100, threshold=1.5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "index", "said"),
+    [("nope", (), "no variable 'nope'"), ("M", (), r"such as \(0, 0\)"), ("M", (0, 1), "no component"),
+     ("generalization_error", (0,), "give no index"), ("generalisation_error", (), "'generalization_error'")],
+)  # fmt: skip
+def test_what_escapes_must_be_a_component_of_the_theory(variable: str, index: tuple[int, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        dl.escape_time(dl.loads(RUN), variable, 0.5, 10.0, index)
+
+
+def test_levels_and_times_must_be_numbers() -> None:
+    for level, last in ((0.5, -1.0), (0.5, np.inf), (np.nan, 1.0)):
+        with pytest.raises(UsageError, match="are numbers"):
+            dl.escape_time(dl.loads(RUN), "M", level, last, (0, 0))

@@ -31,7 +31,8 @@ def problem(gamma: float, mu: float, homophily: float, loop: float, ridge: float
             "data.mu": mu,
             "data.homophily": homophily,
             "student.self_loop": loop,
-            "student.ridge": ridge,
+            # r of the free energy, (1/(tau N)) sum (h - y)^2 + (r/N) |w|^2.
+            "loss": {"ridge_per_sample": ridge / gamma},
             "grid.train_fraction": fractions,
         },
     )
@@ -181,11 +182,46 @@ def test_simulated_graphs(parameters: tuple[float, ...], fractions: list[float])
         assert np.all(np.abs(values.mean(axis=0) - expected) < 4 * se + 5 / 500 * expected)
 
 
+def test_the_two_normalisations_of_the_ridge_are_one() -> None:
+    """ridge = (n/k) ridge_per_sample, n = tau N labelled nodes and k = N/gamma weights; theory and experiment."""
+    one = problem(3.0, 1.0, 1.0, 0.4, 0.2, [0.4])
+    two = dl.replace(one, {"loss": {"ridge": 0.4 * 0.2}})
+    np.testing.assert_allclose(dl.solve(one)["test_risk"], dl.solve(two)["test_risk"], rtol=1e-12)
+    risks = [
+        EXPERIMENT.run(p, 300, [np.random.default_rng(1)], backend_for()).variables["test_risk"][1] for p in (one, two)
+    ]
+    np.testing.assert_allclose(risks[0], risks[1], rtol=1e-12)
+
+
+def test_both_ridges_mean_what_the_language_says() -> None:
+    """sum of losses + (ridge/2)|w|^2, or their mean + (ridge_per_sample/2)|w|^2/k: ridge = (n/k) ridge_per_sample."""
+    fractions = [0.2, 0.5, 0.8]
+    for loop in (0.0, 0.4):
+        per_sample = {"loss": {"ridge_per_sample": 0.3}, "student.self_loop": loop}
+        expected = dl.solve(dl.load(RUN, {**per_sample, "grid.train_fraction": fractions}))
+        for column, fraction in enumerate(fractions):
+            # n/k = tau N/(N/gamma)
+            override = {"loss": {"ridge": 0.3 * fraction * 5.0}, "student.self_loop": loop}
+            p = dl.load(RUN, {**override, "grid.train_fraction": [fraction]})
+            curve = dl.solve(p)
+            for name in curve:
+                assert float(curve[name][0]) == pytest.approx(float(expected[name][column]), rel=1e-10)
+        sample = EXPERIMENT.run(p, 400, [np.random.default_rng([2, k]) for k in range(12)], backend_for())
+        values = np.asarray(sample.variables["test_risk"][1])
+        se = float(values.std(ddof=1)) / math.sqrt(12)
+        assert abs(values.mean() - float(curve["test_risk"][0])) < 4 * se + 5 / 400
+
+
 def test_the_run_file_and_bad_problems() -> None:
     curve = dl.solve(dl.load(RUN))
     assert np.all(np.diff(curve["test_risk"].values) < 0)
     assert np.all(np.diff(curve["test_accuracy"].values) > 0)
-    for override in ({"data.gamma": 0.0}, {"grid.train_fraction": [1.0]}, {"student.ridge": -1.0}):
+    for override in (
+        {"data.gamma": 0.0},
+        {"grid.train_fraction": [1.0]},
+        {"loss.ridge": -1.0},
+        {"loss.function": "hinge"},
+    ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)
     for loop in (0.0, 0.5):

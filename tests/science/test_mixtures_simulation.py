@@ -1,11 +1,13 @@
 """Theory against direct simulation at parameters that no reference value covers; and deliberate errors that must be
 seen."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dimladder import DomainError
 from dimladder.solve import derive, load, replace, solve
 from dimladder_validation import compare, simulate
 from dimladder_validation.simulate import backend_for
@@ -26,7 +28,7 @@ CASES = {
             "student.ridge_times_width": 0.03,
             "grid.sample_ratio": [0.4, 2.5],
         },
-        {"d": [100, 200], "replicas": 16},
+        {"d": [100, 200], "replicas": 32},
     ),
     "three clusters": (
         MIXTURE,
@@ -190,7 +192,7 @@ def paired(problem, draws, repeats, names):
 def test_ridge_after_the_step_on_the_same_network(case):
     overrides, ratio = STEPS[case]
     problem = replace(GIANT, {**overrides, "grid.sample_ratio": [ratio], "limit.n": 150})
-    gap, error, value = paired(problem, 8, 2, ("test_error", "train_error"))
+    gap, error, value = paired(problem, 8, 2, ("test_error", "train_error", "penalty"))
     # Four standard errors, and 3% of finite-size correction (1/sqrt n of the value would be 8%).
     assert np.all(np.abs(gap) <= 4 * error + 0.03 * value), (gap, error, value)
     assert np.all(error <= 0.1 * value)
@@ -211,7 +213,7 @@ def test_classifiers_after_the_step_on_the_same_network(readout):
             "algorithm.nodes": 128,
         },
     )
-    gap, error, value = paired(problem, 6, 2, ("test_error", "test_loss", "train_loss"))
+    gap, error, value = paired(problem, 6, 2, ("test_error", "test_loss", "train_loss", "penalty"))
     assert np.all(np.abs(gap) <= 4 * error + 0.05 * value), (gap, error, value)
 
 
@@ -232,8 +234,59 @@ def test_equal_clusters_make_one_bulk():
     problem = replace(GIANT, {"grid.sample_ratio": [1.0], "limit.n": 120, "limit.draws": 2, "data.shared_spikes": True})
     one = solve(replace(problem, {"algorithm.equivalent": "one-bulk"}))
     many = solve(replace(problem, {"algorithm.equivalent": "clusters"}))
-    for name in ("test_error", "train_error", "test_error_hermite"):
+    for name in ("test_error", "train_error", "penalty", "test_error_hermite"):
         np.testing.assert_allclose(one[name], many[name], rtol=1e-9)
+
+
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_a_vanishing_ridge_at_interpolation(activation):
+    """m = k: the error grows as ridge^-1/2 to any ridge, the penalty falls as ridge^1/2; elsewhere both have limits.
+
+    A linear activation has as many directions as inputs, here as many as samples too: null modes stay null.
+    """
+    small = {"limit.n": 40, "limit.draws": 1, "grid.sample_ratio": [0.5, 1.0, 2.0], "student.activation": activation}
+    width = {"student.width_ratio": 1.0 if activation == "relu" else 1.5}
+    curves = [solve(replace(GIANT, {**small, **width, "algorithm.ridge": r})) for r in (1e-40, 1e-300)]
+    tests = [c["test_error"].values for c in curves]
+    np.testing.assert_allclose(tests[1][[0, 2]], tests[0][[0, 2]], rtol=1e-9)
+    assert tests[1][1] / tests[0][1] == pytest.approx(1e130, rel=1e-9)
+    penalties = [c["penalty"].values for c in curves]
+    assert penalties[1][1] / penalties[0][1] == pytest.approx(1e-130, rel=1e-9)
+    assert np.all(tests[1] > 0)
+
+
+def test_a_cluster_without_weight_is_not_there():
+    """weights [0, 1] are the second cluster alone: the same law of the data, so the same error over draws."""
+    small = {"limit.n": 60, "limit.draws": 12, "grid.sample_ratio": [1.0], "algorithm.nodes": 24}
+    base = replace(GIANT, {**small, "target.direction": [0.0, 1.0]})
+    for equivalent in ("one-bulk", "clusters", "conditional"):
+        empty = replace(base, {"data.weights": [0.0, 1.0], "algorithm.equivalent": equivalent})
+        alone = replace(
+            base,
+            {
+                "data.weights": [1.0], "data.spikes": [[1.0]], "target.direction": [1.0],
+                "algorithm.equivalent": equivalent,
+            },
+        )  # fmt: skip
+        a, b = solve(empty), solve(alone)
+        error = math.hypot(float(a["test_error_se"][0]), float(b["test_error_se"][0]))
+        assert abs(float(a["test_error"][0]) - float(b["test_error"][0])) < 4 * error, equivalent
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"target.link": "0*z"},
+        {"target.link": "2 + 0*z"},
+        {"target": {"kind": "cluster-labels"}, "data.weights": [0.0, 1.0]},
+    ],
+)
+def test_constant_labels_are_refused(override):
+    problem = replace(GIANT, {"limit.n": 40, "limit.draws": 1, "grid.sample_ratio": [1.0], **override})
+    with pytest.raises(DomainError, match="all labels are equal"):
+        solve(problem)
+    if "target.link" in override:
+        assert np.isfinite(float(solve(replace(problem, {"target.noise": 0.3}))["relative_error"][0]))
 
 
 def test_without_a_step_the_network_is_random_features():

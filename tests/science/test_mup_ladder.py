@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder.problem.training import training_of
 from dimladder.theories.mup.lazy import train_lazily
-from dimladder.theories.mup.training import training_of
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-GAUSSIAN = {"kind": "gaussian", "samples": 3, "dimension": 4, "seed": 5, "labels": "x1 - 2*x2 + 1", "test_samples": 1}
+GAUSSIAN = {
+    "kind": "points",
+    "source": "gaussian",
+    "samples": 3,
+    "dimension": 4,
+    "seed": 5,
+    "labels": "x1 - 2*x2 + 1",
+    "test_samples": 1,
+}
 
 
 def load(**overrides):
@@ -94,7 +102,7 @@ def test_linear_closed_form_is_a_small_network_of_identity_blocks():
 
 
 def test_march_against_tensor_quadrature_over_few_steps():
-    explicit = {"kind": "explicit", "inputs": [[0.8, 0.3]], "labels": [1.5]}
+    explicit = {"kind": "points", "source": "explicit", "inputs": [[0.8, 0.3]], "labels": [1.5]}
     problem = dl.load(
         RUNS / "mup-tanh.toml",
         {
@@ -121,7 +129,7 @@ def test_march_against_tensor_quadrature_over_few_steps():
             "algorithm.batch_size": 2,
             "student.hidden_layers": 3,
         },
-        {"student.activation": "softplus", "algorithm.loss": "logistic", "algorithm.schedule": "1/(1 + t/4)"},
+        {"student.activation": "softplus", "loss.function": "logistic", "algorithm.schedule": "1/(1 + t/4)"},
     ],
 )
 def test_march_against_lazily_revealed_weights(extra):
@@ -192,7 +200,8 @@ def test_certificate_bounds_the_loss_under_flow_and_pivots_are_positive():
     decay = -np.diff(np.log(loss)) / np.diff(time)
     assert (decay > np.minimum(rate[1:], rate[:-1])).all()
     descent = dl.solve(
-        load(**{"data": {"kind": "cosine", "samples": 3, "dimension": 5}, "algorithm.steps": 4}), samples=1024
+        load(**{"data": {"kind": "points", "source": "cosine", "samples": 3, "dimension": 5}, "algorithm.steps": 4}),
+        samples=1024,
     )
     assert (descent["forward_innovation"].values[:3, 1] > 1e-8).all()
     assert (descent["backward_innovation"].values[:3, 0] > 1e-8).all()
@@ -212,7 +221,7 @@ def test_stationary_means_zero_residual():
 
 
 def test_first_preactivations_are_dependent_when_samples_outnumber_dimensions():
-    data = {"kind": "cosine", "samples": 4, "dimension": 3}
+    data = {"kind": "points", "source": "cosine", "samples": 4, "dimension": 3}
     curve = dl.solve(load(data=data), samples=1024)
     assert abs(curve["preactivation_min_eigenvalue"].values[0]) < 1e-10
     assert curve["preactivation_min_eigenvalue"].values[1] > 1e-3

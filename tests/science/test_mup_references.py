@@ -9,10 +9,10 @@ import pytest
 
 import dimladder as dl
 from dimladder.problem import activation
+from dimladder.problem.training import training_of
 from dimladder.theories.mup.kernels import initial_kernels
 from dimladder.theories.mup.march import March
 from dimladder.theories.mup.quadrature import few_step_nodes
-from dimladder.theories.mup.training import training_of
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -78,7 +78,7 @@ def test_one_hidden_layer_by_quadrature(formula, times, expected, tolerance):
 
 
 def test_few_steps_of_two_tanh_layers_to_nine_digits():
-    explicit = {"kind": "explicit", "inputs": [[1.0]], "labels": [1.0]}
+    explicit = {"kind": "points", "source": "explicit", "inputs": [[1.0]], "labels": [1.0]}
     run = training_of(load(data=explicit, **{"algorithm.learning_rate": 1.0, "algorithm.steps": 3}))
     march = March(run, few_step_nodes(run), chunk=2048, exact_start=False)
     out = march.run()
@@ -91,7 +91,7 @@ def test_few_steps_of_two_tanh_layers_to_nine_digits():
 
 
 def test_few_steps_of_two_silu_layers():
-    explicit = {"kind": "explicit", "inputs": [[1.0]], "labels": [1.0]}
+    explicit = {"kind": "points", "source": "explicit", "inputs": [[1.0]], "labels": [1.0]}
     curve = dl.solve(
         load(data=explicit, **{"student.activation": "silu", "algorithm.steps": 2, "solver.method": "quadrature"})
     )
@@ -166,7 +166,7 @@ def test_initial_kernels_of_the_reference_inputs():
 @pytest.mark.parametrize(("gamma", "expected"), [(1.0, 0.9065882889), (2.0, 0.9656690832)])
 def test_gradient_flow_of_one_linear_layer(gamma, expected):
     """dDelta/dt = -2 sqrt(1 + gamma^2 (y - Delta)^2) Delta, to ten digits, and the O(eta) error of descent."""
-    explicit = {"kind": "explicit", "inputs": [[1.0]], "labels": [1.0]}
+    explicit = {"kind": "points", "source": "explicit", "inputs": [[1.0]], "labels": [1.0]}
     flow = {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3, "substeps": 8, "levels": 6}
     curve = dl.solve(
         load("mup-linear", data=explicit, algorithm=flow, **{"student.hidden_layers": 1, "student.richness": gamma})

@@ -104,7 +104,7 @@ def test_deep_linear_fluctuations():
 @pytest.mark.slow
 def test_feature_learning_of_the_four_parametrisations():
     """SP and NTP stop moving their features as n grows, IP collapses them, muP learns and keeps them apart."""
-    data = {"kind": "gaussian", "samples": 16, "dimension": 24, "seed": 0}
+    data = {"kind": "points", "source": "gaussian", "samples": 16, "dimension": 24, "seed": 0}
     change, diversity, joint = {}, {}, {}
     widths = [48, 96, 192]
     for name, eta in (("sp", 8.0), ("ntp", 2.0), ("ip", 2.0), ("mup", 1.0)):
@@ -146,7 +146,7 @@ def test_abc_exponents_reproduce_mup():
 def test_dense_networks_follow_the_gradient():
     """The hand-written update is the derivative of the loss: finite differences of the loss along it."""
     from dimladder.problem import activation
-    from dimladder.theories.mup.training import training_of
+    from dimladder.problem.training import training_of
     from dimladder_validation.simulate.mup import EXPONENTS, Network
 
     problem = dl.load(

@@ -11,6 +11,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.numerics.random_matrix import marchenko_pastur_expectation
+from dimladder.theories.ntk_ridge import moments
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.ntk_ridge import EXPERIMENT
 
@@ -27,16 +28,16 @@ RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "triple-descent.
 )
 def test_reference_curves(variance: float, reference: list[float]) -> None:
     curve = dl.solve(dl.load(RUN, {"student.readout_variance": variance}))
-    np.testing.assert_allclose(curve["test_error"], reference, atol=6e-4)
+    np.testing.assert_allclose(curve["test_mse"], reference, atol=6e-4)
 
 
 def test_moments_of_the_activation() -> None:
-    tanh = dl.load(RUN).student.moments()  # type: ignore[attr-defined]
+    tanh = moments("tanh")
     np.testing.assert_allclose(tanh, [0.0, 0.394294 - 0.366879, 0.366879, 0.464403 - 0.366879], atol=6e-7)
-    relu = dl.load(RUN, {"student.activation": "relu"}).student.moments()  # type: ignore[attr-defined]
+    relu = moments("relu")
     np.testing.assert_allclose(relu, [1 / math.sqrt(2 * math.pi), 0.25 - 0.5 / math.pi, 0.25, 0.25], atol=1e-12)
     # A linear activation leaves nothing: rounding of a difference would stand beside the ridge.
-    linear = dl.load(RUN, {"student.activation": "3*x - 1"}).student.moments()  # type: ignore[attr-defined]
+    linear = moments("3*x - 1")
     np.testing.assert_allclose(linear, [-1.0, 0.0, 9.0, 0.0], atol=1e-14)
     assert linear[1] == linear[3] == 0.0
 
@@ -45,8 +46,8 @@ def test_infinite_width_is_kernel_ridge_regression() -> None:
     """k = 1: the resolvent of a shifted Marchenko-Pastur matrix, integrated."""
     noise, phi, ridge, s2 = 0.3, 0.7, 0.02, 0.4
     override = {
-        "data.noise": noise, "data.phi": phi, "student.ridge": ridge, "student.readout_variance": s2,
-        "student.activation": "relu", "grid.width_ratio": [1e9],
+        "target.noise": noise, "data.sample_ratio": 1 / phi, "loss.ridge": ridge, "student.readout_variance": s2,
+        "student.layers": [{"activation": "relu"}], "grid.width_ratio": [1e9],
     }  # fmt: skip
     curve = dl.solve(dl.load(RUN, override))
     eta, zeta, etap = 0.5 - 0.5 / math.pi, 0.25, 0.5
@@ -56,8 +57,8 @@ def test_infinite_width_is_kernel_ridge_regression() -> None:
         return marchenko_pastur_expectation(f, 1 / phi)
 
     train = ridge**2 * mean(lambda x: (noise**2 + x) / (a + b * x) ** 2)
-    assert float(curve["train_error"][0]) == pytest.approx(train, rel=1e-6)
-    assert float(curve["test_error"][0]) == pytest.approx(
+    assert float(curve["train_mse"][0]) == pytest.approx(train, rel=1e-6)
+    assert float(curve["test_mse"][0]) == pytest.approx(
         train / (ridge * mean(lambda x: 1 / (a + b * x))) ** 2, rel=1e-6
     )
 
@@ -65,12 +66,12 @@ def test_infinite_width_is_kernel_ridge_regression() -> None:
 def test_linear_features_without_noise_of_their_own() -> None:
     """s(x) = x, many units and more samples than inputs: ridgeless least squares, noise/(1 - phi)."""
     override = {
-        "student.activation": "linear", "student.ridge": 1e-7, "student.readout_variance": 0.5,
-        "grid.width_ratio": [50.0], "data.noise": 0.4,
+        "student.layers": [{"activation": "linear"}], "loss.ridge": 1e-7, "student.readout_variance": 0.5,
+        "grid.width_ratio": [50.0], "target.noise": 0.4,
     }  # fmt: skip
     curve = dl.solve(dl.load(RUN, override))
-    assert float(curve["test_error"][0]) == pytest.approx(0.16 / (1 - 0.5), rel=1e-5)
-    assert float(curve["train_error"][0]) == pytest.approx(0.16 * (1 - 0.5), rel=1e-5)
+    assert float(curve["test_mse"][0]) == pytest.approx(0.16 / (1 - 0.5), rel=1e-5)
+    assert float(curve["train_mse"][0]) == pytest.approx(0.16 * (1 - 0.5), rel=1e-5)
 
 
 @pytest.mark.parametrize(("activation", "variance"), [("tanh", 0.01), ("tanh", 0.0), ("linear", 0.5), ("relu", 1.0)])
@@ -79,7 +80,7 @@ def test_extreme_ridges(activation: str, variance: float) -> None:
 
     def errors(ridge: float) -> dl.LearningCurve:
         override = {
-            "student.activation": activation, "student.readout_variance": variance, "student.ridge": ridge,
+            "student.layers": [{"activation": activation}], "student.readout_variance": variance, "loss.ridge": ridge,
             "grid.width_ratio": [0.3, 3.0],
         }  # fmt: skip
         return dl.solve(dl.load(RUN, override))
@@ -87,44 +88,82 @@ def test_extreme_ridges(activation: str, variance: float) -> None:
     gaps = []
     for ridge in (1e6, 1e12, 1e140):
         curve = errors(ridge)
-        np.testing.assert_allclose(curve["test_error"], 1.1, rtol=20 / ridge + 1e-12)
-        np.testing.assert_allclose(curve["train_error"], 1.1, rtol=20 / ridge + 1e-12)
-        gaps.append(1.1 - curve["test_error"].values)
+        np.testing.assert_allclose(curve["test_mse"], 1.1, rtol=20 / ridge + 1e-12)
+        np.testing.assert_allclose(curve["train_mse"], 1.1, rtol=20 / ridge + 1e-12)
+        gaps.append(1.1 - curve["test_mse"].values)
     assert np.all(gaps[0] > 1e-8), "the kernel is learnt at first order"
     small = errors(1e-12)
     for ridge in (1e-20, 1e-140):
-        np.testing.assert_allclose(errors(ridge)["test_error"], small["test_error"], rtol=1e-6)
+        np.testing.assert_allclose(errors(ridge)["test_mse"], small["test_mse"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "override",
     [
-        {"student.readout_variance": 0.5, "student.activation": "relu", "data.phi": 1.6, "data.noise": 0.5},
-        {"student.readout_variance": 0.0, "student.activation": "tanh(x + 0.4)", "data.phi": 0.6, "data.noise": 0.2},
+        {
+            "student.readout_variance": 0.5,
+            "student.layers": [{"activation": "relu"}],
+            "data.sample_ratio": 0.625,
+            "target.noise": 0.5,
+        },
+        {
+            "student.readout_variance": 0.0,
+            "student.layers": [{"activation": "tanh(x + 0.4)"}],
+            "data.sample_ratio": 1 / 0.6,
+            "target.noise": 0.2,
+        },
     ],
 )
 def test_simulation(override: dict[str, Any]) -> None:
     """m = 300, 16 data sets: four standard errors and an O(1/m) allowance of 15/m, relative; the curve moves more."""
-    problem = dl.load(RUN, {**override, "student.ridge": 0.05, "grid.width_ratio": [0.4, 1.0, 4.0]})
+    problem = dl.load(RUN, {**override, "loss.ridge": 0.05, "grid.width_ratio": [0.4, 1.0, 4.0]})
     curve = dl.solve(problem)
     sample = EXPERIMENT.run(problem, 300, [np.random.default_rng([1, k]) for k in range(16)], backend_for())
-    for name in ("test_error", "train_error"):
+    for name in ("test_mse", "train_mse"):
         values, theory = np.asarray(sample.variables[name][1]), curve[name].values
         se = values.std(axis=0, ddof=1) / 4
         assert np.all(np.abs(values.mean(axis=0) - theory) < 4 * se + 15 / 300 * theory), name
         assert abs(theory[0] - theory[-1]) > 6 * se.max(), name
 
 
+def test_the_size_of_the_signal() -> None:
+    """y = c z + noise xi: errors are c^2 times those at noise/c; samples and dimension stand for their ratio."""
+    unit = dl.solve(dl.load(RUN, {"target.noise": 0.2}))
+    scaled = dl.solve(dl.load(RUN, {"target.noise": 0.6, "target.formula": "-3*z"}))
+    for name in unit:
+        np.testing.assert_allclose(scaled[name], 9 * unit[name].values, rtol=1e-11)
+    data = {"kind": "gaussian", "samples": 300, "dimension": 150}
+    np.testing.assert_array_equal(
+        dl.solve(dl.load(RUN, {"data": data}))["test_mse"], dl.solve(dl.load(RUN))["test_mse"]
+    )
+
+
 def test_bad_problems_are_refused() -> None:
     for override in (
-        {"data.phi": 0.0},
-        {"student.ridge": 0.0},
-        {"student.ridge": 1e-200},
-        {"data.noise": -0.1},
+        {"data.sample_ratio": 0.0},
+        {"loss.ridge": 0.0},
+        {"loss.ridge": 1e-200},
+        {"target.noise": -0.1},
         {"grid.width_ratio": [0.0]},
     ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)
-    for activation, match in (("quadratic", "linear part"), ("sign", "jumps")):
+    for override in (
+        {"target.formula": "tanh(z)"},
+        {"student.layers": [{"activation": "tanh"}, {"activation": "relu"}]},
+        {"student.layers": [{"activation": "tanh", "width_ratio": 2.0}]},
+        {"loss.function": "logistic"},
+        {"loss": {"ridge_per_sample": 0.1}},
+        {"data": {"kind": "gaussian"}},
+        {"data.spectrum": {"exponent": 0.5, "levels": 10}},
+    ):
+        with pytest.raises(dl.ConfigError):
+            dl.load(RUN, {**override, "theory": "ntk-ridge"})
+    for activation, match in (
+        ("quadratic", "linear part"),
+        ("sign", "jumps"),
+        ("exp(x^2/3)", "second moment"),
+        ("x*abs(x)^(-0.45)", "do not converge"),
+    ):
         with pytest.raises(dl.ConfigError, match=match):
-            dl.solve(dl.load(RUN, {"student.activation": activation}))
+            dl.solve(dl.load(RUN, {"student.layers": [{"activation": activation}]}))

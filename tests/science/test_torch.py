@@ -34,7 +34,7 @@ MODULE = sys.modules["dimladder_validation.simulate"]
 # Algorithms that no run file of the gallery asks for.
 VARIANTS: dict[str, dict[str, Any]] = {
     "mup-tanh": {
-        "algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3, "loss": "logistic"},
+        "algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3}, "loss": {"function": "logistic"},
         "student.activation": "gelu",
     },
     "mup-linear": {"algorithm.batch_size": 2, "student.parametrization": "ntp", "student.activation": "softplus"},
@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"target.noise": 0.3, "target.readout": "rademacher"},
     "batch-reuse": {"target.noise": 0.2},
     "data-repetition": {"target.noise": 0.2, "student.activation": "tanh"},
-    "triple-descent": {"student.readout_variance": 0.0, "student.activation": "erf"},
+    "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},
 }  # fmt: skip
 CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
     f"{name}, variant": (name, {**SMALL.get(name, {}), **more}) for name, more in VARIANTS.items() if name in SIMULATED

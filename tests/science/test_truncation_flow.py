@@ -12,29 +12,32 @@ from scipy.integrate import quad, solve_ivp
 
 import dimladder as dl
 from dimladder.numerics.rotation_flow import defect, exponential, integrate
-from dimladder.theories.truncation import geometry as g
+from dimladder.numerics.threshold_path import fraction_and_cost, threshold_path
+from dimladder.problem.coordinates import ExponentialCoordinate, GaussianCoordinate, UniformCoordinate, draw
+from dimladder.problem.truncation import geometry as g
 from dimladder.theories.truncation import gradient_flows as gf
-from dimladder.theories.truncation.events import fraction_and_cost, threshold_path
-from dimladder.theories.truncation.flow import TruncationFlow
-from dimladder.theories.truncation.laws import ExponentialCluster, GaussianCluster, UniformCluster, draw
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.truncation_flow import EXPERIMENT
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-flow.toml"
 TIMES = [0.0, 0.3, 1.0, 2.5, 5.0, 9.0]
 LAWS: dict[str, dict[str, Any]] = {
-    "gaussian": {"kind": "gaussian-cluster", "mean": -0.4, "std": 0.7, "target": 1.1},
-    "uniform": {"kind": "uniform-cluster", "low": -1.0, "high": 2.0, "target": 1.4},
-    "exponential": {"kind": "exponential-cluster", "origin": -0.5, "scale": 0.8, "target": 1.0},
+    "gaussian": {"kind": "coordinate", "law": "gaussian", "mean": -0.4, "std": 0.7, "target": 1.1},
+    "uniform": {"kind": "coordinate", "law": "uniform", "low": -1.0, "high": 2.0, "target": 1.4},
+    "exponential": {"kind": "coordinate", "law": "exponential", "origin": -0.5, "scale": 0.8, "target": 1.0},
 }
-LAWS["mixture"] = {"kind": "mixture", "weights": [0.2, 0.3, 0.5], "components": list(LAWS.values())}
+LAWS["mixture"] = {
+    "kind": "coordinate",
+    "law": "mixture",
+    "weights": [0.2, 0.3, 0.5],
+    "components": [{k: v for k, v in law.items() if k != "kind"} for law in LAWS.values()],
+}
 
 
-def problem(data: dict[str, Any], start: float, times: list[float] = TIMES) -> TruncationFlow:
+def problem(data: dict[str, Any], start: float, times: list[float] = TIMES) -> dl.Problem:
     loaded = dl.replace(
         dl.load(RUN), {"data": data, "initial.threshold": start, "grid.time": times, "solver.rtol": 1e-11}
     )
-    assert isinstance(loaded, TruncationFlow)
     return loaded
 
 
@@ -71,13 +74,13 @@ def test_the_potential_generates_the_flow_and_equals_quadrature(name: str) -> No
 def test_laws_match_their_densities() -> None:
     densities = [
         (
-            GaussianCluster(mean=0.3, std=0.5, target=1.0),
+            GaussianCoordinate(mean=0.3, std=0.5, target=1.0),
             lambda z: math.exp(-((z - 0.3) ** 2) / 0.5) / math.sqrt(0.5 * math.pi),
             (-6, 8),
         ),
-        (UniformCluster(low=-0.5, high=1.5, target=1.0), lambda z: 0.5, (-0.5, 1.5)),
+        (UniformCoordinate(low=-0.5, high=1.5, target=1.0), lambda z: 0.5, (-0.5, 1.5)),
         (
-            ExponentialCluster(origin=-0.2, scale=0.4, target=1.0),
+            ExponentialCoordinate(origin=-0.2, scale=0.4, target=1.0),
             lambda z: math.exp(-(z + 0.2) / 0.4) / 0.4,
             (-0.2, 20),
         ),
@@ -144,7 +147,7 @@ def test_event_driven_solution_by_hand() -> None:
 
 def test_empirical_problem_and_its_equations() -> None:
     values = [0.3, -0.2, 1.1, 0.6]
-    curve = dl.solve(problem({"kind": "empirical", "values": values, "target": 2.0}, 0.0))
+    curve = dl.solve(problem({"kind": "coordinate", "law": "empirical", "values": values, "target": 2.0}, 0.0))
     oracle = solve_ivp(
         lambda s, t: [np.mean(np.array(values) <= t[0]) * (2 - t[0])],
         (0, 9),
@@ -155,11 +158,11 @@ def test_empirical_problem_and_its_equations() -> None:
         max_step=2e-3,
     )
     np.testing.assert_allclose(curve["threshold"], oracle.y[0], atol=2e-4)
-    text = dl.derive(problem({"kind": "empirical", "values": values, "target": 2.0}, 0.0)).latex()
+    text = dl.derive(problem({"kind": "coordinate", "law": "empirical", "values": values, "target": 2.0}, 0.0)).latex()
     assert "theta" in text
     for bad in (
-        {"kind": "empirical", "values": values},
-        {"kind": "empirical", "values": [], "target": 1.0},
+        {"kind": "coordinate", "law": "empirical", "values": values},
+        {"kind": "coordinate", "law": "empirical", "values": [], "target": 1.0},
         {**LAWS["gaussian"], "std": 0.0},
     ):
         with pytest.raises(dl.ConfigError):
@@ -170,9 +173,8 @@ def test_deviations_of_finite_samples_fall_as_the_square_root() -> None:
     """Reference: mean sup error .0616 .0341 .0169 .00986 at N = 100, 400, 1600, 6400, 40 seeds (relative error of a
     mean about 8 %).
     """
-    p = problem(
-        {"kind": "gaussian-cluster", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75, list(np.linspace(0, 14, 57))
-    )
+    law = {"kind": "coordinate", "law": "gaussian", "mean": 1.0, "std": 0.25, "target": 1.9}
+    p = problem(law, 0.75, list(np.linspace(0, 14, 57)))
     sizes, means, errors = [100, 400, 1600, 6400], [], []
     for size in sizes:
         streams = [np.random.default_rng([7, size, k]) for k in range(60)]
@@ -193,7 +195,7 @@ def test_deviations_of_finite_samples_fall_as_the_square_root() -> None:
 
 def test_a_wrong_sign_is_seen_by_the_experiment() -> None:
     """Mutation: the flow towards the mirrored target is hundreds of standard errors away."""
-    p = problem({"kind": "gaussian-cluster", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75)
+    p = problem({"kind": "coordinate", "law": "gaussian", "mean": 1.0, "std": 0.25, "target": 1.9}, 0.75)
     wrong = dl.solve(dl.replace(p, {"data.target": -1.9}))["threshold"].values
     paths = np.asarray(
         EXPERIMENT.run(p, 1600, [np.random.default_rng(k) for k in range(16)], backend_for()).variables["threshold"][1]

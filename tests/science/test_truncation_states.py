@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.theories.truncation import geometry as g
+from dimladder.problem.truncation import geometry as g
+from dimladder.problem.truncation.clusters import project
+from dimladder.problem.truncation.networks import Network, best_last_layer, gradient, gradient_descent, squared_cost
+from dimladder.problem.truncation.stated import parse_state
 from dimladder.theories.truncation import landscape, separable, shallow
-from dimladder.theories.truncation.networks import Network, best_last_layer, gradient, gradient_descent, squared_cost
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-states.toml"
 # classes -> (seed, radius) of the clusters with means 6 e_j + jitter behind the table of states.
@@ -35,7 +37,7 @@ def wide(classes: int, seed: int | None = None) -> g.ClusteredData:
 def state_of(
     data: g.ClusteredData, cones: g.Cones, label: str
 ) -> tuple[tuple[float, float, float], landscape.StateReport]:
-    state = landscape.parse_state(label)
+    state = parse_state(label)
     mu = g.default_shifts(cones, state)
     base = g.hidden_layers(data, cones, mu).base_points
     return landscape.formula_costs(data, base, state), landscape.examine(data, cones, mu, state)
@@ -199,7 +201,7 @@ def test_formulas_equal_least_squares_and_only_constant_states_are_critical(clas
         assert affine <= linear
         assert (abs(printed - linear) < 1e-12) == constant
         assert found.critical == constant  # measured
-        assert landscape.is_critical(data, landscape.parse_state(label), found) == constant  # by the proposition
+        assert landscape.is_critical(data, parse_state(label), found) == constant  # by the proposition
         if constant:
             assert found.full_gradient < 1e-9
         else:
@@ -227,14 +229,14 @@ def test_reference_gradients_of_mixed_states(label: str, slope: float) -> None:
 def test_mixed_costs_depend_on_the_shift_and_the_all_active_one_does_not() -> None:
     data = wide(3)
     cones = g.cones(data)
-    state = landscape.parse_state("011")
+    state = parse_state("011")
     values = []
     for mu in (2.357, 3.261, 4.164):
         base = g.hidden_layers(data, cones, [-mu, 6.0, 6.0]).base_points
         values.append(landscape.formula_costs(data, base, state)[0])
     np.testing.assert_allclose(values, [0.128096, 0.140482, 0.160142], atol=3e-5)  # the shifts are given to four digits
     for factor in (1.05, 3.0, 10.0):
-        report = landscape.examine(data, cones, [factor * cones.threshold] * 3, landscape.parse_state("111"))
+        report = landscape.examine(data, cones, [factor * cones.threshold] * 3, parse_state("111"))
         assert report.affine == pytest.approx(0.1148816953, abs=1e-10)
         assert report.critical
 
@@ -331,7 +333,7 @@ def test_the_shallow_network_meets_its_bound(radius: float) -> None:
     last, offset = best_last_layer(features, data.outputs, data.weights, offset=best.biases[0][:classes])
     assert data.cost(last @ features + offset[:, None]) == pytest.approx(report.linear_minimum, rel=1e-9)
     # Projected on the span of the means, the deep construction fits the same data exactly.
-    inside = shallow.project(data)
+    inside = project(data)
     assert inside.cost(g.explicit_minimiser(inside)(inside.inputs)) < 1e-12 if not g.cones(inside).violations else True
     with pytest.raises(dl.DomainError, match="too small"):
         shallow.network(data, shift=0.1)
@@ -399,14 +401,14 @@ def test_data_in_more_dimensions_than_classes() -> None:
     frame = np.linalg.qr(rng.standard_normal((7, 7)))[0]
     points = [frame[:, :3] @ x + 0.02 * rng.standard_normal((7, x.shape[1])) for x in tight(3).points]
     data = g.ClusteredData(tuple(points), tight(3).labels)
-    network = shallow.lift(data, g.explicit_minimiser(shallow.project(data)))
+    network = shallow.lift(data, g.explicit_minimiser(project(data)))
     assert network.weights[0].shape == (3, 7)
     assert data.cost(network(data.inputs)) < 1e-12
     listed = [[list(map(float, x)) for x in p.T] for p in points]
-    curve = dl.solve(dl.load(RUN, {"data": {"kind": "points", "points": listed}}))
+    curve = dl.solve(dl.load(RUN, {"data": {"kind": "points", "source": "classes", "points": listed}}))
     assert float(curve["cost"]) < 1e-12
     with pytest.raises(dl.DomainError, match="at least as many dimensions"):
-        shallow.project(g.ClusteredData(tuple(x[:2] for x in points), np.eye(3)))
+        project(g.ClusteredData(tuple(x[:2] for x in points), np.eye(3)))
 
 
 def test_the_run_file_gives_every_state() -> None:
@@ -428,15 +430,14 @@ def test_overrides_reach_every_key_and_bad_values_say_where() -> None:
     assert curve["noise_to_signal"].sizes == {"layer": 5}
     assert curve["linear_cost"].sizes == {"state": 2}
     points = [[list(x) for x in tight(2).points[j].T] for j in range(2)]
-    same = dl.solve(
-        dl.replace(problem, {"data": {"kind": "points", "points": points, "labels": tight(2).labels.T.tolist()}})
-    )
+    given = {"kind": "points", "source": "classes", "points": points, "labels": tight(2).labels.T.tolist()}
+    same = dl.solve(dl.replace(problem, {"data": given}))
     assert float(same["cost"]) < 1e-12
     for override, message in (
         ({"student.layers": 2}, "one cluster is cut a layer"),
         ({"data.counts": [1, 2]}, "one number a class"),
         ({"grid.state": ["0x1"]}, "made of 0 and 1"),
-        ({"data.radius": -1.0}, "must not be negative"),
+        ({"data.radius": -1.0}, "not negative"),
     ):
         with pytest.raises(dl.ConfigError, match=message):
             dl.load(RUN, override)

@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from dimladder.theories.truncation import geometry as g
+from dimladder.problem.truncation import geometry as g
+from dimladder.problem.truncation.networks import Network
 from dimladder.theories.truncation import gradient_flows as gf
-from dimladder.theories.truncation.networks import Network
 from dimladder_validation.simulate.truncation import random_network, relative_spread, train
 
 

@@ -47,7 +47,12 @@ def test_agreement_and_json() -> None:
     assert answer["verdict"] == "agree"
     assert answer["finite_size"]["exponent"] is None
     assert answer["by_variable"]["q"]["exponent"] is None
-    assert answer["n_comparisons"] == 4
+    # The start has no scatter and is the same number on both sides: no evidence.
+    assert answer["n_comparisons"] == 3
+    assert answer["by_variable"]["q"]["entries"] == 3
+    assert 0.01 < answer["p_value"] <= 1.0
+    assert 0.0 < answer["visible_deviation"] < 0.1
+    assert answer["different_problems"] == []
 
 
 def test_sizes_in_any_order() -> None:
@@ -73,12 +78,22 @@ def test_other_axes_are_an_error() -> None:
         compare(curve(q=(("unit",), Q, "", "", None)), measurement())
 
 
-def test_imposed_value_off_is_a_disagreement() -> None:
+def test_imposed_value_off_is_a_disagreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declared by the experiment, never inferred: replicas that happen to be equal have an unknown scatter."""
     wrong = Q.copy()
     wrong[0] += 1e-3
     comparison = compare(curve(wrong), measurement())
+    assert comparison.verdict == "inconclusive"
+    assert any("scatter is unknown" in reason for reason in comparison.reasons)
+    found = experiment("online-sgd")
+    monkeypatch.setattr(type(found), "imposed", lambda self, problem: {"q": {"time": 0.0}})
+    comparison = compare(curve(wrong), measurement())
     assert comparison.verdict == "disagree"
     assert "time = 0" in comparison.reasons[0]
+    monkeypatch.setattr(type(found), "imposed", lambda self, problem: {"q": {}})
+    everywhere = compare(curve(), measurement(se=0.0))
+    assert everywhere.verdict == "inconclusive"
+    assert any("nothing was measured" in reason for reason in everywhere.reasons)
 
 
 def test_single_precision_is_not_held_to_the_rounding_of_double() -> None:
@@ -121,6 +136,16 @@ def test_variables_on_one_side_are_named() -> None:
     assert any("not compared: z (theory only)" in r for r in comparison.reasons)
     with pytest.raises(UsageError, match="not both measured"):
         compare(curve(**extra), measurement(), variables=["z"])
+
+
+def test_curve_and_measurement_of_different_problems_are_said_to_be() -> None:
+    other = Measurement(measurement().dataset)
+    other.dataset.attrs["problem"] = dl.replace(PROBLEM, {"algorithm.learning_rate": 0.123, "title": "x"}).to_toml()
+    comparison = compare(curve(), other)
+    (said,) = comparison.differences
+    assert said.startswith("algorithm.learning_rate: ")
+    assert "0.123 in simulation" in comparison.reasons[0]
+    assert not compare(curve(), measurement()).differences
 
 
 def test_usage_errors() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from dimladder_validation.verdict import Entries, Settings, combine, count_distinct, judge, threshold
+from dimladder_validation.significance import sample_skewness, threshold
+from dimladder_validation.verdict import Entries, Settings, combine, count_distinct, judge
 
 SIZES = np.array([200.0, 400.0, 800.0])
 THEORY = np.linspace(0.5, 1.5, 40)
@@ -24,10 +26,17 @@ def entries(
     noise = rng.standard_normal((len(sizes), replicas, 40))
     noise[:, :, :20] = noise[:, :, :1]
     values = theory[:, None, :] + gap[:, None, :] + spread * noise
+    return measured(values, theory, sizes)
+
+
+def measured(values: np.ndarray, theory: np.ndarray, sizes: np.ndarray = SIZES) -> Entries:
+    """Entries of replicas (S, replicas, N) and a theory (S, N)."""
+    replicas, count = values.shape[1:]
     mean, se = values.mean(1), values.std(1, ddof=1) / np.sqrt(replicas)
     return Entries(
-        "q", sizes, mean - theory, se, theory, [f"time = {k}" for k in range(40)], replicas, np.zeros(40, bool)
-    )
+        "q", sizes, mean - theory, se, theory, [f"time = {k}" for k in range(count)], replicas,
+        sample_skewness(values, axis=1), np.zeros(count, bool), se == 0.0,
+    )  # fmt: skip
 
 
 def verdict(case: Entries, **settings: Any) -> str:
@@ -58,11 +67,18 @@ def test_few_replicas_are_not_called_wrong_more_often() -> None:
 
 
 @pytest.mark.parametrize("error", [0.1, -0.1, 0.2])
-@pytest.mark.parametrize("known", [None, 1.0])
-def test_an_error_of_ten_percent_is_caught(error: float, known: float | None) -> None:
+@pytest.mark.parametrize(("known", "slowest"), [(None, 0.5), (1.0, 0.25)])
+def test_an_error_of_ten_percent_is_caught(error: float, known: float | None, slowest: float) -> None:
     for seed in range(10):
         wrong = entries(closing(error, 0.0), scatter=0.05, replicas=16, seed=seed)
-        assert verdict(wrong, correction_exponent=known) == "disagree"
+        assert verdict(wrong, correction_exponent=known, slowest_exponent=slowest) == "disagree"
+
+
+def test_where_gaps_may_close_as_slowly_as_a_fourth_root_an_error_needs_less_noise() -> None:
+    """Over a factor 4 of sizes d^-1/4 falls by 30 % only: extrapolation multiplies the noise by seven."""
+    for seed in range(10):
+        wrong = entries(closing(0.1, 0.0), scatter=0.01, replicas=16, seed=seed)
+        assert verdict(wrong) == "disagree"
 
 
 @pytest.mark.parametrize("error", [0.1, 0.2])
@@ -91,8 +107,12 @@ def test_noise_that_hides_a_fifth_is_inconclusive() -> None:
     case = entries(np.zeros((3, 40)), scatter=4.0)
     result = judge(case, 40, Settings())
     assert result.verdict == "inconclusive"
-    assert "more replicas" in result.reasons[0]
+    assert "replicas are needed" in result.reasons[0]
     assert result.visible > 0.2
+    # As many as it asks for are enough.
+    assert result.replicas_wanted is not None
+    more = judge(entries(np.zeros((3, 40)), scatter=4.0, replicas=result.replicas_wanted), 40, Settings())
+    assert more.verdict == "agree"
 
 
 def test_one_size_with_a_gap_is_inconclusive_and_without_agrees() -> None:
@@ -104,16 +124,7 @@ def test_one_size_with_a_gap_is_inconclusive_and_without_agrees() -> None:
 def test_gap_of_unknown_closing_is_inconclusive() -> None:
     # A gap that just sticks out at the largest size, while the smaller sizes are too noisy to say whether it closes.
     case = entries(closing(0.06, 0.0), scatter=0.03, replicas=16, seed=3)
-    noisy = Entries(
-        "q",
-        case.sizes,
-        case.gap,
-        case.se * np.array([[30.0], [30.0], [1.0]]),
-        case.theory,
-        case.labels,
-        16,
-        case.imposed,
-    )
+    noisy = replace(case, se=case.se * np.array([[30.0], [30.0], [1.0]]))
     result = judge(noisy, 40, Settings())
     assert result.verdict == "inconclusive"
 
@@ -132,23 +143,25 @@ def test_imposed_entries_must_be_met_but_give_no_power() -> None:
     imposed[:5] = True
     se, gap = base.se.copy(), base.gap.copy()
     se[:, :5], gap[:, :5] = 1e-8, 0.0
-    met = Entries("q", SIZES, gap, se, base.theory, base.labels, 16, imposed)
+    met = replace(base, gap=gap, se=se, imposed=imposed)
     assert judge(met, 40, Settings()).verdict == "inconclusive"
-    gap[:, 2] = 1e-3
-    missed = Entries("q", SIZES, gap, se, base.theory, base.labels, 16, imposed)
-    assert judge(missed, 40, Settings()).verdict == "disagree"
+    assert judge(met, 40, Settings()).entries == 35
+    off = gap.copy()
+    off[:, 2] = 1e-3
+    missed = judge(replace(met, gap=off), 40, Settings())
+    assert missed.verdict == "disagree"
+    assert "imposed" in missed.reasons[0]
+    assert "time = 2" in missed.reasons[0]
+    assert judge(replace(met, gap=off, imposed=np.ones(40, bool)), 40, Settings()).entries == 0
 
 
 def test_symmetric_entries_count_once() -> None:
     case = entries(np.zeros((3, 40)))
-    twice = Entries(
-        "q",
-        SIZES,
-        *(np.concatenate([x, x], axis=1) for x in (case.gap, case.se, case.theory)),
-        case.labels * 2,
-        16,
-        np.zeros(80, bool),
-    )
+    double = {
+        key: np.concatenate([getattr(case, key)] * 2, axis=-1)
+        for key in ("gap", "se", "theory", "skewness", "imposed", "unknown")
+    }
+    twice = replace(case, labels=case.labels * 2, **double)
     # The first twenty entries differ in nothing but scale, so that their residuals are the same comparison too.
     assert count_distinct([twice]) == count_distinct([case]) == 21
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 
+from dimladder.problem.config import state
 from dimladder.problem.expressions import Expression
-from dimladder.problem.moments import require_second_moment, second_moment_fault
+from dimladder.problem.moments import moment_faults, require_second_moment, second_moment_fault
+from dimladder.theories import Theory
 
 # Text -> the word of the fault. Growth: E exp(2 a z^2) is finite for a < 1/4. Poles: |z|^-b with b < 1/2.
 INFINITE = {
@@ -54,3 +58,46 @@ def test_the_variance_decides() -> None:
     assert second_moment_fault(Expression("exp(x**2/5)"), 1.13)
     with pytest.raises(ValueError, match=r"the activation '1/x' has no finite second moment"):
         require_second_moment(Expression("1/x"), "the activation")
+
+
+@pytest.mark.parametrize(
+    ("sections", "path"),
+    [
+        ({"target": {"kind": "index", "formula": "1/z"}}, "target.formula"),
+        ({"target": {"kind": "index", "formula": "z1 + exp(z2**2/3)"}}, "target.formula"),
+        ({"target": {"kind": "index", "formula": "logit(1/z)"}}, None),
+        ({"target": {"kind": "index", "formula": "sign(1/z)"}}, None),
+        ({"target": {"kind": "index", "formula": "1/z"}, "data": {"kind": "hypercube"}}, None),
+        ({"student": {"kind": "features", "layers": [{"activation": "exp(x**2/3)"}]}}, "student.layers.0"),
+        ({"student": {"kind": "two-layer", "activation": "exp(x**2/3)"}}, "student.activation"),
+        ({"student": {"kind": "two-layer", "activation": "exp(x**2/3)"}, "initial": {"Q": [[0.5]]}}, None),
+    ],
+)
+def test_what_a_problem_needs(sections: dict[str, dict[str, object]], path: str | None) -> None:
+    sections = {"target": {"kind": "index", "formula": "z"}, "student": {"kind": "linear"}, **sections}
+    problem = state(sections, None)
+    assert [where for where, _ in moment_faults(problem)] == ([] if path is None else [path])
+
+
+def test_every_theory_refuses_formulas_without_a_second_moment() -> None:
+    document = {
+        "data": {"sample_ratio": 2.0}, "target": {"kind": "index", "formula": "1/z"}, "student": {"kind": "linear"},
+        "algorithm": {"kind": "minimise"}, "grid": {"sample_ratio": [2.0]},
+    }  # fmt: skip
+    problem = state(document, None)
+    (refusal,) = Anything().refusals(problem)
+    assert refusal.path == "target.formula"
+    assert "no finite second moment" in refusal.why
+
+
+class Anything(Theory):
+    """A theory that reads what the test above asks."""
+
+    name, title, summary = "anything", "", ""
+    reads: ClassVar = {
+        "data": {"gaussian": "*"}, "target": {"index": "*"}, "student": {"linear": "*"}, "algorithm": {"minimise": "*"},
+        "grid": "sample_ratio",
+    }  # fmt: skip
+
+    def derive(self, problem: Any) -> Any:
+        raise NotImplementedError

@@ -11,14 +11,14 @@ import sympy as sp
 
 import dimladder as dl
 from dimladder.errors import SolveError
+from dimladder.numerics.causal import CausalGaussian
 from dimladder.problem import activation
+from dimladder.problem.training import Training, derivatives, training_of
 from dimladder.theories.mup import equations
-from dimladder.theories.mup.gaussian import CausalGaussian
 from dimladder.theories.mup.kernels import initial_kernels
 from dimladder.theories.mup.lazy import LazyMatrix
 from dimladder.theories.mup.march import March, Nodes, memory
 from dimladder.theories.mup.sampling import dimensions, sampled_nodes
-from dimladder.theories.mup.training import Training, derivatives, training_of
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -28,7 +28,7 @@ def training(layers=3, steps=4, samples=2, formula="tanh(x) + 0.2*x", test_sampl
         dl.load(
             RUNS / "mup-tanh.toml",
             {
-                "data": {"kind": "cosine", "samples": samples, "dimension": 5, "test_samples": test_samples},
+                "data.samples": samples, "data.test_samples": test_samples,
                 "student.hidden_layers": layers, "student.activation": formula,
                 "algorithm.steps": steps, "algorithm.learning_rate": eta, **student,
             },

@@ -13,11 +13,12 @@ import pytest
 import dimladder as dl
 from dimladder.errors import ConfigError, DerivationError, DomainError, SolveError
 from dimladder.problem import activation
+from dimladder.problem.points import load_points
+from dimladder.problem.training import batch_weights, training_of
 from dimladder.theories.mup import THEORY
 from dimladder.theories.mup.assumptions import check_activation, check_inputs
-from dimladder.theories.mup.data import load_data
-from dimladder.theories.mup.training import batch_weights, training_of
 
+FILE = {"kind": "points", "source": "file"}
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 
@@ -26,20 +27,20 @@ def load(run="mup-tanh", **overrides):
 
 
 def test_cosine_inputs_are_those_of_the_run_file():
-    inputs, labels, m = load_data(load().data)
+    inputs, labels, m = load_points(load().data)
     mu, j = 3, 2
     row = np.array([np.cos(mu * k + 0.3 * mu) for k in range(1, 6)])
     assert inputs[mu - 1, j - 1] == pytest.approx(row[j - 1] / np.linalg.norm(row), rel=1e-15)
     assert labels == pytest.approx([1, -(1 + 0.25 / 3), 1 + 0.5 / 3, -1.25])
     assert m == 4
-    longer, _, m = load_data(load(**{"data.test_samples": 3}).data)
+    longer, _, m = load_points(load(**{"data.test_samples": 3}).data)
     assert np.array_equal(longer[:4], inputs)
     assert (len(longer), m) == (7, 4)
 
 
 def test_labels_by_formula():
-    data = {"kind": "gaussian", "samples": 6, "dimension": 3, "labels": "tanh(x1) - 2*x3"}
-    inputs, labels, _ = load_data(load(data=data).data)
+    data = {"kind": "points", "source": "gaussian", "samples": 6, "dimension": 3, "labels": "tanh(x1) - 2*x3"}
+    inputs, labels, _ = load_points(load(data=data).data)
     assert labels == pytest.approx(np.tanh(inputs[:, 0]) - 2 * inputs[:, 2])
     assert np.linalg.norm(inputs, axis=1) == pytest.approx(np.ones(6))
     with pytest.raises(ConfigError, match=r"x9"):
@@ -47,8 +48,8 @@ def test_labels_by_formula():
 
 
 def test_digits_are_balanced_centred_and_normalised():
-    data = {"kind": "digits", "samples": 10, "classes": [3, 8], "test_samples": 4}
-    inputs, labels, m = load_data(load(data=data).data)
+    data = {"kind": "points", "source": "digits", "samples": 10, "classes": [3, 8], "test_samples": 4}
+    inputs, labels, m = load_points(load(data=data).data)
     assert inputs.shape == (14, 64)
     assert (m, labels[:m].sum(), labels[m:].sum()) == (10, 0, 0)
     assert np.linalg.norm(inputs, axis=1) == pytest.approx(np.ones(14))
@@ -60,7 +61,7 @@ def test_digits_are_balanced_centred_and_normalised():
 def test_missing_scikit_learn_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ConfigError, match="scikit-learn") as caught:
-        load_data(load(data={"kind": "digits", "samples": 4}).data)
+        load_points(load(data={"kind": "points", "source": "digits", "samples": 4}).data)
     assert "dimladder[data]" in str(caught.value)
 
 
@@ -76,11 +77,11 @@ class TestFiles:
         (tmp_path / "x.idx").write_bytes(self.idx(self.images))
         (tmp_path / "y.gz").write_bytes(gzip.compress(self.idx(self.labels)))
         np.savez(tmp_path / "both.npz", x=self.images, target=self.labels)
-        common = {"kind": "file", "samples": 3, "test_samples": 1, "classes": [0, 1]}
-        one = load_data(
+        common = {**FILE, "samples": 3, "test_samples": 1, "classes": [0, 1]}
+        one = load_points(
             load(data={**common, "path": str(tmp_path / "x.idx"), "labels_path": str(tmp_path / "y.gz")}).data
         )
-        two = load_data(load(data={**common, "path": str(tmp_path / "both.npz"), "labels_key": "target"}).data)
+        two = load_points(load(data={**common, "path": str(tmp_path / "both.npz"), "labels_key": "target"}).data)
         assert np.array_equal(one[0], two[0])
         assert list(one[1]) == [1, -1, 1, -1]
 
@@ -97,19 +98,27 @@ class TestFiles:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ConfigError, match=message):
-            load_data(load(data={"kind": "file", "samples": 2, "path": str(path), "labels_path": str(path)}).data)
+            load_points(load(data={**FILE, "samples": 2, "path": str(path), "labels_path": str(path)}).data)
 
     def test_missing_array_is_named(self, tmp_path):
         np.savez(tmp_path / "a.npz", pixels=self.images)
         with pytest.raises(ConfigError, match="no array 'x'") as caught:
-            load_data(load(data={"kind": "file", "samples": 2, "path": str(tmp_path / "a.npz")}).data)
+            load_points(load(data={**FILE, "samples": 2, "path": str(tmp_path / "a.npz")}).data)
         assert "pixels" in str(caught.value)
 
     def test_too_few_samples(self, tmp_path):
         np.savez(tmp_path / "a.npz", x=self.images, y=self.labels)
         with pytest.raises(ConfigError, match="class 0 has 2 samples, 3 are needed"):
-            load_data(
-                load(data={"kind": "file", "samples": 6, "path": str(tmp_path / "a.npz"), "classes": [0, 1]}).data
+            load_points(
+                load(
+                    data={
+                        "kind": "points",
+                        "source": "file",
+                        "samples": 6,
+                        "path": str(tmp_path / "a.npz"),
+                        "classes": [0, 1],
+                    }
+                ).data
             )
 
 
@@ -131,7 +140,7 @@ def test_schedule_multiplies_the_learning_rate():
 
 @pytest.mark.parametrize("loss", ["square", "logistic", "log-cosh", "(f - y)**4/4 + 0.1*f**2"])
 def test_error_signal_is_minus_the_derivative_of_the_loss(loss):
-    run = training_of(load(**{"algorithm.loss": loss}))
+    run = training_of(load(**{"loss.function": loss}))
     f, step = np.array([0.3, -0.7, 1.4, 0.0]), 1e-6
     slope = [(run.loss(f + step * e) - run.loss(f - step * e)) / (2 * step) for e in np.eye(4)]
     assert run.error_signal(f) / 4 == pytest.approx(-np.array(slope), abs=1e-8)
@@ -146,11 +155,16 @@ def test_error_signal_is_minus_the_derivative_of_the_loss(loss):
         ({"student.parametrization": "ntk"}, "ntp"),
         ({"student.parametrization": "abc"}, r"student\.abc"),
         ({"algorithm.batch_size": -1}, "batch_size"),
-        ({"algorithm.loss": "(f - z)**2"}, "variables are f, y"),
+        ({"loss.function": "(f - z)**2"}, "variables are f, y"),
+        ({"loss.function": "cross-entropy"}, "called logistic"),
+        ({"loss.ridge": 0.1}, "loss.ridge"),
+        ({"algorithm.momentum": {"beta": 0.5}}, "momentum"),
+        ({"algorithm": {"kind": "gradient-flow", "learning_rate": 0.5}}, "algorithm.steps"),
+        ({"student": {"kind": "deep"}}, "student.hidden_layers"),
         ({"algorithm.learning_rat": 0.5}, "learning_rate"),
         ({"solver.method": "picard"}, "march"),
         ({"data.samples": 0}, "samples"),
-        ({"data.kind": "cosin"}, "cosine"),
+        ({"data.source": "cosin"}, "cosine"),
         ({"simulation.replicas": 1}, "replicas"),
     ],
 )
@@ -170,7 +184,7 @@ def test_what_cannot_be_derived_is_said():
         dl.solve(load(**{"student.hidden_layers": 1}), method="quadrature")
     assert caught.value.status == "too-large"
     with pytest.raises(DomainError, match="zero"):
-        dl.solve(load(data={"kind": "explicit", "inputs": [[0.0, 0.0]], "labels": [1.0]}))
+        dl.solve(load(data={"kind": "points", "source": "explicit", "inputs": [[0.0, 0.0]], "labels": [1.0]}))
 
 
 def test_relu_of_one_hidden_layer_is_solved():
@@ -180,7 +194,7 @@ def test_relu_of_one_hidden_layer_is_solved():
 
 
 def test_printed_forms():
-    system = dl.derive(load(**{"student.activation": "sin", "algorithm.loss": "logistic"}))
+    system = dl.derive(load(**{"student.activation": "sin", "loss.function": "logistic"}))
     text = system.latex()
     assert text.startswith("\\begin{align}")
     assert r"\sin" in text

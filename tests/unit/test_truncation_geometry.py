@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dimladder.errors import DomainError
-from dimladder.theories.truncation import geometry as g
-from dimladder.theories.truncation.networks import Network, gradient, relu, squared_cost
+from dimladder.problem.truncation import geometry as g
+from dimladder.problem.truncation.networks import Network, gradient, relu, squared_cost
 
 
 def clusters(classes: int, seed: int | None = None, **other: float) -> g.ClusteredData:

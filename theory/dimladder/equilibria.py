@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DimladderError, SolveError
+from .errors import DimladderError, SolveError, UsageError, did_you_mean
 from .problem import Problem
 from .solve import derive, replace
 
@@ -207,6 +207,20 @@ def critical_value(
     return equilibria.critical_parameter(lambda value: unstable(value) == at_low, low, high, rtol=rtol)
 
 
+def _check_component(flow: Flow, variable: str, index: tuple[int, ...]) -> None:
+    """Refuse a name that is no variable in time, and an index that is none of its components."""
+    start = flow.variables(np.zeros(1), flow.initial_state().reshape(1, -1))
+    known = {name: np.asarray(v.values).shape[1:] for name, v in start.items() if v.dims[:1] == ("time",)}
+    if variable not in known:
+        raise UsageError(
+            f"the theory has no variable {variable!r} in time", where="variable", hint=did_you_mean(variable, known)
+        )
+    shape = known[variable]
+    if len(index) != len(shape) or any(not -n <= i < n for i, n in zip(index, shape, strict=True)):
+        of = f"of shape {shape}: give an index such as {(0,) * len(shape)}" if shape else "one number: give no index"
+        raise UsageError(f"{variable!r} has no component {index}", where="index", why=f"it is {of}")
+
+
 def escape_time(problem: Problem, variable: str, level: float, t_max: float, index: Sequence[int] = ()) -> float:
     """Return the first time at which a variable of the theory crosses a level; infinity if not before `t_max`.
 
@@ -224,6 +238,8 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
 
     Raises
     ------
+    UsageError
+        When there is no such variable, or `index` does not say which of its components.
     SolveError
         When the integration fails before the crossing.
     """
@@ -232,6 +248,9 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
     from .numerics.ode import integrate
 
     flow = _flow(problem)
+    _check_component(flow, variable, tuple(index))
+    if not 0 < t_max < np.inf or not np.isfinite(level):
+        raise UsageError("a level and a last time > 0 are numbers", where="escape_time", why=f"{level = }, {t_max = }")
     asked = {**flow.integration(), "t_eval": [t_max]}
     result = integrate(y0=flow.initial_state(), p=flow.parameters(), dense=True, **asked)
     curve = result.dense
@@ -241,7 +260,7 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
     def gap(t: float) -> float:
         state = np.asarray(curve(t), dtype=float).reshape(1, -1)
         values = np.asarray(flow.variables(np.array([t]), state)[variable].values)[0]
-        return float(values[tuple(index)] if index else values) - level
+        return float(values[tuple(index)]) - level
 
     # Steps of the integrator resolve the curve: look for the change of sign between their ends.
     times = np.unique(np.concatenate([[0.0], np.asarray(curve.knots, dtype=float), [result.t_final]]))

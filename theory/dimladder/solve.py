@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,14 @@ from .theories import Theory, choose, finder
 if TYPE_CHECKING:
     from .results import LearningCurve
     from .symbolic.systems import Solution, System
+
+log = logging.getLogger("dimladder.solve")
+# Errors that a solution reports of itself, relative to the size of what is averaged -> the setting that asks for less.
+STORED_ERRORS = {
+    "quadrature_error": "quadrature_rtol",
+    "activation_error": "quadrature_rtol",
+    "particle_error": "particle_tolerance",
+}
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Problem:
@@ -180,7 +190,27 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
         if error.partial is not None:
             error.partial = as_curve(problem, error.partial)
         raise
-    return as_curve(problem, solution)
+    curve = as_curve(problem, solution)
+    _warn(problem, curve)
+    return curve
+
+
+def stored_errors(curve: LearningCurve) -> dict[str, float]:
+    """Return the errors that a curve reports of itself: of quadrature, of replaced activations, of particles."""
+    return {name: float(curve.stats[name]) for name in STORED_ERRORS if curve.stats.get(name)}
+
+
+def _warn(problem: Problem, curve: LearningCurve) -> None:
+    """Say which error of the curve exceeds the tolerance asked for: no smaller step would show it."""
+    section = getattr(problem, "solver", None)
+    for name, error in stored_errors(curve).items():
+        setting = STORED_ERRORS[name]
+        asked = getattr(section, setting, None)
+        if asked is None:
+            setting, asked = "rtol", getattr(section, "rtol", None)
+        if asked is not None and error > asked:
+            text = "%s = %.2g exceeds solver.%s = %.2g: about %.0f digits of the curve count (dimladder check)"
+            log.warning(text, name, error, setting, asked, max(0.0, -math.log10(error)))
 
 
 def as_curve(problem: Problem, solution: Solution) -> LearningCurve:

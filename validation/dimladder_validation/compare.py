@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError, UsageError, did_you_mean
 
-from .verdict import Entries, Settings, VariableVerdict, Verdict, combine, count_distinct, judge, threshold
+from .significance import threshold
+from .verdict import Entries, Settings, VariableVerdict, Verdict, combine, count_distinct, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from dimladder.problem import Problem
     from dimladder.results import LearningCurve, Measurement
+
+    from .simulate import Experiment
 
 # Relative rounding of what a simulation in single precision imposes: sums of up to some 10^4 products.
 FLOAT32_ROUNDING = 1e-5
@@ -32,15 +35,19 @@ class Comparison:
     verdict : {"agree", "disagree", "inconclusive"}
     reasons : list of str
     variables : list of VariableVerdict
+        Of the variables that were measured; one that is imposed on the simulation, or the same number on both sides
+        everywhere, is no evidence and is named in `reasons` only.
     residuals : xarray.Dataset
         ``z`` of every variable, with the size as first dimension: (simulation - theory) / standard error.
     curves : dict of float to LearningCurve
         The theory at each size, increasing; one and the same curve where it does not depend on the size.
     measurement : Measurement
     n_comparisons : int
-        Distinct entries compared at one size: what the threshold accounts for.
+        Distinct measured entries compared at one size: what the threshold accounts for.
     threshold : float
         |z| above which a single entry is significant.
+    differences : list of str
+        Where theory and simulation are of different problems: key path and the two values.
     """
 
     verdict: Verdict
@@ -53,6 +60,7 @@ class Comparison:
     threshold: float
     size: str
     settings: Settings = field(default_factory=Settings)
+    differences: list[str] = field(default_factory=list)
 
     @property
     def curve(self) -> LearningCurve:
@@ -63,6 +71,21 @@ class Comparison:
     def max_z(self) -> float:
         """The largest |z| at the largest size."""
         return max((v.max_z for v in self.variables), default=float("nan"))
+
+    @property
+    def p_value(self) -> float:
+        """Chance that a right theory shows so large a deviation anywhere: of what was judged, family-wise."""
+        return min((v.p_value for v in self.variables if math.isfinite(v.p_value)), default=float("nan"))
+
+    @property
+    def visible(self) -> float:
+        """The relative deviation from the theory that would have been seen in half of the entries of any variable."""
+        return max((v.visible for v in self.variables), default=float("nan"))
+
+    @property
+    def replicas_wanted(self) -> int | None:
+        """Replicas at each size that would decide every undecided variable, where more replicas can."""
+        return max((v.replicas_wanted for v in self.variables if v.replicas_wanted is not None), default=None)
 
     @property
     def finite_size(self) -> dict[str, Any]:
@@ -85,6 +108,10 @@ class Comparison:
                 "reasons": self.reasons,
                 "n_comparisons": self.n_comparisons,
                 "threshold": self.threshold,
+                "p_value": self.p_value,
+                "visible_deviation": self.visible,
+                "replicas_wanted": self.replicas_wanted,
+                "different_problems": self.differences,
                 "alpha": self.settings.alpha,
                 "resolution": self.settings.resolution,
                 "size": self.size,
@@ -98,7 +125,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         counted = f"{self.n_comparisons} comparisons, max |z| {self.max_z:.2f}"
-        return f"<Comparison {self.curve.theory!r}: {self.verdict}; {counted}>"
+        return f"<Comparison {self.curve.theory!r}: {self.verdict}; {counted}, p = {self.p_value:.2g}>"
 
 
 def compare(
@@ -138,7 +165,7 @@ def compare(
     """
     from dimladder.results import LearningCurve
 
-    from .simulate import simulate
+    from .simulate import experiment, simulate
 
     if not (0 < alpha < 1 and resolution > 0):
         raise UsageError(f"alpha must lie in (0, 1) and resolution be positive, got {alpha} and {resolution}")
@@ -159,27 +186,76 @@ def compare(
     if measurement.theory != problem.theory:
         raise UsageError(f"the measurement belongs to {measurement.theory!r}, the theory is {problem.theory!r}")
     size = str(measurement.stats.get("size", "d"))
-    curves, exponents = _theory(problem, given, size, [float(s) for s in measurement[size].values])
-    settings = Settings(alpha, resolution, *exponents)
-    rounding = FLOAT32_ROUNDING if measurement.stats.get("dtype") == "float32" else 0.0
-    tolerance = max(_solver_tolerance(problem), rounding)
-    return _compare(measurement, curves, size, variables, settings, tolerance)
-
-
-def _theory(
-    problem: Problem, given: LearningCurve | None, size: str, sizes: list[float]
-) -> tuple[list[LearningCurve], tuple[float | None, float, str]]:
-    """Return the curve of each size, solving once for each distinct problem, and how the gap is known to close."""
-    from dimladder.solve import solve
-
-    from .simulate import experiment
-
     try:
         found = experiment(problem.theory)
     except SimulationError:
-        # A measurement from elsewhere, of a theory without an experiment of ours.
-        curve = given if given is not None else solve(problem)
-        return [curve] * len(sizes), (None, Settings.slowest_exponent, "")
+        found = None  # a measurement from elsewhere, of a theory without an experiment of ours
+    curves = _theory(problem, given, found, size, [float(s) for s in measurement[size].values])
+    rounding = FLOAT32_ROUNDING if measurement.stats.get("dtype") == "float32" else 0.0
+    declared = _declared(found, problem, max(_solver_tolerance(problem), rounding))
+    settings = Settings(alpha, resolution)
+    if found is not None:
+        closing = found.closing(problem)
+        settings = Settings(alpha, resolution, closing.exponent, closing.slowest, found.open_limit(problem))
+    differences = _differences(problem, measurement, found, int(measurement[size].values.max()))
+    return _compare(measurement, curves, size, variables, settings, declared, differences)
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What the experiment says about its entries, and the numerical accuracy of those without scatter."""
+
+    imposed: Mapping[str, Mapping[str, float]]
+    exact: tuple[str, ...]
+    tolerance: float
+
+
+def _declared(found: Experiment | None, problem: Problem, tolerance: float) -> _Declared:
+    if found is None:
+        return _Declared({}, (), tolerance)
+    return _Declared(found.imposed(problem), found.exact(problem), tolerance)
+
+
+def _differences(problem: Problem, measurement: Measurement, found: Experiment | None, size: int) -> list[str]:
+    """Return where theory and simulation are of different problems; how they are solved or drawn does not count."""
+    from dimladder.errors import DimladderError
+    from dimladder.solve import loads
+
+    if not measurement.problem_toml:
+        return []
+    try:
+        other = loads(measurement.problem_toml, source="the measurement's problem")
+    except DimladderError as error:
+        return [f"the measurement's problem cannot be read: {str(error).splitlines()[0]}"]
+    if found is not None:
+        problem, other = found.at_size(problem, size), found.at_size(other, size)
+    ours, theirs = _flat(problem), _flat(other)
+    keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    return [f"{key}: {ours.get(key, 'absent')} in theory, {theirs.get(key, 'absent')} in simulation" for key in keys]
+
+
+def _flat(problem: Problem) -> dict[str, Any]:
+    """Return dotted keys to values, of the sections that say what the problem is."""
+    from dimladder.problem import to_builtins
+
+    def walk(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in table.items():
+            found |= walk(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        return found
+
+    aside = ("title", "schema", "solver", "export", "simulation", "grid")
+    return walk({key: value for key, value in to_builtins(problem).items() if key not in aside}, "")
+
+
+def _theory(
+    problem: Problem, given: LearningCurve | None, found: Experiment | None, size: str, sizes: list[float]
+) -> list[LearningCurve]:
+    """Return the curve of each size, solving once for each distinct problem."""
+    from dimladder.solve import solve
+
+    if found is None:
+        return [given if given is not None else solve(problem)] * len(sizes)
     problems = [found.at_size(problem, int(s)) for s in sizes]
     if given is not None and problem.content_hash not in {at.content_hash for at in problems}:
         raise UsageError(
@@ -191,8 +267,7 @@ def _theory(
     for at in problems:
         if at.content_hash not in solved:
             solved[at.content_hash] = solve(at)
-    closing = (found.exponent(problem), found.slowest(problem), found.open_limit(problem))
-    return [solved[at.content_hash] for at in problems], closing
+    return [solved[at.content_hash] for at in problems]
 
 
 def _solver_tolerance(problem: Problem) -> float:
@@ -206,7 +281,8 @@ def _compare(
     size: str,
     wanted: Sequence[str] | None,
     settings: Settings,
-    tolerance: float,
+    declared: _Declared,
+    differences: list[str],
 ) -> Comparison:
     import numpy as np
     import xarray as xr
@@ -235,16 +311,23 @@ def _compare(
     entries: list[Entries] = []
     gaps_missing: dict[str, int] = {}
     for name in names:
-        found, z, missing = _align(measurement, curves, size, order, name, replicas, tolerance)
+        found, z, missing, constant = _align(measurement, curves, size, order, name, replicas, declared)
         residuals[name] = z
         if missing:
             gaps_missing[name] = missing
         if found is not None:
             entries.append(found)
+        if constant:
+            notes.append(f"{name}: {constant} entries are the same number on both sides without scatter: not counted")
+    if all(f"{name}_skewness" not in measurement for name in names):
+        notes.append("the measurement does not say how its replicas are skewed: their means are taken for normal")
     comparisons = count_distinct(entries) if entries else 0
-    judged = [judge(one, comparisons, settings) for one in entries]
+    verdicts = [judge(one, comparisons, settings) for one in entries]
+    judged = [v for v in verdicts if v.entries or v.verdict == "disagree"]
+    notes += [f"{v.name}: {reason}" for v in verdicts if v not in judged for reason in v.reasons]
     verdict = combine([v.verdict for v in judged])
-    reasons = [f"{v.name}: {reason}" for v in judged for reason in v.reasons]
+    if not judged:
+        notes.insert(0, "nothing was measured that the theory does not give to the simulation")
     if replicas == 1:
         notes.append("one replica has no standard error: at least two are needed")
     for name, missing in gaps_missing.items():
@@ -253,12 +336,14 @@ def _compare(
         verdict = "inconclusive"
     order_of = {"disagree": 0, "inconclusive": 1, "agree": 2}
     ranked = sorted(judged, key=lambda v: order_of[v.verdict])
-    reasons = [f"{v.name}: {reason}" for v in ranked for reason in v.reasons] + notes
+    said = [f"theory and simulation are of different problems: {'; '.join(differences)}"] if differences else []
+    reasons = said + [f"{v.name}: {reason}" for v in ranked for reason in v.reasons] + notes
     limit = threshold(settings.alpha, comparisons, max(replicas - 1, 1))
     at_size = dict(zip(measurement[size].values[order].tolist(), curves, strict=True))
     return Comparison(
-        verdict, reasons, judged, xr.Dataset(residuals), at_size, measurement, comparisons, limit, size, settings
-    )
+        verdict, reasons, judged, xr.Dataset(residuals), at_size, measurement, comparisons, limit, size, settings,
+        differences,
+    )  # fmt: skip
 
 
 def _align(
@@ -268,9 +353,10 @@ def _align(
     order: np.ndarray,
     name: str,
     replicas: int,
-    tolerance: float,
-) -> tuple[Entries | None, xr.DataArray, int]:
-    """Return the comparable entries of one variable, its residuals, and how many are finite on one side only."""
+    declared: _Declared,
+) -> tuple[Entries | None, xr.DataArray, int, int]:
+    """Return the comparable entries of one variable, its residuals, and how many are finite on one side only, and the
+    same number on both sides without any scatter."""
     import numpy as np
     import xarray as xr
 
@@ -278,42 +364,62 @@ def _align(
     axes = [str(d) for d in array.dims if d != size]
     array = array.transpose(size, *axes)
     mean = array.values
-    se = (
-        measurement[f"{name}_se"].isel({size: order}).transpose(size, *axes).values
-        if f"{name}_se" in measurement
-        else None
-    )
-    if se is None:
-        se = np.full(mean.shape, np.nan)
+
+    def beside(suffix: str, default: float) -> np.ndarray:
+        if name + suffix not in measurement:
+            return np.full(mean.shape, default)
+        return np.asarray(measurement[name + suffix].isel({size: order}).transpose(size, *axes).values, dtype=float)
+
+    scatter, skewness = beside("_se", np.nan), beside("_skewness", 0.0)
     theory = np.stack([_on_grid(curve, name, array, axes) for curve in curves])
     spread = [_on_grid(c, f"{name}_se", array, axes) if f"{name}_se" in c else np.zeros(mean.shape[1:]) for c in curves]
-    se = np.hypot(se, np.stack(spread))
-    # An imposed value has no scatter: it must be the theory's to rounding, and then counts as met.
     finite = np.isfinite(theory)
-    floor = tolerance * max(float(np.max(np.abs(theory[finite]))) if finite.any() else 0.0, 1e-300)
+    floor = declared.tolerance * max(float(np.max(np.abs(theory[finite]))) if finite.any() else 0.0, 1e-300)
     gap = mean - theory
     same = (mean == theory) | (np.isnan(mean) & np.isnan(theory))  # equal infinities, both undefined
     gap = np.where(same, 0.0, gap)
-    imposed = (se <= floor).all(axis=0)
-    se = np.maximum(se, floor)
+    still = scatter <= floor
+    given = np.broadcast_to(_chosen(declared.imposed.get(name), array, axes), mean.shape)
+    numerical = given | (name in declared.exact)
+    # A theory with a standard error of its own has one at entries without scatter too.
+    se = np.maximum(np.hypot(scatter, np.stack(spread)), floor)
     defined = np.isfinite(theory) & np.isfinite(mean) & np.isfinite(se)
     one_sided = int(np.sum((np.isfinite(theory) != np.isfinite(mean)) & ~same))
+    constant = (still & (np.abs(gap) <= floor) & ~numerical).all(axis=0)
+    unknown = still & ~numerical & (np.stack(spread) == 0.0)
     z = xr.DataArray(
-        np.where(defined, gap / np.where(defined, se, 1.0), np.nan), dims=array.dims,
-        coords={d: array.coords[d] for d in array.dims}, name=name, attrs={"long_name": f"residual of {name}"},
+        np.where(defined & ~(unknown & (np.abs(gap) > floor)), gap / np.where(defined, se, 1.0), np.nan),
+        dims=array.dims, coords={d: array.coords[d] for d in array.dims}, name=name,
+        attrs={"long_name": f"residual of {name}"},
     )  # fmt: skip
-    keep = defined.all(axis=0).ravel()
-    if not keep.any():
-        return None, z, one_sided
+    kept = defined.all(axis=0) & ~constant
+    if not kept.any():
+        return None, z, one_sided, int(constant.sum())
     labels = [
         ", ".join(f"{axis} = {_shown(array.coords[axis].values[i])}" for axis, i in zip(axes, place, strict=True))
         or name
-        for place in np.argwhere(defined.all(axis=0))
+        for place in np.argwhere(kept)
     ]
-    flat_gap, flat_se, flat_theory = (a.reshape(len(order), -1)[:, keep] for a in (gap, se, theory))
+    flat = {
+        key: values.reshape(len(order), -1)[:, kept.ravel()]
+        for key, values in {
+            "gap": gap, "se": se, "theory": theory, "skewness": np.where(numerical, 0.0, skewness), "unknown": unknown
+        }.items()
+    }  # fmt: skip
     sizes = array.coords[size].values.astype(float)
-    kept = imposed.ravel()[keep]
-    return Entries(name, sizes, flat_gap, flat_se, flat_theory, labels, replicas, kept), z, one_sided
+    entries = Entries(name, sizes, labels=labels, replicas=replicas, imposed=given[0].ravel()[kept.ravel()], **flat)
+    return entries, z, one_sided, int(constant.sum())
+
+
+def _chosen(where: Mapping[str, float] | None, array: xr.DataArray, axes: list[str]) -> np.ndarray:
+    """Return the mask of the entries at the given coordinates: none for None, all for no coordinates."""
+    import numpy as np
+
+    chosen = np.full([array.sizes[axis] for axis in axes], where is not None)
+    for axis, value in (where or {}).items():
+        along = np.asarray(array.coords[axis].values == value) if axis in axes else np.array(False)
+        chosen &= along.reshape([-1 if a == axis else 1 for a in axes]) if axis in axes else along
+    return chosen
 
 
 def _shown(coordinate: Any) -> str:

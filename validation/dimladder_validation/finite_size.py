@@ -64,16 +64,19 @@ def fit_power_law(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, noise: flo
     nothing = float("nan")
     if len(sizes) < 2:
         return PowerLaw(nothing, nothing, nothing, 0.0, -1, "one size only")
+    if not (np.isfinite(gap).all() and np.isfinite(se).all() and (se > 0).all()):
+        return PowerLaw(nothing, nothing, nothing, nothing, len(sizes) - 2, "a gap or its standard error is not known")
     strongest = float(np.max(np.abs(gap) / se))
     if not strongest > noise:
         why = f"the gap is below the noise at every size (largest: {strongest:.2g} standard errors)"
         return PowerLaw(nothing, nothing, nothing, float(np.sum((gap / se) ** 2)), len(sizes) - 2, why)
     middle = np.exp(np.mean(np.log(sizes)))
     logs = np.log(sizes / middle)
+    weight = (se.min() / se) ** 2
 
     def amplitude(a: float) -> float:
         shape = np.exp(-a * logs)
-        return float(np.sum(shape * gap / se**2) / np.sum(shape**2 / se**2))
+        return float(np.sum(weight * shape * gap) / np.sum(weight * shape**2))
 
     def chi2(a: float) -> float:
         return float(np.sum(((gap - amplitude(a) * np.exp(-a * logs)) / se) ** 2))
@@ -83,16 +86,19 @@ def fit_power_law(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, noise: flo
     width = grid[1] - grid[0]
     found = minimize_scalar(chi2, bounds=(best - width, best + width), method="bounded", options={"xatol": 1e-8})
     a = float(found.x)
-    if not EXPONENTS[0] + width < a < EXPONENTS[1] - width:
-        return PowerLaw(nothing, nothing, nothing, chi2(a), len(sizes) - 2, "no power law fits these gaps")
-    size = amplitude(a)
-    shape = np.exp(-a * logs)
-    jacobian = np.stack([shape, -size * logs * shape], axis=1) / se[:, None]
-    covariance = np.linalg.inv(jacobian.T @ jacobian)
-    # A fit worse than its errors says that they, or the pure power, are too optimistic: widen the error accordingly.
     freedom = len(sizes) - 2
+    if not EXPONENTS[0] + width < a < EXPONENTS[1] - width:
+        return PowerLaw(nothing, nothing, nothing, chi2(a), freedom, "no power law fits these gaps")
+    size = amplitude(a)
+    # Amplitude and exponent decouple about the weighted mean of log d: no matrix to invert.
+    share = weight * np.exp(-2.0 * a * logs)
+    spread = np.sum(share * (logs - np.sum(share * logs) / np.sum(share)) ** 2)
+    # A fit worse than its errors says that they, or the pure power, are too optimistic: widen the error accordingly.
     widen = max(1.0, chi2(a) / freedom) if freedom else 1.0
-    return PowerLaw(a, float(np.sqrt(covariance[1, 1] * widen)), size * float(middle) ** a, chi2(a), freedom)
+    precision = float(abs(size) * np.sqrt(spread) / se.min())
+    if not precision > 1.0 / (EXPONENTS[1] - EXPONENTS[0]):
+        return PowerLaw(nothing, nothing, nothing, chi2(a), freedom, "one size alone is precise enough to say")
+    return PowerLaw(a, float(np.sqrt(widen) / precision), size * float(middle) ** a, chi2(a), freedom)
 
 
 def own_exponents(
@@ -134,13 +140,25 @@ def extrapolate(
     """
     import numpy as np
 
-    sizes, gap, se = (np.asarray(a, dtype=float) for a in (sizes, gap, se))
-    shape = (sizes / sizes.max()).reshape(-1, *[1] * (gap.ndim - 1)) ** -np.asarray(exponent)
-    weight = 1.0 / se**2
-    s0, s1, s2 = (np.sum(weight * shape**k, axis=0) for k in range(3))
-    y0, y1 = (np.sum(weight * shape**k * gap, axis=0) for k in range(2))
-    determinant = s0 * s2 - s1**2
-    return (s2 * y0 - s1 * y1) / determinant, np.sqrt(s2 / determinant)
+    gap, se = np.asarray(gap, dtype=float), np.asarray(se, dtype=float)
+    weights = combination(sizes, se, exponent)
+    return np.sum(weights * gap, axis=0), np.sqrt(np.sum((weights * se) ** 2, axis=0))
+
+
+def combination(sizes: np.ndarray, se: np.ndarray, exponent: float | np.ndarray) -> np.ndarray:
+    """Return the weights (S, ...) with which gaps at the sizes combine to A in gap(d) = A + B d^-exponent.
+
+    Least squares with standard errors `se`, without cancellation however much these differ. Arguments as `extrapolate`.
+    """
+    import numpy as np
+
+    sizes, se = np.asarray(sizes, dtype=float), np.asarray(se, dtype=float)
+    x = (sizes / sizes.max()).reshape(-1, *[1] * (se.ndim - 1)) ** -np.asarray(exponent)
+    weight = (se.min(axis=0) / se) ** 2
+    # In pairs of sizes: sum_ij w_i w_j (x_j - x_i) x_j gap_i / sum_i<j w_i w_j (x_i - x_j)^2.
+    step = x[None] - x[:, None]
+    pairs = weight[None] * weight[:, None] * step
+    return np.asarray(np.sum(pairs * x[None], axis=1) / (0.5 * np.sum(pairs * step, axis=(0, 1))))
 
 
 def leading_correction(

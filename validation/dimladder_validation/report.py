@@ -31,15 +31,15 @@ def comparison_report(comparison: Comparison) -> str:
     replicas = comparison.measurement.stats.get("replicas", "?")
     rows = [
         [
-            v.name, v.verdict, str(v.entries), number(v.max_z), v.at,
+            v.name, v.verdict, str(v.entries), number(v.max_z), f"{v.p_value:.2g}", v.at,
             f"{v.fit.exponent:.2f} +- {v.fit.exponent_se:.2f}" if v.fit.known else "-",
             number(v.limit_z), f"{100 * v.visible:.2g} %",
         ]
         for v in comparison.variables
     ]  # fmt: skip
-    header = ["variable", "verdict", "entries", "max z", "at", "exponent", "limit z", "visible"]
+    header = ["variable", "verdict", "entries", "max z", "p", "at", "exponent", "limit z", "visible"]
     lines = [
-        f"{comparison.curve.theory}: {comparison.verdict.upper()}",
+        f"{comparison.curve.theory}: {comparison.verdict.upper()} ({headline(comparison)})",
         "",
         f"{comparison.size} = {sizes}; {replicas} replicas; {comparison.n_comparisons} distinct comparisons, |z| up to "
         f"{comparison.threshold:.2f} allowed (Student, family-wise level {comparison.settings.alpha:g})",
@@ -47,11 +47,22 @@ def comparison_report(comparison: Comparison) -> str:
         markdown_table(header, rows),
         *(f"- {reason}" for reason in comparison.reasons),
         "",
-        "max z: largest |simulation - theory| at the largest size, in standard errors; exponent: gap ~ size^-a where",
-        "it is most significant; limit z: as max z, for the gap extrapolated to infinite size, where that was needed;",
-        "visible: the relative deviation that would have been significant in half of the entries.",
+        "max z: largest |simulation - theory| at the largest size, in standard errors; p: chance of that, or of what",
+        "was extrapolated, somewhere among all comparisons with a right theory; exponent: gap ~ size^-a where it is",
+        "most significant; limit z: as max z, for the gap extrapolated to infinite size, where that was needed;",
+        "visible: the deviation from the theory at the largest size that would be significant in half of the entries.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def headline(comparison: Comparison) -> str:
+    """Return what a verdict is worth: family-wise p-value, visible deviation, and the replicas that would decide."""
+    parts = [f"family-wise p = {comparison.p_value:.2g}"] if math.isfinite(comparison.p_value) else []
+    if math.isfinite(comparison.visible):
+        parts.append(f"a deviation of {100 * comparison.visible:.2g} % would have been seen")
+    if comparison.verdict == "inconclusive" and comparison.replicas_wanted is not None:
+        parts.append(f"about {comparison.replicas_wanted} replicas would decide")
+    return "; ".join(parts) or "nothing could be judged"
 
 
 def campaign_report(title: str, outcomes: Sequence[Outcome]) -> str:

@@ -2,22 +2,26 @@
 
 Let gap = simulation - theory in one entry (one variable at one coordinate), and N the number of distinct entries. A
 single entry is significant when its |t| exceeds the two-sided Student threshold of level 1 - (1 - alpha)^(1/N), with
-(replicas - 1) degrees of freedom: valid for normal means however strongly entries depend on each other (a union bound).
+(replicas - 1) degrees of freedom, however strongly entries depend on each other (a union bound); `significance` says
+what is done about replicas that are not normal.
 
 * The theory is a limit, so a gap that closes with the size is expected. At the largest size either no entry is
   significant, or the gaps are extrapolated, gap = A + B d^-a, and A is what is judged.
-* ``disagree``: some A is significant, beyond an allowance for the next order of the expansion in 1/d.
+* ``disagree``: some A is significant, beyond an allowance for the next order of the expansion in 1/d, and the skewness
+  of the replicas does not explain it.
 * ``agree``: no entry (or no A) is significant, the closing of the gap is established where there is one, and the test
-  had the power to see a relative deviation of `resolution` in every variable.
+  had the power to see a deviation of `resolution`, relative to the theory at the largest size, in every variable.
 * ``inconclusive``: anything else; the reason says what to add (replicas, sizes, larger d).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .finite_size import PowerLaw, extrapolate, fit_power_law, own_exponents
+from .finite_size import PowerLaw, combination, fit_power_law, own_exponents
+from .significance import LEAST_REPLICAS, deskewed, excess_skewness, family_p_value, third_moment, threshold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +39,11 @@ class Settings:
     alpha : float
         Probability that a right theory is called wrong by chance, over all entries.
     resolution : float
-        Relative deviation of a variable that must have been visible for ``agree``.
+        Deviation, relative to the theory at the largest size, that must have been visible for ``agree``.
     correction_exponent : float or None
-        a, where the theory of the corrections gives it.
+        a, where the experiment can prove it for the problem.
     slowest_exponent : float
-        Where it does not, each entry may close with an exponent of its own, at least this one. A slower closing
+        Where it cannot, each entry may close with an exponent of its own, at least this one. A slower closing
         cannot be told from an error at the sizes that can be simulated.
     open_limit : str
         Why the sizes do not approach the limit of the theory, where they do not: a gap that stays then decides nothing.
@@ -48,16 +52,25 @@ class Settings:
     alpha: float = 0.01
     resolution: float = 0.2
     correction_exponent: float | None = None
-    slowest_exponent: float = 0.5
+    slowest_exponent: float = 0.25
     open_limit: str = ""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The comparable entries of one variable, sizes increasing: gap, se, theory of shape (S, N).
+    """The comparable entries of one variable, sizes increasing: gap, se, skewness, theory of shape (S, N).
 
-    ``imposed`` (N,) marks entries without scatter, such as initial conditions: their ``se`` is the accuracy of the
-    theory's numbers. They must be met, but show nothing about the power of the test.
+    Attributes
+    ----------
+    skewness : array (S, N)
+        Of the replicas, m3 / m2^(3/2).
+    imposed : array (N,) of bool
+        Entries that the experiment declares given to the simulation, such as initial conditions: their ``se`` is the
+        accuracy of the theory's numbers. They must be met, but are no evidence and are not counted.
+    unknown : array (S, N) of bool
+        Where all replicas gave the same number although nothing says that they must: their scatter is not known.
+    unit : float
+        The scale of a deviation where the theory is zero: order parameters are of order one.
     """
 
     name: str
@@ -67,12 +80,23 @@ class Entries:
     theory: np.ndarray
     labels: list[str]
     replicas: int
+    skewness: np.ndarray
     imposed: np.ndarray
+    unknown: np.ndarray
+    unit: float = 1.0
 
     @property
     def z(self) -> np.ndarray:
-        """Residuals in standard errors, shape (S, N)."""
-        return self.gap / self.se
+        """Residuals in standard errors, shape (S, N); 0 where the scatter is not known."""
+        import numpy as np
+
+        return np.asarray(np.where(self.unknown, 0.0, self.gap / self.se))
+
+    def take(self, kept: np.ndarray) -> Entries:
+        """Return the entries of a mask (N,)."""
+        arrays = ("gap", "se", "theory", "skewness", "imposed", "unknown")
+        parts = {key: getattr(self, key)[..., kept] for key in arrays}
+        return replace(self, labels=[text for text, keep in zip(self.labels, kept, strict=True) if keep], **parts)
 
 
 @dataclass(frozen=True)
@@ -81,12 +105,18 @@ class VariableVerdict:
 
     Attributes
     ----------
+    entries : int
+        Measured entries; those imposed on the simulation are not counted.
     max_z, at : float, str
         Largest |z| at the largest size, and where.
+    p_value : float
+        Chance that a right theory shows so large a deviation somewhere among all comparisons: of ``max_z``, or of the
+        extrapolated gap where that was judged.
     visible : float
-        The relative deviation that would have been significant in half of the entries: the median over entries of the
-        smallest significant gap over the scale of the variable (the largest of |theory|, its r.m.s. and |simulation|).
-        Imposed entries do not count.
+        The deviation that would have been significant in half of the entries (the median over them), relative to the
+        theory at the largest size (the larger of the entry and of the r.m.s. of the variable; 1 where the theory is 0).
+    replicas_wanted : int or None
+        Replicas at each size with which an undecided variable would be decided, where more replicas help.
     fit : PowerLaw
         The closing of the gap at the entry where it is most significant.
     limit_z, limit_at : float, str
@@ -100,6 +130,8 @@ class VariableVerdict:
     at: str
     visible: float
     fit: PowerLaw
+    p_value: float = float("nan")
+    replicas_wanted: int | None = None
     limit_z: float = float("nan")
     limit_at: str = ""
     reasons: list[str] = field(default_factory=list)
@@ -108,120 +140,260 @@ class VariableVerdict:
         """Return plain data for JSON."""
         return {
             "verdict": self.verdict, "entries": self.entries, "max_z": self.max_z, "at": self.at,
-            "visible_deviation": self.visible, "exponent": self.fit.exponent, "exponent_se": self.fit.exponent_se,
+            "p_value": self.p_value, "visible_deviation": self.visible, "replicas_wanted": self.replicas_wanted,
+            "exponent": self.fit.exponent, "exponent_se": self.fit.exponent_se,
             "limit_z": self.limit_z, "limit_at": self.limit_at, "reasons": self.reasons,
         }  # fmt: skip
 
 
-def threshold(alpha: float, comparisons: int, freedom: float) -> float:
-    """Return the two-sided Student threshold for one of `comparisons` entries at family-wise level `alpha` (Sidak)."""
-    import numpy as np
-    from scipy.stats import t
-
-    single = -np.expm1(np.log1p(-alpha) / max(comparisons, 1))
-    return float(t.isf(single / 2, freedom))
-
-
 def count_distinct(variables: list[Entries]) -> int:
-    """Return how many entries differ: the two halves of a symmetric matrix are one comparison, not two."""
+    """Return how many measured entries differ: the two halves of a symmetric matrix are one comparison, not two."""
     import numpy as np
 
     # In single precision the halves differ by rounding, 1e-4 of a standard error.
-    return sum(np.unique(np.round(v.z, 3), axis=1).shape[1] for v in variables)
+    return sum(np.unique(np.round(v.z[:, ~v.imposed], 3), axis=1).shape[1] for v in variables)
 
 
 def judge(entries: Entries, comparisons: int, settings: Settings) -> VariableVerdict:
-    """Return the verdict on one variable, given how many entries are compared in all."""
+    """Return the verdict on one variable, given how many entries are compared in all.
+
+    A variable of imposed entries only is ``inconclusive``: nothing was measured, unless one of them is missed.
+    """
     import numpy as np
-    from scipy.stats import t
 
     freedom = max(entries.replicas - 1, 1)
     limit = threshold(settings.alpha, comparisons, freedom)
-    z, sizes = entries.z, entries.sizes
-    last = np.abs(z[-1])
-    top = int(np.argmax(last))
-    strongest = int(np.argmax(np.sum(z**2, axis=0)))
-    fit = fit_power_law(sizes, entries.gap[:, strongest], entries.se[:, strongest], noise=limit)
-    # The scale of a deviation: the variable where it is largest in theory or, where the limit is zero, at finite size.
-    measured = np.max(np.abs(entries.theory + entries.gap), axis=0)
-    scale = np.maximum(np.maximum(np.abs(entries.theory[-1]), measured), np.sqrt(np.mean(entries.theory[-1] ** 2)))
-    free = ~entries.imposed if not entries.imposed.all() else np.ones(len(last), bool)
-    visible = _visible(scale[free], limit * entries.se[-1, free])
-    common = {
-        "name": entries.name,
-        "entries": z.shape[1],
-        "max_z": float(last[top]),
-        "at": entries.labels[top],
-        "fit": fit,
-    }
-    percent = f"{100 * settings.resolution:g} %"
-    if not scale[free].any():
-        visible = 0.0  # the theory says zero: there is no relative deviation to look for
-    if last[top] <= limit:
+    given = np.abs(entries.take(entries.imposed).z[-1])
+    if given.size and given.max() > limit:
+        place = int(np.flatnonzero(entries.imposed)[int(np.argmax(given))])
+        why = (
+            f"imposed on the simulation, and {entries.gap[-1, place]:.3g} off the theory's "
+            f"{entries.theory[-1, place]:.6g} at {entries.labels[place]}"
+        )
+        nothing = fit_power_law(entries.sizes[:1], entries.gap[:1, place], entries.se[:1, place])
+        measured = int((~entries.imposed).sum())
+        return VariableVerdict(
+            entries.name, "disagree", measured, float(given.max()), entries.labels[place], float("nan"), nothing, 0.0,
+            reasons=[why],
+        )  # fmt: skip
+    free = entries.take(~entries.imposed)
+    if not free.labels:
+        nothing = fit_power_law(entries.sizes[:1], entries.gap[:1, 0], entries.se[:1, 0])
+        why = "imposed on the simulation: nothing was measured"
+        return VariableVerdict(entries.name, "inconclusive", 0, 0.0, "", float("nan"), nothing, reasons=[why])
+    return _Measured(free, comparisons, settings, limit, freedom).verdict()
+
+
+class _Measured:
+    """The measured entries of one variable on their way to a verdict."""
+
+    def __init__(self, entries: Entries, comparisons: int, settings: Settings, limit: float, freedom: int) -> None:
+        import numpy as np
+
+        self.entries, self.comparisons, self.settings = entries, comparisons, settings
+        self.limit, self.freedom = limit, freedom
+        self.z = entries.z
+        level = np.sqrt(np.mean(entries.theory[-1] ** 2))
+        theory = np.maximum(np.abs(entries.theory[-1]), level)
+        # What a relative deviation is relative to: the theory at the largest size, never the simulation.
+        self.scale = np.where(theory > 0, theory, entries.unit)
+        # What scatter and corrections are compared with: the quantity itself.
+        self.quantity = np.maximum(self.scale, np.abs(entries.theory[-1] + entries.gap[-1]))
+        self.suspected = excess_skewness(entries.skewness, ~entries.unknown & (entries.se > 0), entries.replicas)
+        last = np.abs(self.z[-1])
+        self.top = int(np.argmax(last))
+        strongest = int(np.argmax(np.sum(self.z**2, axis=0)))
+        known = ~entries.unknown[:, strongest]
+        self.fit = fit_power_law(
+            entries.sizes[known], entries.gap[known, strongest], entries.se[known, strongest], noise=limit
+        )
+        self.common: dict[str, Any] = {
+            "name": entries.name, "entries": self.z.shape[1], "max_z": float(last[self.top]),
+            "at": entries.labels[self.top], "fit": self.fit,
+            "p_value": family_p_value(last[self.top], comparisons, freedom),
+        }  # fmt: skip
+
+    def verdict(self) -> VariableVerdict:
+        """Judge the largest size, or where it deviates the extrapolation."""
+        import numpy as np
+
+        entries = self.entries
+        blind = entries.unknown[-1]
+        if blind.any():
+            place = int(np.argmax(blind))
+            why = (
+                f"all {entries.replicas} replicas gave the same number at {entries.labels[place]}, not the theory's: "
+                f"their scatter is unknown ({int(blind.sum())} of {blind.size} entries): more replicas or larger sizes"
+            )
+            seen = ~blind & (np.abs(self.z[-1]) > self.limit)
+            if not seen.any():
+                return self._say("inconclusive", float("inf"), [why], wanted=8 * entries.replicas)
+        if np.abs(self.z[-1]).max() <= self.limit:
+            return self._within_noise()
+        if len(entries.sizes) < 2:
+            why = "one size cannot tell a finite-size correction from an error: more sizes are needed"
+            return self._say("inconclusive", self._visible(self._smallest_gap()), [self._found(), why])
+        return self._extrapolated()
+
+    def _say(
+        self, verdict: Verdict, visible: float, reasons: list[str], wanted: float | None = None, **more: Any
+    ) -> VariableVerdict:
+        n = None if wanted is None or not math.isfinite(wanted) else max(math.ceil(wanted), self.entries.replicas + 1)
+        return VariableVerdict(
+            **{**self.common, **more}, verdict=verdict, visible=visible, reasons=reasons, replicas_wanted=n
+        )
+
+    def _found(self) -> str:
+        entries = self.entries
+        return (
+            f"|z| = {self.common['max_z']:.1f} at size {entries.sizes[-1]:g}, {entries.labels[self.top]} (allowed "
+            f"{self.limit:.2f}; p = {self.common['p_value']:.2g} over {self.comparisons} comparisons)"
+        )
+
+    def _visible(self, smallest_gap: np.ndarray) -> float:
+        """Return the relative deviation that would be significant in half of the entries."""
+        import numpy as np
+
+        return float(np.median(smallest_gap / self.scale))
+
+    def _smallest_gap(self) -> np.ndarray:
+        """Return the smallest significant gap at the largest size, on the side where skewness hides more."""
+        import numpy as np
+
+        g = self.suspected / math.sqrt(self.entries.replicas)
+        normal = threshold(self.settings.alpha, self.comparisons, 1e6)
+        # Cornish and Fisher: skewness g moves the quantile z of Student's mean by g z^2/3.
+        return np.asarray(self.entries.se[-1] * (self.limit + g * normal**2 / 3.0))
+
+    def _more_replicas(self, visible: float) -> float:
+        return self.entries.replicas * (visible / self.settings.resolution) ** 2
+
+    def _within_noise(self) -> VariableVerdict:
+        visible, replicas = self._visible(self._smallest_gap()), self.entries.replicas
+        shown = f"largest |z| {self.common['max_z']:.2f} of {self.limit:.2f} allowed, p = {self.common['p_value']:.2g}"
+        where = f"at size {self.entries.sizes[-1]:g} ({shown})"
+        if visible > self.settings.resolution:
+            wanted = self._more_replicas(visible)
+            why = (
+                f"nothing significant {where}, but a deviation of {_percent(self.settings.resolution)} of the theory "
+                f"could not be seen (only {_percent(visible)}): about {max(math.ceil(wanted), replicas + 1)} replicas "
+                "are needed"
+            )
+            return self._say("inconclusive", visible, [why], wanted)
+        why = f"within noise {where}; {_percent(visible)} of the theory would have been seen"
+        return self._say("agree", visible, [why])
+
+    def _extrapolated(self) -> VariableVerdict:
+        import numpy as np
+        from scipy.stats import t
+
+        entries, settings, limit = self.entries, self.settings, self.limit
+        sizes, se = entries.sizes, _filled(entries.se, entries.unknown)
+        smooth = _profile(se)
+        if settings.correction_exponent is not None:
+            a = np.full(len(entries.labels), settings.correction_exponent)
+        else:
+            a = own_exponents(sizes, entries.gap, se, settings.slowest_exponent, FASTEST)
+        weights = combination(sizes, smooth, a)
+        stays = np.sum(weights * entries.gap, axis=0)
+        stays_se = np.sqrt(np.sum((weights * se) ** 2, axis=0))
+        # Next order of the expansion: gap = B x + C x^2 + ... leaves A = -C x_1 x_S, with C a few times B^2 / quantity;
+        # never more than a third of the gap itself.
+        order = np.minimum(3.0 * np.abs(entries.gap[0] * entries.gap[-1]) / self.quantity, np.abs(entries.gap[-1]) / 3)
+        # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun: gaps of the order
+        # of the relative variance mean nothing there, while a third or less of scatter earns little allowance.
+        scatter = se[-1] * np.sqrt(entries.replicas) / self.quantity
+        wild = self.quantity * scatter**2 * np.minimum(1.0, 3.0 * scatter)
+        excess = np.maximum(np.abs(stays) - order - wild, 0.0) / stays_se
+        unsettled = (np.abs(stays) - order > limit * stays_se) & (excess <= limit)
+        own = third_moment(weights, se, entries.skewness, entries.replicas)
+        part = np.abs(weights) * se
+        pooled = self.suspected / math.sqrt(entries.replicas) * np.sum(part**3, axis=0) / stays_se**3
+        adverse = np.maximum(np.where(stays < 0, own, -own), pooled)
+        corrected = deskewed(excess, adverse)
+        significant = (excess > limit) & (corrected > limit)
+        skewed = (excess > limit) & ~significant
+        limit_z = np.abs(stays) / stays_se
+        worst = int(np.argmax(np.where(significant, limit_z, -1.0) if significant.any() else limit_z))
+        judged = float(np.minimum(excess, corrected).max())
+        common: dict[str, Any] = {
+            "limit_z": float(limit_z[worst]), "limit_at": entries.labels[worst],
+            "p_value": family_p_value(judged, self.comparisons, self.freedom),
+        }  # fmt: skip
+        visible = self._visible(limit * stays_se + order + wild)
+        found = self._found()
+        if significant.any():
+            why = (
+                f"extrapolated with d^-{a[worst]:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
+                f"{entries.labels[worst]} ({limit_z[worst]:.1f} standard errors, theory "
+                f"{entries.theory[-1, worst]:.3g}; p = {common['p_value']:.2g})"
+            )
+            if settings.open_limit:
+                return self._say("inconclusive", visible, [found, why, settings.open_limit], **common)
+            if entries.replicas < LEAST_REPLICAS:
+                few = f"{entries.replicas} replicas cannot show how they are distributed: {LEAST_REPLICAS} at least"
+                return self._say("inconclusive", visible, [found, why, few], LEAST_REPLICAS, **common)
+            return self._say("disagree", visible, [found, why], **common)
+        if skewed.any():
+            place = int(np.argmax(np.where(skewed, excess, -1.0)))
+            g = float(adverse[place])
+            wanted = entries.replicas * (limit * g) ** 2
+            why = (
+                f"at {entries.labels[place]} the extrapolated gap of {stays[place]:.3g} +- {stays_se[place]:.1g} lies "
+                f"on the side where skewed replicas (skewness {g * math.sqrt(entries.replicas):.2g}) mislead: about "
+                f"{max(math.ceil(wanted), entries.replicas + 1)} replicas would decide"
+            )
+            return self._say("inconclusive", visible, [found, why], wanted, **common)
+        if unsettled.any():
+            place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))
+            why = (
+                f"at {entries.labels[place]} replicas scatter by {scatter[place]:.2g} of the quantity itself: sizes up "
+                f"to {sizes[-1]:g} are not in the regime of an expansion in 1/d, larger ones are needed"
+            )
+            return self._say("inconclusive", visible, [found, why], **common)
+        if not (self.fit.known and self.fit.exponent > float(t.isf(0.025, self.freedom)) * self.fit.exponent_se):
+            shown = f"{self.fit.exponent:.2f} +- {self.fit.exponent_se:.2f}" if self.fit.known else self.fit.reason
+            why = f"whether the gap closes is not established (exponent {shown}): more replicas, or a wider range of d"
+            return self._say("inconclusive", visible, [found, why], self._for_exponent(), **common)
         if visible > settings.resolution:
-            why = f"a deviation of {percent} could not be seen (only {_percent(visible)}): more replicas are needed"
-            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[why])
-        why = f"within noise at size {sizes[-1]:g} (largest |z| {last[top]:.2f} of {limit:.2f} allowed)"
-        return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[why])
-    found = f"|z| = {last[top]:.1f} at size {sizes[-1]:g}, {entries.labels[top]} (allowed {limit:.2f})"
-    if len(sizes) < 2:
-        why = "one size cannot tell a finite-size correction from an error: more sizes are needed"
-        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-
-    known = settings.correction_exponent
-    if known is not None:
-        a = np.full(len(last), known)
-    else:
-        a = own_exponents(sizes, entries.gap, entries.se, settings.slowest_exponent, FASTEST)
-    stays, stays_se = extrapolate(sizes, entries.gap, entries.se, a)
-    # Next order of the expansion: gap = B x + C x^2 + ... leaves A = -C x_1 x_S, with C a few times B^2 / scale; never
-    # more than a third of the gap itself.
-    order = np.minimum(3.0 * np.abs(entries.gap[0] * entries.gap[-1]) / scale, np.abs(entries.gap[-1]) / 3)
-    # Where replicas scatter as widely as the quantity itself, an expansion in 1/d has not begun: gaps of the order of
-    # the relative variance mean nothing there, while a third or less of scatter earns little allowance.
-    scatter = entries.se[-1] * np.sqrt(entries.replicas) / scale
-    wild = scale * scatter**2 * np.minimum(1.0, 3.0 * scatter)
-    significant = np.abs(stays) - order - wild > limit * stays_se
-    unsettled = (np.abs(stays) - order > limit * stays_se) & ~significant
-    limit_z = np.abs(stays) / stays_se
-    worst = int(np.argmax(np.where(significant, limit_z, -1.0) if significant.any() else limit_z))
-    common |= {"limit_z": float(limit_z[worst]), "limit_at": entries.labels[worst]}
-    visible = _visible(scale[free], (limit * stays_se + order + wild)[free])
-    if significant.any():
+            why = (
+                f"extrapolated, a deviation of {_percent(settings.resolution)} of the theory could not be seen (only "
+                f"{_percent(visible)}): more replicas, or a wider range of sizes"
+            )
+            return self._say("inconclusive", visible, [found, why], self._more_replicas(visible), **common)
+        exponent = f"{self.fit.exponent:.2f} +- {self.fit.exponent_se:.2f}"
+        within = "noise" if limit_z[worst] <= limit else "noise and the next order of the expansion"
         why = (
-            f"extrapolated with d^-{a[worst]:.2f}, a gap of {stays[worst]:.3g} +- {stays_se[worst]:.1g} stays at "
-            f"{entries.labels[worst]} ({limit_z[worst]:.1f} standard errors, theory {entries.theory[-1, worst]:.3g})"
+            f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {within} "
+            f"(p = {common['p_value']:.2g}); {_percent(visible)} of the theory would have been seen"
         )
-        if settings.open_limit:
-            reasons = [found, why, settings.open_limit]
-            return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=reasons)
-        return VariableVerdict(**common, verdict="disagree", visible=visible, reasons=[found, why])
-    if unsettled.any():
-        place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))
-        why = (
-            f"at {entries.labels[place]} replicas scatter by {scatter[place]:.2g} of the quantity itself: sizes up to "
-            f"{sizes[-1]:g} are not in the regime of an expansion in 1/d, larger ones are needed"
-        )
-        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    if not (fit.known and fit.exponent > float(t.isf(0.025, freedom)) * fit.exponent_se):
-        shown = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}" if fit.known else fit.reason
-        why = f"whether the gap closes is not established (exponent {shown}): more replicas or a wider range of sizes"
-        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    if visible > settings.resolution:
-        why = f"extrapolated, a deviation of {percent} could not be seen (only {_percent(visible)}): more is needed"
-        return VariableVerdict(**common, verdict="inconclusive", visible=visible, reasons=[found, why])
-    exponent = f"{fit.exponent:.2f} +- {fit.exponent_se:.2f}"
-    within = "noise" if limit_z[worst] <= limit else "noise and the next order of the expansion"
-    why = f"the gap closes as d^-a, a = {exponent}, and extrapolates to zero within {within}"
-    return VariableVerdict(**common, verdict="agree", visible=visible, reasons=[found, why])
+        return self._say("agree", visible, [found, why], **common)
+
+    def _for_exponent(self) -> float | None:
+        """Replicas that would tell the exponent from zero, where it is positive at all."""
+        if not (self.fit.known and self.fit.exponent > 0):
+            return None
+        return self.entries.replicas * (2.5 * self.fit.exponent_se / self.fit.exponent) ** 2
 
 
-def _visible(scale: np.ndarray, smallest_gap: np.ndarray) -> float:
-    """Return the relative deviation that would be significant in half of the entries."""
+def _filled(se: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """Return standard errors (S, N) with those of sizes without a known scatter replaced by the entry's largest."""
     import numpy as np
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.median(smallest_gap / scale))
+    most = np.max(np.where(unknown, 0.0, se), axis=0)
+    return np.asarray(np.where(unknown, np.where(most > 0, most, np.max(se, axis=0)), se))
+
+
+def _profile(se: np.ndarray) -> np.ndarray:
+    """Return standard errors (S, N) smoothed over the entries: how they fall with the size on the whole.
+
+    Weights must not follow the scatter of single entries: where replicas are skewed, a low mean comes with a low
+    standard error.
+    """
+    import numpy as np
+
+    relative = np.log(se) - np.mean(np.log(se), axis=0)
+    return np.asarray(np.exp(np.median(relative, axis=1)[:, None] + np.mean(np.log(se), axis=0)))
 
 
 def _percent(value: float) -> str:

@@ -72,7 +72,7 @@ def section_lines(path: str, table: Any, keys: list[str] | None = None, default:
 def _is_variant(field: Any) -> bool:
     from ..problem.kinds import VARIANTS
 
-    return field.required and field.name in VARIANTS.values()
+    return field.name in VARIANTS.values()
 
 
 def _says(field: Any, default: Any) -> str:

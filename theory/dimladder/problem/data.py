@@ -266,7 +266,7 @@ class CosinePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     Held-out samples continue both sequences.
     """
 
-    source: Literal["cosine"]
+    source: Literal["cosine"] = "cosine"
     samples: int
     dimension: int
     test_samples: int = 0
@@ -282,7 +282,7 @@ class GaussianPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
     `labels` is ``"random-sign"``, ``"alternating"``, or a formula in the coordinates ``x1, x2, ...``.
     """
 
-    source: Literal["gaussian"]
+    source: Literal["gaussian"] = "gaussian"
     samples: int
     dimension: int
     seed: int = 0
@@ -302,7 +302,7 @@ class GaussianPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
 class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
     """Inputs and labels written out, one row a sample."""
 
-    source: Literal["explicit"]
+    source: Literal["explicit"] = "explicit"
     inputs: Matrix
     labels: Row
     test_inputs: Matrix = ()
@@ -327,7 +327,7 @@ class DigitsPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     Pixels are centred over the chosen samples when `center`.
     """
 
-    source: Literal["digits"]
+    source: Literal["digits"] = "digits"
     samples: int
     classes: tuple[int, int] = (0, 1)
     seed: int = 0
@@ -347,7 +347,7 @@ class FilePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"
     With `classes`, two integer classes become labels +1 and -1; without, the labels are used as they are.
     """
 
-    source: Literal["file"]
+    source: Literal["file"] = "file"
     path: str
     labels_path: str = ""
     inputs_key: str = "x"
@@ -369,7 +369,7 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``.
     """
 
-    source: Literal["clusters"]
+    source: Literal["clusters"] = "clusters"
     classes: int
     counts: tuple[int, ...]
     separation: float
@@ -392,7 +392,7 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
 class ClassPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
     """``points[j][i]`` is point i of class j, ``labels[j]`` the label vector of class j (unit vectors by default)."""
 
-    source: Literal["classes"]
+    source: Literal["classes"] = "classes"
     points: tuple[Matrix, ...]
     labels: Matrix = ()
 
@@ -405,113 +405,18 @@ class ClassPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points
         ):
             raise ValueError("labels must list one vector a class, each with one entry a class")
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.points)
+
 
 class ClassFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
     """A NumPy ``.npz``: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q) label vectors."""
 
-    source: Literal["class-file"]
+    source: Literal["class-file"] = "class-file"
     path: str
     classes: int
-
-
-class GaussianCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
-    """z ~ N(mean, std^2) in one coordinate, to be sent to `target`."""
-
-    law: Literal["gaussian"]
-    mean: float
-    std: float
-    target: float
-
-    def __post_init__(self) -> None:
-        finite(mean=self.mean, target=self.target)
-        positive(std=self.std)
-
-
-class UniformCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
-    """z uniform on [low, high], to be sent to `target`."""
-
-    law: Literal["uniform"]
-    low: float
-    high: float
-    target: float
-
-    def __post_init__(self) -> None:
-        finite(low=self.low, high=self.high, target=self.target)
-        if not self.low < self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-
-
-class ExponentialCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
-    """z = origin + scale * Exp(1), to be sent to `target`."""
-
-    law: Literal["exponential"]
-    origin: float
-    scale: float
-    target: float
-
-    def __post_init__(self) -> None:
-        finite(origin=self.origin, target=self.target)
-        positive(scale=self.scale)
-
-
-class _Component(Spec, frozen=True, kw_only=True):
-    """One law of a mixture in a coordinate; its keys are those of the law of that name."""
-
-    law: Literal["gaussian", "uniform", "exponential"]
-    target: float
-    mean: float | None = None
-    std: float | None = None
-    low: float | None = None
-    high: float | None = None
-    origin: float | None = None
-    scale: float | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.cluster
-
-    @property
-    def cluster(self) -> GaussianCoordinate | UniformCoordinate | ExponentialCoordinate:
-        """The law itself."""
-        given = {k: v for k in ("mean", "std", "low", "high", "origin", "scale") if (v := getattr(self, k)) is not None}
-        known = {"gaussian": GaussianCoordinate, "uniform": UniformCoordinate, "exponential": ExponentialCoordinate}
-        try:
-            built: GaussianCoordinate | UniformCoordinate | ExponentialCoordinate
-            built = known[self.law](law=self.law, target=self.target, **given)  # type: ignore[operator]
-        except TypeError as error:
-            raise ValueError(f"law = {self.law!r}: {error}") from None
-        return built
-
-
-class MixtureCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
-    """Several clusters in the same coordinate, each with its own target; `weights` are the fractions N_j/N."""
-
-    law: Literal["mixture"]
-    weights: Row
-    components: tuple[_Component, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.weights) != len(self.components) or not self.weights:
-            raise ValueError(f"weights: one a component is needed, {len(self.weights)} for {len(self.components)}")
-        if min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-12:
-            raise ValueError(f"weights must be positive and sum to 1, got {list(self.weights)}")
-
-
-class EmpiricalCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
-    """The values themselves, each to be sent to `target` (or to its own entry of `targets`)."""
-
-    law: Literal["empirical"]
-    values: Row
-    target: float | None = None
-    targets: Row = ()
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError("values must not be empty")
-        if (self.target is None) == (not self.targets):
-            raise ValueError("give either target (one number) or targets (one a value)")
-        if self.targets and len(self.targets) != len(self.values):
-            raise ValueError(f"targets must list one number a value: {len(self.targets)} for {len(self.values)} values")
-        finite(values=self.values, targets=self.targets, target=self.target)
 
 
 class Hypercube(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hypercube"):
@@ -527,7 +432,8 @@ class BlockModel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="block-m
 
     def __post_init__(self) -> None:
         positive(gamma=self.gamma)
-        finite(mu=self.mu, homophily=self.homophily)
+        not_negative(mu=self.mu)
+        finite(homophily=self.homophily)
 
 
 class KernelLaw(Spec, frozen=True, kw_only=True, tag_field="kind", tag="kernel-law"):

@@ -118,6 +118,10 @@ class Expression:
         """
         return [plane for call in _kinked_calls(self._tree) if (plane := _plane(*call, self)) is not None]
 
+    def kinks_are_planes(self) -> bool:
+        """Return whether `kink_planes` are all the places where the formula is not smooth."""
+        return all(_plane(*call, self) is not None for call in _kinked_calls(self._tree))
+
 
 def _natural(name: str) -> tuple[str, int]:
     head = name.rstrip("0123456789")

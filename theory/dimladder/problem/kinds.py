@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import algorithms, data, grids, losses, starts, students, targets
+from . import algorithms, coordinates, data, grids, losses, starts, students, targets
 from .spec import Spec
 
 # Every section of a run file, in the order in which it is written. `solver` is a class of the theory's own.
@@ -54,8 +54,8 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     "data": _table(
         data.Gaussian, data.Mixture, data.Images, data.CosinePoints, data.GaussianPoints, data.ExplicitPoints,
         data.DigitsPoints, data.FilePoints, data.BallClusters, data.ClassPoints, data.ClassFile,
-        data.GaussianCoordinate, data.UniformCoordinate, data.ExponentialCoordinate, data.MixtureCoordinate,
-        data.EmpiricalCoordinate, data.Hypercube, data.BlockModel, data.KernelLaw,
+        coordinates.GaussianCoordinate, coordinates.UniformCoordinate, coordinates.ExponentialCoordinate,
+        coordinates.MixtureCoordinate, coordinates.EmpiricalCoordinate, data.Hypercube, data.BlockModel, data.KernelLaw,
     ),
     "target": _table(targets.Committee, targets.Index, targets.ClusterLabels, targets.Hierarchical),
     "student": _table(

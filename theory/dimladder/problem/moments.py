@@ -6,10 +6,14 @@ looked for: growth, as of exp(z^2/3), and a point or surface where f is not squa
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from .activations import activation
 from .expressions import Expression
+from .kinds import kind_of
 
 # Where growth is judged, in standard deviations: E[f^2] is finite when f grows slower than exp(z^2/4). Polynomials of
 # the highest degree allowed do so there, and exp(z^2/4) is still a number.
@@ -159,3 +163,31 @@ def _zoom(along: Any, start: Any, direction: Any, centre: float, width: float, c
     # The origin is a pole of lower weight in more dimensions; elsewhere a line meets surfaces only.
     needed = codimension / 2 if abs(centre) < 1e-6 else 0.5
     return centre if order >= needed - 0.04 else None
+
+
+def moment_faults(problem: Any) -> Iterator[tuple[str, str]]:
+    """Yield (key path, reason) of every formula of a problem without a second moment under Gaussian inputs.
+
+    Targets are judged at unit variance, students at the smallest variance that a field of theirs has at the start. A
+    label that is drawn with the probability ``logit(a)`` is bounded whatever a is.
+    """
+    if kind_of(problem.data) not in ("gaussian", "mixture"):
+        return
+    target, student = problem.target, problem.student
+    formulas: list[tuple[str, Expression, float]] = []
+    match kind_of(target) if target is not None else "":
+        case "index":
+            formulas += [("target.formula", target.expression, 1.0)] if not target.is_logit else []
+        case "committee":
+            formulas += [("target.activation", activation(target.activation), 1.0)]
+    match kind_of(student) if student is not None else "":
+        case "features":
+            formulas += [(f"student.layers.{i}", activation(f.activation), 1.0) for i, f in enumerate(student.layers)]
+        case "two-layer" if not student.slope:
+            start = getattr(problem.initial, "Q", None) or ((1.0,),)
+            smallest = min((row[k] for k, row in enumerate(start) if k < len(row)), default=1.0)
+            formulas += [("student.activation", activation(student.activation), math.sqrt(max(smallest, 1e-12)))]
+    for path, expression, deviation in formulas:
+        fault = second_moment_fault(expression, deviation)
+        if fault:
+            yield path, f"{expression.text!r} has no finite second moment under the Gaussian law: {fault}"

@@ -54,6 +54,27 @@ def least_squares_data(problem: Problem) -> tuple[Array, Array, Array, Array]:
     return x, y, theta, student.initial_norm * start / np.linalg.norm(start)
 
 
+def linear_teacher_data(problem: Problem) -> tuple[Array, Array, Array]:
+    """Draw y = slope w*.x/sqrt d + noise xi with x ~ N(0, 1), |w*|^2 = d, from ``default_rng(data.seed)``.
+
+    Returns
+    -------
+    X : (d, n) array
+        A column a sample.
+    y : (n,) array
+    target : (d,) array
+        slope w*.
+    """
+    import numpy as np
+
+    data, target = problem.data, problem.target
+    rng = np.random.default_rng(data.seed)
+    x = rng.standard_normal((data.dimension, data.samples))
+    w = rng.standard_normal(data.dimension)
+    w *= target.slope * np.sqrt(data.dimension) / np.linalg.norm(w)
+    return x, x.T @ w / np.sqrt(data.dimension) + target.noise * rng.standard_normal(data.samples), w
+
+
 def _teacher(draw: Array, data: Gaussian, target: Index, scales: Array) -> Array:
     import numpy as np
 

@@ -117,7 +117,9 @@ class Result:
         return name in self.dataset
 
     def __iter__(self) -> Any:
-        return iter(str(n) for n in self.dataset.data_vars)
+        """Names of the variables and of their standard errors; not of further statistics, such as the skewness."""
+        names = [str(n) for n in self.dataset.data_vars]
+        return iter(n for n in names if not (n.endswith("_skewness") and n.removesuffix("_skewness") in names))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{n}({', '.join(self.dims(n))})" for n in self)

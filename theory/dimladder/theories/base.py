@@ -11,6 +11,7 @@ from .. import registry
 from ..errors import ConfigError, did_you_mean
 from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
 from ..problem.grids import Simulation
+from ..problem.moments import moment_faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +83,14 @@ class Theory(ABC):
     def refusals(self, problem: Problem) -> list[Refusal]:
         """Return why this theory does not answer the problem; empty: it does.
 
-        What `reads` says comes first; `checks` is asked of what passes.
+        What `reads` says comes first, then what every theory assumes: formulas with second moments; `checks` is asked
+        of what passes.
         """
         found = [refusal for section in SECTIONS[:-2] for refusal in self._unread(section, problem)]
-        return found or list(self.checks(problem))
+        if found:
+            return found
+        hint = "use a formula that is defined on the whole line and grows slower than exp(z^2/4)"
+        return [Refusal(path, why, hint) for path, why in moment_faults(problem)] or list(self.checks(problem))
 
     def checks(self, problem: Any) -> Iterable[Refusal]:
         """Yield reasons of the theory's own, of a problem whose kinds and keys it reads."""

@@ -15,14 +15,18 @@ Source: Li & Sompolinsky, arXiv:2012.04030 (back-propagating kernel renormalisat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import DomainError
-from ..problem import Problem, Spec
-from ..problem.sections import check_replicas, check_sizes
+from ..problem import Problem
+from ..problem.checks import at_least
+from ..problem.data import KernelLaw
+from ..problem.grids import Simulation
+from ..problem.regression import linear_teacher_data
 from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from .base import Theory
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -33,109 +37,16 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 
-class AbstractData(Spec, frozen=True, kw_only=True, tag_field="kind", tag="abstract"):
-    """All that matters at zero temperature: alpha = P/N and the alignment r_0 = Y^T K_0^{-1} Y / P of labels and
-    kernel.
-    """
-
-    alpha: float
-    label_alignment: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"alpha must be positive, got {self.alpha}")
-        if not (math.isfinite(self.label_alignment) and self.label_alignment >= 0):
-            raise ValueError(f"label_alignment must not be negative, got {self.label_alignment}")
-
-
-class LinearTeacher(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear-teacher"):
-    """y = w*.x/sqrt(N_0) + noise xi with x ~ N(0, 1), |w*|^2 = N_0 signal^2: P `samples`, N_0 = `dimension`, N =
-    `width`.
-    """
-
-    samples: int
-    dimension: int
-    width: int
-    signal: float = 1.0
-    noise: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.samples, self.dimension, self.width) < 1:
-            raise ValueError("samples, dimension and width must be positive")
-        if self.signal < 0 or self.noise < 0:
-            raise ValueError("signal and noise must not be negative")
-
-    def draw(self) -> tuple[Array, Array, Array]:
-        """Return X (N_0, P), Y (P,), w* (N_0,)."""
-        import numpy as np
-
-        rng = np.random.default_rng(self.seed)
-        x = rng.standard_normal((self.dimension, self.samples))
-        target = rng.standard_normal(self.dimension)
-        target *= self.signal * math.sqrt(self.dimension) / np.linalg.norm(target)
-        y = x.T @ target / math.sqrt(self.dimension) + self.noise * rng.standard_normal(self.samples)
-        return x, y, target
-
-
-class DeepLinear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="deep-linear"):
-    """Deep linear network: prior variance of every weight, and the temperature of the Gibbs measure."""
-
-    weight_variance: float = 1.0
-    temperature: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight_variance) and self.weight_variance > 0):
-            raise ValueError(f"weight_variance must be positive, got {self.weight_variance}")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(f"temperature must not be negative, got {self.temperature}")
-
-
-class DepthGrid(Spec, frozen=True, kw_only=True):
-    """Numbers L of hidden layers."""
-
-    depth: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.depth or min(self.depth) < 1 or len(set(self.depth)) != len(self.depth):
-            raise ValueError(f"depth must list distinct numbers of hidden layers, at least 1, got {list(self.depth)}")
-
-
-class PosteriorSampling(Spec, frozen=True, kw_only=True):
+class PosteriorSampling(Simulation, frozen=True, kw_only=True):
     """Sizes and statistics of the Gibbs sampler: `sweeps` after as many again for burn-in."""
 
-    width: tuple[int, ...] = (20, 40)
+    sizes: tuple[int, ...] = (20, 40)
     replicas: int = 8
     sweeps: int = 300
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(self.width, "width")
-        check_replicas(self.replicas)
-        if self.sweeps < 1:
-            raise ValueError("sweeps must be positive")
-
-
-class DeepLinearPosterior(Problem, frozen=True, kw_only=True):
-    """Kernel renormalisation of a deep linear network against depth."""
-
-    data: AbstractData | LinearTeacher
-    student: DeepLinear
-    grid: DepthGrid
-    simulation: PosteriorSampling = PosteriorSampling()
-
-    def __post_init__(self) -> None:
-        if isinstance(self.data, AbstractData) and self.student.temperature > 0:
-            raise ValueError(
-                "student.temperature > 0 needs the spectrum of the kernel, which data.kind = 'abstract' does not have: "
-                "use data.kind = 'linear-teacher'"
-            )
-        if (
-            isinstance(self.data, LinearTeacher)
-            and self.student.temperature == 0
-            and self.data.samples > self.data.dimension
-        ):
-            raise ValueError("student.temperature = 0 needs samples <= dimension: otherwise no network fits the labels")
+        super().__post_init__()
+        at_least(1, sweeps=self.sweeps)
 
 
 SCALE = OrderParameter(
@@ -148,7 +59,7 @@ LARGEST = 690.0  # of |log kappa|: e^709 is the largest float
 TEST = {
     "bias": (r"\mathbb{E}(\bar f - f_*)^2", "squared error of the posterior mean, over fresh inputs"),
     "predictor_variance": (r"\mathbb{E}\,\mathrm{Var} f", "posterior variance of the output, over fresh inputs"),
-    "generalization_error": (r"E_g", "bias + variance"),
+    "mse": (r"\mathbb{E}(f - f_*)^2", "squared error over fresh inputs: bias + variance"),
 }
 
 
@@ -193,7 +104,7 @@ class KernelScale(FixedPoint):
         kappa, plain_lam, plain_y, ratio = sp.symbols("kappa lam y ratio", nonnegative=True)
         layer = e["layer"].subs(ratio, u / s2)
         rows = [Equation.of("kernel_scale", sp.Symbol("kappa"), u**depth)]
-        if isinstance(self.problem.data, AbstractData):  # type: ignore[attr-defined]
+        if isinstance(self.problem.data, KernelLaw):
             zero = e["term"].subs(sp.Symbol("T", nonnegative=True), 0).subs(kappa, u**depth)
             # The sum of the modes at T = 0: one per example, and Y^T K_0^{-1} Y = P r_0.
             mean = sp.simplify(zero).subs(plain_y**2 / plain_lam, r0)
@@ -237,25 +148,25 @@ class KernelScale(FixedPoint):
         ]
 
     def spectrum(self) -> tuple[Array, Array, float]:
-        """Modes (lambda_i, y_i) of the kernel and the labels, and N; the abstract data as one mode per unit of
+        """Modes (lambda_i, y_i) of the kernel and the labels, and N; a kernel law as one mode per unit of
         alpha.
 
         Null modes are left out: the labels along them move no weight, and their term of the saddle is exactly zero.
         """
         import numpy as np
 
-        data, s2 = self.problem.data, self.problem.student.weight_variance  # type: ignore[attr-defined]
-        if isinstance(data, AbstractData):
+        data, s2 = self.problem.data, self.problem.student.weight_variance
+        if isinstance(data, KernelLaw):
             return np.ones(1), np.array([math.sqrt(data.label_alignment)]), 1.0 / data.alpha
         _, singular, labels, _ = self.modes
-        return s2 / data.dimension * singular**2, labels, float(data.width)
+        return s2 / data.dimension * singular**2, labels, float(self.problem.student.width)
 
     @cached_property
     def modes(self) -> tuple[Array, Array, Array, Array]:
         """Left singular vectors (N_0, r) of X, its r = rank X singular values, labels along them, and w*."""
         import numpy as np
 
-        x, y, target = self.problem.data.draw()  # type: ignore[attr-defined]
+        x, y, target = linear_teacher_data(self.problem)
         left, singular, right = np.linalg.svd(x, full_matrices=False)
         seen = singular > np.finfo(float).eps * max(x.shape) * singular[0]
         return left[:, seen], singular[seen], right[seen] @ y, target
@@ -272,7 +183,7 @@ class KernelScale(FixedPoint):
         from scipy.optimize import brentq
 
         lam, y, width = self.spectrum()
-        s2, temperature = self.problem.student.weight_variance, self.problem.student.temperature  # type: ignore[attr-defined]
+        s2, temperature = self.problem.student.weight_variance, self.problem.algorithm.temperature
         generated = self.module()
 
         def residual(log_ratio: float) -> float:
@@ -305,7 +216,7 @@ class KernelScale(FixedPoint):
         """
         import numpy as np
 
-        s2, temperature = self.problem.student.weight_variance, self.problem.student.temperature  # type: ignore[attr-defined]
+        s2, temperature = self.problem.student.weight_variance, self.problem.algorithm.temperature
         alignment = float(np.sum(y**2 / lam)) / width
         prior = depth * math.log(s2)
         high = prior + depth * math.log(2.0)
@@ -323,10 +234,10 @@ class KernelScale(FixedPoint):
         """Return the kernel scale at every depth, and the test error where the data are given."""
         import numpy as np
 
-        depths = self.problem.grid.depth  # type: ignore[attr-defined]
+        depths = self.problem.grid.depth
         scales = np.array([self.scale(depth) for depth in depths])
         variables = {SCALE.name: Variable(SCALE.dims, scales, SCALE.latex, SCALE.meaning)}
-        if isinstance(self.problem.data, LinearTeacher):  # type: ignore[attr-defined]
+        if not isinstance(self.problem.data, KernelLaw):
             errors = np.array([self.test_error(kappa) for kappa in scales])
             for column, (name, (latex, meaning)) in enumerate(TEST.items()):
                 variables[name] = Variable(("depth",), errors[:, column], latex, meaning)
@@ -336,9 +247,9 @@ class KernelScale(FixedPoint):
         """(bias, variance, sum) over fresh x ~ N(0, 1), for the kernel kappa K_0."""
         import numpy as np
 
-        data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
+        student = self.problem.student
         left, singular, labels, target = self.modes
-        temperature, n0 = student.temperature, data.dimension
+        temperature, n0 = self.problem.algorithm.temperature, self.problem.data.dimension
         scale = kappa * student.weight_variance / n0
         total = scale * singular**2 + temperature
         # The mean is x.w with w = scale X (kappa K_0 + T)^{-1} Y, one singular vector at a time.
@@ -381,7 +292,15 @@ class DeepLinearPosteriorTheory(Theory):
         "The posterior of a deep linear network is a Gaussian process whose kernel is multiplied by one scalar "
         "a hidden layer."
     )
-    problem_type = DeepLinearPosterior
+    reads: ClassVar[Reads] = {
+        "data": {"kernel-law": "alpha label_alignment", "gaussian": "samples dimension seed"},
+        "target": {"index": "formula noise", None: ""},
+        "student": {"deep": "activation weight_variance width"},
+        "loss": "function",
+        "algorithm": {"posterior": "temperature"},
+    }
+    axes = ("depth",)
+    simulation = PosteriorSampling()
     references = ("li2021statistical",)
     assumptions = (
         "N, P -> infinity at fixed alpha = P/N, fixed depth",
@@ -393,7 +312,41 @@ class DeepLinearPosteriorTheory(Theory):
         "r_0 < s2^L: the kernel, and with it the predictor's variance, shrinks",
     )
 
-    def derive(self, problem: DeepLinearPosterior) -> KernelScale:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is no squared loss of a linear network, and data that leave the equation open."""
+        data, target, student, temperature = (
+            problem.data,
+            problem.target,
+            problem.student,
+            problem.algorithm.temperature,
+        )
+        if student.activation != "linear":
+            yield Refusal("student.activation", f"the network is linear, got {student.activation!r}")
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"the squared loss, got {problem.loss.function!r}")
+        if len(set(problem.grid.depth)) != len(problem.grid.depth):
+            yield Refusal("grid.depth", f"distinct numbers of hidden layers, got {list(problem.grid.depth)}")
+        if isinstance(data, KernelLaw):
+            if target is not None or student.width is not None:
+                path = "target" if target is not None else "student.width"
+                yield Refusal(
+                    path, "data.kind = 'kernel-law' says all there is to say", "drop it, or give Gaussian data"
+                )
+            if temperature > 0:
+                why = "a positive temperature needs the spectrum of the kernel, which data.kind = 'kernel-law' lacks"
+                yield Refusal("algorithm.temperature", why, "give Gaussian data with samples and dimension")
+            return
+        if data.samples is None or data.dimension is None:
+            yield Refusal("data.samples", "one data set is drawn: samples and dimension are needed")
+        elif temperature == 0 and data.samples > data.dimension:
+            why = "temperature 0 needs samples <= dimension: otherwise no network fits the labels"
+            yield Refusal("algorithm.temperature", why)
+        if target is None or target.slope is None:
+            yield Refusal("target.formula", "the labels are those of a linear target, c*z")
+        if student.width is None:
+            yield Refusal("student.width", "the number of hidden units is needed")
+
+    def derive(self, problem: Problem) -> KernelScale:
         """Return the saddle-point equation."""
         return KernelScale(problem)
 

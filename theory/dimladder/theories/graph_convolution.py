@@ -3,22 +3,24 @@ nodes.
 
 N nodes with labels y = +-1 in equal number, adjacency ``A = (lambda/N) y y^T + Xi`` (after centring and scaling;
 entries of Xi of variance 1/N), features ``X = sqrt(mu/N) y u^T + Z/sqrt F`` with |u| = 1 and F = N/gamma columns. The
-network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``(1/(tau N)) sum (h_i - y_i)^2 + (ridge/N)
-|w|^2``. As N -> infinity the risks are those at the stationary point of a free energy of nine scalars, closed for c =
-0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in docs/theory/graph-convolution.md.
+network is ``h = (A + c) X w``; a fraction tau of the nodes trains w by ``(1/(tau N)) sum (h_i - y_i)^2 + (r/N)
+|w|^2``: the run file's ``sum (h_i - y_i)^2/2 + (ridge/2) |w|^2`` with ``r = ridge/tau``, or ``r = gamma
+ridge_per_sample``. As N -> infinity the risks are those at the stationary point of a free energy of nine scalars,
+closed for c = 0. Source: Shi, Pan, Hu & Dokmanic, arXiv:2212.13069; free energy derived in
+docs/theory/graph-convolution.md.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import SolveError
-from ..problem import Problem, Spec
-from ..problem.sections import check_replicas, check_sizes
-from ..problem.spec import Axis, axis_values
+from ..problem import Problem
+from ..problem.grids import Simulation
 from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from .base import Theory
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,67 +29,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
-
-
-class ContextualBlockModel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="csbm"):
-    """gamma = N/F, strength mu of the features' signal, homophily lambda of the graph's (negative: heterophilic)."""
-
-    gamma: float
-    mu: float
-    homophily: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be positive, got {self.gamma}")
-        if not (math.isfinite(self.mu) and self.mu >= 0):
-            raise ValueError(f"mu must not be negative, got {self.mu}")
-        if not math.isfinite(self.homophily):
-            raise ValueError("homophily must be finite")
-
-
-class GraphConvolutionNetwork(Spec, frozen=True, kw_only=True, tag_field="kind", tag="graph-convolution"):
-    """h = (A + self_loop) X w with ridge penalty (ridge/N) |w|^2."""
-
-    self_loop: float = 0.0
-    ridge: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.self_loop):
-            raise ValueError("self_loop must be finite")
-        if not (math.isfinite(self.ridge) and self.ridge >= 0):
-            raise ValueError(f"ridge must not be negative, got {self.ridge}")
-
-
-class TrainFractions(Spec, frozen=True, kw_only=True):
-    """Fractions tau of nodes whose labels are used."""
-
-    train_fraction: Axis
-
-    def __post_init__(self) -> None:
-        values = axis_values(self.train_fraction)
-        if not values or any(not 0 < v < 1 for v in values):
-            raise ValueError("train_fraction must list numbers between 0 and 1, both excluded")
-
-
-class Graphs(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment."""
-
-    nodes: tuple[int, ...] = (400, 800, 1600)
-    replicas: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.nodes, "nodes")
-        check_replicas(self.replicas)
-
-
-class GraphConvolution(Problem, frozen=True, kw_only=True):
-    """Risk of a graph convolution against the fraction of labelled nodes."""
-
-    data: ContextualBlockModel
-    student: GraphConvolutionNetwork
-    grid: TrainFractions
-    simulation: Graphs = Graphs()
 
 
 RISKS = (
@@ -152,7 +93,7 @@ class RidgeOnGraph(FixedPoint):
 
         nice = {sp.Symbol("lam", real=True): sp.Symbol("lambda", real=True)}
         e = {k: v.subs(nice) for k, v in expressions().items()}
-        student = self.problem.student  # type: ignore[attr-defined]
+        student = self.problem.student
         if student.self_loop == 0:
             resolvent, ridge = e["resolvent"], e["ridge"]
             phi = r"\varphi"
@@ -214,10 +155,17 @@ class RidgeOnGraph(FixedPoint):
         """
         import numpy as np
 
-        fractions = axis_values(self.problem.grid.train_fraction)  # type: ignore[attr-defined]
+        fractions = self.problem.grid.values("train_fraction")
         table = np.array([self.risks(f) for f in fractions])
         variables = {p.name: Variable(p.dims, table[:, k], p.latex, p.meaning) for k, p in enumerate(RISKS)}
         return Solution({"train_fraction": np.array(fractions)}, variables)
+
+    def strength(self, fraction: float) -> float:
+        """The ridge r of the free energy at one train fraction."""
+        loss = self.problem.loss
+        if loss.ridge_per_sample is not None:
+            return float(self.problem.data.gamma * loss.ridge_per_sample)
+        return float((loss.ridge or 0.0) / fraction)
 
     def risks(self, fraction: float) -> tuple[float, float, float]:
         """(test risk, train risk, test accuracy) at one train fraction.
@@ -227,13 +175,13 @@ class RidgeOnGraph(FixedPoint):
         SolveError
             If Newton's method does not reach the stationary point.
         """
-        student = self.problem.student  # type: ignore[attr-defined]
-        data = self.problem.data  # type: ignore[attr-defined]
-        if student.ridge == 0 and abs(data.gamma * fraction - 1) < 1e-12:
+        student = self.problem.student
+        data = self.problem.data
+        ridge = self.strength(fraction)
+        if ridge == 0 and abs(data.gamma * fraction - 1) < 1e-12:
             return math.inf, 0.0, 0.5
         if student.self_loop == 0:
-            return without_self_loop(data.gamma, data.mu, data.homophily, fraction, student.ridge)[:3]
-        ridge = student.ridge
+            return without_self_loop(data.gamma, data.mu, data.homophily, fraction, ridge)[:3]
         if ridge < LEAST_RIDGE and data.gamma * fraction < 1:
             # Interpolation without ridge is a boundary of the stationary point: a ridge below rounding stands in.
             test, train, accuracy = self._with_self_loop(fraction, LEAST_RIDGE)
@@ -253,7 +201,7 @@ class RidgeOnGraph(FixedPoint):
     def _with_self_loop(self, fraction: float, ridge: float) -> tuple[float, float, float]:
         import numpy as np
 
-        data, student = self.problem.data, self.problem.student  # type: ignore[attr-defined]
+        data, student = self.problem.data, self.problem.student
         generated = self.module()
         start = data.homophily if abs(data.homophily) > 0.2 else math.copysign(0.2, data.homophily)
         state = _start(data.gamma, data.mu, start, fraction, ridge)
@@ -427,7 +375,14 @@ class GraphConvolutionTheory(Theory):
         "Ridge regression on convolved node features: risks and accuracy against the labelled fraction, with "
         "double descent at gamma tau = 1."
     )
-    problem_type = GraphConvolution
+    reads: ClassVar[Reads] = {
+        "data": {"block-model": "gamma mu homophily"},
+        "student": {"graph-convolution": "self_loop"},
+        "loss": "function ridge ridge_per_sample",
+        "algorithm": {"minimise": ""},
+    }
+    axes = ("train_fraction",)
+    simulation = Simulation(sizes=(400, 800, 1600), replicas=8)
     references = ("shi2024homophily",)
     assumptions = (
         "N, F -> infinity at gamma = N/F; labels in equal number; dense graph, so that the adjacency noise is Gaussian",
@@ -440,7 +395,17 @@ class GraphConvolutionTheory(Theory):
         "self_loop = 0: the sign of the homophily does not matter",
     )
 
-    def derive(self, problem: GraphConvolution) -> RidgeOnGraph:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse another loss, an optimal ridge, and a fraction that leaves nothing to train on or to test on."""
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"the squared loss, got {problem.loss.function!r}")
+        for key in ("ridge", "ridge_per_sample"):
+            if isinstance(getattr(problem.loss, key), str):
+                yield Refusal(f"loss.{key}", f"a number, got {getattr(problem.loss, key)!r}")
+        if any(not v < 1 for v in problem.grid.values("train_fraction")):
+            yield Refusal("grid.train_fraction", "numbers between 0 and 1, both excluded")
+
+    def derive(self, problem: Problem) -> RidgeOnGraph:
         """Return the stationarity conditions."""
         return RidgeOnGraph(problem)
 

@@ -1,6 +1,6 @@
 """Triple descent: ridge regression with the neural tangent kernel of one hidden layer, width against samples.
 
-Data x ~ N(0, I_n0), y = beta . x / sqrt n0 + noise xi, xi ~ N(0, 1), beta ~ N(0, I), m samples, phi = n0/m.
+Data x ~ N(0, I_n0), y = c beta . x / sqrt n0 + noise xi, xi ~ N(0, 1), beta ~ N(0, I), m samples, phi = n0/m.
 Kernel of n1 units with readouts of variance `readout_variance`, at initialisation, s centred:
 
     K(x, x') = (1/n1) sum_j s(h_j) s(h'_j) + (1/n1) sum_j a_j^2 s'(h_j) s'(h'_j) x . x'/n0,   h_j = w_j . x / sqrt n0.
@@ -14,130 +14,83 @@ Source: Adlam & Pennington, arXiv:2008.06786; this form of the equations is deri
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import Problem, Spec, activation
-from ..problem.sections import check_replicas, check_sizes
-from ..problem.spec import Axis, axis_values
+from ..problem import Problem, activation
+from ..problem.grids import Simulation
 from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from .base import Theory
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 
-class LinearData(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-linear"):
-    """y = beta . x / sqrt n0 + noise xi, xi ~ N(0, 1), with phi = n0/m input dimensions a sample (1/SNR = noise^2)."""
+def moments(text: str) -> tuple[float, float, float, float]:
+    """Return E s, Var s - (E s')^2, (E s')^2 and Var s' of an activation at a standard normal.
 
-    phi: float
-    noise: float = 0.0
+    The two variances are those of what the linear part of s leaves: averages of squares, exactly zero for linear s.
 
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(f"noise is a standard deviation: it must not be negative, got {self.noise}")
-        if not (math.isfinite(self.phi) and self.phi > 0):
-            raise ValueError(f"phi = n0/m must be positive, got {self.phi}")
+    Raises
+    ------
+    ConfigError
+        If s has no linear part: the kernel cannot learn a linear target; if s jumps: s' is not a function; or if s or
+        s' has no second moment.
+    """
+    import numpy as np
 
+    from ..errors import ConfigError
+    from ..numerics.quadrature import gauss_normal
+    from ..problem.moments import second_moment_fault
 
-class TangentKernel(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ntk"):
-    """The kernel of one hidden layer at initialisation; the activation is centred, s - E s."""
-
-    activation: str
-    readout_variance: float = 1.0
-    ridge: float
-
-    def __post_init__(self) -> None:
-        activation(self.activation)
-        if not (math.isfinite(self.readout_variance) and self.readout_variance >= 0):
-            raise ValueError(f"readout_variance must not be negative, got {self.readout_variance}")
-        if not (math.isfinite(self.ridge) and self.ridge > 0):
-            raise ValueError(f"ridge must be positive, got {self.ridge}; take 1e-6 or so for the ridgeless limit")
-        if not 1e-140 <= self.ridge <= 1e140:
-            raise ValueError(f"ridge must lie between 1e-140 and 1e140, whose squares are floats, got {self.ridge}")
-
-    def moments(self) -> tuple[float, float, float, float]:
-        """Return E s, Var s - (E s')^2, (E s')^2 and Var s' at a standard normal.
-
-        The two variances are those of what the linear part of s leaves: averages of squares, exactly zero for linear s.
-
-        Raises
-        ------
-        ConfigError
-            If s has no linear part: the kernel cannot learn a linear target, or if s jumps: s' is not a function.
-        """
-        import numpy as np
-
-        from ..errors import ConfigError
-        from ..numerics.quadrature import gauss_normal
-
-        shape = activation(self.activation)
-        kinks = shape.kinks("x")
-        where = "student.activation"
-        for kink in kinks:
-            below, above = (float(shape.evaluate(np, x=np.array(kink + side))) for side in (-1e-9, 1e-9))
-            if abs(above - below) > 1e-6 * (1 + abs(above)):
-                raise ConfigError(
-                    f"the activation {self.activation!r} jumps at {kink:g}", where=where,
-                    why="the tangent kernel needs its derivative", hint="use a continuous activation",
-                )  # fmt: skip
-        x, w = gauss_normal(kinks or (0.0,), 64)
+    shape = activation(text)
+    kinks = shape.kinks("x")
+    where = "student.layers[0].activation"
+    fault = second_moment_fault(shape)
+    if fault:
+        raise ConfigError(f"the activation {text!r} has no second moment", where=where, why=fault)
+    for kink in kinks:
+        below, above = (float(shape.evaluate(np, x=np.array(kink + side))) for side in (-1e-9, 1e-9))
+        if abs(above - below) > 1e-3 * (1 + abs(above)):
+            raise ConfigError(
+                f"the activation {text!r} jumps at {kink:g}", where=where,
+                why="the tangent kernel needs its derivative", hint="use a continuous activation",
+            )  # fmt: skip
+    found: list[tuple[float, float, float, float]] = []
+    for nodes in (64, 128, 256, 512, 1024):
+        x, w = gauss_normal(kinks or (0.0,), nodes)
         s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
         slope = np.asarray(shape.derivative()(x=x)) + 0.0 * x
         mean, linear, power = float(w @ s), float(w @ slope), float(w @ slope**2)
         # Relative to the slopes: what rounding leaves of E s' = 0 is some 1e-16 of them.
         if abs(linear) <= 1e-12 * math.sqrt(power):
             raise ConfigError(
-                f"the activation {self.activation!r} has no linear part", where=where,
+                f"the activation {text!r} has no linear part", where=where,
                 why="E s' = 0: its kernel does not see a linear target", hint="use an activation with E s' not zero",
             )  # fmt: skip
         left, bend = float(w @ (s - mean - linear * x) ** 2), float(w @ (slope - linear) ** 2)
         # Rounding squared is no curvature: beside a tiny ridge it would be one.
         left, bend = (v if v > 1e-26 * power else 0.0 for v in (left, bend))
-        return mean, left, linear**2, bend
+        found.append((mean, left, linear**2, bend))
+        if len(found) > 1 and np.allclose(found[-1], found[-2], rtol=1e-10, atol=1e-14 * power):
+            return found[-1]
+    raise ConfigError(
+        f"the moments of the activation {text!r} do not converge", where=where,
+        why=f"Var s' is {found[-2][3]:.6g} on 512 nodes a piece and {found[-1][3]:.6g} on 1024",
+        hint="the derivative must be square-integrable, and not steeper than some hundred",
+    )  # fmt: skip
 
 
-class WidthRatios(Spec, frozen=True, kw_only=True):
-    """Widths n1/m."""
-
-    width_ratio: Axis
-
-    def __post_init__(self) -> None:
-        values = axis_values(self.width_ratio)
-        if not values or any(not (v > 0 and math.isfinite(v)) for v in values):
-            raise ValueError("width_ratio must list positive numbers")
-
-
-class Samples(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment: m samples, inputs and widths in proportion."""
-
-    m: tuple[int, ...] = (400, 800)
-    replicas: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.m, "m")
-        check_replicas(self.replicas)
-
-
-class NTKRidge(Problem, frozen=True, kw_only=True):
-    """What a run file with ``theory = "ntk-ridge"`` may say."""
-
-    data: LinearData
-    student: TangentKernel
-    grid: WidthRatios
-    simulation: Samples = Samples()
-
-
-SYMBOLS = ("k", "g", "gamma", "ratio", "phi", "rest", "zeta", "bend", "s2", "noise")
-TEST = OrderParameter("test_error", ("width_ratio",), r"E_{\mathrm{test}}", "mean squared error on fresh noisy labels")
-TRAIN = OrderParameter("train_error", ("width_ratio",), r"E_{\mathrm{train}}", "mean squared error on the m samples")
+SYMBOLS = ("k", "g", "gamma", "ratio", "phi", "rest", "zeta", "bend", "s2", "signal", "noise")
+TEST = OrderParameter("test_mse", ("width_ratio",), r"E_{\mathrm{test}}", "mean squared error on fresh noisy labels")
+TRAIN = OrderParameter("train_mse", ("width_ratio",), r"E_{\mathrm{train}}", "mean squared error on the m samples")
 
 
 def expressions() -> dict[str, Any]:
     """Fixed point in (k, g), the test error and sqrt(train/test), in sympy; slopes by implicit differentiation."""
     import sympy as sp
 
-    k, g, gamma, ratio, phi, rest, zeta, bend, s2, noise = (sp.Symbol(n, positive=True) for n in SYMBOLS)
+    k, g, gamma, ratio, phi, rest, zeta, bend, s2, signal, noise = (sp.Symbol(n, positive=True) for n in SYMBOLS)
     a = gamma + s2 * bend + k * rest
     b = zeta * (s2 + k)
     shift = a / b
@@ -156,10 +109,10 @@ def expressions() -> dict[str, Any]:
     dk = (-jacobian[1, 1] * moved[0] + jacobian[0, 1] * moved[1]) / determinant
     dg = (jacobian[1, 0] * moved[0] - jacobian[0, 0] * moved[1]) / determinant
     slopes = [gamma * sp.diff(t, gamma) + sp.diff(t, k) * dk + sp.diff(t, g) * dg for t in (tau1, tau2)]
-    lost = -(noise**2 * slopes[0] + slopes[1])
+    lost = -(noise**2 * slopes[0] + signal**2 * slopes[1])
     return {
         "A": a, "B": b, "tau1": tau1, "tau2": tau2, "fixed_point": fixed, "stieltjes": stieltjes, "shift": shift,
-        "test_error": lost / (gamma * tau1**2), "shrinkage": gamma * tau1,
+        "test_mse": lost / (gamma * tau1**2), "shrinkage": gamma * tau1,
     }  # fmt: skip
 
 
@@ -173,15 +126,15 @@ class TangentRidge(FixedPoint):
 
         names = {
             "rest": r"\eta_\ast", "bend": r"\eta'_\ast", "s2": r"\sigma_2^2", "ratio": r"\alpha",
-            "noise": r"\sigma_\epsilon",
+            "noise": r"\sigma_\epsilon", "signal": "c",
         }  # fmt: skip
         nice = {sp.Symbol(n, positive=True): sp.Symbol(names.get(n, n), positive=True) for n in SYMBOLS}
         e = expressions()
-        k, g, gamma, ratio, phi, rest, zeta, *_, noise = nice.values()
+        k, g, gamma, ratio, phi, rest, zeta, *_, signal, noise = nice.values()
         big_a, big_b, tau1, tau2 = sp.symbols("A B tau_1 tau_2", positive=True)
         law = big_a / big_b * g + phi * g / (phi + g)
         slopes = [sp.Function(rf"\tau_{i}")(gamma) for i in (1, 2)]
-        train = -(gamma**2) * (noise**2 * sp.Derivative(slopes[0], gamma) + sp.Derivative(slopes[1], gamma))
+        train = -(gamma**2) * (noise**2 * sp.Derivative(slopes[0], gamma) + signal**2 * sp.Derivative(slopes[1], gamma))
         return [
             Equation.of("fixed_point", k, 1 / (1 + (rest * tau1 + zeta * tau2) / ratio), "alpha = n1/m"),
             Equation.of("A", big_a, e["A"].subs(nice)),
@@ -189,8 +142,8 @@ class TangentRidge(FixedPoint):
             Equation.of("tau1", tau1, g / big_b),
             Equation.of("tau2", tau2, phi * g / (phi + g) / big_b, "(1 - A tau_1)/B"),
             Equation.of("stieltjes", sp.Integer(1), law, "g = E 1/(x + A/B), Marchenko-Pastur of aspect ratio 1/phi"),
-            Equation.of("train_error", TRAIN.latex, train, "gamma: the ridge"),
-            Equation.of("test_error", TEST.latex, sp.Symbol(TRAIN.latex) / (gamma * tau1) ** 2),
+            Equation.of("train_mse", TRAIN.latex, train, "gamma: the ridge"),
+            Equation.of("test_mse", TEST.latex, sp.Symbol(TRAIN.latex) / (gamma * tau1) ** 2),
             Equation(
                 "moments",
                 r"\zeta = (\mathbb{E}s')^2,\quad \eta_\ast = \mathrm{Var}\,s - \zeta,\quad \eta'_\ast = "
@@ -218,7 +171,7 @@ class TangentRidge(FixedPoint):
                 "Errors",
                 "The residuals on the samples are gamma (K + gamma)^-1 y; averaged over beta and the noise they are "
                 "derivatives in gamma. The test error is that of leave-one-out, whose factor is 1/(gamma tau_1)^2.",
-                (rows["train_error"], rows["test_error"]),
+                (rows["train_mse"], rows["test_mse"]),
             ),
         ]
 
@@ -240,17 +193,17 @@ class TangentRidge(FixedPoint):
         from ..numerics.random_matrix import marchenko_pastur_stieltjes
 
         generated, p = self.module(), self.problem
-        data, student = p.data, p.student  # type: ignore[attr-defined]
-        _, nonlinear, zeta, bend = student.moments()
-        ratios = axis_values(p.grid.width_ratio)  # type: ignore[attr-defined]
-        gamma, s2 = student.ridge, student.readout_variance
+        phi, student, target = 1.0 / p.data.ratio, p.student, p.target
+        _, nonlinear, zeta, bend = moments(student.layers[0].activation)
+        ratios = p.grid.values("width_ratio")
+        gamma, s2 = p.loss.ridge, student.readout_variance
         least = gamma + s2 * bend
         rows = []
         for ratio in ratios:
-            rest = (gamma, ratio, data.phi, nonlinear, zeta, bend, s2, data.noise)
+            rest = (gamma, ratio, phi, nonlinear, zeta, bend, s2, target.slope, target.noise)
 
             def law(k: float, rest: tuple[float, ...] = rest) -> float:
-                return marchenko_pastur_stieltjes(generated.shift(k, 1.0, *rest), 1 / data.phi)
+                return marchenko_pastur_stieltjes(generated.shift(k, 1.0, *rest), 1 / phi)
 
             def residual(u: float, rest: tuple[float, ...] = rest, law: Any = law) -> float:
                 k = math.exp(u)
@@ -277,7 +230,7 @@ def _source() -> str:
     for name, wanted in (
         ("shift", [e["shift"]]),
         ("residual", [e["fixed_point"]]),
-        ("observe", [e["test_error"], e["shrinkage"]]),
+        ("observe", [e["test_mse"], e["shrinkage"]]),
     ):
         shared, values = assignments(wanted, prefix="w_")
         if name == "observe":
@@ -293,7 +246,15 @@ class NTKRidgeTheory(Theory):
     name = "ntk-ridge"
     title = "Triple descent of the neural tangent kernel"
     summary = "Errors of ridge regression with the tangent kernel of one hidden layer, against its width."
-    problem_type = NTKRidge
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": "sample_ratio samples dimension"},
+        "target": {"index": "formula noise"},
+        "student": {"features": "layers readout_variance"},
+        "loss": "function ridge",
+        "algorithm": {"minimise": ""},
+    }
+    axes = ("width_ratio",)
+    simulation = Simulation(sizes=(400, 800), replicas=10)
     references = ("adlam2020neural",)
     assumptions = (
         "n0, n1, m -> infinity at fixed ratios; Gaussian inputs, linear target",
@@ -304,7 +265,28 @@ class NTKRidgeTheory(Theory):
         "width_ratio -> infinity: the deterministic kernel",
     )
 
-    def derive(self, problem: NTKRidge) -> TangentRidge:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is not ridge regression of a linear target on one layer whose width is the axis."""
+        layers, ridge = problem.student.layers, problem.loss.ridge
+        if problem.data.ratio is None:
+            yield Refusal("data.sample_ratio", "samples over input dimensions are needed", "add sample_ratio")
+        if problem.target.slope is None:
+            yield Refusal("target.formula", f"the target is linear, c*z, got {problem.target.formula!r}")
+        if len(layers) != 1:
+            yield Refusal("student.layers", f"one hidden layer, got {len(layers)}")
+        elif layers[0].width_ratio is not None:
+            yield Refusal(
+                "student.layers", "the width is the axis grid.width_ratio, width over samples: drop width_ratio"
+            )
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"ridge regression, got {problem.loss.function!r}")
+        if not isinstance(ridge, float) or not 1e-140 <= ridge <= 1e140:
+            yield Refusal(
+                "loss.ridge", f"a number between 1e-140 and 1e140 is needed, whose square is a float, got {ridge!r}",
+                "take 1e-6 or so for the ridgeless limit",
+            )  # fmt: skip
+
+    def derive(self, problem: Problem) -> TangentRidge:
         """Return the fixed point."""
         return TangentRidge(problem)
 

@@ -13,7 +13,7 @@ from dimladder.errors import ResultFileError, SimulationError, did_you_mean
 from dimladder.problem.sections import check_sizes
 from dimladder.problem.spec import MAX_POINTS
 
-from .base import DTYPES, Backend, Experiment, Progress, Sample, backend_for, chunks
+from .base import DTYPES, Backend, Closing, Experiment, Progress, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
 from .streams import stream, stream_hash, streams
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dimladder.results import Measurement
 
 __all__ = [
-    "DTYPES", "Backend", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment", "experiments",
-    "replicate", "simulate", "stream", "stream_hash", "streams",
+    "DTYPES", "Backend", "Closing", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment",
+    "experiments", "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
 
@@ -89,7 +89,8 @@ def simulate(
     -------
     Measurement
         Each variable has the size as first dimension, and a companion ``<name>_se``: the standard error over replicas
-        (standard deviation with n - 1, over sqrt n; NaN for a single replica).
+        (standard deviation with n - 1, over sqrt n; NaN for a single replica). ``<name>_skewness``, m3 / m2^(3/2) of
+        the replicas, lies in ``.dataset`` beside them; `compare` needs it.
 
     Raises
     ------
@@ -258,5 +259,7 @@ def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
         latex, text, units = (attributes.get(k, "") for k in ("latex", "long_name", "units"))
         variables[name] = (own, mean, latex, text, units or None)
         variables[f"{name}_se"] = (own, se, "", f"standard error of {text or name}", units or None)
+        skewness = ensemble.skewness(name)
+        variables[f"{name}_skewness"] = (own, skewness, "", f"skewness of the replicas of {text or name}", None)
     stats = {"size": ensemble.size_name, **ensemble.provenance}
     return Measurement.build(problem, coords, variables, stats=stats, extra={"simulation": ensemble.provenance})

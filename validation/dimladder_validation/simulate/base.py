@@ -211,6 +211,25 @@ def backend_for(device: str = "cpu", dtype: str = "float64") -> Backend:
     return Backend(xt, where, dtype)
 
 
+@dataclass(frozen=True)
+class Closing:
+    """How the gap between simulation and limit closes with the size, |gap| ~ size^-a, as far as it is known.
+
+    Attributes
+    ----------
+    exponent : float or None
+        a, where it can be proved for the problem. None: `compare` measures it.
+    slowest : float
+        Where it is measured: the slowest closing that is still taken for one. A slower one passes for an error.
+    reason : str
+        The proof, or why nothing slower happens.
+    """
+
+    exponent: float | None = None
+    slowest: float = 0.25
+    reason: str = ""
+
+
 class Experiment(ABC):
     """A finite-size simulation of the problems of one theory.
 
@@ -225,19 +244,12 @@ class Experiment(ABC):
         The smallest size at which the experiment means anything.
     batch_size : int
         Replicas run together, and saved together.
-    correction_exponent : float or None
-        The exponent a with which the gap to the limit closes, |gap| ~ size^-a, where it is known analytically. None:
-        `compare` measures it.
-    slowest_exponent : float
-        Where it is not known: the slowest closing that is still taken for one, d^-1/2 (fluctuations) by default.
     """
 
     theory: str
     size: str = "d"
     least_size: int = 1
     batch_size: int = 16
-    correction_exponent: float | None = None
-    slowest_exponent: float = 0.5
 
     @abstractmethod
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
@@ -254,13 +266,28 @@ class Experiment(ABC):
         """
         return problem
 
-    def exponent(self, problem: Any) -> float | None:
-        """Return `correction_exponent` for this problem; override it where it depends on the problem."""
-        return self.correction_exponent
+    def closing(self, problem: Any) -> Closing:
+        """Return how the gap closes for this problem; by default that is measured.
 
-    def slowest(self, problem: Any) -> float:
-        """Return `slowest_exponent` for this problem; override it where it depends on the problem."""
-        return self.slowest_exponent
+        Declare an exponent only where it is proved for this problem, with the reason: a theory whose gap closes more
+        slowly than declared is called wrong.
+        """
+        return Closing()
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        """Return which entries are given to the simulation: variable -> coordinates; none: the whole variable.
+
+        ``{"Q": {"time": 0.0}, "a": {}}`` says that overlaps start where the problem says and readouts never move. Such
+        entries must be the theory's, but are no evidence for it and are not counted.
+        """
+        return {}
+
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        """Return the variables that the theory gives at every finite size, replica by replica: without any scatter.
+
+        They are held to the numerical accuracy of the theory, and count as evidence.
+        """
+        return ()
 
     def open_limit(self, problem: Any) -> str:
         """Return why larger sizes alone do not approach the theory's limit; empty where they do, as by default.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .sgd import recorded_steps
 
 if TYPE_CHECKING:
@@ -19,8 +19,12 @@ class BatchReuseExperiment(Experiment):
     size = "d"
     least_size = 2
     batch_size = 16
-    # A start off the fixed points of the drift: van Kampen's expansion in 1/d.
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from an exactly imposed overlap")
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        return {"overlap": {"time": 0.0}}
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import math

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +41,12 @@ class DataRepetitionExperiment(Experiment):
     theory = "data-repetition"
     size = "d"
     batch_size = 16
-    # Exactly imposed overlaps at the start: van Kampen's expansion in 1/d.
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from exactly imposed overlaps")
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        return {"Q": {"time": 0.0}, "M": {"time": 0.0}}
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np

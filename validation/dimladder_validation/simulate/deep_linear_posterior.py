@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
+from dimladder.problem.data import KernelLaw
+from dimladder.problem.regression import linear_teacher_data
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,29 +28,31 @@ class DeepLinearPosteriorExperiment(Experiment):
 
     theory = "deep-linear-posterior"
     size = "width"
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="Laplace's method for the kernel scale: an expansion in 1/N at fixed P/N")
 
     def at_size(self, problem: Any, size: int) -> Any:
-        """Data with a width of their own are compared at the simulated width; abstract data at the alpha that P/N
+        """Data with a width of their own are compared at the simulated width; a kernel law at the alpha that P/N
         rounds to.
         """
         from dimladder.solve import replace
 
-        if problem.data.__struct_config__.tag == "abstract":
+        if isinstance(problem.data, KernelLaw):
             return replace(problem, {"data.alpha": _examples(problem, size) / size})
-        return replace(problem, {"data.width": size})
+        return replace(problem, {"student.width": size})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Sample one chain a replica and a depth; on the CPU in float64, whatever the backend."""
         import numpy as np
 
-        s2, temperature = problem.student.weight_variance, problem.student.temperature
-        if problem.data.__struct_config__.tag == "abstract":
+        s2, temperature = problem.student.weight_variance, problem.algorithm.temperature
+        if isinstance(problem.data, KernelLaw):
             count = _examples(problem, size)
             # Only alpha and r_0 matter: orthonormal inputs, and random labels of exactly that alignment, drawn below.
             inputs = np.eye(count)
         else:
-            x, labels, _ = problem.data.draw()
+            x, labels, _ = linear_teacher_data(problem)
             count = len(labels)
             inputs = x / math.sqrt(problem.data.dimension)
         if temperature == 0 and count >= size:
@@ -58,7 +62,7 @@ class DeepLinearPosteriorExperiment(Experiment):
             )  # fmt: skip
         out = []
         for stream in streams:
-            if problem.data.__struct_config__.tag == "abstract":
+            if isinstance(problem.data, KernelLaw):
                 labels = stream.standard_normal(count)
                 labels *= math.sqrt(s2 * count * problem.data.label_alignment) / np.linalg.norm(labels)
             out.append(

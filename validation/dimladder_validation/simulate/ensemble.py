@@ -45,6 +45,12 @@ class Ensemble:
                 return mean, np.full_like(mean, np.nan)
             return mean, np.sqrt(shift.var(axis=1, ddof=1) / count)
 
+    def skewness(self, name: str) -> np.ndarray:
+        """Return m3 / m2^(3/2) of the replicas, of shape ``(sizes, *dims)``; 0 where they are all equal."""
+        from ..significance import sample_skewness
+
+        return sample_skewness(self.variables[name][1], axis=1)
+
 
 def assemble(
     size_name: str, sizes: Sequence[int], count: int, batches: Sequence[Batch], provenance: Mapping[str, Any]

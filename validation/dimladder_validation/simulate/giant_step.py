@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample, ridge_fit
+from .base import Backend, Closing, Experiment, Sample, ridge_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,9 @@ class GiantStepExperiment(Experiment):
     theory = "giant-step"
     size = "n"
     batch_size = 2
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.5, reason="features are equivalent to Gaussian ones up to n^-1/2")
 
     def at_size(self, problem: Any, size: int) -> Any:
         from dimladder.solve import replace
@@ -97,6 +100,7 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
         return {
             "train_error": float(np.mean(residual[:samples] ** 2)),
             "test_error": float(np.mean(residual[samples:] ** 2)),
+            "penalty": 0.5 * algorithm.ridge * float(backend.xp.sum(w * w)),
         }
     w, _ = fit(algorithm.readout, features[:samples], y[:samples], algorithm.ridge, samples, False)
     u = features @ w
@@ -106,6 +110,7 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend)
         "test_error": float(wrong[samples:].mean()),
         "train_loss": float(loss[:samples].mean()),
         "test_loss": float(loss[samples:].mean()),
+        "penalty": 0.5 * algorithm.ridge * float(w @ w),
     }
 
 

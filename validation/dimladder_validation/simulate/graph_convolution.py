@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,11 @@ class GraphConvolutionExperiment(Experiment):
     size = "nodes"
     least_size = 20  # below, a fraction of the nodes leaves nothing to train on, or to test on
     batch_size = 4
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        if problem.loss.ridge or problem.loss.ridge_per_sample:
+            return Closing(1.0, reason="resolvents of Gaussian matrices have an expansion in 1/N")
+        return Closing(slowest=0.5, reason="without a ridge, eigenvalues at the edge of the spectrum count")
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Solve one graph a stream; on the CPU in float64, whatever the backend: near gamma tau = 1 the systems are
@@ -32,10 +36,8 @@ class GraphConvolutionExperiment(Experiment):
         import numpy as np
         from scipy.linalg import lstsq, solve
 
-        from dimladder.problem import axis_values
-
-        data, student = problem.data, problem.student
-        fractions = axis_values(problem.grid.train_fraction)
+        data, student, loss = problem.data, problem.student, problem.loss
+        fractions = problem.grid.values("train_fraction")
         features = max(1, round(size / data.gamma))
         out = np.empty((3, len(streams), len(fractions)))
         for replica, stream in enumerate(streams):
@@ -51,8 +53,11 @@ class GraphConvolutionExperiment(Experiment):
             for column, fraction in enumerate(fractions):
                 count = max(1, round(fraction * size))
                 train, labels = design[:count], y[:count]
-                if student.ridge > 0:
-                    gram = train.T @ train + student.ridge * count / size * np.eye(features)
+                ridge = loss.ridge or 0.0
+                if loss.ridge_per_sample is not None:
+                    ridge = loss.ridge_per_sample * count / features
+                if ridge > 0:
+                    gram = train.T @ train + ridge * np.eye(features)
                     w = solve(gram, train.T @ labels, assume_a="pos")
                 else:
                     w = lstsq(train, labels)[0]

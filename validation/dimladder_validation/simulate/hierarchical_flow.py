@@ -17,7 +17,7 @@ import numpy as np
 from dimladder.errors import SimulationError
 from dimladder.problem import activation, axis_values
 
-from .base import Backend, Experiment, Sample, chunks
+from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
 from .sgd import derivative
 
@@ -31,8 +31,9 @@ class FirstLayerExperiment(Experiment):
     theory = "hierarchical-flow"
     batch_size = 4
     neurons = 8
-    # Dropped Hermite orders of the population gradient are smaller by d_eff^(-1/2), d^(-1/4) at eps = 1/2.
-    slowest_exponent = 0.25
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.25, reason="dropped Hermite orders are smaller by d_eff^-1/2, d^-1/4 at eps = 1/2")
 
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder

@@ -22,7 +22,7 @@ from dimladder.theories.hierarchical.analysis import EXPONENT_SLACK, orthonormal
 from dimladder.theories.hierarchical.readouts import draw_readout
 from dimladder.theories.hierarchical.staircase import LEARNERS, largest_degree
 
-from .base import Backend, Experiment, Sample, chunks
+from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_target import hermite_polynomial, level_sizes
 
 SAMPLES = 16_000
@@ -40,8 +40,9 @@ class PlateauExperiment(Experiment):
 
     theory = "hierarchical-plateaus"
     batch_size = 4
-    # Sizes enter through d_eff = floor(d^eps), so that a correction in 1/d_eff closes as d^-eps only.
-    slowest_exponent = 0.2
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.2, reason="sizes enter through d_eff = floor(d^eps): 1/d_eff closes as d^-eps only")
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         target = problem.target

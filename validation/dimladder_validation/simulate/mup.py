@@ -16,11 +16,10 @@ import numpy as np
 
 from dimladder.errors import SimulationError
 from dimladder.problem import activation
-from dimladder.theories.mup.spec import GradientFlow
-from dimladder.theories.mup.summary import VARIABLES, coordinates, smallest_eigenvalues
-from dimladder.theories.mup.training import Training, training_of
+from dimladder.problem.algorithms import GradientFlow
+from dimladder.problem.training import Training, coordinates, training_of
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .sgd import derivative
 
 # (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
@@ -29,6 +28,22 @@ EXPONENTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float
     "sp": ((0, 1, 1), (1, 1, 1)),
     "ntp": ((0, 1, 1), (0, 1, 1)),
     "ip": ((0, 2, 2), (-1, 0, 1)),
+}
+
+# Variable -> dimensions of what is measured, the theory's names.
+DIMS: dict[str, tuple[str, ...]] = {
+    "loss": ("time",),
+    "f": ("time", "sample"),
+    "test_loss": ("time",),
+    "test_f": ("time", "test_sample"),
+    "feature_kernel": ("layer", "sample", "sample"),
+    "gradient_kernel": ("layer", "sample", "sample"),
+    "feature_min_eigenvalue": ("time", "layer"),
+    "preactivation_min_eigenvalue": ("layer",),
+    "space_time_min_eigenvalue": ("layer",),
+    "relative_feature_change": ("layer",),
+    "readout_speed": ("time",),
+    "pl_rate": ("time",),
 }
 
 # Entries of hidden weights held together on the CPU: one network at a time when it is wide, so that it stays in cache.
@@ -143,7 +158,13 @@ class WidthExperiment(Experiment):
     theory = "mup"
     size = "width"
     batch_size = 16
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        """Smooth networks in the muP scaling: the expansion of their means in 1/width."""
+        student = problem.student
+        if student.abc is None and student.parametrization == "mup" and not activation(student.activation).kinks("x"):
+            return Closing(1.0, reason="means of smooth mean-field networks have an expansion in 1/width")
+        return Closing()
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         training = training_of(problem)
@@ -206,11 +227,9 @@ def train(
     values["feature_kernel"] = np.swapaxes(_grams([x[:, :m, ...] for x in fields.post], backend) / width, 0, 1)
     values["gradient_kernel"] = np.swapaxes(_grams(fields.back, backend) / width, 0, 1)
     values["feature_min_eigenvalue"] = np.stack(smallest, axis=1)
-    values["preactivation_min_eigenvalue"] = smallest_eigenvalues(
-        _grams([h[:, :m, ...] for h in fields.pre], backend) / width
-    )
+    values["preactivation_min_eigenvalue"] = _smallest(_grams([h[:, :m, ...] for h in fields.pre], backend) / width)
     joint = [xp.concat([a[:, :m, ...], b[:, :m, ...]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
-    values["space_time_min_eigenvalue"] = smallest_eigenvalues(_grams(joint, backend) / width)
+    values["space_time_min_eigenvalue"] = _smallest(_grams(joint, backend) / width)
     change = [
         backend.to_numpy(
             xp.sum((b[:, :m, ...] - a[:, :m, ...]) ** 2, axis=(1, 2)) / xp.sum(a[:, :m, ...] ** 2, axis=(1, 2))
@@ -219,16 +238,21 @@ def train(
     ]
     values["relative_feature_change"] = np.sqrt(np.stack(change, axis=1))
     values["readout_speed"] = np.stack(speeds, axis=1)
-    if algorithm.loss == "square" and getattr(algorithm, "batch_size", 0) == 0:
+    if problem.loss.form.name == "square" and getattr(algorithm, "batch_size", 0) == 0:
         values["pl_rate"] = 2 / m * values["feature_min_eigenvalue"][..., -1]
     assert len(values["feature_kernel"][0]) == layers
-    return {name: (VARIABLES[name][0], np.asarray(array, dtype=float)) for name, array in values.items()}
+    return {name: (DIMS[name], np.asarray(array, dtype=float)) for name, array in values.items()}
 
 
 def _grams(fields: Sequence[Any], backend: Backend) -> np.ndarray:
     """Return inner products over neurons, shape (layers, replicas, samples, samples)."""
     xp = backend.xp
     return np.stack([backend.to_numpy(xp.matmul(x, xp.matrix_transpose(x))).astype(float) for x in fields])
+
+
+def _smallest(grams: np.ndarray) -> np.ndarray:
+    """Return the smallest eigenvalues of Gram matrices of shape (layers, replicas, k, k), as (replicas, layers)."""
+    return np.linalg.eigvalsh(grams)[..., 0].T
 
 
 def _finite(grams: np.ndarray) -> np.ndarray:

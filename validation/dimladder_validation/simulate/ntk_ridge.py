@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .sgd import derivative
 
 if TYPE_CHECKING:
@@ -21,20 +21,24 @@ class NTKRidgeExperiment(Experiment):
     theory = "ntk-ridge"
     size = "m"
     batch_size = 1
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.5, reason="features are equivalent to Gaussian ones up to m^-1/2")
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Test on as many fresh inputs as samples; the noise of their labels is added exactly."""
         import numpy as np
 
-        from dimladder.problem import activation, axis_values
+        from dimladder.numerics.quadrature import gauss_normal
+        from dimladder.problem import activation
 
-        xp, m, data, student = backend.xp, size, problem.data, problem.student
-        ratios = axis_values(problem.grid.width_ratio)
+        xp, m, target, student, ridge = backend.xp, size, problem.target, problem.student, problem.loss.ridge
+        ratios = problem.grid.values("width_ratio")
         widths = [max(1, round(r * m)) for r in ratios]
-        inputs = max(1, round(data.phi * m))
-        shape = activation(student.activation)
-        slope, mean = derivative(shape), student.moments()[0]
+        inputs = max(1, round(m / problem.data.ratio))
+        shape = activation(student.layers[0].activation)
+        nodes, weights = gauss_normal(shape.kinks("x") or (0.0,), 512)
+        slope, mean = derivative(shape), float(weights @ (shape.evaluate(np, x=nodes) + 0.0 * nodes))
         train, test = (np.empty((len(streams), len(widths))) for _ in range(2))
         for replica, stream in enumerate(streams):
 
@@ -44,8 +48,8 @@ class NTKRidgeExperiment(Experiment):
             x = draw(2 * m, inputs) / math.sqrt(inputs)
             beta = draw(inputs)
             # The length of beta is fixed at its mean: it only multiplies the signal.
-            clean = xp.matmul(x, beta * (math.sqrt(inputs) / xp.sqrt(xp.sum(beta * beta))))
-            y = clean[:m] + data.noise * draw(m)
+            clean = xp.matmul(x, beta * (target.slope * math.sqrt(inputs) / xp.sqrt(xp.sum(beta * beta))))
+            y = clean[:m] + target.noise * draw(m)
             gram = xp.matmul(x, xp.matrix_transpose(x[:m]))
             features, gradients = backend.zeros((2 * m, m)), backend.zeros((2 * m, m))
             done = 0
@@ -61,11 +65,11 @@ class NTKRidgeExperiment(Experiment):
                         gradients = gradients + xp.matmul(ds * (a * a), xp.matrix_transpose(ds[:m]))
                     done += units
                 kernel = (features + student.readout_variance * gradients * gram) / widths[column]
-                dual = xp.linalg.solve(kernel[:m] + student.ridge * backend.eye(m), y[:, None])[:, 0]
+                dual = xp.linalg.solve(kernel[:m] + ridge * backend.eye(m), y[:, None])[:, 0]
                 missed = clean[m:] - xp.matmul(kernel[m:], dual)
-                train[replica, column] = float(xp.mean((student.ridge * dual) ** 2))
-                test[replica, column] = float(xp.mean(missed**2)) + data.noise**2
-        names = {"test_error": test, "train_error": train}
+                train[replica, column] = float(xp.mean((ridge * dual) ** 2))
+                test[replica, column] = float(xp.mean(missed**2)) + target.noise**2
+        names = {"test_mse": test, "train_mse": train}
         return Sample({"width_ratio": np.array(ratios)}, {k: (("width_ratio",), v) for k, v in names.items()})
 
 

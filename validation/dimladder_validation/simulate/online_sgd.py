@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +68,6 @@ class OnlineSGDExperiment(Experiment):
     theory = "online-sgd"
     size = "d"
     batch_size = 16
-    # SGD from exactly imposed overlaps: van Kampen's expansion of the chain in 1/d.
-    correction_exponent = 1.0
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
@@ -93,8 +91,25 @@ class OnlineSGDExperiment(Experiment):
             runs = sgd.weight_sgd_array(what, times, size, streams, backend)
         return sgd.sample(what, times, runs, _threads())
 
-    def exponent(self, problem: Any) -> float | None:
-        return 0.5 if problem.algorithm.regime == "gradient-flow" else self.correction_exponent
+    def closing(self, problem: Any) -> Closing:
+        """Exactly imposed overlaps: van Kampen's expansion. Without the noise terms: their share, 1/batch."""
+        if problem.algorithm.regime == "classical":
+            return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from exactly imposed overlaps")
+        if problem.algorithm.regime == "gradient-flow" and problem.algorithm.batch_size == 1:
+            return Closing(0.5, reason="the noise terms that the theory drops are 1/batch, with batches of sqrt d")
+        return Closing()
+
+    def open_limit(self, problem: Any) -> str:
+        if problem.algorithm.regime == "gradient-flow" and problem.algorithm.batch_size > 1:
+            return (
+                f"batches stay at algorithm.batch_size = {problem.algorithm.batch_size} until sqrt d exceeds it, and "
+                "with them the noise terms that gradient-flow drops"
+            )
+        return ""
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        start = {"time": 0.0}
+        return {"Q": start, "M": start, "a": start if problem.student.train_readout else {}}
 
 
 @lru_cache(maxsize=16)

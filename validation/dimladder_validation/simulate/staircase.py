@@ -10,13 +10,13 @@ Fresh samples at every step. The relevant coordinates are the first P; exchangea
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .sgd import derivative, recorded_steps
 
 if TYPE_CHECKING:
@@ -122,14 +122,17 @@ class StaircaseExperiment(Experiment):
             variables[name] = (dims.get(name, ("time",)), between)
         return Sample(coords, variables)
 
-    def slowest(self, problem: Any) -> float:
+    def closing(self, problem: Any) -> Closing:
         """1/d, 1/N, eta and d eta/b each change the means by a series in themselves: the slowest of them, or faster.
 
         Faster where a term vanishes: weights on coordinates not yet learned are moved by eta/b alone.
         """
         growth = problem.simulation.growth
         least = min(_closing(growth)) if growth is not None else 0.0
-        return least if least > 0 else self.slowest_exponent
+        return Closing(slowest=least, reason="the slowest of d, width, step and noise") if least > 0 else Closing()
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        return {"feature_square": {"time": 0.0}}
 
     def open_limit(self, problem: Any) -> str:
         """Say what keeps larger d alone from reaching the limit: a fixed width, step, or noise of the batches."""

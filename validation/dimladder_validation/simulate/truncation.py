@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,12 @@ class TruncationExperiment(Experiment):
 
     theory = "truncation"
     size = "samples"
-    correction_exponent = 1.0
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(1.0, reason="the square root of a mean of n draws: a bias of 1/n by the delta method")
+
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("noise_to_signal",)
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Draw `size` points of every class for each replica and measure the costs of all states on them.
@@ -33,19 +38,19 @@ class TruncationExperiment(Experiment):
         """
         import numpy as np
 
-        from dimladder.theories.truncation.geometry import cumulative, explicit_minimiser, hidden_layers, native
-        from dimladder.theories.truncation.landscape import parse_state
-        from dimladder.theories.truncation.networks import Network, best_last_layer
+        from dimladder.problem.truncation.geometry import cumulative, explicit_minimiser, hidden_layers, native
+        from dimladder.problem.truncation.networks import Network, best_last_layer
+        from dimladder.problem.truncation.stated import clusters_and_cones, parse_state, shifts_of, states_of
 
-        data, geometry = problem.geometry()
+        data, geometry = clusters_and_cones(problem)
         q, x, y, weights = data.classes, data.inputs, data.outputs, data.weights
         enforce = problem.student.assumptions == "required"
         explicit = explicit_minimiser(
-            data, problem.student.layers, geometry=geometry, shifts=problem.shifts(geometry), enforce=enforce
+            data, problem.student.layers, geometry=geometry, shifts=shifts_of(problem, geometry), enforce=enforce
         )
         networks: dict[str, list[Any]] = {"linear_cost": [], "affine_cost": []}
-        for label in problem.states():
-            hidden = hidden_layers(data, geometry, problem.shifts(geometry, parse_state(label)))
+        for label in states_of(problem):
+            hidden = hidden_layers(data, geometry, shifts_of(problem, geometry, parse_state(label)))
             w, b = native(hidden.weights, hidden.biases)
             body = Network((*w, np.eye(q)), (*b, np.zeros(q)))
             features = body.features(x)
@@ -77,7 +82,8 @@ class TruncationExperiment(Experiment):
         for total, offset, layer in zip(totals, offsets, explicit.hidden(x), strict=True):
             ratios.append(_ratio(data, np.asarray(np.linalg.solve(total, layer - offset[:, None]), dtype=float)))
         variables["noise_to_signal"] = (("layer",), np.tile(ratios, (len(streams), 1)))
-        return Sample({"layer": np.arange(problem.student.layers + 1), "state": np.array(problem.states())}, variables)
+        coords = {"layer": np.arange(problem.student.layers + 1), "state": np.array(states_of(problem))}
+        return Sample(coords, variables)
 
 
 def _ratio(data: Any, points: npt.NDArray[np.float64]) -> float:
@@ -121,7 +127,7 @@ def train(data: Any, network: Any, *, rate: float, steps: int, records: int = 20
     """
     import numpy as np
 
-    from dimladder.theories.truncation.networks import gradient_descent
+    from dimladder.problem.truncation.networks import gradient_descent
 
     marks = np.unique(np.linspace(0, steps, records + 1).astype(np.int64))
     costs, spread = [], []
@@ -146,20 +152,11 @@ def relative_spread(data: Any, features: npt.NDArray[np.float64]) -> float:
     return within / between if between > 0 else float("inf")
 
 
-def state_network(problem: Any, label: str) -> Any:
-    """Network of one truncation state with its affine last layer, where full-parameter training may start."""
-    from dimladder.theories.truncation.landscape import examine, parse_state
-
-    data, geometry = problem.geometry()
-    state = parse_state(label)
-    return examine(data, geometry, problem.shifts(geometry, state), state).network
-
-
 def random_network(width: int, hidden: int, outputs: int, inputs: int, rng: np.random.Generator) -> Any:
     """Plain ReLU network: He-scaled Gaussian weights, zero biases."""
     import numpy as np
 
-    from dimladder.theories.truncation.networks import Network
+    from dimladder.problem.truncation.networks import Network
 
     sizes = [inputs, *[width] * hidden, outputs]
     weights = tuple(rng.standard_normal((m, n)) * np.sqrt(2 / n) for n, m in pairwise(sizes))

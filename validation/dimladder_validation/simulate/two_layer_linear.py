@@ -21,6 +21,9 @@ class TwoLayerLinearExperiment(Experiment):
     theory = "two-layer-linear"
     size = "width"
 
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("loss", "solution_gap", "risk")
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Integrate networks of hidden width `size` from balanced weights; on the CPU in float64, whatever the
         backend.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...problem import Expression
 from ...symbolic.systems import Equation
+from .equivalents import renormalised_ridge
 from .moments import PolynomialModel, profile
 from .network import Clusters, Network
 from .sections import ClusterLabels
@@ -151,13 +152,15 @@ def build_nodes(
                 ).astype(float)
             )
     noise = 0.0 if isinstance(problem.target, ClusterLabels) else problem.target.noise**2
+    share_of = np.concatenate(weights)
+    used = share_of > 0.0  # a cluster without weight has no nodes
     return Nodes(
-        np.concatenate(weights),
-        np.concatenate(ids),
-        np.concatenate(labels),
+        share_of[used],
+        np.concatenate(ids)[used],
+        np.concatenate(labels)[used],
         noise,
-        np.concatenate(coefficients, axis=1) / math.sqrt(width),
-        np.concatenate(seconds) / width,
+        np.concatenate(coefficients, axis=1)[:, used] / math.sqrt(width),
+        np.concatenate(seconds)[used] / width,
         np.array(correlations),
     )
 
@@ -195,7 +198,7 @@ def node_traces(nodes: Nodes, matrix: Array) -> Array:
 def conditional_ridge(
     nodes: Nodes, samples: int, ridge: float, *, rtol: float = 1e-9, max_iterations: int = 500
 ) -> dict[str, float]:
-    """Deterministic equivalent with one V for each node (see `equivalents.many_bulks`).
+    """Deterministic equivalent with one zeta for each node (see `equivalents.many_bulks`).
 
     Raises
     ------
@@ -207,16 +210,23 @@ def conditional_ridge(
     rho, means = nodes.weights, nodes.means
     width = means.shape[1]
     identity = np.eye(width)
-    # A node's V is tr of its covariance; the rank-one mean adds mean.R mean/m, which is kept.
-    v = np.ones(rho.size)
+
+    def averaged(factors: Array) -> Array:
+        """sum_q factors_q E[phi phi^T | q]; the rank-one means are kept, of relative size 1/m in a node's trace."""
+        return weighted_covariance(nodes, factors) + (means * factors[:, None]).T @ means
+
+    def traced(matrix: Array) -> Array:
+        """tr[E[phi phi^T | q] matrix]/m for every node."""
+        return (node_traces(nodes, matrix) + np.einsum("qi,qi->q", means @ matrix, means)) / samples
+
+    common = renormalised_ridge(np.linalg.eigvalsh(averaged(rho)).astype(np.float64), samples, ridge)
+    zeta = np.full(rho.size, common)
     for _ in range(max_iterations):
-        share = rho / (1.0 + v)
-        matrix = ridge * identity + weighted_covariance(nodes, share) + (means * share[:, None]).T @ means
-        resolvent: Array = np.linalg.inv(matrix).astype(np.float64)
-        image = (node_traces(nodes, resolvent) + np.einsum("qi,qi->q", means @ resolvent, means)) / samples
-        change = float(np.max(np.abs(image - v) / image))
-        # The map contracts in log V with slope below one; averaging logarithms damps its oscillation.
-        v = np.exp(0.3 * np.log(v) + 0.7 * np.log(image)) if change > 1e-3 else image
+        resolvent: Array = np.linalg.inv(identity + averaged(rho / zeta)).astype(np.float64)
+        image = ridge + traced(resolvent)
+        change = float(np.max(np.abs(image - zeta) / image))
+        # The map contracts in log zeta with slope below one; averaging logarithms damps its oscillation.
+        zeta = np.exp(0.3 * np.log(zeta) + 0.7 * np.log(image)) if change > 1e-3 else image
         if change < rtol:
             break
     else:
@@ -226,17 +236,14 @@ def conditional_ridge(
             why=f"relative change {change:.2g}",
             hint="raise algorithm.ridge or lower algorithm.nodes",
         )
-    share, damp = rho / (1.0 + v), rho / (1.0 + v) ** 2
-    w = resolvent @ (means.T @ (share * nodes.labels))
+    damp = rho / zeta**2
+    w = resolvent @ (means.T @ (rho / zeta * nodes.labels))
     fields = means @ w
     # w.Cov_q w by the same expansion: a trace against w w^T.
     bias = nodes.labels**2 + nodes.noise - 2 * nodes.labels * fields + fields**2 + node_traces(nodes, np.outer(w, w))
 
     def variance(errors: Array) -> Array:
-        factors = damp * errors
-        inner = weighted_covariance(nodes, factors) + (means * factors[:, None]).T @ means
-        sandwich = resolvent @ inner @ resolvent
-        return (node_traces(nodes, sandwich) + np.einsum("qi,qi->q", means @ sandwich, means)) / samples
+        return traced(resolvent @ averaged(damp * errors) @ resolvent)
 
     operator = LinearOperator(
         (rho.size, rho.size), matvec=lambda e: e - variance(np.asarray(e).ravel()), dtype=np.float64
@@ -248,7 +255,12 @@ def conditional_ridge(
             status="max_iterations",
             hint="raise algorithm.ridge",
         )
-    return {"test_error": float(rho @ errors), "train_error": float(damp @ errors)}
+    norm = float(w @ w + (damp * errors) @ traced(resolvent @ resolvent))
+    return {
+        "test_error": float(rho @ errors),
+        "train_error": float((rho * (ridge / zeta) ** 2) @ errors),
+        "penalty": 0.5 * ridge * norm,
+    }
 
 
 def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, rtol: float = 1e-8) -> dict[str, float]:
@@ -309,7 +321,8 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
                 float(rho @ out[2]),
             ]
         )
-        return new, {"fields": fields, "loss": float(rho @ out[3])}
+        norm = float(w @ w) + float(rho @ out[1]) * float(np.sum(s / stiffness**2)) / samples
+        return new, {"fields": fields, "loss": float(rho @ out[3]), "penalty": 0.5 * ridge * norm}
 
     vhat = 0.1
     state = np.array([float(np.sum(s / (ridge + vhat * s))) / samples, 1.0, vhat])
@@ -334,7 +347,8 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
             hint="raise algorithm.ridge",
         )
     v, q, _ = state
-    return _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
+    found = _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
+    return found | {"penalty": seen["penalty"]}
 
 
 def _classification(
@@ -383,15 +397,20 @@ def equations(problem: GiantStep) -> list[Equation]:
     if problem.algorithm.readout == "ridge":
         return [
             *rows,
-            Equation("R", r"R = \Big(\lambda+\sum_q\frac{\rho_q(\Omega_q+\mu_q\mu_q^\top)}{1+V_q}\Big)^{-1}"),
-            Equation("V", r"V_q = \frac1m\operatorname{tr}(\Omega_q+\mu_q\mu_q^\top)R"),
-            Equation("weights", r"w = R\sum_q\frac{\rho_q\, y_q\mu_q}{1+V_q}"),
+            Equation("S", r"S = \Big(1+\sum_q\frac{\rho_q}{\zeta_q}(\Omega_q+\mu_q\mu_q^\top)\Big)^{-1}"),
+            Equation("zeta", r"\zeta_q = \lambda + \frac1m\operatorname{tr}(\Omega_q+\mu_q\mu_q^\top)S"),
+            Equation("weights", r"w = S\sum_q\frac{\rho_q}{\zeta_q}\, y_q\mu_q"),
             Equation(
                 "test_error",
                 r"E_q = B_q + "
-                r"\frac1m\operatorname{tr}\,\Omega_qR\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{(1+V_{q'})^2}\Omega_{q'}\Big]R",
+                r"\frac1m\operatorname{tr}\,\Omega_qS\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{\zeta_{q'}^2}\Omega_{q'}\Big]S",
             ),
-            Equation("train_error", r"E^{\mathrm{train}}_q = \frac{E_q}{(1+V_q)^2}"),
+            Equation("train_error", r"E^{\mathrm{train}}_q = (\lambda/\zeta_q)^2 E_q"),
+            Equation(
+                "penalty",
+                r"\mathcal P = \frac\lambda2\Big[|w|^2 + "
+                r"\sum_q\frac{\rho_qE_q}{m\,\zeta_q^2}\operatorname{tr}\,\Omega_qS^2\Big]",
+            ),
         ]
     return [
         *rows,
@@ -404,5 +423,9 @@ def equations(problem: GiantStep) -> list[Equation]:
         Equation("Vhat", r"\hat V = \mathbb E\,\frac{\ell''}{1+V\ell''}"),
         Equation("V", r"V = \frac1m\operatorname{tr}\,\Omega R"),
         Equation("q", r"q = w\cdot\Omega w+\frac{\mathbb E f^2}{m}\operatorname{tr}(\Omega R)^2"),
+        Equation(
+            "penalty",
+            r"\mathcal P = \frac\lambda2\Big[|w|^2+\frac{\mathbb E f^2}{m}\operatorname{tr}\,\Omega R^2\Big]",
+        ),
         Equation("test_error", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"),
     ]

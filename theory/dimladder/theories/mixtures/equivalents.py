@@ -5,10 +5,14 @@ E[y phi | c], e_c = E[y^2 | c]. Errors are mean squared errors, not halved, with
 
 `one_bulk` holds when all clusters share the bulk of Omega_c (Hastie et al. 2022; Loureiro et al. 2021); `many_bulks`
 when they do not, and also for conditional laws given finitely many projections, each quadrature node a cluster.
+
+Written in the renormalised ridge zeta instead of V = zeta/lambda - 1 and R = S/lambda, so that nothing is divided by
+lambda: the limit of a vanishing ridge is reached without loss of digits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +37,7 @@ class RidgeErrors:
     weights : ndarray, shape (k,)
         Mean of the fitted weights.
     ridge : float
-        Renormalised ridge zeta (one bulk), or the effective 1/(1 + V) average times lambda's scale (several).
+        Renormalised ridge zeta, averaged over the clusters.
     """
 
     test: float
@@ -45,12 +49,25 @@ class RidgeErrors:
     train_clusters: Array
 
 
-def renormalised_ridge(eigenvalues: Array, samples: int, ridge: float) -> float:
-    """zeta = lambda + (zeta/m) sum_i s_i/(s_i + zeta), by geometric bisection."""
+def positive_spectrum(eigenvalues: Array) -> Array:
+    """Eigenvalues of a positive semidefinite matrix, those within rounding of zero put to zero.
+
+    A null mode must be exactly null: beside a tiny ridge rounding would count as signal.
+    """
     s = np.maximum(eigenvalues, 0.0)
+    return np.where(s > np.finfo(float).eps * s.size * s.max(initial=0.0), s, 0.0)
+
+
+def renormalised_ridge(eigenvalues: Array, samples: int, ridge: float) -> float:
+    """zeta = lambda + (zeta/m) sum_i s_i/(s_i + zeta), by geometric bisection.
+
+    Divided by zeta and with s/(s + zeta) = 1 - zeta/(s + zeta) the sum has one sign for m >= rank.
+    """
+    s = positive_spectrum(eigenvalues)
+    s = s[s > 0.0]
 
     def excess(zeta: float) -> float:
-        return zeta - ridge - zeta * float(np.sum(s / (s + zeta))) / samples
+        return (samples - s.size + float(np.sum(zeta / (s + zeta)))) / samples - ridge / zeta
 
     high = (ridge + float(s.sum()) / samples) * (1.0 + 1e-12)
     return bisect_geometric(excess, ridge, high) if high > ridge else ridge
@@ -60,7 +77,8 @@ def one_bulk(omegas: Array, thetas: Array, seconds: Array, weights: Array, sampl
     """Errors when the clusters share their bulk.
 
     zeta as in `renormalised_ridge` for Omega = sum rho_c Omega_c; w = (Omega + zeta)^{-1} theta;
-    B = e - 2 theta.w + w.Omega w; test = B/(1 - df2), train = (lambda/zeta)^2 test.
+    B = e - 2 theta.w + w.Omega w; test = B/(1 - df2) with 1 - df2 = lambda/zeta + (zeta/m) sum_i s_i/(s_i + zeta)^2,
+    train = (lambda/zeta)^2 test.
 
     Parameters
     ----------
@@ -72,17 +90,17 @@ def one_bulk(omegas: Array, thetas: Array, seconds: Array, weights: Array, sampl
     """
     omega = np.tensordot(weights, omegas, axes=1)
     s, basis = np.linalg.eigh(omega)
-    s = np.maximum(s, 0.0)
+    s = positive_spectrum(s.astype(np.float64))
     zeta = renormalised_ridge(s, samples, ridge)
-    drive = basis.T @ (weights @ thetas)
-    response = drive / (s + zeta)
+    # Features without variance along a mode cannot correlate with the labels there.
+    drive = np.where(s > 0.0, basis.T @ (weights @ thetas), 0.0)
+    response, share = drive / (s + zeta), s / (s + zeta)
     w = basis @ response
     bias = float(weights @ seconds - 2.0 * drive @ response + s @ response**2)
-    df2 = float(np.sum((s / (s + zeta)) ** 2)) / samples
-    test = bias / (1.0 - df2)
-    norm = float(w @ w) + test * float(np.sum(s / (s + zeta) ** 2)) / samples
+    test = bias / (ridge / zeta + float(share @ (zeta / (s + zeta))) / samples)
+    norm = float(w @ w) + test * float(share @ (1.0 / (s + zeta))) / samples
     # By cluster: own bias, own share of the variance.
-    resolvent2 = (basis / (s + zeta) * (s / (s + zeta))) @ basis.T
+    resolvent2 = (basis / (s + zeta) * share) @ basis.T
     variance = np.einsum("cij,ji->c", omegas, resolvent2) / samples * test
     own = seconds - 2.0 * thetas @ w + np.einsum("i,cij,j->c", w, omegas, w) + variance
     shrink = (ridge / zeta) ** 2
@@ -94,9 +112,9 @@ def many_bulks(
 ) -> RidgeErrors:
     """Errors when the clusters' bulks differ: one V_c each.
 
-    R = (lambda + sum rho_c Omega_c/(1 + V_c))^{-1}, V_c = tr[Omega_c R]/m; w = R sum rho_c theta_c/(1 + V_c);
-    E_c = B_c + sum_c' T_cc' rho_c' E_c'/(1 + V_c')^2, T_cc' = tr[Omega_c R Omega_c' R]/m; train_c = E_c/(1 + V_c)^2.
-    Newton's method on V, whose Jacobian needs T and nothing more.
+    S = (1 + sum rho_c Omega_c/zeta_c)^{-1}, zeta_c = lambda + tr[Omega_c S]/m; w = S sum rho_c theta_c/zeta_c;
+    E_c = B_c + sum_c' T_cc' rho_c' E_c'/zeta_c'^2, T_cc' = tr[Omega_c S Omega_c' S]/m; train_c = (lambda/zeta_c)^2 E_c.
+    Newton's method on zeta, whose Jacobian needs T and nothing more.
 
     Raises
     ------
@@ -105,45 +123,42 @@ def many_bulks(
     """
     clusters, width = thetas.shape
     omega = np.tensordot(weights, omegas, axes=1)
-    # Start from the common value of one bulk: 1 + V = zeta/lambda.
-    zeta = renormalised_ridge(np.linalg.eigvalsh(omega).astype(np.float64), samples, ridge)
-    v = np.full(clusters, zeta / ridge - 1.0)
+    # Start from the common value of one bulk.
+    zeta = np.full(clusters, renormalised_ridge(np.linalg.eigvalsh(omega).astype(np.float64), samples, ridge))
     identity = np.eye(width)
 
-    def resolve(v: Array) -> tuple[Array, Array, Array]:
-        matrix = ridge * identity + np.tensordot(weights / (1.0 + v), omegas, axes=1)
+    def resolve(zeta: Array) -> tuple[Array, Array, Array, Array]:
+        matrix = identity + np.tensordot(weights / zeta, omegas, axes=1)
         resolvent: Array = np.linalg.inv(matrix).astype(np.float64)
         products = omegas @ resolvent
-        return resolvent, np.trace(products, axis1=1, axis2=2) / samples, products
-
-    resolvent, image, products = resolve(v)
-    for _ in range(60):
         t = np.einsum("cij,dji->cd", products, products, optimize=True) / samples
-        jacobian = np.eye(clusters) - t * (weights / (1.0 + v) ** 2)
-        step = np.linalg.solve(jacobian, image - v)
+        return resolvent, ridge + np.trace(products, axis1=1, axis2=2) / samples, products, t
+
+    resolvent, image, products, t = resolve(zeta)
+    reached = math.inf
+    for _ in range(60):
+        jacobian = np.eye(clusters) - t * (weights / zeta**2)
+        step = np.linalg.solve(jacobian, image - zeta)
         size = 1.0
-        while np.any(v + size * step <= 0.0):
+        while np.any(zeta + size * step <= 0.0):
             size *= 0.5
-        v = v + size * step
-        resolvent, image, products = resolve(v)
-        if size == 1.0 and np.max(np.abs(step) / v) < rtol:
+        zeta = zeta + size * step
+        resolvent, image, products, t = resolve(zeta)
+        reached = float(np.max(np.abs(step) / zeta))
+        if size == 1.0 and reached < rtol:
             break
     else:
         raise SolveError(
             "the deterministic equivalent of several bulks did not converge",
             status="max_iterations",
-            why=f"relative residual {np.max(np.abs(image - v) / v):.2g}",
-            hint="raise algorithm.ridge",
+            why=f"relative step {reached:.2g}: near interpolation, m = k, a vanishing ridge is singular",
+            hint="raise algorithm.ridge, or move the sample ratio away from the width ratio",
         )
-    t = np.einsum("cij,dji->cd", products, products, optimize=True) / samples
-    share = weights / (1.0 + v)
-    w = resolvent @ (share @ thetas)
+    w = resolvent @ ((weights / zeta) @ thetas)
     bias = seconds - 2.0 * thetas @ w + np.einsum("i,cij,j->c", w, omegas, w)
-    damp = weights / (1.0 + v) ** 2
+    damp = weights / zeta**2
     test = np.linalg.solve(np.eye(clusters) - t * damp, bias)
-    train = test / (1.0 + v) ** 2
+    train = (ridge / zeta) ** 2 * test
     spread = np.einsum("cij,ji->c", products, resolvent) / samples
     norm = float(w @ w + np.sum(damp * test * spread))
-    return RidgeErrors(
-        float(weights @ test), float(weights @ train), norm, w, ridge * float(1.0 + weights @ v), test, train
-    )
+    return RidgeErrors(float(weights @ test), float(weights @ train), norm, w, float(weights @ zeta), test, train)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import DomainError
 from ...problem import activation, axis_values
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .equivalents import RidgeErrors, many_bulks, one_bulk
@@ -46,6 +47,9 @@ class GiantStepSystem(FixedPoint):
             OrderParameter("test_error", grid, r"\mathcal{E}_{\mathrm{test}}", f"{kind} on fresh points"),
             OrderParameter(
                 "train_error", grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"
+            ),
+            OrderParameter(
+                "penalty", grid, r"\mathcal{P}", "(ridge/2)|w|^2 of the fitted readout, the other part of its objective"
             ),
             OrderParameter(
                 "test_error_hermite", grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"
@@ -147,6 +151,7 @@ class GiantStepSystem(FixedPoint):
                 feature_moments(problem, data, net.stepped, sigma, law, model), data.weights, samples
             )
             found |= {"test_error": errors.test, "train_error": errors.train}
+            found["penalty"] = 0.5 * self.problem.algorithm.ridge * errors.norm
             found["test_error_hermite"], found["train_error_hermite"] = polynomial_errors.test, polynomial_errors.train
         found["relative_error"] = found["test_error"] / self.baseline(data, law)
         if data.target is not None:
@@ -156,11 +161,23 @@ class GiantStepSystem(FixedPoint):
         return found
 
     def baseline(self, data: Clusters, law: LabelLaw) -> float:
-        """Error of the best constant predictor: Var y, or the smaller class probability."""
-        mean = float(data.weights @ law.means)
-        if self.problem.is_classification:
-            return min(0.5 * (1 + mean), 0.5 * (1 - mean))
-        return float(data.weights @ law.seconds) - mean**2
+        """Error of the best constant predictor: Var y, or the smaller class probability.
+
+        Raises
+        ------
+        DomainError
+            If the labels are constant: there is nothing to learn, and no scale for the errors.
+        """
+        mean, second = float(data.weights @ law.means), float(data.weights @ law.seconds)
+        found = min(0.5 * (1 + mean), 0.5 * (1 - mean)) if self.problem.is_classification else second - mean**2
+        if found <= 1e-14 * second:
+            raise DomainError(
+                "all labels are equal",
+                where="target, data.weights",
+                why=f"their variance is {second - mean**2:.2g} at a mean square of {second:.3g}",
+                hint="use a formula that depends on z, target.noise, or two clusters of positive weight",
+            )
+        return found
 
     def limit_errors(self) -> Array | None:
         """Errors as n grows at fixed k * ridge, shape (2, sample_ratio), where a formula is known: isotropic data,
@@ -335,8 +352,16 @@ class GiantStepSystem(FixedPoint):
                 Equation("zeta", r"\zeta = \lambda + \frac{\zeta}{m}\operatorname{tr}\,\Omega(\Omega+\zeta)^{-1}"),
                 Equation("weights", r"w = (\Omega+\zeta)^{-1}\theta"),
                 Equation("bias", r"B = \mathbb E\,y^2 - 2\theta\cdot w + w\cdot\Omega w"),
-                Equation("df2", r"\mathrm{df}_2 = \frac1m\operatorname{tr}\left[\Omega(\Omega+\zeta)^{-1}\right]^2"),
+                Equation(
+                    "left",
+                    r"1-\mathrm{df}_2 = \frac\lambda\zeta + \frac\zeta m\operatorname{tr}\,\Omega(\Omega+\zeta)^{-2}",
+                ),
                 Equation("test_error", r"\mathcal E_{\mathrm{test}} = \frac{B}{1-\mathrm{df}_2}"),
+                Equation(
+                    "penalty",
+                    r"\mathcal P = \frac\lambda2\Big[|w|^2 + \frac{\mathcal E_{\mathrm{test}}}m\operatorname{tr}\,"
+                    r"\Omega(\Omega+\zeta)^{-2}\Big]",
+                ),
                 Equation(
                     "train_error",
                     r"\mathcal E_{\mathrm{train}} = \left(\frac{\lambda}{\zeta}\right)^2\mathcal E_{\mathrm{test}}",
@@ -344,13 +369,18 @@ class GiantStepSystem(FixedPoint):
             ]
         return [
             *rows,
-            Equation("R", r"R = \Big(\lambda + \sum_c \frac{\rho_c\Omega_c}{1+V_c}\Big)^{-1}"),
-            Equation("V", r"V_c = \frac1m\operatorname{tr}\,\Omega_c R"),
-            Equation("weights", r"w = R\sum_c\frac{\rho_c\theta_c}{1+V_c}"),
+            Equation("S", r"S = \Big(1 + \sum_c \frac{\rho_c}{\zeta_c}\Omega_c\Big)^{-1}"),
+            Equation("zeta", r"\zeta_c = \lambda + \frac1m\operatorname{tr}\,\Omega_c S"),
+            Equation("weights", r"w = S\sum_c\frac{\rho_c}{\zeta_c}\theta_c"),
             Equation("bias", r"B_c = e_c - 2\theta_c\cdot w + w\cdot\Omega_c w"),
-            Equation("T", r"T_{cc'} = \frac1m\operatorname{tr}\,\Omega_cR\,\Omega_{c'}R"),
-            Equation("test_error", r"E_c = B_c + \sum_{c'}\frac{T_{cc'}\rho_{c'}E_{c'}}{(1+V_{c'})^2}"),
-            Equation("train_error", r"E^{\mathrm{train}}_c = \frac{E_c}{(1+V_c)^2}"),
+            Equation("T", r"T_{cc'} = \frac1m\operatorname{tr}\,\Omega_cS\,\Omega_{c'}S"),
+            Equation("test_error", r"E_c = B_c + \sum_{c'}\frac{T_{cc'}\rho_{c'}E_{c'}}{\zeta_{c'}^2}"),
+            Equation("train_error", r"E^{\mathrm{train}}_c = (\lambda/\zeta_c)^2 E_c"),
+            Equation(
+                "penalty",
+                r"\mathcal P = \frac\lambda2\Big[|w|^2 + "
+                r"\sum_c\frac{\rho_cE_c}{m\,\zeta_c^2}\operatorname{tr}\,\Omega_cS^2\Big]",
+            ),
         ]
 
     def derivation(self) -> list[Step]:

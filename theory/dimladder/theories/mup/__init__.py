@@ -1,17 +1,21 @@
 """Infinitely wide L-hidden-layer networks under muP: exact training dynamics in discrete time.
 
-Modules: `spec` (run file), `data`, `training` (numbers of a run), `equations` (sympy), `march` with `responses`,
-`gaussian` and `sampling` (the general solver), `deep_linear`, `quadrature`, `lazy`, `lazy_limit` and `kernels`
-(special cases and independent rungs), `summary` (variables and diagnostics), `assumptions` (what the convergence
-theorem needs).
+Modules: `settings` (of the prediction), `equations` (sympy), `march` with `responses`, `gaussian` and `sampling` (the
+general solver), `deep_linear`, `quadrature`, `lazy`, `lazy_limit` and `kernels` (special cases and independent rungs),
+`summary` (variables and diagnostics), `assumptions` (what the convergence theorem needs). The data are in
+`problem.points`, the numbers of a run in `problem.training`: finite-width networks read them too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..base import Theory
-from .spec import MupProblem
+from ...problem import Problem
+from ...problem.algorithms import GradientFlow
+from ...problem.grids import Simulation
+from ..base import Reads, Refusal, Theory
+from .settings import MupSolver
 
 if TYPE_CHECKING:
     from .system import MupTraining
@@ -25,7 +29,17 @@ class MupTheory(Theory):
         "discrete-time (S)GD "
         "at any step size."
     )
-    problem_type = MupProblem
+    reads: ClassVar[Reads] = {
+        "data": {f"points/{source}": "*" for source in ("cosine", "gaussian", "explicit", "digits", "file")},
+        "student": {"deep": "hidden_layers activation parametrization abc richness"},
+        "loss": "function",
+        "algorithm": {
+            "gradient-descent": "learning_rate steps schedule batch_size batch_seed",
+            "gradient-flow": "learning_rate steps substeps levels",
+        },
+    }
+    solver = MupSolver()
+    simulation = Simulation(sizes=(64, 128, 256, 512), replicas=32)
     references = ("chen2025global", "yang2021tensor", "bordelon2022selfconsistent")
     assumptions = (
         "Width n -> infinity at fixed depth, number of samples and number of steps; muP scaling of initial "
@@ -44,7 +58,22 @@ class MupTheory(Theory):
         "Cost grows like (samples x steps)^3: for many samples use method = 'lazy-weights'.",
     )
 
-    def derive(self, problem: MupProblem) -> MupTraining:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse a network of unknown depth, a loss of several outputs, and a flow without times."""
+        algorithm = problem.algorithm
+        if problem.student.hidden_layers is None:
+            yield Refusal("student.hidden_layers", "the number of hidden layers is needed")
+        if problem.loss.form.vector:
+            yield Refusal(
+                "loss.function", f"the network has one output, {problem.loss.form.name} takes one a class",
+                "the cross-entropy of one output and labels -1 and +1 is called logistic",
+            )  # fmt: skip
+        if isinstance(algorithm, GradientFlow):
+            for key in ("learning_rate", "steps"):
+                if getattr(algorithm, key) is None:
+                    yield Refusal(f"algorithm.{key}", "time between two outputs, and their number, are needed")
+
+    def derive(self, problem: Problem) -> MupTraining:
         """Return the equations of a problem.
 
         Raises
@@ -56,13 +85,13 @@ class MupTheory(Theory):
 
         return MupTraining(problem, references=self.references_for(problem), assumptions=self.assumptions)
 
-    def describe(self, problem: MupProblem) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
         """Return what the assumption checker says about the problem's inputs and activation."""
         from .assumptions import check
 
         return check(problem)
 
-    def references_for(self, problem: MupProblem) -> tuple[str, ...]:
+    def references_for(self, problem: Problem) -> tuple[str, ...]:
         extra = ("cho2009kernel",) if problem.solver.approximation == "lazy" else ()
         return self.references + extra
 

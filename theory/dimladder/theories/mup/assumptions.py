@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...problem import Expression, activation
-from .data import load_data
-from .spec import MupProblem
-from .training import derivatives
+from ...problem import Expression, Problem, activation
+from ...problem.points import load_points
+from ...problem.training import derivatives
 
 # Inner products closer than this, relative to the norms, count as equal.
 TOLERANCE = 1e-10
@@ -169,9 +168,9 @@ def _copies_independent(evaluate: Any, copies: int = 4, families: int = 8) -> bo
     return True
 
 
-def check(problem: MupProblem) -> dict[str, Any]:
+def check(problem: Problem) -> dict[str, Any]:
     """Return both reports for a problem as plain values."""
-    inputs, _, m = load_data(problem.data)
+    inputs, _, m = load_points(problem.data)
     data, function = check_inputs(inputs[:m]), check_activation(activation(problem.student.activation))
     return {
         "inputs are generic (A4.1)": data.generic, "rank of the inputs": data.rank, "samples": m,

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...problem.training import Training
 from .march import OrderParameters, require_finite
-from .training import Training
 
 
 def solve_linear(training: Training, slope: float) -> OrderParameters:
@@ -89,7 +89,7 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
 
 
 def _pivots(training: Training, out: OrderParameters, phi: list[np.ndarray], g: list[np.ndarray]) -> None:
-    from .gaussian import CausalGaussian
+    from ...numerics.causal import CausalGaussian
 
     m, total = training.samples, training.points
     out.forward_pivots[0, 0] = np.linalg.eigvalsh(training.gram)[0]

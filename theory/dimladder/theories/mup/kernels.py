@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...problem import Expression
+from ...problem.training import Activation, derivatives
 from .quadrature import trapezoid
-from .training import Activation, derivatives
 
 
 @dataclass(frozen=True)

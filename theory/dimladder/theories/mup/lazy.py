@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...problem.training import Training
 from .march import OrderParameters, require_finite
-from .training import Training
 
 # Directions whose part outside the basis is smaller than this fraction are linear functions of the known ones.
 RESIDUAL = 1e-7

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...problem import Expression
+from ...problem.training import Training
 from .kernels import initial_kernels
 from .march import OrderParameters, require_finite
-from .training import Training
 
 
 def solve_lazy_limit(training: Training, expression: Expression) -> OrderParameters:

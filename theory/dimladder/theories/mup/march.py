@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .gaussian import CausalGaussian
+from ...numerics.causal import CausalGaussian
+from ...problem.training import Training
 from .responses import AdjointSweep, Coupling
-from .training import Training
 
 
 class Diverged(ArithmeticError):

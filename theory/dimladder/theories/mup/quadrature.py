@@ -13,8 +13,8 @@ from math import gamma
 import numpy as np
 
 from ...numerics.quadrature import gauss_hermite
+from ...problem.training import Training
 from .march import Nodes, OrderParameters, require_finite
-from .training import Training
 
 TRUNCATION = 8.5  # the neglected normal mass is 1e-17 a side
 MAX_NODES = 20_000_000

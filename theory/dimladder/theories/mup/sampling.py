@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from ...problem.training import Training
 from .march import Nodes
-from .training import Training
 
 Sampler = Literal["sobol", "monte-carlo"]
 MAX_DIMENSIONS = 21201  # the direction numbers that scipy knows

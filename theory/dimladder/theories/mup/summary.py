@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from ...problem.training import Training
 from ...symbolic.systems import OrderParameter, Variable
 from .march import OrderParameters
-from .training import Training
 
 ORDER_PARAMETERS = (
     OrderParameter("f", ("sample",), r"f_\mu(t)", "network output on the training inputs after t updates"),
@@ -135,11 +134,6 @@ def equal_times(kernel: np.ndarray, steps: int, rows: int, keep: int) -> np.ndar
     return np.array([kernel[t * rows : t * rows + keep, t * rows : t * rows + keep] for t in range(steps)])
 
 
-def smallest_eigenvalues(grams: np.ndarray) -> np.ndarray:
-    """Return the smallest eigenvalues of Gram matrices of shape (layers, replicas, k, k), as (replicas, layers)."""
-    return np.linalg.eigvalsh(grams)[..., 0].T
-
-
 def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bool) -> dict[str, Variable]:
     """Return means over realisations with ``<name>_se`` beside each.
 
@@ -159,15 +153,3 @@ def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bo
         out[name] = Variable(dims, values.mean(axis=0), latex, meaning)
         out[f"{name}_se"] = Variable(dims, error, rf"\mathrm{{s.e.}}[{latex}]", f"standard error of {meaning}")
     return out
-
-
-def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
-    """Return the coordinates: time in updates 0..T-1 (times `time_step` for a flow), layers from 1, samples from 0."""
-    coords: dict[str, Any] = {
-        "time": time_step * np.arange(training.steps, dtype=float),
-        "layer": np.arange(1, training.layers + 1),
-        "sample": np.arange(training.samples),
-    }
-    if training.points > training.samples:
-        coords["test_sample"] = np.arange(training.points - training.samples)
-    return coords

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import DerivationError, SolveError
-from ...problem import activation, to_builtins
+from ...problem import Problem, activation, to_builtins
+from ...problem.algorithms import GradientDescent, GradientFlow
+from ...problem.training import Training, coordinates, training_of
 from ...results.files import write_atomically
 from ...symbolic.systems import Equation, Recursion, Solution, Step
 from .march import Diverged, March, OrderParameters, memory
 from .quadrature import MAX_NODES, few_step_nodes, node_count, quadrature_error, solve_one_layer
-from .spec import GradientDescent, GradientFlow, MupProblem, loss_expression
-from .summary import ORDER_PARAMETERS, averaged, coordinates, summarize
-from .training import Training, training_of
+from .summary import ORDER_PARAMETERS, averaged, summarize
 
 GIB = 2**30
 
@@ -31,10 +31,10 @@ class MupTraining(Recursion):
 
     order_parameters = ORDER_PARAMETERS
 
-    problem: MupProblem
+    problem: Problem
 
     def __init__(
-        self, problem: MupProblem, *, references: tuple[str, ...] = (), assumptions: tuple[str, ...] = ()
+        self, problem: Problem, *, references: tuple[str, ...] = (), assumptions: tuple[str, ...] = ()
     ) -> None:
         super().__init__(problem)
         self.references, self.assumptions = references, assumptions
@@ -67,8 +67,7 @@ class MupTraining(Recursion):
     def _symbols(self) -> tuple[Any, Any]:
         import sympy as sp
 
-        x, f, y = (sp.Symbol(name, real=True) for name in "xfy")
-        return self._expression.sympy(x=x), loss_expression(self.problem.algorithm.loss).sympy(f=f, y=y)
+        return self._expression.sympy(x=sp.Symbol("x", real=True)), self.problem.loss.form.value
 
     def equations(self) -> list[Equation]:
         from .equations import printed
@@ -84,10 +83,11 @@ class MupTraining(Recursion):
         """Return the source of the kernel that the resolved method runs."""
         import inspect
 
-        from . import deep_linear, gaussian, lazy, lazy_limit, march, quadrature, responses
+        from ...numerics import causal
+        from . import deep_linear, lazy, lazy_limit, march, quadrature, responses
 
         modules: dict[str, tuple[Any, ...]] = {
-            "march": (march, responses, gaussian), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
+            "march": (march, responses, causal), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
             "lazy-limit": (lazy_limit,),
             "quadrature": (quadrature,) if self.problem.student.hidden_layers == 1 else (quadrature, march, responses),
         }  # fmt: skip
@@ -135,7 +135,7 @@ class MupTraining(Recursion):
         algorithm = self.problem.algorithm
         time_step = algorithm.learning_rate if isinstance(algorithm, GradientFlow) else 1.0
         options = {
-            "squared_loss": algorithm.loss == "square" and getattr(algorithm, "batch_size", 0) == 0,
+            "squared_loss": self.problem.loss.form.name == "square" and getattr(algorithm, "batch_size", 0) == 0,
             "space_time": self.problem.solver.output == "space-time",
         }
         variables = averaged([summarize(training, r, **options) for r in realisations], deterministic=deterministic)
@@ -263,7 +263,8 @@ class MupTraining(Recursion):
         apart = ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")
         settings = {k: v for k, v in content["solver"].items() if k not in apart}
         key = json.dumps(
-            [content["data"], content["student"], content["algorithm"], settings, training.steps], sort_keys=True
+            [content["data"], content["student"], content["loss"], content["algorithm"], settings, training.steps],
+            sort_keys=True,
         )
         # The data may come from a file whose content changed: hash the numbers too.
         digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]

@@ -10,48 +10,20 @@ docs/theory/truncation.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...problem import OdeSolver, Problem, Spec, TimeGrid
-from ...problem.sections import check_replicas, check_sizes
+from ...problem import OdeSolver, Problem
+from ...problem.coordinates import EmpiricalCoordinate, components, points
+from ...problem.grids import Simulation
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Solution, Step, System, Variable
-from ..base import Theory
-from .laws import Data, EmpiricalCluster, components, points
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float64]
-
-
-class ThresholdStart(Spec, frozen=True, kw_only=True):
-    """State at time 0."""
-
-    threshold: float
-
-
-class SampleSizes(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the finite-sample experiment."""
-
-    samples: tuple[int, ...] = (100, 400, 1600, 6400)
-    replicas: int = 40
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.samples, "samples")
-        check_replicas(self.replicas)
-
-
-class TruncationFlow(Problem, frozen=True, kw_only=True):
-    """Gradient flow of one truncation threshold."""
-
-    data: Data
-    initial: ThresholdStart
-    grid: TimeGrid
-    solver: OdeSolver = OdeSolver()
-    simulation: SampleSizes = SampleSizes()
 
 
 THRESHOLD = OrderParameter(
@@ -61,6 +33,7 @@ THRESHOLD = OrderParameter(
     "threshold -(R beta)_k below which a rotated coordinate of the data is cut",
     units="units of the data",
 )
+LAWS = ("gaussian", "uniform", "exponential", "mixture", "empirical")
 MEANINGS = {
     "truncated_fraction": (r"F(\vartheta)", "fraction of the data that is truncated"),
     "cost": (r"c(\vartheta)", "half the mean squared distance of the truncated data from their targets"),
@@ -108,7 +81,7 @@ class PopulationFlow(ExplicitFlow):
 
     @property
     def _kinds(self) -> tuple[type, ...]:
-        return tuple(type(c) for c in components(self.problem.data)[1])  # type: ignore[attr-defined]
+        return tuple(type(c) for c in components(self.problem.data)[1])
 
     def structure(self) -> tuple[Any, ...]:
         return tuple(kind.__name__ for kind in self._kinds)
@@ -123,17 +96,17 @@ class PopulationFlow(ExplicitFlow):
         for j, kind in enumerate(self._kinds):
             label = "" if single else f"_{j}"
             weight, eta = sp.Symbol(f"pi{label or '_0'}", positive=True), sp.Symbol(f"eta{label}", real=True)
-            own = [sp.Symbol(f"{name}{label}", real=True) for name in kind.names]  # type: ignore[attr-defined]
+            own = [sp.Symbol(f"{name}{label}", real=True) for name in kind.names]
             symbols += [eta, *own] if single else [weight, eta, *own]
             share = sp.S(1) if single else weight
-            cdf = kind.cdf(t, *own)  # type: ignore[attr-defined]
+            cdf = kind.cdf(t, *own)
             velocity += share * cdf * (eta - t)
             fraction += share * cdf
-            cost += share * kind.potential(t, eta, *own)  # type: ignore[attr-defined]
+            cost += share * kind.potential(t, eta, *own)
         return Equations({t: velocity}, tuple(symbols), {"truncated_fraction": fraction, "cost": cost})
 
     def parameter_values(self) -> list[float]:
-        weights, clusters = components(self.problem.data)  # type: ignore[attr-defined]
+        weights, clusters = components(self.problem.data)
         single = len(clusters) == 1
         return [
             x
@@ -142,7 +115,7 @@ class PopulationFlow(ExplicitFlow):
         ]
 
     def initial_values(self) -> list[float]:
-        return [self.problem.initial.threshold]  # type: ignore[attr-defined]
+        return [self.problem.initial.threshold]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         return _named(super().variables(times, states))
@@ -188,20 +161,18 @@ class EmpiricalFlow(System):
     def python(self) -> str:
         import inspect
 
-        from . import events
+        from ...numerics import threshold_path
 
-        return inspect.getsource(events)
+        return inspect.getsource(threshold_path)
 
     def solve(self) -> Solution:
         import numpy as np
 
-        from ...problem import axis_values
-        from .events import fraction_and_cost, threshold_path
+        from ...numerics.threshold_path import fraction_and_cost, threshold_path
 
-        problem: TruncationFlow = self.problem  # type: ignore[assignment]
-        assert isinstance(problem.data, EmpiricalCluster)
+        problem = self.problem
         z, eta = points(problem.data)
-        times = np.array(axis_values(problem.grid.time))
+        times = np.array(problem.grid.values("time"))
         path = threshold_path(z, eta, problem.initial.threshold, times)
         fraction, cost = fraction_and_cost(z, eta, path)
         p = THRESHOLD
@@ -222,12 +193,19 @@ class TruncationFlowTheory(Theory):
         "The threshold below which a ReLU layer cuts its data moves as t' = F(t)(target - t), F the "
         "distribution function of the data."
     )
-    problem_type = TruncationFlow
+    reads: ClassVar[Reads] = {
+        "data": dict.fromkeys((f"coordinate/{law}" for law in LAWS), "*"),
+        "algorithm": {"gradient-flow": ""},
+        "initial": {"explicit": "threshold"},
+    }
+    axes = ("time",)
+    solver = OdeSolver()
+    simulation = Simulation(sizes=(100, 400, 1600, 6400), replicas=40)
     references = ("chen2025derivation", "chen2023geometric")
     assumptions = (
         "hidden weights are positive diagonal matrices times rotations, and the rotations are held",
         "the last layer is held; the cost is Euclidean after pulling the labels back to input space",
-        "infinitely many points for a law with a density; exact for finitely many with data.kind = 'empirical'",
+        "infinitely many points for a law with a density; exact for finitely many with data.law = 'empirical'",
     )
     limits = (
         "F(t) = 0: a plateau, the all-active degenerate minimum",
@@ -235,9 +213,14 @@ class TruncationFlowTheory(Theory):
         "N points: deviations of order N^-1/2, bias of order 1/N",
     )
 
-    def derive(self, problem: TruncationFlow) -> System:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse a flow that starts nowhere."""
+        if problem.initial.threshold is None:
+            yield Refusal("initial.threshold", "is required", "where the flow starts, in the units of the data")
+
+    def derive(self, problem: Problem) -> System:
         """Return the flow: closed for a law with a density, event-driven for data."""
-        if isinstance(problem.data, EmpiricalCluster):
+        if isinstance(problem.data, EmpiricalCoordinate):
             return EmpiricalFlow(problem)
         return PopulationFlow(problem)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import DomainError, SolveError
-from .networks import Array, relu
+from ...problem.truncation.networks import Array, relu
 
 
 @dataclass(frozen=True)

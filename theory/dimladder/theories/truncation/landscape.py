@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...problem.truncation.geometry import ClusteredData, Cones, HiddenLayers, hidden_layers, native, noise_to_signal
+from ...problem.truncation.networks import Array, Network, best_last_layer, gradient
 from . import formulas
-from .geometry import ClusteredData, Cones, HiddenLayers, hidden_layers, native, noise_to_signal
-from .networks import Array, Network, best_last_layer, gradient
 
 CRITICAL_FRACTION = 0.02  # of C^2, the size of the (dimensionless) gradient at states that are not critical
 
@@ -25,11 +25,6 @@ CRITICAL_FRACTION = 0.02  # of C^2, the size of the (dimensionless) gradient at 
 def all_states(classes: int) -> list[str]:
     """Labels "00..0" to "11..1" in binary order; character j belongs to class j."""
     return ["".join(bits) for bits in itertools.product("01", repeat=classes)]
-
-
-def parse_state(label: str) -> Array:
-    """Label to a boolean array, True for active."""
-    return np.array([c == "1" for c in label])
 
 
 def truncated_means(data: ClusteredData, base_points: Array, state: Array) -> Array:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DomainError
-from .geometry import ClusteredData, native, rotation
-from .networks import Array, Network
+from ...problem.truncation.geometry import ClusteredData, native, rotation
+from ...problem.truncation.networks import Array, Network
 
 
 @dataclass(frozen=True)

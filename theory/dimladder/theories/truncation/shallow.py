@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DomainError
-from .geometry import ClusteredData
-from .networks import Array, Network
+from ...problem.truncation.clusters import ClusteredData, pseudo_inverse
+from ...problem.truncation.networks import Array, Network
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,6 @@ class ShallowReport:
     bound: float
     coarse_bound: float
     linear_minimum: float
-
-
-def pseudo_inverse(data: ClusteredData) -> Array:
-    """Pen = (X^T X)^{-1} X^T, (Q, M)."""
-    if data.dimension < data.classes:
-        raise DomainError(
-            "the shallow construction needs at least as many dimensions as classes",
-            why=f"dimension {data.dimension}, classes {data.classes}",
-        )
-    smallest, largest = np.linalg.svd(data.means, compute_uv=False)[[-1, 0]]
-    if smallest <= 1e-12 * largest:
-        raise DomainError("the class means are linearly dependent", why=f"smallest singular value {smallest:.3g}")
-    return np.asarray(np.linalg.pinv(data.means), dtype=float)
 
 
 def barycentric_noise(data: ClusteredData) -> tuple[Array, Array]:
@@ -108,15 +95,6 @@ def network(data: ClusteredData, *, shift: float | None = None, optimal: bool = 
     w2[:, q:] = 0.0
     b2 = -w2[:, :q] @ b1[:q]
     return Network((first, w2), (b1, b2))
-
-
-def project(data: ClusteredData) -> ClusteredData:
-    """Orthonormal coordinates on the span of the class means: clustered data in Q dimensions, for the deep
-    construction.
-    """
-    pseudo_inverse(data)
-    basis = np.linalg.qr(data.means)[0]
-    return ClusteredData(tuple(basis.T @ x for x in data.points), data.labels)
 
 
 def lift(data: ClusteredData, network: Network) -> Network:

@@ -9,232 +9,15 @@ order: character j is 1 if class j stays active. Source: arXiv:2309.10639, Theor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from ...errors import DomainError
-from ...problem import Problem, Spec
-from ...problem.sections import check_replicas, check_sizes
+from ...problem import Problem
+from ...problem.grids import Simulation
+from ...problem.truncation.stated import clusters_and_cones, load, parse_state, shifts_of, states_of
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Recursion, Solution, Step, Variable
-from ..base import Theory
-
-if TYPE_CHECKING:
-    from .geometry import ClusteredData, Cones
-
-
-class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clusters"):
-    """Q clusters in R^Q, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``; see
-    `geometry.ball_clusters`.
-
-    `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``.
-    """
-
-    classes: int
-    counts: tuple[int, ...]
-    separation: float
-    mean_jitter: float = 0.0
-    radius: float
-    label_jitter: float = 0.3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"classes must be at least 2, got {self.classes}")
-        if len(self.counts) != self.classes:
-            raise ValueError(f"counts must list one number a class: {len(self.counts)} for {self.classes} classes")
-        if min(self.counts) < 1:
-            raise ValueError("every class needs at least one point")
-        if self.separation <= 0 or self.radius < 0 or self.mean_jitter < 0 or self.label_jitter < 0:
-            raise ValueError("separation must be positive; radius, mean_jitter and label_jitter must not be negative")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-
-    def load(self) -> ClusteredData:
-        """Return the points and labels."""
-        from .geometry import ball_clusters
-
-        return ball_clusters(
-            self.classes, self.counts, self.separation, self.mean_jitter, self.radius, self.seed, self.label_jitter
-        )
-
-
-class ExplicitPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
-    """The data themselves: ``points[j][i]`` is point i of class j, ``labels[j]`` the label vector of class j (unit
-    vectors by default).
-    """
-
-    points: tuple[tuple[tuple[float, ...], ...], ...]
-    labels: tuple[tuple[float, ...], ...] = ()
-
-    def __post_init__(self) -> None:
-        sizes = {len(x) for group in self.points for x in group}
-        if len(self.points) < 2 or any(not group for group in self.points) or len(sizes) != 1:
-            raise ValueError("points must list at least two non-empty classes of points of one dimension")
-        if self.labels and (
-            len(self.labels) != len(self.points) or any(len(y) != len(self.points) for y in self.labels)
-        ):
-            raise ValueError("labels must list one vector a class, each with one entry a class")
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.points)
-
-    def load(self) -> ClusteredData:
-        """Return the points and labels."""
-        import numpy as np
-
-        from .geometry import ClusteredData
-
-        labels = np.array(self.labels).T if self.labels else np.eye(len(self.points))
-        return ClusteredData(tuple(np.array(group).T for group in self.points), labels)
-
-
-class PointsFile(Spec, frozen=True, kw_only=True, tag_field="kind", tag="file"):
-    """Data in a NumPy ``.npz`` file: ``x`` (N, Q) inputs, ``label`` (N,) classes 0..Q-1, optional ``y`` (Q, Q), row
-    j the label of class j.
-    """
-
-    path: str
-    classes: int
-
-    def load(self) -> ClusteredData:
-        """Return the points and labels."""
-        from pathlib import Path
-
-        import numpy as np
-
-        from .geometry import ClusteredData
-
-        if not Path(self.path).is_file():
-            raise DomainError("the data file does not exist", where="data.path", why=self.path)
-        with np.load(self.path, allow_pickle=False) as file:
-            missing = {"x", "label"} - set(file.files)
-            if missing:
-                raise DomainError(
-                    "the data file lacks arrays",
-                    where=f"data.path: {self.path}",
-                    why=f"no {', '.join(sorted(missing))}",
-                )
-            x, label = np.asarray(file["x"], dtype=float), np.asarray(file["label"])
-            y = np.asarray(file["y"], dtype=float).T if "y" in file.files else np.eye(self.classes)
-        if x.ndim != 2 or label.shape != (x.shape[0],) or set(np.unique(label)) != set(range(self.classes)):
-            raise DomainError(
-                "the data file does not fit the problem",
-                where=f"data.path: {self.path}",
-                why=f"x has shape {x.shape}, label {label.shape} with values {np.unique(label)[:8]}; "
-                f"expected (N, dimension), (N,), and classes 0..{self.classes - 1}",
-            )
-        return ClusteredData(tuple(x[label == j].T for j in range(self.classes)), y)
-
-
-class ReluTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="relu-truncation"):
-    """The explicit network.
-
-    Attributes
-    ----------
-    layers : int
-        Hidden layers, at least one a class.
-    shifts : tuple of float
-        |mu_j|, how far each cluster is moved towards the barycentre when it is cut; by default 4 delta sqrt Q for the
-        explicit network and the middle of the admissible interval for the states.
-    theta : float or None
-        Opening of the cones in degrees; by default half-way between the smallest possible and 180.
-    assumptions : "required" or "reported"
-        Whether violated geometric assumptions stop the solve, or are only listed in its message.
-    """
-
-    layers: int
-    shifts: tuple[float, ...] = ()
-    theta: float | None = None
-    assumptions: Literal["required", "reported"] = "required"
-
-    def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f"layers must be positive, got {self.layers}")
-        if any(not s > 0 for s in self.shifts):
-            raise ValueError("shifts are distances |mu_j| and must be positive")
-        if self.theta is not None and not 0 < self.theta < 180:
-            raise ValueError(f"theta must lie between 0 and 180 degrees, got {self.theta}")
-
-
-class StateGrid(Spec, frozen=True, kw_only=True):
-    """Which truncation states: "all", or a list of labels such as "011"."""
-
-    state: Literal["all"] | tuple[str, ...] = "all"
-
-    def __post_init__(self) -> None:
-        if self.state != "all" and (not self.state or any(not s or set(s) - {"0", "1"} for s in self.state)):
-            raise ValueError("state must be 'all' or a list of labels made of 0 and 1, such as '011'")
-
-
-class EvaluationSamples(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment: points drawn from the clusters to measure the costs."""
-
-    samples: tuple[int, ...] = (400, 1600, 6400)
-    replicas: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.samples, "samples")
-        check_replicas(self.replicas)
-
-
-class Truncation(Problem, frozen=True, kw_only=True):
-    """Clustered data and the explicit ReLU network that fits them."""
-
-    data: BallClusters | ExplicitPoints | PointsFile
-    student: ReluTruncation
-    grid: StateGrid = StateGrid()
-    simulation: EvaluationSamples = EvaluationSamples()
-
-    def __post_init__(self) -> None:
-        q = self.data.classes
-        if self.student.layers < q:
-            raise ValueError(f"student.layers must be at least the number of classes, {q}: one cluster is cut a layer")
-        if self.student.shifts and len(self.student.shifts) != q:
-            raise ValueError(f"student.shifts must list one number a class, {q}")
-        if self.grid.state != "all" and any(len(s) != q for s in self.grid.state):
-            raise ValueError(f"grid.state labels must have one character a class, {q}")
-
-    def states(self) -> tuple[str, ...]:
-        """Labels asked for, in binary order for "all"."""
-        if self.grid.state != "all":
-            return self.grid.state
-        q = self.data.classes
-        return tuple(format(n, f"0{q}b") for n in range(2**q))
-
-    def geometry(self) -> tuple[ClusteredData, Cones]:
-        """Load the data, work out the cones, and insist on the assumptions unless they are only to be reported.
-
-        Data of more dimensions than classes are projected on the span of the class means: a first layer that does so
-        costs nothing.
-        """
-        import math
-
-        from .geometry import cones
-        from .shallow import project
-
-        data = self.data.load()
-        if data.dimension > data.classes:
-            data = project(data)
-        theta = None if self.student.theta is None else math.radians(self.student.theta)
-        found = cones(data, theta=theta)
-        if self.student.assumptions == "required":
-            found.require()
-        return data, found
-
-    def shifts(self, geometry: Cones, state: Any = None) -> Any:
-        """mu_j of the explicit network (`state` None) or of a state; negative where a cluster is cut."""
-        import numpy as np
-
-        from .geometry import default_shifts
-
-        mu = default_shifts(geometry, state)
-        if self.student.shifts:
-            cut = np.ones(len(mu), dtype=bool) if state is None else ~np.asarray(state, dtype=bool)
-            mu = np.where(cut, -np.array(self.student.shifts), mu)
-        return mu
-
+from ..base import Reads, Refusal, Theory
 
 COST = OrderParameter(
     "cost", (), "C_N", "cost of the explicit network, sqrt(sum_j mean_i |x_ji - y_j|^2), by a forward pass"
@@ -290,12 +73,12 @@ class NoiseToSignal(Recursion):
         """Return delta_P after layers 0..L of the explicit network."""
         import numpy as np
 
-        from .geometry import hidden_layers
+        from ...problem.truncation.geometry import hidden_layers
         from .landscape import noise_to_signal_by_layer
 
-        problem: Truncation = self.problem  # type: ignore[assignment]
-        data, geometry = problem.geometry()
-        layers = hidden_layers(data, geometry, problem.shifts(geometry))
+        problem = self.problem
+        data, geometry = clusters_and_cones(problem)
+        layers = hidden_layers(data, geometry, shifts_of(problem, geometry))
         values = noise_to_signal_by_layer(data, layers, [True] * data.classes, problem.student.layers)
         return Solution(
             {"layer": np.arange(problem.student.layers + 1)},
@@ -392,20 +175,20 @@ class TruncationStates(ClosedForm):
         """
         import numpy as np
 
-        from .geometry import explicit_minimiser, hidden_layers
-        from .landscape import examine, formula_costs, is_critical, parse_state
+        from ...problem.truncation.geometry import explicit_minimiser, hidden_layers
+        from .landscape import examine, formula_costs, is_critical
 
-        problem: Truncation = self.problem  # type: ignore[assignment]
-        data, geometry = problem.geometry()
+        problem = self.problem
+        data, geometry = clusters_and_cones(problem)
         enforce = problem.student.assumptions == "required"
-        shifts = problem.shifts(geometry)
+        shifts = shifts_of(problem, geometry)
         network = explicit_minimiser(data, problem.student.layers, geometry=geometry, shifts=shifts, enforce=enforce)
         recursion = NoiseToSignal(problem).solve()
-        labels = problem.states()
+        labels = states_of(problem)
         costs, reports = [], []
         for label in labels:
             state = parse_state(label)
-            mu = problem.shifts(geometry, state)
+            mu = shifts_of(problem, geometry, state)
             costs.append(formula_costs(data, hidden_layers(data, geometry, mu).base_points, state))
             reports.append(examine(data, geometry, mu, state))
         table = np.array(costs)
@@ -460,6 +243,15 @@ class TruncationStates(ClosedForm):
         return Solution(coords, variables, message="; ".join(violations), stats=stats)
 
 
+def state_network(problem: Problem, label: str) -> Any:
+    """Return the network of one truncation state with its affine last layer, where training may start."""
+    from .landscape import examine
+
+    data, geometry = clusters_and_cones(problem)
+    state = parse_state(label)
+    return examine(data, geometry, shifts_of(problem, geometry, state), state).network
+
+
 class TruncationTheory(Theory):
     """Explicit minimisers and truncation states."""
 
@@ -469,7 +261,13 @@ class TruncationTheory(Theory):
         "A ReLU network with one layer a class fits clustered data exactly by formula; its 2^Q truncation "
         "states have closed-form costs."
     )
-    problem_type = Truncation
+    reads: ClassVar[Reads] = {
+        "data": {"points/clusters": "*", "points/classes": "*", "points/class-file": "*"},
+        "student": {"truncation": "layers shifts theta assumptions"},
+        "algorithm": {"construct": ""},
+        "grid": "state",
+    }
+    simulation = Simulation(sizes=(400, 1600, 6400), replicas=16)
     references = ("chen2023geometric", "chen2023shallow", "chen2025interpretable", "ewald2025explicit")
     assumptions = (
         "as many input dimensions, hidden units and hidden layers (or more layers) as classes; labels and class "
@@ -486,20 +284,31 @@ class TruncationTheory(Theory):
         "constant states",
     )
 
-    def derive(self, problem: Truncation) -> TruncationStates:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse fewer layers than classes, and lists that do not have an entry a class."""
+        student, state = problem.student, problem.grid.state
+        classes = problem.data.classes
+        if student.layers < classes:
+            why = f"at least the number of classes, {classes}: one cluster is cut a layer"
+            yield Refusal("student.layers", why)
+        if student.shifts and len(student.shifts) != classes:
+            yield Refusal("student.shifts", f"one number a class, {classes}, got {len(student.shifts)}")
+        for label in () if state is None or state == "all" else state:
+            if len(label) != classes or set(label) - {"0", "1"}:
+                why = f"labels made of 0 and 1, {classes} characters, one a class, such as {'01' * classes:.{classes}}"
+                yield Refusal("grid.state", f"{why}; got {label!r}")
+
+    def derive(self, problem: Problem) -> TruncationStates:
         """Return the closed forms of all states, with the layer recursion of the noise-to-signal ratio."""
         return TruncationStates(problem)
 
-    def describe(self, problem: Truncation) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
         """Return the geometry of the clusters and which assumptions they violate."""
         import math
 
-        from .geometry import cones
-        from .shallow import project
+        from ...problem.truncation.geometry import cones
 
-        data = problem.data.load()
-        if data.dimension > data.classes:
-            data = project(data)
+        data = load(problem.data)
         found = cones(data)
         return {
             "delta": data.radius,

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError, DomainError
-from ...problem import Expression
-from .spec import CosineInputs, Data, DigitsImages, ExplicitInputs, GaussianInputs, ImageFile
+from ..errors import ConfigError, DomainError
+from .data import CosinePoints, DigitsPoints, ExplicitPoints, FilePoints, GaussianPoints
+from .expressions import Expression
+
+Points = CosinePoints | GaussianPoints | ExplicitPoints | DigitsPoints | FilePoints
 
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def load_data(data: Data) -> tuple[np.ndarray, np.ndarray, int]:
+def load_points(data: Points) -> tuple[np.ndarray, np.ndarray, int]:
     """Return inputs (M, d), labels (M,), training samples first, and the number m of training samples.
 
     Raises
@@ -26,19 +28,19 @@ def load_data(data: Data) -> tuple[np.ndarray, np.ndarray, int]:
         When an input is zero, so that nothing can be learnt from it.
     """
     match data:
-        case CosineInputs():
+        case CosinePoints():
             inputs, labels, m = *_cosine(data), data.samples
-        case GaussianInputs():
+        case GaussianPoints():
             inputs, labels, m = *_gaussian(data), data.samples
-        case ExplicitInputs():
+        case ExplicitPoints():
             inputs = np.array(data.inputs + data.test_inputs, dtype=float)
             labels, m = np.array(data.labels + data.test_labels, dtype=float), len(data.inputs)
             inputs = _normalised(inputs) if data.normalize else inputs
-        case DigitsImages():
+        case DigitsPoints():
             images, classes = _digits()
             inputs, labels = _two_classes(images, classes, data.classes, data)
             m = data.samples
-        case ImageFile():
+        case FilePoints():
             images, targets = _read(data)
             if data.classes is not None:
                 inputs, labels = _two_classes(images, targets, data.classes, data)
@@ -63,13 +65,13 @@ def _alternating(total: int, samples: int) -> np.ndarray:
     return np.where(i % 2 == 0, 1.0, -1.0) * (1 + 0.25 * i / max(samples - 1, 1))
 
 
-def _cosine(data: CosineInputs) -> tuple[np.ndarray, np.ndarray]:
+def _cosine(data: CosinePoints) -> tuple[np.ndarray, np.ndarray]:
     total = data.samples + data.test_samples
     mu, j = np.arange(1, total + 1)[:, None], np.arange(1, data.dimension + 1)
     return _normalised(np.cos(mu * j + 0.3 * mu)), _alternating(total, data.samples)
 
 
-def _gaussian(data: GaussianInputs) -> tuple[np.ndarray, np.ndarray]:
+def _gaussian(data: GaussianPoints) -> tuple[np.ndarray, np.ndarray]:
     total = data.samples + data.test_samples
     generator = np.random.default_rng(data.seed)
     inputs = generator.standard_normal((total, data.dimension)) / np.sqrt(data.dimension)
@@ -90,7 +92,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     except ImportError as error:
         raise ConfigError(
             "the digits need scikit-learn, which is not installed",
-            where="data.kind", why=str(error), hint="pip install 'dimladder[data]', or use another kind of data",
+            where="data.source", why=str(error), hint="pip install 'dimladder[data]', or use another source",
         ) from None  # fmt: skip
     bunch = load_digits()
     return bunch.data.astype(float), bunch.target
@@ -113,7 +115,7 @@ def _two_classes(
     return _prepared(images[order], data), np.where(np.arange(total) % 2 == 0, 1.0, -1.0)
 
 
-def _chosen(images: np.ndarray, labels: np.ndarray, data: ImageFile) -> tuple[np.ndarray, np.ndarray]:
+def _chosen(images: np.ndarray, labels: np.ndarray, data: FilePoints) -> tuple[np.ndarray, np.ndarray]:
     total = data.samples + data.test_samples
     if len(images) < total:
         raise ConfigError(f"{data.path} holds {len(images)} samples, {total} are asked for", where="data.samples")
@@ -129,7 +131,7 @@ def _prepared(images: np.ndarray, data: Any) -> np.ndarray:
     return _normalised(flat)
 
 
-def _read(data: ImageFile) -> tuple[np.ndarray, np.ndarray]:
+def _read(data: FilePoints) -> tuple[np.ndarray, np.ndarray]:
     path = Path(data.path)
     try:
         if path.suffix == ".npz":

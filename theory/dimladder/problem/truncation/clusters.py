@@ -151,3 +151,25 @@ def ball_clusters(
         points.append(means[:, [j]] + offsets - offsets.mean(axis=1, keepdims=True))
     labels = np.eye(classes) + label_jitter * rng.standard_normal((classes, classes))
     return ClusteredData(tuple(points), labels)
+
+
+def pseudo_inverse(data: ClusteredData) -> Array:
+    """Pen = (X^T X)^{-1} X^T, (Q, M)."""
+    if data.dimension < data.classes:
+        raise DomainError(
+            "the shallow construction needs at least as many dimensions as classes",
+            why=f"dimension {data.dimension}, classes {data.classes}",
+        )
+    smallest, largest = np.linalg.svd(data.means, compute_uv=False)[[-1, 0]]
+    if smallest <= 1e-12 * largest:
+        raise DomainError("the class means are linearly dependent", why=f"smallest singular value {smallest:.3g}")
+    return np.asarray(np.linalg.pinv(data.means), dtype=float)
+
+
+def project(data: ClusteredData) -> ClusteredData:
+    """Orthonormal coordinates on the span of the class means: clustered data in Q dimensions, for the deep
+    construction.
+    """
+    pseudo_inverse(data)
+    basis = np.linalg.qr(data.means)[0]
+    return ClusteredData(tuple(basis.T @ x for x in data.points), data.labels)

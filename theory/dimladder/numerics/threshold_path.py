@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ...numerics.jit import njit
+from .jit import njit
 
 Array = npt.NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Laws of one rotated coordinate of a cluster: distribution function and potential, in closed form.
+"""``[data]`` of ``kind = "coordinate"``: laws of one rotated coordinate of a cluster, in closed form.
 
 For data z and a target eta, truncation at threshold t replaces z by max(z, t). The potential ``c(t) = E[(max(z, t) -
 eta)^2]/2`` has ``c'(t) = F(t)(t - eta)`` with F the distribution function, so the flow of the threshold is ``t' =
@@ -7,11 +7,11 @@ F(t)(eta - t)``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ...problem import Spec
+from .checks import finite, positive
+from .spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,23 +20,17 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float64]
 
 
-def _finite(**values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
-
-
-class GaussianCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gaussian-cluster"):
+class GaussianCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
     """z ~ N(mean, std^2), to be sent to `target`."""
 
+    law: Literal["gaussian"] = "gaussian"
     mean: float
     std: float
     target: float
 
     def __post_init__(self) -> None:
-        _finite(mean=self.mean, std=self.std, target=self.target)
-        if self.std <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+        finite(mean=self.mean, std=self.std, target=self.target)
+        positive(std=self.std)
 
     names = ("m", "s")
 
@@ -74,15 +68,16 @@ class GaussianCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="ga
         return values
 
 
-class UniformCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="uniform-cluster"):
+class UniformCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
     """z uniform on [low, high], to be sent to `target`."""
 
+    law: Literal["uniform"] = "uniform"
     low: float
     high: float
     target: float
 
     def __post_init__(self) -> None:
-        _finite(low=self.low, high=self.high, target=self.target)
+        finite(low=self.low, high=self.high, target=self.target)
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
 
@@ -118,17 +113,17 @@ class UniformCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="uni
         return self.low + (self.high - self.low) * u
 
 
-class ExponentialCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="exponential-cluster"):
+class ExponentialCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
     """z = origin + scale * Exp(1), to be sent to `target`."""
 
+    law: Literal["exponential"] = "exponential"
     origin: float
     scale: float
     target: float
 
     def __post_init__(self) -> None:
-        _finite(origin=self.origin, scale=self.scale, target=self.target)
-        if self.scale <= 0:
-            raise ValueError(f"scale must be positive, got {self.scale}")
+        finite(origin=self.origin, scale=self.scale, target=self.target)
+        positive(scale=self.scale)
 
     names = ("o", "s")
 
@@ -166,14 +161,44 @@ class ExponentialCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag=
         return values
 
 
-Cluster = GaussianCluster | UniformCluster | ExponentialCluster
+Cluster = GaussianCoordinate | UniformCoordinate | ExponentialCoordinate
 
 
-class ClusterMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="mixture"):
+class Component(Spec, frozen=True, kw_only=True):
+    """One law of a mixture in a coordinate; its keys are those of the law of that name."""
+
+    law: Literal["gaussian", "uniform", "exponential"]
+    target: float
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    origin: float | None = None
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.cluster
+
+    @property
+    def cluster(self) -> Cluster:
+        """The law itself."""
+        own = ("mean", "std", "low", "high", "origin", "scale")
+        given: dict[str, Any] = {key: value for key in own if (value := getattr(self, key)) is not None}
+        known: dict[str, type[Cluster]] = {
+            "gaussian": GaussianCoordinate, "uniform": UniformCoordinate, "exponential": ExponentialCoordinate,
+        }  # fmt: skip
+        try:
+            return known[self.law](target=self.target, **given)
+        except TypeError as error:
+            raise ValueError(f"law = {self.law!r}: {error}") from None
+
+
+class MixtureCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
     """Several clusters in the same coordinate, each with its own target; `weights` are the fractions N_j/N."""
 
+    law: Literal["mixture"] = "mixture"
     weights: tuple[float, ...]
-    components: tuple[Cluster, ...]
+    components: tuple[Component, ...]
 
     def __post_init__(self) -> None:
         if len(self.weights) != len(self.components) or not self.weights:
@@ -182,9 +207,10 @@ class ClusterMixture(Spec, frozen=True, kw_only=True, tag_field="kind", tag="mix
             raise ValueError(f"weights must be positive and sum to 1, got {list(self.weights)}")
 
 
-class EmpiricalCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="empirical"):
+class EmpiricalCoordinate(Spec, frozen=True, kw_only=True, tag_field="kind", tag="coordinate"):
     """The values themselves, each to be sent to `target` (or to its own entry of `targets`)."""
 
+    law: Literal["empirical"] = "empirical"
     values: tuple[float, ...]
     target: float | None = None
     targets: tuple[float, ...] = ()
@@ -196,18 +222,17 @@ class EmpiricalCluster(Spec, frozen=True, kw_only=True, tag_field="kind", tag="e
             raise ValueError("give either target (one number) or targets (one a value)")
         if self.targets and len(self.targets) != len(self.values):
             raise ValueError(f"targets must list one number a value: {len(self.targets)} for {len(self.values)} values")
-        for number in (*self.values, *self.targets, *(() if self.target is None else (self.target,))):
-            _finite(values=number)
+        finite(values=self.values, targets=self.targets, target=self.target)
 
 
-Data = GaussianCluster | UniformCluster | ExponentialCluster | ClusterMixture | EmpiricalCluster
+Data = GaussianCoordinate | UniformCoordinate | ExponentialCoordinate | MixtureCoordinate | EmpiricalCoordinate
 
 
 def components(data: Data) -> tuple[Sequence[float], Sequence[Cluster]]:
     """Return (weights, clusters) of a law with a density."""
-    if isinstance(data, ClusterMixture):
-        return data.weights, data.components
-    if isinstance(data, EmpiricalCluster):
+    if isinstance(data, MixtureCoordinate):
+        return data.weights, [component.cluster for component in data.components]
+    if isinstance(data, EmpiricalCoordinate):
         raise TypeError("an empirical law has no density")
     return (1.0,), (data,)
 
@@ -216,7 +241,7 @@ def draw(data: Data, rng: np.random.Generator, count: int) -> tuple[Array, Array
     """Draw `count` independent (value, target) pairs; an empirical law is resampled with replacement."""
     import numpy as np
 
-    if isinstance(data, EmpiricalCluster):
+    if isinstance(data, EmpiricalCoordinate):
         pick = rng.integers(0, len(data.values), count)
         values, targets = points(data)
         return values[pick], targets[pick]
@@ -236,7 +261,7 @@ def draw_stratified(data: Data, rng: np.random.Generator, strata: int) -> tuple[
     """
     import numpy as np
 
-    if isinstance(data, EmpiricalCluster):
+    if isinstance(data, EmpiricalCoordinate):
         z, eta = points(data)
         return z, eta, np.full(z.size, 1 / z.size)
     weights, clusters = components(data)
@@ -248,7 +273,7 @@ def draw_stratified(data: Data, rng: np.random.Generator, strata: int) -> tuple[
     )
 
 
-def points(data: EmpiricalCluster) -> tuple[Array, Array]:
+def points(data: EmpiricalCoordinate) -> tuple[Array, Array]:
     """(values, targets) of an empirical law, as arrays."""
     import numpy as np
 

@@ -1,17 +1,17 @@
-"""The numbers of one training run: what the theory and every simulator of it share."""
+"""A training run on given points as numbers: what a theory of deep networks and every simulator of it share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from ...problem import Expression
-    from .spec import MupProblem
+    from .expressions import Expression
+    from .spec import Problem
 
 Activation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -82,7 +82,7 @@ class Training:
         return self.loss_function(f[..., part], self.labels[part]).mean(axis=-1)
 
 
-def training_of(problem: MupProblem) -> Training:
+def training_of(problem: Problem) -> Training:
     """Return the numbers of a problem: what the march, the quadratures and the finite-width networks share.
 
     Raises
@@ -90,11 +90,12 @@ def training_of(problem: MupProblem) -> Training:
     DerivationError
         When the activation has no second derivative and the network more than one hidden layer.
     """
-    from ...problem import Expression, activation
-    from .data import load_data
-    from .spec import GradientDescent, loss_expression
+    from .activations import activation
+    from .algorithms import GradientDescent
+    from .expressions import Expression
+    from .points import load_points
 
-    inputs, labels, m = load_data(problem.data)
+    inputs, labels, m = load_points(problem.data)
     algorithm = problem.algorithm
     times = np.arange(algorithm.steps, dtype=float)
     if isinstance(algorithm, GradientDescent):
@@ -102,7 +103,7 @@ def training_of(problem: MupProblem) -> Training:
         weights = batch_weights(m, algorithm.steps, algorithm.batch_size, algorithm.batch_seed)
     else:
         schedule, weights = 1.0, batch_weights(m, algorithm.steps, 0, 0)
-    value, slope = _loss(loss_expression(algorithm.loss))
+    value, slope = _loss(problem.loss.form.expression)
     return Training(
         inputs=inputs, gram=inputs @ inputs.T, labels=labels, samples=m, layers=problem.student.hidden_layers,
         richness=problem.student.richness,
@@ -110,6 +111,18 @@ def training_of(problem: MupProblem) -> Training:
         activation=derivatives(activation(problem.student.activation)),
         loss_function=value, loss_slope=slope,
     )  # fmt: skip
+
+
+def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
+    """Return the coordinates: time in updates 0..T-1 (times `time_step` for a flow), layers from 1, samples from 0."""
+    coords: dict[str, Any] = {
+        "time": time_step * np.arange(training.steps, dtype=float),
+        "layer": np.arange(1, training.layers + 1),
+        "sample": np.arange(training.samples),
+    }
+    if training.points > training.samples:
+        coords["test_sample"] = np.arange(training.points - training.samples)
+    return coords
 
 
 def batch_weights(samples: int, steps: int, batch_size: int, seed: int) -> np.ndarray:
@@ -140,7 +153,7 @@ def derivatives(expression: Expression) -> Activation:
     """
     import sympy as sp
 
-    from ...problem.expressions import drop_atoms
+    from .expressions import drop_atoms
 
     x = sp.Symbol("x", real=True)
     phi = expression.sympy(x=x)
@@ -159,7 +172,7 @@ def derivatives(expression: Expression) -> Activation:
 def _loss(expression: Expression) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
     import sympy as sp
 
-    from ...problem.expressions import drop_atoms
+    from .expressions import drop_atoms
 
     f, y = sp.symbols("f y", real=True)
     value = expression.sympy(f=f, y=y)

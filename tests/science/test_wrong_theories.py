@@ -1,0 +1,69 @@
+"""A right theory is not called wrong by its experiment, and slightly wrong ones are: signs, constants of 5 %."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.results import LearningCurve, Measurement
+from dimladder_validation import compare, simulate
+from run_files import path_of
+
+# Run file, overrides, sizes, replicas, and a wrong constant: by 5 %, or more where the curve hardly moves with it.
+CASES: dict[str, tuple[dict[str, Any], list[int], int, dict[str, Any]]] = {
+    "online-erf": (
+        {"grid.time": [0.0, 1.0, 3.0], "target.noise": 0.3, "algorithm.learning_rate": 0.8}, [1000, 4000], 48,
+        {"algorithm.learning_rate": 0.84},
+    ),
+    "data-repetition": (
+        {"grid.time": [0.0, 1.0, 2.0], "target.link": "tanh(z)", "student.activation": "erf", "initial.M": [[0.3]],
+         "algorithm.learning_rate": 0.5}, [1000, 4000], 96, {"algorithm.learning_rate": 0.525},
+    ),
+    "batch-reuse": (
+        {"grid.time": [0.0, 1.0], "initial.overlap": 0.5, "target.link": "tanh(z)"}, [100, 400], 192,
+        {"algorithm.learning_rate": 0.65},
+    ),
+    "multiscale": ({"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.fast_scale": 0.475}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[dl.problem.Problem, LearningCurve, Measurement, dict[str, Any]]:
+    overrides, sizes, replicas, wrong = CASES[request.param]
+    problem = dl.load(path_of(request.param), overrides)
+    return problem, dl.solve(problem), simulate(problem, d=sizes, replicas=replicas, seed=11), wrong
+
+
+def test_the_right_theory_is_not_called_wrong(case: Any) -> None:
+    problem, _, measured, _ = case
+    comparison = compare(problem, measured)
+    assert comparison.verdict != "disagree", comparison.reasons
+    assert not comparison.differences
+    assert comparison.p_value > 0.01
+
+
+def test_a_wrong_constant_is_called_wrong(case: Any) -> None:
+    problem, _, measured, wrong = case
+    comparison = compare(dl.replace(problem, wrong), measured)
+    assert comparison.verdict == "disagree", comparison.reasons
+    assert len(comparison.differences) >= 1
+
+
+def test_a_curve_off_by_a_tenth_or_a_sign_is_called_wrong(case: Any) -> None:
+    """Every measured variable in turn, as a whole."""
+    problem, curve, measured, _ = case
+    right = compare(problem, measured)
+    for judged in right.variables:
+        if judged.visible > 0.03 or right.curves[min(right.curves)] is not right.curve:
+            continue  # too much noise for a tenth, or a theory that is solved anew at every size
+        for factor in (-1.0, 0.9, 1.1):
+            dataset = curve.dataset.copy(deep=True)
+            dataset[judged.name].values[...] *= factor
+            # From the start on: there the experiment imposes what the theory says.
+            later = Measurement(measured.dataset.isel({"time": slice(1, None)}, missing_dims="ignore"))
+            comparison = compare(LearningCurve(dataset), later, variables=[judged.name])
+            assert comparison.verdict == "disagree", (judged.name, factor, comparison.reasons)
+    assert np.isfinite([v.max_z for v in right.variables]).all()

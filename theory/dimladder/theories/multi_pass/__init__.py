@@ -1,0 +1,5 @@
+"""Gradient descent on one data set."""
+
+from .theory import MultiPassTheory
+
+THEORY = MultiPassTheory()

@@ -1,0 +1,393 @@
+"""Gradient descent on one drawn data set at finite d: its exact law in n-vectors only, and explicit inputs as a check.
+
+The data matrix X (n x d, independent normals) is met through products X w and X^T u. Both reveal it along few
+directions, and what is not revealed stays independent and normal. So no X is drawn: in orthonormal directions
+e_1, ..., e_m of the coordinates met so far the chain keeps Z_i = X e_i, weights as rows c = w.e/sqrt d, and an
+orthonormal family F of the u met so far. One more vector u, with r = u - F F^T u, f = r/|r|, is answered by
+
+    X^T f = nu e_new + (known),  nu^2 ~ chi^2_{d-m};     X e_new = nu f + (1 - F F^T - f f^T) zeta,  zeta ~ N(0, I_n),
+
+and nothing is left to reveal when m = d. Cost: O(n (K T)^2), whatever d. Start overlaps are exact at every d.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimladder.errors import SimulationError
+from dimladder.problem import kind_of
+from dimladder.problem.descent import Descent, Formulas, descent_of, formulas_of, outputs_of
+
+from .base import Backend, Experiment, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+TEST_DRAWS = 2**14
+LOST = 1e-11  # a residual below this part of its vector is rounding
+FINER = 2  # Runge-Kutta steps of a gradient flow for one substep of the problem
+
+
+@dataclass
+class Run:
+    """What one replica measured, time first: rows t = 0..T.
+
+    Attributes
+    ----------
+    train_loss, train_errors : (T + 1,) arrays
+        Mean loss and the part of wrong signs on the training set.
+    readouts : (T + 1, K) array
+    grams, overlaps : (T + 1, blocks, K, K) and (T + 1, blocks, K, M) arrays
+    """
+
+    train_loss: Array
+    train_errors: Array
+    readouts: Array
+    grams: Array
+    overlaps: Array
+
+    @classmethod
+    def empty(cls, descent: Descent) -> Run:
+        """Return zeros."""
+        times, j, k = descent.steps + 1, descent.blocks, descent.students
+        return cls(
+            np.zeros(times), np.zeros(times), np.zeros((times, k)), np.zeros((times, j, k, k)),
+            np.zeros((times, j, k, descent.teachers)),
+        )  # fmt: skip
+
+    def record(self, t: int, loss: float, errors: float, readout: Array, overlaps: tuple[Array, Array]) -> None:
+        """Fill row t."""
+        self.train_loss[t], self.train_errors[t], self.readouts[t] = loss, errors, readout
+        self.grams[t], self.overlaps[t] = overlaps
+
+    def at(self, rows: NDArray[np.int64]) -> Run:
+        """Return some of the rows."""
+        return Run(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+
+class Slopes:
+    """Derivatives of the loss of a sample, almost everywhere, from the formulas of the problem."""
+
+    def __init__(self, formulas: Formulas) -> None:
+        self._formulas = formulas
+        self._network, self._loss = formulas.activation.derivative("x"), formulas.loss.derivative("f")
+
+    def __call__(self, fields: Array, readout: Array, labels: Array, mask: Array) -> tuple[Array, Array, float, float]:
+        """Return u = mask dl/dlam (K, n), sum mask dl/da (K,), and the sums of the loss and of wrong signs."""
+        values = np.stack([self._formulas.activation.evaluate(np, x=x) + 0.0 * x for x in fields])
+        output = readout @ values
+        pull = mask * self._loss(f=output, y=labels)
+        u = np.stack([a * self._network(x=x) for a, x in zip(readout, fields, strict=True)]) * pull
+        loss = float(np.sum(self._formulas.loss.evaluate(np, f=output, y=labels)))
+        return u, values @ pull, loss, float(np.sum(output * labels <= 0))
+
+
+def batches(descent: Descent, samples: int, stream: np.random.Generator) -> Callable[[int], Array]:
+    """Return the function that gives the mask of update t, called for t = 0, 1, 2, ...
+
+    Fresh batches draw every sample with probability b; the others cut a permutation of the samples into 1/b parts.
+    """
+    parts = descent.batches
+    order = np.zeros(samples, dtype=np.int64)
+
+    def mask(t: int) -> Array:
+        if descent.full:
+            return np.ones(samples)
+        if descent.batching == "fresh":
+            return (stream.random(samples) < descent.batch_fraction).astype(float)
+        if t == 0 or (descent.batching == "epoch" and t % parts == 0):
+            order[:] = stream.permutation(samples)
+        return ((order * parts) // samples == t % parts).astype(float)
+
+    return mask
+
+
+def start_coordinates(descent: Descent) -> tuple[Array, Array]:
+    """Return rows of w* and w(0) on orthonormal directions, K + M for each block, shapes (blocks, M or K, K + M)."""
+    m = descent.teachers
+    teachers, students = [], []
+    for target, cross, own in zip(descent.target_gram, descent.start_overlap, descent.start_gram, strict=True):
+        gram = np.block([[target, cross.T], [cross, own]])
+        values, vectors = np.linalg.eigh(gram)
+        # Any root will do: directions are free. This one survives singular overlaps.
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        teachers.append(root[:m])
+        students.append(root[m:])
+    return np.array(teachers), np.array(students)
+
+
+class Chain:
+    """A data set of which only what training asks for is drawn.
+
+    Parameters
+    ----------
+    descent, formulas
+    d : int
+    stream : numpy.random.Generator
+    queries : int
+        Gradients that will be asked for at most.
+    """
+
+    def __init__(self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, queries: int) -> None:
+        self._stream, self.samples = stream, round(descent.sample_ratio * d)
+        k, n, blocks = descent.students, self.samples, descent.blocks
+        self._sizes, self._scale = block_sizes(descent, d), np.sqrt(descent.variances)
+        self._teachers, students = start_coordinates(descent)
+        self._start = self._known = k + descent.teachers
+        most = self._known + k * queries
+        self._z = np.zeros((blocks, most, n))
+        self._z[:, : self._known] = stream.standard_normal((blocks, self._known, n))
+        self.weights = np.zeros((blocks, k, most))
+        self.weights[:, :, : self._known] = students
+        self._basis, self._rank = np.empty((min(n, k * queries), n)), 0
+        noises = stream.standard_normal((formulas.sources - len(formulas.fields), n))
+        fields = np.einsum("j,jmi,jin->mn", self._scale, self._teachers, self._z[:, : self._known])
+        self.labels = formulas.labels(fields, noises)
+
+    def fields(self, weights: Array) -> Array:
+        """Return X w/sqrt d on all samples, (K, n)."""
+        known = self._known
+        return sum(s * (w[:, :known] @ z[:known]) for s, w, z in zip(self._scale, weights, self._z, strict=True))
+
+    def gradient(self, u: Array) -> Array:
+        """Return the rows of X^T u, shaped as the weights (in units of sqrt d)."""
+        k, known, first = len(u), self._known, self._rank
+        fresh = self._stream.standard_normal((len(self._z), k, self.samples))
+        residual = _without(u, self._basis[:first])
+        fresh -= (fresh @ self._basis[:first].T) @ self._basis[:first]
+        for i in range(k):
+            own = _without(residual[i : i + 1], self._basis[first : self._rank])[0]
+            length = np.linalg.norm(own)
+            if self._rank == len(self._basis) or not length > LOST * np.linalg.norm(u[i]):
+                continue
+            f = self._basis[self._rank] = own / length
+            self._rank += 1
+            new = self._basis[first : self._rank]
+            for j, size in enumerate(self._sizes):
+                if known + i < size:
+                    zeta = fresh[j, i]
+                    radius = np.sqrt(self._stream.chisquare(size - known - i))
+                    self._z[j, known + i] = radius * f + zeta - (zeta @ new.T) @ new
+        self._known += k
+        out = np.zeros_like(self.weights)
+        out[:, :, : self._known] = self._scale[:, None, None] * (u @ self._z[:, : self._known].transpose(0, 2, 1))
+        return out
+
+    def overlaps(self, weights: Array) -> tuple[Array, Array]:
+        """Return w.w/d and w.w*/d inside each block."""
+        return weights @ weights.transpose(0, 2, 1), weights[:, :, : self._start] @ self._teachers.transpose(0, 2, 1)
+
+
+class Dense:
+    """A data set drawn in full: products with it on the backend, what is done sample by sample on the host.
+
+    Parameters as of `Chain`; each block's start directions are its first coordinates.
+    """
+
+    def __init__(
+        self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, backend: Backend
+    ) -> None:
+        self._backend, self.samples = backend, round(descent.sample_ratio * d)
+        sizes = block_sizes(descent, d)
+        self._first, self._sizes = np.cumsum(sizes) - sizes, sizes
+        teachers, students = start_coordinates(descent)
+        columns = np.concatenate([f + np.arange(students.shape[2]) for f in self._first])
+        self._star, self.weights = np.zeros((descent.teachers, d)), np.zeros((descent.students, d))
+        self._star[:, columns] = np.concatenate(list(teachers), axis=1)
+        self.weights[:, columns] = np.concatenate(list(students), axis=1)
+        deviations = np.repeat(np.sqrt(descent.variances), sizes)
+        self._x = backend.normal([stream], (self.samples, d))[0] * backend.asarray(deviations)
+        self._across = backend.xp.permute_dims(self._x, (1, 0))
+        noises = stream.standard_normal((formulas.sources - len(formulas.fields), self.samples))
+        self.labels = formulas.labels(self.fields(self._star), noises)
+
+    def _product(self, matrix: Any, rows: Array) -> Array:
+        found = self._backend.xp.matmul(matrix, self._backend.asarray(rows.T))
+        return self._backend.to_numpy(found).astype(float).T
+
+    def fields(self, weights: Array) -> Array:
+        """Return X w/sqrt d on all samples, (K, n)."""
+        return self._product(self._x, weights)
+
+    def gradient(self, u: Array) -> Array:
+        """Return X^T u, shaped as the weights."""
+        return self._product(self._across, u)
+
+    def overlaps(self, weights: Array) -> tuple[Array, Array]:
+        """Return w.w/d and w.w*/d inside each block."""
+        parts = [slice(f, f + size) for f, size in zip(self._first, self._sizes, strict=True)]
+        return (
+            np.array([weights[:, p] @ weights[:, p].T for p in parts]),
+            np.array([weights[:, p] @ self._star[:, p].T for p in parts]),
+        )
+
+
+def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.random.Generator) -> Run:
+    """Run gradient descent update by update."""
+    n, batch = data.samples, descent.batch_fraction * data.samples
+    slopes, mask, out = Slopes(formulas), batches(descent, n, stream), Run.empty(descent)
+    w, a = data.weights, descent.start_readout
+    velocity, readout_velocity = np.zeros_like(w), np.zeros_like(a)
+    for t in range(descent.steps + 1):
+        members = mask(t) if t < descent.steps else np.zeros(n)
+        u, pull, loss, wrong = slopes(data.fields(w), a, data.labels, members)
+        out.record(t, loss / n, wrong / n, a, data.overlaps(w))
+        if t == descent.steps:
+            break
+        force = data.gradient(u) / batch + descent.ridge * w
+        velocity = descent.momentum * velocity - descent.rates[t] * force
+        readout_force = pull / batch + descent.readout_ridge * a
+        readout_velocity = descent.momentum * readout_velocity - descent.readout_rates[t] * readout_force
+        w, a = w + velocity, a + readout_velocity
+    return out
+
+
+def follow(data: Chain | Dense, descent: Descent, formulas: Formulas) -> Run:
+    """Follow the gradient flow on all samples from update to update, by the classical Runge-Kutta method."""
+    n, slopes, out = data.samples, Slopes(formulas), Run.empty(descent)
+    everyone = np.ones(n)
+    w, a = data.weights, descent.start_readout
+
+    def velocity(w: Array, a: Array, t: int) -> tuple[Array, Array]:
+        u, pull, *_ = slopes(data.fields(w), a, data.labels, everyone)
+        force, readout_force = data.gradient(u) / n + descent.ridge * w, pull / n + descent.readout_ridge * a
+        return -descent.rates[t] * force, -descent.readout_rates[t] * readout_force
+
+    for t in range(descent.steps + 1):
+        _, _, loss, wrong = slopes(data.fields(w), a, data.labels, everyone)
+        out.record(t, loss / n, wrong / n, a, data.overlaps(w))
+        if t == descent.steps:
+            break
+        first = velocity(w, a, t)
+        second = velocity(w + 0.5 * first[0], a + 0.5 * first[1], t)
+        third = velocity(w + 0.5 * second[0], a + 0.5 * second[1], t)
+        fourth = velocity(w + third[0], a + third[1], t)
+        w, a = (
+            x + (f1 + 2.0 * f2 + 2.0 * f3 + f4) / 6.0
+            for x, f1, f2, f3, f4 in zip((w, a), first, second, third, fourth, strict=True)
+        )
+    return out
+
+
+def block_sizes(descent: Descent, d: int) -> NDArray[np.int64]:
+    """Return the number of coordinates of each block.
+
+    Raises
+    ------
+    SimulationError
+        When they are not whole numbers, or too few for the directions that training starts from.
+    """
+    exact = descent.fractions * d
+    sizes = np.round(exact).astype(np.int64)
+    needed = descent.students + descent.teachers
+    if np.abs(exact - sizes).max() > 1e-6:
+        raise SimulationError(
+            f"blocks of fractions {descent.fractions.tolist()} of {d} dimensions are not whole",
+            where="simulation.sizes", hint="choose sizes that the fractions divide",
+        )  # fmt: skip
+    if sizes.min() < needed:
+        raise SimulationError(
+            f"d = {d} is too small", where="simulation.sizes",
+            why=f"a block of {sizes.min()} coordinates cannot hold {needed} directions of weights and targets",
+        )  # fmt: skip
+    return sizes
+
+
+def _without(rows: Array, basis: Array) -> Array:
+    """Return rows without their parts along an orthonormal basis, twice: what is left may be tiny."""
+    for _ in range(2):
+        rows = rows - (rows @ basis.T) @ basis
+    return rows
+
+
+def fresh_errors(descent: Descent, formulas: Formulas, run: Run, stream: np.random.Generator) -> dict[str, Array]:
+    """Return errors on fresh data of every time, by the same draws at all of them: unbiased, T + 1 numbers each.
+
+    Fields of fresh inputs are normal with the covariance of the run's own overlaps.
+    """
+    k, m = descent.students, descent.teachers
+    draws = stream.standard_normal((k + m + formulas.sources - len(formulas.fields), TEST_DRAWS))
+    target_root = _root(descent.field_gram(descent.target_gram))
+    fields, noises = target_root @ draws[:m], draws[m + k :]
+    labels = formulas.labels(fields, noises)
+    clean = formulas.formula(np, fields, noises)
+    rows: dict[str, list[float]] = {"test_loss": []}
+    regression = np.linalg.pinv(target_root)
+    for gram, overlap, readout in zip(
+        descent.field_gram(run.grams), descent.field_gram(run.overlaps), run.readouts, strict=True
+    ):
+        along = overlap @ regression.T
+        students = along @ draws[:m] + _root(gram - along @ along.T) @ draws[m : m + k]
+        output = formulas.output(np, students, readout)
+        rows["test_loss"].append(float(np.mean(formulas.loss.evaluate(np, f=output, y=labels))))
+        if formulas.two_valued:
+            rows.setdefault("classification_error", []).append(float(np.mean(output * labels <= 0)))
+        if formulas.noiseless and not formulas.two_valued:
+            rows.setdefault("generalization_error", []).append(0.5 * float(np.mean((output - clean) ** 2)))
+    return {name: np.array(values) for name, values in rows.items()}
+
+
+def _root(gram: Array) -> Array:
+    """Return a root of a positive semi-definite matrix, whatever rounding left below zero."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+class MultiPassExperiment(Experiment):
+    """Gradient descent on one data set; `[simulation] method` is ``"chain"`` (the default) or ``"dense"``."""
+
+    theory = "multi-pass"
+    size = "d"
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
+
+        The chain runs on the CPU in float64, whatever the backend.
+        """
+        method = problem.simulation.method or "chain"
+        if method not in ("chain", "dense"):
+            raise SimulationError(
+                f"unknown method {method!r}", where="simulation.method", hint='use "chain" or "dense"'
+            )
+        setting, formula = descent_of(problem), formulas_of(problem)
+        kept, times = outputs_of(problem)
+        flow = kind_of(problem.algorithm) == "gradient-flow"
+        if flow:
+            setting, kept = setting.finer(FINER), kept * FINER
+        rows: dict[str, list[Array]] = {}
+        for stream in streams:
+            data: Chain | Dense
+            if method == "chain":
+                data = Chain(setting, formula, size, stream, setting.steps * (4 if flow else 1))
+            else:
+                data = Dense(setting, formula, size, stream, backend)
+            with np.errstate(over="ignore", invalid="ignore"):
+                whole = follow(data, setting, formula) if flow else train(data, setting, formula, stream)
+                run = whole.at(kept)
+                found = {"train_loss": run.train_loss, "Q": run.grams.sum(axis=1), "M": run.overlaps.sum(axis=1)}
+                found |= fresh_errors(setting, formula, run, stream)
+            if formula.two_valued:
+                found["train_classification_error"] = run.train_errors
+            if kind_of(problem.student) == "two-layer":
+                found["a"] = run.readouts
+            if setting.blocks > 1:
+                found |= {"Q_block": run.grams, "M_block": run.overlaps}
+            for name, values in found.items():
+                rows.setdefault(name, []).append(values)
+        dims = {
+            "Q": ("time", "student", "student"), "M": ("time", "student", "teacher"), "a": ("time", "student"),
+            "Q_block": ("time", "block", "student", "student"), "M_block": ("time", "block", "student", "teacher"),
+        }  # fmt: skip
+        return Sample(
+            {"time": times}, {name: (dims.get(name, ("time",)), np.array(values)) for name, values in rows.items()}
+        )
+
+
+EXPERIMENT = MultiPassExperiment()
