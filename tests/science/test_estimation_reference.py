@@ -16,7 +16,10 @@ from dimladder.theories.estimation.minimiser import Point
 
 # Printed to 12 digits; the fixed point is solved to 1e-12 in logarithms, which a response near 20 amplifies.
 RTOL = 1e-10
-OUTLIERS = {"formula": f"z + {math.sqrt(0.1)!r}*n1", "outliers": {"probability": 0.3, "formula": f"{math.sqrt(5)!r}*n1"}}
+OUTLIERS = {
+    "formula": f"z + {math.sqrt(0.1)!r}*n1",
+    "outliers": {"probability": 0.3, "formula": f"{math.sqrt(5)!r}*n1"},
+}
 POWER_LAW = {"spectrum": {"exponent": 0.2, "levels": 400}}
 
 

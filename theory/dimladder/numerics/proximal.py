@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from .jit import njit, types
 
 PIECE_TYPE = types.FunctionType(types.float64(types.float64, types.float64, types.float64))
@@ -32,7 +33,9 @@ GL_X, GL_W = np.ascontiguousarray(_X), np.ascontiguousarray(_W)
 
 
 @njit(_F8(PIECE_TYPE, PIECE_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8), cache=True)
-def prox_on_piece(slope: Any, curvature: Any, y: Any, omega: Any, v: Any, low: Any, high: Any, r: Any, guess: Any) -> Any:
+def prox_on_piece(
+    slope: Any, curvature: Any, y: Any, omega: Any, v: Any, low: Any, high: Any, r: Any, guess: Any
+) -> Any:
     """Solve u - omega + V l'(u) = 0 on the piece (low, high) that is known to hold the root.
 
     The root lies between o and omega - V l'(o), o = omega clipped to the piece, because l' increases. Newton's method
@@ -132,9 +135,7 @@ def _pdf(x: Any) -> Any:
 
 
 @njit(
-    types.void(
-        PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _M, _F8, _F8, _F8, _V
-    ),
+    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _M, _F8, _F8, _F8, _V),
     cache=True,
     error_model="numpy",
 )
@@ -265,9 +266,7 @@ def averages(
 
 
 @njit(
-    types.void(
-        PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _M, _V, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _V
-    ),
+    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _M, _V, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _V),
     cache=True,
     error_model="numpy",
 )

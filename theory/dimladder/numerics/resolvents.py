@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from .jit import njit, types
 
 __all__ = ["resolvents"]

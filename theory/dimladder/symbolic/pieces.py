@@ -21,7 +21,7 @@ def stable_functions() -> dict[str, Any]:
     """Return sympy functions whose printed code neither overflows nor cancels: softplus, sigmoid, logcosh."""
     import sympy as sp
 
-    class sigmoid(sp.Function):  # type: ignore[misc]  # noqa: N801 - sympy prints the class name
+    class sigmoid(sp.Function):  # type: ignore[misc]
         """1/(1 + exp(-x))."""
 
         nargs = 1
@@ -33,7 +33,7 @@ def stable_functions() -> dict[str, Any]:
             text = rf"\sigma\left({printer._print(self.args[0])}\right)"
             return text if exp is None else rf"{text}^{{{exp}}}"
 
-    class softplus(sp.Function):  # type: ignore[misc]  # noqa: N801
+    class softplus(sp.Function):  # type: ignore[misc]
         """log(1 + exp(x))."""
 
         nargs = 1
@@ -45,7 +45,7 @@ def stable_functions() -> dict[str, Any]:
             text = rf"\log\left(1+e^{{{printer._print(self.args[0])}}}\right)"
             return text if exp is None else rf"{text}^{{{exp}}}"
 
-    class logcosh(sp.Function):  # type: ignore[misc]  # noqa: N801
+    class logcosh(sp.Function):  # type: ignore[misc]
         """log(cosh(x))."""
 
         nargs = 1

@@ -219,9 +219,7 @@ class EstimationExperiment(Experiment):
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _fit(
-    problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None
-) -> tuple[float, Fit]:
+def _fit(problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None) -> tuple[float, Fit]:
     """Return the strength of the summed objective and the minimiser."""
     loss, n, k = problem.loss, a.shape[0], a.shape[1]
     bias = bool(problem.student.bias)
@@ -249,9 +247,7 @@ class _Penalty:
         return np.asarray(self.loss.slopes(w, y))
 
 
-def _best_ridge(
-    problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None
-) -> tuple[float, Fit]:
+def _best_ridge(problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None) -> tuple[float, Fit]:
     """Minimise the observable on the replica's own fresh law, over the ridge."""
     form, bias = problem.loss.form, bool(problem.student.bias)
     at, fit = (1.0, None) if near is None else near
@@ -260,7 +256,9 @@ def _best_ridge(
     def fitted(t: float) -> Fit:
         nonlocal fit
         if t not in fits:
-            fits[t] = fit = minimise(form, a, y, math.exp(t), bias, None if fit is None else Fit(fit.w, fit.b, 0.0, np.zeros(y.size)))
+            # The last sample size's multipliers do not fit: its weights do.
+            start = None if fit is None else Fit(fit.w, fit.b, 0.0, np.zeros(y.size))
+            fits[t] = fit = minimise(form, a, y, math.exp(t), bias, start)
         return fits[t]
 
     start = math.log(at)
@@ -326,7 +324,7 @@ def _test(problem: Any, u: Array, z: Array, y: Array) -> dict[str, float]:
 
 
 def _measure(problem: Any, world: World, a: Array, y: Array, ridge: float, fit: Fit) -> dict[str, float]:
-    loss, n, k = problem.loss, a.shape[0], a.shape[1]
+    loss, k = problem.loss, a.shape[1]
     q, m, centre, u, z = world.overlaps(fit.w)
     labels = world.test_labels(z)
     signs = bool(np.all(np.abs(labels) == 1.0))

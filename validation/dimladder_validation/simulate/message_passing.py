@@ -76,7 +76,7 @@ class Likelihood:
         else:
             flipped = phi[::-1, 0]
             if not np.allclose(phi[:, 0], flipped):
-                raise SimulationError("noiseless labels of a continuous field are not simulated", where="target.formula")
+                raise SimulationError("noiseless labels of a continuous field are not run", where="target.formula")
             # Even labels: y tells |z|.
             half = self.z >= 0
             order = np.argsort(phi[half, 0])
@@ -192,7 +192,8 @@ class _World:
         self.truth = np.sqrt(self.scale) * drawn_target(problem, d, stream)
         self.g = backend.to_numpy(backend.normal([stream], (most, d)))[0].astype(float)
         prior = problem.target.prior
-        self.kind, self.rate = (prior, 1.0) if isinstance(prior, str) else (prior.kind, prior.rate)
+        self.kind: str = prior if isinstance(prior, str) else prior.kind
+        self.rate: float = 1.0 if isinstance(prior, str) else prior.rate
 
 
 def message_passing(

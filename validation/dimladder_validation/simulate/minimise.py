@@ -1,9 +1,10 @@
 """Minimisers of sum_i l(f_i, y_i) + (ridge/2)|w|^2 for any convex loss, each with a certificate of optimality.
 
-One method: the augmented Lagrangian of f = A w, its inner problems solved by a semismooth Newton method. The multiplier
-s_i is a subgradient of the loss at z_i = prox(..), so that sum_i [l(z_i) - s_i z_i] - |A^T s|^2/(2 ridge) bounds the
-minimum from below: the distance to it, and |w - w*|^2 <= 2 gap/ridge, are known whatever the method did. Penalties other
-than l2 (smooth losses only) go by accelerated proximal gradient steps, certified by the fixed-point residual.
+Losses with a continuous slope go by Newton's method; others by the augmented Lagrangian of f = A w, its inner problems
+solved by a semismooth Newton method. With s_i a subgradient of the loss at z_i, sum_i [l(z_i) - s_i z_i] -
+|A^T s|^2/(2 ridge) bounds the minimum from below: the distance to it, and |w - w*|^2 <= 2 gap/ridge, are known whatever
+the method did. Penalties other than l2 (smooth losses only) go by accelerated proximal gradient steps, certified by the
+residual of their fixed point.
 """
 
 from __future__ import annotations
@@ -133,9 +134,7 @@ def continuous_slope(loss: Any, y: Array) -> bool:
     return True
 
 
-def _primal(
-    loss: Any, a: Array, y: Array, ridge: float, bias: bool, w: Array, b: float
-) -> tuple[Array, float]:
+def _primal(loss: Any, a: Array, y: Array, ridge: float, bias: bool, w: Array, b: float) -> tuple[Array, float]:
     """Newton's method on the objective itself, with halved steps, for losses of continuous slope."""
 
     def objective(w: Array, b: float) -> float:
@@ -183,7 +182,8 @@ def _inner(
         force = sigma * (shifted - z)
         gradient = a.T @ force + ridge * w
         total = float(force.sum()) if bias else 0.0
-        if np.sqrt(gradient @ gradient + total**2) <= 1e-11 * (1.0 + np.linalg.norm(a.T @ force) + np.linalg.norm(force)):
+        size = 1.0 + np.linalg.norm(a.T @ force) + np.linalg.norm(force)
+        if np.sqrt(gradient @ gradient + total**2) <= 1e-11 * size:
             break
         # d prox/d shifted by differences: exact for the piecewise linear ones, and at a kink 0.
         h = 1e-6 * (1.0 + np.abs(shifted))
@@ -207,9 +207,7 @@ def _inner(
     return w, b, z, sigma * (shifted - z)
 
 
-def _newton(
-    a: Array, weight: Array, ridge: float, gradient: Array, total: float, bias: bool
-) -> tuple[Array, float]:
+def _newton(a: Array, weight: Array, ridge: float, gradient: Array, total: float, bias: bool) -> tuple[Array, float]:
     """Solve (A^T D A + ridge) dw = -gradient, with the bias bordered."""
     from scipy.linalg import cho_factor, cho_solve
 

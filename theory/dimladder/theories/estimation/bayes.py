@@ -177,7 +177,7 @@ class BayesCurve:
         return self._root(alpha, last)
 
     def thresholds(self) -> dict[str, float]:
-        """Weak recovery, spinodal (where the uninformed branch ends), first-order transition; NaN where there is none."""
+        """Weak recovery, spinodal (where the uninformed branch ends), first-order transition; NaN: there is none."""
         out = {"weak": self.start, "spinodal": math.nan, "first-order": math.nan}
         turns = self.turns
         upper = next((p.alpha for i, p in enumerate(turns) if self._is_maximum(p)), math.nan)

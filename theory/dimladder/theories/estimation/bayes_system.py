@@ -54,9 +54,7 @@ class BayesSystem(FixedPoint):
                 table["free_entropy"][i, j] = state.free_entropy
                 if "classification_error" in table:
                     # Perfect recovery: the label's own noise is left.
-                    table["classification_error"][i, j] = self.channel.error(
-                        state.q, max(state.rest, 1e-30 * a.rho)
-                    )
+                    table["classification_error"][i, j] = self.channel.error(state.q, max(state.rest, 1e-30 * a.rho))
         variables = {n: Variable(GRID, v, *_MEANING[n]) for n, v in table.items()}
         found = curve.thresholds()
         variables["threshold"] = Variable(

@@ -16,8 +16,8 @@ from ...symbolic.pieces import Pieces, pieces
 from .labels import Component, LabelLaw
 
 Array = NDArray[np.float64]
-# Panel widths: standard deviations of the field, and (for losses whose proximal point is found by Newton's method, hence
-# analytic in a strip only) units of the field over the scale at which the loss bends.
+# Panel widths: standard deviations of the field, and (for losses whose proximal point is found by Newton's method,
+# hence analytic in a strip only) units of the field over the scale at which the loss bends.
 PANEL, REACH = 0.75, 1.0
 
 
@@ -110,7 +110,8 @@ class Loss:
         for y in labels:
             u = y + np.linspace(-reach, reach, 801) + 1e-9
             curvature = np.array([m.curvature(float(y), x, x) for x in u])
-            bad = np.flatnonzero(curvature < -1e-9 * (1.0 + np.max(np.abs(curvature[np.isfinite(curvature)]), initial=0)))
+            size = np.max(np.abs(curvature[np.isfinite(curvature)]), initial=1.0)
+            bad = np.flatnonzero(curvature < -1e-9 * size)
             number = m.roots(float(y), kinks)
             jumps = [
                 (float(k), m.slope(float(y), k, k + 1e-7) - m.slope(float(y), k, k - 1e-7)) for k in kinks[:number]

@@ -46,7 +46,7 @@ def blocks() -> dict[str, Block]:
 
     s = {name: sp.Symbol(name, real=True) for name in _LATEX}
     V, q, m, b = s["V"], s["q"], s["m"], s["b"]
-    alpha, psi, ridge = s["alpha"], s["psi"], s["ridge"]
+    alpha, psi = s["alpha"], s["psi"]
     g, gp, h, hp, z = s["g"], s["gp"], s["h"], s["hp"], s["z"]
     Vh, qh, mh = s["Vh"], s["qh"], s["mh"]
     gap = s["Eyy"] - 2 * s["Edy"] * m - 2 * b * s["Ey"] + b**2 + q

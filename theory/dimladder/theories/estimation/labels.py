@@ -1,7 +1,7 @@
 """Labels as a law: a formula in latent fields and noise, brought to one Gaussian field t and a function of it.
 
-A target y = phi(z, n1, n2, ...) with z ~ N(0, rho) and standard normal noises is a mixture of *components*. In each, the
-label depends on one field t = c z + noise, Var t = c^2 rho + s^2:
+A target y = phi(z, n1, n2, ...) with z ~ N(0, rho) and standard normal noises is a mixture of *components*. In each,
+the label depends on one field t = c z + noise, Var t = c^2 rho + s^2:
 
 * ``linear``: y = intercept + slope t + noise;
 * ``thresholds``: y is constant between cuts of t (``sign(z + 0.3*n1)``), so that its probability given a field is a sum
@@ -345,7 +345,7 @@ def _component(
     if gain:
         scaled = tuple(r / gain for r in rest)
         gain, inner = 1.0, sum(r**2 for r in scaled)
-        formula = formula.subs({variables[0]: t, **{n: 0 for n in variables[1:]}})
+        formula = formula.subs({variables[0]: t, **dict.fromkeys(variables[1:], 0)})
     else:
         # No latent field: t is the noise alone, along the first noise that enters.
         lead = next((i for i, r in enumerate(rest) if r), None)

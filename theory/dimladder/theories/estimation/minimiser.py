@@ -175,7 +175,7 @@ class StateEvolution:
         return Point(alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, root.x, root.residual, root.evaluations)
 
     def curve(self, ratios: Sequence[float], ridges: Sequence[float] | float) -> list[Point | SolveError]:
-        """Solve at every sample ratio, from small to large, each from the last; failures are returned in their place."""
+        """Solve at every sample ratio, from small to large, each from the last; failures stand in their place."""
         values = np.asarray(ratios, dtype=float)
         penalties = np.broadcast_to(np.asarray(ridges, dtype=float), values.shape)
         out: list[Point | SolveError] = [SolveError("not reached", status="failed")] * values.size
@@ -274,7 +274,5 @@ class RidgeSide:
     def overlaps(self, Vh: float, qh: float, mh: float, ridge: float) -> tuple[float, float, float, float]:
         """V, q, m and |w|^2/k."""
         z = ridge / Vh
-        result: tuple[float, float, float, float] = algebra().overlaps(
-            Vh, qh, mh, z, *self.covariance.resolvents(z)
-        )
+        result: tuple[float, float, float, float] = algebra().overlaps(Vh, qh, mh, z, *self.covariance.resolvents(z))
         return result

@@ -33,6 +33,9 @@ class Prior:
     components: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
 
 
+NORMAL = Prior()
+
+
 class PenaltySide:
     """V, q, m from the conjugates for ``ridge * r(w)``, r a convex formula in w.
 
@@ -87,4 +90,4 @@ def sparse(rate: float) -> Prior:
     return Prior(((1.0 - rate, 0.0), (rate, 1.0 / rate)))
 
 
-__all__: list[Any] = ["PenaltySide", "Prior", "sparse"]
+__all__: list[Any] = ["NORMAL", "PenaltySide", "Prior", "sparse"]

@@ -112,10 +112,8 @@ def channel_rows(loss: Loss, law: LabelLaw, constant: bool) -> list[Equation]:
         return [*label_rows(law), *(r for r in block_rows("square") if constant or r.label != "f")]
     field = r"\omega + b" if constant else r"\omega"
     rows = [*label_rows(law), *proximal_rows(loss)]
-    law_text = rf"\omega\sim\mathcal N(0,q),\quad z\mid\omega\sim\mathcal N(m\omega/q,\rho-m^2/q)"
-    rows.append(
-        Equation("force", rf"f(y,{field},V) = \frac{{\mathrm{{prox}}-({field})}}{{V}},\quad {law_text}", None)
-    )
+    law_text = r"\omega\sim\mathcal N(0,q),\quad z\mid\omega\sim\mathcal N(m\omega/q,\rho-m^2/q)"
+    rows.append(Equation("force", rf"f(y,{field},V) = \frac{{\mathrm{{prox}}-({field})}}{{V}},\quad {law_text}", None))
     rows += [
         Equation("ff", r"\overline{f^2} = \mathbb E\,f^2", None, "one-dimensional integrals, numerics/proximal.py"),
         Equation("fv", r"\bar f' = \mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}", None,
@@ -154,19 +152,31 @@ def spectrum_rows(covariance: Covariance) -> list[Equation]:
         if layer.a.size == 1:
             a, b, psi = _number(float(layer.a[0])), _number(float(layer.b[0])), _number(layer.psi)
             rows.append(
-                Equation(f"zeta{number}", rf"\frac{{{b}+{z}}}{{{a}}} = {here}\left({psi} - {g_up}\right)", None,
-                         f"layer {number} of random features")  # fmt: skip
+                Equation(
+                    f"zeta{number}",
+                    rf"\frac{{{b}+{z}}}{{{a}}} = {here}\left({psi} - {g_up}\right)",
+                    None,
+                    f"layer {number} of random features",
+                )
             )
             rows.append(
-                Equation(f"g{number}", rf"g{name}({z}) = 1 - \frac{{{z}}}{{{b}+{z}}}"
-                         rf"\left(1-\frac{{{g_up}}}{{{psi}}}\right)", None)  # fmt: skip
+                Equation(
+                    f"g{number}",
+                    rf"g{name}({z}) = 1 - \frac{{{z}}}{{{b}+{z}}}"
+                    rf"\left(1-\frac{{{g_up}}}{{{psi}}}\right)",
+                    None,
+                )
             )
         else:
             drive = rf"a_s {here} {g_up}"
             rows.append(
-                Equation(f"zeta{number}", rf"\frac{{1}}{{{here}}} = {_number(layer.psi)}\,\mathbb E_s"
-                         rf"\frac{{a_s}}{{{z}+b_s+{drive}}}", None,
-                         f"layer {number}; s the fixed offset of a unit under an uncentred layer")  # fmt: skip
+                Equation(
+                    f"zeta{number}",
+                    rf"\frac{{1}}{{{here}}} = {_number(layer.psi)}\,\mathbb E_s"
+                    rf"\frac{{a_s}}{{{z}+b_s+{drive}}}",
+                    None,
+                    f"layer {number}; s the fixed offset of a unit under an uncentred layer",
+                )
             )
             rows.append(
                 Equation(f"g{number}", rf"g{name}({z}) = 1 - {z}\,\mathbb E_s\frac{{1}}{{{z}+b_s+{drive}}}", None)
@@ -190,7 +200,7 @@ def penalty_rows(penalty: Loss | None) -> list[Equation]:
                  None, "effective problem of one coordinate"),
         Equation("penalty", rf"r'(w) = {slope_latex(penalty).replace('u', 'w')}", None, f"the penalty {penalty.text}"),
         Equation("eta", r"\eta(B,A) = \arg\min_w \lambda r(w) + \tfrac12 A w^2 - B w", None),
-        Equation("V", r"V = \sum_j p_j\omega_j\,\mathbb E\,\partial_B\eta", None, "a proximal point, numerics/proximal.py"),
+        Equation("V", r"V = \sum_j p_j\omega_j\,\mathbb E\,\partial_B\eta", None, "a proximal point"),
         Equation("q", r"q = \sum_j p_j\omega_j\,\mathbb E\,\eta^2", None),
         Equation("m", r"m = \sum_j p_j\omega_j\,\mathbb E\,\theta_j\eta", None),
     ]  # fmt: skip

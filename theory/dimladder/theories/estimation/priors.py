@@ -6,6 +6,7 @@ Observed is B = qh w + sqrt(qh) xi, with posterior weight exp(B w - qh w^2/2) P(
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -73,9 +74,12 @@ class RademacherPrior:
             # The tail beyond |B| = 14 adds less than exp(-14).
             edges = np.array([14.0 / s, 45.0 / s])
             y = np.linspace(14.0 / s, 45.0 / s, 2001)
-            rest += 2.0 * math.exp(-qh / 2) * float(
-                np.trapezoid(np.exp(-(y**2) / 2) / np.cosh(s * y), y)
-            ) / math.sqrt(2 * math.pi)
+            rest += (
+                2.0
+                * math.exp(-qh / 2)
+                * float(np.trapezoid(np.exp(-(y**2) / 2) / np.cosh(s * y), y))
+                / math.sqrt(2 * math.pi)
+            )
             return 1.0 - rest, rest
         B = qh + s * x
         rest = float(w @ (2.0 / (1.0 + np.exp(2.0 * B))))
@@ -133,7 +137,7 @@ class SparsePrior:
                         ends.add(sign * (turn + k * wide) / sd)
             points = sorted(e for e in ends if -9.5 <= e <= 9.5)
             edges = [points[0]]
-            for a, b in zip(points[:-1], points[1:], strict=True):
+            for a, b in itertools.pairwise(points):
                 n = max(1, math.ceil((b - a) / 0.75))
                 edges += [a + (b - a) * (j + 1) / n for j in range(n)]
             low, high = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
@@ -181,6 +185,8 @@ class SparsePrior:
 
 def prior_named(name: str, rate: float = 1.0) -> Any:
     """Return the prior of a run file."""
-    return {"normal": NormalPrior, "rademacher": RademacherPrior}[name]() if name != "gauss-bernoulli" else SparsePrior(
-        rate
+    return (
+        {"normal": NormalPrior, "rademacher": RademacherPrior}[name]()
+        if name != "gauss-bernoulli"
+        else SparsePrior(rate)
     )

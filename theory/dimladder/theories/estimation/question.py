@@ -14,7 +14,7 @@ from ...problem.targets import power_shares
 from . import spectrum as spectra
 from .channel import Loss
 from .labels import LabelLaw, label_law
-from .penalty import Prior, sparse
+from .penalty import NORMAL, Prior, sparse
 from .priors import prior_named
 from .system import Question
 
@@ -89,8 +89,10 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     student = problem.student
     if getattr(student, "covariances", None) is not None:
         files = student.covariances
-        arrays = [np.load(path, allow_pickle=False) for path in (files.omega, files.phi, files.psi, files.teacher)]
-        return spectra.triple(*arrays, dimension=arrays[3].size)
+        omega, phi, psi, teacher = (
+            np.load(path, allow_pickle=False) for path in (files.omega, files.phi, files.psi, files.teacher)
+        )
+        return spectra.triple(omega, phi, psi, teacher, teacher.size)
     base = input_spectrum(problem)
     layers = getattr(student, "layers", ())
     if not layers:
@@ -151,7 +153,7 @@ def minimiser_question(problem: Problem) -> Question:
         per_sample=per_sample,
         optimise=loss.optimise,
         penalty=penalty,
-        prior=coordinate_prior(problem) if penalty is not None else Prior(),
+        prior=coordinate_prior(problem) if penalty is not None else NORMAL,
         constant=bool(problem.student.bias),
         wants_signs=loss.form.two_valued,
         rtol=min(solver.rtol, 1e-3),

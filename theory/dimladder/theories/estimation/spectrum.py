@@ -217,6 +217,4 @@ def through_layers(base: Covariance, activations: list[Any], ratios: list[float]
             raise DomainError("a layer of features is constant", where=f"activation {sigma.text!r}")
         r, offset = new_r, new_offset
         layers.append(LayerLaw(psi, shares, a, b, r, offset))
-    return Covariance(
-        base.shares, base.eigenvalues, base.powers, base.rho, (*base.layers, *layers), base.width
-    )
+    return Covariance(base.shares, base.eigenvalues, base.powers, base.rho, (*base.layers, *layers), base.width)

@@ -16,7 +16,7 @@ from . import observables, printed
 from .channel import Channel, Loss
 from .labels import LabelLaw
 from .minimiser import Point, RidgeSide, StateEvolution
-from .penalty import PenaltySide, Prior
+from .penalty import NORMAL, PenaltySide, Prior
 from .spectrum import Covariance
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Question:
     per_sample: bool = False
     optimise: str = "mse"
     penalty: Loss | None = None
-    prior: Prior = Prior()
+    prior: Prior = NORMAL
     constant: bool = False
     wants_signs: bool = False
     rtol: float = 1e-12
@@ -238,18 +238,22 @@ class MinimiserSystem(FixedPoint):
         if a.loss.square or a.loss.of_residual:
             return {
                 "interpolation_threshold": Variable(
-                    (), np.array(a.covariance.psi), r"\alpha_\star",
+                    (),
+                    np.array(a.covariance.psi),
+                    r"\alpha_\star",
                     "sample ratio up to which a vanishing ridge interpolates the samples, n = k",
-                )  # fmt: skip
+                )
             }
         if a.law.two_valued:
             from .thresholds import separability
 
             return {
                 "separability_threshold": Variable(
-                    (), np.array(separability(a.law, a.covariance, self.constant)), r"\alpha_{\mathrm{sep}}",
+                    (),
+                    np.array(separability(a.law, a.covariance, self.constant)),
+                    r"\alpha_{\mathrm{sep}}",
                     "sample ratio up to which the samples are linearly separable, so that only a penalty bounds w",
-                )  # fmt: skip
+                )
             }
         return {}
 
@@ -290,7 +294,11 @@ class MinimiserSystem(FixedPoint):
                 f"The force f is averaged over the field and the label: {kinds}.",
                 tuple(printed.channel_rows(a.loss, a.law, self.constant)),
             ),
-            Step("Conjugates", "Forces and curvatures summed over the samples.", tuple(printed.block_rows("conjugates"))),
+            Step(
+                "Conjugates",
+                "Forces and curvatures summed over the samples.",
+                tuple(printed.block_rows("conjugates")),
+            ),
             Step(
                 "Spectrum",
                 "All that matters of the inputs are two functions of one number.",

@@ -42,7 +42,7 @@ class EstimationTheory(Theory):
     simulation = Simulation(sizes=(200, 400), replicas=16)
     references = ("thrampoulidis2018precise", "loureiro2021curves", "gerace2020generalisation", "barbier2019optimal")
     assumptions = (
-        "d and the samples go to infinity with a fixed ratio; Gaussian inputs, or features that are Gaussian-equivalent",
+        "d and the samples go to infinity with a fixed ratio; Gaussian inputs, or features equivalent to such",
         "a convex loss and penalty, so that the minimiser is unique and replica symmetry exact; or the Bayes-optimal "
         "posterior, where it is exact too",
     )

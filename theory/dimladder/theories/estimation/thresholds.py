@@ -71,20 +71,20 @@ def label_informations(law: LabelLaw, rho: float = 1.0) -> tuple[float, float]:
         values = law.values
         s = math.sqrt(rho)
         # Derivatives at zero field of P(y | z ~ N(mu, rho)): E[z 1_y]/rho, and E[(z^2/rho - 1) 1_y].
-        P = np.zeros((len(values), 1))
+        chances = np.zeros(len(values))
         first, second = np.zeros(len(values)), np.zeros(len(values))
         for c in law.components:
             Z, dZ = component_chances(c, np.zeros(1), rho, values)
             h = 1e-4 * s
             _, up = component_chances(c, np.array([h]), rho, values)
             _, down = component_chances(c, np.array([-h]), rho, values)
-            P += c.probability * Z
+            chances += c.probability * Z[:, 0]
             first += c.probability * dZ[:, 0]
             second += c.probability * _second(c, rho, values, (up - down)[:, 0] / (2 * h))
-        keep = P[:, 0] > 1e-300
+        keep = chances > 1e-300
         return (
-            float(np.sum(rho * first[keep] ** 2 / P[keep, 0])),
-            float(np.sum((rho * second[keep]) ** 2 / P[keep, 0])),
+            float(np.sum(rho * first[keep] ** 2 / chances[keep])),
+            float(np.sum((rho * second[keep]) ** 2 / chances[keep])),
         )
     if len(law.components) == 1 and law.components[0].outer == 0.0 and law.components[0].inner == 0.0:
         # Noiseless and even in z: y fixes z^2.
