@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "hierarchical-paper": {"limit.d": [64, 81], "grid.kappa": [1.2, 1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,
     },
@@ -37,8 +38,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
+    "multi-pass-ridge": {"algorithm.steps": 6},
+    "multi-pass-committee": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 6},
+    "multi-pass-logistic": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 3},
 }  # fmt: skip
-_SIZE = {"hierarchical-plateaus": 16, "graph-convolution": 200, "triple-descent": 60}
+_SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
 # The smallest problem in the words of schema 2, of a theory that takes no time: dl.replace it, or set its keys.
 TWO_LAYER_LINEAR = """
@@ -109,6 +113,7 @@ def promised(name: str) -> dict[str, list[str]]:
     """Return the variables that the head of a run file lists, with their dimensions: part of the contract."""
     head = "\n".join(line[1:] for line in path_of(name).read_text().splitlines() if line.startswith("#"))
     _, _, listed = head.partition("Variables:")
+    listed, _, _ = listed.partition("on request")
     found = re.findall(r"\b([A-Za-z_]\w*)\(([a-z_, ']*)\)", listed)
     return {word: [d.strip() for d in dims.split(",") if d.strip()] for word, dims in found if word != "Var"}
 

@@ -26,7 +26,7 @@ measured = simulate(problem, d=sizes, replicas=4, dtype="float32")
 names = {
     "subspace_overlap": "subspace overlap $q$",
     "feature_correlation": r"corr$(\hat h, h^*)$",
-    "generalization_error": "generalisation error",
+    "mse": "mean squared error",
 }
 figure, axes = plt.subplots(1, 4, figsize=(14, 3.5))
 leading = dl.solve(fine)
@@ -50,7 +50,7 @@ for axis, (name, label) in zip(axes, names.items(), strict=False):
         axis.semilogx(refined[d]["first_ratio"], flat(refined[d][name]), style, color="0.4", label=f"refined, d = {d}")
     for d, marker in zip(sizes, "s^o", strict=True):
         axis.errorbar(
-            problem.grid.first_ratio, flat(measured[name].sel(d=d)), flat(measured[name + "_se"].sel(d=d)),
+            problem.grid.values("first_ratio"), flat(measured[name].sel(d=d)), flat(measured[name + "_se"].sel(d=d)),
             fmt=marker, ms=4, fillstyle="none", label=f"simulation, d = {d}",
         )  # fmt: skip
     axis.set(xlabel=r"$n_1 / (d\, d_{\rm eff})$", title=label)

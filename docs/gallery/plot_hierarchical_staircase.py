@@ -22,10 +22,10 @@ measured = simulate(coarse, d=[64, 256], replicas=4)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
 colours = {"kernel": "tab:orange", "two-layer": "tab:green", "deep": "tab:blue"}
 for learner, colour in colours.items():
-    error = curve["generalization_error"].sel(learner=learner)
+    error = curve["mse"].sel(learner=learner)
     left.step(curve["kappa"], error, where="post", color=colour, label=learner)
     for d, marker in ((64, "s"), (256, "o")):
-        points = measured["generalization_error"].sel(learner=learner, d=d)
+        points = measured["mse"].sel(learner=learner, d=d)
         left.plot(
             points["kappa"],
             points,
@@ -34,7 +34,7 @@ for learner, colour in colours.items():
             fillstyle="none",
             label=f"ideal at d = {d}" if learner == "kernel" else None,
         )
-left.axhline(float(curve["null_error"]), color="0.7", lw=0.8)
+left.axhline(float(curve["null_mse"]), color="0.7", lw=0.8)
 for threshold in set(curve["threshold"].values):
     left.axvline(threshold, color="0.8", lw=0.8, ls=":")
 left.set(xlabel=r"$\kappa = \log n / \log d$", ylabel=r"$E[(f^* - f)^2]$", xlim=(0, 4))
@@ -52,9 +52,7 @@ tree = dl.replace(
 )
 deep = dl.solve(tree)
 for learner, colour in colours.items():
-    right.step(
-        deep["kappa"], deep["generalization_error"].sel(learner=learner), where="post", color=colour, label=learner
-    )
+    right.step(deep["kappa"], deep["mse"].sel(learner=learner), where="post", color=colour, label=learner)
 for level, threshold in zip(deep["level"].values, deep["threshold"].values, strict=True):
     right.axvline(threshold, color="0.8", lw=0.8, ls=":")
     right.text(threshold, 0.42 - 0.03 * level, f"level {level}", fontsize=7)

@@ -39,7 +39,7 @@ TARGETS = {
     "two unequal ones": "z1 + z1*z2 + 0.8*z3 + 0.8*z3*z4",
 }
 for k, (name, target) in enumerate(TARGETS.items()):
-    other = dl.solve(dl.load(run, {"target.expression": target, "grid.time": fine}))
+    other = dl.solve(dl.load(run, {"target.formula": target, "grid.time": fine}))
     axes[2].plot(other["time"], other["risk"], f"C{k}-", label=name)
     if float(other["risk_floor"]) > 0:
         axes[2].axhline(float(other["risk_floor"]), color=f"C{k}", ls=":")

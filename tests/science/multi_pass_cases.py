@@ -40,9 +40,7 @@ def reference_case(name: str) -> tuple[Descent, Model]:
     return descent, Model(2, ERF, SQUARE, ("z1", "z2"), unit=ERF, readout=(1.0, 1.0), noise=0.5)
 
 
-def linear_case(
-    alpha: float, eta: float, ridge: float, sigma: float, steps: int, **more: Any
-) -> tuple[Descent, Model]:
+def linear_case(alpha: float, eta: float, ridge: float, sigma: float, steps: int, **more: Any) -> tuple[Descent, Model]:
     """Return ridge regression of y = z + sigma xi from Q = 1, M = 0."""
     descent = Descent.isotropic(
         sample_ratio=alpha, rates=np.full(steps, eta), readout_rates=np.zeros(steps), target_gram=[[1.0]],

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+import msgspec
 import numpy as np
 import pytest
 
 import dimladder as dl
 from dimladder.errors import DimladderError
-from dimladder.problem import to_builtins
+from dimladder.problem import kind_of, to_builtins
 from dimladder.symbolic.systems import Flow, System
 from run_files import FILES, SMALL, THEORY_OF, path_of
 
@@ -131,3 +133,87 @@ def test_no_input_is_ignored(name: str) -> None:
         if same and key not in INERT.get(name, ()):
             ignored.append(key)
     assert not ignored, f"these inputs change nothing: {ignored}"
+
+
+# Keys that rightly change nothing in the problem of a run file, with the reason.
+IDLE: dict[str, dict[str, str]] = {
+    "truncation-states": {"student.assumptions": "none of them is violated"},
+}
+# Run files with keys that are other equations, compiled anew each: minutes in all.
+COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "batch", "data-repetition", "estimation")
+
+
+def keys_read(name: str) -> list[tuple[str, Any]]:
+    """Return (key path, value) of every key that the theory of a run file claims to read of that problem."""
+    asked = problem(name)
+    theory = dl.find_theory(asked.theory)
+    found = []
+    for section, kinds in theory.read_table().items():
+        spec = getattr(asked, section)
+        keys = kinds.get(kind_of(spec), "").split() if spec is not None and section != "grid" else []
+        fields = {f.name: f for f in msgspec.structs.fields(type(spec))} if spec is not None else {}
+        found += [(f"{section}.{k}", getattr(spec, k)) for k in (fields if "*" in keys else keys) if k in fields]
+    return found
+
+
+def others(name: str, key: str, value: Any) -> list[Any]:
+    """Return values near or beside one of a key; none for a text that is no choice and no formula."""
+    section, _, word = key.partition(".")
+    field = next(f for f in msgspec.structs.fields(type(getattr(problem(name), section))) if f.name == word)
+    choices = [c for t in members(field.type) for c in get_args(t) if get_origin(t) is Literal]
+    numbers = [t for t in members(field.type) if t in (int, float)]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [c for c in choices if c != value] or [value + 1]
+    if isinstance(value, float):
+        return [value * 1.07 if value and np.isfinite(value) else 0.3, 0.7]
+    if value is None:
+        return [0.3, 3.0] if float in numbers else [3] if int in numbers else []
+    if isinstance(value, str) and value in choices:
+        return [c for c in choices if c != value]
+    if isinstance(value, str):
+        words = ("tanh", "erf", "linear", "logistic", "optimal", f"1.3*({value})", "z1*z2 + z1", "exp(-t)")
+        return [w for w in words if w != value]
+    if isinstance(value, tuple) and value:
+        return [list(value[:-1]), *([v * 1.07, *value[1:]] for v in value[:1] if isinstance(v, float))]
+    return []
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def same_answer(one: Any, two: Any) -> bool:
+    names = [v for v in one if one[v].dtype.kind == "f"]
+    return all(
+        v in two and one[v].shape == two[v].shape and np.array_equal(one[v].values, two[v].values, equal_nan=True)
+        for v in names
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly) if name.startswith(COMPILED) else name
+        for name in FILES
+        if dl.find_theory(THEORY_OF[name]).reads
+    ],
+)
+def test_every_key_that_is_read_changes_the_answer(name: str) -> None:
+    """A key of `reads` that changes nothing would be silently ignored: a generous table is a fault."""
+    ignored = []
+    for key, value in keys_read(name):
+        tried, changed = 0, False
+        for other in others(name, key, value):
+            try:
+                answer = dl.solve(dl.replace(problem(name), {key: other}))
+            except DimladderError:
+                continue
+            tried += 1
+            if not same_answer(curve(name), answer):
+                changed = True
+                break
+        if tried and not changed and key not in IDLE.get(name, {}):
+            ignored.append(key)
+    assert not ignored, f"{THEORY_OF[name]} says it reads these, and they change nothing: {ignored}"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.problem import axis_values
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_flow import neurons
 
@@ -90,9 +89,8 @@ def test_map_is_the_normalised_step():
 
 
 def test_map_counts_whole_steps():
-    with pytest.raises(dl.ConfigError, match="does not describe") as caught:
+    with pytest.raises(dl.ConfigError, match="whole numbers"):
         dl.load(RUN, {"algorithm.map": True, "grid.time": [0.0, 0.5]})
-    assert "whole numbers" in str(caught.value)
 
 
 def test_rademacher_neurons_keep_one_half():
@@ -109,7 +107,7 @@ def test_rademacher_neurons_keep_one_half():
 
 def simulate(problem, d, replicas, seed=0):
     """Return overlaps of single neurons, shape (replicas, times)."""
-    times = np.array(axis_values(problem.grid.time)).astype(int)
+    times = np.array(problem.grid.values("time")).astype(int)
     results = []
     for r in range(replicas):
         overlap, positive = neurons(problem, d, np.random.default_rng([seed, r]), CPU, int(times.max()), 1)

@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimladder.problem import Expression, activation
 from dimladder.solve import load, replace, solve
-from dimladder.theories.mixtures.limits import one_step_limit, spiked_random_features
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 RANDOM_FEATURES = load(RUNS / "random-features.toml")
@@ -125,25 +123,6 @@ def test_block_covariances_against_published_tables(case):
         np.testing.assert_allclose(found, expected, atol=4e-9)
 
 
-@pytest.mark.parametrize(("alpha", "test", "train"), [(0.2, 0.04848290, 0.01249380), (0.5, 0.04630978, 0.01452756)])
-def test_maximal_step_limit_to_eight_digits(alpha, test, train):
-    found = spiked_random_features(
-        activation("tanh"), Expression("sin(z)", ("z",)), alpha=alpha, batch_ratio=20.0, rate=3.0, ridge=0.1
-    )
-    assert found.test_error == pytest.approx(test, abs=6e-9)
-    assert found.train_error == pytest.approx(train, abs=6e-9)
-    assert found.residual < 1e-11
-
-
-def test_one_step_limit_to_ten_digits():
-    expected = (0.3301692932, 0.2646371851, 0.2516365399)
-    for degree, value in enumerate(expected):
-        found, _ = one_step_limit(
-            activation("relu"), Expression("relu(z)", ("z",)), psi=1.0, alpha=1.0, ridge=0.1, degree=degree
-        )
-        assert found == pytest.approx(value, abs=6e-11)
-
-
 def test_swapping_the_clusters_swaps_the_sign_of_everything():
     problem = replace(MIXTURE, {"data.weights": [0.2, 0.8], "data.covariance": [0.6, 1.7]})
     mirrored = replace(MIXTURE, {"data.weights": [0.8, 0.2], "data.covariance": [1.7, 0.6]})
@@ -216,34 +195,6 @@ def test_interpolation_peak_of_random_features_sits_at_width():
     assert float(curve["interpolation_threshold"]) == 1.5
     assert errors[1] > 30 * errors[[0, 2]].max()
     assert float(curve["train_error"][0]) < 1e-9 < 1e-3 < float(curve["train_error"][2])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("overrides", "published", "tolerance"),
-    [
-        # Half mean squared errors read off the figures of Demir & Dogan 2025; one data set behind Fig. 1: 8%.
-        ({"student.activation": "relu"}, 0.0209, 0.08),
-        ({"student.activation": "sigmoid"}, 0.0180, 0.08),
-        ({"algorithm.total": 4 / 9}, 0.0499, 0.08),
-        ({"target": {"kind": "cluster-labels"}, "data.weights": [1 / 3, 2 / 3]}, 0.6422, 0.03),
-    ],
-    ids=["fig 1a relu", "fig 1a sigmoid", "fig 1c", "fig 2a"],
-)
-def test_published_figures_at_a_thousand(overrides, published, tolerance):
-    base = load(
-        RUNS / "giant-step-mixture.toml",
-        {
-            "limit.n": 1000,
-            "limit.draws": 1,
-            "algorithm.total": 0.74,
-            "algorithm.split": 0.5,
-            "grid.sample_ratio": [1.0],
-            "target.direction": "random",
-        },
-    )
-    curve = solve(replace(base, overrides))
-    assert float(curve["test_error"][0]) / 2 == pytest.approx(published, rel=tolerance)
 
 
 def test_a_failed_fixed_point_says_so_and_keeps_the_rest():

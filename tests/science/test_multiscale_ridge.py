@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,12 @@ import pytest
 import dimladder as dl
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.multiscale_ridge import EXPERIMENT
+
+
+def scales(ratio: float, fast: float = 0.7) -> dict[str, Any]:
+    """Return the override that makes the slow features `ratio` times smaller than the fast ones of scale 1/2."""
+    return {"data.spectrum": {"fractions": [fast, 1.0 - fast], "variances": [0.25, 0.25 / ratio**2]}}
+
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "multiscale.toml"
 
@@ -23,14 +30,14 @@ RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "multiscale.toml
     ],
 )
 def test_reference_curves(ratio: float, exact: list[float], decoupled: list[float]) -> None:
-    curve = dl.solve(dl.load(RUN, {"data.scale_ratio": ratio}))
+    curve = dl.solve(dl.load(RUN, scales(ratio)))
     np.testing.assert_allclose(curve["generalization_error"], exact, atol=6e-5)
     np.testing.assert_allclose(curve["generalization_error_decoupled"], decoupled, atol=6e-5)
 
 
 def test_equal_scales_are_isotropic_ridge_regression() -> None:
     """scale_ratio = 1: kappa from the Marchenko-Pastur law, by hand."""
-    p = {"data.scale_ratio": 1.0, "data.samples": 60, "data.noise": 0.3, "grid.time_ridge": [0.5, 20.0, 1e4]}
+    p = {**scales(1.0), "data.samples": 60, "target.noise": 0.3, "grid.time_ridge": [0.5, 20.0, 1e4]}
     curve = dl.solve(dl.load(RUN, p))
     for time, error in zip(curve["time_ridge"].values, curve["generalization_error"].values, strict=True):
         e, n, d = 0.25 / 100, 60, 100
@@ -44,7 +51,7 @@ def test_the_published_form_is_the_limit_of_a_wide_gap() -> None:
     """At fixed time the slow block falls silent as scale_ratio grows; the two forms agree to its square."""
     gaps = []
     for ratio in (1e2, 1e3):
-        curve = dl.solve(dl.load(RUN, {"data.scale_ratio": ratio, "grid.time_ridge": [30.0]}))
+        curve = dl.solve(dl.load(RUN, {**scales(ratio), "grid.time_ridge": [30.0]}))
         gaps.append(abs(float(curve["generalization_error"][0] - curve["generalization_error_decoupled"][0])))
     assert gaps[1] < 0.02 * gaps[0]
 
@@ -57,14 +64,14 @@ def test_limits_of_early_and_late_times() -> None:
         curve["generalization_error"], (1 - 2 * curve["overlap"] + curve["norm"]) / 2, atol=1e-12
     )
     # Fewer samples than features: interpolation leaves the unseen part.
-    few = dl.solve(dl.load(RUN, {"data.samples": 40, "data.scale_ratio": 1.0, "grid.time_ridge": [1e12]}))
+    few = dl.solve(dl.load(RUN, {"data.samples": 40, **scales(1.0), "grid.time_ridge": [1e12]}))
     assert float(few["generalization_error"][0]) == pytest.approx(0.5 * (1 - 0.4), rel=1e-6)
 
 
 def test_the_ends_of_time() -> None:
     """time_ridge = 1e-300 learns nothing, to first order in the time; 1e300 is the ridgeless fit."""
     times = [1e-300, 1e-200, 1e-30, 1e-8, 1e8, 1e30, 1e200, 1e300]
-    curve = dl.solve(dl.load(RUN, {"grid.time_ridge": times, "data.noise": 0.3}))
+    curve = dl.solve(dl.load(RUN, {"grid.time_ridge": times, "target.noise": 0.3}))
     for name in curve:
         assert np.all(np.isfinite(curve[name].values)), name
     np.testing.assert_allclose(curve["generalization_error"][:3], 0.5, rtol=1e-14)
@@ -78,8 +85,8 @@ def test_the_ends_of_time() -> None:
     np.testing.assert_allclose(curve["generalization_error"][-3:], 0.09 * (2 / 3) / (1 / 3) / 2, rtol=1e-9)
 
 
-@pytest.mark.parametrize("override", [{}, {"data.noise": 0.4, "data.samples": 90, "data.scale_ratio": 6.0}])
-def test_simulation(override: dict[str, float]) -> None:
+@pytest.mark.parametrize("override", [{}, {"target.noise": 0.4, "data.samples": 90, **scales(6.0)}])
+def test_simulation(override: dict[str, Any]) -> None:
     """d = 200, 30 data sets: four standard errors and an O(1/d) allowance of 2/d, relative."""
     problem = dl.load(RUN, override)
     sample = EXPERIMENT.run(problem, 200, [np.random.default_rng([1, k]) for k in range(30)], backend_for())
@@ -97,11 +104,15 @@ def test_simulation(override: dict[str, float]) -> None:
 
 def test_bad_problems_are_refused() -> None:
     for override in (
-        {"data.fast": 100},
-        {"data.scale_ratio": 0.0},
+        scales(10.0, fast=1.0),
+        scales(10.0, fast=0.705),
+        {"data.spectrum": {"fractions": [0.7, 0.3], "variances": [0.25, 0.0]}},
+        {"target.power": [0.5, 0.5]},
+        {"target.formula": "2*z"},
+        {"loss.ridge": 0.1},
         {"grid.time_ridge": [0.0]},
         {"grid.time_ridge": [1e-310]},
-        {"data.noise": -1.0},
+        {"target.noise": -1.0},
     ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, override)

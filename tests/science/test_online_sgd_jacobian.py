@@ -11,8 +11,8 @@ import sympy as sp
 import dimladder as dl
 from dimladder.numerics.ode import integrate
 from dimladder.symbolic.adjoints import adjoint, partial_derivative
-from dimladder.symbolic.kernels import Program
 from dimladder.symbolic.nodes import Correlation, DensityAtZero, Schur, SignMoment4
+from dimladder.symbolic.programs import Program
 from dimladder.theories.online_sgd.sections import OnlineProblem
 
 TEXT = """

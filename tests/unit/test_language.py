@@ -13,6 +13,7 @@ import pytest
 
 import dimladder as dl
 from dimladder import registry
+from dimladder.choose import candidates
 from dimladder.cli import main
 from dimladder.problem import KINDS, SECTIONS, Problem, Spec, kind_of, state, with_kinds
 from dimladder.problem.data import Gaussian, Mixture, Spectrum
@@ -21,7 +22,7 @@ from dimladder.problem.kinds import ABSENT, VARIANTS
 from dimladder.problem.losses import LOSSES, VECTOR_LOSSES, Loss, LossFunction, loss_function
 from dimladder.problem.students import TwoLayer
 from dimladder.problem.targets import Committee, Index, power_shares
-from dimladder.theories import Refusal, Theory, candidates
+from dimladder.theories import Refusal, Theory
 from run_files import TWO_LAYER_LINEAR
 
 
@@ -170,6 +171,12 @@ def test_which_says_who_answers_and_why_others_do_not(tmp_path: Path, capsys: py
     assert answer["theories"]["two-layer-linear"]["refusals"][0]["path"] == "student.richness"
 
 
+def test_what_to_cite_needs_no_named_theory(tmp_path: Path) -> None:
+    run = tmp_path / "run.toml"
+    run.write_text(TWO_LAYER_LINEAR)
+    assert dl.cite(run) == dl.cite(dl.load(run))
+
+
 def test_the_narrower_theory_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wide(Toy):
         name = "toy-wide"
@@ -280,7 +287,8 @@ def test_mixtures_check_their_shapes() -> None:
     assert Mixture(means=((1.0, 0.0), (0.0, 1.0)), mean_overlap=((4.0, 0.0), (0.0, 4.0))).seed == 0
     for bad in (
         {"weights": (0.5, 0.4)}, {"weights": (0.2, 0.3, 0.5)}, {"means": ((1.0,),)}, {"variances": (1.0, 0.0)},
-        {"spikes": ((1.0,),)}, {"alignment": 2.0}, {"sample_ratio": 1.0, "samples": 4},
+        {"spikes": ((1.0,),)}, {"alignment": 2.0}, {"sample_ratio": 1.0, "samples": 4}, {"samples": 4},
+        {"dimension": 4},
     ):  # fmt: skip
         with pytest.raises(ValueError):
             Mixture(**bad)  # type: ignore[arg-type]

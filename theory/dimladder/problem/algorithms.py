@@ -248,19 +248,42 @@ class FirstStage(Spec, frozen=True, kw_only=True):
 
 
 class SecondStage(Spec, frozen=True, kw_only=True):
-    """Ridge regression on polynomials of the learned subspace: of the top degree k, or of all degrees with weights."""
+    """Ridge regression on the polynomials of several degrees of the learned subspace.
+
+    Attributes
+    ----------
+    ridge : float or "optimal"
+        Penalty of the highest degree: (1/n) |y - f|^2 + sum_j lam_j |theta_j|^2; or the one of the smallest error.
+    degrees : "all", "top" or sequence of int
+        Every degree with weight in the label, the degree k of the polynomial alone, or those listed.
+    weights : {"optimal", "flat", "kernel", "top"}
+        lam_j in the ratio D_j/F_j of the number of features to the label's power; equal; ridge D_j; the highest alone.
+    """
 
     ridge: float | Literal["optimal"] = "optimal"
-    degrees: Literal["top", "all"] = "top"
+    degrees: Literal["all", "top"] | tuple[int, ...] = "all"
     weights: Literal["flat", "kernel", "optimal", "top"] = "optimal"
 
     def __post_init__(self) -> None:
         if isinstance(self.ridge, float):
             not_negative(ridge=self.ridge)
+        if isinstance(self.degrees, tuple) and (not self.degrees or min(self.degrees) < 1):
+            raise ValueError(f"degrees must list degrees of at least 1, got {list(self.degrees)}")
 
 
 class ThirdStage(Spec, frozen=True, kw_only=True):
-    """Readout of the learned feature of that `degree`, on `samples` labels, in a Hermite or a rank basis."""
+    """Readout of the learned feature by a polynomial of that `degree`, in a Hermite or a rank basis.
+
+    Attributes
+    ----------
+    degree : int
+    samples : float
+        Labels it is fitted on; infinite: the best readout.
+    ridge : float
+        Penalty lam n on the coefficients of the orthonormal basis.
+    basis : {"hermite", "rank"}
+        Hermite polynomials of the standardised feature, or Legendre polynomials of its rank.
+    """
 
     degree: int = 7
     samples: float = math.inf

@@ -149,8 +149,10 @@ class _Inputs(Spec, frozen=True, kw_only=True):
         positive(sample_ratio=self.sample_ratio)
         at_least(1, samples=self.samples, dimension=self.dimension)
         at_least(0, seed=self.seed)
+        if (self.samples is None) != (self.dimension is None):
+            raise ValueError("samples and dimension go together: give both, or sample_ratio")
         if self.sample_ratio is not None and self.samples is not None:
-            raise ValueError("sample_ratio excludes samples: give n/d, or samples and dimension")
+            raise ValueError("sample_ratio excludes samples and dimension: give n/d, or both numbers")
         if any(b.until <= a.until for a, b in zip(self.tasks, self.tasks[1:], strict=False)):
             raise ValueError("tasks must end one after the other: until must increase")
         if len({len(task.weights) for task in self.tasks}) > 1:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from .activations import activation
 from .checks import Row, at_least, formula, not_negative, positive
+from .laws import Law, law
 from .spec import Spec
 
 READOUTS = ("ones", "rademacher", "gaussian")
@@ -187,9 +188,11 @@ class MeanField(Spec, frozen=True, kw_only=True, tag_field="kind", tag="mean-fie
     ----------
     activation : str
     readout_law, weight_law : str
-        ``uniform(low, high)``, ``normal(mean, std)``, ``rademacher``, ``rademacher(scale)`` or ``constant(value)``.
+        ``uniform(low, high)``, ``normal(mean, std)``, ``rademacher``, ``rademacher(scale)`` or ``constant(value)``. Of
+        the weights only the second moment matters; their mean must be zero.
     particles : int
-        Gauss nodes of the readout law at the start.
+        Gauss nodes of the readout law at the start, rounded up to whole panels of eight; more are made where the state
+        becomes steep. A law on finitely many values has one particle for each.
     """
 
     activation: str
@@ -200,6 +203,31 @@ class MeanField(Spec, frozen=True, kw_only=True, tag_field="kind", tag="mean-fie
     def __post_init__(self) -> None:
         activation(self.activation)
         at_least(4, particles=self.particles)
+        for name in ("readout_law", "weight_law"):
+            try:
+                law(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        if self.weights.mean != 0:
+            raise ValueError(
+                f"weight_law must have mean zero, got {self.weight_law!r}: with a common direction in all weights the "
+                "network would depend on irrelevant coordinates"
+            )
+
+    @property
+    def readouts(self) -> Law:
+        """The law of the initial readouts a."""
+        return law(self.readout_law)
+
+    @property
+    def weights(self) -> Law:
+        """The law of sqrt(d) times an initial weight."""
+        return law(self.weight_law)
+
+    @property
+    def initial_noise(self) -> float:
+        """Length of the initial weights, E[W^2]^(1/2) with W of `weight_law`."""
+        return math.sqrt(self.weights.second_moment)
 
 
 class Truncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncation"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -174,13 +175,13 @@ class Result:
 
         data = self.dataset
         variables = {
-            str(name): {
-                "dims": self.dims(str(name)),
-                "values": _finite(array.values.tolist()),
-                "units": array.attrs.get("units"),
-                "latex": array.attrs.get("latex", ""),
+            name: {
+                "dims": self.dims(name),
+                "values": _finite(data[name].values.tolist()),
+                "units": data[name].attrs.get("units"),
+                "latex": data[name].attrs.get("latex", ""),
             }
-            for name, array in data.data_vars.items()
+            for name in self
         }
         return {
             "schema": SCHEMA,
@@ -206,8 +207,12 @@ class Result:
         """
         target = Path(path)
 
+        # Made in memory: HDF5 itself does not survive a full disk.
+        content = io.BytesIO()
+        self.dataset.to_netcdf(content, engine="h5netcdf")
+
         def write(temporary: Path) -> None:
-            self.dataset.to_netcdf(temporary, engine="h5netcdf")
+            temporary.write_bytes(content.getbuffer())
 
         write_atomically(target, write, sealed=True)
         return target

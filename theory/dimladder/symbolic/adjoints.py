@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-from .kernels import Program, live
+from .programs import Program, live
 
 
 @dataclass(frozen=True)

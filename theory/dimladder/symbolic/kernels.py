@@ -16,10 +16,12 @@ from typing import Any
 
 import sympy as sp
 
+from .adjoints import adjoint
 from .factors import ONE, UNIT, Terms, X, differentiate, expression_of, is_closed, product
 from .gaussian import Averager, Law
 from .loops import INDENT
 from .nodes import Expectation
+from .programs import Program, live
 from .tensors import Indices
 
 # A function of several fields: sum of products, each a map label -> terms.
@@ -94,14 +96,6 @@ def field_latex(label: Any, printer: Any, letter: str = "f") -> str:
 def parameter(label: Any) -> str:
     """Return the name of a label as a parameter of a function."""
     return re.sub(r"\W+", "_", str(label)).strip("_")
-
-
-@dataclass
-class Program:
-    """Straight-line code: named sub-expressions, dependencies first, and the value."""
-
-    statements: list[tuple[Any, Any]] = field(default_factory=list)
-    value: Any = None
 
 
 @dataclass(frozen=True)
@@ -312,8 +306,6 @@ class KernelWriter:
         Each adds weight times the derivative in every entry of C to the same entry of G, and returns the average. An
         average reads one of the two entries of a pair only: the derivative in a symmetric entry is the sum of both.
         """
-        from .adjoints import adjoint
-
         lines: list[str] = []
         branches = {key: self.kernels.branches(key) for key in self.kernels.kernels}
         for core in self.kernels.cores.values():
@@ -344,17 +336,6 @@ class KernelWriter:
         escaped = doc.replace("\\", "\\\\")
         arguments = ", ".join(["C", "K", *map(str, labels)])
         return [self._decorator, f"def {name}({arguments}):", f'{INDENT}"""{escaped}"""']
-
-
-def live(program: Program) -> list[tuple[Any, Any]]:
-    """Return the statements that the value depends on, in order."""
-    needed = set(program.value.free_symbols)
-    kept = []
-    for name, value in reversed(program.statements):
-        if name in needed:
-            kept.append((name, value))
-            needed |= value.free_symbols
-    return kept[::-1]
 
 
 def expectation_of(expression: Any) -> bool:

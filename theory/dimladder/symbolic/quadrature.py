@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from .nodes import Expectation
 
 Array = NDArray[np.float64]
 # (trapezoidal step in units of the field, order of a Gauss-Legendre panel), from coarse to fine.
 LEVELS = ((0.6, 10), (0.42, 16), (0.3, 24), (0.2, 36), (0.13, 56), (0.085, 64))
 
 
-def expectation_value(node: Expectation, rtol: float = 1e-10) -> tuple[float, float]:
-    """Return an `Expectation` over fields with a numerical covariance, and an estimate of its error.
+class Average(Protocol):
+    """What is asked of an average: its fields, the integrand, and the fields' covariance, in sympy."""
+
+    @property
+    def fields(self) -> Any: ...
+    @property
+    def integrand(self) -> Any: ...
+    @property
+    def covariance(self) -> Any: ...
+
+
+def expectation_value(node: Average, rtol: float = 1e-10) -> tuple[float, float]:
+    """Return an average over fields with a numerical covariance, and an estimate of its error.
 
     Parameters
     ----------
-    node : Expectation
+    node : Average
     rtol : float
         Wanted accuracy relative to the average of the absolute value. Levels are refined until two agree; the error
         returned is their difference, and larger than asked when the finest level does not suffice.

@@ -1,78 +1,27 @@
 """Epoch-wise double descent from fast and slow features: ridge regression with two feature scales.
 
 Teacher ``y = z.w + noise xi``, z ~ N(0, 1/d), w ~ N(0, 1); the student sees ``x = F^T z``, F with p singular values
-s1 (fast) and d - p of ``s1/scale_ratio`` (slow). Early stopping at time t acts as a ridge lambda = 1/t in ``|X w -
-y|^2 + lambda |w|^2``; curves are against ``time_ridge = 1/lambda``. Errors are halved squared errors without the
-noise of the label: ``E_G = (1 - 2R + Q)/2``. The exact deterministic equivalent couples the two blocks through one
-scalar; the published closed form decouples them and is exact only for scale_ratio -> infinity.
+s1 (fast) and d - p of s2 (slow): two blocks of a spectrum of eigenvalues s^2, and a teacher on the latent z. Early
+stopping at time t acts as a ridge lambda = 1/t in ``|X w - y|^2 + lambda |w|^2``; curves are against ``time_ridge =
+1/lambda``. Errors are halved squared errors without the noise of the label: ``E_G = (1 - 2R + Q)/2``. The exact
+deterministic equivalent couples the two blocks through one scalar; the published closed form decouples them and is
+exact only for s1/s2 -> infinity.
 Source: Pezeshki, Mitra, Bengio & Lajoie, arXiv:2112.03215, corrected; see docs/theory/multiscale-ridge.md.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import Problem, Spec
-from ..problem.sections import check_replicas, check_sizes
-from ..problem.spec import Axis, axis_values
+from ..problem import Problem
+from ..problem.grids import Simulation
 from ..symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from .base import Theory
+from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-
-class TwoScaleFeatures(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-scale"):
-    """n samples, d features of which p fast (scale s1) and d - p slow (scale s1/scale_ratio); only ratios to d
-    matter.
-    """
-
-    samples: int
-    dimension: int
-    fast: int
-    scale_ratio: float
-    fast_scale: float = 1.0
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.samples < 1 or not 0 < self.fast < self.dimension:
-            raise ValueError("samples must be positive and fast must lie between 1 and dimension - 1")
-        if self.scale_ratio <= 0 or self.fast_scale <= 0 or self.noise < 0:
-            raise ValueError("scale_ratio and fast_scale must be positive, noise not negative")
-
-
-class TimeRidge(Spec, frozen=True, kw_only=True):
-    """Inverse ridges 1/lambda, the proxy of training time."""
-
-    time_ridge: Axis
-
-    def __post_init__(self) -> None:
-        values = axis_values(self.time_ridge)
-        if not values or any(not (v > 0 and math.isfinite(v)) for v in values):
-            raise ValueError("time_ridge must list positive numbers")
-        if min(values) < 1e-300 or max(values) > 1e300:
-            raise ValueError("time_ridge must lie between 1e-300 and 1e300: its inverse is the ridge")
-
-
-class Dimensions(Spec, frozen=True, kw_only=True):
-    """Sizes and statistics of the experiment; samples and fast features scale with d."""
-
-    d: tuple[int, ...] = (100, 200, 400)
-    replicas: int = 40
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.d, "d")
-        check_replicas(self.replicas)
-
-
-class MultiscaleRidge(Problem, frozen=True, kw_only=True):
-    """Generalization error against the inverse ridge, for two feature scales."""
-
-    data: TwoScaleFeatures
-    grid: TimeRidge
-    simulation: Dimensions = Dimensions()
 
 
 ERROR = OrderParameter(
@@ -201,16 +150,16 @@ class TwoScaleRidge(FixedPoint):
         from scipy.optimize import brentq
 
         generated = self.module()
-        data = self.problem.data  # type: ignore[attr-defined]
-        times = axis_values(self.problem.grid.time_ridge)  # type: ignore[attr-defined]
-        n, d = float(data.samples), float(data.dimension)
-        rest = (n, d, float(data.fast), data.fast_scale, data.fast_scale / data.scale_ratio, data.noise)
+        data, times = self.problem.data, self.problem.grid.values("time_ridge")
+        s1, s2 = (math.sqrt(v) for v in data.spectrum.blocks()[0])
+        fast = float(data.spectrum.counts(data.dimension)[0])
+        rest = (float(data.samples), float(data.dimension), fast, s1, s2, self.problem.target.noise)
         rows = []
         for time in times:
             ridge = 1 / time
             # kappa n = lambda + kappa df with df < min(d, trace/kappa): bounded by both.
-            high = math.log((ridge + max(rest[3], rest[4]) ** 2) / n) + 1.0
-            low = math.log(ridge / n) - 1e-9
+            high = math.log((ridge + max(s1, s2) ** 2) / data.samples) + 1.0
+            low = math.log(ridge / data.samples) - 1e-9
             kappa = math.exp(
                 brentq(lambda u, r=ridge: generated.residual(math.exp(u), r, *rest), low, high, xtol=1e-15, rtol=1e-15)
             )
@@ -255,18 +204,49 @@ class MultiscaleRidgeTheory(Theory):
         "Features of two scales are learnt at two times; the error as a function of time (inverse ridge) can "
         "descend twice."
     )
-    problem_type = MultiscaleRidge
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": "spectrum samples dimension"},
+        "target": {"index": "formula noise power"},
+        "student": {"linear": ""},
+        "loss": "function",
+        "algorithm": {"minimise": ""},
+    }
+    axes = ("time_ridge",)
+    simulation = Simulation(sizes=(100, 200, 400), replicas=40)
     references = ("pezeshki2022multiscale",)
     assumptions = (
         "n, d, p -> infinity at fixed ratios; Gaussian inputs, linear teacher with independent components",
         "training time enters as a ridge 1/t (the ridge proxy of gradient descent)",
     )
     limits = (
-        "scale_ratio -> infinity: the published, decoupled form",
+        "s1/s2 -> infinity: the published, decoupled form",
         "time_ridge -> 0: E_G = 1/2; time_ridge -> infinity with n > d and no noise: E_G = 0",
     )
 
-    def derive(self, problem: MultiscaleRidge) -> TwoScaleRidge:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is not ridge regression of a latent teacher on two blocks."""
+        data, target, times = problem.data, problem.target, problem.grid.values("time_ridge")
+        if data.samples is None:
+            yield Refusal("data.samples", "samples and dimension are needed; only their ratio counts")
+        if data.spectrum is None or len(data.spectrum.blocks()[0]) != 2:
+            yield Refusal("data.spectrum", "two blocks, fast and slow: { variances, fractions } of two entries")
+        elif min(data.spectrum.blocks()[0]) <= 0 or min(data.spectrum.blocks()[1]) <= 0:
+            yield Refusal("data.spectrum", "both blocks need a positive variance and a positive fraction")
+        elif data.dimension is not None:
+            try:
+                data.spectrum.counts(data.dimension)
+            except ValueError as error:
+                yield Refusal("data.spectrum", str(error))
+        if target.formula != "z":
+            yield Refusal("target.formula", f"the teacher is linear of slope one, z, got {target.formula!r}")
+        if target.power != "latent":
+            yield Refusal("target.power", "the teacher acts on the latent features", 'set power = "latent"')
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"ridge regression, got {problem.loss.function!r}")
+        if min(times) < 1e-300 or max(times) > 1e300:
+            yield Refusal("grid.time_ridge", "between 1e-300 and 1e300: its inverse is the ridge")
+
+    def derive(self, problem: Problem) -> TwoScaleRidge:
         """Return the fixed point."""
         return TwoScaleRidge(problem)
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dimladder.errors import SimulationError
-from dimladder.problem import activation, axis_values
+from dimladder.problem import activation
+from dimladder.problem.hierarchy import draw_readout
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
@@ -23,6 +24,8 @@ from .sgd import derivative
 
 # Samples drawn together: a block and its temporaries stay in the processor's cache.
 BLOCK = 4096
+# W2 = identity while the first layer learns: a neuron sees sigma(sigma(w.x)).
+COMPOSITIONS = 2
 
 
 class FirstLayerExperiment(Experiment):
@@ -41,7 +44,7 @@ class FirstLayerExperiment(Experiment):
         return dimladder.replace(problem, {"limit.d": size})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
-        times = np.array(axis_values(problem.grid.time))
+        times = np.array(problem.grid.values("time"))
         steps = math.ceil(float(times.max(initial=0.0)))
         overlap = np.empty((len(streams), steps + 1))
         upper = np.empty((len(streams), steps + 1))
@@ -68,7 +71,7 @@ def neurons(
 
     Parameters
     ----------
-    problem : FirstLayerFlow
+    problem : Problem
     d : int
     stream : Generator
     backend : Backend
@@ -103,7 +106,7 @@ def neurons(
             if target.noise:
                 y = y + target.noise * backend.normal([stream], (block,))[0, ...]
             field = xp.matmul(z, backend.asarray(w.T.copy())) + backend.asarray(rest) * perpendicular
-            weight = y[:, None] * slope(sigma, field, problem.student.compositions, backend)
+            weight = y[:, None] * slope(sigma, field, COMPOSITIONS, backend)
             along += backend.to_numpy(xp.matmul(xp.permute_dims(weight, (1, 0)), z)).astype(float)
             drift += backend.to_numpy(xp.sum(weight * perpendicular, axis=0)).astype(float)
             square += backend.to_numpy(xp.sum(weight * weight, axis=0)).astype(float)
@@ -134,8 +137,6 @@ def slope(sigma: Any, field: Any, compositions: int, backend: Backend) -> Any:
 
 
 def _readouts(target: Any, d: int, stream: np.random.Generator) -> tuple[np.ndarray, ...]:
-    from dimladder.theories.hierarchical.readouts import draw_readout
-
     sizes = level_sizes(target, d)
     return tuple(
         draw_readout(target, below, stream).reshape(above, below // above) for below, above in itertools.pairwise(sizes)

@@ -1,25 +1,44 @@
-"""The three-stage learner at finite d: spectral first layer, ridge on polynomials of the learned subspace, readout."""
+"""The three-stage learner at finite d: spectral first layer, ridge on polynomials of the learned subspace, readout.
+
+What the theory takes from a law is measured here: the mean of the transformed label, the conditional mean that the
+optimal transform is, the power of the label in each degree that optimal penalties need.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dimladder.problem import axis_values
-from dimladder.theories.hierarchical.labels import LabelMoments, label_moments
-from dimladder.theories.hierarchical.ridge import feature_count
+from dimladder.numerics.quadrature import gauss_normal, hermite_values
+from dimladder.problem import Expression
+from dimladder.problem.hierarchy import effective_dimension, orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_target import Realization
+from .hierarchical_features import solve, union_features
+from .hierarchical_target import Realization, leading_eigenvectors
 
 BLOCK = 8192
 # Fresh inputs on which the readout is judged; with third.samples = inf it is fitted there too, (degree + 1)/40000 too
 # well.
 TEST_SAMPLES = 40_000
+# Inputs on which properties of the label's law are measured.
+PILOT_SAMPLES = 400_000
+PILOT_BINS = 400
+# Independent readouts fitted on third.samples labels each: their median is what is reported.
+FITS = 25
+MOST_LABELS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """Samples of stage 1 (infinite: the true subspace) and of the second stages on that subspace."""
+
+    first: float
+    second: tuple[int, ...]
 
 
 class LayerwiseExperiment(Experiment):
@@ -29,106 +48,119 @@ class LayerwiseExperiment(Experiment):
     batch_size = 1
 
     def closing(self, problem: Any) -> Closing:
-        """Below the threshold the overlap vanishes like d_eff/d times an edge enhancement that saturates."""
-        return Closing(slowest=0.2, reason="the refined theory: 0.22 at d ~ 500, 0.26 at d ~ 30000, for eps = 1/2")
+        return Closing(
+            slowest=0.2,
+            reason="below the threshold the overlap vanishes like d_eff/d times an edge enhancement that saturates: "
+            "the refined theory gives a local exponent of 0.22 at d ~ 500, 0.26 at d ~ 30000, for eps = 1/2",
+        )
 
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder
 
-        if problem.algorithm.first.order == "refined":
-            return dimladder.replace(problem, {"limit.d": size})
-        return problem
+        return problem if problem.limit.d is None else dimladder.replace(problem, {"limit.d": size})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
-        first = np.array(axis_values(problem.grid.first_ratio))
-        second = np.array(axis_values(problem.grid.second_ratio))
-        shape = (len(streams), len(first), len(second))
+        grid = problem.grid
+        rows = rows_of(problem, size)
+        shape = (len(streams), len(rows), len(rows[0].second))
         overlap = np.empty(shape[:2])
         correlation, error = np.empty(shape), np.empty(shape)
         for r, stream in enumerate(streams):
-            overlap[r], correlation[r], error[r] = three_stages(problem, size, first, second, stream, backend)
-        dims = ("first_ratio", "second_ratio")
+            overlap[r], correlation[r], error[r] = three_stages(problem, size, rows, stream, backend)
+        first: tuple[str, ...]
+        both: tuple[str, ...]
+        if grid.kappa is not None:
+            first = both = ("kappa",)
+            correlation, error = correlation[:, :, 0], error[:, :, 0]
+        else:
+            second = "second_ratio" if grid.second_ratio is not None else "second_samples"
+            first, both = ("first_ratio",), ("first_ratio", second)
         return Sample(
-            {"first_ratio": first, "second_ratio": second},
+            {name: np.array(grid.values(name)) for name in both},
             {
-                "subspace_overlap": (("first_ratio",), overlap),
-                "feature_correlation": (dims, correlation),
-                "generalization_error": (dims, error),
-                "prediction_error": (dims, error + problem.target.noise**2),
+                "subspace_overlap": (first, overlap),
+                "feature_correlation": (both, correlation),
+                "mse": (both, error),
+                "test_mse": (both, error + problem.target.noise**2),
             },
         )
 
 
+def rows_of(problem: Any, d: int) -> list[Row]:
+    """Return the samples of the grid at this d."""
+    target, grid = problem.target, problem.grid
+    d_eff = effective_dimension(d, target.exponents[0])
+    if grid.kappa is not None:
+        counts = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]
+        return [Row(n, (n,)) for n in counts]
+    degree = max(j for j, c in target.features[0].items() if c)
+    unit = math.comb(d_eff + degree - 1, degree)
+    second = tuple(round(v * unit) for v in grid.values("second_ratio")) or tuple(
+        round(v) for v in grid.values("second_samples")
+    )
+    return [Row(v if math.isinf(v) else round(v * d * d_eff), second) for v in grid.values("first_ratio")]
+
+
 def three_stages(
-    problem: Any, d: int, first: np.ndarray, second: np.ndarray, stream: np.random.Generator, backend: Backend
+    problem: Any, d: int, rows: Sequence[Row], stream: np.random.Generator, backend: Backend
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run one replica over the whole grid: samples are nested along each axis, fresh between the stages.
 
     Returns
     -------
-    overlap : (first,) array
-    correlation, error : (first, second) arrays
+    overlap : (rows,) array
+    correlation, error : (rows, second) arrays
         Error without label noise, on `TEST_SAMPLES` fresh inputs.
     """
-    algorithm, target = problem.algorithm, problem.target
-    truth = Realization.draw(target, d, stream, backend)
-    moments = label_moments(target, algorithm.first.label_transform)
-    counts = [math.inf if math.isinf(f) else round(f * d * truth.features) for f in first]
-    subspaces = spectral_subspaces(truth, moments, counts, stream, backend)
+    truth = Realization.draw(problem.target, d, stream, backend)
+    transform, mean = label_transform(truth, problem.algorithm.first.label_transform, stream)
+    subspaces = spectral_subspaces(truth, transform, mean, [row.first for row in rows], stream, backend)
     w = truth.directions.reshape(-1, d)
     overlap = np.array([float(np.linalg.norm(w @ u) ** 2) / len(w) for u in subspaces])
     bases = [backend.asarray(u) for u in subspaces]
-    learned = second_stage(problem, truth, bases, first, second, stream, backend)
-    correlation, error = third_stage(truth, bases, learned, algorithm.third, stream, backend)
+    learned = second_stage(problem, truth, bases, rows, stream, backend)
+    degrees = fitted_degrees(problem)
+    correlation, error = third_stage(truth, bases, learned, degrees, problem.algorithm.third, stream, backend)
     return overlap, correlation, error
 
 
-def second_stage(
-    problem: Any,
-    truth: Realization,
-    bases: Sequence[Any],
-    first: np.ndarray,
-    second: np.ndarray,
-    stream: np.random.Generator,
-    backend: Backend,
-) -> list[Any]:
-    """Return the ridge estimates on every subspace: one (D, second) array for each.
+# ---------------------------------------------------------------------------------------------------------- stage 1
 
-    The subspaces see the same fresh samples, and larger sample counts contain the smaller ones.
+
+def label_transform(
+    truth: Realization, text: str, stream: np.random.Generator
+) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Return T(y) and its mean, both from a pilot sample of the target's own features.
+
+    The optimal transform E[h | y] is an average of h over bins of equal numbers of labels.
     """
-    xp = backend.xp
-    degree = int(max(truth.target.features[0]))
-    count = feature_count(truth.features, degree)
-    sizes = [round(s * count) for s in second]
-    gram = [backend.zeros((count, count)) for _ in bases]
-    moment = [backend.zeros((count,)) for _ in bases]
-    feature_sum = [backend.zeros((count,)) for _ in bases]
-    estimates: list[list[Any]] = [[None] * len(second) for _ in bases]
-    done, total = 0, 0.0
-    for j in np.argsort(sizes):
-        for block in chunks(sizes[j] - done, BLOCK):
-            x = truth.inputs(block, stream)
-            y = truth.labels(x, stream)
-            total += float(xp.sum(y))
-            for i, basis in enumerate(bases):
-                phi = monomials(xp.matmul(x, basis), degree, backend)
-                gram[i] = gram[i] + xp.matmul(xp.permute_dims(phi, (1, 0)), phi)
-                moment[i] = moment[i] + xp.matmul(y, phi)
-                feature_sum[i] = feature_sum[i] + xp.sum(phi, axis=0)
-        done = sizes[j]
-        for i in range(len(bases)):
-            ridge = problem.algorithm.second.ridge
-            if ridge == "optimal":
-                ridge = leading_optimal_ridge(problem, float(first[i]), float(second[j]))
-            system = gram[i] / done + float(ridge) * backend.eye(count)
-            # Labels are centred by their own mean: the features have none.
-            estimates[i][j] = solve(system, (moment[i] - (total / done) * feature_sum[i]) / done, backend)
-    return [xp.stack(rows, axis=1) for rows in estimates]
+    z = stream.standard_normal((PILOT_SAMPLES, truth.target.branches, truth.features))
+    h = [np.asarray(v, dtype=float) for v in truth.features_of(truth.backend.asarray(z))]
+    y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(truth.target.link_variables, h, strict=True))))
+    y = y + 0.0 * h[0]
+    if truth.target.noise:
+        y = y + truth.target.noise * stream.standard_normal(len(y))
+    if text != "optimal":
+        expression = Expression("y" if text == "identity" else text, ("y",))
+
+        def transform(label: np.ndarray) -> np.ndarray:
+            return np.asarray(expression.evaluate(np, y=label), dtype=float) + 0.0 * label
+
+        return transform, float(transform(y).mean())
+    order = np.argsort(y, kind="stable")
+    # Equal labels must not be told apart: bins end where the label changes.
+    edges = np.linspace(0, len(y), PILOT_BINS + 1).astype(int)[1:-1]
+    starts = np.unique(np.concatenate([[0], np.searchsorted(y[order], y[order][edges], side="left")]))
+    counts = np.diff([*starts, len(y)])
+    labels = np.add.reduceat(y[order], starts) / counts
+    means = np.add.reduceat(h[0][order], starts) / counts
+    return lambda label: np.interp(label, labels, means), float(counts @ means) / len(y)
 
 
 def spectral_subspaces(
     truth: Realization,
-    moments: LabelMoments,
+    transform: Callable[[np.ndarray], np.ndarray],
+    mean: float,
     counts: Sequence[float],
     stream: np.random.Generator,
     backend: Backend,
@@ -138,8 +170,9 @@ def spectral_subspaces(
     Parameters
     ----------
     truth : Realization
-    moments : LabelMoments
-        The label transform, and its mean.
+    transform : callable
+    mean : float
+        E T.
     counts : sequence of float
         Samples; infinite gives the true directions.
     stream : Generator
@@ -154,11 +187,10 @@ def spectral_subspaces(
     result: list[np.ndarray] = [truth.directions.reshape(-1, d).T.copy() for _ in counts]
     finite = sorted((int(n), i) for i, n in enumerate(counts) if math.isfinite(n))
     moment, label, done = backend.zeros((d, d)), 0.0, 0
-    mean = float(moments.tau[0])
     for n, i in finite:
         for block in chunks(n - done, BLOCK):
             x = truth.inputs(block, stream)
-            t = backend.asarray(moments.transform(precise_labels(truth, x, stream)) - mean)
+            t = backend.asarray(transform(precise_labels(truth, x, stream)) - mean)
             moment = moment + xp.matmul(xp.permute_dims(x, (1, 0)) * t, x)
             label += float(xp.sum(t))
         done = n
@@ -178,101 +210,180 @@ def precise_labels(truth: Realization, x: Any, stream: np.random.Generator) -> n
     return y + truth.target.noise * stream.standard_normal(len(y)) if truth.target.noise else y
 
 
-def leading_eigenvectors(matrix: np.ndarray, rank: int) -> np.ndarray:
-    """Return the eigenvectors of a symmetric matrix with the `rank` eigenvalues of largest modulus, as columns."""
-    from scipy.linalg import eigh
-
-    n = len(matrix)
-    if 2 * rank >= n:
-        values, vectors = eigh(matrix)
-    else:
-        low = eigh(matrix, subset_by_index=(0, rank - 1))
-        high = eigh(matrix, subset_by_index=(n - rank, n - 1))
-        values, vectors = np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]], axis=1)
-    return vectors[:, np.argsort(-np.abs(values))[:rank]]
+# ---------------------------------------------------------------------------------------------------------- stage 2
 
 
-def monomials(z: Any, degree: int, backend: Backend) -> Any:
-    """Return the orthonormal degree-k Hermite features prod_i h_{alpha_i}(z_i), |alpha| = k, shape (n, D)."""
-    xp = backend.xp
-    d = z.shape[1]
-    hermite = [0.0 * z + 1.0, z]
-    for k in range(1, degree):
-        hermite.append((z * hermite[k] - math.sqrt(k) * hermite[k - 1]) / math.sqrt(k + 1))
-    if degree == 1:
-        return z
-    if degree == 2:
-        rows, columns = np.triu_indices(d, 1)
-        pairs = xp.take(z, backend.indices(rows), axis=1) * xp.take(z, backend.indices(columns), axis=1)
-        return xp.concat([hermite[2], pairs], axis=1)
-    products = []
-    for combination in itertools.combinations_with_replacement(range(d), degree):
-        value = None
-        for i in sorted(set(combination)):
-            factor = hermite[combination.count(i)][:, i]
-            value = factor if value is None else value * factor
-        products.append(value)
-    return xp.stack(products, axis=1)
+def fitted_degrees(problem: Any) -> tuple[int, ...]:
+    """Return the degrees that stage 2 fits: "all" are those that some order of the link gives weight to."""
+    target, asked = problem.target, problem.algorithm.second.degrees
+    weights = problem.algorithm.second.weights
+    beta = orthonormal_coefficients(target.features[0], target.hermite)
+    top = len(beta) - 1
+    if asked == "top" or weights == "top":
+        return (top,) if asked in ("top", "all") else (max(asked),)
+    if asked != "all":
+        return tuple(sorted(asked))
+    x, w = gauss_normal((0.0,), 200)
+    g = np.asarray(target.expression.evaluate(np, h=float(np.linalg.norm(beta)) * x), dtype=float) + 0.0 * x
+    coefficients = hermite_values(x, top) @ (w * g)
+    reached: set[int] = set()
+    made = {0}
+    for m in range(1, top + 1):
+        made = {t + j for t in made for j in range(1, top + 1) if beta[j] and t + j <= top}
+        if abs(coefficients[m]) > 1e-6 * math.sqrt(float(w @ g**2)):
+            reached |= made
+    return tuple(sorted(reached))
 
 
-def solve(matrix: Any, right: Any, backend: Backend) -> Any:
-    """Solve a positive system on the backend; a singular one (no ridge, too few samples) by least squares, on the host.
+def second_stage(
+    problem: Any,
+    truth: Realization,
+    bases: Sequence[Any],
+    rows: Sequence[Row],
+    stream: np.random.Generator,
+    backend: Backend,
+) -> list[Any]:
+    """Return the ridge estimates on every subspace: one (features, second) array for each.
 
-    Parameters
-    ----------
-    matrix, right : arrays, shapes (n, n), (n,)
+    The subspaces see the same fresh samples, and larger sample counts contain the smaller ones.
     """
-    if backend.is_torch:
-        import torch
+    xp = backend.xp
+    degrees = fitted_degrees(problem)
+    counts = np.array([math.comb(truth.features + j - 1, j) for j in degrees])
+    place = np.repeat(np.arange(len(degrees)), counts)
+    total_count = int(counts.sum())
+    gram = [backend.zeros((total_count, total_count)) for _ in bases]
+    moment = [backend.zeros((total_count,)) for _ in bases]
+    feature_sum = [backend.zeros((total_count,)) for _ in bases]
+    judges = [Judge.measure(truth, basis, degrees, place, stream, backend) for basis in bases]
+    estimates: list[dict[int, Any]] = [{} for _ in bases]
+    done, total = 0, 0.0
+    for n in sorted({n for row in rows for n in row.second}):
+        wanted = [i for i, row in enumerate(rows) if max(row.second) >= n]
+        for block in chunks(n - done, BLOCK):
+            x = truth.inputs(block, stream)
+            y = truth.labels(x, stream)
+            total += float(xp.sum(y))
+            for i in wanted:
+                phi = union_features(xp.matmul(x, bases[i]), degrees, backend)
+                gram[i] = gram[i] + xp.matmul(xp.permute_dims(phi, (1, 0)), phi)
+                moment[i] = moment[i] + xp.matmul(y, phi)
+                feature_sum[i] = feature_sum[i] + xp.sum(phi, axis=0)
+        done = n
+        for i in wanted:
+            if n in rows[i].second:
+                # Labels are centred by their own mean: the features have none.
+                right = (moment[i] - (total / n) * feature_sum[i]) / n
+                estimates[i][n] = ridge_estimate(
+                    problem.algorithm.second, gram[i] / n, right, counts, place, n, judges[i], backend
+                )
+    return [xp.stack([found[n] for n in row.second], axis=1) for found, row in zip(estimates, rows, strict=True)]
 
-        root, failed = torch.linalg.cholesky_ex(matrix)
-        if not int(failed):
-            return torch.cholesky_solve(right[:, None], root)[:, 0]
-    elif backend.is_numpy:
-        from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-        try:
-            return cho_solve(cho_factor(matrix), right)
-        except LinAlgError:
-            pass
-    else:
-        return backend.xp.linalg.solve(matrix, right)
-    return backend.asarray(np.linalg.lstsq(backend.to_numpy(matrix), backend.to_numpy(right), rcond=None)[0])
+@dataclass(frozen=True)
+class Judge:
+    """What fresh inputs say of one subspace: the label's power by degree, and features to test estimates on.
+
+    Attributes
+    ----------
+    power : (degrees,) array
+        |E[y Phi_j]|^2, an unbiased estimate from two halves, cut off below at 1e-4 of the variance.
+    variance : float
+        Var y.
+    features, labels : arrays
+    """
+
+    power: np.ndarray
+    variance: float
+    features: Any
+    labels: Any
+
+    @classmethod
+    def measure(
+        cls,
+        truth: Realization,
+        basis: Any,
+        degrees: Sequence[int],
+        place: np.ndarray,
+        stream: np.random.Generator,
+        backend: Backend,
+        samples: int = 40_000,
+    ) -> Judge:
+        """Draw fresh inputs for one subspace."""
+        xp = backend.xp
+        halves, values = [], []
+        features = None
+        for _ in range(2):
+            sums, labels = 0.0, []
+            for block in chunks(samples // 2, BLOCK):
+                x = truth.inputs(block, stream)
+                y = truth.labels(x, stream)
+                phi = union_features(xp.matmul(x, basis), degrees, backend)
+                labels.append(y)
+                sums = sums + xp.matmul(y, phi) - xp.mean(y) * xp.sum(phi, axis=0)
+                if features is None:
+                    features, kept = phi, y
+            values.append(backend.to_numpy(xp.concat(labels)).astype(float))
+            halves.append(backend.to_numpy(sums).astype(float) / (samples // 2))
+        variance = float(np.var(np.concatenate(values)))
+        power = np.bincount(place, halves[0] * halves[1], minlength=len(degrees))
+        return cls(np.maximum(power, 1e-4 * variance), variance, features, kept)
+
+    def error(self, theta: Any, backend: Backend) -> float:
+        """Return the variance of what an estimate leaves of the labels of the first fresh inputs."""
+        rest = self.labels - backend.xp.matmul(self.features, theta)
+        return float(np.var(backend.to_numpy(rest)))
 
 
-def leading_optimal_ridge(problem: Any, first: float, second: float) -> float:
-    """Return the optimal ridge of the leading-order theory at one point of the grid."""
-    from dimladder.theories.hierarchical.analysis import levels, link_of
-    from dimladder.theories.hierarchical.ridge import optimal_ridge
-    from dimladder.theories.hierarchical.spectral import leading_overlaps
+def ridge_estimate(
+    second: Any,
+    gram: Any,
+    right: Any,
+    counts: np.ndarray,
+    place: np.ndarray,
+    n: int,
+    judge: Judge,
+    backend: Backend,
+) -> Any:
+    """Return the estimate with the penalties of the weighting: measured powers where the optimal ones are asked for."""
 
-    target = problem.target
-    link, level = link_of(target), levels(target)[0]
-    moments = label_moments(target, problem.algorithm.first.label_transform)
-    a, fractions, q = leading_overlaps(target, moments, first)
-    ceiling = float(level.fractions[-1]) * float(fractions @ (a**2 * q**level.degree))
-    signal = float(link.coefficients[1]) ** 2 * ceiling
-    variance = link.second_moment - float(link.coefficients[0]) ** 2 + target.noise**2
-    return min(optimal_ridge(signal, variance - signal, second), 1e12)
+    def estimate(penalty: np.ndarray) -> Any:
+        return solve(gram + backend.asarray(np.diag(penalty[place])), right, backend)
+
+    if second.weights == "optimal":
+        shape = counts / judge.power
+        if second.ridge == "optimal":
+            left = max(judge.variance - float(judge.power.sum()), 1e-6 * judge.variance)
+            return estimate(left * shape / n)
+        return estimate(float(second.ridge) * shape / shape[-1])
+    shape = counts.astype(float) if second.weights == "kernel" else np.ones(len(counts))
+    if second.ridge != "optimal":
+        return estimate(float(second.ridge) * shape)
+    tried = [estimate(v * shape / shape[-1]) for v in np.geomspace(1e-4, 1e4, 33)]
+    return min(tried, key=lambda theta: judge.error(theta, backend))
+
+
+# ---------------------------------------------------------------------------------------------------------- stage 3
 
 
 def third_stage(
     truth: Realization,
     bases: Sequence[Any],
     learned: Sequence[Any],
+    degrees: Sequence[int],
     third: Any,
     stream: np.random.Generator,
     backend: Backend,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the polynomial readout of every learned feature on fresh labels, and test it on another set of inputs.
+    """Fit the readout of every learned feature on fresh labels, and test it on another set of inputs.
 
     Returns
     -------
-    correlation, error : (first, second) arrays
-        corr(h_hat, h*) and E[(f* - f)^2] on `TEST_SAMPLES` inputs.
+    correlation, error : (rows, second) arrays
+        corr(h_hat, h) and E[(f* - f)^2] on `TEST_SAMPLES` inputs: with a finite number of labels the median over
+        independent sets of them.
     """
     xp = backend.xp
-    degree = int(max(truth.target.features[0]))
 
     def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         features, scalar, clean = [], [], []
@@ -282,7 +393,7 @@ def third_stage(
             clean.append(backend.to_numpy(truth.link(h)))
             scalar.append(backend.to_numpy(h[0]))
             made = [
-                xp.matmul(monomials(xp.matmul(x, basis), degree, backend), theta)
+                xp.matmul(union_features(xp.matmul(x, basis), degrees, backend), theta)
                 for basis, theta in zip(bases, learned, strict=True)
             ]
             features.append(backend.to_numpy(xp.stack(made, axis=0)))
@@ -292,33 +403,54 @@ def third_stage(
     test, scalar, wanted = draw(TEST_SAMPLES)
     if math.isinf(third.samples):
         # The population's best readout: fitted to f* on the very samples it is judged by. A fit on other samples,
-        # however
-        # many, is ruined by the few inputs far out in the tail, where a polynomial of degree 7 is anything.
-        train, y = test, wanted
+        # however many, is ruined by the few inputs far out in the tail, where a polynomial of degree 7 is anything.
+        sets = [(test, wanted)]
     else:
         n = max(1, round(third.samples))
-        train, _, clean = draw(n)
-        y = clean + truth.target.noise * stream.standard_normal(n)
-    shape = (len(bases), train.shape[2])
+        fits = int(np.clip(MOST_LABELS // n, 1, FITS))
+        train, _, clean = draw(n * fits)
+        y = clean + truth.target.noise * stream.standard_normal(n * fits)
+        sets = [(train[:, n * s : n * (s + 1)], y[n * s : n * (s + 1)]) for s in range(fits)]
+    shape = (len(bases), test.shape[2])
     correlation, error = np.empty(shape), np.empty(shape)
     for i, j in np.ndindex(*shape):
         correlation[i, j] = np.corrcoef(test[i, :, j], scalar)[0, 1]
-        fit = polynomial_fit(train[i, :, j], y, third.degree, third.ridge)
-        error[i, j] = float(np.mean((fit(test[i, :, j]) - wanted) ** 2))
+        standard = standardiser(test[i, :, j], third.basis)
+        at = readout_basis(standard(test[i, :, j]), third)
+        found = []
+        for train, y in sets:
+            fit = readout_fit(readout_basis(standard(train[i, :, j]), third), y, third.ridge)
+            found.append(float(np.mean((at @ fit - wanted) ** 2)))
+        error[i, j] = np.median(found)
     return correlation, error
 
 
-def polynomial_fit(s: np.ndarray, y: np.ndarray, degree: int, ridge: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the ridge regression of y on orthonormal Hermite polynomials of the standardised feature."""
-    from dimladder.numerics.quadrature import hermite_values
+def standardiser(feature: np.ndarray, basis: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the map of a learned feature to what its readout acts on, from unlabelled inputs.
 
-    centre, scale = float(np.mean(s)), float(np.std(s)) or 1.0
-    basis = hermite_values((s - centre) / scale, degree).T
+    Hermite: centred and scaled; rank: its rank among the unlabelled inputs, in [-1, 1].
+    """
+    if basis == "rank":
+        known = np.sort(feature)
+        return lambda s: 2.0 * (np.searchsorted(known, s) + 0.5) / (len(known) + 1.0) - 1.0
+    centre, scale = float(np.mean(feature)), float(np.std(feature)) or 1.0
+    return lambda s: (s - centre) / scale
+
+
+def readout_basis(s: np.ndarray, third: Any) -> np.ndarray:
+    """Return the readout's basis functions, shape (samples, degree + 1)."""
+    if third.basis == "rank":
+        sizes = np.sqrt(2 * np.arange(third.degree + 1) + 1)
+        return np.asarray(np.polynomial.legendre.legvander(s, third.degree) * sizes)
+    return np.asarray(hermite_values(s, third.degree).T)
+
+
+def readout_fit(basis: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
+    """Return the coefficients of the ridge regression of y on orthonormal functions."""
     if ridge:
-        beta = np.linalg.solve(basis.T @ basis / len(s) + ridge * np.eye(degree + 1), basis.T @ y / len(s))
-    else:
-        beta = np.linalg.lstsq(basis, y, rcond=None)[0]
-    return lambda t: beta @ hermite_values((t - centre) / scale, degree)
+        gram = basis.T @ basis / len(y) + ridge * np.eye(basis.shape[1])
+        return np.asarray(np.linalg.solve(gram, basis.T @ y / len(y)))
+    return np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0])
 
 
 EXPERIMENT = LayerwiseExperiment()

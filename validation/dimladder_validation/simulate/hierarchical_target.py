@@ -11,8 +11,7 @@ import numpy as np
 
 from dimladder.errors import SimulationError
 from dimladder.problem import Hierarchical
-from dimladder.theories.hierarchical.analysis import effective_dimension, orthonormal_coefficients
-from dimladder.theories.hierarchical.readouts import draw_readout
+from dimladder.problem.hierarchy import draw_readout, effective_dimension, orthonormal_coefficients
 
 from .base import Backend
 
@@ -65,6 +64,20 @@ def hermite_polynomial(coefficients: np.ndarray, z: Any) -> Any:
             total = total + float(coefficients[j]) * high
         low, high = high, (z * high - math.sqrt(j) * low) / math.sqrt(j + 1)
     return total
+
+
+def leading_eigenvectors(matrix: np.ndarray, rank: int) -> np.ndarray:
+    """Return the eigenvectors of a symmetric matrix with the `rank` eigenvalues of largest modulus, as columns."""
+    from scipy.linalg import eigh
+
+    n = len(matrix)
+    if 2 * rank >= n:
+        values, vectors = eigh(matrix)
+    else:
+        low = eigh(matrix, subset_by_index=(0, rank - 1))
+        high = eigh(matrix, subset_by_index=(n - rank, n - 1))
+        values, vectors = np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]], axis=1)
+    return vectors[:, np.argsort(-np.abs(values))[:rank]]
 
 
 @dataclass

@@ -152,8 +152,8 @@ class _Geometry:
         import numpy as np
         from scipy.special import ndtr
 
+        from dimladder.symbolic.hermite_moments import profile
         from dimladder.theories.mixtures.kernels import HINGE, teacher_channel
-        from dimladder.theories.mixtures.moments import profile
 
         system, target = self.system, self.problem.target
         if overlap is None:

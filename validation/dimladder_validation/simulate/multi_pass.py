@@ -13,7 +13,7 @@ and nothing is left to reveal when m = d. Cost: O(n (K T)^2), whatever d. Start 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import kind_of
 from dimladder.problem.descent import Descent, Formulas, descent_of, formulas_of, outputs_of
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -345,6 +345,20 @@ class MultiPassExperiment(Experiment):
 
     theory = "multi-pass"
     size = "d"
+
+    def closing(self, problem: Any) -> Closing:
+        """Finitely many smooth steps on Gaussian data: every observable has an expansion in 1/d."""
+        formula = formulas_of(problem)
+        loss = formula.loss
+        if not formula.activation.kinks("x") and loss.kinks_are_planes() and not loss.kink_planes():
+            return Closing(1.0, reason="finitely many smooth steps on Gaussian data are biased by 1/d")
+        return Closing()
+
+    def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
+        """Overlaps start where the problem says; readouts do, and stay there unless they are trained."""
+        trained = kind_of(problem.student) == "two-layer" and problem.student.train_readout
+        start = {"time": 0.0}
+        return {"Q": start, "M": start, "Q_block": start, "M_block": start, "a": start if trained else {}}
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.

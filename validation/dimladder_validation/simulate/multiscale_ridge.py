@@ -30,25 +30,24 @@ class MultiscaleRidgeExperiment(Experiment):
 
         data = problem.data
         samples = max(1, round(data.samples * size / data.dimension))
-        fast = min(max(1, round(data.fast * size / data.dimension)), size - 1)
-        return replace(problem, {"data.samples": samples, "data.fast": fast, "data.dimension": size})
+        fast = min(max(1, round(float(data.spectrum.blocks()[1][0]) * size)), size - 1)
+        shares = {"data.spectrum.fractions": [fast / size, 1.0 - fast / size]}
+        return replace(problem, {"data.samples": samples, "data.dimension": size, **shares})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Solve one data set a stream by the singular values of X; the CPU does it, whatever the backend."""
         import numpy as np
 
-        from dimladder.problem import axis_values
-
         data = self.at_size(problem, size).data
-        times = np.array(axis_values(problem.grid.time_ridge))
-        scales = np.where(np.arange(size) < data.fast, 1.0, 1.0 / data.scale_ratio) * data.fast_scale
+        times = np.array(problem.grid.values("time_ridge"))
+        scales = np.sqrt(data.spectrum.eigenvalues(size))
         error, overlap, norm = (np.empty((len(streams), len(times))) for _ in range(3))
         for replica, stream in enumerate(streams):
             z = stream.standard_normal((data.samples, size)) / math.sqrt(size)
             w = stream.standard_normal(size)
             # The teacher's length is fixed at its mean: it only multiplies the error.
             w *= math.sqrt(size) / np.linalg.norm(w)
-            y = z @ w + data.noise * stream.standard_normal(data.samples)
+            y = z @ w + problem.target.noise * stream.standard_normal(data.samples)
             u, s, vt = np.linalg.svd(z * scales, full_matrices=False)
             for column, time in enumerate(times):
                 student = scales * (vt.T @ (s / (s**2 + 1 / time) * (u.T @ y)))

@@ -50,11 +50,11 @@ class StaircaseExperiment(Experiment):
         """Train ``len(streams)`` networks in `size` dimensions."""
         import numpy as np
 
-        from dimladder.problem import Expression, activation, axis_values
-        from dimladder.theories.staircase.boolean import analyse, label
+        from dimladder.problem import Expression, activation
+        from dimladder.problem.boolean import analyse, label, monomials_of
 
         xp, d = backend.xp, size
-        target = analyse(problem.target.formula)
+        target, monomials = analyse(problem.target.expression), monomials_of(problem)
         relevant = len(target.coordinates)
         if d <= relevant:
             raise SimulationError(
@@ -62,7 +62,7 @@ class StaircaseExperiment(Experiment):
                 hint=f"simulate at d > {relevant}",
             )  # fmt: skip
         width, batch, eta = problem.simulation.at(d)
-        times = np.array(axis_values(problem.grid.time))
+        times = np.array(problem.grid.values("time"))
         record, low, high, weight = recorded_steps(times, 1 / eta)
         student, rule = problem.student, problem.algorithm
         act = activation(student.activation)
@@ -79,7 +79,7 @@ class StaircaseExperiment(Experiment):
         rest = backend.asarray(
             np.stack([2.0 * c[3].integers(0, 2, (draws, d - relevant)) - 1.0 for c in children]),
         )
-        characters = np.stack([target.character(s) for s in problem.monomials])
+        characters = np.stack([target.character(s) for s in monomials])
         piece = max(1, (PIECE if backend.is_numpy else DEVICE_PIECE) // max(width, d))
         found: list[dict[str, np.ndarray]] = []
         place = 0
@@ -112,7 +112,7 @@ class StaircaseExperiment(Experiment):
             log.warning(text, failed, len(streams), d, eta)
         dims = {"fourier": ("time", "monomial"), "feature_square": ("time", "coordinate")}
         coords = {
-            "time": times, "monomial": np.array([label(s) for s in problem.monomials]),
+            "time": times, "monomial": np.array([label(s) for s in monomials]),
             "coordinate": np.array(target.coordinates),
         }  # fmt: skip
         variables = {}

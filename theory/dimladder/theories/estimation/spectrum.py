@@ -192,7 +192,7 @@ def through_layers(base: Covariance, activations: list[Any], ratios: list[float]
     ratios : list of float
         psi_l = k_l/k_{l-1}.
     """
-    from ..mixtures.moments import profile
+    from ...symbolic.hermite_moments import profile
 
     # Centred variance of the input of a unit, and the variance over units of its offset.
     r, offset = float(np.sum(base.shares * base.eigenvalues)), 0.0

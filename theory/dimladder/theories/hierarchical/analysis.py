@@ -1,4 +1,4 @@
-"""Hermite analysis of a hierarchical target: coefficients, degree masses, exponents, and the theorem's assumptions.
+"""Hermite analysis of a hierarchical target: its levels and its link.
 
 Conventions. ``h_j`` are the orthonormal Hermite polynomials. Level 1 holds the linear features z = W* x, which are
 exactly normal; level l + 1 is h_{l+1,m} = B^{-1/2} sum_i a_i P_l(h_{l,i}) over a block of B = d^{eps_l - eps_{l+1}}
@@ -18,30 +18,17 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import gauss_normal, hermite_values
-from ...problem.expressions import Expression, hermite_scale
+from ...problem.expressions import Expression
+from ...problem.hierarchy import orthonormal_coefficients
 
 if TYPE_CHECKING:
-    from ...problem import Coefficients, Hierarchical
+    from ...problem import Hierarchical
 
 Array = NDArray[np.float64]
 # Sample exponents are compared with this slack: 3 * 0.1 must reach a threshold written 0.3.
 EXPONENT_SLACK = 1e-9
 # A coefficient counts as zero below this fraction of the function's root mean square.
 ZERO = 1e-9
-
-
-def effective_dimension(d: int, exponent: float) -> int:
-    """Return floor(d^exponent), the number of features of a level; exact when the power is a whole number."""
-    return max(1, math.floor(d**exponent + 1e-9))
-
-
-def orthonormal_coefficients(coefficients: Coefficients, convention: str) -> Array:
-    """Return the coefficients of P on orthonormal Hermite polynomials, index = degree."""
-    out = np.zeros(max(coefficients) + 1)
-    for degree, value in coefficients.items():
-        # h_j = He_j / sqrt(j!), so c s_j He_j = c s_j sqrt(j!) h_j.
-        out[degree] = value * hermite_scale(degree, convention) * math.sqrt(math.factorial(degree))  # type: ignore[arg-type]
-    return np.trim_zeros(out, "b")
 
 
 @dataclass(frozen=True)
@@ -354,162 +341,3 @@ def any_link_of(target: Hierarchical) -> LinkAnalysis | JointLinkAnalysis:
     if target.branches == 1:
         return link_of(target)
     return analyse_joint_link(target.expression, target.link_variables, feature_scale(target))
-
-
-def activation_coefficients(sigma: Expression, order: int = 8, compositions: int = 1) -> Array:
-    """Return E[s(z) h_j(z)], j = 0..order, for s = sigma composed with itself `compositions` times.
-
-    ``compositions = 2`` is the activation sigma(sigma(.)) that the first layer sees while W2 is the identity.
-    """
-    kinks = list(sigma.kinks("x"))
-    if compositions > 1:
-        kinks += _preimages(sigma, kinks)
-    x, w = normal_rule(kinks, 200)
-    values = x
-    for _ in range(compositions):
-        values = np.asarray(sigma.evaluate(np, x=values), dtype=float) + 0.0 * x
-    return hermite_values(x, order) @ (w * values)
-
-
-def _preimages(sigma: Expression, points: Sequence[float]) -> list[float]:
-    grid = np.linspace(-12.0, 12.0, 24_001)
-    values = np.asarray(sigma.evaluate(np, x=grid), dtype=float)
-    found: list[float] = []
-    for point in points:
-        shifted = values - point
-        for i in np.flatnonzero(shifted[:-1] * shifted[1:] < 0):
-            found.append(float(grid[i] - shifted[i] * (grid[i + 1] - grid[i]) / (shifted[i + 1] - shifted[i])))
-    return found
-
-
-def information_exponent(coefficients: Array, tolerance: float = ZERO) -> int | None:
-    """Return the smallest degree j >= 1 with a non-zero coefficient, or None if all vanish."""
-    size = math.sqrt(float(np.sum(coefficients**2)))
-    found = np.flatnonzero(np.abs(coefficients[1:]) > tolerance * size).tolist() if size else []
-    return int(found[0]) + 1 if found else None
-
-
-@dataclass(frozen=True)
-class Assumption:
-    """One assumption of Theorem 1: whether it holds, and the number that decides."""
-
-    name: str
-    statement: str
-    holds: bool
-    detail: str
-
-
-def check_assumptions(target: Hierarchical, sigma: Expression) -> tuple[Assumption, ...]:
-    """Check A1-A3 of the theorem on three-layer learning for a target and an activation.
-
-    Returns
-    -------
-    tuple of Assumption
-        A1 (information exponents of the link and of the polynomial), A2 in its parts (growth and sigma'(0); a: Hermite
-        coefficients; b, c: composed activation), A3 (higher coefficients of the link), and the uniform readout.
-
-    Notes
-    -----
-    Source: Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, Assumptions 1-3.
-    """
-    level = levels(target)[-1]
-    k, mu = level.degree, link_of(target).coefficients
-    size = math.sqrt(float(np.sum(mu**2)))
-    exponent_p = information_exponent(level.coefficients)
-    c = activation_coefficients(sigma, max(k, 2))
-    composed = activation_coefficients(sigma, 2, compositions=2)
-    slope = float(sigma.derivative("x")(x=np.array([0.0]))[0])
-    zero = [j for j in range(2, k + 1) if abs(c[j]) <= ZERO * math.sqrt(float(np.sum(c**2)))]
-    curved = [j for j in range(2, k + 1) if abs(mu[j]) > 1e-6 * size]
-    p2 = float(level.coefficients[2]) if k >= 2 else 0.0
-    smooth = not sigma.kinks("x")
-    polynomial = bool(sigma.sympy().is_polynomial())
-    composed_size = math.sqrt(float(np.sum(composed**2)))
-    return (
-        Assumption("A1.link", "E[g*(z) z] != 0", information_exponent(mu) == 1, f"mu_1 = {mu[1]:.6g}"),
-        Assumption("A1.feature", "E[P_k z] = 0, E[P_k He_2] != 0", exponent_p == 2, f"lowest degree {exponent_p}"),
-        Assumption(
-            "A2.analytic", "sigma analytic, not polynomial, sigma'(0) != 0",
-            smooth and not polynomial and slope != 0.0,
-            f"kinks {list(sigma.kinks('x'))}, polynomial: {polynomial}, sigma'(0) = {slope:.6g}",
-        ),
-        Assumption(
-            "A2.a", "E[sigma He_j] != 0 for 1 < j <= k", not zero,
-            "coefficients " + ", ".join(f"c_{j} = {c[j]:.4g}" for j in range(2, k + 1)),
-        ),
-        Assumption(
-            "A2.b", "E[sigma(sigma(z)) He_2] E[P_k He_2] > 0", composed[2] * p2 > 0, f"{composed[2]:.4g} x {p2:.4g}"
-        ),
-        Assumption(
-            "A2.c", "E[sigma(sigma(z)) z] = 0", abs(composed[1]) <= 1e-3 * composed_size,
-            f"E[sigma(sigma(z)) z] = {composed[1]:.4g}",
-        ),
-        Assumption(
-            "A3", "E[g*(z) He_j(z)] = 0 for 1 < j <= k", not curved,
-            "all vanish" if not curved else ", ".join(f"mu_{j} = {mu[j]:.4f}" for j in curved),
-        ),
-        Assumption(
-            "readout", "a*_i = 1 for every feature", target.readout == "ones", f"readout = {target.readout!r}"
-        ),
-    )  # fmt: skip
-
-
-def admissible_activation(
-    degree: int = 2, sign: int = 1, shifts: Sequence[float] = (-0.3, -0.5, -0.2, -0.7, -1.0, 0.3, 0.5, 0.2, 0.7, 1.0)
-) -> tuple[str, float]:
-    """Search sigma(x) = tanh(x + a) - b x that satisfies A2, and return its formula and E[sigma(sigma(z))
-    He_2]/sqrt(2).
-
-    Parameters
-    ----------
-    degree : int
-        k: the Hermite coefficients 2..k of sigma must not vanish.
-    sign : int
-        Sign of E[P_k He_2], which E[sigma(sigma) He_2] must share.
-    shifts : sequence of float
-        Values of a, tried in this order; b solves E[sigma(sigma(z)) z] = 0 and must leave sigma'(0) != 0.
-
-    Raises
-    ------
-    DomainError
-        If no shift has a solution.
-    """
-    from scipy.optimize import brentq
-
-    slopes = np.linspace(0.05, 1.5, 59)
-    for a in shifts:
-
-        def text(b: float, a: float = a) -> str:
-            return f"tanh(x {'-' if a < 0 else '+'} {abs(a)!r}) - {b!r}*x"
-
-        def composed(b: float, text: Callable[[float], str] = text) -> Array:
-            return activation_coefficients(Expression(text(b)), 2, compositions=2)
-
-        first = np.array([composed(float(b))[1] for b in slopes])
-        for i in np.flatnonzero(first[:-1] * first[1:] < 0):
-            b = float(brentq(lambda b, f=composed: f(b)[1], slopes[i], slopes[i + 1], xtol=1e-14))
-            second = float(composed(b)[2])
-            sigma = Expression(text(b))
-            c = activation_coefficients(sigma, degree)
-            at_zero = abs(1 - math.tanh(a) ** 2 - b)
-            if second * sign > 1e-3 and at_zero > 1e-3 and bool(np.all(np.abs(c[2:]) > 1e-4)):
-                return sigma.text, second
-    raise DomainError("no admissible activation among the shifts", hint="give other shifts, or the opposite sign")
-
-
-def sample_exponents(target: Hierarchical) -> tuple[float, ...]:
-    """Return kappa_1 <= ... <= kappa_L, at which a deep network fully learns each level.
-
-    kappa_l = max_{j <= l} (k_j eps_{j-1} + eps_j), with eps_0 = 1, k_1 = 1 for the linear level and eps_L = 0. Equal
-    neighbours are merged jumps. Derived for this project from the paper's counting argument (its Sec. 2.5).
-    """
-    needs = [1.0 + target.exponents[0]]
-    needs += [level.degree * level.exponent + level.output_exponent for level in levels(target)]
-    return tuple(round(float(v), 12) for v in np.maximum.accumulate(needs))
-
-
-def jumps(target: Hierarchical, learner: str, largest: float = 6.0) -> tuple[float, ...]:
-    """Return the sample exponents kappa <= `largest` at which the error of a learner drops."""
-    from .staircase import Staircase
-
-    return Staircase.of(target).jumps(learner, largest)

@@ -1,212 +1,234 @@
-"""Stages 1, 2 and 3 composed: overlaps -> correlation of the learned feature -> generalisation error.
+"""Stages 1, 2 and 3 composed: overlaps -> correlation of the learned feature -> error.
 
-`leading_surface` is the d -> infinity theory. `refined_surface` keeps the actual d_eff: the true feature, the label
-and the learned coordinates are drawn from their joint law, and the stage-2 estimate is its signal part plus
-independent noise.
+`leading_curves` is the theory of 1 << d_eff << d; stage 2 keeps the actual numbers of features where d is given.
+`refined_curves` keeps the actual d_eff everywhere: the true feature, the label and the learned coordinates are drawn
+from their joint law, and the stage-2 estimate is its mean part plus independent noise.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.quadrature import hermite_values
-from .analysis import levels, link_of, orthonormal_coefficients
+from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
+from .analysis import LinkAnalysis, levels, link_of
+from .channels import higher_orders
 from .labels import label_moments
-from .readout import finite_readout_error
-from .ridge import NormLaw, feature_count, optimal_ridge, refined_second_stage, second_stage
-from .spectral import (
-    class_readouts,
-    critical_ratio,
-    leading_overlaps,
-    refined_critical_ratio,
-    refined_spectrum,
-    sample_label_law,
+from .readout import FiniteFit, ReadoutLaw, mehler_law, rank_readout_error, readout_error, sampled_law
+from .spectral import LabelLaw, class_readouts, leading_overlaps, sample_label_law
+from .union import (
+    Task,
+    feature_count,
+    fitted_degrees,
+    label_components,
+    penalties_of,
+    represented,
+    union_state,
 )
+from .union_refined import Draws, directions, learned_feature, squared_norms
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
+    from ...problem.algorithms import Layerwise, SecondStage, ThirdStage
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Surface:
-    """Learning curves over (n1, n2).
+class Row:
+    """One subspace and the second stages on it.
 
     Attributes
     ----------
-    overlap : (first,) array
-        Squared overlap of the learned subspace, averaged over the hidden directions.
-    correlation : (first, second) array
-        corr(h_hat, h*).
-    error : (first, second) array
-        E[(f* - f)^2], label noise not included.
-    threshold : float
-        n1/(d d_eff) of weak recovery.
+    first : float
+        n1/(d d_eff); infinite: the subspace is known.
+    second : sequence of float
+        n2/D_k each, k the degree of the polynomial; infinite: the feature is fitted to all inputs.
     """
 
-    overlap: Array
-    correlation: Array
-    error: Array
-    threshold: float
+    first: float
+    second: Sequence[float]
 
 
-@dataclass(frozen=True)
-class StageSettings:
-    """Numbers of stages 1 to 3.
+@dataclass
+class Curves:
+    """What the rows give.
 
     Attributes
     ----------
-    transform : str
-        Label transform of stage 1.
-    ridge : float or "optimal"
-        Stage 2.
-    degree : int
-        Stage 3: polynomial degree of the readout.
-    samples, readout_ridge : float
-        Stage 3: number of labels (may be infinite), and ridge.
+    overlap : list of float
+        Mean squared overlap of the hidden directions with the subspace of each row.
+    correlation, error, low, high : lists of lists of float
+        corr(h_hat, h), and E[(f* - f)^2] without label noise with the band of 80 % of the fits of stage 3.
     """
 
-    transform: str
-    ridge: float | str
-    degree: int
-    samples: float
-    readout_ridge: float
+    overlap: list[float] = field(default_factory=list)
+    correlation: list[list[float]] = field(default_factory=list)
+    error: list[list[float]] = field(default_factory=list)
+    low: list[list[float]] = field(default_factory=list)
+    high: list[list[float]] = field(default_factory=list)
 
-    def ridge_at(self, signal: float, noise: float, delta: float) -> float:
-        """Return lam of stage 2; the optimal one at leading order, where asked for."""
-        if self.ridge == "optimal":
-            return min(optimal_ridge(signal, noise, delta), 1e12)
-        return float(self.ridge)
+    def begin(self, overlap: float) -> None:
+        """Open a row."""
+        self.overlap.append(overlap)
+        for column in (self.correlation, self.error, self.low, self.high):
+            column.append([])
 
-
-def leading_surface(target: Hierarchical, settings: StageSettings, first: Array, second: Array) -> Surface:
-    """Return the theory at leading order, d >> d_eff >> 1."""
-    link, level = link_of(target, max(60, settings.degree)), levels(target)[0]
-    moments = label_moments(target, settings.transform)
-    k, share = level.degree, float(level.fractions[-1])
-    c1 = float(link.coefficients[1])
-    variance = link.second_moment - float(link.coefficients[0]) ** 2 + target.noise**2
-    overlap = np.empty(len(first))
-    correlation, error = np.empty((len(first), len(second))), np.empty((len(first), len(second)))
-    for i, ratio in enumerate(first):
-        values, fractions, q = leading_overlaps(target, moments, float(ratio))
-        overlap[i] = float(fractions @ q)
-        ceiling = share * float(fractions @ (values**2 * q**k))
-        signal = c1**2 * ceiling
-        for j, delta in enumerate(second):
-            noise = variance - signal
-            state = second_stage(signal, noise, float(delta), settings.ridge_at(signal, noise, float(delta)))
-            correlation[i, j] = state.correlation * math.sqrt(ceiling) * math.copysign(1.0, c1)
-            error[i, j] = finite_readout_error(
-                link, target.noise, correlation[i, j], settings.degree, settings.samples, settings.readout_ridge
-            )
-    largest = 1.0 if target.readout in ("ones", "rademacher") else float(np.max(np.abs(leading_readouts(target))))
-    threshold = 0.0 if target.readout == "gaussian" else critical_ratio(target, moments, largest)
-    if target.readout == "gaussian" and math.isinf(critical_ratio(target, moments)):
-        threshold = math.inf
-    return Surface(overlap, correlation, error, threshold)
+    def add(self, correlation: float, fit: FiniteFit) -> None:
+        """Append a second stage to the last row."""
+        for column, value in zip(
+            (self.correlation, self.error, self.low, self.high),
+            (correlation, fit.median, fit.low, fit.high),
+            strict=True,
+        ):
+            column[-1].append(value)
 
 
-def leading_readouts(target: Hierarchical) -> Array:
-    """Return the distinct readout values."""
-    from .readouts import readout_classes
+def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Row], d: int | None) -> Curves:
+    """Return the theory at leading order; with `d` stage 2 keeps D_j/n of every degree."""
+    link, level = link_of(target, max(60, algorithm.third.degree)), levels(target)[0]
+    moments = label_moments(target, algorithm.first.label_transform)
+    degrees = fitted_degrees(link, level, algorithm.second.degrees)
+    counts = None
+    if d is not None:
+        d_eff = effective_dimension(d, target.exponents[0])
+        counts = np.array([feature_count(d_eff, j) for j in degrees], dtype=float)
+        unit = feature_count(d_eff, level.degree)
+    curves = Curves()
+    for row in rows:
+        values, fractions, q = leading_overlaps(target, moments, row.first)
+        squares = np.array([float(fractions @ (values**2 * q**j)) for j in range(level.degree + 1)])
+        shares = represented(level, squares)
+        curves.begin(float(fractions @ q))
+        for delta in row.second:
+            if counts is None:
+                crowding = np.array([1.0 / delta if j == level.degree else 0.0 for j in degrees])
+            else:
+                crowding = counts / (delta * unit)
+            task = Task.of(link, target.noise, degrees, crowding, shares)
+            state = union_state(task, penalties_of(task, *weighting(algorithm.second), counts))
+            if higher_orders(target) and max(degrees) > 1 and math.isfinite(state.spread):
+                fit = _joint_fit(target, link, task, squares, state.gain, state.spread, algorithm.third)
+            else:
+                fit = _mehler_fit(link, target.noise, state.correlation, algorithm.third)
+            curves.add(state.correlation, fit)
+    return curves
 
-    return readout_classes(target)[0]
+
+def weighting(second: SecondStage) -> tuple[str, float | str]:
+    """Return the weights and the ridge of stage 2."""
+    return second.weights, second.ridge
 
 
-def refined_surface(
+def _mehler_fit(link: LinkAnalysis, noise: float, correlation: float, third: ThirdStage) -> FiniteFit:
+    """Return stage 3 for jointly normal (h, h_hat)."""
+    if math.isinf(third.samples) and third.ridge == 0.0:
+        exact = readout_error if third.basis == "hermite" else rank_readout_error
+        value = exact(link, correlation, third.degree)
+        return FiniteFit(value, value, value, value)
+    return mehler_law(link, correlation, third.basis, third.degree, noise).fits(third.samples, third.ridge)
+
+
+def _joint_fit(
     target: Hierarchical,
-    settings: StageSettings,
-    first: Array,
-    second: Array,
-    d: int,
-    samples: int = 120_000,
-    seed: int = 1,
-) -> Surface:
-    """Return the theory at the actual d and d_eff; the law of the label is sampled with a fixed seed.
+    link: LinkAnalysis,
+    task: Task,
+    squares: Array,
+    gain: Array,
+    spread: float,
+    third: ThirdStage,
+    samples: int = 200_000,
+) -> FiniteFit:
+    """Return stage 3 where the learned feature holds higher orders of the link, drawn with a fixed seed.
+
+    u = sum_j v_j^(1/2) G_j and h_hat = sum_t A_t f_t(G') + (df2 mse)^(1/2) xi, corr(G_j, G'_j) = <a^2 q^j>^(1/2).
+    """
+    level = levels(target)[0]
+    rng = np.random.default_rng(11)
+    k = level.degree
+    true, other = rng.standard_normal((2, k + 1, samples))
+    u = np.sqrt(level.fractions) @ true
+    reach = np.sqrt(np.clip(squares, 0.0, 1.0))[:, None]
+    parts = reach * true + np.sqrt(1 - reach**2) * other
+    components = label_components(link, level, represented(level, squares), parts)
+    learned = gain @ components[list(task.degrees)] + math.sqrt(spread) * rng.standard_normal(samples)
+    return sampled_fit(learned, link.function(u), target.noise, third)
+
+
+def sampled_fit(learned: Array, label: Array, noise: float, third: ThirdStage) -> FiniteFit:
+    """Return stage 3 on draws of the learned feature and of f*."""
+    if float(np.ptp(learned)) == 0.0:
+        # Nothing is learned: the feature carries no more than a random number.
+        learned = np.random.default_rng(3).standard_normal(len(label))
+    law: ReadoutLaw = sampled_law(learned, label, third.basis, third.degree, noise)
+    if math.isfinite(third.samples):
+        return law.fits(third.samples, third.ridge)
+    value = law.penalised(third.ridge)
+    return FiniteFit(value, value, value, value)
+
+
+def refined_curves(
+    target: Hierarchical, algorithm: Layerwise, rows: Sequence[Row], d: int, samples: int = 120_000, seed: int = 1
+) -> Curves:
+    """Return the theory at the actual d and d_eff; laws are sampled with fixed seeds.
 
     Raises
     ------
     SolveError
-        If the resolvent of stage 1 does not converge.
+        If the resolvent of stage 1 or the response of stage 2 does not converge.
     """
-    from .analysis import effective_dimension
+    from .contour import learned_subspace
 
     d_eff = effective_dimension(d, target.exponents[0])
-    moments = label_moments(target, settings.transform)
-    law = sample_label_law(target, moments.transform, d_eff)
-    a, index = class_readouts(target, d_eff)
+    level, link = levels(target)[0], link_of(target, max(60, algorithm.third.degree))
+    a, classes = class_readouts(target, d_eff)
     raw = orthonormal_coefficients(target.features[0], target.hermite)
-    k = levels(target)[0].degree
-    count = feature_count(d_eff, k)
+    k = level.degree
+    degrees = fitted_degrees(link, level, algorithm.second.degrees)
+    counts = np.array([feature_count(d_eff, j) for j in degrees], dtype=float)
+    unit = feature_count(d_eff, k)
+    parts = [int(j) for j in np.flatnonzero(level.coefficients)]
     rng = np.random.default_rng(seed)
-    samples = int(max(40_000, min(samples, 6_000_000 // d_eff)))
-    z_true, z_noise = rng.standard_normal((samples, d_eff)), rng.standard_normal((samples, d_eff))
-    h = np.tensordot(raw, hermite_values(z_true, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff)
+    samples = int(max(30_000, min(samples, 40_000_000 // (d_eff * (k + 1)))))
+    true, other = rng.standard_normal((samples, d_eff)), rng.standard_normal((samples, d_eff))
+    h = np.tensordot(raw, hermite_values(true, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff)
     f = np.asarray(target.expression.evaluate(np, h=h), dtype=float) + 0.0 * h
-    centred = f - f.mean()
     extra = rng.standard_normal(samples)
-    overlap = np.empty(len(first))
-    correlation, error = np.empty((len(first), len(second))), np.empty((len(first), len(second)))
-    for i, ratio in enumerate(first):
-        if math.isinf(ratio):
-            q = np.ones(d_eff)
-        elif ratio <= 0:
-            q = np.full(d_eff, d_eff / d)
+    law: LabelLaw | None = None
+    curves = Curves()
+    for row in rows:
+        if math.isinf(row.first):
+            q = seen = np.ones(d_eff)
+        elif row.first <= 0:
+            q = seen = np.full(d_eff, d_eff / d)
         else:
-            q = refined_spectrum(law, d_eff / d, float(ratio) * d_eff).overlaps()[index]
-        overlap[i] = float(q.mean())
-        z = np.sqrt(q) * z_true + np.sqrt(1.0 - q) * z_noise
-        direction = a * q ** (k / 2)
-        direction = direction / np.linalg.norm(direction)
+            if law is None:
+                moments = label_moments(target, algorithm.first.label_transform)
+                law = sample_label_law(target, moments.transform, d_eff)
+            subspace = learned_subspace(law, d_eff / d, row.first * d_eff)
+            q = subspace.overlap[classes]
+            # Degree 2 sees the second power of the whole projector, not of its diagonal alone.
+            second = float(np.mean(a**2 * q**2))
+            lift = math.sqrt(max(subspace.second_power, 0.0) / second) if 2 in parts and second > 0 else 1.0
+            seen = np.minimum(1.0, lift * q)
+        curves.begin(float(q.mean()))
+        z = np.sqrt(seen) * true + np.sqrt(1.0 - seen) * other
         basis = hermite_values(z, k)
-        projection = basis[k] @ direction
-        r = squared_norm(basis, k) / count
-        norms = NormLaw.of(r, centred * projection, projection**2, centred**2 + target.noise**2)
-        signal = float(np.mean(centred * projection)) ** 2
-        noise = float(np.var(f)) + target.noise**2 - signal
-        for j, delta in enumerate(second):
-            m, norm = refined_second_stage(norms, float(delta), settings.ridge_at(signal, noise, float(delta)))
-            learned = m * projection + np.sqrt(max(norm - m * m, 0.0) * r) * extra
-            correlation[i, j] = float(np.corrcoef(learned, h)[0, 1])
-            error[i, j] = sampled_readout_error(
-                learned, f, target.noise, settings.degree, settings.samples, settings.readout_ridge
-            )
-    return Surface(overlap, correlation, error, refined_critical_ratio(law, d_eff))
-
-
-def squared_norm(basis: Array, degree: int) -> Array:
-    """Return |phi(z)|^2 = sum over |alpha| = k of prod_i h_{alpha_i}(z_i)^2 from h_0..h_k at z, shape (k + 1, n,
-    d_eff).
-    """
-    squares = basis**2
-    total = np.zeros((degree + 1, basis.shape[1]))
-    total[0] = 1.0
-    for i in range(basis.shape[2]):
-        for j in range(degree, 0, -1):
-            total[j] += sum(total[j - t] * squares[t, :, i] for t in range(1, j + 1))
-    return total[degree]
-
-
-def sampled_readout_error(learned: Array, f: Array, noise: float, degree: int, samples: float, ridge: float) -> float:
-    """Return the error of the degree-m readout on draws of (h_hat, f*), with the leverage correction at finite n3."""
-    s = (learned - learned.mean()) / learned.std()
-    basis, _ = np.linalg.qr(hermite_values(s, degree).T)
-    p = basis * math.sqrt(len(s))
-    beta = p.T @ f / len(s)
-    residual = f - p @ beta
-    base = float(np.mean(residual**2))
-    shrink = ridge / (1.0 + ridge)
-    if math.isinf(samples):
-        return base + float(np.sum((shrink * beta) ** 2))
-    leverage = np.sum(p**2, axis=1)
-    total = samples * (1.0 + ridge)
-    spread = samples * float(np.mean((residual**2 + noise**2) * leverage / (total + leverage) ** 2))
-    bias = samples * np.mean((residual / (total + leverage))[:, None] * p, axis=0) - shrink * beta
-    return base + spread + float(np.sum(bias**2))
+        norms = squared_norms(basis)[list(degrees)] / counts[:, None]
+        unit_directions, place = directions(basis, degrees, a, classes, seen, parts)
+        squares = np.array([float(np.mean(a**2 * seen**j)) for j in range(k + 1)])
+        shares = represented(level, squares)
+        for delta in row.second:
+            crowding = counts / (delta * unit)
+            task = Task.of(link, target.noise, degrees, crowding, shares)
+            penalties = penalties_of(task, *weighting(algorithm.second), counts)
+            draws = Draws(f, h, norms, unit_directions, place, crowding, target.noise)
+            learned, correlation = learned_feature(draws, penalties, extra)
+            curves.add(correlation, sampled_fit(learned, f, target.noise, algorithm.third))
+    return curves

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import DomainError
-from ...problem import Hierarchical, OdeSolver, Problem, Simulation, Spec, TimeGrid, activation, axis_values
+from ...problem import activation
+from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
-from ..base import Theory
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,75 +20,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ...problem import Problem
+
     Array = NDArray[np.float64]
 
-
-class FirstLayerStudent(Spec, frozen=True, kw_only=True):
-    """The network whose first layer moves.
-
-    ``three-layer``: W2 = identity while the first layer learns, so each neuron sees sigma(sigma(w.x)).
-    ``two-layer``: each neuron sees sigma(w.x). The readout of every neuron is `sign` (+1 or -1).
-    """
-
-    kind: Literal["three-layer", "two-layer"] = "three-layer"
-    activation: str
-    sign: Literal[1, -1] = 1
-
-    def __post_init__(self) -> None:
-        activation(self.activation)
-
-    @property
-    def compositions(self) -> int:
-        """How often sigma acts on the first pre-activation."""
-        return 2 if self.kind == "three-layer" else 1
+log = logging.getLogger(__name__)
 
 
-class SphericalCorrelationSGD(Spec, frozen=True, kw_only=True):
-    """w <- normalised(w + eta (1/n) sum y s'(w.x) x_perp), eta = step sqrt(d_eff), fresh batches of n = batch_ratio
-    d d_eff.
-
-    ``map = true`` predicts the finite-step recursion instead of its small-step flow; ``gradient_noise = true`` adds
-    what
-    a finite batch does.
-    """
-
-    kind: Literal["spherical-correlation-sgd"] = "spherical-correlation-sgd"
-    step: float
-    batch_ratio: float = math.inf
-    map: bool = False
-    gradient_noise: bool = False
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.step) and self.step > 0):
-            raise ValueError(f"step must be positive and finite, got {self.step}")
-        if not self.batch_ratio > 0:
-            raise ValueError(f"batch_ratio must be positive, got {self.batch_ratio}")
-
-
-class FiniteDimension(Spec, frozen=True, kw_only=True):
-    """The dimension that sets the initial overlap d_eff / d."""
-
-    d: int
-
-    def __post_init__(self) -> None:
-        if self.d < 2:
-            raise ValueError(f"d must be at least 2, got {self.d}")
-
-
-class FirstLayerFlow(Problem, frozen=True, kw_only=True):
-    """A hierarchical target and the spherical correlation-loss SGD of first-layer neurons. Unit of time: one step."""
-
-    target: Hierarchical
-    student: FirstLayerStudent
-    algorithm: SphericalCorrelationSGD
-    limit: FiniteDimension
-    grid: TimeGrid
-    solver: OdeSolver = OdeSolver()
-    simulation: Simulation = Simulation(d=(100, 225, 400))
-
-    def __post_init__(self) -> None:
-        if self.algorithm.map and any(t != int(t) for t in axis_values(self.grid.time)):
-            raise ValueError("with map = true the times count steps: they must be whole numbers")
+# W2 = identity while the first layer learns: a neuron sees sigma(sigma(w.x)).
+COMPOSITIONS = 2
 
 
 class Drift:
@@ -104,10 +47,12 @@ class Drift:
         Readout classes.
     """
 
-    def __init__(self, problem: FirstLayerFlow) -> None:
+    def __init__(self, problem: Problem) -> None:
         import numpy as np
 
-        from .analysis import activation_coefficients, effective_dimension, levels, link_of, normal_rule
+        from ...problem.hierarchy import effective_dimension
+        from .analysis import ZERO, levels, link_of, normal_rule
+        from .assumptions import activation_coefficients
         from .readouts import readout_classes
 
         target, algorithm, student = problem.target, problem.algorithm, problem.student
@@ -120,11 +65,15 @@ class Drift:
                 hint="drop its degree-1 coefficient",
             )  # fmt: skip
         sigma = activation(student.activation)
-        self.activation = activation_coefficients(sigma, 2, student.compositions)
+        self.activation = activation_coefficients(sigma, 2, COMPOSITIONS)
         self.feature = float(bottom[2]) if len(bottom) > 2 else 0.0
         self.slope = float(link.coefficients[1]) / math.sqrt(stack[0].variance)
         for upper in stack[1:]:
             self.slope *= float(upper.coefficients[1]) / math.sqrt(upper.variance)
+        if abs(self.slope) <= ZERO * math.sqrt(link.second_moment) or self.feature == 0.0:
+            # A zero that rounding hides: the correlation loss has no order-one path to this level.
+            self.slope = 0.0
+            log.warning("E[P h_2] E[g'(h)] = 0: the overlap does not grow at this order (see the thresholds of `show`)")
         self.rate = 2.0 * algorithm.step * student.sign * self.feature * self.slope * float(self.activation[2])
         self.d, self.features = problem.limit.d, effective_dimension(problem.limit.d, target.exponents[0])
         self.ratio = self.features / self.d
@@ -132,7 +81,7 @@ class Drift:
         x, w = normal_rule(sigma.kinks("x"))
         chain = sigma.derivative("x")
         slope, inner = np.ones_like(x), x
-        for _ in range(student.compositions):
+        for _ in range(COMPOSITIONS):
             slope = slope * np.asarray(chain(x=inner), dtype=float)
             inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
         self.gain = float(w @ slope**2)
@@ -444,8 +393,7 @@ class OverlapMap(_Shared, Recursion):
     def solve(self) -> Solution:
         import numpy as np
 
-        grid: TimeGrid = self.problem.grid  # type: ignore[attr-defined]
-        times = np.array(axis_values(grid.time))
+        times = np.array(self.problem.grid.values("time"))
         states = self.iterate(int(times.max(initial=0.0)))[times.astype(int)]
         return Solution({"time": times, **self.class_coords()}, self.collect(times, states))
 
@@ -458,7 +406,16 @@ class FirstLayerFlowTheory(Theory):
     summary = (
         "Overlap of a first-layer neuron with the hidden subspace under spherical correlation-loss SGD: flow or map."
     )
-    problem_type = FirstLayerFlow
+    reads: ClassVar[Reads] = {
+        "target": {"hierarchical": "exponents features link readout noise hermite"},
+        "student": {"three-layer": "activation sign"},
+        "loss": "function",
+        "algorithm": {"spherical-correlation-sgd": "step batch_ratio map gradient_noise"},
+        "limit": "d",
+    }
+    axes = ("time",)
+    solver = OdeSolver()
+    simulation = Simulation(sizes=(100, 225, 400))
     references = ("dandi2025depth",)
     assumptions = (
         "fresh batches, W2 = identity, readout weights equal, correlation loss, spherical projection",
@@ -477,21 +434,29 @@ class FirstLayerFlowTheory(Theory):
         "step -> 0: the map tends to the flow",
     )
 
-    def derive(self, problem: FirstLayerFlow) -> OverlapFlow | OverlapMap:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Yield what is not stage 1 of Algorithm 1 at one dimension."""
+        if problem.loss.function != "correlation":
+            yield Refusal(
+                "loss.function", f"the correlation loss, got {problem.loss.function!r}", 'function = "correlation"'
+            )
+        if problem.limit.d is None or isinstance(problem.limit.d, tuple) or problem.limit.d < 2:
+            yield Refusal("limit.d", "one dimension of at least 2 sets the overlap d_eff/d at the start", "d = 400")
+        if problem.algorithm.map and any(t != int(t) for t in problem.grid.values("time")):
+            yield Refusal("grid.time", "with map = true the times count steps: they must be whole numbers")
+
+    def derive(self, problem: Problem) -> OverlapFlow | OverlapMap:
         return OverlapMap(problem) if problem.algorithm.map else OverlapFlow(problem)
 
-    def describe(self, problem: FirstLayerFlow) -> dict[str, Any]:
-        from .analysis import check_assumptions
+    def describe(self, problem: Problem) -> dict[str, Any]:
+        from .assumptions import describe_target
 
         drift = Drift(problem)
-        checks = check_assumptions(problem.target, activation(problem.student.activation))
         return {
             "d_eff": drift.features,
             "rate per step": drift.rate,
             "noise floor 1 - q": drift.floor(),
-            **{
-                f"assumption {c.name} ({c.statement})": f"{'holds' if c.holds else 'fails'}: {c.detail}" for c in checks
-            },
+            **describe_target(problem.target, activation(problem.student.activation)),
         }
 
 

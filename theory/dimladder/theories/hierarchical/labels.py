@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import DomainError
 from ...numerics.quadrature import hermite_values
 from ...problem.expressions import Expression
-from .analysis import LinkAnalysis, kinks_of, link_of, normal_rule
+from .analysis import LinkAnalysis, feature_scale, kinks_of, link_of, normal_rule
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
 
 Array = NDArray[np.float64]
 NAMED_TRANSFORMS = ("identity", "optimal")
+# A conditional mean whose mean square is below this is the rounding of a zero.
+NO_CHANNEL = 3e-6
 
 
 def transform_expression(text: str) -> Expression:
@@ -65,10 +68,15 @@ def label_moments(target: Hierarchical, transform: str, order: int = 4) -> Label
         ``"identity"``, ``"optimal"`` (T*(y) = E[u | y], which maximises tau_1^2 / Var T), or a formula in ``y``.
     order : int
         Highest j.
+
+    Raises
+    ------
+    DomainError
+        For the optimal transform where E[u | y] vanishes.
     """
-    link = link_of(target)
     if transform == "optimal":
-        return _optimal(link, target.noise, order)
+        return _optimal(target, order)
+    link = link_of(target)
     expression = transform_expression(transform)
 
     def function(y: Array) -> Array:
@@ -121,9 +129,57 @@ def _noise_average(
     return first, second
 
 
-def _optimal(link: LinkAnalysis, noise: float, order: int) -> LabelMoments:
-    if noise == 0.0:
-        return _noiseless_optimal(link, order)
+@dataclass(frozen=True)
+class Posterior:
+    """What the label knows of the standardised feature u: E[h_j(u) | y].
+
+    Attributes
+    ----------
+    labels : (points,) array
+        Values of y, increasing.
+    moments : (order + 1, points) array
+        E[h_j(u) | y].
+    density : (order + 1, points) array
+        Weights of the points, times E[h_j(u) | y]: sums over it are expectations of functions of y times h_j(u).
+    """
+
+    labels: Array
+    moments: Array
+    density: Array
+
+    @property
+    def powers(self) -> Array:
+        """Return e_j = E[E[h_j(u) | y]^2] in [0, 1]; the first j >= 1 with e_j > 0 is the generative exponent."""
+        return np.asarray(np.sum(self.density * self.moments, axis=1))
+
+    def transform(self, order: int) -> Callable[[Array], Array]:
+        """Return T*_j(y) = E[h_j(u) | y], the transform that correlates best with h_j(u)."""
+        return lambda label: np.interp(label, self.labels, self.moments[order])
+
+
+@lru_cache(maxsize=32)
+def posterior(target: Hierarchical, order: int = 4) -> Posterior:
+    """Return the posterior moments of the scalar feature of a target with one branch."""
+    link = link_of(target)
+    return _noisy_posterior(link, target.noise, order) if target.noise else _exact_posterior(link, order)
+
+
+def _optimal(target: Hierarchical, order: int) -> LabelMoments:
+    known = posterior(target, max(order, 4))
+    power = float(known.powers[1])
+    if power <= NO_CHANNEL:
+        raise DomainError(
+            "there is no optimal label transform for this link",
+            where="algorithm.first.label_transform",
+            why=f"E[h | y] vanishes (E[E[h | y]^2] = {power:.2g}): no transform of the label correlates with h",
+            hint='use label_transform = "identity" and order = "refined", which see the second order in h',
+        )
+    tau = (known.density * known.moments[1]).sum(axis=1)[: order + 1]
+    tau[0] = 0.0
+    return LabelMoments(tau, float(tau[1]), known.transform(1))
+
+
+def _noisy_posterior(link: LinkAnalysis, noise: float, order: int) -> Posterior:
     # Cells of u fine enough that g changes by less than a quarter of the noise within each.
     edges = np.unique(np.concatenate([np.linspace(-9.0, 9.0, 9_001), [k for k in link.kinks if abs(k) < 9.0]]))
     change = np.abs(np.diff(link.function(edges)))
@@ -152,55 +208,112 @@ def _optimal(link: LinkAnalysis, noise: float, order: int) -> LabelMoments:
         kernel = sorted_w[part] * np.exp(-((centre - sorted_g[part]) ** 2) / (2 * noise**2))
         density[:, i] = basis[:, part] @ kernel
     known = density[0] > 0
-    y, density = y[known], density[:, known] / (noise * math.sqrt(2 * math.pi))
-    table = density[1] / density[0]
-
-    def transform(label: Array) -> Array:
-        return np.interp(label, y, table)
-
-    total = float(np.trapezoid(density[0], y))
-    tau = np.trapezoid(density * table, y, axis=1) / total
-    tau[0] = 0.0
-    return LabelMoments(tau, float(tau[1]), transform)
+    y, density = y[known], density[:, known]
+    moments = density / density[0]
+    weights = np.gradient(y) * density[0]
+    return Posterior(y, moments, moments * (weights / weights.sum()))
 
 
-def _noiseless_optimal(link: LinkAnalysis, order: int) -> LabelMoments:
-    """E[u | g(s u)]: the average over the level set, with weights phi(u)/|g'(u)|; plateaus of g are averaged whole."""
-    u, w = normal_rule(link.kinks, 160)
-    order_u = np.argsort(u)
-    u, w = u[order_u], w[order_u]
+def _exact_posterior(link: LinkAnalysis, order: int, spacing: float = 1e-3) -> Posterior:
+    """E[h_j(u) | g(s u)] without noise: averages over the level sets, with weights phi(u)/|g'(u)|; plateaus of g are
+    averaged whole. Panels end at kinks and turning points, where nodes are dense; all is symmetric about zero for an
+    even or odd link, so that what parity makes zero is zero.
+    """
+    edges = np.unique([-9.0, 9.0, *(k for k in link.kinks if abs(k) < 9.0), *_turning_points(link)])
+    nodes, weights, ends = [], [], [0]
+    for low, high in itertools.pairwise(edges):
+        count = max(16, math.ceil((high - low) / spacing))
+        angle = (np.arange(count) + 0.5) * (math.pi / count)
+        nodes.append(low + (high - low) * 0.5 * (1.0 - np.cos(angle)))
+        weights.append((high - low) * np.sin(angle) / count)
+        ends.append(ends[-1] + count)
+    u = np.concatenate(nodes)
+    w = np.concatenate(weights) * np.exp(-(u**2) / 2)
+    w /= w.sum()
     g = link.function(u)
     scale = float(np.ptp(g)) or 1.0
-    flat = np.abs(np.diff(g)) <= 1e-13 * scale
-    direction = np.where(flat, 0, np.sign(np.diff(g)))
-    # Cells of equal direction form the branches of g.
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(direction)) + 1, [len(direction)]])
-    branches = [(int(a), int(b), int(direction[a])) for a, b in itertools.pairwise(starts)]
-    monotone = [(a, b) for a, b, sign in branches if sign != 0]
-    numerator, denominator = np.zeros_like(u), np.zeros_like(u)
-    phi = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
-    slope = np.maximum(np.abs(np.gradient(g, u)), 1e-300)
-    for a, b in monotone:
-        part = slice(a, b + 1)
-        along = np.argsort(g[part])
-        level, root, density = g[part][along], u[part][along], (phi[part] / slope[part])[along]
-        inside = (g >= level[0]) & (g <= level[-1])
-        numerator[inside] += np.interp(g[inside], level, root * density)
-        denominator[inside] += np.interp(g[inside], level, density)
-    best = np.where(denominator > 0, numerator / np.maximum(denominator, 1e-300), u)
-    if len(monotone) == 1 and len(branches) == 1:
-        best = u.copy()
-    flat_levels = [g[a] for a, _, sign in branches if sign == 0]
-    for level in flat_levels:
-        same = np.abs(g - level) <= 1e-12 * scale
-        best[same] = float(w[same] @ u[same]) / float(w[same].sum())
-    tau = hermite_values(u, order) @ (w * best)
-    variance = float(w @ best**2)
-    by_label = np.argsort(g)
-    labels, values = g[by_label], best[by_label]
+    basis = hermite_values(u, order)
+    numerator, denominator = np.zeros((order + 1, len(u))), np.zeros(len(u))
+    flat, pieces = [], 0
+    for start, stop in itertools.pairwise(ends):
+        slope = np.gradient(g[start:stop], u[start:stop], edge_order=2)
+        level = np.abs(np.diff(g[start:stop])) <= 1e-14 * scale
+        cuts = [0, *(np.flatnonzero(np.diff(level)) + 1).tolist(), len(level)]
+        for a, b in itertools.pairwise(cuts):
+            if level[a]:
+                flat.append(start + a)
+                continue
+            along = np.argsort(g[start + a : start + b + 1], kind="stable") + a
+            height = g[start + along]
+            inside = (g >= height[0]) & (g <= height[-1])
+            # Near a turning point the square of the slope is linear in the label.
+            square = np.interp(g[inside], height, slope[along] ** 2)
+            root = np.interp(g[inside], height, u[start + along])
+            weight = np.exp(-(root**2) / 2) / np.sqrt(np.maximum(square, 1e-300))
+            numerator[:, inside] += weight * hermite_values(root, order)
+            denominator[inside] += weight
+            pieces += 1
+    best = np.where(denominator > 0, numerator / np.maximum(denominator, 1e-300), basis)
+    if pieces == 1:
+        best = basis.copy()
+    for a in flat:
+        same = np.abs(g - g[a]) <= 1e-12 * scale
+        best[:, same] = (basis[:, same] @ w[same] / max(float(w[same].sum()), 1e-300))[:, None]
+    by_label = np.argsort(g, kind="stable")
+    return Posterior(g[by_label], best[:, by_label], (w * best)[:, by_label])
 
-    def transform(label: Array) -> Array:
-        return np.interp(label, labels, values)
 
-    tau[0], tau[1] = 0.0, variance
-    return LabelMoments(tau, variance, transform)
+def _turning_points(link: LinkAnalysis) -> list[float]:
+    """Return the local extrema of u -> g(s u) in (-9, 9) that are not kinks; mirror images are made exact."""
+    from scipy.optimize import minimize_scalar
+
+    x = np.linspace(-9.0, 9.0, 18_001)
+    step = np.sign(np.diff(link.function(x)))
+    found = []
+    for i in np.flatnonzero(step[:-1] * step[1:] < 0):
+        sign = -step[i]
+        best = minimize_scalar(
+            lambda v, sign=sign: sign * float(link.function(np.array([v]))[0]),
+            bounds=(float(x[i]), float(x[i + 2])), method="bounded", options={"xatol": 1e-9},
+        )  # fmt: skip
+        found.append(float(best.x))
+    images = np.array(found)
+    result = []
+    for v in found:
+        mirror = -images[np.argmin(np.abs(images + v))]
+        result.append(0.0 if abs(v) < 1e-7 else 0.5 * (v + mirror) if abs(v - mirror) < 1e-6 else v)
+    return result
+
+
+def joint_posterior_powers(target: Hierarchical, samples: int = 400_000, bins: int = 400) -> tuple[Array, Array]:
+    """Return e_1 of every branch, and E[E[h_m h_m' - delta_mm' | y]^2] of every pair, for several branches.
+
+    Estimated without bias from draws with a fixed seed, in bins of the label (equal labels share a bin): good to about
+    1e-4 for the bin's own average.
+
+    Returns
+    -------
+    first : (branches,) array
+    second : (branches, branches) array
+    """
+    rng = np.random.default_rng(20)
+    h = rng.standard_normal((samples, target.branches))
+    scaled = h * feature_scale(target)
+    names = dict(zip(target.link_variables, scaled.T, strict=True))
+    y = np.asarray(target.expression.evaluate(np, **names), dtype=float) + target.noise * rng.standard_normal(samples)
+    order = np.argsort(y, kind="stable")
+    distinct = np.flatnonzero(np.diff(y[order]) > 1e-12 * float(np.ptp(y))) + 1
+    wanted = (np.arange(1, bins) * samples) // bins
+    at = distinct[np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)] if len(distinct) else distinct
+    edges = np.unique(np.concatenate([[0], at]))
+    counts = np.diff([*edges, samples])
+
+    def power(values: Array) -> float:
+        mean = np.add.reduceat(values[order], edges) / counts
+        square = np.add.reduceat(values[order] ** 2, edges) / counts
+        return float(counts @ (mean**2 - (square - mean**2) / np.maximum(counts - 1, 1))) / samples
+
+    first = np.array([power(column) for column in h.T])
+    pairs = range(target.branches)
+    second = np.array([[power(h[:, i] * h[:, j] - float(i == j)) for j in pairs] for i in pairs])
+    return first, second

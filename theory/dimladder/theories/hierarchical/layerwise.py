@@ -2,180 +2,145 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...errors import DomainError
-from ...problem import Axis, Hierarchical, Problem, Simulation, Spec, axis_values
+from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Theory
-from .flow import FiniteDimension
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
-    from .composition import Surface
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from ...problem import Problem
+    from .composition import Curves, Row
 
-class FirstStage(Spec, frozen=True, kw_only=True):
-    """Spectral first layer: the d_eff leading eigenvectors of (1/n1) sum T(y) (x x^T - I)."""
+    Array = NDArray[np.float64]
 
-    order: Literal["leading", "refined"] = "leading"
-    label_transform: str = "identity"
-
-    def __post_init__(self) -> None:
-        if self.label_transform != "optimal":
-            from .labels import transform_expression
-
-            transform_expression(self.label_transform)
-
-
-class SecondStage(Spec, frozen=True, kw_only=True):
-    """Ridge regression on the degree-k polynomials of the learned subspace."""
-
-    ridge: float | Literal["optimal"] = "optimal"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.ridge, float) and not (self.ridge >= 0 and math.isfinite(self.ridge)):
-            raise ValueError(f'ridge must be a finite number that is not negative, or "optimal", got {self.ridge}')
-
-
-class ThirdStage(Spec, frozen=True, kw_only=True):
-    """Polynomial readout of the learned feature, on `samples` labels."""
-
-    degree: int = 7
-    samples: float = math.inf
-    ridge: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.degree <= 40:
-            raise ValueError(f"degree must lie in 0..40, got {self.degree}")
-        if not self.samples > 0:
-            raise ValueError(f"samples must be positive, got {self.samples}")
-        if not (self.ridge >= 0 and math.isfinite(self.ridge)):
-            raise ValueError(f"ridge must be finite and not negative, got {self.ridge}")
-
-
-class LayerwiseAlgorithm(Spec, frozen=True, kw_only=True):
-    """The three stages."""
-
-    kind: Literal["layerwise"] = "layerwise"
-    first: FirstStage = FirstStage()
-    second: SecondStage = SecondStage()
-    third: ThirdStage = ThirdStage()
-
-
-class RatioGrid(Spec, frozen=True, kw_only=True):
-    """n1 = first_ratio d d_eff (infinite: the subspace is known) and n2 = second_ratio binom(d_eff + k - 1, k)."""
-
-    first_ratio: Axis
-    second_ratio: Axis
-
-    def __post_init__(self) -> None:
-        for name in ("first_ratio", "second_ratio"):
-            values = axis_values(getattr(self, name))
-            if not values or any(math.isnan(v) or v < 0 for v in values):
-                raise ValueError(f"{name} must list numbers that are not negative (inf is allowed)")
-        if any(v == 0 for v in axis_values(self.second_ratio)):
-            raise ValueError("second_ratio must be positive")
-
-
-class LayerwiseProblem(Problem, frozen=True, kw_only=True):
-    """A three-level hierarchical target and the layer-wise learner."""
-
-    target: Hierarchical
-    algorithm: LayerwiseAlgorithm = LayerwiseAlgorithm()
-    grid: RatioGrid
-    limit: FiniteDimension | None = None
-    simulation: Simulation = Simulation(d=(256, 576, 1024), replicas=8)
-
-    def __post_init__(self) -> None:
-        if self.algorithm.first.order == "refined" and self.limit is None:
-            raise ValueError('order = "refined" needs the dimension: add [limit] with d = ...')
+log = logging.getLogger(__name__)
 
 
 class LayerwiseSystem(ClosedForm):
-    """q(n1) -> corr(h_hat, h*)(n1, n2) -> error(n1, n2)."""
+    """q(n1) -> corr(h_hat, h)(n1, n2) -> mse(n1, n2)."""
 
-    order_parameters = (
-        OrderParameter("subspace_overlap", ("first_ratio",), "q", "mean over hidden directions of |P_hat w*_i|^2"),
-        OrderParameter("feature_correlation", ("first_ratio", "second_ratio"), r"\rho", "corr(h_hat, h*)"),
-        OrderParameter(
-            "generalization_error", ("first_ratio", "second_ratio"), r"\varepsilon", "E[(f* - f)^2] without label noise"
-        ),
-        OrderParameter("prediction_error", ("first_ratio", "second_ratio"), r"\varepsilon + \Delta", "E[(y - f)^2]"),
-        OrderParameter("weak_recovery_ratio", (), r"\alpha_c", "n1/(d d_eff) at which the first direction is seen"),
-    )
     references = ("dandi2025depth", "baik2005phase")
 
-    def __init__(self, problem: LayerwiseProblem) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.spec = problem
-        if len(problem.target.exponents) > 1:
-            raise DomainError(
-                "the sharp theory covers one hidden level", where="target.exponents",
-                why=f"{len(problem.target.exponents)} exponents",
-                hint='use theory = "hierarchical-plateaus" for deeper trees, or further.next_level of this package',
-            )  # fmt: skip
         from .analysis import levels, link_of
+        from .union import fitted_degrees
 
-        self.level = levels(problem.target)[0]
-        self.link = link_of(problem.target)
+        self.target, self.algorithm = problem.target, problem.algorithm
+        self.level = levels(self.target)[0]
+        self.link = link_of(self.target, max(60, self.algorithm.third.degree))
         self.k = self.level.degree
-        if problem.algorithm.first.order == "refined" and self.k != 2:
-            raise DomainError(
-                "the refined order is established for polynomials of degree 2", where="target.features",
-                why=f"the degree is {self.k}", hint='use order = "leading"',
-            )  # fmt: skip
+        self.degrees = fitted_degrees(self.link, self.level, self.algorithm.second.degrees)
+        given = problem.limit.d
+        self.sizes: tuple[int | None, ...] = given if isinstance(given, tuple) else (given,)
+        self.many_sizes = isinstance(given, tuple)
 
     @property
     def refined(self) -> bool:
         """Whether the finite-size theory is asked for."""
-        return self.spec.algorithm.first.order == "refined"
+        return bool(self.algorithm.first.order == "refined")
+
+    @property
+    def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
+        first, both, size = self._dims()
+        return (
+            OrderParameter("subspace_overlap", first, "q", "mean over hidden directions of |P_hat w*_i|^2"),
+            OrderParameter("feature_correlation", both, r"\rho", "corr(h_hat, h)"),
+            OrderParameter("mse", both, r"\varepsilon", "E[(f* - f)^2] without label noise"),
+            OrderParameter("test_mse", both, r"\varepsilon + \Delta", "E[(y - f)^2]"),
+            OrderParameter("null_mse", (), r"\varepsilon_0", "E[f*^2], the error of f = 0, d_eff -> infinity"),
+            OrderParameter("weak_recovery_ratio", size if self.refined else (), r"\alpha_c",
+                           "n1/(d d_eff) at which the first direction is seen"),
+            OrderParameter("leak_recovery_ratio", (), r"\alpha_c'",
+                           "threshold of n1/(d d_eff^2), second order in h"),
+        )  # fmt: skip
+
+    def _dims(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Return the dimensions of the overlap, of the correlation, and of what depends on d alone."""
+        grid = self.problem.grid
+        size = ("d",) if self.many_sizes else ()
+        if grid.kappa is not None:
+            return ("kappa", *size), ("kappa", *size), size
+        second = "second_ratio" if grid.second_ratio is not None else "second_samples"
+        return ("first_ratio", *size), ("first_ratio", second, *size), size
+
+    # ------------------------------------------------------------------------------------------------- equations
 
     def symbolic(self) -> dict[str, tuple[Any, Any]]:
-        """Return the leading-order relations in sympy, label -> (left, right)."""
+        """Return the leading-order relations in sympy, label -> (left, right), degree by degree."""
         import sympy as sp
 
-        alpha, q, delta, lam = sp.symbols("alpha q delta lambda", positive=True)
-        variance, tau, b2, a, s = sp.symbols("V tau_1 b_2 a s", positive=True)
-        critical, kappa, gain, df2 = sp.symbols("alpha_c kappa A D_2", positive=True)
-        c1, signal, noise, error, norm, v = sp.symbols("c_1 r_2 s_2 E q_2 v_k", positive=True)
-        k = sp.Integer(self.k)
-        return {
-            "threshold": (critical, variance * s**2 / (2 * tau**2 * b2**2 * a**2)),
+        alpha, q, chi, tau = sp.symbols("alpha q chi tau", positive=True)
+        variance, tau1, b2, s = sp.symbols("V tau_1 b_2 s", positive=True)
+        critical, df2, error, norm, residual, total = sp.symbols("alpha_c D_2 E q_2 s_2 V_y", positive=True)
+        share = {j: sp.Symbol(f"V_{j}", positive=True) for j in range(1, self.k + 1) if self.level.fractions[j]}
+        x = sp.Symbol("x")
+        lowest = min(share)
+        # F_t holds every order of the link that starts at a degree up to k; orders that vanish are left out.
+        orders = [m for m in range(1, self.k // lowest + 1) if abs(self.link.coefficients[m]) > 1e-14]
+        c = {m: sp.Symbol(f"c_{m}", real=True) for m in {1, *orders}}
+        law = sum(v * x**j for j, v in share.items())
+        expansion = sp.Poly(sp.expand(sum(c[m] ** 2 * law**m for m in orders)), x)
+        rows: dict[str, tuple[Any, Any]] = {
+            "threshold": (critical, variance * s**2 / (2 * tau1**2 * b2**2 * sp.Symbol("a", positive=True) ** 2)),
             "overlap": (q, sp.Max(0, 1 - critical / alpha)),
-            "signal": (signal, c1**2 * v * a**2 * q**k),
-            "kappa": (kappa, lam + kappa / (delta * (1 + kappa))),
-            "gain": (gain, 1 / (1 + kappa)),
-            "df2": (df2, gain**2 / delta),
-            "fresh error": (error, (kappa**2 * gain**2 * signal + noise) / (1 - df2)),
-            "norm": (norm, gain**2 * signal + df2 * error),
-            "correlation": (sp.Symbol("rho", positive=True), gain * signal / (c1 * sp.sqrt(norm))),
         }
+        for j, symbol in share.items():
+            rows[f"share {j}"] = (symbol, sp.Symbol(f"v_{j}", positive=True) * q**j)
+        powers, gains, crowding = {}, {}, {}
+        for j in self.degrees:
+            powers[j], gains[j] = sp.Symbol(f"F_{j}", positive=True), sp.Symbol(f"A_{j}", positive=True)
+            crowding[j] = sp.Symbol(f"r_{j}", nonnegative=True)
+            rows[f"power {j}"] = (powers[j], expansion.coeff_monomial(x**j))
+        rows["strength"] = (chi, tau + chi * sum(crowding[j] * gains[j] for j in self.degrees))
+        for j in self.degrees:
+            rows[f"gain {j}"] = (gains[j], 1 / (1 + chi * sp.Symbol(f"l_{j}", nonnegative=True)))
+        rows["df2"] = (df2, sum(crowding[j] * gains[j] ** 2 for j in self.degrees))
+        rows["residual"] = (residual, total - sum(powers.values()))
+        misfit = sum((1 - gains[j]) ** 2 * powers[j] for j in self.degrees)
+        rows["fresh error"] = (error, (misfit + residual) / (1 - df2))
+        rows["norm"] = (norm, sum(gains[j] ** 2 * powers[j] for j in self.degrees) + df2 * error)
+        represented = sum(gains[j] * share[j] for j in self.degrees if j in share)
+        rows["correlation"] = (sp.Symbol("rho", real=True), c[1] * represented / sp.sqrt(norm))
+        return rows
 
     def equations(self) -> list[Equation]:
         import sympy as sp
 
         notes = {
             "threshold": "V = Var T(y), tau_1 = E[T(y) h/s], b_2 = E[P h_2], s^2 = Var h; n1 = alpha d d_eff",
-            "signal": "mean over the hidden directions; c_1 = E[g(h) h/s], v_k the degree-k fraction of Var h",
-            "kappa": "positive root; n2 = delta binom(d_eff + k - 1, k)",
-            "fresh error": "s_2 = Var y - r_2",
-            "correlation": "corr(h_hat, h*); its ceiling is sqrt(r_2)/c_1",
+            "overlap": "for directions of equal |a|; otherwise q^j stands for the mean of a^2 q(a)^j",
+            "strength": "penalties lam_j = tau l_j; r_j = D_j/n2, D_j = binom(d_eff + j - 1, j); positive root",
+            "residual": "V_y = Var y",
+            "fresh error": "on a fresh label, label noise included",
+            "correlation": "corr(h_hat, h)",
         }
         rows = [
             Equation.of(label, left, right, notes.get(label, "")) for label, (left, right) in self.symbolic().items()
         ]
-        degree = self.spec.algorithm.third.degree
-        rows.append(
-            Equation(
-                "readout",
-                rf"\varepsilon = \sum_j c_j^2 \left(1 - \rho^{{2j}} 1[j \le {degree}]\right)",
-                note="c_j = E[g(h) h_j(h/s)]; label noise not included",
+        third = self.algorithm.third
+        if third.basis == "hermite":
+            readout = rf"\varepsilon = \sum_j c_j^2 \left(1 - \rho^{{2j}} 1[j \le {third.degree}]\right)"
+        else:
+            readout = (
+                rf"\varepsilon = \varepsilon_0 - \sum_{{j \le {third.degree}}} \left(\sum_l c_l \rho^l "
+                r"\mathbb{E}[\psi_j h_l]\right)^2"
             )
+        if math.isfinite(third.samples) or third.ridge:
+            readout += r" + \left|G^{-1}\left(\sum (e + \sqrt v\, \xi)\, \psi - n \lambda b\right)\right|^2"
+        rows.append(
+            Equation("readout", readout, note="c_j = E[g(h) h_j(h/s)]; label noise not included; the median over fits")
         )
         rows += [
             Equation.of(f"c_{j}", f"c_{{{j}}}", sp.Float(float(c), 8))
-            for j, c in enumerate(self.link.coefficients[: min(degree, 7) + 1])
+            for j, c in enumerate(self.link.coefficients[: min(third.degree, 7) + 1])
             if abs(c) > 1e-12
         ]
         if self.refined:
@@ -187,8 +152,9 @@ class LayerwiseSystem(ClosedForm):
                 ),
                 Equation(
                     "sample norms",
-                    r"g_2 = \left(\lambda + \mathbb{E}\left[\frac{r}{1 + r g_2/\delta}\right]\right)^{-1}",
-                    note="r = |phi(z)|^2/D; m and q_2 follow as in the documentation",
+                    r"g_j = \left(\lambda_j + \mathbb{E}\left[\frac{r_j}{x}\right]\right)^{-1}, \quad "
+                    r"x = 1 + \frac1{n_2} \sum_j D_j\, g_j\, r_j",
+                    note="r_j = |phi_j(z)|^2/D_j; the estimate's mean and noise follow as in the documentation",
                 ),
             ]
         return rows
@@ -199,89 +165,156 @@ class LayerwiseSystem(ClosedForm):
         def pick(*labels: str) -> tuple[Equation, ...]:
             return tuple(by_label[x] for x in labels if x in by_label)
 
+        each = range(1, self.k + 1)
         return [
             Step(
                 "Stage 1: subspace",
-                "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt "
-                "d_eff), on a "
-                "semicircle of variance V d/n1: each detaches at its own alpha_c.",
+                "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt d_eff), "
+                "on a semicircle of variance V d/n1: each detaches at its own alpha_c.",
                 pick("threshold", "overlap", "resolvent"),
             ),
             Step(
                 "Stage 2: feature",
-                "Ridge regression on orthonormal polynomials of degree k of the learned subspace; everything in "
-                "the label "
-                "but its part linear in h is noise there.",
-                pick("signal", "kappa", "gain", "df2", "fresh error", "norm", "correlation", "sample norms"),
+                "Ridge regression on the orthonormal polynomials of the fitted degrees of the learned subspace. Degree "
+                "j represents the share V_j of Var h and, through the orders of the link, the power F_j of the label; "
+                "only its first order is correlated with h, and what no degree represents is noise.",
+                pick(
+                    *(f"share {j}" for j in each), *(f"power {j}" for j in each), "strength",
+                    *(f"gain {j}" for j in each), "df2", "residual", "fresh error", "norm", "correlation",
+                    "sample norms",
+                ),
             ),
             Step(
                 "Stage 3: readout",
-                "h and the learned feature are jointly normal, so Mehler's formula gives the degree-m regression.",
+                "h and the learned feature are jointly normal unless an order m >= 2 of the link starts at a degree "
+                "that stage 2 fits; then Mehler's formula gives the regression, otherwise draws of their law do.",
                 pick("readout", *(f"c_{j}" for j in range(8))),
             ),
-        ]
+        ]  # fmt: skip
 
-    def surface(self) -> Surface:
-        """Compute the three quantities over the problem's grid."""
+    # ----------------------------------------------------------------------------------------------------- numbers
+
+    def rows(self, d: int | None) -> list[Row]:
+        """Return the subspaces and second stages of the grid; samples are counted in whole numbers where d is given."""
+        from ...problem.hierarchy import effective_dimension
+        from .composition import Row
+        from .union import feature_count
+
+        grid = self.problem.grid
+        if d is None:
+            return [Row(first, grid.values("second_ratio")) for first in grid.values("first_ratio")]
+        d_eff = effective_dimension(d, self.target.exponents[0])
+        unit = feature_count(d_eff, self.k)
+        if grid.kappa is not None:
+            counts = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]
+            return [Row(n / (d * d_eff), [n / unit]) for n in counts]
+        second = grid.values("second_ratio") or [n / unit for n in grid.values("second_samples")]
+        return [Row(first, second) for first in grid.values("first_ratio")]
+
+    def curves(self, d: int | None) -> Curves:
+        """Compute the three stages at one d; None is d -> infinity."""
+        from .composition import leading_curves, refined_curves
+
+        if self.refined:
+            assert d is not None
+            return refined_curves(self.target, self.algorithm, self.rows(d), d)
+        return leading_curves(self.target, self.algorithm, self.rows(d), d)
+
+    def thresholds(self) -> tuple[list[float], float]:
+        """Return the weak-recovery ratio at each size (at leading order one number), and the leak ratio."""
         import numpy as np
 
-        from .composition import StageSettings, leading_surface, refined_surface
+        from ...problem.hierarchy import effective_dimension
+        from .labels import label_moments
+        from .readouts import readout_classes
+        from .spectral import critical_ratio, leak_ratio, refined_critical_ratio, sample_label_law
 
-        algorithm, target = self.spec.algorithm, self.spec.target
-        settings = StageSettings(
-            algorithm.first.label_transform,
-            algorithm.second.ridge,
-            algorithm.third.degree,
-            algorithm.third.samples,
-            algorithm.third.ridge,
-        )
-        first, second = (
-            np.array(axis_values(self.spec.grid.first_ratio)),
-            np.array(axis_values(self.spec.grid.second_ratio)),
-        )
+        target = self.target
+        moments = label_moments(target, self.algorithm.first.label_transform)
+        leak = leak_ratio(target, moments)
         if self.refined:
-            assert self.spec.limit is not None
-            return refined_surface(target, settings, first, second, self.spec.limit.d)
-        return leading_surface(target, settings, first, second)
+            found = []
+            for d in self.sizes:
+                assert d is not None
+                d_eff = effective_dimension(d, target.exponents[0])
+                found.append(refined_critical_ratio(sample_label_law(target, moments.transform, d_eff), d_eff))
+            return found, leak
+        if target.readout == "gaussian":
+            # Directions of any size: the first one is seen at once.
+            return [math.inf if math.isinf(critical_ratio(target, moments)) else 0.0], leak
+        largest = float(np.max(np.abs(readout_classes(target)[0])))
+        return [critical_ratio(target, moments, largest)], leak
+
+    def _warning(self, weak: float, leak: float) -> str:
+        """Return why leading order is not usable at the sizes in question; empty where it is."""
+        from ...problem.hierarchy import effective_dimension
+
+        if self.refined or not math.isfinite(leak):
+            return ""
+        d = max((d for d in self.sizes if d is not None), default=max(self.problem.simulation.sizes))
+        d_eff = effective_dimension(d, self.target.exponents[0])
+        if leak * d_eff >= weak:
+            return ""
+        return (
+            f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
+            f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
+        )
 
     def solve(self) -> Solution:
         import numpy as np
 
-        from .labels import label_moments
-        from .spectral import leak_ratio
+        weak, leak = self.thresholds()
+        warning = self._warning(weak[0], leak)
+        if warning:
+            log.warning(warning)
+        curves = [self.curves(d) for d in self.sizes]
+        first, both, _ = self._dims()
 
-        surface = self.surface()
+        def stack(name: str, dims: tuple[str, ...]) -> Array:
+            values = np.array([getattr(c, name) for c in curves])
+            if values.ndim == 3 and "kappa" in dims:
+                values = values[:, :, 0]
+            return np.moveaxis(values, 0, -1) if self.many_sizes else values[0]
+
+        mse = stack("error", both)
         values = {
-            "subspace_overlap": surface.overlap,
-            "feature_correlation": surface.correlation,
-            "generalization_error": surface.error,
-            "prediction_error": surface.error + self.spec.target.noise**2,
-            "weak_recovery_ratio": np.array(surface.threshold),
+            "subspace_overlap": stack("overlap", first),
+            "feature_correlation": stack("correlation", both),
+            "mse": mse,
+            "test_mse": mse + self.target.noise**2,
+            "null_mse": np.array(self.link.second_moment),
+            "weak_recovery_ratio": np.array(weak) if self.refined and self.many_sizes else np.array(weak[0]),
+            "leak_recovery_ratio": np.array(leak),
         }
         variables = {p.name: Variable(p.dims, values[p.name], p.latex, p.meaning) for p in self.order_parameters}
-        moments = label_moments(self.spec.target, self.spec.algorithm.first.label_transform)
-        variables["leak_recovery_ratio"] = Variable(
-            (),
-            np.array(leak_ratio(self.spec.target, moments)),
-            r"\alpha_c'",
-            "threshold of n1/(d d_eff^2), second order in h",
-        )
-        return Solution(
-            {
-                "first_ratio": np.array(axis_values(self.spec.grid.first_ratio)),
-                "second_ratio": np.array(axis_values(self.spec.grid.second_ratio)),
-            },
-            variables,
-        )
+        if math.isfinite(self.algorithm.third.samples):
+            for name, text in (("low", "10 %"), ("high", "90 %")):
+                variables[f"mse_{name}"] = Variable(
+                    both, stack(name, both), rf"\varepsilon_{{\mathrm{{{name}}}}}",
+                    f"{text} of the fits of stage 3 have a smaller mse",
+                )  # fmt: skip
+        grid = self.problem.grid
+        coords: dict[str, Any] = {
+            name: np.array(grid.values(name)) for name in dict.fromkeys((*first, *both)) if name != "d"
+        }
+        if self.many_sizes:
+            coords["d"] = np.array(self.sizes)
+        return Solution(coords, variables, message=warning)
 
 
-class Layerwise(Theory):
+class LayerwiseTheory(Theory):
     """Sharp stage-by-stage learning curves: this project's own theory of the paper's layer-wise algorithm."""
 
     name = "hierarchical-layerwise"
     title = "Layer-wise learning of a hierarchical target, with constants"
-    summary = "Subspace overlap, feature correlation and generalisation error of the three stages over (n1, n2)."
-    problem_type = LayerwiseProblem
+    summary = "Subspace overlap, feature correlation and mean squared error of the three stages over their samples."
+    reads: ClassVar[Reads] = {
+        "target": {"hierarchical": "exponents features link readout noise hermite"},
+        "algorithm": {"layerwise": "first second third"},
+        "limit": "d",
+        "grid": "first_ratio second_ratio second_samples kappa",
+    }
+    simulation = Simulation(sizes=(256, 576, 1024), replicas=8)
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; one hidden level of d_eff = d^eps orthonormal directions, 1 << d_eff << d at leading order",
@@ -291,15 +324,80 @@ class Layerwise(Theory):
     )
     limits = (
         "everything with constants here is this project's own; the paper has the exponents",
-        "leading order is off by 10-100 % near the threshold at d ~ 1000; order = refined (degree 2) by 1-4 %",
-        "degree 3: the same formulas, finite-size dominated below d_eff ~ 50",
-        "b_2 tau_1 = 0: q = 0 at n ~ d d_eff; the second-order threshold is leak_recovery_ratio, in units d d_eff^2",
+        "leading order is off by 10-100 % near the threshold at d ~ 1000; order = refined by 1-4 %",
+        "without [limit] d the degrees below k are learned at n2 ~ D_k; with it every D_j/n2 counts",
+        "degrees of 4 and more: finite-size dominated below d_eff ~ 100",
+        "b_2 tau_1 = 0 or small: the second-order channel (leak_recovery_ratio, units d d_eff^2) comes first; leading "
+        "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
-        "first_ratio = inf: the subspace is known; second_ratio = inf with ridge 0: the feature is",
+        "first_ratio = inf: the subspace is known; at second_ratio = inf, ridge 0, all that the fitted degrees hold",
+        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them",
     )
 
-    def derive(self, problem: LayerwiseProblem) -> LayerwiseSystem:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Yield what the three stages cannot do."""
+        target, algorithm, grid = problem.target, problem.algorithm, problem.grid
+        second, third = algorithm.second, algorithm.third
+        if len(target.exponents) > 1:
+            yield Refusal(
+                "target.exponents", f"one hidden level, got {len(target.exponents)} exponents",
+                'hierarchical-plateaus takes deeper trees; further.next_level of this package one more spectral level',
+            )  # fmt: skip
+        ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
+        if grid.kappa is not None:
+            if grid.first_ratio or grid.second_ratio or grid.second_samples:
+                yield Refusal("grid", "kappa sets the samples of both stages: no other axis beside it")
+        elif not all(ratios):
+            yield Refusal("grid", "needs first_ratio and one of second_ratio, second_samples; or kappa")
+        if problem.limit.d is None:
+            why = {
+                'order = "refined"': algorithm.first.order == "refined",
+                "grid.kappa": grid.kappa is not None,
+                "grid.second_samples": grid.second_samples is not None,
+                "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
+            }
+            for what, asked in why.items():
+                if asked:
+                    yield Refusal("limit.d", f"{what} needs the dimension", "add [limit] with d = ...")
+        else:
+            sizes = problem.limit.d if isinstance(problem.limit.d, tuple) else (problem.limit.d,)
+            if min(sizes) < 4:
+                yield Refusal("limit.d", f"must be at least 4, got {min(sizes)}")
+        degree = max(j for coefficients in target.features for j, c in coefficients.items() if c)
+        if isinstance(second.degrees, tuple) and max(second.degrees) > degree:
+            yield Refusal("algorithm.second.degrees", f"the polynomial has degree {degree}, got {max(second.degrees)}")
+        if third.samples < third.degree + 3 and third.ridge == 0.0:
+            yield Refusal(
+                "algorithm.third.samples",
+                f"{third.samples:g} labels for {third.degree + 1} coefficients: below {third.degree + 3} the error of "
+                "a fit has no finite spread",
+                "give more labels, a lower degree, or a ridge",
+            )
+
+    def derive(self, problem: Problem) -> LayerwiseSystem:
         return LayerwiseSystem(problem)
 
+    def describe(self, problem: Problem) -> dict[str, Any]:
+        from .assumptions import describe_target
+        from .readout import classical_from
 
-THEORY = Layerwise()
+        system = LayerwiseSystem(problem)
+        weak, leak = system.thresholds()
+        third = problem.algorithm.third
+        facts: dict[str, Any] = {
+            "fitted degrees": list(system.degrees),
+            "weak recovery, n1/(d d_eff)": weak if len(weak) > 1 else weak[0],
+            "second-order recovery, n1/(d d_eff^2)": leak,
+        }
+        warning = system._warning(weak[0], leak)
+        if warning:
+            facts["warning"] = warning
+        if math.isfinite(third.samples) and third.samples < classical_from(third.basis, third.degree):
+            facts["stage 3"] = (
+                f"{third.samples:g} labels are below the {classical_from(third.basis, third.degree):.3g} from which "
+                f"the error follows its 1/n law: fits differ by chance, and mse is their median"
+            )
+        return {**facts, **describe_target(problem.target)}
+
+
+THEORY = LayerwiseTheory()

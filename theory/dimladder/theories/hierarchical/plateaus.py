@@ -2,60 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...problem import Axis, Hierarchical, Problem, Simulation, Spec, axis_values
+from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Theory
+from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
+    from ...problem import Problem
     from .staircase import Staircase
 
-
-class KappaGrid(Spec, frozen=True, kw_only=True):
-    """Sample exponents kappa = log n / log d at which the curve is asked for."""
-
-    kappa: Axis
-
-    def __post_init__(self) -> None:
-        values = axis_values(self.kappa)
-        if not values or any(not math.isfinite(v) or v < 0 for v in values):
-            raise ValueError("kappa must list finite exponents that are not negative")
-        if any(b < a for a, b in itertools.pairwise(values)):
-            raise ValueError("kappa must increase")
-
-
-class PlateauProblem(Problem, frozen=True, kw_only=True):
-    """A hierarchical target, learned from n = d^kappa samples."""
-
-    target: Hierarchical
-    grid: KappaGrid
-    simulation: Simulation = Simulation()
+# degree_mass is given up to this degree.
+LARGEST_MASS = 8
 
 
 class PlateauSystem(ClosedForm):
     """E(learner, kappa) of a hierarchical target as d -> infinity."""
 
     order_parameters = (
-        OrderParameter(
-            "generalization_error", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"
-        ),
+        OrderParameter("mse", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"),
         OrderParameter(
             "threshold", ("level",), r"\kappa_l", "log n / log d at which a deep network has learned level l"
         ),
-        OrderParameter("null_error", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
+        OrderParameter("null_mse", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
         OrderParameter("degree_mass", ("degree",), "F_t", "squared norm of the degree-t part of f* in x"),
     )
     references = ("dandi2025depth",)
 
-    def __init__(self, problem: PlateauProblem) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         from .staircase import Staircase
 
         self.target = problem.target
-        self.staircase: Staircase = Staircase.of(problem.target)
+        largest = max(*problem.grid.values("kappa"), float(LARGEST_MASS))
+        self.staircase: Staircase = Staircase.of(problem.target, largest)
 
     def degree_generating_functions(self, largest: int = 8) -> tuple[Any, list[Any]]:
         """Return A(t), the degree law of h in x, and the masses F_0, ..., F_largest, all in sympy.
@@ -86,11 +68,9 @@ class PlateauSystem(ClosedForm):
     def equations(self) -> list[Equation]:
         import sympy as sp
 
-        sp.Symbol("t")
         law, masses = self.degree_generating_functions()
-        levels = self.staircase.levels
         rows = [
-            Equation.of("null_error", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
+            Equation.of("null_mse", r"\varepsilon_0", sp.Float(self.staircase.null_error, 8), "E[f*^2]"),
             Equation.of("degrees of h", "A(t)", law, "generating function of the degrees of h in x"),
             Equation(
                 "degree mass", r"F_t = \sum_m \mu_m^2 \, [t^t] A(t)^m", note="squared norm of the degree-t part of f*"
@@ -107,27 +87,22 @@ class PlateauSystem(ClosedForm):
             Equation(
                 "two-layer",
                 r"\varepsilon_{\mathrm{two\text{-}layer}}(\kappa) = \varepsilon_0 - "
-                r"\sum_{t \le \lfloor\kappa/\epsilon_1\rfloor} F_t \quad (\kappa \ge 1 + \epsilon_1)",
-                note="the kernel's value below 1 + eps_1",
+                r"\sum_{t \le \lfloor\kappa/\epsilon_1\rfloor} F_t \quad (\kappa \ge \kappa_1)",
+                note="the kernel's value below kappa_1",
             ),
             Equation(
                 "deep",
                 r"\varepsilon_{\mathrm{deep}}(\kappa) = \varepsilon_0 - \sum_m \mu_m^2 \rho_L^m - R(\kappa), \quad "
-                r"\rho_{l+1} = \sum_{j:\, j\epsilon_l + \epsilon_{l+1} \le \kappa} v_{l,j}\, \rho_l^j, \quad "
-                r"\rho_1 = 1[\kappa \ge 1 + \epsilon_1]",
+                r"\rho_{l+1} = \sum_{j:\, j\epsilon_l + 2\omega_{l+1}(2) \le \kappa} v_{l,j}\, \rho_l^j, \quad "
+                r"\rho_1 = 1[\kappa \ge \kappa_1]",
                 note="R: not fully learned below, but of degree <= kappa/eps_l in the features of a learned level",
             ),
         ]
-        eps = (1.0, *(level.exponent for level in levels), 0.0)
-        for l, value in enumerate(self.staircase.thresholds, start=1):
-            terms = [
-                f"{1 if j == 1 else levels[j - 2].degree} \\cdot {eps[j - 1]:g} + {eps[j]:g}" for j in range(1, l + 1)
-            ]
-            rows.append(
-                Equation(
-                    f"threshold {l}", rf"\kappa_{{{l}}} = \max({', '.join(terms)}) = {value:.6g}", sp.Float(value, 8)
-                )
-            )
+        for made in self.staircase.levels_learned:
+            symbol = rf"\kappa_{{{made.level}}}"
+            value = sp.Float(made.kappa, 8) if made.known else None
+            latex = f"{symbol} = {made.kappa:.6g}" if made.known else rf"{symbol} \text{{ unknown}}"
+            rows.append(Equation(f"threshold {made.level}", latex, value, f"{made.status}: {made.reason}"))
         return rows
 
     def derivation(self) -> list[Step]:
@@ -140,7 +115,7 @@ class PlateauSystem(ClosedForm):
             Step(
                 "Hermite expansion of the link",
                 "h is a sum of many independent terms, so it is normal with variance s^2 and f* = sum_m mu_m h_m(h/s).",
-                pick("null_error"),
+                pick("null_mse"),
             ),
             Step(
                 "Degrees in the input",
@@ -169,11 +144,11 @@ class PlateauSystem(ClosedForm):
 
         from .staircase import LEARNERS
 
-        kappa = axis_values(self.problem.grid.kappa)  # type: ignore[attr-defined]
+        kappa = self.problem.grid.values("kappa")
         stairs = self.staircase
         errors = np.array([[stairs.error(learner, k) for k in kappa] for learner in LEARNERS])
-        largest = 8
-        masses = 0.0 - np.diff([stairs.null_error, *(stairs.error_at_depth(0, float(k)) for k in range(largest + 1))])
+        degrees = range(LARGEST_MASS + 1)
+        masses = 0.0 - np.diff([stairs.null_error, *(stairs.error_at_depth(0, float(k)) for k in degrees)])
         depth = np.arange(1, len(stairs.thresholds) + 1)
         meaning = {p.name: p for p in self.order_parameters}
 
@@ -181,14 +156,16 @@ class PlateauSystem(ClosedForm):
             p = meaning[name]
             return Variable(p.dims, values, p.latex, p.meaning)
 
+        unknown = [f"level {t.level} has no threshold: {t.reason}" for t in stairs.levels_learned if not t.known]
         return Solution(
-            {"learner": list(LEARNERS), "kappa": np.array(kappa), "level": depth, "degree": np.arange(largest + 1)},
+            {"learner": list(LEARNERS), "kappa": np.array(kappa), "level": depth, "degree": np.array(degrees)},
             {
-                "generalization_error": variable("generalization_error", errors),
+                "mse": variable("mse", errors),
                 "threshold": variable("threshold", np.array(stairs.thresholds)),
-                "null_error": variable("null_error", np.array(stairs.null_error)),
+                "null_mse": variable("null_mse", np.array(stairs.null_error)),
                 "degree_mass": variable("degree_mass", masses),
             },
+            message="; ".join(unknown),
         )
 
 
@@ -198,9 +175,13 @@ class Plateaus(Theory):
     name = "hierarchical-plateaus"
     title = "Learning staircase of kernels, two-layer and deep networks on a hierarchical target"
     summary = (
-        "Asymptotic generalisation error at n = d^kappa for the three classes of learner, and the thresholds of depth."
+        "Asymptotic mean squared error at n = d^kappa for the three classes of learner, and the thresholds of depth."
     )
-    problem_type = PlateauProblem
+    reads: ClassVar[Reads] = {
+        "target": {"hierarchical": "exponents features link readout noise hermite branches"},
+    }
+    axes = ("kappa",)
+    simulation = Simulation(sizes=(64, 128, 256), replicas=8)
     references = ("dandi2025depth",)
     assumptions = (
         "x standard normal in d dimensions, hidden directions orthonormal, d^eps_l features at level l in "
@@ -212,16 +193,27 @@ class Plateaus(Theory):
     limits = (
         "the exponents are the paper's theorem for three layers (A1-A3) and its counting argument beyond; "
         "the heights and deeper trees are this project's own",
+        "where the assumptions fail, the threshold is a spectral upper bound of this project or, without one, NaN with "
+        "the reason: the deep and two-layer curves then stay at the kernel's",
         "that two-layer networks learn nothing more is the paper's conjecture",
         "a degree-1 component of the first polynomial is counted as one more degree; the spike it makes is not "
         "exploited",
         "several branches must share exponents and polynomials",
     )
 
-    def derive(self, problem: PlateauProblem) -> PlateauSystem:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Yield what the axis of sample exponents cannot be."""
+        kappa = problem.grid.values("kappa")
+        if min(kappa) < 0:
+            yield Refusal("grid.kappa", f"exponents of a number of samples are not negative, got {min(kappa)}")
+        if any(b < a for a, b in pairwise(kappa)):
+            yield Refusal("grid.kappa", "must increase")
+
+    def derive(self, problem: Problem) -> PlateauSystem:
         return PlateauSystem(problem)
 
-    def describe(self, problem: PlateauProblem) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
+        from .assumptions import describe_target
         from .staircase import LEARNERS, Staircase
 
         stairs = Staircase.of(problem.target)
@@ -229,6 +221,7 @@ class Plateaus(Theory):
             "degrees of the levels": [level.degree for level in stairs.levels],
             "thresholds": list(stairs.thresholds),
             **{f"jumps of {learner}": list(stairs.jumps(learner, 4.0)) for learner in LEARNERS},
+            **describe_target(problem.target),
         }
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DomainError
 from ...numerics.quadrature import gauss_hermite
 
 if TYPE_CHECKING:
@@ -36,29 +35,3 @@ def readout_classes(target: Hierarchical, nodes: int = GAUSSIAN_CLASSES) -> tupl
             values = values / np.sqrt(np.mean(values**2))
             distinct, counts = np.unique(values, return_counts=True)
             return distinct, counts / len(values)
-
-
-def draw_readout(target: Hierarchical, count: int, rng: np.random.Generator) -> Array:
-    """Return the readout vector of one realisation of the target, shape (count,).
-
-    Raises
-    ------
-    DomainError
-        If a given readout is longer than the number of features.
-    """
-    match target.readout:
-        case "ones":
-            return np.ones(count)
-        case "rademacher":
-            return rng.choice([-1.0, 1.0], size=count)
-        case "gaussian":
-            return rng.standard_normal(count)
-        case given:
-            values = np.asarray(given, dtype=float)
-            if len(values) > count:
-                raise DomainError(
-                    f"the readout has {len(values)} entries for {count} features",
-                    where="target.readout",
-                    hint="give a shorter vector (it is repeated over the features), or a larger d",
-                )
-            return np.resize(values / np.sqrt(np.mean(values**2)), count)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DomainError, SolveError
-from .analysis import Level, levels, orthonormal_coefficients
+from ...errors import DomainError
+from ...problem.hierarchy import orthonormal_coefficients
+from .analysis import Level, levels
 from .labels import LabelMoments
 from .readouts import readout_classes
 
@@ -143,6 +144,8 @@ class LabelLaw:
     squares : (classes, bins) array
         E[mean over the class of z_i^2 - 1 | bin].
     readouts, fractions : (classes,) arrays
+    features : int
+        d_eff.
     """
 
     values: Array
@@ -150,6 +153,7 @@ class LabelLaw:
     squares: Array
     readouts: Array
     fractions: Array
+    features: int
 
     @property
     def variance(self) -> float:
@@ -220,101 +224,7 @@ def sample_label_law(
     total = np.add.reduceat(t[order], edges[:-1]) / np.diff(edges)
     means = np.add.reduceat(squares[:, order], edges[:-1], axis=1) / np.diff(edges)
     distinct = np.array([float(a[index == c][0]) for c in range(classes)])
-    return LabelLaw(total, weights, means, distinct, counts / d_eff)
-
-
-@dataclass(frozen=True)
-class RefinedSpectrum:
-    """Spectral density of M and of the hidden directions at finite d_eff/d, n/d.
-
-    Attributes
-    ----------
-    x : (points,) array
-        Eigenvalues.
-    density : (points,) array
-        rho, normalised to one.
-    class_density : (classes, points) array
-        Spectral measure of a hidden direction of each class.
-    gamma : float
-        d_eff / d.
-    readouts, fractions : (classes,) arrays
-    """
-
-    x: Array
-    density: Array
-    class_density: Array
-    gamma: float
-    readouts: Array
-    fractions: Array
-
-    def cells(self) -> Array:
-        """Return trapezoid weights of the grid."""
-        return np.gradient(self.x)
-
-    def overlaps(self) -> Array:
-        """Return q_c: mass of each class on the d_eff eigenvalues of largest modulus."""
-        mass = self.density * self.cells()
-        order = np.argsort(-np.abs(self.x), kind="stable")
-        cumulative = np.cumsum(mass[order])
-        last = int(np.searchsorted(cumulative, self.gamma))
-        take = np.zeros(len(self.x))
-        take[order[:last]] = 1.0
-        if last < len(order):
-            before = float(cumulative[last - 1]) if last else 0.0
-            take[order[last]] = (self.gamma - before) / float(mass[order[last]])
-        return np.minimum(1.0, (self.class_density * self.cells()) @ take)
-
-
-def refined_spectrum(law: LabelLaw, gamma: float, delta: float, points: int = 5000) -> RefinedSpectrum:
-    """Solve the compound free convolution.
-
-        g(z) = (1 - gamma)/(z - R(g)) + gamma sum_c f_c/(z - R(g) - L_c(g)),
-        R(g) = E[T/(1 - g T/delta)],  L_c(g) = E[(z_c^2 - 1) T/(1 - g T/delta)]
-
-    Parameters
-    ----------
-    law : LabelLaw
-    gamma : float
-        d_eff / d.
-    delta : float
-        n / d.
-    points : int
-        Grid points over the spectrum.
-
-    Raises
-    ------
-    SolveError
-        If the iteration fails on more than one point in a hundred.
-    """
-    from .spectral_kernel import scan
-
-    sigma = math.sqrt(law.variance / delta)
-    spikes = np.abs(law.squares @ (law.weights * law.values))
-    # Labels act one by one when n/d is small: the edge cannot lie beyond the largest of them on a full input.
-    reach = max(2.0 * sigma, *(float(s + sigma**2 / s) if s > 0 else 0.0 for s in np.maximum(spikes, sigma)))
-    heavy = float(np.max(np.abs(law.values))) / delta
-    half = 1.4 * reach + 2.0 * heavy + 2.0 * math.sqrt(heavy * sigma)
-    x = np.linspace(half, -half, points)
-    eta = 1e-5 * sigma
-    # The scan starts outside the spectrum, where g = 1/z is a good start.
-    far = np.linspace(20.0 * half, half, 60, endpoint=False)
-    t = np.stack([law.values, law.values / delta])
-    g, per_class, missed = scan(
-        np.concatenate([far, x]), eta, t, law.weights, law.squares, law.fractions, gamma, 1e-9, 2000
-    )
-    if missed > points // 100:
-        raise SolveError(
-            "the resolvent of stage 1 did not converge", status="max_iterations",
-            why=f"{missed} of {points} points",
-            hint='use order = "leading", or a bounded label transform such as clip(y, -3, 3)',
-        )  # fmt: skip
-    density = np.maximum(0.0, -g[len(far) :].imag / math.pi)
-    per_class = np.maximum(0.0, -per_class[:, len(far) :].imag / math.pi)
-    x, density, per_class = x[::-1].copy(), density[::-1], per_class[:, ::-1]
-    cell = np.gradient(x)
-    return RefinedSpectrum(
-        x, density / float(density @ cell), per_class / (per_class @ cell)[:, None], gamma, law.readouts, law.fractions
-    )
+    return LabelLaw(total, weights, means, distinct, counts / d_eff, d_eff)
 
 
 @dataclass(frozen=True)
@@ -338,7 +248,7 @@ def single_spike(law: LabelLaw, index: int, delta: float) -> Spike:
 
     values, square = law.values, law.squares[index]
     if float(law.weights @ (square * values)) < 0:
-        mirrored = LabelLaw(-law.values, law.weights, law.squares, law.readouts, law.fractions)
+        mirrored = replace(law, values=-law.values)
         found = single_spike(mirrored, index, delta)
         return Spike(-found.eigenvalue, found.overlap, found.detached)
     w, ratio = law.weights, values / delta

@@ -1,4 +1,4 @@
-"""Compiled scan of the resolvent of stage 1 along the real axis."""
+"""Compiled solution of the resolvent of stage 1 along a path in the upper half plane."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ...numerics.jit import njit
 
 
 @njit(cache=True)
-def scan(
-    x: Any, eta: float, t: Any, w: Any, s: Any, fractions: Any, gamma: float, tolerance: float, most: int
-) -> tuple[Any, Any, int]:
-    """Solve g = (1-gamma)/(z - R) + gamma sum_c f_c/(z - R - L_c) at z = x + i eta, x in order, each from the last.
+def follow(
+    z: Any, t: Any, w: Any, s: Any, fractions: Any, gamma: float, tolerance: float, most: int
+) -> tuple[Any, Any, Any, int]:
+    """Solve g = (1-gamma)/(z - R) + gamma sum_c f_c/(z - R - L_c) at the points z in order, each from the last.
 
-    ``t`` holds T/delta times delta (the label), scaled so that R = sum w t/(1 - g t') with t' = t[1]: rows are T and
-    T/delta. ``s[c]`` is E[z_c^2 - 1 | T] of class c. Returns g(x), G_c(x) = 1/(z - R - L_c), and the number of points
-    where the damped iteration did not reach the tolerance.
+    ``t`` has the rows T and T/delta: R = sum w T/(1 - g T/delta). ``s[c]`` is E[z_c^2 - 1 | T] of class c. The first
+    point must be far from the spectrum, where g = 1/z. Returns g, 1/(z - R), G_c = 1/(z - R - L_c), and the number of
+    points at which the iteration did not reach the tolerance.
     """
-    n, classes, bins = len(x), s.shape[0], t.shape[1]
+    n, classes, bins = len(z), s.shape[0], t.shape[1]
     g_all = np.empty(n, np.complex128)
+    g_rest = np.empty(n, np.complex128)
     g_class = np.empty((classes, n), np.complex128)
     missed = 0
-    g = 1.0 / (x[0] + 1j * eta)
+    g = 1.0 / z[0]
     lc = np.empty(classes, np.complex128)
     dl = np.empty(classes, np.complex128)
     for i in range(n):
-        z = x[i] + 1j * eta
         done = False
         for _step in range(most):
             r = 0.0 + 0.0j
@@ -44,10 +44,10 @@ def scan(
                 for c in range(classes):
                     lc[c] += v * s[c, b]
                     dl[c] += dv * s[c, b]
-            f = (1.0 - gamma) / (z - r)
-            df = f / (z - r) * dr
+            f = (1.0 - gamma) / (z[i] - r)
+            df = f / (z[i] - r) * dr
             for c in range(classes):
-                u = 1.0 / (z - r - lc[c])
+                u = 1.0 / (z[i] - r - lc[c])
                 f += gamma * fractions[c] * u
                 df += gamma * fractions[c] * u * u * (dr + dl[c])
             # Newton once the iteration is close, as long as it stays on the branch Im g < 0; damping otherwise.
@@ -72,6 +72,7 @@ def scan(
             for c in range(classes):
                 lc[c] += v * s[c, b]
         g_all[i] = g
+        g_rest[i] = 1.0 / (z[i] - r)
         for c in range(classes):
-            g_class[c, i] = 1.0 / (z - r - lc[c])
-    return g_all, g_class, missed
+            g_class[c, i] = 1.0 / (z[i] - r - lc[c])
+    return g_all, g_rest, g_class, missed

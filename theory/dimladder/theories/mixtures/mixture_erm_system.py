@@ -134,7 +134,7 @@ class MixtureSystem(FixedPoint):
             values |= {f"y_{c}": y for c, y in enumerate(problem.target.values(len(self.kinds)))}
             return values
         if shape.loss == "square":
-            from .moments import profile
+            from ...symbolic.hermite_moments import profile
 
             for c in clusters:
                 mean, variance = self.teacher_field(c)

@@ -40,7 +40,7 @@ def nodes(outputs: int) -> tuple[Array, Array]:
         flat = weights.ravel()
         keep = flat > 1e-13
         return grid[keep], flat[keep] / flat[keep].sum()
-    from .conditional import gaussian_nodes
+    from ...numerics.quadrature import gaussian_nodes
 
     return gaussian_nodes(outputs, 2**SOBOL_POWER)
 

@@ -182,7 +182,7 @@ def _source() -> str:
 
 def feature_constants(problem: RandomFeatures) -> dict[str, float]:
     """mu0, mu1, mu*^2 of the activation and E y, c1, E y^2 of the labels, at unit scale."""
-    from .moments import profile
+    from ...symbolic.hermite_moments import profile
 
     sigma = profile(activation(problem.student.activation), 0.0, 1.0, 1)
     link: Expression = problem.target.expression

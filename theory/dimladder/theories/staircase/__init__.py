@@ -1,19 +1,24 @@
 """Merged staircases: the dimension-free dynamics of wide two-layer networks on the hypercube.
 
-Modules: `sections` (run file), `laws` (initial weights), `boolean` (what of a target can be learned, in what order),
-`smoothing` (averages over irrelevant coordinates), `particles` (quadrature of the initial readout), `generate`
-(equations and code), `flow` (the system).
+Modules: `settings` (of particles and networks), `smoothing` (averages over irrelevant coordinates), `particles`
+(quadrature of the initial readout), `generate` (equations and code), `flow` (the system). What of a target can be
+learned, in what order, is in `problem.boolean`, the laws of initial weights in `problem.laws`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..base import Theory
-from .sections import StaircaseProblem
+from ...problem import Problem
+from ..base import Reads, Refusal, Theory
+from .settings import NetworkSimulation, ParticleSolver
 
 if TYPE_CHECKING:
     from .flow import MeanFieldFlow
+
+# The cube has 2^P points, and every particle meets each of them.
+MOST_COORDINATES = 16
 
 
 class StaircaseTheory(Theory):
@@ -25,7 +30,17 @@ class StaircaseTheory(Theory):
         "Risk and Fourier coefficients of a wide two-layer network trained by SGD on a Boolean function of P of its d "
         "coordinates, in a limit that does not depend on d."
     )
-    problem_type = StaircaseProblem
+    reads: ClassVar[Reads] = {
+        "data": {"hypercube": ""},
+        "target": {"index": "formula hermite"},
+        "student": {"mean-field": "activation readout_law weight_law particles"},
+        "loss": "function",
+        "algorithm": {"batch-sgd": "*"},
+        "grid": "monomials",
+    }
+    axes = ("time",)
+    solver = ParticleSolver()
+    simulation = NetworkSimulation(replicas=8)
     references = ("abbe2022merged",)
     assumptions = (
         "inputs uniform on the hypercube {-1, 1}^d, a target of P coordinates, P fixed as d grows",
@@ -42,7 +57,34 @@ class StaircaseTheory(Theory):
         "a readout law without bounded support (normal) is outside the published proof",
     )
 
-    def derive(self, problem: StaircaseProblem) -> MeanFieldFlow:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what is not the squared loss of a function of at most sixteen coordinates, each -1 or 1."""
+        from ...problem.boolean import analyse, monomials_of
+
+        target = problem.target
+        if problem.loss.function != "square":
+            yield Refusal("loss.function", f"the squared loss, got {problem.loss.function!r}")
+        if target.is_logit or target.noises or "z" in target.fields:
+            yield Refusal("target.formula", "a formula in the coordinates z1, z2, ..., without noise, is needed")
+            return
+        if len(target.fields) > MOST_COORDINATES:
+            yield Refusal(
+                "target.formula",
+                f"{len(target.fields)} coordinates are used, at most {MOST_COORDINATES} are possible: the average runs "
+                "over every point of the cube",
+            )
+            return
+        try:
+            analyse(target.expression)
+        except ValueError as error:
+            yield Refusal("target.formula", str(error))
+            return
+        try:
+            monomials_of(problem)
+        except ValueError as error:
+            yield Refusal("grid.monomials", str(error))
+
+    def derive(self, problem: Problem) -> MeanFieldFlow:
         """Return the flow of the particles.
 
         Raises
@@ -54,16 +96,16 @@ class StaircaseTheory(Theory):
 
         return MeanFieldFlow(problem, references=self.references_for(problem), assumptions=self.assumptions)
 
-    def describe(self, problem: StaircaseProblem) -> dict[str, Any]:
+    def describe(self, problem: Problem) -> dict[str, Any]:
         """Return whether the target is a merged staircase, its leap, and what is learned in which order."""
-        from .boolean import analyse
+        from ...problem.boolean import analyse
 
-        return analyse(problem.target.formula).facts()
+        return analyse(problem.target.expression).facts()
 
-    def references_for(self, problem: StaircaseProblem) -> tuple[str, ...]:
-        from .boolean import analyse
+    def references_for(self, problem: Problem) -> tuple[str, ...]:
+        from ...problem.boolean import analyse
 
-        return self.references if analyse(problem.target.formula).merged else (*self.references, "abbe2023leap")
+        return self.references if analyse(problem.target.expression).merged else (*self.references, "abbe2023leap")
 
 
 THEORY = StaircaseTheory()

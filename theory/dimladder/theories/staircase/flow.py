@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DerivationError, SolveError
+from ...problem import Problem
+from ...problem.boolean import analyse, label, monomials_of
 from ...symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
-from .boolean import analyse, label
 from .generate import HEAD, drift, gradients, module_source, named
 from .particles import Particles
-from .sections import StaircaseProblem
 from .smoothing import finest_tables, node_tables, smooth, symbols
 
 if TYPE_CHECKING:
@@ -55,13 +55,11 @@ class MeanFieldFlow(Flow):
     time_unit = "step size x steps of SGD"
     order_parameters = (RISK, FOURIER, FEATURE, NOISE, READOUT, FLOOR)
 
-    def __init__(
-        self, problem: StaircaseProblem, references: Sequence[str] = (), assumptions: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, problem: Problem, references: Sequence[str] = (), assumptions: Sequence[str] = ()) -> None:
         super().__init__(problem)
         self.references, self.assumptions = references, assumptions
-        self.what: StaircaseProblem = problem
-        self.target = analyse(problem.target.formula)
+        self.what = problem
+        self.target, self.monomials = analyse(problem.target.expression), monomials_of(problem)
         self.visible = self.target.visible
         from ...problem import activation
 
@@ -75,7 +73,7 @@ class MeanFieldFlow(Flow):
         if len(self.visible.sums) > MOST_POINTS:
             raise DerivationError(
                 f"the network sees {len(self.visible.sums)} different points of the cube, at most {MOST_POINTS} can be "
-                "followed", where="target.expression", hint="use fewer coordinates, or a more symmetric target",
+                "followed", where="target.formula", hint="use fewer coordinates, or a more symmetric target",
             )  # fmt: skip
         self.particles = Particles.of(problem.student.readouts, problem.student.particles)
 
@@ -167,7 +165,7 @@ class MeanFieldFlow(Flow):
     @cached_property
     def _characters(self) -> Array:
         """Means of the monomials given the visible sums, (S, K)."""
-        return np.stack([self.visible.mean(self.target.character(s)) for s in self.what.monomials])
+        return np.stack([self.visible.mean(self.target.character(s)) for s in self.monomials])
 
     def read(self, particles: Particles, state: Array) -> dict[str, Array]:
         """Return the order parameters of one state."""
@@ -188,7 +186,7 @@ class MeanFieldFlow(Flow):
 
     def _variables(self, rows: list[dict[str, Array]]) -> dict[str, Variable]:
         out = {}
-        lengths = {"monomial": len(self.what.monomials), "coordinate": len(self.target.coordinates)}
+        lengths = {"monomial": len(self.monomials), "coordinate": len(self.target.coordinates)}
         for p in self.order_parameters:
             if p is FLOOR:
                 out[p.name] = Variable((), np.float64(self.visible.floor), p.latex, p.meaning)
@@ -202,7 +200,7 @@ class MeanFieldFlow(Flow):
 
     def coordinates(self) -> dict[str, Any]:
         """Return the names of monomials and coordinates."""
-        names = np.array([label(s) for s in self.what.monomials])
+        names = np.array([label(s) for s in self.monomials])
         return {"monomial": names, "coordinate": np.array(self.target.coordinates)}
 
     # --- solving ---

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...numerics.quadrature import gauss_legendre
-from .laws import Law
+from ...problem.laws import Law
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,12 +14,14 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from ...errors import did_you_mean
-from ...problem import Expression
+from ..errors import did_you_mean
+from .expressions import Expression
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from .spec import Problem
 
     Array = npt.NDArray[np.float64]
 
@@ -294,8 +296,31 @@ def analyse(formula: Expression) -> BooleanFunction:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         point = ", ".join(f"{n} = {v:+.0f}" for n, v in zip(names, cube[bad[0]], strict=True))
-        raise ValueError(f"the expression {formula.text!r} is {values[bad[0]]} at {point}")
+        raise ValueError(f"the formula {formula.text!r} is {values[bad[0]]} at {point}")
     found = BooleanFunction(names, cube, values)
     if not found.supports:
-        raise ValueError(f"the expression {formula.text!r} is the constant {values[0]:g} on the cube: nothing to learn")
+        raise ValueError(f"the formula {formula.text!r} is the constant {values[0]:g} on the cube: nothing to learn")
+    return found
+
+
+def monomials_of(problem: Problem) -> tuple[Monomial, ...]:
+    """Return the products of coordinates that ``grid.monomials`` asks for; the empty product is the constant.
+
+    ``"target"`` (the default) names those of the target, ``"all"`` every product of its coordinates.
+
+    Raises
+    ------
+    ValueError
+        For anything but these, or a list of products such as ``["1", "z1", "z1*z2"]``, each once.
+    """
+    target, asked = analyse(problem.target.expression), problem.grid.monomials
+    if asked is None or asked == "target":
+        return tuple(target.coefficients)
+    if asked == "all":
+        return target.products()
+    if isinstance(asked, str):
+        raise ValueError(f'must be "target", "all" or a list of products such as "z1*z2", got {asked!r}')
+    found = tuple(monomial(text, target.coordinates) for text in asked)
+    if len(set(found)) != len(found):
+        raise ValueError(f"names one product twice: {', '.join(asked)}")
     return found

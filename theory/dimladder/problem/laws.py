@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...errors import did_you_mean
-from ...problem import Expression
+from ..errors import did_you_mean
+from .expressions import Expression
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,290 @@
+"""Training on one data set as a user states it: options, refusals, limits, checkpoints, and the simulation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.errors import ConfigError, DerivationError, DomainError, SolveError
+from dimladder.numerics.random_matrix import marchenko_pastur_nodes
+from dimladder.theories import find
+from dimladder.theories.multi_pass import march as march_module
+from dimladder_validation.simulate import simulate
+from run_files import path_of
+
+SMALL = {"solver.samples": 2048, "solver.scrambles": 4}
+
+
+def run_file(name: str, overrides: dict[str, Any] | None = None) -> Any:
+    return dl.load(path_of(f"multi-pass-{name}"), overrides or {})
+
+
+def values(curve: Any, name: str) -> np.ndarray:
+    return np.asarray(curve[name].values)
+
+
+def test_ridge_regression_in_closed_form() -> None:
+    curve = dl.solve(run_file("ridge"))
+    assert list(curve["time"].values) == list(range(61))
+    assert values(curve, "generalization_error")[[1, 5, 20, 60]] == pytest.approx(
+        [0.366875, 0.12324151, 0.08836665, 0.08838843], abs=6e-9
+    )
+    assert values(curve, "test_loss") == pytest.approx(values(curve, "generalization_error") + 0.125, abs=1e-14)
+    assert float(curve["early_stopping_time"]) == np.argmin(values(curve, "test_loss"))
+    assert float(curve["best_test_loss"]) == values(curve, "test_loss").min()
+
+
+def test_committee_run_file() -> None:
+    """The file as it stands, at fewer samples: reference values of reshuffled batches."""
+    curve = dl.solve(run_file("committee", {"solver.samples": 8192}))
+    expected = {10: (0.14265, 0.23776, 0.7236), 60: (0.07272, 0.22975, 0.7557)}
+    for t, row in expected.items():
+        for name, value in zip(("train_loss", "test_loss", "a"), row, strict=True):
+            found, error = values(curve, name)[t], values(curve, f"{name}_se")[t]
+            found, error = (found[0], error[0]) if name == "a" else (found, error)
+            assert abs(found - value) < 4.5 * np.hypot(error, 3e-4), (t, name)
+    assert 10 < float(curve["early_stopping_time"]) < 40
+
+
+def test_long_training_is_ridge_regression() -> None:
+    """Minimiser of mean l + (ridge/2)|w|^2/d in the spectrum of the sample covariance."""
+    ridge, noise = 0.1, 0.25
+    x, w = marchenko_pastur_nodes(0.5, 4000)
+    curve = dl.solve(run_file("ridge", {"algorithm.steps": 400}))
+    fit = x / (x + ridge)
+    assert values(curve, "M")[-1, 0, 0] == pytest.approx(float(w @ fit), abs=1e-10)
+    assert values(curve, "Q")[-1, 0, 0] == pytest.approx(
+        float(w @ (fit**2 + noise * x / (2.0 * (x + ridge) ** 2))), abs=1e-10
+    )
+
+
+def test_gradient_flow_of_particles_meets_the_spectrum() -> None:
+    """A linear unit of a two-layer network is solved by particles and Richardson, the linear student exactly."""
+    exact = dl.solve(run_file("ridge", {"algorithm": {"kind": "gradient-flow", "learning_rate": 1.5, "steps": 4}}))
+    sampled = dl.solve(
+        run_file(
+            "ridge",
+            {
+                "algorithm": {"kind": "gradient-flow", "learning_rate": 1.5, "steps": 4, "substeps": 4, "levels": 3},
+                "student": {"kind": "two-layer", "activation": "linear"}, "solver.samples": 8192,
+            },
+        )
+    )  # fmt: skip
+    assert list(exact["time"].values) == list(sampled["time"].values) == [0.0, 1.5, 3.0, 4.5, 6.0]
+    for name in ("train_loss", "generalization_error", "Q", "M"):
+        gap = np.abs(values(sampled, name) - values(exact, name))
+        # Three levels leave an error of third order in the step, 0.09 times the curvature at the coarsest one.
+        assert (gap < 5.0 * values(sampled, f"{name}_se") + 3e-4).all(), name
+
+
+def test_logistic_regression_reaches_its_minimiser() -> None:
+    """y = sign(z + n/2), n/d = 2, ridge 0.1: the state evolution of the regularised minimiser, M and Q."""
+    curve = dl.solve(
+        run_file(
+            "logistic",
+            {
+                "algorithm": {"kind": "gradient-descent", "learning_rate": 3.0, "steps": 120},
+                "loss.ridge_per_sample": 0.1, "solver.samples": 8192, "solver.scrambles": 4,
+            },
+        )
+    )  # fmt: skip
+    for name, value in (("M", 1.1082824), ("Q", 2.0523577)):
+        found, error = values(curve, name)[-1, 0, 0], values(curve, f"{name}_se")[-1, 0, 0]
+        assert abs(found - value) < 4.0 * error + 2e-5
+    assert error < 2e-3
+
+
+def test_schedule_momentum_and_blocks_change_the_answer() -> None:
+    base = dl.solve(run_file("ridge"))
+    for change in (
+        {"algorithm.schedule": "0.5*(1 + cos(pi*t/T))"},
+        {"algorithm.momentum": {"beta": 0.5}},
+        {"algorithm.batch_fraction": 0.5},
+        {"target.flip": 0.1},
+        {"data.sample_ratio": 2.1},
+        {"loss": {"ridge": 0.1}},
+        {"initial": {"kind": "random", "overlap": 0.3, "seed": 1}},
+    ):
+        other = dl.solve(run_file("ridge", change))
+        assert np.abs(values(other, "Q") - values(base, "Q")).max() > 1e-3, change
+    # A ridge of the summed loss is alpha times that of the mean.
+    same = dl.solve(run_file("ridge", {"loss": {"ridge": 0.2}}))
+    assert values(same, "Q") == pytest.approx(values(base, "Q"), abs=1e-14)
+
+
+def test_one_variance_in_two_blocks_is_one_block() -> None:
+    change = {"student": {"kind": "two-layer", "activation": "tanh"}, "algorithm.steps": 6} | SMALL
+    spectrum = {"variances": [1.0, 1.0], "fractions": [0.3, 0.7]}
+    one, two = (dl.solve(run_file("ridge", change | more)) for more in ({}, {"data.spectrum": spectrum}))
+    assert values(two, "Q_block").shape == (7, 2, 1, 1)
+    assert values(two, "Q_block").sum(axis=1) == pytest.approx(values(two, "Q"))
+    for name in ("train_loss", "Q", "M"):
+        error = np.hypot(values(one, f"{name}_se"), values(two, f"{name}_se"))
+        assert (np.abs(values(one, name) - values(two, name)) < 5.0 * error + 1e-4).all(), name
+
+
+def test_latent_fields_keep_their_covariance_on_any_spectrum() -> None:
+    spectrum = {"variances": [2.5, 0.5], "fractions": [0.25, 0.75]}
+    for power in (None, [0.9, 0.1], "latent"):
+        change = {"data.spectrum": spectrum, "algorithm.steps": 1} | SMALL
+        curve = dl.solve(run_file("ridge", change | ({} if power is None else {"target.power": power})))
+        # At w = 0 the error would be E f*^2 / 2 = 1/2; the start adds E f^2 / 2 = sum s gamma / 2 = 1/2.
+        assert values(curve, "generalization_error")[0] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_two_time_output() -> None:
+    change = {"solver.output": "two-time", "algorithm.steps": 5}
+    exact = dl.solve(run_file("ridge", change))
+    assert values(exact, "overlap").shape == (6, 6, 1, 1)
+    assert values(exact, "weight_response").shape == (6, 5, 1, 1)
+    sampled = dl.solve(run_file("ridge", change | {"solver.method": "responses", "solver.samples": 8192}))
+    particles = dl.solve(run_file("ridge", change | {"solver.method": "particles", "solver.samples": 8192}))
+    assert "weight_response" not in particles
+    for name in ("weight_response", "gradient_response", "gradient_correlation", "overlap"):
+        error = values(sampled, f"{name}_se")
+        assert (np.abs(values(sampled, name) - values(exact, name)) < 5.0 * error + 3e-5).all(), name
+    error = values(particles, "overlap_se")
+    assert (np.abs(values(particles, "overlap") - values(exact, "overlap")) < 5.0 * error + 3e-5).all()
+
+
+def test_output_times_of_the_grid() -> None:
+    whole = dl.solve(run_file("ridge"))
+    some = dl.solve(run_file("ridge", {"grid.time": [0, 3, 60]}))
+    assert np.array_equal(values(some, "Q"), values(whole, "Q")[[0, 3, 60]])
+    assert float(some["early_stopping_time"]) == float(whole["early_stopping_time"])
+    for time in (2.5, 61.0):
+        with pytest.raises(ConfigError, match="no output at time"):
+            dl.solve(run_file("ridge", {"grid.time": [0.0, time]}))
+
+
+def test_workers_change_no_number_and_seeds_do() -> None:
+    change = {"algorithm.steps": 5, "solver.samples": 300, "solver.scrambles": 3}
+    one, two, other = (
+        dl.solve(run_file("committee", change | more))
+        for more in ({"solver.workers": 1}, {"solver.workers": 3}, {"solver.seed": 1})
+    )
+    for name in ("train_loss", "Q", "a", "test_loss"):
+        assert np.array_equal(values(one, name), values(two, name))
+        assert not np.array_equal(values(one, name), values(other, name))
+
+
+def test_an_interrupted_solve_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = {"algorithm.steps": 6, "solver.samples": 300, "solver.scrambles": 2, "solver.workers": 1}
+    whole = dl.solve(run_file("committee", change))
+    change |= {"solver.checkpoint": str(tmp_path), "solver.checkpoint_every": 2}
+    step, count = march_module.March._step, [0]
+
+    def failing(self: Any) -> None:
+        count[0] += 1
+        if count[0] == 11:
+            raise KeyboardInterrupt
+        step(self)
+
+    monkeypatch.setattr(march_module.March, "_step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        dl.solve(run_file("committee", change))
+    assert len(os.listdir(tmp_path)) == 2
+    count[0] = 100
+    resumed = dl.solve(run_file("committee", change))
+    # Of twelve updates six were done in the first scramble and four in the second.
+    assert count[0] == 102
+    assert not os.listdir(tmp_path)
+    for name in ("train_loss", "Q", "M", "a", "test_loss"):
+        assert np.array_equal(values(whole, name), values(resumed, name))
+
+
+def test_too_much_memory_is_refused() -> None:
+    with pytest.raises(SolveError, match="memory") as caught:
+        dl.solve(run_file("committee", {"solver.memory_limit": 0.01}))
+    assert caught.value.status == "memory"
+
+
+def test_a_rate_beyond_the_edge_says_when() -> None:
+    change = {"algorithm.learning_rate": 30.0, "algorithm.steps": 60, "solver.samples": 256, "solver.scrambles": 2}
+    phase = {"student": {"kind": "two-layer", "activation": "x**2"}, "target.formula": "z**2"}
+    with pytest.raises(SolveError, match="finite") as caught:
+        dl.solve(run_file("ridge", change | phase))
+    assert caught.value.status == "diverged"
+    assert caught.value.partial is not None
+    assert np.isfinite(values(caught.value.partial, "train_loss")).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"data.sample_ratio": None}, "data.sample_ratio"),
+        ({"loss": {"function": "cross-entropy"}}, "loss.function"),
+        ({"loss": {"function": "logistic"}}, "loss.function"),
+        ({"loss": {"function": "square", "ridge_per_sample": "1e-4*k"}}, "loss.ridge"),
+        ({"algorithm.momentum": {"decay": 1.0}}, "algorithm.momentum"),
+        ({"algorithm.batch_fraction": 0.3, "algorithm.batching": "cyclic"}, "algorithm.batch_fraction"),
+        ({"algorithm.temperature": 1.0}, "algorithm.temperature"),
+        ({"student.bias": True}, "student.bias"),
+        ({"data.spectrum": {"variances": [1.0, 5.0], "fractions": [1.0, 0.0]}}, "data.spectrum"),
+        ({"algorithm": {"kind": "gradient-flow"}}, "algorithm.learning_rate"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_refusals(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=path.replace(".", r"\.")):
+        run_file("ridge", {"theory": "multi-pass"} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "where"),
+    [
+        ({"initial.M": [[0.5, 0.1]]}, ConfigError, "initial.M"),
+        ({"initial.M": [[1.5]]}, DomainError, "initial.M"),
+        ({"initial.Q": [[1.0, 0.0], [0.0, 1.0]]}, ConfigError, "initial.Q"),
+        ({"initial.a": [1.0, 2.0]}, ConfigError, "initial.a"),
+        ({"algorithm.schedule": "1 - t"}, ConfigError, "algorithm.schedule"),
+        ({"solver.method": "closed-form", "student": {"kind": "two-layer"}}, DerivationError, "solver.method"),
+        ({"solver.method": "responses", "student": {"kind": "two-layer", "activation": "relu"}}, DerivationError,
+         "solver.method"),
+        ({"solver.approximation": "no-responses"}, DerivationError, "solver.approximation"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_error(change: dict[str, Any], kind: type[Exception], where: str) -> None:
+    with pytest.raises(kind) as caught:
+        find("multi-pass").derive(run_file("ridge", change))
+    assert caught.value.where == where  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["chain", "dense"])
+def test_simulation_agrees_on_every_option(method: str) -> None:
+    """Blocks, momentum, reshuffled batches, trained readouts and a turned label, all at once."""
+    problem = run_file(
+        "committee",
+        {
+            "data.spectrum": {"variances": [2.0, 0.5], "fractions": [0.25, 0.75]},
+            "target": {"kind": "index", "formula": "tanh(z1) + z2*n1/2", "flip": 0.1, "noise": 0.2},
+            "algorithm.momentum": {"beta": 0.4}, "algorithm.batch_fraction": 0.25, "algorithm.steps": 10,
+            "loss": {"function": "log-cosh", "ridge_per_sample": 0.05}, "simulation.method": method,
+            "solver.samples": 8192,
+        },
+    )  # fmt: skip
+    curve = dl.solve(problem)
+    measured = simulate(problem, d=400, replicas=32)
+    for name in ("train_loss", "Q", "M", "a", "test_loss", "Q_block"):
+        found, error = (np.asarray(measured[n].values)[0] for n in (name, f"{name}_se"))
+        z = (found - values(curve, name)) / (np.hypot(error, values(curve, f"{name}_se")) + 1e-9)
+        # Up to 1/d: twice a standard error of the 32 replicas, which is of order (32 d)^-1/2.
+        assert np.abs(z[1:]).max() < 5.5, name
+        assert np.sqrt(np.mean(z[1:] ** 2)) < 2.2, name
+
+
+def test_chain_and_explicit_inputs_have_one_law_of_the_flow() -> None:
+    change = {"algorithm.steps": 3, "simulation.replicas": 24} | SMALL
+    sampled = {
+        method: simulate(run_file("logistic", change | {"simulation.method": method}), d=60, replicas=48)
+        for method in ("chain", "dense")
+    }
+    for name in ("train_loss", "Q", "M"):
+        one, two = (np.asarray(s[name].values)[0] for s in sampled.values())
+        error = np.hypot(*(np.asarray(s[f"{name}_se"].values)[0] for s in sampled.values()))
+        assert (np.abs(one - two) < 4.5 * error + 1e-9).all(), name

@@ -1,0 +1,155 @@
+"""Refined stage 1: what the learned subspace keeps of the hidden directions at the actual d_eff/d and n/d.
+
+The d_eff eigenvalues of largest modulus of M lie outside two vertical lines, Re z = -t and Re z = t. With the
+resolvents of the compound free convolution,
+
+    g(z) = (1 - gamma)/(z - R(g)) + gamma sum_c f_c/(z - R(g) - L_c(g)),
+    R(g) = E[T/(1 - g T/delta)],  L_c(g) = E[(z_c^2 - 1) T/(1 - g T/delta)],  gamma = d_eff/d, delta = n/d,
+
+contour integrals along the two lines give everything that stage 2 needs: t itself, the squared overlap q_c of each
+readout class with the learned subspace, and the second power S_2 = (1/d_eff) sum_il a_i a_l P_il^2 of the projector
+P_il = w*_i U U^T w*_l. This project's own; compared with simulation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SolveError
+from ...numerics.quadrature import gauss_legendre
+from .spectral import LabelLaw
+
+Array = NDArray[np.float64]
+NODES = 96
+# Heights of the nodes on the lines, in units of the half radius of the semicircle.
+LOWEST, HIGHEST = 1e-4, 3e3
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """What the learned subspace keeps.
+
+    Attributes
+    ----------
+    overlap : (classes,) array
+        q_c, squared overlap of a direction of the class with the learned subspace.
+    fractions : (classes,) array
+    second_power : float
+        S_2 = (1/d_eff) sum_il a_i a_l P_il^2: the power of degree 2 that the subspace represents. <a^2 q^2> is its part
+        on the diagonal, up to fluctuations.
+    cut : float
+        t: eigenvalues of larger modulus are kept.
+    """
+
+    overlap: Array
+    fractions: Array
+    second_power: float
+    cut: float
+
+    @property
+    def mean_overlap(self) -> float:
+        """Return the average over the hidden directions."""
+        return float(self.fractions @ self.overlap)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Resolvents on one vertical line, from the real axis upwards."""
+
+    z: NDArray[np.complex128]
+    g: NDArray[np.complex128]
+    rest: NDArray[np.complex128]
+    of_class: NDArray[np.complex128]
+
+
+def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
+    """Return the overlaps of the subspace that n = delta d samples give.
+
+    Raises
+    ------
+    SolveError
+        If the resolvent does not converge on the lines.
+    """
+    from scipy.optimize import brentq
+
+    sigma = math.sqrt(law.variance / delta)
+    log_y, weights = gauss_legendre(NODES)
+    span = math.log(HIGHEST / LOWEST)
+    y = sigma * LOWEST * np.exp(0.5 * span * (log_y + 1.0))
+    weights = 0.5 * span * weights * y
+    t_values = np.stack([law.values, law.values / delta])
+
+    def line(x: float) -> _Line:
+        # Downwards from far away, each point starting from the one above.
+        g, rest, per_class, missed = _follow(x + 1j * y[::-1], t_values, law, gamma)
+        if missed > NODES // 12:
+            raise SolveError(
+                "the resolvent of stage 1 did not converge", status="max_iterations",
+                why=f"{missed} of {NODES} points of the line Re z = {x:.4g}",
+                hint='use order = "leading", or a bounded label transform such as clip(y, -3, 3)',
+            )  # fmt: skip
+        return _Line(x + 1j * y, g[::-1], rest[::-1], per_class[:, ::-1])
+
+    def outside(values: Array, t: float) -> Array:
+        # Beyond the highest node every resolvent is 1/z, whose lines are joined by 2 t/(pi Y).
+        return np.asarray(1.0 - values @ weights / math.pi - 2.0 * t / (math.pi * sigma * HIGHEST))
+
+    def excess(t: float) -> float:
+        return float(outside((line(t).g - line(-t).g).real, t)) - gamma
+
+    high = 2.0 * sigma
+    while excess(high) > 0 and high < 1e9 * sigma:
+        high *= 1.5
+    cut = float(brentq(excess, 0.02 * sigma, high, xtol=1e-7 * sigma))
+    right, left = line(cut), line(-cut)
+    overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
+    power = _second_power(right, left, weights, law, overlap, gamma, delta)
+    return Subspace(overlap, law.fractions, power, cut)
+
+
+def _follow(
+    z: NDArray[np.complex128], t: Array, law: LabelLaw, gamma: float
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.complex128], int]:
+    from .spectral_kernel import follow
+
+    return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)  # type: ignore[no-any-return]
+
+
+def _second_power(
+    right: _Line, left: _Line, weights: Array, law: LabelLaw, overlap: Array, gamma: float, delta: float
+) -> float:
+    """Return S_2 = sum_c f_c a_c^2 (q_c^2 + E_cc) + d_eff sum_cc' f_c f_c' a_c a_c' E_cc', E_cc' = E P_il^2, i != l.
+
+        E_cc' = (1/4 pi^2 d) int int G_c G_c'(z) G_c G_c'(z') K/(1 - K A) dy dy',
+        K = E[(T^2/delta)/((1 - g T/delta)(1 - g' T/delta))],  A = (1 - gamma) G_0 G_0' + gamma sum_c f_c G_c G_c',
+
+    over both lines and both half planes, with the sign of the orientation of the two lines.
+    """
+    # The lower half plane holds the conjugates.
+    joined = [np.concatenate([part, np.conj(part)]) for part in (
+        np.concatenate([right.g, left.g]), np.concatenate([right.rest, left.rest]))]  # fmt: skip
+    g, rest = joined
+    upper = np.concatenate([right.of_class, left.of_class], axis=1)
+    of_class = np.concatenate([upper, np.conj(upper)], axis=1)
+    side = np.concatenate([weights, -weights])
+    measure = np.concatenate([side, side])
+    one = 1.0 / (1.0 - g[:, None] * (law.values / delta))
+    kernel = (one * (law.weights * law.values**2 / delta)) @ one.T
+    average = (1.0 - gamma) * np.outer(rest, rest)
+    average += gamma * np.einsum("c,ci,cj->ij", law.fractions, of_class, of_class)
+    ladder = kernel / (1.0 - kernel * average) * np.outer(measure, measure)
+    f, a = law.fractions, law.readouts
+    classes = len(f)
+    squared = np.empty((classes, classes))
+    for c in range(classes):
+        both = of_class[c] * of_class
+        squared[c] = np.einsum("ki,ij,kj->k", both, ladder, both, optimize=True).real / (4.0 * math.pi**2)
+    # The factor d_eff of the double sum over 1/d leaves gamma.
+    d_eff = law.features
+    squared *= gamma / d_eff
+    diagonal = float(f @ (a**2 * (overlap**2 + np.diag(squared))))
+    return diagonal + d_eff * float((f * a) @ squared @ (f * a))
