@@ -138,6 +138,10 @@ def test_no_input_is_ignored(name: str) -> None:
 # Keys that rightly change nothing in the problem of a run file, with the reason.
 IDLE: dict[str, dict[str, str]] = {
     "truncation-states": {"student.assumptions": "none of them is violated"},
+    "hierarchical-layerwise": {"target.exponents": "d -> infinity: the exponent is in the units of the axes"},
+    "hierarchical-plateaus": {
+        "target.readout": "d -> infinity: any law of mean square one", "target.noise": "errors without it",
+    },
 }
 # Run files with keys that are other equations, compiled anew each: minutes in all.
 COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "batch", "data-repetition", "estimation")

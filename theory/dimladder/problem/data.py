@@ -199,7 +199,8 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
     variances : float, one a cluster, or rows (cluster x block of `spectrum`)
         Eigenvalues of the bulk.
     spikes : rows
-        Relative strengths, a row a cluster; `shared_spikes`: spike j has the same direction in every cluster;
+        Extra variances along directions (those of the means first), a row a cluster; a one-step algorithm multiplies
+        them by its spike strength. `shared_spikes`: spike j has the same direction in every cluster;
         `alignment`: cosine between spike j of a later cluster and of the first.
     spectrum : table, optional
         Blocks of the dimensions; its variances multiply those of the clusters.
@@ -246,6 +247,38 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
             raise ValueError(f"alignment is a cosine: it must lie in [-1, 1], got {self.alignment}")
         if self.alignment and self.shared_spikes:
             raise ValueError("alignment has no meaning with shared_spikes = true: drop one of them")
+        self.eigenvalues()
+
+    @property
+    def shares(self) -> Row:
+        """Shares of the dimensions held by the blocks of the bulk."""
+        return (1.0,) if self.spectrum is None else tuple(float(f) for f in self.spectrum.blocks()[1])
+
+    def eigenvalues(self) -> Matrix:
+        """Return the eigenvalues of the bulk, clusters x blocks; `ValueError` when `variances` does not fit."""
+        scales = (1.0,) if self.spectrum is None else tuple(float(v) for v in self.spectrum.blocks()[0])
+        given = self.variances if isinstance(self.variances, tuple) else (self.variances,) * len(self.weights)
+        rows = tuple(row if isinstance(row, tuple) else (float(row),) * len(scales) for row in given)
+        if any(len(row) != len(scales) for row in rows):
+            raise ValueError(f"variances must have a number a cluster, or {len(scales)} a cluster, one a block")
+        return tuple(tuple(v * s for v, s in zip(row, scales, strict=True)) for row in rows)
+
+    def coordinates(self) -> Matrix:
+        """Return the means in an orthonormal frame, clusters x directions, padded to the directions of the spikes."""
+        if self.means == "opposite":
+            rows: Matrix = ((1.0,), (-1.0,))
+        elif self.means == "zero":
+            rows = ((),) * len(self.weights)
+        else:
+            assert isinstance(self.means, tuple)
+            rows = self.means
+        if self.mean_overlap and rows[0]:
+            import numpy as np
+
+            frame = np.linalg.cholesky(np.array(self.mean_overlap))
+            rows = tuple(tuple(float(v) for v in row) for row in np.array(rows) @ frame)
+        width = max(len(rows[0]), *(len(row) for row in self.spikes)) if self.spikes else len(rows[0])
+        return tuple(tuple(row) + (0.0,) * (width - len(row)) for row in rows)
 
 
 class Images(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):

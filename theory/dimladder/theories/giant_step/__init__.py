@@ -101,13 +101,7 @@ class GiantStepTheory(Theory):
             )  # fmt: skip
 
     def _mixture(self, problem: Problem) -> Iterable[Refusal]:
-        from ...problem.clusters import bulk_eigenvalues
-
         data, target = problem.data, problem.target
-        try:
-            bulk_eigenvalues(data)
-        except ValueError as error:
-            yield Refusal("data.variances", str(error))
         if isinstance(target, ClusterLabels) or target.direction != "aligned":
             return
         if not any(data.spikes) and data.means == "zero":

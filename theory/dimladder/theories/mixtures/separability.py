@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
-from .sections import ClusterLabels
+from ...problem.targets import ClusterLabels
 
 if TYPE_CHECKING:
     from .mixture_erm_system import MixtureSystem
@@ -40,7 +40,7 @@ def positive_part_square(scale: Array, shift: Array) -> Array:
 
 def whitened(system: MixtureSystem) -> tuple[Array, Array]:
     """Means (clusters x cells) and teacher (cells) after whitening; a cell is a frame direction within a bulk group."""
-    shares = np.array(system.problem.data.spectrum or (1.0,))
+    shares = np.array(system.geometry.shares)
     directions = len(system.coordinates[0])
     eigen = np.array(
         [[system.eigen[0][g] + system.kind_spikes[0][j] for g in range(shares.size)] for j in range(directions)]
@@ -71,8 +71,8 @@ def separability_threshold(system: MixtureSystem) -> float | None:
     means, teacher = whitened(system)
     rho = np.array(problem.data.weights)
     cells, bias = means.shape[1], problem.student.bias
-    if isinstance(problem.target, ClusterLabels):
-        labels = np.array(problem.target.values(rho.size))
+    if not system.teacher_direction:
+        labels = np.array((problem.target or ClusterLabels()).values(rho.size))
 
         def value(theta: Array) -> float:
             scale = math.sqrt(1.0 + float(theta[:cells] @ theta[:cells]))
