@@ -375,11 +375,7 @@ class MixtureSystem(FixedPoint):
                 rows.append(Equation.of(str(binding.symbols[0]), binding.symbols[0], binding.rhs, symbol_names=g.latex))
         rows += [Equation.of(str(s), s, rhs, "fixed point", symbol_names=g.latex) for s, rhs in g.updates.items()]
         for name in ("test_error", "train_loss"):
-            rows.append(
-                Equation.of(
-                    name, in_words(name), g.observables[name], symbol_names=g.latex
-                )
-            )
+            rows.append(Equation.of(name, in_words(name), g.observables[name], symbol_names=g.latex))
         return rows
 
     def derivation(self) -> list[Step]:
