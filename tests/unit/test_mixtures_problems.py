@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dimladder.errors import ConfigError
-from dimladder.solve import derive, load, loads, replace, solve
+from dimladder.solve import load, loads, replace, solve
 from dimladder.theories.mixtures.separability import separability_threshold
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
@@ -57,7 +57,7 @@ def test_every_problem_writes_itself_back():
 
 def test_separability_thresholds():
     def threshold(overrides):
-        return separability_threshold(derive(replace(MIXTURE, overrides)))
+        return separability_threshold(replace(MIXTURE, overrides))
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)
