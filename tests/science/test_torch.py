@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "student.activation": "clip(x, -1, 1)",
     },
     "online-multi-index": {"loss.function": "correlation"},
-    "giant-step-mixture": {"algorithm.readout": "logistic", "target": {"kind": "cluster-labels"}},
+    "giant-step-mixture": {"loss.function": "logistic", "target": {"kind": "cluster-labels"}},
     "hierarchical-layerwise": {
         "algorithm.second.ridge": 0.0, "grid.second_ratio": [0.5], "algorithm.third.samples": 500,
         "algorithm.first.label_transform": "optimal", "target.link": "h", "target.noise": 1.0,
