@@ -287,12 +287,20 @@ class March:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._step()
             self.time += 1
-            if not (np.isfinite(self.weights[self.time]).all() and np.isfinite(self.readouts[self.time]).all()):
-                raise Diverged(self.time, self.trajectory(self.time - 1))
+            self._require_finite(self.weights[self.time], self.readouts[self.time], self.train[0, self.time - 1])
             if after_step is not None:
                 after_step(self)
         with np.errstate(over="ignore", invalid="ignore"):
             self._fields()
+        self._require_finite(self.train[0, self.time])
+
+    def _require_finite(self, *arrays: Array | float) -> None:
+        if all(np.isfinite(a).all() for a in arrays):
+            return
+        last = self.time - 1
+        while last > 0 and not np.isfinite(self.train[0, last]):
+            last -= 1
+        raise Diverged(self.time, self.trajectory(last))
 
     def _fields(self) -> tuple[Array, Array, Array, Array]:
         """Evaluate fields and gradients at the current time; return averages with Z and F, and sums over the batch."""
