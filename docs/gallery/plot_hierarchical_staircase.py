@@ -52,9 +52,7 @@ tree = dl.replace(
 )
 deep = dl.solve(tree)
 for learner, colour in colours.items():
-    right.step(
-        deep["kappa"], deep["mse"].sel(learner=learner), where="post", color=colour, label=learner
-    )
+    right.step(deep["kappa"], deep["mse"].sel(learner=learner), where="post", color=colour, label=learner)
 for level, threshold in zip(deep["level"].values, deep["threshold"].values, strict=True):
     right.axvline(threshold, color="0.8", lw=0.8, ls=":")
     right.text(threshold, 0.42 - 0.03 * level, f"level {level}", fontsize=7)

@@ -6,7 +6,6 @@ The theory is drawn on a fine grid of times; the simulations follow the exact fi
 from pathlib import Path
 
 import dimladder as dl
-from dimladder.paper import figure
 from dimladder.paper.draw import save
 from dimladder_validation import compare, simulate
 
@@ -19,7 +18,7 @@ def main() -> None:
     curve = dl.solve(dl.replace(problem, {"grid.time": fine}))
     measurement = simulate(problem, d=[800])
     print(compare(problem, measurement).reasons)
-    picture = figure([curve, measurement], variables=["generalization_error", "Q", "M", "a"], style="double")
+    picture = dl.figure([curve, measurement], variables=["generalization_error", "Q", "M", "a"], style="double")
     save(picture, HERE / "figures" / "online_committee.png", "double")
 
 

@@ -6,7 +6,6 @@ Run it from anywhere: ``python docs/gallery/plot_quickstart.py``; it takes about
 from pathlib import Path
 
 import dimladder as dl
-from dimladder.paper import figure
 from dimladder.paper.draw import save
 from dimladder_validation import compare
 
@@ -20,7 +19,7 @@ def main() -> None:
     names = ["subspace_overlap", "feature_correlation", "mse"]
     # The largest size first: it is drawn solid.
     curves = list(comparison.curves.values())[::-1]
-    picture = figure([*curves, comparison.measurement], variables=names, style="double")
+    picture = dl.figure([*curves, comparison.measurement], variables=names, style="double")
     save(picture, HERE / "figures" / "quickstart.png", "double")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import dimladder as dl
 from dimladder import registry
+from dimladder.choose import candidates
 from dimladder.cli import main
 from dimladder.problem import KINDS, SECTIONS, Problem, Spec, kind_of, state, with_kinds
 from dimladder.problem.data import Gaussian, Mixture, Spectrum
@@ -21,7 +22,7 @@ from dimladder.problem.kinds import ABSENT, VARIANTS
 from dimladder.problem.losses import LOSSES, VECTOR_LOSSES, Loss, LossFunction, loss_function
 from dimladder.problem.students import TwoLayer
 from dimladder.problem.targets import Committee, Index, power_shares
-from dimladder.theories import Refusal, Theory, candidates
+from dimladder.theories import Refusal, Theory
 from run_files import TWO_LAYER_LINEAR
 
 
@@ -168,6 +169,12 @@ def test_which_says_who_answers_and_why_others_do_not(tmp_path: Path, capsys: py
     answer = json.loads(capsys.readouterr().out)
     assert answer["chosen"] is None
     assert answer["theories"]["two-layer-linear"]["refusals"][0]["path"] == "student.richness"
+
+
+def test_what_to_cite_needs_no_named_theory(tmp_path: Path) -> None:
+    run = tmp_path / "run.toml"
+    run.write_text(TWO_LAYER_LINEAR)
+    assert dl.cite(run) == dl.cite(dl.load(run))
 
 
 def test_the_narrower_theory_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

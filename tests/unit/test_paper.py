@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dimladder.errors import ResultFileError, UsageError
-from dimladder.paper import equations_document, export, figure
+from dimladder.paper import Names, equations_document, export, figure
 from dimladder.paper.labels import with_indices
 from dimladder.paper.plan import make
 from dimladder.paper.tex import escape, macro_name, number, rounded
@@ -209,8 +210,11 @@ def test_curves_of_different_parameters_are_told_apart() -> None:
         for i, p in enumerate(problems)
     ]
     plan = make(curves)
-    assert plan.theory_labels == ["target = 1.9", "target = 2.5"]
-    assert [s.style for s in plan.panels[0].series] == [0, 1]
+    # Colour tells parameters apart, the line theories of one problem.
+    assert [label for _, label in plan.runs] == ["target = 1.9", "target = 2.5"]
+    assert [s.colour for s in plan.panels[0].series] == [colour for colour, _ in plan.runs]
+    assert [s.style for s in plan.panels[0].series] == [0, 0]
+    assert plan.theory_labels == ["theory"]
 
 
 def _diagram() -> PhaseDiagram:
@@ -337,6 +341,193 @@ def test_theories_of_several_sizes_have_lines_and_numbers_of_their_own(runs: Pat
     assert [label.split()[-1].rstrip("$") for label in shown] == ["100", "100", "400", "400"]
     export([*curves, measured], tmp_path, ["macros", "csv"])
     text = (tmp_path / "macros.tex").read_text()
-    assert r"\newcommand{\dlQFinal}{0.25}" in text
+    assert r"\newcommand{\dlQFinalAtDFourZeroZero}{0.25}" in text
     assert r"\newcommand{\dlQFinalAtDOneZeroZero}{1}" in text
-    assert {p.name for p in tmp_path.glob("theory*.csv")} == {"theory1_time.csv", "theory2_time.csv"}
+    assert {p.name for p in tmp_path.glob("theory*.csv")} == {"theory_d_400_time.csv", "theory_d_100_time.csv"}
+
+
+def _three_runs(runs: Path) -> tuple[list[LearningCurve], list[Measurement]]:
+    """Return theories x = rate t and measurements twice as large, at three learning rates: no two share a number."""
+    import dimladder as dl
+
+    base = dl.load(runs / "truncation-flow.toml", {"grid.time": TIMES.tolist()})
+    problems = {target: dl.replace(base, {"data.target": target}) for target in (1.9, 1.5, 1.7)}
+    dims = ("time", "student")
+    curves = [
+        LearningCurve.build(
+            p, {"time": TIMES},
+            {"w": (dims, np.outer(TIMES, [t, -t]), "w_i", "", None), "limit": ((), np.array(10 * t), "", "", None)},
+        )
+        for t, p in problems.items()
+    ]  # fmt: skip
+    measured = [
+        Measurement.build(
+            p, {"n": [10, 20], "time": TIMES},
+            {
+                "w": (("n", *dims), np.stack([np.outer(TIMES, [2 * t, -2 * t])] * 2), "w_i", "", None),
+                "w_se": (("n", *dims), np.full((2, 8, 2), 1e-3), "", "", None),
+            },
+            stats={"size": "n", "seed": 1},
+        )
+        for t, p in problems.items()
+    ]  # fmt: skip
+    return curves, measured
+
+
+@pytest.mark.parametrize("order", ["theories first", "mixed", "reversed"])
+def test_every_exporter_pairs_theory_and_simulation_by_problem(runs: Path, tmp_path: Path, order: str) -> None:
+    curves, measured = _three_runs(runs)
+    results: list[Result] = [*curves, *measured]
+    if order == "mixed":
+        results = [measured[2], curves[0], measured[0], curves[2], curves[1], measured[1]]
+    if order == "reversed":
+        results = results[::-1]
+    plan = make(results)
+    # One panel a component; colour = parameter, in its order; marker = size; every series is drawn.
+    assert [p.y_label for p in plan.panels] == ["$w_{1}$", "$w_{2}$"]
+    assert [label for _, label in plan.runs] == ["target = 1.5", "target = 1.7", "target = 1.9"]
+    assert len({colour for colour, _ in plan.runs}) == 3
+    for panel, sign in zip(plan.panels, (1, -1), strict=True):
+        assert len(panel.series) == 9
+        for s in panel.series:
+            target = float(s.run_label.rsplit(" ", 1)[1])
+            factor = sign * target * (2 if s.kind == "simulation" else 1)
+            np.testing.assert_allclose(s.y, factor * TIMES)
+            assert s.colour == {label: colour for colour, label in plan.runs}[s.run_label]
+    export(results, tmp_path, ["tex", "macros", "csv", "pgf", "bib"])
+    table = (tmp_path / "table.tex").read_text()
+    seen = 0
+    titles: list[str] = []
+    for line in table.splitlines():
+        cells = [c.strip(" \\") for c in line.split("&")]
+        if "multicolumn" in line:
+            titles = [title for title in cells[1:] for _ in range(2)]
+            assert all(title.startswith("multicolumn{2}") for title in titles)
+        elif cells[0].startswith("time") and titles:
+            assert cells[1:] == ["theory", "simulation"] * (len(titles) // 2)
+        elif cells[0] == "10":
+            for position, (title, cell) in enumerate(zip(titles, cells[1:], strict=True)):
+                target = float(title.split("target = ")[1][:3])
+                value = float(re.sub(r"[^\d.\- ]", "", cell).split()[0])
+                expected = (1 if "w_{1}" in title else -1) * 10 * target * (1 + position % 2)
+                assert value == pytest.approx(expected, abs=0.01), title
+                seen += 1
+    assert seen == 12
+    found = dict(re.findall(r"\\newcommand\{\\([^}]*)\}\{(.*)\}%", (tmp_path / "macros.tex").read_text()))
+    assert found["dlWZeroFinalAtTargetOnePointSeven"] == "170"
+    assert found["dlWZeroFinalSimulatedAtTargetOnePointNine"].startswith("380")
+    assert found["dlLimitAtTargetOnePointFive"] == "15"
+    assert not any(name.endswith("X") or name == "dlWZeroFinal" for name in found)
+    assert float(_read(tmp_path / "theory_target_1.7_time.csv")["w_0"][-1]) == 170
+    assert float(_read(tmp_path / "simulation_target_1.9_time_n20.csv")["w_1"][-1]) == -380
+    # The picture of LaTeX shows the same numbers.
+    body = (tmp_path / "figure_body.tex").read_text()
+    assert body.count(r"\addplot") == 18
+    drawn = _read(tmp_path / "figure_a.csv")
+    assert sorted(float(v[-1]) for k, v in drawn.items() if k.startswith("y")) == [
+        150,
+        170,
+        190,
+        *[300] * 2,
+        *[340] * 2,
+        *[380] * 2,
+    ]
+
+
+def test_the_same_problem_twice_is_one_result_or_refused(runs: Path, tmp_path: Path) -> None:
+    curves, _ = _three_runs(runs)
+    export([curves[0], LearningCurve(curves[0].dataset.copy())], tmp_path, ["macros"])
+    other = LearningCurve(curves[0].dataset.assign(w=curves[0]["w"] + 1))
+    with pytest.raises(UsageError, match="cannot be told apart"):
+        export([curves[0], other], tmp_path, ["macros"])
+
+
+def test_a_sweep_and_runs_share_a_figure(runs: Path) -> None:
+    curves, measured = _three_runs(runs)
+    from dimladder.problem import to_builtins
+
+    targets = np.array([1.5, 1.6, 1.7])
+    swept = PhaseDiagram.build(
+        _problem_of(curves[0]), {"data.target": targets, "time": TIMES, "student": [0, 1]},
+        {"w": (("data.target", "time", "student"), np.einsum("a,t,i->ati", targets, TIMES, [1, -1]), "w_i", "", None)},
+        stats={"grid": ["data.target"]}, extra={"grid": to_builtins({"data.target": targets.tolist()})},
+    )  # fmt: skip
+    plan = make([swept, measured[1], measured[0]])
+    assert [label for _, label in plan.runs] == [f"target = {t}" for t in (1.5, 1.6, 1.7, 1.9)]
+    kinds = [(s.kind, s.run) for s in plan.panels[0].series]
+    assert kinds == [("theory", 0), ("theory", 1), ("theory", 2), *[("simulation", 0)] * 2, *[("simulation", 3)] * 2]
+    scalar = PhaseDiagram.build(
+        _problem_of(curves[0]), {"data.target": targets}, {"limit": (("data.target",), 10 * targets, "", "", None)},
+        stats={"grid": ["data.target"]},
+    )  # fmt: skip
+    (panel,) = make([scalar, *curves], ["limit"]).panels
+    # The runs are points on the axis of the sweep.
+    assert [s.x.tolist() for s in panel.series] == [targets.tolist(), [1.9], [1.5], [1.7]]
+    assert [s.y.tolist() for s in panel.series[1:]] == [[19.0], [15.0], [17.0]]
+    figure([scalar, *curves], variables=["limit"])
+    with pytest.raises(UsageError, match="no room for other results"):
+        make([_diagram(), curves[0]])
+
+
+def _problem_of(result: Result) -> Any:
+    import dimladder as dl
+
+    return dl.loads(result.problem_toml)
+
+
+def test_symbols_of_a_file_are_mathematics_or_words(curve: LearningCurve, tmp_path: Path) -> None:
+    for latex in (
+        r"\input{/etc/passwd}",
+        r"Q}\end{document}{",
+        "x%",
+        r"\write18{rm}",
+        "a\n\nb",
+        "^^5c",
+        r"\\",
+        "{",
+        "a#1",
+    ):
+        curve.dataset["Q"].attrs["latex"] = latex
+        export(curve, tmp_path, ["tex", "pgf", "macros"])
+        for name in ("table.tex", "figure_body.tex", "macros.tex"):
+            text = (tmp_path / name).read_text()
+            assert latex not in text or latex in ("{", r"\\")
+            assert r"\mathrm{Q}" in text or name == "macros.tex"
+    curve.dataset["Q"].attrs["latex"] = r"\bar{Q}_{il}^{\mathrm{test}}"
+    export(curve, tmp_path, ["tex"])
+    assert r"\bar{Q}_{11}^{\mathrm{test}}" in (tmp_path / "table.tex").read_text()
+
+
+def test_any_title_is_one_line_that_every_engine_reads() -> None:
+    text = equations_document(
+        ["a = b"], title="first line\n\nsecond \u4e2d\u6587 \u0007 na\u00efve \u03bc", note="x\n\u2028y"
+    )
+    (title,) = re.findall(r"\\textbf\{(.*)\}\\par", text)
+    assert title.startswith("first line second ")
+    assert r"\ifdefined\Umathcode \u4e2d\else ?\fi{}" in title.replace("\u4e2d", r"\u4e2d")
+    assert "na\u00efve $\\mu$" in title
+    assert text.splitlines()[0] == "% x y"
+
+
+def test_labels_are_the_users(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
+    names = Names(labels={"generalization_error": r"\mathcal{E}", "Q": "q_{ij}"}, axes={"time": "samples over $d$"})
+    plan = make([curve, measured], names=names)
+    assert plan.panels[0].y_label == r"$\mathcal{E}$"
+    assert plan.panels[0].x_label == "samples over $d$"
+    export([curve, measured], tmp_path, ["tex", "pgf"], names=names)
+    for name in ("table.tex", "figure_body.tex"):
+        text = (tmp_path / name).read_text()
+        assert r"$\mathcal{E}$" in text
+        assert "samples over $d$" in text
+        assert "$q_{12}$" in text
+
+
+def test_lines_are_drawn_through_finer_points_and_tables_are_not(curve: LearningCurve, tmp_path: Path) -> None:
+    fine = np.linspace(0, 100, 501)
+    finer = LearningCurve.build(
+        None, {"time": fine}, {"generalization_error": (("time",), 0.5 / (1 + fine), r"\epsilon_g", "", None)}
+    )
+    export(curve, tmp_path, ["pgf", "tex", "csv"], variables=["generalization_error"], refine=lambda _: finer)
+    assert len(_read(tmp_path / "figure_a.csv")["x1"]) == 496  # from the first positive time asked for, 1, to 100
+    assert len(_read(tmp_path / "theory_time.csv")["time"]) == len(TIMES)
+    assert (tmp_path / "table.tex").read_text().count(r"\\") < 20

@@ -21,7 +21,8 @@ _PUBLIC = {
     "critical_value": "equilibria", "escape_time": "equilibria",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
-    "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "paper", "errors": "errors",
+    "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",
+    "figure": "publish", "errors": "errors",
     "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
 }  # fmt: skip
 _RENAMED = {"find_theory": "find", "theory_names": "names"}

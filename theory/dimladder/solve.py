@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .choose import build_problem, find
 from .errors import ConfigError, SolveError
-from .problem import Problem, Spec, apply_overrides, build, parse_document, read, to_builtins
+from .problem import Problem, Spec, parse_document, read, to_builtins
 from .registry import register
-from .theories import Theory, choose, finder
+from .theories import Theory
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -52,16 +53,6 @@ def loads(
 ) -> Problem:
     """Read a problem from TOML text; see `load`. `folder` is where a theory's local file is looked for."""
     return build_problem(parse_document(text, source), overrides, source, folder)
-
-
-def build_problem(
-    document: Mapping[str, Any],
-    overrides: Mapping[str, Any] | None = None,
-    source: str = "<text>",
-    folder: Path | None = None,
-) -> Problem:
-    """Return the problem of a run file given as nested dictionaries; see `load`."""
-    return build(apply_overrides(dict(document), overrides or {}, source), finder(folder), source, choose)
 
 
 def problem(theory: str | Theory | None = None, *, title: str = "", **sections: Any) -> Problem:
@@ -157,7 +148,7 @@ def with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
 
 def derive(problem: Problem) -> System:
     """Return the equations of a problem: print them with ``.latex()``, ``.explain()``, ``.sympy()``, ``.python()``."""
-    system: System = finder(None)(problem.theory).derive(problem)
+    system: System = find(problem.theory).derive(problem)
     return system
 
 

@@ -122,7 +122,7 @@ def load_campaign(name_or_path: str | os.PathLike[str]) -> tuple[Campaign, Path]
 
 def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None) -> Problem:
     """Return the problem of a case with its overrides, and `extra` ones, applied."""
-    from dimladder.solve import build_problem
+    from dimladder.choose import build_problem
 
     source = str(folder / case.run) if case.run else f"case {case.name}"
     document = parse_document(read(folder / case.run), source) if case.run else case.problem

@@ -16,10 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..paper import cite
-    from ..solve import load
 
-    # A run file may leave its theory to be chosen, which the paper package cannot: it knows no theory.
-    found = cite(load(args.source) if args.source.endswith(".toml") else args.source)
+    found = cite(args.source)
     if args.json:
         print(
             json.dumps(

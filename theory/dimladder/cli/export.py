@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from ..errors import UsageError
 from .verb import Verb
 
 DEFAULT = "pdf,pgf,csv,tex,macros,bib"
@@ -32,20 +33,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variables", metavar="NAME[,NAME]", help="what to draw, one panel each (default: the first six panels)"
     )
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME=LATEX",
+        help="symbol of a variable or parameter, such as --label Q='q_{ij}'; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--axis", action="append", default=[], metavar="NAME=TEXT",
+        help="text of an axis, such as --axis time='samples over $d$'; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-refine", action="store_true", help="draw lines through the points of the result only, without a new solve"
+    )
     parser.add_argument("--prefix", default="dl", metavar="LETTERS", help="first letters of every macro (default dl)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..paper import export, gather
+    from ..paper import gather
+    from ..publish import export
 
     variables = args.variables.split(",") if args.variables else None
     source = args.result[0] if len(args.result) == 1 else args.result
     for result in gather(source):
         if result.status != "success":
             print(f"warning: an incomplete result is exported: {result.status} {result.message}", file=sys.stderr)
-    for path in export(source, args.to, args.format.split(","), args.style, variables=variables, prefix=args.prefix):
-        print(path)
+    written = export(
+        source, args.to, args.format.split(","), args.style, variables=variables, prefix=args.prefix,
+        labels=_pairs(args.label, "--label"), axes=_pairs(args.axis, "--axis"), refine=not args.no_refine,
+    )  # fmt: skip
+    print("\n".join(map(str, written)))
     return 0
+
+
+def _pairs(texts: list[str], option: str) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise UsageError(f"cannot read {text!r}", where=option, hint=f"write it as {option} NAME=TEXT")
+        found[name.strip()] = value.strip()
+    return found
 
 
 VERB = Verb("export", "figures, pgfplots + CSV, LaTeX tables, macros, BibTeX of a result", add_arguments, run)

@@ -15,9 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..choose import candidates, row
     from ..problem import apply_overrides, parse_document, parse_override, read
-    from ..theories import candidates
-    from ..theories.choose import row
 
     overrides: dict[str, Any] = dict(parse_override(text) for text in args.overrides)
     document = apply_overrides(parse_document(read(args.run), args.run), overrides, args.run)

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from .citation import Citation, cite
     from .draw import STYLES, figure
     from .equations import equations_document
+    from .labels import Names
 
-__all__ = ["FORMATS", "STYLES", "Citation", "cite", "equations_document", "export", "figure", "gather"]
+__all__ = ["FORMATS", "STYLES", "Citation", "Names", "cite", "equations_document", "export", "figure", "gather"]
 
 _WHERE = {
     "FORMATS": "bundle", "export": "bundle", "gather": "bundle", "Citation": "citation", "cite": "citation",
-    "STYLES": "draw", "figure": "draw", "equations_document": "equations",
+    "STYLES": "draw", "figure": "draw", "equations_document": "equations", "Names": "labels",
 }  # fmt: skip
 
 

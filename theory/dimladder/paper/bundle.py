@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResultFileError, UsageError, did_you_mean
-from ..results import Measurement, Result, open_result, write_text
+from ..results import LearningCurve, Measurement, Result, open_result, write_text
 from .citation import cite
 from .equations import equations_document
+from .labels import Names
 from .macros import macros
 from .plan import Plan, make
-from .sheets import sheets, stem, to_csv
+from .runs import same
+from .sheets import sheets, stems, to_csv
 from .tables import table
+
+log = logging.getLogger("dimladder.export")
 
 FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations")
 Source = Result | str | Path
@@ -58,6 +63,8 @@ def export(
     *,
     variables: Sequence[str] | None = None,
     prefix: str = "dl",
+    names: Names | None = None,
+    refine: Callable[[Result], Result | None] | None = None,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
@@ -70,7 +77,7 @@ def export(
         Folder, made if missing. Files of the same names are replaced.
     formats : sequence of str
         ``pdf``, ``png``, ``svg``: ``figure.*``. ``pgf``: ``figure_pgf.tex`` (compiles by itself) around
-        ``figure_body.tex``, and the CSV files it reads. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
+        ``figure_body.tex`` and a CSV file for each panel. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
         booktabs tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
         ``equations``: ``equations.tex`` as a standalone document, from a run folder.
     style : str
@@ -79,6 +86,10 @@ def export(
         What to draw, one panel each. Default: the first six panels.
     prefix : str
         First letters of every macro.
+    names : Names, optional
+        How variables and coordinates are typeset, instead of as the theory says.
+    refine : callable, optional
+        Returns a theory at more points than were asked for, of which lines are drawn; `dimladder.export` solves again.
 
     Raises
     ------
@@ -92,14 +103,16 @@ def export(
             raise UsageError(f"there is no format {name!r}", where="formats", hint=did_you_mean(name, FORMATS))
     if not prefix.isalpha():
         raise UsageError(f"the prefix of macros must be letters, got {prefix!r}", where="prefix")
-    results = gather(source)
+    names = names or Names()
+    results = same(gather(source))
     _same_theory(results)
     folder = Path(to)
     note = _note(results)
     plan = None
     if {"pdf", "png", "svg", "pgf", "tex"} & set(formats):
         try:
-            plan = make(results, variables)
+            fine = {"pdf", "png", "svg", "pgf"} & set(formats) and refine is not None
+            plan = make(results, variables, names, _lines(results, refine) if fine and refine is not None else {})
         except UsageError:
             # Tables of scalars need no figure; a figure that was asked for does.
             if {"pdf", "png", "svg", "pgf"} & set(formats) or variables:
@@ -110,9 +123,10 @@ def export(
         write_text(folder / name, text)
         written.append(folder / name)
 
-    stems = [stem(r, i, results) for i, r in enumerate(results)]
-    if {"csv", "pgf"} & set(formats):
-        for result, name in zip(results, stems, strict=True):
+    if plan is not None and plan.left_out:
+        log.warning("not drawn: %s; --variables names what to draw", ", ".join(plan.left_out))
+    if "csv" in formats:
+        for result, name in zip(results, stems(results), strict=True):
             for file, sheet in sheets(result, name).items():
                 put(file, to_csv(sheet))
     for suffix in ("pdf", "png", "svg"):
@@ -123,9 +137,9 @@ def export(
             written.append(save(draw(plan, style), folder / f"figure.{suffix}", style))
     if "pgf" in formats:
         assert plan is not None
-        _pgf(plan, results, stems, style, note, put)
+        _pgf(plan, style, note, put)
     if "tex" in formats:
-        put("table.tex", table(results, plan, note))
+        put("table.tex", table(results, plan, note, names))
     if "macros" in formats:
         put("macros.tex", macros(results, note, prefix))
     if "bib" in formats:
@@ -137,13 +151,17 @@ def export(
     return written
 
 
-def _pgf(
-    plan: Plan, results: list[Result], stems: list[str], style: str, note: str, put: Callable[[str, str], None]
-) -> None:
+def _lines(results: Sequence[Result], refine: Callable[[Result], Result | None]) -> dict[int, Result]:
+    """Return the theories that can be drawn more finely, by position."""
+    finer = {i: refine(r) for i, r in enumerate(results) if isinstance(r, LearningCurve)}
+    return {i: r for i, r in finer.items() if r is not None}
+
+
+def _pgf(plan: Plan, style: str, note: str, put: Callable[[str, str], None]) -> None:
     from .pgf import pgfplots, standalone
 
-    body, extra = pgfplots(plan, results, stems, style, note)
-    for file, text in extra.items():
+    body, files = pgfplots(plan, style, note)
+    for file, text in files.items():
         put(file, text)
     put("figure_body.tex", body)
     put("figure_pgf.tex", standalone("figure_body.tex"))
@@ -183,4 +201,6 @@ def _note(results: Sequence[Result]) -> str:
     stopped = sorted({r.status for r in results if r.status != "success"})
     if stopped:
         made += f"; INCOMPLETE ({', '.join(stopped)})"
-    return f"{name}: problem {record.get('problem_hash')}, dimladder {release}, computed {made}".replace("\n", " ")
+    hashes = sorted({str(r.provenance.get("problem_hash")) for r in results})
+    which = f"problem {hashes[0]}" if len(hashes) == 1 else f"problems {', '.join(hashes)}"
+    return " ".join(f"{name}: {which}, dimladder {release}, computed {made}".split())

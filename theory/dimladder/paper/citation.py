@@ -8,14 +8,13 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from .. import registry
+from ..choose import build_problem, find
 from ..errors import DimladderError, did_you_mean
-from ..problem import Problem, build, parse_document, read
+from ..problem import Problem, parse_document, read
 from ..results import LearningCurve, Measurement, Result, open_result
+from .axes import size_axis
 from .bibliography import Entry, parse
-from .plan import size_axis
 from .tex import escape
 
 SOFTWARE_KEY = "dimladder"
@@ -68,7 +67,7 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
     elif not isinstance(source, Problem):
         results = list(source)
     problem = source if isinstance(source, Problem) else _problem(results[0].problem_toml, "the result's run file")
-    theory = _theory(problem.theory)
+    theory = find(problem.theory)
     keys = tuple(theory.references_for(problem))
     known = {**_entries_beside(type(theory).__module__), **_entries_beside("dimladder.theories")}
     for key in keys:
@@ -84,22 +83,7 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
 
 
 def _problem(text: str, source: str, folder: Path | None = None) -> Problem:
-    document = parse_document(text, source)
-    # Asked of the registry, as every other reader of a run file does: this package imports no theory by name.
-    return build(document, lambda name: _theory(name, folder), source)
-
-
-def _theory(name: str, folder: Path | None = None) -> Any:
-    if registry.is_file(name):
-        return registry.load_file(name if folder is None else folder / name).THEORY
-    found = registry.get("theories", name)
-    if found is None:
-        raise DimladderError(
-            f"there is no theory {name!r}",
-            why="a theory of a local file is known once its file has been loaded",
-            hint=did_you_mean(name, registry.names("theories")),
-        )
-    return found
+    return build_problem(parse_document(text, source), source=source, folder=folder)
 
 
 @cache

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..errors import UsageError, did_you_mean
 from ..results import Result, write_atomically
-from .labels import drawable
+from .labels import Names, drawable
 from .plan import Panel, Plan, Series, make
 from .tex import words
 
@@ -41,7 +42,21 @@ def style_files(style: str) -> tuple[list[str], float, int]:
     )
 
 
-def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None, style: str = "single") -> Any:
+def panels_across(most: int, count: int) -> int:
+    """Return how many panels stand side by side: at most `most`, but no column of more than two."""
+    if most == 3 and count == 4:
+        return 2
+    return min(max(most, 2) if count > 2 else most, count)
+
+
+def figure(
+    results: Sequence[Result],
+    *,
+    variables: Sequence[str] | None = None,
+    style: str = "single",
+    names: Names | None = None,
+    lines: Mapping[int, Result] | None = None,
+) -> Any:
     """Return a matplotlib figure of theories and measurements.
 
     Parameters
@@ -52,8 +67,12 @@ def figure(results: Sequence[Result], *, variables: Sequence[str] | None = None,
     style : str
         ``single`` (3.375 in, one column), ``double`` (7 in, two columns), ``neurips`` (5.5 in), ``slides``, or the path
         of a ``.mplstyle`` file, which is applied on top of the base style.
+    names : Names, optional
+        How variables and coordinates are typeset.
+    lines : mapping, optional
+        Position of a theory -> the same theory at more points, of which its line is drawn.
     """
-    return draw(make(results, variables), style)
+    return draw(make(results, variables, names, lines), style)
 
 
 def draw(plan: Plan, style: str = "single") -> Any:
@@ -65,11 +84,13 @@ def draw(plan: Plan, style: str = "single") -> Any:
     sheets, width, across = style_files(style)
     with sheet.context(sheets):
         count = len(plan.panels)
-        across = 2 if across == 3 and count == 4 else min(across, count)
+        across = panels_across(across, count)
         down = math.ceil(count / across)
         each = width / across
         tall = max((_legend_rows(p, each) for p in plan.panels), default=0)
-        height = down * (0.66 * each + 0.14 * tall) + (0.3 if _shared(plan) else 0.0)
+        height = (
+            down * (max(0.66 * each, 1.45) + 0.14 * tall) + (0.3 if _shared(plan) else 0.0) + 0.13 * bool(plan.runs)
+        )
         fig = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(fig)
         axes = fig.subplots(down, across, squeeze=False)
@@ -110,12 +131,16 @@ def _legend_rows(panel: Panel, inches: float) -> int:
 
 def _legend_columns(labels: list[str], inches: float) -> int:
     widest = max(_visible(label) for label in labels)
-    return int(min(len(labels), max(1, (inches - 0.6) // (0.42 + 0.062 * widest))))
+    entry = 0.26 + 0.055 * widest if _compact(inches) else 0.42 + 0.062 * widest
+    return int(min(len(labels), max(1, (inches - 0.6) // entry)))
+
+
+def _compact(inches: float) -> bool:
+    """Return whether a panel is so narrow that its legend has short lines."""
+    return inches < 2.2
 
 
 def _visible(label: str) -> int:
-    import re
-
     return len(re.sub(r"\\[A-Za-z]+|[${}_^\\]", "", label))
 
 
@@ -124,7 +149,7 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
     styles = {s.style for s in panel.series if s.kind == "simulation"}
     for s in panel.series:
         s = _visible_part(s, panel)
-        handle = _line(ax, s, panel) if s.kind == "theory" else _marks(ax, s, last=s.style == max(styles))
+        handle = _line(ax, s, panel) if s.kind == "theory" else _marks(ax, s, panel, last=s.style == max(styles))
         if s.label:
             handles.append(handle)
             names.append(drawable(s.label, words(panel.variable)))
@@ -142,7 +167,8 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
         # Above the axes: a legend inside would cover data sooner or later.
         ax.legend(
             handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=_legend_columns(names, inches + 0.6),
-            borderaxespad=0.0, title=drawable(panel.legend_title, "") or None, title_fontsize="small", alignment="left",
+            borderaxespad=0.0, **({"handlelength": 0.9, "columnspacing": 0.8} if _compact(inches + 0.6) else {}),
+            title=drawable(panel.legend_title, "") or None, title_fontsize="small", alignment="left",
         )  # fmt: skip
 
 
@@ -163,6 +189,15 @@ def _scales(ax: Any, panel: Panel) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
+def drawn_line(s: Series, panel: Panel) -> tuple[Any, Any]:
+    """Return the points that a line of theory joins: the finer ones where they are known, none at infinity."""
+    x, y = s.line if s.line is not None and not panel.counted else (s.x, s.y)
+    # A logarithmic axis begins at the first point asked for, not at the first of a finer line.
+    first = np.min(s.x[s.x > 0], initial=np.inf)
+    keep = np.isfinite(x) & ((x >= first) if panel.x_log else True)
+    return x[keep], y[keep]
+
+
 def _visible_part(s: Series, panel: Panel) -> Series:
     """Return the points that a logarithmic axis has room for: those with a positive coordinate."""
     keep = s.x > 0 if panel.x_log else np.ones(len(s.x), dtype=bool)
@@ -172,12 +207,13 @@ def _visible_part(s: Series, panel: Panel) -> Series:
 def _line(ax: Any, s: Series, panel: Panel) -> Any:
     finite = np.isfinite(s.x)
     marker = "." if finite.sum() < 2 or panel.counted else ""
+    x, y = drawn_line(s, panel)
     if panel.categories:
         # Categories have no order to join: a short bar at each.
         (handle,) = ax.plot(s.x, s.y, ls="", marker="_", ms=9, mew=1.4, color=s.colour, zorder=2)
         return handle
     (handle,) = ax.plot(
-        s.x[finite], s.y[finite], ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2,
+        x, y, ls=LINES[s.style % len(LINES)], color=s.colour, marker=marker, zorder=2,
         drawstyle="steps-post" if s.stairs else "default", lw=0.8 if panel.counted else None,
     )  # fmt: skip
     for y in s.y[~finite]:
@@ -191,13 +227,16 @@ def _line(ax: Any, s: Series, panel: Panel) -> Any:
     return handle
 
 
-def _marks(ax: Any, s: Series, last: bool) -> Any:
+def drawn_marks(s: Series, panel: Panel) -> Any:
+    """Return which points of a simulation have markers: finite ones, thinned evenly to `MAX_MARKS`."""
+    picked = np.flatnonzero(np.isfinite(s.x) & np.isfinite(s.y) & ((s.x > 0) if panel.x_log else True))
+    return picked[:: -(-len(picked) // MAX_MARKS)] if len(picked) > MAX_MARKS else picked
+
+
+def _marks(ax: Any, s: Series, panel: Panel, last: bool) -> Any:
     from matplotlib.colors import to_rgb
 
-    shown = np.isfinite(s.x) & np.isfinite(s.y)
-    picked = np.flatnonzero(shown)
-    if len(picked) > MAX_MARKS:
-        picked = picked[:: -(-len(picked) // MAX_MARKS)]
+    picked = drawn_marks(s, panel)
     # The largest size is filled; the smaller ones are pale inside, so that overlapping markers stay legible.
     pale = tuple(1 - 0.25 * (1 - c) for c in to_rgb(s.colour))
     se = None if s.se is None else np.where(np.isfinite(s.se), s.se, 0.0)[picked]
@@ -236,7 +275,15 @@ def _draw_map(fig: Any, ax: Any, panel: Panel) -> None:
 
 def _shared(plan: Plan) -> bool:
     kinds = {s.kind for p in plan.panels for s in p.series}
-    return "simulation" in kinds or len(plan.theory_labels) > 1 or bool(plan.limit_label)
+    return "simulation" in kinds or len(plan.theory_labels) > 1 or bool(plan.limit_label) or bool(plan.runs)
+
+
+def named_runs(plan: Plan) -> list[tuple[str, str]]:
+    """Return colour and label of the runs that a legend names: all, or five of a long ordered row."""
+    if len(plan.runs) <= 10:
+        return plan.runs
+    picked = np.unique(np.linspace(0, len(plan.runs) - 1, 5).round().astype(int))
+    return [plan.runs[i] for i in picked]
 
 
 def _shared_legend(fig: Any, plan: Plan) -> None:
@@ -244,10 +291,18 @@ def _shared_legend(fig: Any, plan: Plan) -> None:
 
     if not _shared(plan):
         return
-    handles = [
-        Line2D([], [], color="0.25", ls=LINES[i % len(LINES)], label=drawable(label, f"theory {i + 1}"))
-        for i, label in enumerate(plan.theory_labels)
-    ]
+    if plan.runs:
+        entries = [
+            Line2D([], [], color=c, lw=2.4, solid_capstyle="butt", label=drawable(t, re.sub(r"[\\$]", "", t)))
+            for c, t in named_runs(plan)
+        ]
+        fig.legend(handles=entries, loc="outside upper center", ncols=_columns(fig, entries))
+    handles = []
+    if any(s.kind == "theory" for p in plan.panels for s in p.series):
+        handles = [
+            Line2D([], [], color="0.25", ls=LINES[i % len(LINES)], label=drawable(label, f"theory {i + 1}"))
+            for i, label in enumerate(plan.theory_labels)
+        ]
     largest = len(plan.size_labels) - 1
     handles += [
         Line2D(
@@ -256,14 +311,26 @@ def _shared_legend(fig: Any, plan: Plan) -> None:
         )
         for i, label in enumerate(plan.size_labels)
     ]  # fmt: skip
-    widest = max(_visible(str(h.get_label())) for h in handles)
     if plan.limit_label:
         text = drawable(plan.limit_label, "limit")
         handles.append(Line2D([], [], color="0.25", lw=0.7, ls=(0, (1, 2)), label=text))
-    most = max(1, int(fig.get_figwidth() // (0.34 + 0.058 * widest)))
-    columns = math.ceil(len(handles) / math.ceil(len(handles) / most))  # rows of equal length
+    if len(handles) < 2:
+        return
+    columns = _columns(fig, handles)
     sizes = len(plan.size_labels)
     if len(plan.theory_labels) == sizes == columns and len(handles) == 2 * sizes:
         # Legends fill column by column: the line of each size, increasing, stands above its markers.
         handles = [h for pair in zip(handles[:sizes][::-1], handles[sizes:], strict=True) for h in pair]
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _columns(fig: Any, handles: Sequence[Any]) -> int:
+    """Return the columns of a legend below or above the figure: rows of equal length that fit its width."""
+    return legend_columns(fig.get_figwidth(), [str(h.get_label()) for h in handles])
+
+
+def legend_columns(inches: float, labels: Sequence[str]) -> int:
+    """Return the most columns of which labels of these lengths fit into a width, in rows of equal length."""
+    widest = max(map(_visible, labels))
+    most = max(1, int(inches // (0.34 + 0.058 * widest)))
+    return math.ceil(len(labels) / math.ceil(len(labels) / most))

@@ -30,7 +30,7 @@ def equations_document(blocks: Sequence[str], *, title: str = "", note: str = ""
     return render(
         "equations.tex",
         title=escape(title),
-        note=note.replace("\n", " "),
+        note=" ".join(note.split()),
         bodies=[b for b in bodies if b],
         preamble=preamble,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..results import Result
-from .tex import words
+from .tex import safe_mathematics, words
 
 _GREEK = (
     "alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "rho", "sigma", "tau",
@@ -33,6 +35,65 @@ def axis_label(name: str) -> str:
     return words(short)
 
 
+@dataclass(frozen=True)
+class Names:
+    """How variables and coordinates are typeset: as the theory says, or as the user does.
+
+    Attributes
+    ----------
+    labels : mapping
+        Name of a variable, or (dotted) key of a parameter -> LaTeX of its symbol, without dollars.
+    axes : mapping
+        Name of a coordinate or parameter -> text of the axis, LaTeX between dollars.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    axes: Mapping[str, str] = field(default_factory=dict)
+
+    def axis(self, name: str) -> str:
+        """Return the label of a coordinate or parameter."""
+        short = name.rsplit(".", 1)[-1]
+        for key in (name, short):
+            if key in self.axes:
+                return self.axes[key]
+            if key in self.labels:
+                return f"${self.labels[key].strip('$')}$"
+        return axis_label(name)
+
+    def value(self, value: Any) -> str:
+        """Return a parameter's value for a label."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, int | float | np.number):
+            return plain(value)
+        if isinstance(value, list):
+            return "[" + ", ".join(map(self.value, value)) + "]"
+        return str(value)
+
+    def symbol(self, result: Result, name: str) -> str:
+        """Return the symbol of a variable, without dollars, or the empty string."""
+        return self.labels[name].strip("$") if name in self.labels else symbol(result, name)
+
+    def variable(self, result: Result, name: str) -> str:
+        """Return the label of a variable: its symbol in mathematics, or its name in words."""
+        latex = self.symbol(result, name)
+        return f"${latex}$" if latex else words(name)
+
+    def component(self, result: Result, name: str, axes: Sequence[str], index: tuple[int, ...]) -> str:
+        """Return the label of one component, such as ``$Q_{12}$``, ``deep`` or ``second ratio = 0.5``."""
+        counted, spoken = [], []
+        for axis, i in zip(axes, index, strict=True):
+            values = result.dataset.coords[axis].values
+            if is_index(values):
+                counted.append(str(i + 1))
+            elif np.issubdtype(values.dtype, np.number):
+                spoken.append(f"{self.axis(axis.rstrip(chr(39)))} = {plain(values[i])}")
+            else:
+                spoken.append(words(str(values[i])))
+        parts = [f"${with_indices(self.symbol(result, name), name, counted)}$"] if counted else []
+        return ", ".join([*parts, *spoken])
+
+
 def is_index(values: Any) -> bool:
     """Return whether a coordinate only counts: 0, 1, 2, ..."""
     array = np.asarray(values)
@@ -40,14 +101,9 @@ def is_index(values: Any) -> bool:
 
 
 def symbol(result: Result, name: str) -> str:
-    """Return the variable's symbol in LaTeX without dollars, or the empty string."""
-    return str(result.dataset[name].attrs.get("latex", "")).strip().strip("$")
-
-
-def variable_label(result: Result, name: str) -> str:
-    """Return the label of a variable: its symbol in mathematics, or its name in words."""
-    latex = symbol(result, name)
-    return f"${latex}$" if latex else words(name)
+    """Return the variable's symbol in LaTeX without dollars, or the empty string where it has none that is safe."""
+    latex = str(result.dataset[name].attrs.get("latex", "")).strip().strip("$")
+    return latex if safe_mathematics(latex) else ""
 
 
 def with_indices(latex: str, name: str, indices: list[str]) -> str:
@@ -62,21 +118,6 @@ def with_indices(latex: str, name: str, indices: list[str]) -> str:
         if not _INDEX.sub("", re.sub(r"[\s,]", "", inner)) and len(_INDEX.findall(inner)) == len(indices):
             return f"{base[: found.start()]}_{{{shown}}}{base[found.end() :]}"
     return f"{{{base}}}_{{{shown}}}" if "_" in base else f"{base}_{{{shown}}}"
-
-
-def component_label(result: Result, name: str, axes: list[str], index: tuple[int, ...]) -> str:
-    """Return the label of one component, such as ``$Q_{12}$``, ``deep`` or ``second ratio = 0.5``."""
-    counted, spoken = [], []
-    for axis, i in zip(axes, index, strict=True):
-        values = result.dataset.coords[axis].values
-        if is_index(values):
-            counted.append(str(i + 1))
-        elif np.issubdtype(values.dtype, np.number):
-            spoken.append(f"{axis_label(axis.rstrip(chr(39)))} = {plain(values[i])}")
-        else:
-            spoken.append(words(str(values[i])))
-    parts = [f"${with_indices(symbol(result, name), name, counted)}$"] if counted else []
-    return ", ".join([*parts, *spoken])
 
 
 def plain(value: Any) -> str:

@@ -5,22 +5,35 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..results import Measurement, Result
-from .plan import column_name, curve_axis, format_coordinate, grid_axes, size_axis, statistical_names
+from .axes import column_name, curve_axis, format_coordinate, size_axis, statistical_names
+from .labels import Names
+from .runs import Runs, members, swept_keys
 
 Sheet = dict[str, np.ndarray]
 
 
-def stem(result: Result, position: int, results: Sequence[Result]) -> str:
-    """Return what the files of one result are called: ``theory``, ``simulation``, numbered when there are several."""
-    kind = "simulation" if isinstance(result, Measurement) else "theory"
-    alike = [i for i, r in enumerate(results) if isinstance(r, Measurement) == isinstance(result, Measurement)]
-    return kind if len(alike) == 1 else f"{kind}{alike.index(position) + 1}"
+def stems(results: Sequence[Result]) -> list[str]:
+    """Return what the files of each result are called: ``theory``, ``simulation``, and what tells several apart."""
+    found = {m.source: m for m in members(results) if not swept_keys(m.result)}
+    runs = Runs(list(found.values()), Names())
+    names = []
+    for source, result in enumerate(results):
+        words = runs.words(found[source]) if source in found else []
+        kind = "simulation" if isinstance(result, Measurement) else "theory"
+        names.append("_".join([kind, *(re.sub(r"[^A-Za-z0-9.+-]+", "-", w).strip("-.") for w in words)]))
+    if len(set(names)) < len(names):
+        raise UsageError(
+            "the files of these results cannot be told apart", where="source", hint="export them one by one"
+        )
+    return names
 
 
 def file_name(result: Result, stem_: str, axis: str | None, size: Any = None) -> str:
@@ -39,7 +52,7 @@ def sheets(result: Result, stem_: str = "theory") -> dict[str, Sheet]:
     files, so that every file is one plain table.
     Indices count from 0, as in Python. A sweep is one long table: a row a grid point, with its status.
     """
-    if grid_axes(result):
+    if swept_keys(result):
         return {f"{stem_}.csv": _long(result)}
     data, size = result.dataset, size_axis(result)
     out: dict[str, Sheet] = {}
@@ -65,7 +78,7 @@ def sheets(result: Result, stem_: str = "theory") -> dict[str, Sheet]:
 
 def _long(result: Result) -> Sheet:
     """Return a sweep as one table whose rows are grid points, and points of any further curve axis."""
-    data, axes = result.dataset, grid_axes(result)
+    data, axes = result.dataset, swept_keys(result)
     curves = {str(d) for n in result for d in data[n].dims if d not in axes and d == curve_axis(result, n)}
     rows = [*axes, *sorted(curves)]
     lengths = [data.sizes[a] for a in rows]
@@ -90,7 +103,7 @@ def to_csv(sheet: Sheet) -> str:
     writer.writerow(sheet)
     length = max(len(v) for v in sheet.values())
     for row in range(length):
-        writer.writerow(_cell(v[row]) if row < len(v) else "" for v in sheet.values())
+        writer.writerow(_cell(v[row]) if row < len(v) else "nan" for v in sheet.values())
     return text.getvalue()
 
 

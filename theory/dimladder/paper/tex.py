@@ -19,6 +19,18 @@ _SIGNS = {
     "∞": r"$\infty$", "→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "×": r"$\times$", "±": r"$\pm$",
     "·": r"$\cdot$", "²": r"$^2$", "³": r"$^3$", "−": "$-$", "…": r"\dots{}",
 }  # fmt: skip
+# Commands of mathematics that symbols of variables are made of.
+_MATHEMATICS = r"""
+alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma tau
+upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar nabla partial infty
+sum prod int frac tfrac dfrac sqrt bar hat tilde vec dot ddot check breve widehat widetilde overline underline mathrm
+mathbf mathcal mathbb mathsf mathit mathfrak boldsymbol bm text textrm rm bf operatorname left right big Big bigl bigr
+Bigl Bigr langle rangle lVert rVert lvert rvert Vert vert lfloor rfloor lceil rceil cdot times star ast circ prime
+dagger perp parallel pm mp to rightarrow leftarrow le ge leq geq neq sim simeq approx propto in mid quad max min sup inf
+log exp sin cos tan tanh arg det dim lim Re Im Pr deg ln tr not over limits dots ldots cdots mathop displaystyle
+textstyle scriptstyle
+"""
+_COMMANDS = frozenset(_MATHEMATICS.split())
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 
@@ -30,7 +42,38 @@ def escape(text: str) -> str:
     >>> escape("50% of x_1 & y")
     '50\\\\% of x\\\\_1 \\\\& y'
     """
-    return "".join(_SPECIAL.get(c) or _SIGNS.get(c) or c for c in text)
+    return "".join(_SPECIAL.get(c) or _SIGNS.get(c) or _letter(c) for c in re.sub(r"\s+", " ", text))
+
+
+def _letter(c: str) -> str:
+    """Return a letter that every engine compiles: pdflatex knows those of European languages only."""
+    if " " <= c < "\x7f" or "\xa1" <= c < "\u0180":
+        return c
+    if not c.isprintable():
+        return " "
+    # Only the engines that read Unicode take the first branch; the other skips it unread.
+    return rf"\ifdefined\Umathcode {c}\else ?\fi{{}}"
+
+
+def safe_mathematics(latex: str) -> bool:
+    r"""Return whether a symbol from a file may be put between dollars as it is.
+
+    A file may come from anybody: what is not letters, digits, brackets and the commands of mathematics (``\input``,
+    comments, unbalanced braces, ends of paragraphs) is not let into a paper.
+    """
+    if not latex or len(latex) > 400 or not latex.isprintable() or re.search(r"[%#&$]|\^\^|\\[^A-Za-z,;:! {}|]", latex):
+        return False
+    depth = 0
+    for c in latex:
+        depth += {"{": 1, "}": -1}.get(c, 0)
+        if depth < 0:
+            return False
+    return depth == 0 and set(re.findall(r"\\([A-Za-z]+)", latex)) <= _COMMANDS
+
+
+def label_tex(label: str) -> str:
+    """Escape the words of a label and leave its mathematics, between dollars, alone."""
+    return "".join(f"${part}$" if i % 2 else escape(part) for i, part in enumerate(label.split("$")))
 
 
 def words(name: str) -> str:

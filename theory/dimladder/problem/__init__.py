@@ -6,7 +6,7 @@ from .expressions import Expression, HermiteConvention
 from .grids import OdeSolver
 from .kinds import ABSENT, KINDS, SECTIONS, kind_of, with_kinds
 from .sections import Simulation, TimeGrid
-from .spec import Axis, Coefficients, Problem, Range, Spec, away_from_default, axis_values, to_builtins
+from .spec import Axis, Coefficients, Problem, Range, Refusal, Spec, away_from_default, axis_values, to_builtins
 from .targets import Committee, Hierarchical, MultiIndex, SingleIndex
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "OdeSolver",
     "Problem",
     "Range",
+    "Refusal",
     "Simulation",
     "SingleIndex",
     "Spec",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -163,6 +164,15 @@ class Problem(Spec, frozen=True, kw_only=True):
         from .toml_writer import dumps
 
         return dumps(to_builtins(self))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a theory does not answer a problem: the key path, the reason, what to do about it."""
+
+    path: str
+    why: str
+    hint: str = ""
 
 
 def to_builtins(spec: Any) -> Any:

@@ -1,6 +1,7 @@
 """Theories, found by the registry; each says as data what it reads of a problem."""
 
-from .base import Refusal, Theory, find, names
-from .choose import Candidate, candidates, choose, finder
+from ..choose import find, names
+from ..problem import Refusal
+from .base import Theory
 
-__all__ = ["Candidate", "Refusal", "Theory", "candidates", "choose", "find", "finder", "names"]
+__all__ = ["Refusal", "Theory", "find", "names"]

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .. import registry
-from ..errors import ConfigError, did_you_mean
-from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
+from ..problem import ABSENT, SECTIONS, Refusal, Spec, away_from_default, kind_of
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..problem import Problem
     from ..problem.kinds import Kinds
     from ..symbolic.systems import System
@@ -23,15 +18,6 @@ if TYPE_CHECKING:
 # Of one section: kind -> keys it honours, as words ("*": all of them); the key None: the section may be absent.
 # A section of a single kind (loss, limit, grid) may be given by its keys alone.
 Reads = Mapping[str, "str | Mapping[str | None, str]"]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a theory does not answer a problem: the key path, the reason, what to do about it."""
-
-    path: str
-    why: str
-    hint: str = ""
 
 
 class Theory(ABC):
@@ -147,37 +133,3 @@ class Theory(ABC):
     def references_for(self, problem: Any) -> tuple[str, ...]:
         """Return the keys of exactly what this problem uses."""
         return self.references
-
-
-def names() -> list[str]:
-    """Return the names of every theory: installed, and registered in this process."""
-    return registry.names("theories")
-
-
-def find(name: str, beside: Path | None = None) -> Theory:
-    """Return the theory called `name`, or that of a local file.
-
-    Parameters
-    ----------
-    name : str
-        A name, or a path that ends in ``.py``.
-    beside : Path, optional
-        The folder to which such a path is relative; default: the current one.
-
-    Raises
-    ------
-    ConfigError
-        When no theory has that name; the message suggests the nearest.
-    DimladderError
-        When the theory's module cannot be imported.
-    """
-    if registry.is_file(name):
-        theory: Theory = registry.load_file(name if beside is None else beside / name).THEORY
-        return theory
-    found: Theory | None = registry.get("theories", name)
-    if found is None:
-        raise ConfigError(
-            f"there is no theory {name!r}", where="theory",
-            hint=f"{did_you_mean(name, names())}; a theory in a local file is named by its path, ./{name}.py",
-        )  # fmt: skip
-    return found

@@ -1,4 +1,7 @@
-"""Who answers a problem, who does not, and why not."""
+"""Theories by name, and by what they read: who answers a problem, who does not, and why not.
+
+Theories come from the registry, so that whoever reads a run file may ask without importing one.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,52 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigError, did_you_mean
-from ..problem import state
-from .base import Refusal, Theory, find, names
+from . import registry
+from .errors import ConfigError, did_you_mean
+from .problem import Problem, Refusal, apply_overrides, build, state
 
 log = logging.getLogger("dimladder.choose")
 NEAREST = 3
+
+
+def names() -> list[str]:
+    """Return the names of every theory: installed, and registered in this process."""
+    return registry.names("theories")
+
+
+def find(name: str, beside: Path | None = None) -> Any:
+    """Return the theory called `name`, or that of a local file.
+
+    Parameters
+    ----------
+    name : str
+        A name, or a path that ends in ``.py``.
+    beside : Path, optional
+        The folder to which such a path is relative; default: the current one.
+
+    Raises
+    ------
+    ConfigError
+        When no theory has that name; the message suggests the nearest.
+    DimladderError
+        When the theory's module cannot be imported.
+    """
+    if registry.is_file(name):
+        return registry.load_file(name if beside is None else beside / name).THEORY
+    found = registry.get("theories", name)
+    if found is None:
+        raise ConfigError(
+            f"there is no theory {name!r}", where="theory",
+            hint=f"{did_you_mean(name, names())}; a theory in a local file is named by its path, ./{name}.py",
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A theory, and its refusals of a problem; none: it answers."""
 
-    theory: Theory
+    theory: Any
     refusals: tuple[Refusal, ...]
 
     @property
@@ -69,7 +105,7 @@ def _path(error: ConfigError, source: str) -> str:
     return (error.where or "").removeprefix(f"{source}: ")
 
 
-def _settings(theory: Theory, section: str, document: Mapping[str, Any]) -> list[Refusal]:
+def _settings(theory: Any, section: str, document: Mapping[str, Any]) -> list[Refusal]:
     given = document.get(section, {})
     default = getattr(theory, section)
     if default is None:
@@ -78,7 +114,7 @@ def _settings(theory: Theory, section: str, document: Mapping[str, Any]) -> list
     return [Refusal(f"{section}.{key}", "is not read", did_you_mean(key, known)) for key in given if key not in known]
 
 
-def choose(document: Mapping[str, Any], source: str = "<text>") -> Theory:
+def choose(document: Mapping[str, Any], source: str = "<text>") -> Any:
     """Return the theory that answers a document; of several the special one, and the choice is logged.
 
     Raises
@@ -108,6 +144,28 @@ def row(candidate: Candidate) -> str:
     return f"{candidate.theory.name:<22} {first.path}: {first.why}" + (f"  (+{len(more)})" if more else "")
 
 
-def finder(folder: Path | None) -> Any:
-    """Return the function that finds a theory by name, local files relative to `folder`."""
-    return lambda name: find(name, folder)
+def build_problem(
+    document: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    source: str = "<text>",
+    folder: Path | None = None,
+) -> Problem:
+    """Return the problem of a run file given as nested dictionaries.
+
+    Parameters
+    ----------
+    document : mapping
+    overrides : mapping, optional
+        Dotted keys to values.
+    source : str
+        The file, for messages.
+    folder : Path, optional
+        Where a theory in a local file is looked for; default: the current folder.
+
+    Raises
+    ------
+    ConfigError
+        With file, key path, value and a suggestion; or with who would answer what nobody does.
+    """
+    stated = apply_overrides(dict(document), overrides or {}, source)
+    return build(stated, lambda name: find(name, folder), source, choose)

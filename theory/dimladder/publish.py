@@ -1,0 +1,132 @@
+"""What a paper embeds, with lines of theory drawn through many points: the exporters of `paper`, and a finer solve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import DimladderError
+from .solve import derive, loads, replace, solve
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .paper.bundle import Source
+    from .results import Result
+
+log = logging.getLogger("dimladder.export")
+POINTS = 240
+# Kinds of system whose time to solve hardly depends on how many points are asked for.
+_CHEAP = ("flow", "closed form")
+
+
+def export(
+    source: Source | Sequence[Source],
+    to: str | Path,
+    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib"),
+    style: str = "single",
+    *,
+    variables: Sequence[str] | None = None,
+    prefix: str = "dl",
+    labels: Mapping[str, str] | None = None,
+    axes: Mapping[str, str] | None = None,
+    refine: bool = True,
+) -> list[Path]:
+    r"""Write what a paper embeds, and return the files.
+
+    Parameters
+    ----------
+    source, to, formats, style, variables, prefix
+        As in `dimladder.paper.export`: results or paths, a folder, and what to write.
+    labels : mapping, optional
+        Name of a variable, or dotted key of a parameter -> LaTeX of its symbol, such as ``{"Q": "q_{ij}"}``.
+    axes : mapping, optional
+        Name of a coordinate -> text of the axis, such as ``{"time": "samples over $d$"}``.
+    refine : bool
+        Solve again at more points, and draw the lines through them; tables and CSV files keep the points asked for.
+
+    Raises
+    ------
+    UsageError, ResultFileError
+        As in `dimladder.paper.export`.
+    """
+    from .paper import Names
+    from .paper.bundle import export as write
+
+    names = Names(dict(labels or {}), dict(axes or {}))
+    finer: Callable[[Result], Result | None] | None = refined if refine else None
+    return write(source, to, formats, style, variables=variables, prefix=prefix, names=names, refine=finer)
+
+
+def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:
+    """Return a matplotlib figure, lines drawn through a finer solve; options as in `dimladder.paper.figure`."""
+    from .paper.draw import figure as draw
+    from .results import LearningCurve
+
+    finer = {i: refined(r) for i, r in enumerate(results) if refine and isinstance(r, LearningCurve)}
+    return draw(results, lines={i: r for i, r in finer.items() if r is not None}, **options)
+
+
+def refined(result: Result, points: int = POINTS) -> Result | None:
+    """Solve a curve again at about `points` points, those that were asked for among them.
+
+    Returns None where a line through the points of the result will do, or nothing finer is known: grids that are fine
+    already or only count, systems whose every point costs a solve, problems that cannot be stated again, and results
+    that the present code does not reproduce to 0.1 %.
+    """
+    import numpy as np
+
+    from .results import main_axis
+
+    axis = main_axis(result)
+    if not result.problem_toml or result.status != "success" or axis is None:
+        return None
+    asked = result.dataset.coords[axis].values
+    if not np.issubdtype(asked.dtype, np.floating) or len(asked) >= points // 2:
+        return None
+    try:
+        problem = loads(result.problem_toml, source="the result")
+        fine = replace(problem, {f"grid.{axis}": _between(asked, points).tolist()})
+        if derive(fine).kind not in _CHEAP:
+            return None
+        found = solve(fine)
+    except DimladderError as error:
+        log.info("lines are drawn through the points of the result: %s", error.why or error.what)
+        return None
+    return found if _agrees(result, found, axis, asked) else None
+
+
+def _between(asked: np.ndarray, points: int) -> np.ndarray:
+    """Return the points asked for, and others between them: geometrically where they are far apart."""
+    import numpy as np
+
+    finite = asked[np.isfinite(asked)]
+    each = max(2, -(-points // max(len(finite) - 1, 1)))
+    parts = [
+        np.geomspace(a, b, each + 1)[1:-1] if a > 0 and b > 1.5 * a else np.linspace(a, b, each + 1)[1:-1]
+        for a, b in pairwise(finite)
+    ]
+    return np.unique(np.concatenate([asked, *parts]))
+
+
+def _agrees(result: Result, found: Result, axis: str, asked: np.ndarray) -> bool:
+    import numpy as np
+
+    if axis not in found.dataset.dims:
+        return False
+    at = np.searchsorted(found.dataset.coords[axis].values, asked)
+    for name in result:
+        before = result.dataset[name]
+        if axis not in before.dims or not np.issubdtype(before.dtype, np.number):
+            continue
+        now = found.dataset[name].isel({axis: at}).values if name in found else np.nan
+        scale = np.nanmax(np.abs(before.values), initial=0.0)
+        if np.shape(now) != before.shape or not np.allclose(
+            now, before.values, rtol=0, atol=1e-3 * scale, equal_nan=True
+        ):
+            log.warning("%s is not what is computed today: lines are drawn through the points of the result", name)
+            return False
+    return True
