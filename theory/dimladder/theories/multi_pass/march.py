@@ -335,11 +335,12 @@ class March:
         root, mix = _innovation(square / self.samples, LOST**2 * before / self.samples)
         # zeta loses its part along the new f, which is then given the part that the weights reveal.
         along = mixed / self.samples @ mix.T
-        shift = np.repeat(np.sqrt(descent.fractions / alpha), k)[:, None] * np.tile(np.eye(k), (j, 1)) - along
+        fractions = self._fractions(known)
+        shift = np.repeat(np.sqrt(fractions / alpha), k)[:, None] * np.tile(np.eye(k), (j, 1)) - along
         _reveal(self._z, self._f, known, found, self._counts, self._u, mix, shift)
         h = np.zeros_like(self._velocity)
         h[:, :known] = alpha * uz * self._scale[:known]
-        reach = np.sqrt(descent.variances * descent.fractions * alpha)
+        reach = np.sqrt(descent.variances * fractions * alpha)
         h[:, known : known + fresh] = (reach[:, None, None] * root).transpose(1, 0, 2).reshape(k, fresh)
         batch = descent.batch_fraction
         self.weights[t + 1], self._velocity = advance(
@@ -349,6 +350,18 @@ class March:
             self.readouts[t], self._readout_velocity, pull / batch, descent.readout_rates[t], descent.readout_ridge,
             descent.momentum,
         )  # fmt: skip
+
+    def _fractions(self, known: int) -> Array:
+        """Return the parts of the coordinates of each block that are not revealed yet: all of them as N grows.
+
+        N particles stand for d = N/alpha coordinates. With mini-batches, leaving out the revealed ones takes away most
+        of the 1/N bias (a factor 5 to 10, measured); full batches have less of it without.
+        """
+        fractions = self.descent.fractions
+        if self.descent.full:
+            return fractions
+        revealed = known / self.descent.blocks * self.descent.sample_ratio / self.samples
+        return np.maximum(0.0, fractions - revealed)
 
     def trajectory(self, last: int | None = None, *, two_time: bool = False) -> Trajectory:
         """Return the order parameters at updates 0..last (the current one when None)."""
