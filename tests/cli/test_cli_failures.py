@@ -126,3 +126,29 @@ def test_a_sweep_that_is_stopped_keeps_what_was_finished(stop: signal.Signals, t
     assert "Traceback" not in err
     assert list(folder.rglob(".*")) == []
     assert any((folder / "points").iterdir())
+
+
+@pytest.mark.parametrize("verb", ["solve", "sweep"])
+def test_a_full_disk_is_one_message_and_leaves_no_half(verb: str, tmp_path: Path) -> None:
+    # A limit on the size of files stands for the full disk: HDF5 and our own writes meet it alike.
+    script = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from dimladder.cli import main\n"
+        "import h5netcdf, h5py, xarray, dimladder.sweep, dimladder.results\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    grid = ["--grid", "data.target=1.5,1.7,1.9"] if verb == "sweep" else []
+    child = subprocess.run(
+        [sys.executable, "-c", script, verb, FLOW, *grid, "-o", str(tmp_path / "run"), "-q"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 2, child.stderr
+    assert child.stderr.startswith("error: ")
+    assert "cannot be written" in child.stderr
+    assert "Traceback" not in child.stderr
+    assert "did not foresee" not in child.stderr
+    assert "Exception ignored" not in child.stderr
+    assert list(tmp_path.rglob(".*")) == []
+    assert not (tmp_path / "run" / "result.nc").exists()

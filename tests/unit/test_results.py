@@ -87,15 +87,13 @@ def test_unreadable_results(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import xarray as xr
-
     path = curve().save(tmp_path / "result.nc")
     before = path.read_bytes()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ResultFileError, match="no space is left") as caught:
         curve().save(path)
     assert "--resume" in str(caught.value)

@@ -16,6 +16,7 @@ import msgspec
 from . import registry
 from .errors import ConfigError, did_you_mean
 from .problem import Problem, Refusal, apply_overrides, build, state
+from .problem.config import check_keys
 
 log = logging.getLogger("dimladder.choose")
 NEAREST = 3
@@ -83,6 +84,7 @@ def candidates(document: Mapping[str, Any], source: str = "<text>") -> list[Cand
         When the document states no problem in the language of any theory.
     """
     asked = {key: value for key, value in document.items() if key != "theory"}
+    check_keys(asked, source)
     found, errors = [], []
     for theory in (find(name) for name in names()):
         if theory.problem_type is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -69,9 +70,11 @@ def _check_values(document: Any, source: str) -> None:
         why = None
         if len(path) > MAX_DEPTH:
             why = f"tables and lists are nested more than {MAX_DEPTH} deep"
-        elif isinstance(node, int) and abs(node) >= 2**63:
+        elif isinstance(node, int) and not -(2**63) <= node < 2**63:
             why = "the integer does not fit into 64 bits; write a large number as 1e20"
-        elif not isinstance(node, str | int | float | dict | list):
+        elif isinstance(node, float) and math.isnan(node):
+            why = "nan is no number"
+        elif not isinstance(node, str | int | float | dict | list | None):
             why = f"a {type(node).__name__} is no value of a run file"
         if why is not None:
             raise ConfigError(_NOT_A_PROBLEM, where=f"{source}: {'.'.join(path)}", why=why)
@@ -133,6 +136,7 @@ def apply_overrides(document: dict[str, Any], overrides: Mapping[str, Any], sour
             node[last] = _copy(value)
         else:
             raise _not_a_table(key, ".".join(path), node, source)
+    _check_values(result, source)
     return result
 
 
@@ -260,10 +264,12 @@ def state(document: Mapping[str, Any], theory: Any, source: str = "<text>") -> P
     theory : Theory or None
         Its kinds, its default solver settings and simulation sizes. None: the problem without these two sections.
     """
+    _check_values(document, source)
     check_keys(document, source)
     table = with_kinds(theory.kinds) if theory is not None else KINDS
     given = {name: _tagged(name, document[name], table, source) for name in table if name in document}
-    classes = {name: table[name][_kind_in(section)] for name, section in given.items()}
+    # In a section of a single kind a key ``kind`` is an unknown key like any other.
+    classes = {name: table[name]["" if "" in table[name] else _kind_in(section)] for name, section in given.items()}
     if theory is not None:
         for name in ("solver", "simulation"):
             default = getattr(theory, name)

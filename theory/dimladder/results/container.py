@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -206,8 +207,12 @@ class Result:
         """
         target = Path(path)
 
+        # Made in memory: HDF5 itself does not survive a full disk.
+        content = io.BytesIO()
+        self.dataset.to_netcdf(content, engine="h5netcdf")
+
         def write(temporary: Path) -> None:
-            self.dataset.to_netcdf(temporary, engine="h5netcdf")
+            temporary.write_bytes(content.getbuffer())
 
         write_atomically(target, write, sealed=True)
         return target

@@ -53,20 +53,18 @@ def write_atomically(target: Path, write: Callable[[Path], None], *, sealed: boo
             temporary.chmod(0o644)
             os.replace(temporary, target)
             temporary = None
-        except (OSError, RuntimeError) as error:  # HDF5 says RuntimeError where it cannot flush
+        except OSError as error:
             raise _not_written(error, target) from error
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
 
 
-def _not_written(error: Exception, target: Path) -> ResultFileError:
-    number = getattr(error, "errno", None)
-    # HDF5 wraps the reason: its message still names it.
-    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+def _not_written(error: OSError, target: Path) -> ResultFileError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return ResultFileError(
         "the result cannot be written", where=str(target),
-        why="no space is left on the device" if full else (getattr(error, "strerror", None) or str(error)),
+        why="no space is left on the device" if full else (error.strerror or str(error)),
         hint="free some space and run again with --resume; what was finished is kept"
         if full
         else "choose another folder",

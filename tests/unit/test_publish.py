@@ -1,0 +1,84 @@
+"""Lines of theory through a finer solve: exact at the points asked for, and only where finer points cost little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.cli import main
+from dimladder.errors import SolveError
+from dimladder.publish import refined
+from dimladder.results import LearningCurve
+
+TIMES = [0.0, 0.5, 1.0, 4.0, 20.0]
+
+
+@pytest.fixture(scope="module")
+def curve(runs: Path) -> LearningCurve:
+    return dl.solve(dl.load(runs / "truncation-flow.toml", {"grid.time": TIMES}))
+
+
+def test_the_finer_curve_passes_through_the_points_asked_for(curve: LearningCurve) -> None:
+    finer = refined(curve)
+    assert finer is not None
+    times = finer.dataset.coords["time"].values
+    assert set(TIMES) <= set(times.tolist())
+    assert 200 < len(times) < 300
+    # Far apart in ratio: between 4 and 20 the points lie geometrically, from 0 to 0.5 evenly.
+    late = times[times >= 4.0]
+    assert np.ptp(np.diff(np.log(late))) < 1e-12
+    np.testing.assert_allclose(np.diff(times[times <= 0.5]), times[1] - times[0], rtol=1e-9)
+    for name in curve:
+        at = finer[name].sel(time=TIMES).values
+        np.testing.assert_allclose(at, curve[name].values, rtol=1e-6, atol=1e-9)
+
+
+def test_what_is_fine_already_or_cannot_be_stated_again_is_left_alone(curve: LearningCurve, runs: Path) -> None:
+    assert refined(dl.solve(dl.load(runs / "truncation-flow.toml", {"grid.time": np.linspace(0, 9, 150)}))) is None
+    unknown = {"problem": curve.problem_toml.replace("truncation-flow", "no-such-theory")}
+    assert refined(LearningCurve(curve.dataset.assign_attrs(unknown))) is None
+    assert refined(LearningCurve(curve.dataset.assign_attrs(problem=""))) is None
+    assert refined(LearningCurve(curve.dataset.assign_attrs(status="step-size-underflow"))) is None
+
+
+def test_a_result_that_is_not_reproduced_keeps_its_own_points(
+    curve: LearningCurve, caplog: pytest.LogCaptureFixture
+) -> None:
+    (name, *_) = curve
+    assert refined(LearningCurve(curve.dataset.assign({name: curve[name] * 1.01}))) is None
+    assert "not what is computed today" in caplog.text
+
+
+def test_an_expensive_theory_is_not_solved_again(curve: LearningCurve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(*_: object) -> None:
+        raise SolveError("solved again")
+
+    monkeypatch.setattr("dimladder.publish.solve", no)
+    assert refined(curve) is None  # a solve that fails leaves the points asked for
+    monkeypatch.setattr("dimladder.publish._CHEAP", ())
+    monkeypatch.setattr("dimladder.publish.solve", lambda *_: pytest.fail("solved again"))
+    assert refined(curve) is None
+
+
+def test_labels_and_axes_of_the_command_line(
+    curve: LearningCurve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curve.save(tmp_path / "run" / "result.nc")
+    (name, *_) = curve
+    words = ["export", str(tmp_path / "run"), "--to", str(tmp_path / "x"), "--format", "pgf,tex"]
+    options = ["--label", f"{name}=\\mathcal{{W}}", "--axis", "time=$t/\\tau$"]
+    assert main([*words, *options]) == 0
+    for file in ("figure_body.tex", "table.tex"):
+        text = (tmp_path / "x" / file).read_text()
+        assert r"\mathcal{W}" in text
+        assert r"$t/\tau$" in text
+    assert len((tmp_path / "x" / "figure_a.csv").read_text().splitlines()) > 150
+    assert main([*words, "--no-refine"]) == 0
+    assert len((tmp_path / "x" / "figure_a.csv").read_text().splitlines()) <= 1 + len(TIMES)
+    capsys.readouterr()
+    for bad in ("--label", "--axis"):
+        assert main([*words, bad, "nothing"]) == 2
+        assert "NAME=" in capsys.readouterr().err
