@@ -1,9 +1,9 @@
 """Overfitting, epoch by epoch: three ways to go through the same data, and what the number of samples does.
 
 Left: a soft committee on three noisy samples a dimension, trained on all of them at once, on batches of a tenth drawn
-anew at every update, and on the same batches reshuffled each epoch. Right: the reshuffled batches at four sample ratios,
-test error only, with the time at which to stop. Lines: theory. Dots: gradient descent at d = 1000, error bars below the
-size of a dot.
+anew at every update, and on the same batches reshuffled each epoch. Right: the reshuffled batches at four sample
+ratios, test error only, with the time at which to stop. Lines: theory. Dots: gradient descent at d = 1000, error bars
+below the size of a dot.
 """
 
 from pathlib import Path
