@@ -9,7 +9,7 @@ import sympy as sp
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
-from .clusters import ErfMixture
+from .mixtures import ErfMixture
 from .derivation import Derived, Update
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
