@@ -28,8 +28,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,
     },
-    "mixture-erm": {"grid.sample_ratio": [0.5, 2.0]},
-    "random-features": {"grid.sample_ratio": [0.5, 2.0]},
+    "estimation-huber": {"grid.sample_ratio": [0.5, 2.0], "data.spectrum.levels": 40},
+    "estimation-deep-features": {"grid.sample_ratio": [1.0]},
+    "estimation-bayes": {"grid.sample_ratio": [1.0, 1.35, 1.7]},
+    "estimation-mixture": {"grid.sample_ratio": [0.5, 2.0]},
+    "estimation-random-features": {"grid.sample_ratio": [0.5, 2.0]},
     "data-repetition": {"grid.time": [0.0, 1.0]},
     "batch-reuse": {"grid.time": [0.0, 1.0]},
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},

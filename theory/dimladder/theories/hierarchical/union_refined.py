@@ -80,9 +80,7 @@ def directions(
             second = j - first
             if count <= FEW_CLASSES:
                 weights = [
-                    (members[c], members[e])
-                    for c in range(count)
-                    for e in range(c if first == second else 0, count)
+                    (members[c], members[e]) for c in range(count) for e in range(c if first == second else 0, count)
                 ]
             elif first in parts and second in parts:
                 weights = [(readouts * overlap ** (first / 2), readouts * overlap ** (second / 2))]
