@@ -163,7 +163,7 @@ def test_a_vanishing_ridge_at_interpolation(activation):
 
 def test_a_cluster_without_weight_is_not_there():
     """weights [0, 1] are the second cluster alone: the same law of the data, so the same error over draws."""
-    small = {"limit.n": 60, "limit.draws": 12, "grid.sample_ratio": [1.0], "algorithm.nodes": 24}
+    small = {"limit.n": 60, "limit.draws": 12, "grid.sample_ratio": [1.0]}
     base = replace(GIANT, {**small, "target.direction": [0.0, 1.0]})
     for equivalent in ("one-bulk", "clusters", "conditional"):
         empty = replace(base, {"data.weights": [0.0, 1.0], "algorithm.equivalent": equivalent})

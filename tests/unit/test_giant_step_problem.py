@@ -22,6 +22,11 @@ GIANT = load(Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "giant-st
     [
         ({"algorithm.total": 1.2}, "total"),
         ({"algorithm.nodes": 1}, "nodes"),
+        ({"algorithm.nodes": 64}, "conditional"),
+        (
+            {"loss.function": "hinge", "target": {"kind": "cluster-labels"}, "algorithm.equivalent": "one-bulk"},
+            "always solved conditional",
+        ),
         ({"algorithm.hermite_degree": 13}, "hermite_degree"),
         ({"loss.function": "logistic"}, "cluster-labels"),
         ({"loss.function": "hinge", "target": {"kind": "cluster-labels", "labels": [1.0, 2.0]}}, "-1 and +1"),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dimladder.errors import ConfigError
-from dimladder.solve import derive, load, loads, replace, solve
+from dimladder.solve import load, loads, replace, solve
 from dimladder.theories.mixtures.separability import separability_threshold
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-MIXTURE = load(RUNS / "mixture-erm.toml")
-RANDOM_FEATURES = load(RUNS / "random-features.toml")
+MIXTURE = load(RUNS / "estimation-mixture.toml")
+RANDOM_FEATURES = load(RUNS / "estimation-random-features.toml")
 
 
 @pytest.mark.parametrize(
@@ -21,19 +21,19 @@ RANDOM_FEATURES = load(RUNS / "random-features.toml")
         (MIXTURE, {"data.weights": [1.3, -0.3]}, "weights"),
         (MIXTURE, {"data.weights": [0.0, 1.0]}, "same label"),
         (MIXTURE, {"data.weights": [0.2, 0.3, 0.5]}, "two clusters"),
-        (MIXTURE, {"student.ridge": 0.0}, "ridge must be positive"),
-        (MIXTURE, {"student.loss": "logistc"}, "logistc"),
-        (MIXTURE, {"data.covariance": -1.0}, "positive"),
-        (MIXTURE, {"data.covariance": [1.0, 2.0, 3.0]}, "clusters"),
-        (MIXTURE, {"data.spectrum": [0.5, 0.6]}, "sum to 1"),
+        (MIXTURE, {"loss.ridge": 0.0}, "a positive number"),
+        (MIXTURE, {"loss.function": "logistc"}, "logistc"),
+        (MIXTURE, {"data.variances": -1.0}, "positive"),
+        (MIXTURE, {"data.variances": [1.0, 2.0, 3.0]}, "clusters"),
+        (MIXTURE, {"data.spectrum": {"fractions": [0.5, 0.6]}}, "sum to 1"),
         (MIXTURE, {"grid.sample_ratio": [0.0, 1.0]}, "sample_ratio"),
         (MIXTURE, {"solver.damping": 1.5}, "damping"),
-        (MIXTURE, {"target": {"kind": "single-index", "link": "tanh(z)"}}, "labels -1 and"),
-        (MIXTURE, {"target": {"kind": "single-index", "link": "tanh(y)"}}, "y"),
+        (MIXTURE, {"target": {"kind": "index", "formula": "tanh(z)"}}, "labels -1 and"),
+        (MIXTURE, {"target": {"kind": "index", "formula": "tanh(y)"}}, "y"),
         (MIXTURE, {"target": {"kind": "cluster-labels", "labels": [1.0, 2.0]}}, "-1 and +1"),
-        (RANDOM_FEATURES, {"student.ridge_times_width": 0.0}, "ridge_times_width"),
-        (RANDOM_FEATURES, {"student.width_ratio": -1.0}, "width_ratio"),
-        (RANDOM_FEATURES, {"student.activation": "reul"}, "relu"),
+        (RANDOM_FEATURES, {"loss.ridge_per_sample": 0.0}, "ridge_per_sample"),
+        (RANDOM_FEATURES, {"student.layers.0.width_ratio": -1.0}, "width_ratio"),
+        (RANDOM_FEATURES, {"student.layers.0.activation": "reul"}, "relu"),
     ],
 )
 def test_bad_values_are_refused_with_a_reason(problem, overrides, words):
@@ -43,7 +43,7 @@ def test_bad_values_are_refused_with_a_reason(problem, overrides, words):
 
 
 def test_unknown_keys_are_refused():
-    text = (RUNS / "mixture-erm.toml").read_text().replace("ridge = 0.1", "ridge = 0.1\nregularisation = 2")
+    text = (RUNS / "estimation-mixture.toml").read_text().replace("ridge = 0.1", "ridge = 0.1\nregularisation = 2")
     with pytest.raises(ConfigError, match="regularisation"):
         loads(text)
 
@@ -57,20 +57,20 @@ def test_every_problem_writes_itself_back():
 
 def test_separability_thresholds():
     def threshold(overrides):
-        return separability_threshold(derive(replace(MIXTURE, overrides)))
+        return separability_threshold(replace(MIXTURE, overrides))
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)
     teacher = {
-        "data": {"kind": "gaussian-mixture", "weights": [1.0], "means": "zero"},
-        "target": {"kind": "single-index", "link": "sign(z)"},
+        "data": {"kind": "mixture", "weights": [1.0], "means": "zero"},
+        "target": {"kind": "index", "formula": "sign(z)"},
     }
     assert threshold(teacher) == np.inf
     # The hinge loss changes sides there: with a vanishing penalty its training loss is zero below only.
     edge = threshold({})
     curve = solve(
         replace(
-            MIXTURE, {"student.loss": "hinge", "student.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
+            MIXTURE, {"loss.function": "hinge", "loss.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
         )
     )
     assert float(curve["separability_threshold"]) == pytest.approx(edge)

@@ -14,34 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Images, Mixture
+from .data import Mixture
 from .spec import Problem
 from .targets import ClusterLabels
 
 Array = NDArray[np.float64]
 
 
-def bulk_eigenvalues(data: Mixture) -> tuple[tuple[float, ...], ...]:
-    """Return the eigenvalues of every cluster's bulk, clusters x blocks of the spectrum.
-
-    Raises
-    ------
-    ValueError
-        When `variances` does not fit the blocks.
-    """
-    blocks = (1.0,) if data.spectrum is None else tuple(float(v) for v in data.spectrum.blocks()[0])
-    given = data.variances if isinstance(data.variances, tuple) else (data.variances,) * len(data.weights)
-    rows = [row if isinstance(row, tuple) else (row,) * len(blocks) for row in given]
-    if any(len(row) != len(blocks) for row in rows):
-        raise ValueError(f"variances must have one entry a block in every row: there are {len(blocks)}")
-    return tuple(tuple(v * own for v, own in zip(blocks, row, strict=True)) for row in rows)
-
-
 def bulk(data: Mixture, n: int) -> Array:
     """Return the bulk variances in n dimensions, clusters x n; the blocks hold their shares of them, rounded."""
-    shares = np.ones(1) if data.spectrum is None else data.spectrum.blocks()[1]
-    edges = np.round(np.cumsum([0.0, *shares]) * n).astype(int)
-    return np.array(bulk_eigenvalues(data))[:, np.repeat(np.arange(edges.size - 1), np.diff(edges))]
+    edges = np.round(np.cumsum([0.0, *data.shares]) * n).astype(int)
+    return np.array(data.eigenvalues())[:, np.repeat(np.arange(edges.size - 1), np.diff(edges))]
 
 
 def spike_frame(data: Mixture) -> tuple[list[list[Array]], list[list[float]]]:
@@ -152,8 +135,8 @@ class Clusters:
         )
 
 
-def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
-    """Return the clusters of a problem in n dimensions.
+def mixture_clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
+    """Return the clusters of a Gaussian mixture in n dimensions; see `images.clusters` for any data.
 
     Parameters
     ----------
@@ -168,10 +151,6 @@ def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
     from ..errors import ConfigError
 
     data = problem.data
-    if isinstance(data, Images):
-        from .images import image_clusters
-
-        return image_clusters(data, strength, n)
     weights = np.array(data.weights)
     coordinates, strengths = spike_frame(data)
     rows_of_means = mean_rows(data)

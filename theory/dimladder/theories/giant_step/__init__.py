@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from ...problem import Problem
+from ...problem import Problem, away_from_default
 from ...problem.data import Images
 from ...problem.grids import Simulation
 from ...problem.targets import ClusterLabels
@@ -84,6 +84,15 @@ class GiantStepTheory(Theory):
             yield Refusal("algorithm.hermite_degree", f"must lie between 0 and 12, got {algorithm.hermite_degree}")
         if algorithm.nodes < 2:
             yield Refusal("algorithm.nodes", f"must be at least 2, got {algorithm.nodes}")
+        if name == "square" and algorithm.equivalent != "conditional" and "nodes" in away_from_default(algorithm):
+            yield Refusal(
+                "algorithm.nodes", "is for readouts conditional on projections, which this one is not",
+                'algorithm.equivalent = "conditional"',
+            )  # fmt: skip
+        if name != "square" and algorithm.equivalent not in ("auto", "conditional"):
+            yield Refusal(
+                "algorithm.equivalent", f"the {name} readout is always solved conditional on projections", "drop it"
+            )
         if isinstance(data, Images):
             yield from self._images(problem)
         else:
@@ -101,13 +110,7 @@ class GiantStepTheory(Theory):
             )  # fmt: skip
 
     def _mixture(self, problem: Problem) -> Iterable[Refusal]:
-        from ...problem.clusters import bulk_eigenvalues
-
         data, target = problem.data, problem.target
-        try:
-            bulk_eigenvalues(data)
-        except ValueError as error:
-            yield Refusal("data.variances", str(error))
         if isinstance(target, ClusterLabels) or target.direction != "aligned":
             return
         if not any(data.spikes) and data.means == "zero":

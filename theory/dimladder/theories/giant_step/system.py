@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...problem import Problem, activation
-from ...problem.clusters import Clusters, bulk_eigenvalues
+from ...problem.clusters import Clusters
 from ...problem.data import Images
 from ...problem.one_step import (
     DRAWS,
@@ -116,7 +116,7 @@ class GiantStepSystem(FixedPoint):
         """Whether all clusters have the same bulk spectrum."""
         if isinstance(self.problem.data, Images):
             return False
-        rows = bulk_eigenvalues(self.problem.data)
+        rows = self.problem.data.eigenvalues()
         return all(row == rows[0] for row in rows)
 
     # --- evaluation ---
@@ -190,7 +190,7 @@ class GiantStepSystem(FixedPoint):
         if isinstance(data, Images) or isinstance(problem.target, ClusterLabels) or self.classifies:
             return None
         isotropic = (
-            not _spiked(data) and data.means == "zero" and all(e == 1.0 for row in bulk_eigenvalues(data) for e in row)
+            not _spiked(data) and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
         )
         if not isotropic or algorithm.total * algorithm.split >= 1:
             return None

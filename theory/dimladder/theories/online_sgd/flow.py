@@ -18,8 +18,8 @@ from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from . import rules, tail
 from .axes import target_kinks
-from .clusters import PLAIN, ErfMixture, erf_mixture
 from .initial import Start, start, teacher_count
+from .mixtures import PLAIN, ErfMixture, erf_mixture
 from .sections import OnlineProblem
 
 if TYPE_CHECKING:
