@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--quad-points", type=int, default=1, help="points timed in the reference style")
     args = parser.parse_args()
-    run = Path(__file__).parents[1] / "gallery" / "runs" / "mixture-erm.toml"
+    run = Path(__file__).parents[1] / "gallery" / "runs" / "estimation-mixture.toml"
     grid = {"start": 0.3, "stop": 6.0, "points": args.points}
     problem = replace(load(run), {"grid.sample_ratio": grid, "solver.rtol": TOLERANCE})
     solve(problem)  # compile

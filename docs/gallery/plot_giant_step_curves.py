@@ -25,10 +25,10 @@ images = dl.replace(
         "data": {"kind": "images", "classes": [0, 1], "keep_means": True},
         "target": {"kind": "cluster-labels"},
         "limit.n": 64,
-        "student.width_ratio": 2.0,
+        "student.layers": [{"activation": "relu", "width_ratio": 2.0}],
         "algorithm.total": 0.9,
         "algorithm.split": 0.0,
-        "algorithm.ridge": 1e-3,
+        "loss.ridge_per_sample": "1e-3*k",
         "grid.sample_ratio": [1.0, 2.0, 4.0, 6.0],
     },
 )
@@ -39,7 +39,7 @@ for axis, problem, title in (
     (axes[1], images, "digits 0 and 1, class means kept"),
 ):
     theory, measured = dl.solve(problem), simulate(problem, d=[problem.limit.n], replicas=6)
-    for name, colour in (("test_error", "C0"), ("train_error", "C1"), ("test_error_hermite", "C2")):
+    for name, colour in (("test_mse", "C0"), ("train_mse", "C1"), ("test_mse_hermite", "C2")):
         axis.plot(theory["sample_ratio"], theory[name], color=colour, label=name.replace("_", " "))
         axis.errorbar(
             measured["sample_ratio"], measured[name][0], 2 * measured[f"{name}_se"][0], fmt="o", color=colour, ms=4

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import dimladder as dl
-from dimladder.theories.mixtures.degrees import needed_degree
+from dimladder.theories.giant_step.degrees import needed_degree
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
 base = dl.load(
@@ -33,7 +33,7 @@ for axis, split in zip(axes, (0.0, 0.25, 0.5), strict=True):
                 )
             )
             variance = float(curve["label_variance"])
-            rows[f"degree {degree}"].append(float(curve["test_error_hermite"][0]) / variance)
+            rows[f"degree {degree}"].append(float(curve["test_mse_hermite"][0]) / variance)
         rows["network"].append(float(curve["relative_error"][0]))
     for (name, values), style in zip(rows.items(), ("k-", "C0--", "C1--"), strict=True):
         axis.plot(totals, values, style, label=name)

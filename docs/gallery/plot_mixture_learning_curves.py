@@ -15,22 +15,22 @@ import dimladder as dl
 from dimladder_validation import simulate
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
-base = dl.load(here / "runs" / "mixture-erm.toml")
+base = dl.load(here / "runs" / "estimation-mixture.toml")
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
 for loss, colour in (("square", "C0"), ("logistic", "C1"), ("hinge", "C2")):
     line = dl.solve(
-        dl.replace(base, {"student.loss": loss, "grid.sample_ratio": {"start": 0.3, "stop": 6.0, "points": 120}})
+        dl.replace(base, {"loss.function": loss, "grid.sample_ratio": {"start": 0.3, "stop": 6.0, "points": 120}})
     )
     points = simulate(
-        dl.replace(base, {"student.loss": loss, "grid.sample_ratio": [0.5, 1.0, 2.0, 4.0]}), d=[200], replicas=8
+        dl.replace(base, {"loss.function": loss, "grid.sample_ratio": [0.5, 1.0, 2.0, 4.0]}), d=[200], replicas=8
     )
-    for axis, name in zip(axes, ("test_error", "train_loss"), strict=True):
+    for axis, name in zip(axes, ("classification_error", "train_loss"), strict=True):
         axis.plot(line["sample_ratio"], line[name], color=colour, label=loss)
         axis.errorbar(points["sample_ratio"], points[name][0], 2 * points[f"{name}_se"][0], fmt="o", color=colour, ms=4)
     if "separability_threshold" in line:
         axes[0].axvline(float(line["separability_threshold"]), color="0.6", ls=":")
-axes[0].set(xlabel="samples / d", ylabel="0/1 test error")
+axes[0].set(xlabel="samples / d", ylabel="classification error")
 axes[1].set(xlabel="samples / d", ylabel="training loss, without penalty")
 axes[0].legend(frameon=False)
 figure.tight_layout()
@@ -41,7 +41,7 @@ figure.tight_layout()
 figure, axis = plt.subplots(figsize=(5.5, 3.8))
 for ridge in (1e-1, 1e-2, 1e-3, 1e-4):
     line = dl.solve(
-        dl.replace(base, {"student.ridge": ridge, "grid.sample_ratio": {"start": 0.3, "stop": 8.0, "points": 80}})
+        dl.replace(base, {"loss.ridge": ridge, "grid.sample_ratio": {"start": 0.3, "stop": 8.0, "points": 80}})
     )
     axis.semilogy(line["sample_ratio"], np.asarray(line["q"]), label=f"ridge {ridge:g}")
 axis.axvline(float(line["separability_threshold"]), color="0.6", ls=":")

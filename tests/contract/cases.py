@@ -103,6 +103,16 @@ def _cases() -> dict[str, Case]:
         "giant-step-mixture",
         {"loss.function": "logistic", "loss.ridge_per_sample": "1e-3*k", "target.formula": "sign(z)"},
         {"algorithm.readout": "logistic", "algorithm.ridge": 1e-3, "target.link": "sign(z)"},
+        renamed={
+            "test_error": "classification_error",
+            "test_error_se": "classification_error_se",
+            "train_error": "train_classification_error",
+            "train_error_se": "train_classification_error_se",
+            "test_error_hermite": "classification_error_hermite",
+            "test_error_hermite_se": "classification_error_hermite_se",
+            "train_error_hermite": "train_classification_error_hermite",
+            "train_error_hermite_se": "train_classification_error_hermite_se",
+        },
     )
     add(
         "giant-step-mixture/tanh",
@@ -232,6 +242,8 @@ _GIANT = {
     "train_error_se": "train_mse_se",
     "test_error_hermite": "test_mse_hermite",
     "test_error_hermite_se": "test_mse_hermite_se",
+    "train_error_hermite": "train_mse_hermite",
+    "train_error_hermite_se": "train_mse_hermite_se",
 }
 _MSE = {"generalization_error": "mse", "prediction_error": "test_mse"}
 _BASE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

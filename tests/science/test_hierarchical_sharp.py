@@ -1,5 +1,6 @@
 """Sharp stage-wise theory: closed forms, limits, and direct simulation at parameters of its own."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -67,6 +68,33 @@ def test_thresholds_of_branches():
     np.testing.assert_allclose(spectral.branch_critical_ratios(two), [1.5 / 2, 1.5 / 0.5], rtol=1e-9)
     product = Hierarchical(exponents=(0.4,), features=(Coefficients({2: 1.0}),), link="h1*h2", branches=2)
     assert np.all(np.isinf(spectral.branch_critical_ratios(product)))
+
+
+def test_a_weak_first_order_is_seen_by_the_second(caplog):
+    """0.05 h + He_2(h): at leading order the threshold is 200; the second order finds the subspace at about 6."""
+    settings = {
+        "target.link": "0.05*h + He2(h)", "target.noise": 0.0,
+        "grid.first_ratio": [5.0], "grid.second_ratio": [1.0],
+    }  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        leading = dl.solve(dl.load(RUN, settings))
+    assert float(leading["weak_recovery_ratio"]) == pytest.approx(1.0025 / 0.005, rel=1e-9)
+    assert float(leading["subspace_overlap"][0]) == 0.0
+    assert "leading order is not usable" in caplog.text
+    assert "leading order is not usable" in leading.message
+    caplog.clear()
+    refined = {**settings, "algorithm.first.order": "refined", "limit.d": 144}
+    problem = dl.load(RUN, refined)
+    with caplog.at_level(logging.WARNING):
+        curve = dl.solve(problem)
+    assert caplog.text == ""
+    assert 3 < float(curve["weak_recovery_ratio"]) < 9
+    found = [
+        EXPERIMENT.run(problem, 144, [np.random.default_rng(r)], CPU).variables["subspace_overlap"][1] for r in range(4)
+    ]
+    se = np.std(found, ddof=1) / 2
+    # Heavy-tailed labels: the resolvent is 5 % high here.
+    assert abs(np.mean(found) - float(curve["subspace_overlap"][0])) < 4 * se + 0.03
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from dimladder.theories.mixtures.random_features import _module, feature_constan
 from dimladder.theories.mixtures.state_evolution import hinge_channel
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-MIXTURE = load(RUNS / "mixture-erm.toml")
+MIXTURE = load(RUNS / "estimation-mixture.toml")
 
 
 def _gaussian(f, kinks=()):
@@ -65,15 +65,15 @@ def test_printed_equations_vanish_at_the_solution(loss):
         replace(
             MIXTURE,
             {
-                "student.loss": loss,
-                "student.ridge": 0.07,
+                "loss.function": loss,
+                "loss.ridge": 0.07,
                 "grid.sample_ratio": [1.3],
                 "data": {
-                    "kind": "gaussian-mixture",
+                    "kind": "mixture",
                     "weights": [0.4, 0.6],
                     "means": [[1.2, 0.0], [-0.4, 0.8]],
-                    "covariance": [[0.7, 1.9], [1.1, 0.4]],
-                    "spectrum": [0.35, 0.65],
+                    "variances": [[0.7, 1.9], [1.1, 0.4]],
+                    "spectrum": {"fractions": [0.35, 0.65]},
                 },
             },
         )
@@ -152,7 +152,7 @@ def test_teacher_channel_against_two_dimensional_quadrature():
 
 
 def test_random_features_equations_are_the_code():
-    problem = load(RUNS / "random-features.toml")
+    problem = load(RUNS / "estimation-random-features.toml")
     s, k = symbolic(), feature_constants(problem)
     values = {
         "psi": 1.3,
@@ -189,7 +189,7 @@ def test_random_features_equations_are_the_code():
     assert module.residual(z, p) == pytest.approx(z - float(s["z_rhs"].subs(at)), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["random-features", "mixture-erm", "giant-step-mixture"])
+@pytest.mark.parametrize("name", ["estimation-random-features", "estimation-mixture", "giant-step-mixture"])
 def test_equations_print(name):
     system = derive(load(RUNS / f"{name}.toml"))
     text = system.latex()

@@ -12,21 +12,21 @@ from dimladder.theories.mixtures.multiclass import misclassification
 from dimladder_validation import compare, simulate
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-MIXTURE = load(RUNS / "mixture-erm.toml")
+MIXTURE = load(RUNS / "estimation-mixture.toml")
 THREE = {
-    "kind": "gaussian-mixture",
+    "kind": "mixture",
     "weights": [0.3, 0.3, 0.4],
     "means": [[1.2, 0.0, 0.0], [0.0, 1.2, 0.0], [0.3, 0.0, 1.0]],
-    "covariance": [0.5, 1.0, 0.8],
+    "variances": [0.5, 1.0, 0.8],
 }
 
 
 def test_two_classes_are_the_logistic_loss():
     """Softmax of two outputs with w1 = -w2 = w/2: the logistic loss of w with half the penalty."""
     grid = {"grid.sample_ratio": [0.5, 2.0]}
-    binary = solve(replace(MIXTURE, {**grid, "student.ridge": 0.05}))
-    pair = solve(replace(MIXTURE, {**grid, "student.ridge": 0.1, "student.loss": "cross-entropy"}))
-    for name in ("test_error", "train_loss"):
+    binary = solve(replace(MIXTURE, {**grid, "loss.ridge": 0.05}))
+    pair = solve(replace(MIXTURE, {**grid, "loss.ridge": 0.1, "loss.function": "cross-entropy"}))
+    for name in ("classification_error", "train_loss"):
         np.testing.assert_allclose(pair[name], binary[name], rtol=1e-7)
     difference = np.asarray(pair["bias"])[:, 0] - np.asarray(pair["bias"])[:, 1]
     np.testing.assert_allclose(difference, binary["bias"], rtol=1e-6)
@@ -36,9 +36,9 @@ def test_two_classes_are_the_logistic_loss():
 
 def test_one_hot_of_two_classes_is_the_square_loss():
     """Labels (1, 0) and (0, 1): each output is (1 + y)/2 of the binary labels, so that errors are equal."""
-    binary = solve(replace(MIXTURE, {"student.loss": "square"}))
-    pair = solve(replace(MIXTURE, {"student.loss": "one-hot"}))
-    np.testing.assert_allclose(pair["test_error"], binary["test_error"], rtol=1e-8)
+    binary = solve(replace(MIXTURE, {"loss.function": "square"}))
+    pair = solve(replace(MIXTURE, {"loss.function": "one-hot"}))
+    np.testing.assert_allclose(pair["classification_error"], binary["classification_error"], rtol=1e-8)
     # Two outputs, each with a quarter of the binary loss.
     np.testing.assert_allclose(pair["train_loss"], np.asarray(binary["train_loss"]) / 2, rtol=1e-8)
 
@@ -90,16 +90,17 @@ def test_misclassification_against_sampling():
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "one-hot"])
 def test_three_classes_against_simulation(loss):
-    problem = replace(MIXTURE, {"data": THREE, "student.loss": loss, "grid.sample_ratio": [1.0, 3.0]})
+    problem = replace(MIXTURE, {"data": THREE, "loss.function": loss, "grid.sample_ratio": [1.0, 3.0]})
     verdict = compare(solve(problem), simulate(problem, d=[100, 200], replicas=16))
     by_name = {v.name: v.verdict for v in verdict.variables}
-    assert by_name["test_error"] == by_name["train_loss"] == "agree", verdict.reasons
+    assert by_name["classification_error"] == by_name["train_loss"] == "agree", verdict.reasons
     assert "disagree" not in by_name.values()
-    wrong = compare(solve(replace(problem, {"student.ridge": 0.2})), simulate(problem, d=[100, 200], replicas=16))
+    wrong = compare(solve(replace(problem, {"loss.ridge": 0.2})), simulate(problem, d=[100, 200], replicas=16))
     assert wrong.verdict == "disagree"
 
 
 def test_classes_are_checked():
+    blocks = {"fractions": [0.5, 0.5], "variances": [1.0, 2.0]}
     with pytest.raises(ConfigError, match="spectrum"):
-        replace(MIXTURE, {"student.loss": "one-hot", "data.spectrum": [0.5, 0.5], "data.covariance": [1.0, 2.0]})
-    assert "argmax" in derive(replace(MIXTURE, {"student.loss": "one-hot"})).latex().replace("\\", "").replace(" ", "")
+        replace(MIXTURE, {"loss.function": "one-hot", "data.spectrum": blocks})
+    assert "argmax" in derive(replace(MIXTURE, {"loss.function": "one-hot"})).latex().replace("\\", "").replace(" ", "")

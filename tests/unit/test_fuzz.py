@@ -126,7 +126,8 @@ TEXTS = st.one_of(
 @given(DOCUMENTS)
 @settings(QUICK, max_examples=120)
 def test_changed_run_files(document: dict[str, Any]) -> None:
-    a_run_file(document)
+    # Read and derived; solved too in the nightly test.
+    a_run_file(document, solve=False)
 
 
 @given(PATHS, WORDS)

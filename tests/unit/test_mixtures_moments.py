@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dimladder.problem import activation
-from dimladder.theories.mixtures.moments import feature_moments, gram, polynomial_model, profile, series_order
+from dimladder.symbolic.hermite_moments import feature_moments, gram, polynomial_model, profile, series_order
 
 # E[He_p sigma], p = 0..3, and E sigma^2 at unit scale, to 12 digits.
 PUBLISHED = {

@@ -116,3 +116,32 @@ def hermite_coefficients(
     """
     x, w = gauss_normal(kinks or (0.0,), nodes)
     return hermite_values(x, degree) @ (w * np.asarray(f(x), dtype=float))
+
+
+def gaussian_nodes(dimension: int, count: int) -> tuple[Array, Array]:
+    """Return nodes (N, dimension) and weights (N,) of E over N(0, I), some `count` of them.
+
+    A Gauss-Hermite product up to two dimensions, scrambled Sobol points beyond.
+    """
+    if dimension == 0:
+        return np.zeros((1, 0)), np.ones(1)
+    if dimension <= 2:
+        per = max(3, round(count ** (1.0 / dimension)))
+        x, w = gauss_hermite(min(per, 64))
+        grids = np.meshgrid(*([x] * dimension), indexing="ij")
+        weights = np.ones(())
+        for _ in range(dimension):
+            weights = np.multiply.outer(weights, w)
+        points, flat = np.stack([g.ravel() for g in grids], axis=1), weights.ravel()
+        keep = flat > 1e-14
+        return points[keep], flat[keep] / flat[keep].sum()
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    power = max(4, math.ceil(math.log2(count)))
+    uniform = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(0)).random_base2(power)
+    points = ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))
+    # Exact first and second moments: the quadratic response of the features is then integrated without sampling error.
+    points = points - points.mean(axis=0)
+    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / len(points))).T
+    return points, np.full(len(points), 1.0 / len(points))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from .checks import Matrix, Row, at_least, finite, not_negative, positive, probabilities
+from .checks import Matrix, Row, at_least, count, finite, not_negative, positive, probabilities
 from .expressions import Expression
 from .spec import Spec
 
@@ -147,7 +147,7 @@ class _Inputs(Spec, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         positive(sample_ratio=self.sample_ratio)
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, seed=self.seed)
         if (self.samples is None) != (self.dimension is None):
             raise ValueError("samples and dimension go together: give both, or sample_ratio")
@@ -199,7 +199,8 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
     variances : float, one a cluster, or rows (cluster x block of `spectrum`)
         Eigenvalues of the bulk.
     spikes : rows
-        Relative strengths, a row a cluster; `shared_spikes`: spike j has the same direction in every cluster;
+        Extra variances along directions (those of the means first), a row a cluster; a one-step algorithm multiplies
+        them by its spike strength. `shared_spikes`: spike j has the same direction in every cluster;
         `alignment`: cosine between spike j of a later cluster and of the first.
     spectrum : table, optional
         Blocks of the dimensions; its variances multiply those of the clusters.
@@ -246,6 +247,38 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
             raise ValueError(f"alignment is a cosine: it must lie in [-1, 1], got {self.alignment}")
         if self.alignment and self.shared_spikes:
             raise ValueError("alignment has no meaning with shared_spikes = true: drop one of them")
+        self.eigenvalues()
+
+    @property
+    def shares(self) -> Row:
+        """Shares of the dimensions held by the blocks of the bulk."""
+        return (1.0,) if self.spectrum is None else tuple(float(f) for f in self.spectrum.blocks()[1])
+
+    def eigenvalues(self) -> Matrix:
+        """Return the eigenvalues of the bulk, clusters x blocks; `ValueError` when `variances` does not fit."""
+        scales = (1.0,) if self.spectrum is None else tuple(float(v) for v in self.spectrum.blocks()[0])
+        given = self.variances if isinstance(self.variances, tuple) else (self.variances,) * len(self.weights)
+        rows = tuple(row if isinstance(row, tuple) else (float(row),) * len(scales) for row in given)
+        if any(len(row) != len(scales) for row in rows):
+            raise ValueError(f"variances must have a number a cluster, or {len(scales)} a cluster, one a block")
+        return tuple(tuple(v * s for v, s in zip(row, scales, strict=True)) for row in rows)
+
+    def coordinates(self) -> Matrix:
+        """Return the means in an orthonormal frame, clusters x directions, padded to the directions of the spikes."""
+        if self.means == "opposite":
+            rows: Matrix = ((1.0,), (-1.0,))
+        elif self.means == "zero":
+            rows = ((),) * len(self.weights)
+        else:
+            assert isinstance(self.means, tuple)
+            rows = self.means
+        if self.mean_overlap and rows[0]:
+            import numpy as np
+
+            frame = np.linalg.cholesky(np.array(self.mean_overlap))
+            rows = tuple(tuple(float(v) for v in row) for row in np.array(rows) @ frame)
+        width = max(len(rows[0]), *(len(row) for row in self.spikes)) if self.spikes else len(rows[0])
+        return tuple(tuple(row) + (0.0,) * (width - len(row)) for row in rows)
 
 
 class Images(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):
@@ -274,7 +307,7 @@ class CosinePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, test_samples=self.test_samples)
 
 
@@ -293,7 +326,7 @@ class GaussianPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
         if self.labels not in ("random-sign", "alternating"):
             beyond = [v for v in Expression(self.labels, "x*").variables if not 1 <= int(v[1:]) <= self.dimension]
@@ -337,7 +370,7 @@ class DigitsPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples)
+        count(samples=self.samples)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
         if len(set(self.classes)) != 2 or not all(0 <= c <= 9 for c in self.classes):
             raise ValueError(f"classes must be two different digits 0..9, got {list(self.classes)}")
@@ -361,7 +394,7 @@ class FilePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples)
+        count(samples=self.samples)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
 
 
@@ -382,6 +415,7 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
 
     def __post_init__(self) -> None:
         at_least(2, classes=self.classes)
+        count(classes=self.classes, counts=sum(self.counts))
         if len(self.counts) != self.classes:
             raise ValueError(f"counts must list one number a class: {len(self.counts)} for {self.classes} classes")
         if min(self.counts) < 1:

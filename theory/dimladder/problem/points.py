@@ -167,14 +167,18 @@ def read_idx(path: Path) -> np.ndarray:
     Raises
     ------
     ConfigError
-        When the file is not IDX or is cut short.
+        When the file cannot be read, is not IDX or is cut short.
     """
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError) as error:
+        raise ConfigError("the data file cannot be read", where=f"data.path: {path}", why=str(error)) from None
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_TYPES:
         raise ConfigError(f"{path} is not an IDX file", where="data.path", hint="give an .npz or an IDX file")
     rank = raw[3]
+    if len(raw) < 4 + 4 * rank:
+        raise ConfigError(f"{path} is cut short", where="data.path", why="its header is incomplete")
     shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank))
     dtype = np.dtype(IDX_TYPES[raw[2]])
     body = raw[4 + 4 * rank :]

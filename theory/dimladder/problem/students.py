@@ -12,6 +12,7 @@ from .spec import Spec
 
 READOUTS = ("ones", "rademacher", "gaussian")
 SCALES = ("", "width", "sqrt(width)")
+MAX_LAYERS = 1000
 
 
 class Linear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear"):
@@ -253,6 +254,8 @@ class Truncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncat
 
     def __post_init__(self) -> None:
         at_least(1, layers=self.layers)
+        if self.layers > MAX_LAYERS:
+            raise ValueError(f"layers must be at most {MAX_LAYERS}, got {self.layers}")
         if any(not s > 0 for s in self.shifts):
             raise ValueError("shifts are distances |mu_j| and must be positive")
 

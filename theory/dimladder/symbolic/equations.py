@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def in_words(name: str) -> str:
+    r"""Return a variable without a symbol for mathematics: ``train_loss`` is ``\mathrm{train\ loss}``."""
+    return r"\mathrm{" + name.replace("_", r"\ ") + "}"
+
+
 @dataclass(frozen=True)
 class OrderParameter:
     """A named quantity that describes learning as d grows.

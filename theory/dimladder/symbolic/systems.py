@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, SolveError
-from .equations import Equation, Equations, OrderParameter, Step
+from .equations import Equation, Equations, OrderParameter, Step, in_words
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -358,9 +358,7 @@ class ExplicitFlow(Flow):
             Equation.of(p.name, rf"\frac{{\mathrm{{d}} {sp.latex(symbol)}}}{{\mathrm{{d}} t}}", rhs)
             for p, (symbol, rhs) in zip(self.order_parameters, system.state.items(), strict=True)
         ]
-        return rows + [
-            Equation.of(n, rf"\mathrm{{{n.replace('_', chr(92) + '_')}}}", e) for n, e in system.observables.items()
-        ]
+        return rows + [Equation.of(n, in_words(n), e) for n, e in system.observables.items()]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         out = {

@@ -24,13 +24,21 @@ def losses(loss: str, y: Array, u: Array) -> Array:
         return 0.5 * (y - u) ** 2
     if loss == "logistic":
         return np.logaddexp(0.0, -y * u)
-    return np.maximum(0.0, 1.0 - y * u)
+    if loss == "hinge":
+        return np.maximum(0.0, 1.0 - y * u)
+    raise _unknown(loss)
+
+
+def _unknown(loss: str) -> SimulationError:
+    return SimulationError(f"no direct solver for the loss {loss!r}", hint="it has square, logistic and hinge")
 
 
 def curvature(loss: str, y: Array, u: Array) -> Array:
     """Elementwise second derivative of a smooth loss in u."""
     if loss == "square":
         return np.ones_like(u)
+    if loss != "logistic":
+        raise _unknown(loss)
     s = 1.0 / (1.0 + np.exp(np.clip(y * u, -700, 700)))
     return s * (1.0 - s)
 
@@ -57,7 +65,9 @@ def fit(loss: str, x: Array, y: Array, ridge: float, scale: float, bias: bool) -
         return _ridge(x, y, ridge * scale, bias)
     if loss == "logistic":
         return _logistic(x, y, ridge * scale, bias)
-    return _hinge(x, y, ridge * scale, bias)
+    if loss == "hinge":
+        return _hinge(x, y, ridge * scale, bias)
+    raise _unknown(loss)
 
 
 def fit_multiclass(loss: str, x: Array, labels: Any, classes: int, penalty: float, bias: bool) -> tuple[Array, Array]:

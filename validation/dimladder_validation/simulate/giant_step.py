@@ -35,49 +35,59 @@ class GiantStepExperiment(Experiment):
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 
-        from dimladder.problem import axis_values
-        from dimladder.theories import find
-
         sized = self.at_size(problem, size)
-        system: Any = find(self.theory).derive(sized)
-        ratios = np.array(axis_values(problem.grid.sample_ratio))
-        rows = [_replica(sized, system, stream, backend) for stream in streams]
+        rows = [_replica(sized, stream, backend) for stream in streams]
         variables = {
             name: (("sample_ratio",), np.array([[entry[name] for entry in row] for row in rows])) for name in rows[0][0]
         }
-        return Sample({"sample_ratio": ratios}, variables)
+        return Sample({"sample_ratio": np.array(problem.grid.values("sample_ratio"))}, variables)
 
 
-def _replica(problem: Any, system: Any, stream: np.random.Generator, backend: Backend) -> list[dict[str, float]]:
+def _replica(problem: Any, stream: np.random.Generator, backend: Backend) -> list[dict[str, float]]:
     import numpy as np
 
     from dimladder.problem import activation
-    from dimladder.theories.mixtures.features import label_law
-    from dimladder.theories.mixtures.network import labels
+    from dimladder.problem.clusters import labels
+    from dimladder.problem.one_step import (
+        batch_sizes,
+        dimension,
+        draw,
+        mixture,
+        polynomial_degree,
+        readout_ridge,
+        samples,
+        step,
+    )
+    from dimladder.symbolic.hermite_moments import polynomial_model
 
-    n = problem.limit.n
-    data = system.data(n)
-    drawn = system.draw(data, stream)
-    most = max(system.samples(n))
+    n = dimension(problem)
+    data = mixture(problem, n)
+    drawn = draw(problem, data, stream)
+    counts = samples(problem, n)
+    most = max(counts)
     x, cluster = data.sample(stream, most + TEST_POINTS)
     y = labels(problem, data, x, cluster, stream)
-    sigma, model = activation(problem.student.activation), system.polynomial(data)
-    baseline = system.baseline(data, label_law(problem, data))
+    sigma = activation(problem.student.layers[0].activation)
+    model = polynomial_model(sigma, polynomial_degree(problem.algorithm), data.bulk_scale)
+    baseline = _baseline(problem, data)
     width = drawn.first.shape[0]
     noise = stream.standard_normal((most + TEST_POINTS, width)) if model.noise else np.zeros((1, 1))
+    name = "mse" if problem.loss.form.name == "square" else "classification_error"
+    test, train = (f"test_{name}", f"train_{name}") if name == "mse" else (name, f"train_{name}")
     rows = []
-    for samples, batch in zip(system.samples(n), system.batch_sizes(n), strict=True):
-        net = system.step(drawn, batch)
-        used = np.r_[0:samples, most : most + TEST_POINTS]
+    for count, batch in zip(counts, batch_sizes(problem, n), strict=True):
+        net = step(problem, drawn, batch)
+        ridge = readout_ridge(problem, count, n)
+        used = np.r_[0:count, most : most + TEST_POINTS]
         fields = x[used] @ net.stepped.T
         features = np.broadcast_to(sigma.evaluate(np, x=fields), fields.shape) / np.sqrt(width)
-        found = _errors(problem, features, y[used], samples, backend)
+        found = _errors(problem, features, y[used], count, ridge, backend)
         polynomial = model.evaluate(np, fields)
         if model.noise:
             polynomial = polynomial + model.noise * noise[used]
-        hermite = _errors(problem, polynomial / np.sqrt(width), y[used], samples, backend)
-        found["test_error_hermite"], found["train_error_hermite"] = hermite["test_error"], hermite["train_error"]
-        found["relative_error"] = found["test_error"] / baseline
+        hermite = _errors(problem, polynomial / np.sqrt(width), y[used], count, ridge, backend)
+        found |= {f"{test}_hermite": hermite[test], f"{train}_hermite": hermite[train]}
+        found["relative_error"] = found[test] / baseline
         if data.target is not None:
             found["step_overlap"] = float(
                 (net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target)
@@ -86,31 +96,56 @@ def _replica(problem: Any, system: Any, stream: np.random.Generator, backend: Ba
     return rows
 
 
-def _errors(problem: Any, features: Any, y: Any, samples: int, backend: Backend) -> dict[str, float]:
+def _baseline(problem: Any, data: Any) -> float:
+    """Return the error of the best constant: Var y, or the smaller class probability; exactly, over the mixture."""
+    import numpy as np
+
+    from dimladder.numerics.quadrature import gauss_normal
+    from dimladder.problem.targets import ClusterLabels
+
+    target, clusters = problem.target, data.weights.size
+    if isinstance(target, ClusterLabels):
+        y = np.array(target.values(clusters))
+        mean, second = float(data.weights @ y), float(data.weights @ y**2)
+    else:
+        means, seconds = np.empty(clusters), np.empty(clusters)
+        for c in range(clusters):
+            centre, variance = data.field(c, data.target)
+            kinks = tuple((k - centre) / variance**0.5 for k in target.expression.kinks("z"))
+            z, w = gauss_normal(kinks or (0.0,), 256)
+            values = target.expression.evaluate(np, z=centre + variance**0.5 * z) + 0.0 * z
+            means[c], seconds[c] = w @ values, w @ values**2
+        mean, second = float(data.weights @ means), float(data.weights @ seconds) + target.noise**2
+    if problem.loss.form.name != "square":
+        return min(0.5 * (1 + mean), 0.5 * (1 - mean))
+    return second - mean**2
+
+
+def _errors(problem: Any, features: Any, y: Any, samples: int, ridge: float, backend: Backend) -> dict[str, float]:
     """Fit the readout on the first `samples` rows and measure it on both parts."""
     import numpy as np
 
     from .erm import fit, losses
 
-    algorithm = problem.algorithm
-    if algorithm.readout == "ridge":
+    loss = problem.loss.form.name
+    if loss == "square":
         phi = backend.asarray(features)
-        w = ridge_fit(phi[:samples], backend.asarray(y[:samples]), algorithm.ridge * samples, backend)
+        w = ridge_fit(phi[:samples], backend.asarray(y[:samples]), ridge * samples, backend)
         residual = y - backend.to_numpy(phi @ w)
         return {
-            "train_error": float(np.mean(residual[:samples] ** 2)),
-            "test_error": float(np.mean(residual[samples:] ** 2)),
-            "penalty": 0.5 * algorithm.ridge * float(backend.xp.sum(w * w)),
+            "train_mse": float(np.mean(residual[:samples] ** 2)),
+            "test_mse": float(np.mean(residual[samples:] ** 2)),
+            "penalty": 0.5 * ridge * float(backend.xp.sum(w * w)),
         }
-    w, _ = fit(algorithm.readout, features[:samples], y[:samples], algorithm.ridge, samples, False)
+    w, _ = fit(loss, features[:samples], y[:samples], ridge, samples, False)
     u = features @ w
-    wrong, loss = (y * u <= 0).astype(float), losses(algorithm.readout, y, u)
+    wrong, cost = (y * u <= 0).astype(float), losses(loss, y, u)
     return {
-        "train_error": float(wrong[:samples].mean()),
-        "test_error": float(wrong[samples:].mean()),
-        "train_loss": float(loss[:samples].mean()),
-        "test_loss": float(loss[samples:].mean()),
-        "penalty": 0.5 * algorithm.ridge * float(w @ w),
+        "train_classification_error": float(wrong[:samples].mean()),
+        "classification_error": float(wrong[samples:].mean()),
+        "train_loss": float(cost[:samples].mean()),
+        "test_loss": float(cost[samples:].mean()),
+        "penalty": 0.5 * ridge * float(w @ w),
     }
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Fresh outputs drawn for a test loss: its error is then below that of the fits.
+FRESH = 20_000
+
+
 class MixtureERMExperiment(Experiment):
     """Replicas of a mixture, nested in the sample ratio: a larger ratio adds samples to the smaller one's."""
 
@@ -25,26 +29,22 @@ class MixtureERMExperiment(Experiment):
 
     def closing(self, problem: Any) -> Closing:
         """A strongly convex smooth loss on Gaussian data: overlaps fluctuate by d^-1/2 and are biased by 1/d."""
-        if problem.student.ridge > 0 and problem.student.loss != "hinge":
+        if problem.loss.function != "hinge":
             return Closing(1.0, reason="a smooth, strongly convex minimiser on Gaussian data is biased by 1/d")
         return Closing()
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 
-        from dimladder.problem import axis_values
-        from dimladder.theories import find
-
-        if problem.student.loss in ("cross-entropy", "one-hot"):
+        if problem.loss.form.vector:
             return multiclass_sample(problem, size, streams, backend)
-        system: Any = find(self.theory).derive(problem)
-        ratios = np.array(axis_values(problem.grid.sample_ratio))
+        ratios = np.array(problem.grid.values("sample_ratio"))
         counts = [max(1, round(a * size)) for a in ratios]
-        geometry = _Geometry(system, size)
+        geometry = _Geometry(problem, size)
         rows = [geometry.replica(stream, counts, backend) for stream in streams]
         coords: dict[str, Any] = {"sample_ratio": ratios}
-        if len(system.kinds) > 1:
-            coords["cluster"] = np.arange(len(system.kinds))
+        if len(problem.data.weights) > 1:
+            coords["cluster"] = np.arange(len(problem.data.weights))
         variables = {
             name: (
                 ("sample_ratio", "cluster") if rows[0][name].ndim == 2 else ("sample_ratio",),
@@ -58,16 +58,18 @@ class MixtureERMExperiment(Experiment):
 class _Geometry:
     """Covariances, means and teacher at one size."""
 
-    def __init__(self, system: Any, d: int) -> None:
+    def __init__(self, problem: Any, d: int) -> None:
         import numpy as np
 
-        self.system, self.problem, self.d = system, system.problem, d
-        data = self.problem.data
-        shares = data.spectrum or (1.0,)
+        from dimladder.problem.mixtures import mixture_geometry
+
+        self.problem, self.d = problem, d
+        data, system = problem.data, mixture_geometry(problem)
+        self.stated, shares = system, system.shares
         edges = np.round(np.cumsum([0.0, *shares]) * d).astype(int)
         self.group = np.repeat(np.arange(len(shares)), np.diff(edges))
         width = len(system.coordinates[0])
-        if system.shape.spiked or len(shares) == 1:
+        if system.spiked or len(shares) == 1:
             # One bulk group: the law is invariant under rotations, and the frame may be the first axes.
             self.frame = np.eye(width, d)
         else:
@@ -79,9 +81,9 @@ class _Geometry:
                 basis = np.linalg.qr(generator.standard_normal((inside.size, width)))[0].T
                 self.frame[:, inside] = np.sqrt(share) * basis
         self.means = np.array(system.coordinates).reshape(len(data.weights), width) @ self.frame
-        self.teacher = np.array(system.teacher_direction) @ self.frame if system.teacher_direction else None
+        self.teacher = np.array(system.teacher) @ self.frame if system.teacher else None
         self.variances = np.array([[system.eigen[k][g] for g in self.group] for k in system.kinds])
-        if system.shape.spiked:
+        if system.spiked:
             for c, k in enumerate(system.kinds):
                 self.variances[c, :width] += np.array(system.kind_spikes[k])
 
@@ -90,23 +92,24 @@ class _Geometry:
 
         from .erm import curvature, fit, losses
 
-        problem, system, most = self.problem, self.system, max(counts)
-        data, student = problem.data, problem.student
+        problem, system, most = self.problem, self.stated, max(counts)
+        data, student, loss = problem.data, problem.student, problem.loss
         cluster = stream.choice(len(data.weights), size=most, p=np.array(data.weights))
         noise = backend.to_numpy(backend.normal([stream], (most, self.d)))[0].astype(float)
         x = self.means[cluster] + np.sqrt(self.variances[cluster]) * noise
         y = self._labels(stream, x, cluster)
         out: dict[str, list[Any]] = {}
         for count in counts:
-            w, b = fit(student.loss, x[:count], y[:count], student.ridge, self.d, student.bias)
+            w, b = fit(loss.function, x[:count], y[:count], loss.ridge, self.d, student.bias)
             found = self._overlaps(w, b)
             u = x[:count] @ w + b
             # Below the accuracy of the solver a loss has not been measured (separable data, hinge loss).
-            loss = float(losses(student.loss, y[:count], u).mean())
-            found["train_loss"] = loss if loss > 1e-7 else np.nan
-            if student.loss != "hinge":
-                weight = curvature(student.loss, y[:count], u) / self.d
-                hessian = (x[:count].T * weight) @ x[:count] + student.ridge * np.eye(self.d)
+            train = float(losses(loss.function, y[:count], u).mean())
+            found["train_loss"] = train if train > 1e-7 else np.nan
+            found["test_loss"] = self._test_loss(stream, w, b)
+            if loss.function != "hinge":
+                weight = curvature(loss.function, y[:count], u) / self.d
+                hessian = (x[:count].T * weight) @ x[:count] + loss.ridge * np.eye(self.d)
                 trace = np.diag(np.linalg.inv(hessian))
                 per = np.array([float(self.variances[c] @ trace) / self.d for c in range(len(data.weights))])
                 found["V"] = per[0] if max(system.kinds) == 0 else per
@@ -119,14 +122,14 @@ class _Geometry:
 
         target = self.problem.target
         if self.teacher is None:
-            return np.array(target.values(len(self.problem.data.weights)))[cluster]
+            return np.array(_labels_of(self.problem))[cluster]
         labels = np.broadcast_to(target.expression.evaluate(np, z=x @ self.teacher), cluster.shape).astype(float)
         return labels + target.noise * stream.standard_normal(cluster.size)
 
     def _overlaps(self, w: Any, b: float) -> dict[str, Any]:
         import numpy as np
 
-        system, data = self.system, self.problem.data
+        system, data = self.stated, self.problem.data
         weights = np.array(data.weights)
         one = max(system.kinds) == 0
         q = self.variances @ w**2
@@ -137,80 +140,124 @@ class _Geometry:
             found["teacher_overlap"] = overlap[0] if one else overlap
         if data.means == "opposite":
             found["m"] = float(w @ self.means[0])
-        elif system.shape.used:
+        elif np.any(system.coordinates):
             found["m"] = fields
         elif overlap is not None:
             found["m"] = found["teacher_overlap"]
         errors = self._errors(fields + b, q, overlap)
-        found["test_error"] = float(weights @ errors)
+        found["test_mse" if self._regression else "classification_error"] = float(weights @ errors)
+        if overlap is not None and system.binary is not None and self.problem.loss.function == "square":
+            found["test_mse"] = float(weights @ self._squares(fields + b, q, overlap))
         if len(weights) > 1:
             found["cluster_error"] = errors
         return found
+
+    @property
+    def _regression(self) -> bool:
+        return self.teacher is not None and self.stated.binary is None
 
     def _errors(self, mean: Any, q: Any, overlap: Any) -> Any:
         """Errors by cluster of a classifier or a regression with these overlaps, exactly."""
         import numpy as np
         from scipy.special import ndtr
 
-        from dimladder.theories.mixtures.kernels import HINGE, teacher_channel
-        from dimladder.theories.mixtures.moments import profile
-
-        system, target = self.system, self.problem.target
         if overlap is None:
-            return ndtr(-np.array(target.values(len(mean))) * mean / np.sqrt(np.maximum(q, 1e-300)))
-        errors = []
+            return ndtr(-np.array(_labels_of(self.problem)) * mean / np.sqrt(np.maximum(q, 1e-300)))
+        if self._regression:
+            return self._squares(mean, q, overlap)
+        return np.array([self._wrong_sign(c, *of) for c, of in enumerate(zip(mean, q, overlap, strict=True))])
+
+    def _wrong_sign(self, cluster: int, mean: float, q: float, overlap: float) -> float:
+        """P(sign of f is not the label), f ~ N(mean, q) jointly with the teacher's field nu, by an integral over nu."""
+        import numpy as np
+        from scipy.special import ndtr
+
+        from dimladder.numerics.quadrature import gauss_normal
+
+        assert self.stated.binary is not None
+        first, cuts = self.stated.binary
+        centre, variance = self.stated.teacher_field(cluster)
+        spread = np.sqrt(variance)
+        rest = np.sqrt(max(q - overlap**2 / variance, 1e-300))
+        turn = [-mean * spread / overlap] if overlap else []
+        x, weights = gauss_normal([*((t - centre) / spread for t in cuts), *turn], 64)
+        label = first * (-1.0) ** np.sum((centre + spread * x)[:, None] > np.array(cuts), axis=1)
+        return float(weights @ ndtr(-label * (mean + overlap / spread * x) / rest))
+
+    def _squares(self, mean: Any, q: Any, overlap: Any) -> Any:
+        """E (y - f)^2 by cluster: y = link(nu) + noise, f ~ N(mean, q) with covariance `overlap` with nu."""
+        import numpy as np
+
+        from dimladder.numerics.quadrature import gauss_normal
+
+        target, out = self.problem.target, []
         for c, (centre, variance, cross) in enumerate(zip(mean, q, overlap, strict=True)):
-            nu_mean, nu_variance = system.teacher_field(c)
-            if system.binary is not None:
-                cuts = np.array(system.binary[1])
-                errors.append(
-                    teacher_channel(HINGE, centre, 1.0, variance, cross, nu_mean, nu_variance, cuts, system.binary[0])[
-                        5
-                    ]
-                )
-                continue
-            link = profile(target.expression, nu_mean, np.sqrt(nu_variance), 1)
-            mean_y, slope = link.coefficients[0, 0], link.coefficients[1, 0] / np.sqrt(nu_variance)
-            second = link.second[0] + target.noise**2
-            errors.append(second - 2 * (mean_y * centre + cross * slope) + centre**2 + variance)
-        return np.array(errors)
+            nu_mean, nu_variance = self.stated.teacher_field(c)
+            spread = np.sqrt(nu_variance)
+            x, weights = gauss_normal([(k - nu_mean) / spread for k in target.expression.kinks("z")] or [0.0], 48)
+            y = target.expression.evaluate(np, z=nu_mean + spread * x) + 0.0 * x
+            field = centre + cross / spread * x
+            out.append(weights @ (y - field) ** 2 + variance - cross**2 / nu_variance + target.noise**2)
+        return np.array(out)
+
+    def _test_loss(self, stream: np.random.Generator, w: Any, b: float) -> float:
+        """Mean loss of fresh samples: (f, nu) is Gaussian in every cluster, and drawn `FRESH` times."""
+        import numpy as np
+
+        from .erm import losses
+
+        rho = np.array(self.problem.data.weights)
+        cluster = stream.choice(rho.size, size=FRESH, p=rho)
+        q = (self.variances @ w**2)[cluster]
+        u = (self.means @ w)[cluster] + b + np.sqrt(q) * stream.standard_normal(FRESH)
+        if self.teacher is None:
+            return float(losses(self.problem.loss.function, np.array(_labels_of(self.problem))[cluster], u).mean())
+        target, fields = self.problem.target, [self.stated.teacher_field(c) for c in range(rho.size)]
+        centre, variance = np.array(fields).T[:, cluster]
+        cross = (self.variances @ (w * self.teacher))[cluster]
+        given = centre + cross / q * (u - b - (self.means @ w)[cluster])
+        nu = given + np.sqrt(np.maximum(variance - cross**2 / q, 0.0)) * stream.standard_normal(FRESH)
+        y = target.expression.evaluate(np, z=nu) + target.noise * stream.standard_normal(FRESH)
+        return float(losses(self.problem.loss.function, y, u).mean())
+
+
+def _labels_of(problem: Any) -> tuple[float, ...]:
+    from dimladder.problem.targets import ClusterLabels
+
+    values: tuple[float, ...] = (problem.target or ClusterLabels()).values(len(problem.data.weights))
+    return values
 
 
 def multiclass_sample(problem: Any, d: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
     """One output a class: fit W and b, and compute the error of the largest output exactly."""
     import numpy as np
-
-    from dimladder.problem import axis_values
-    from dimladder.theories.mixtures.multiclass import cross_entropy, misclassification
+    from scipy.special import logsumexp
 
     from .erm import fit_multiclass
 
-    data, student = problem.data, problem.student
-    rho, ratios = np.array(data.weights), np.array(axis_values(problem.grid.sample_ratio))
+    data, loss, bias = problem.data, problem.loss, problem.student.bias
+    rho, ratios = np.array(data.weights), np.array(problem.grid.values("sample_ratio"))
     coordinates = np.array(data.coordinates()).reshape(rho.size, -1)
     means = coordinates @ np.eye(coordinates.shape[1], d)
     delta = np.array([row[0] for row in data.eigenvalues()])
     counts = [max(1, round(a * d)) for a in ratios]
-    found: dict[str, list[Any]] = {name: [] for name in ("q", "m", "bias", "test_error", "train_loss", "cluster_error")}
+    names = ("q", "m", "bias", "classification_error", "train_loss", "cluster_error")
+    found: dict[str, list[Any]] = {name: [] for name in names}
     for stream in streams:
         cluster = stream.choice(rho.size, size=max(counts), p=rho)
         noise = backend.to_numpy(backend.normal([stream], (max(counts), d)))[0].astype(float)
         x = means[cluster] + np.sqrt(delta[cluster])[:, None] * noise
         rows: dict[str, list[Any]] = {name: [] for name in found}
         for count in counts:
-            w, b = fit_multiclass(student.loss, x[:count], cluster[:count], rho.size, student.ridge * d, student.bias)
+            w, b = fit_multiclass(loss.function, x[:count], cluster[:count], rho.size, loss.ridge * d, bias)
             q, fields, u = w @ w.T, means @ w.T, x[:count] @ w.T + b
-            errors = misclassification(delta, q, fields + b)
+            errors = _misclassification(delta, q, fields + b)
             hot = np.eye(rho.size)[cluster[:count]]
-            if student.loss == "one-hot":
-                loss = 0.5 * float(np.mean(np.sum((hot - u) ** 2, axis=1)))
+            if loss.function == "one-hot":
+                train = 0.5 * float(np.mean(np.sum((hot - u) ** 2, axis=1)))
             else:
-                loss = (
-                    float(np.mean([cross_entropy(c, u[cluster[:count] == c]).sum() for c in range(rho.size)]))
-                    * rho.size
-                    / count
-                )
-            values = (q, fields, b, float(rho @ errors), loss, errors)
+                train = float(np.mean(logsumexp(u, axis=1) - u[np.arange(count), cluster[:count]]))
+            values = (q, fields, b, float(rho @ errors), train, errors)
             for name, value in zip(found, values, strict=True):
                 rows[name].append(value)
         for name in found:
@@ -219,12 +266,28 @@ def multiclass_sample(problem: Any, d: int, streams: Sequence[np.random.Generato
         "q": ("sample_ratio", "output", "output"),
         "m": ("sample_ratio", "cluster", "output"),
         "bias": ("sample_ratio", "output"),
-        "test_error": ("sample_ratio",),
+        "classification_error": ("sample_ratio",),
         "train_loss": ("sample_ratio",),
         "cluster_error": ("sample_ratio", "cluster"),
     }
     coords = {"sample_ratio": ratios, "cluster": np.arange(rho.size), "output": np.arange(rho.size)}
     return Sample(coords, {name: (dims[name], np.array(values)) for name, values in found.items()})
+
+
+def _misclassification(delta: Any, q: Any, means: Any) -> Any:
+    """P(the largest of N(m_c, Delta_c Q) is not that of c) for every cluster, as an orthant probability."""
+    import numpy as np
+    from scipy.stats import multivariate_normal
+
+    classes = means.shape[0]
+    out = np.empty(classes)
+    for c in range(classes):
+        contrast = np.eye(classes)[c] - np.delete(np.eye(classes), c, axis=0)
+        law = multivariate_normal(
+            np.zeros(classes - 1), delta[c] * contrast @ q @ contrast.T, allow_singular=True, abseps=1e-7, seed=0
+        )
+        out[c] = 1.0 - float(law.cdf(contrast @ means[c]))
+    return out
 
 
 EXPERIMENT = MixtureERMExperiment()

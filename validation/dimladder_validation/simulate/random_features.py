@@ -18,7 +18,7 @@ class RandomFeaturesExperiment(Experiment):
     """One first layer and one nested training set a replica; every sample ratio is fitted on its beginning."""
 
     theory = "random-features"
-    size = "n"
+    size = "d"
     batch_size = 4
 
     def closing(self, problem: Any) -> Closing:
@@ -27,17 +27,17 @@ class RandomFeaturesExperiment(Experiment):
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 
-        from dimladder.problem import activation, axis_values
+        from dimladder.problem import activation
 
-        xp, student, target = backend.xp, problem.student, problem.target
-        sigma, link = activation(student.activation), target.expression
-        ratios = np.array(axis_values(problem.grid.sample_ratio))
+        xp, layer, target = backend.xp, problem.student.layers[0], problem.target
+        sigma, link = activation(layer.activation), target.expression
+        ratios = np.array(problem.grid.values("sample_ratio"))
         counts = [max(1, round(a * size)) for a in ratios]
-        width = max(1, round(student.width_ratio * size))
+        width = max(1, round(layer.width_ratio * size))
         test = max(2000, TEST_FACTOR * size)
         results = {
-            "test_error": np.empty((len(streams), ratios.size)),
-            "train_error": np.empty((len(streams), ratios.size)),
+            "test_mse": np.empty((len(streams), ratios.size)),
+            "train_mse": np.empty((len(streams), ratios.size)),
         }
         for r, stream in enumerate(streams):
             first = backend.normal([stream], (width, size))[0] / size**0.5
@@ -48,12 +48,12 @@ class RandomFeaturesExperiment(Experiment):
             features = sigma.evaluate(xp, x=x @ first.T) / width**0.5
             for i, count in enumerate(counts):
                 phi, labels = features[:count], y[:count]
-                penalty = student.ridge_times_width / width * count
+                penalty = problem.loss.ridge_per_sample / width * count
                 w = ridge_fit(phi, labels, penalty, backend)
                 train = labels - phi @ w
                 held = y[max(counts) :] - features[max(counts) :] @ w
-                results["train_error"][r, i] = float(xp.mean(train**2))
-                results["test_error"][r, i] = float(xp.mean(held**2))
+                results["train_mse"][r, i] = float(xp.mean(train**2))
+                results["test_mse"][r, i] = float(xp.mean(held**2))
         return Sample({"sample_ratio": ratios}, {name: (("sample_ratio",), values) for name, values in results.items()})
 
 

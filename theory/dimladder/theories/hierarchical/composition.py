@@ -21,7 +21,7 @@ from .analysis import LinkAnalysis, levels, link_of
 from .channels import higher_orders
 from .labels import label_moments
 from .readout import FiniteFit, ReadoutLaw, mehler_law, rank_readout_error, readout_error, sampled_law
-from .spectral import LabelLaw, class_readouts, leading_overlaps, sample_label_law
+from .spectral import LabelLaw, class_readouts, label_law, leading_overlaps
 from .union import (
     Task,
     feature_count,
@@ -209,8 +209,7 @@ def refined_curves(
             q = seen = np.full(d_eff, d_eff / d)
         else:
             if law is None:
-                moments = label_moments(target, algorithm.first.label_transform)
-                law = sample_label_law(target, moments.transform, d_eff)
+                law = label_law(target, algorithm.first.label_transform, d_eff)
             subspace = learned_subspace(law, d_eff / d, row.first * d_eff)
             q = subspace.overlap[classes]
             # Degree 2 sees the second power of the whole projector, not of its diagonal alone.

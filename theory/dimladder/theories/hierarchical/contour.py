@@ -60,7 +60,6 @@ class Subspace:
 class _Line:
     """Resolvents on one vertical line, from the real axis upwards."""
 
-    z: NDArray[np.complex128]
     g: NDArray[np.complex128]
     rest: NDArray[np.complex128]
     of_class: NDArray[np.complex128]
@@ -85,14 +84,14 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
 
     def line(x: float) -> _Line:
         # Downwards from far away, each point starting from the one above.
-        g, rest, per_class, missed = _follow(x + 1j * y[::-1], t_values, law, gamma)
+        g, rest, per_class, missed = _follow(_complex(x, y[::-1]), t_values, law, gamma)
         if missed > NODES // 12:
             raise SolveError(
                 "the resolvent of stage 1 did not converge", status="max_iterations",
                 why=f"{missed} of {NODES} points of the line Re z = {x:.4g}",
                 hint='use order = "leading", or a bounded label transform such as clip(y, -3, 3)',
             )  # fmt: skip
-        return _Line(x + 1j * y, g[::-1], rest[::-1], per_class[:, ::-1])
+        return _Line(g[::-1], rest[::-1], per_class[:, ::-1])
 
     def outside(values: Array, t: float) -> Array:
         # Beyond the highest node every resolvent is 1/z, whose lines are joined by 2 t/(pi Y).
@@ -111,12 +110,18 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     return Subspace(overlap, law.fractions, power, cut)
 
 
+def _complex(real: float, imaginary: Array) -> NDArray[np.complex128]:
+    z = np.empty(len(imaginary), dtype=np.complex128)
+    z.real, z.imag = real, imaginary
+    return z
+
+
 def _follow(
     z: NDArray[np.complex128], t: Array, law: LabelLaw, gamma: float
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.complex128], int]:
     from .spectral_kernel import follow
 
-    return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)  # type: ignore[no-any-return]
+    return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)
 
 
 def _second_power(

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import DomainError
-from ...problem import activation
+from ...problem import Refusal, activation
 from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
-from ..base import Reads, Refusal, Theory
+from ..base import Reads, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType

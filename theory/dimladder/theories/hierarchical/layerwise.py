@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Reads, Refusal, Theory
+from ..base import Reads, Theory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,7 +228,7 @@ class LayerwiseSystem(ClosedForm):
         from ...problem.hierarchy import effective_dimension
         from .labels import label_moments
         from .readouts import readout_classes
-        from .spectral import critical_ratio, leak_ratio, refined_critical_ratio, sample_label_law
+        from .spectral import critical_ratio, label_law, leak_ratio, refined_critical_ratio
 
         target = self.target
         moments = label_moments(target, self.algorithm.first.label_transform)
@@ -237,7 +238,8 @@ class LayerwiseSystem(ClosedForm):
             for d in self.sizes:
                 assert d is not None
                 d_eff = effective_dimension(d, target.exponents[0])
-                found.append(refined_critical_ratio(sample_label_law(target, moments.transform, d_eff), d_eff))
+                law = label_law(target, self.algorithm.first.label_transform, d_eff)
+                found.append(refined_critical_ratio(law, d_eff))
             return found, leak
         if target.readout == "gaussian":
             # Directions of any size: the first one is seen at once.
@@ -245,28 +247,35 @@ class LayerwiseSystem(ClosedForm):
         largest = float(np.max(np.abs(readout_classes(target)[0])))
         return [critical_ratio(target, moments, largest)], leak
 
-    def _warning(self, weak: float, leak: float) -> str:
-        """Return why leading order is not usable at the sizes in question; empty where it is."""
+    def warnings(self, weak: float, leak: float) -> list[str]:
+        """Return what makes the curve unreliable, given the thresholds of the first and of the second order."""
         from ...problem.hierarchy import effective_dimension
+        from .readout import classical_from
 
-        if self.refined or not math.isfinite(leak):
-            return ""
+        found = []
         d = max((d for d in self.sizes if d is not None), default=max(self.problem.simulation.sizes))
         d_eff = effective_dimension(d, self.target.exponents[0])
-        if leak * d_eff >= weak:
-            return ""
-        return (
-            f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
-            f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
-        )
+        if not self.refined and leak * d_eff < weak:
+            found.append(
+                f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
+                f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
+            )
+        third = self.algorithm.third
+        needed = classical_from(third.basis, third.degree)
+        if third.samples < needed and third.ridge == 0.0:
+            found.append(
+                f"stage 3: {third.samples:g} labels are below the {needed:.3g} from which the error of this readout "
+                'follows its 1/n law: fits differ by chance, mse is their median; prefer basis = "rank"'
+            )
+        return found
 
     def solve(self) -> Solution:
         import numpy as np
 
         weak, leak = self.thresholds()
-        warning = self._warning(weak[0], leak)
-        if warning:
-            log.warning(warning)
+        warnings = self.warnings(weak[0], leak)
+        for text in warnings:
+            log.warning(text)
         curves = [self.curves(d) for d in self.sizes]
         first, both, _ = self._dims()
 
@@ -299,7 +308,7 @@ class LayerwiseSystem(ClosedForm):
         }
         if self.many_sizes:
             coords["d"] = np.array(self.sizes)
-        return Solution(coords, variables, message=warning)
+        return Solution(coords, variables, message="; ".join(warnings))
 
 
 class LayerwiseTheory(Theory):
@@ -331,7 +340,8 @@ class LayerwiseTheory(Theory):
         "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
         "first_ratio = inf: the subspace is known; at second_ratio = inf, ridge 0, all that the fitted degrees hold",
-        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them",
+        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them; a Hermite readout "
+        "of degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2",
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:
@@ -341,7 +351,7 @@ class LayerwiseTheory(Theory):
         if len(target.exponents) > 1:
             yield Refusal(
                 "target.exponents", f"one hidden level, got {len(target.exponents)} exponents",
-                'hierarchical-plateaus takes deeper trees; further.next_level of this package one more spectral level',
+                'hierarchical-plateaus takes deeper trees; further.ascend of this package has their constants',
             )  # fmt: skip
         ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
         if grid.kappa is not None:
@@ -379,24 +389,15 @@ class LayerwiseTheory(Theory):
 
     def describe(self, problem: Problem) -> dict[str, Any]:
         from .assumptions import describe_target
-        from .readout import classical_from
 
         system = LayerwiseSystem(problem)
         weak, leak = system.thresholds()
-        third = problem.algorithm.third
         facts: dict[str, Any] = {
             "fitted degrees": list(system.degrees),
             "weak recovery, n1/(d d_eff)": weak if len(weak) > 1 else weak[0],
             "second-order recovery, n1/(d d_eff^2)": leak,
+            **{f"warning {i}": text for i, text in enumerate(system.warnings(weak[0], leak), 1)},
         }
-        warning = system._warning(weak[0], leak)
-        if warning:
-            facts["warning"] = warning
-        if math.isfinite(third.samples) and third.samples < classical_from(third.basis, third.degree):
-            facts["stage 3"] = (
-                f"{third.samples:g} labels are below the {classical_from(third.basis, third.degree):.3g} from which "
-                f"the error follows its 1/n law: fits differ by chance, and mse is their median"
-            )
         return {**facts, **describe_target(problem.target)}
 
 

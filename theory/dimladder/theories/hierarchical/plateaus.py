@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Reads, Refusal, Theory
+from ..base import Reads, Theory
 
 if TYPE_CHECKING:
     from ...problem import Problem

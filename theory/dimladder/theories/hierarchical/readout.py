@@ -181,7 +181,7 @@ def mehler_law(
     else:
         edge = 9.0
     # Midpoints of narrow cells: designs are drawn on them.
-    s = (np.arange(nodes) + 0.5) * (2.0 * edge / nodes) - edge
+    s: Array = np.asarray((np.arange(nodes) + 0.5) * (2.0 * edge / nodes) - edge, dtype=np.float64)
     weights = np.exp(-(s**2) / 2)
     weights /= weights.sum()
     rho = float(np.clip(correlation, -1.0, 1.0))

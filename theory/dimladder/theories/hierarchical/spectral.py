@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from ...errors import DomainError
 from ...problem.hierarchy import orthonormal_coefficients
 from .analysis import Level, levels
-from .labels import LabelMoments
+from .labels import LabelMoments, label_moments
 from .readouts import readout_classes
 
 if TYPE_CHECKING:
@@ -181,6 +182,12 @@ def class_readouts(target: Hierarchical, count: int) -> tuple[Array, NDArray[np.
             a = np.resize(values / np.sqrt(np.mean(values**2)), count)
     _, index = np.unique(a, return_inverse=True)
     return a, np.asarray(index, dtype=np.intp)
+
+
+@lru_cache(maxsize=8)
+def label_law(target: Hierarchical, transform: str, d_eff: int) -> LabelLaw:
+    """Return the sampled law of a label transform, named as in the run file."""
+    return sample_label_law(target, label_moments(target, transform).transform, d_eff)
 
 
 def sample_label_law(

@@ -186,7 +186,8 @@ class Staircase:
             mass = tables[flag] - (tables[flag + 1] if flag < top else 0.0)
             if whole and flag == top:
                 continue
-            degrees = np.indices(mass.shape, sparse=True)
+            degrees = [np.arange(n).reshape([-1 if i == j else 1 for j in range(mass.ndim)]) for i, n in enumerate(
+                mass.shape)]  # fmt: skip
             fits = degrees[0] <= caps[0]
             for l in range(1, min(depth, len(self.levels), flag) + 1):
                 fits = fits | (degrees[l - 1] <= caps[l])
@@ -235,7 +236,7 @@ class Staircase:
         # The last degree of h itself, t_top = 1, is dropped.
         tables = []
         for f in range(top + 1):
-            factor = defaultdict(float)
+            factor: dict[tuple[int, ...], float] = defaultdict(float)
             for (degrees, flag), mass in profile.items():
                 if flag >= f:
                     factor[degrees[:-1]] += mass

@@ -27,6 +27,8 @@ from ...errors import DomainError, SolveError
 from .union import Penalties
 
 Array = NDArray[np.float64]
+# With more classes of readouts than this, pairs of classes are not told apart.
+FEW_CLASSES = 3
 
 
 def squared_norms(basis: Array) -> Array:
@@ -52,6 +54,11 @@ def directions(
 ) -> tuple[Array, NDArray[np.intp]]:
     """Return unit directions U of the feature space, shape (directions, samples), and the position of each's degree.
 
+    For each class of readouts and degree the sum of h_j(z_i); and sums over pairs of distinct coordinates of
+    h_l(z_i) h_{j-l}(z_i'), which the label's power has through the second order of the link, and at finite d_eff, by
+    O(1/d_eff), through its higher orders. With few classes a pair of classes has its own; with many, the pairs that the
+    second order brings are taken with their weights.
+
     Parameters
     ----------
     basis : (k + 1, samples, d_eff) array
@@ -60,26 +67,43 @@ def directions(
     readouts, classes, overlap : (d_eff,) arrays
         a_i, index of the readout class, and squared overlap q_i of every coordinate.
     parts : list of int
-        Degrees of the polynomial P: the pairs are made of these.
+        Degrees of the polynomial P.
     """
     rows, place = [], []
+    count = int(classes.max()) + 1
+    members = [(classes == c).astype(float) for c in range(count)]
     for p, j in enumerate(degrees):
-        for c in range(int(classes.max()) + 1):
-            member = classes == c
-            rows.append(basis[j][:, member].sum(axis=1) / math.sqrt(int(member.sum())))
+        for member in members:
+            rows.append((basis[j] @ member) / math.sqrt(float(member.sum())))
             place.append(p)
-        for first in parts:
+        for first in range(1, j // 2 + 1):
             second = j - first
-            if second not in parts or second < first:
-                continue
-            alpha, beta = readouts * overlap ** (first / 2), readouts * overlap ** (second / 2)
-            size = float((alpha**2).sum() * (beta**2).sum() - (alpha**2) @ beta**2)
-            if size <= 0.0:
-                continue
-            both = (basis[first] @ alpha) * (basis[second] @ beta) - (basis[first] * basis[second]) @ (alpha * beta)
-            rows.append(both / math.sqrt(size * (2.0 if first == second else 1.0)))
-            place.append(p)
+            if count <= FEW_CLASSES:
+                weights = [
+                    (members[c], members[e]) for c in range(count) for e in range(c if first == second else 0, count)
+                ]
+            elif first in parts and second in parts:
+                weights = [(readouts * overlap ** (first / 2), readouts * overlap ** (second / 2))]
+            else:
+                weights = []
+            for alpha, beta in weights:
+                row = _pair(basis, first, second, alpha, beta)
+                if row is not None:
+                    rows.append(row)
+                    place.append(p)
     return np.array(rows), np.array(place, dtype=np.intp)
+
+
+def _pair(basis: Array, first: int, second: int, alpha: Array, beta: Array) -> Array | None:
+    """Return sum over i != l of alpha_i beta_l h_first(z_i) h_second(z_l), normalised; None where it is empty."""
+    size = float((alpha**2).sum() * (beta**2).sum() - (alpha**2) @ beta**2)
+    if first == second:
+        # Each monomial stands twice.
+        size += float((alpha @ beta) ** 2 - (alpha**2) @ beta**2)
+    if size <= 1e-12:
+        return None
+    both = (basis[first] @ alpha) * (basis[second] @ beta) - (basis[first] * basis[second]) @ (alpha * beta)
+    return np.asarray(both / math.sqrt(size))
 
 
 @dataclass(frozen=True)

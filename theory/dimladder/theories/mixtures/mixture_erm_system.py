@@ -9,60 +9,33 @@ from typing import Any
 import numpy as np
 
 from ...errors import SolveError
-from ...problem import axis_values
+from ...problem import Problem
+from ...problem.mixtures import mixture_geometry
+from ...problem.targets import ClusterLabels
+from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from .mixture_erm import MixtureERM, binary_link
-from .sections import ClusterLabels, Index
+from .separability import separability_threshold
 from .state_evolution import Program, Shape, program, source, start
 
 
 class MixtureSystem(FixedPoint):
     """State evolution of one mixture problem."""
 
-    problem: MixtureERM
-
-    def __init__(self, problem: MixtureERM) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        data, target = problem.data, problem.target
-        coordinates = [list(row) for row in data.coordinates()]
-        width = len(coordinates[0])
-        spikes = (
-            [list(row) + [0.0] * (width - len(row)) for row in data.spikes]
-            if data.spikes
-            else [[0.0] * width for _ in data.weights]
-        )
-        self.teacher_direction: list[float] = []
-        if isinstance(target, Index):
-            if target.direction == "random":
-                for row in (*coordinates, *spikes):
-                    row.append(0.0)
-                self.teacher_direction = [0.0] * width + [1.0]
-            elif target.direction == "aligned":
-                total = np.array(
-                    [float(any(row[j] for row in (spikes if data.spikes else coordinates))) for j in range(width)]
-                )
-                self.teacher_direction = list(total / np.linalg.norm(total))
-            else:
-                assert isinstance(target.direction, tuple)
-                self.teacher_direction = list(target.direction) + [0.0] * (width - len(target.direction))
-        self.coordinates, self.spikes = coordinates, spikes
-        eigen = data.eigenvalues()
-        signatures = [(row, tuple(spikes[c])) for c, row in enumerate(eigen)]
-        distinct = list(dict.fromkeys(signatures))
-        self.kinds = tuple(distinct.index(s) for s in signatures)
-        self.eigen = [s[0] for s in distinct]
-        self.kind_spikes = [s[1] for s in distinct]
-        binary = binary_link(target) if isinstance(target, Index) else None
-        self.binary = binary
+        self.geometry = mixture_geometry(problem)
+        g, loss = self.geometry, problem.loss.function
+        self.kinds, self.eigen, self.kind_spikes = g.kinds, g.eigen, g.kind_spikes
+        self.coordinates, self.teacher_direction, self.binary = g.coordinates, g.teacher, g.binary
         self.shape = Shape(
-            kinds=self.kinds,
-            groups=len(eigen[0]),
-            spiked=bool(data.spikes),
-            means=tuple(tuple(bool(v) for v in row) for row in coordinates),
-            teacher=tuple(bool(v) for v in self.teacher_direction),
-            loss=problem.student.loss,
+            kinds=g.kinds,
+            groups=len(g.shares),
+            spiked=bool(problem.data.spikes),
+            means=tuple(tuple(bool(v) for v in row) for row in g.coordinates),
+            teacher=tuple(bool(v) for v in g.teacher),
+            loss=loss,
             bias=problem.student.bias,
-            thresholds=len(binary[1]) if binary and problem.student.loss != "square" else 0,
+            thresholds=len(g.binary[1]) if g.binary and loss != "square" else 0,
         )
         self.order_parameters = self._order_parameters()
 
@@ -81,7 +54,7 @@ class MixtureSystem(FixedPoint):
         return (
             *rows,
             OrderParameter("bias", grid, "b", "the bias"),
-            OrderParameter("test_error", grid, r"\varepsilon", self._meaning_error()),
+            self._error(),
             OrderParameter("train_loss", grid, r"\mathcal{L}", "mean loss over the training set, without penalty"),
         )
 
@@ -93,11 +66,15 @@ class MixtureSystem(FixedPoint):
             return "w.mu"
         return "w.mu_c" if self.shape.used else "w.Sigma xi: overlap with the teacher"
 
-    def _meaning_error(self) -> str:
-        return "mean squared test error" if self._regression() else "0/1 test error"
+    def _error(self) -> OrderParameter:
+        if self._regression():
+            return OrderParameter("test_mse", ("sample_ratio",), r"\varepsilon", "mean squared error of fresh labels")
+        return OrderParameter(
+            "classification_error", ("sample_ratio",), r"\varepsilon", "probability of the wrong sign of f"
+        )
 
     def _regression(self) -> bool:
-        return isinstance(self.problem.target, Index) and self.binary is None
+        return bool(self.teacher_direction) and self.binary is None
 
     def _program(self) -> Program:
         return program(self.shape)
@@ -119,25 +96,26 @@ class MixtureSystem(FixedPoint):
         """Name -> value of every parameter of the program at one sample ratio."""
         problem, shape = self.problem, self.shape
         clusters = range(len(self.kinds))
-        values = {"alpha": sample_ratio, "ridge": problem.student.ridge if ridge is None else ridge}
+        values = {"alpha": sample_ratio, "ridge": problem.loss.ridge if ridge is None else ridge}
         values |= {f"rho_{c}": problem.data.weights[c] for c in clusters}
         values |= {f"Delta_{k}_{j}": e for k, row in enumerate(self.eigen) for j, e in enumerate(row)}
         if shape.groups > 1:
-            values |= {f"pi_{j}": f for j, f in enumerate(problem.data.spectrum)}
+            values |= {f"pi_{j}": f for j, f in enumerate(self.geometry.shares)}
         values |= {f"mu_{c}_{j}": v for c, row in enumerate(self.coordinates) for j, v in enumerate(row)}
         values |= {f"t_{j}": v for j, v in enumerate(self.teacher_direction)}
         if shape.spiked:
             values |= {
                 f"D_{k}_{j}": self.eigen[k][0] + s for k, row in enumerate(self.kind_spikes) for j, s in enumerate(row)
             }
-        if isinstance(problem.target, ClusterLabels):
-            values |= {f"y_{c}": y for c, y in enumerate(problem.target.values(len(self.kinds)))}
+        if not self.teacher_direction:
+            labels = (problem.target or ClusterLabels()).values(len(self.kinds))
+            values |= {f"y_{c}": y for c, y in enumerate(labels)}
             return values
         if shape.loss == "square":
-            from .moments import profile
+            from ...symbolic.hermite_moments import profile
 
             for c in clusters:
-                mean, variance = self.teacher_field(c)
+                mean, variance = self.geometry.teacher_field(c)
                 expanded = profile(problem.target.expression, mean, math.sqrt(variance), 1)
                 values[f"Ey_{c}"] = float(expanded.coefficients[0, 0])
                 values[f"Edy_{c}"] = float(expanded.coefficients[1, 0]) / math.sqrt(variance)
@@ -147,16 +125,6 @@ class MixtureSystem(FixedPoint):
             values["first_label"] = self.binary[0]
             values |= {f"theta_{i}": t for i, t in enumerate(self.binary[1])}
         return values
-
-    def teacher_field(self, cluster: int) -> tuple[float, float]:
-        """Mean and variance of nu = xi.x under a cluster."""
-        k = self.kinds[cluster]
-        t = np.array(self.teacher_direction)
-        mean = float(np.dot(t, self.coordinates[cluster]))
-        if self.shape.spiked:
-            return mean, float(np.sum(t**2 * (self.eigen[k][0] + np.array(self.kind_spikes[k]))))
-        shares = np.array(self.problem.data.spectrum or (1.0,))
-        return mean, float(np.sum(t**2) * np.dot(shares, self.eigen[k]))
 
     def _vector(self, values: dict[str, float], order: list[str]) -> np.ndarray:
         return np.array([values[name] for name in order])
@@ -235,7 +203,7 @@ class MixtureSystem(FixedPoint):
         return here if reached == 1.0 else last
 
     def solve(self) -> Solution:
-        ratios = np.array(axis_values(self.problem.grid.sample_ratio))
+        ratios = np.array(self.problem.grid.values("sample_ratio"))
         order = np.argsort(ratios, kind="stable")
         results = self.fixed_points(ratios[order])
         module = self.module()
@@ -269,7 +237,7 @@ class MixtureSystem(FixedPoint):
                 partial=solution,
                 where=f"sample_ratio = {ratio:g}",
                 why=result.message,
-                hint="lower solver.damping, raise solver.max_iterations, or raise student.ridge",
+                hint="lower solver.damping, raise solver.max_iterations, or raise loss.ridge",
             )
         return solution
 
@@ -304,18 +272,17 @@ class MixtureSystem(FixedPoint):
         errors = np.stack([observed(f"cluster_error_{c}") for c in clusters], axis=1)
         if self.binary is not None and self.shape.loss == "square":
             # Square loss on the labels of a two-valued teacher: the field is that of regression, the error is 0/1.
-            out["mean_squared_error"] = grid, observed("test_error").copy()
+            out["test_mse"] = grid, observed("test_error").copy()
             errors = self._binary_errors(states, names, observables, seen)
-        out["test_error"] = grid, errors @ np.array(self.problem.data.weights)
+        out[self._error().name] = grid, errors @ np.array(self.problem.data.weights)
+        out["test_loss"] = grid, self._test_losses(seen, observables, states, names)
         out["train_loss"] = grid, observed("train_loss")
         if len(self.kinds) > 1:
             out["cluster_error"] = (*grid, "cluster"), errors
         if self.shape.loss == "square":
             out["interpolation_threshold"] = (), np.array(1.0)
         else:
-            from .separability import separability_threshold
-
-            threshold = separability_threshold(self)
+            threshold = separability_threshold(self.problem)
             if threshold is not None:
                 out["separability_threshold"] = (), np.array(threshold)
         result = {}
@@ -323,6 +290,53 @@ class MixtureSystem(FixedPoint):
             p = meaning.get(name)
             result[name] = Variable(dims, values, p.latex if p else "", p.meaning if p else name.replace("_", " "))
         return result
+
+    def _test_losses(
+        self, seen: np.ndarray, observables: list[str], states: np.ndarray, names: list[str]
+    ) -> np.ndarray:
+        """Mean loss of fresh samples at every ratio: an average over the output u, labels drawn given u."""
+        if self._regression():
+            return np.asarray(seen[:, observables.index("test_error")] / 2)
+        rho, out = np.array(self.problem.data.weights), np.full(states.shape[0], np.nan)
+        for i in np.flatnonzero(np.isfinite(states).all(axis=1)):
+            per = [
+                self._fresh_loss(
+                    c,
+                    float(seen[i, observables.index(f"cluster_mean_{c}")]),
+                    float(states[i, names.index(f"q_{k}")]),
+                    float(states[i, names.index(f"M_{k}")]) if self.teacher_direction else 0.0,
+                )
+                for c, k in enumerate(self.kinds)
+            ]
+            out[i] = rho @ np.array(per)
+        return out
+
+    def _fresh_loss(self, cluster: int, mean: float, q: float, overlap: float) -> float:
+        """E l(u, y) within a cluster: u ~ N(mean, q), and y its label or, given u, that of the teacher's field."""
+        from scipy.special import ndtr
+
+        from ...numerics.quadrature import gauss_normal
+
+        form, spread = self.problem.loss.form, math.sqrt(q)
+        labels: tuple[float, ...] = (1.0, -1.0)
+        if not self.teacher_direction:
+            labels = ((self.problem.target or ClusterLabels()).values(len(self.kinds))[cluster],)
+        kinks = [(kink - mean) / spread for y in labels for kink in form.kinks(y)]
+        if self.binary is None:
+            x, weights = gauss_normal(kinks, 64)
+            u = mean + spread * x
+            return float(weights @ form.evaluate(np, u, np.full(u.shape, labels[0])))
+        centre, variance = self.geometry.teacher_field(cluster)
+        rest = math.sqrt(max(variance - overlap**2 / q, 1e-300))
+        first, cuts = self.binary
+        # The label turns about there, sharply where the student knows the teacher's field.
+        turns = [(t - centre) * spread / overlap for t in cuts] if overlap else []
+        x, weights = gauss_normal([*kinks, *turns], 64)
+        u = mean + spread * x
+        below = [ndtr((t - centre - overlap / spread * x) / rest) for t in cuts]
+        plus = float(first > 0) - first * sum((-1.0) ** j * (1.0 - b) for j, b in enumerate(below))
+        one, two = (form.evaluate(np, u, np.full(u.shape, y)) for y in labels)
+        return float(weights @ (plus * one + (1.0 - plus) * two))
 
     def _binary_errors(
         self, states: np.ndarray, names: list[str], observables: list[str], seen: np.ndarray
@@ -333,7 +347,7 @@ class MixtureSystem(FixedPoint):
         errors = np.full((states.shape[0], len(self.kinds)), np.nan)
         for i, state in enumerate(states):
             for c, k in enumerate(self.kinds):
-                mean, variance = self.teacher_field(c)
+                mean, variance = self.geometry.teacher_field(c)
                 if np.all(np.isfinite(state)):
                     errors[i, c] = teacher_channel(
                         HINGE,
@@ -361,11 +375,7 @@ class MixtureSystem(FixedPoint):
                 rows.append(Equation.of(str(binding.symbols[0]), binding.symbols[0], binding.rhs, symbol_names=g.latex))
         rows += [Equation.of(str(s), s, rhs, "fixed point", symbol_names=g.latex) for s, rhs in g.updates.items()]
         for name in ("test_error", "train_loss"):
-            rows.append(
-                Equation.of(
-                    name, rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}", g.observables[name], symbol_names=g.latex
-                )
-            )
+            rows.append(Equation.of(name, in_words(name), g.observables[name], symbol_names=g.latex))
         return rows
 
     def derivation(self) -> list[Step]:

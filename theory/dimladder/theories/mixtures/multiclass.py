@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...numerics.quadrature import gauss_hermite, gauss_legendre
-from ...problem import axis_values
+from ...problem import Problem
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Variable
-from .mixture_erm import MixtureERM
 
 Array = NDArray[np.float64]
 # Gauss-Hermite nodes a dimension for up to three outputs; beyond, scrambled Sobol points.
@@ -40,7 +39,7 @@ def nodes(outputs: int) -> tuple[Array, Array]:
         flat = weights.ravel()
         keep = flat > 1e-13
         return grid[keep], flat[keep] / flat[keep].sum()
-    from .conditional import gaussian_nodes
+    from ...numerics.quadrature import gaussian_nodes
 
     return gaussian_nodes(outputs, 2**SOBOL_POWER)
 
@@ -54,7 +53,6 @@ def cross_entropy(label: int, u: Array) -> Array:
 class MulticlassSystem(FixedPoint):
     """State evolution with one output a class."""
 
-    problem: MixtureERM
     order_parameters = (
         OrderParameter(
             "V", ("sample_ratio", "output", "output"), "V", "variance of the fluctuation per unit covariance"
@@ -64,13 +62,13 @@ class MulticlassSystem(FixedPoint):
         ),
         OrderParameter("m", ("sample_ratio", "cluster", "output"), "m_c", "W mu_c"),
         OrderParameter("bias", ("sample_ratio", "output"), "b", "biases, of zero sum"),
-        OrderParameter("test_error", ("sample_ratio",), r"\varepsilon", "0/1 test error of the largest output"),
+        OrderParameter("classification_error", ("sample_ratio",), r"\varepsilon", "error of the largest output"),
         OrderParameter(
             "train_loss", ("sample_ratio",), r"\mathcal{L}", "mean loss over the training set, without penalty"
         ),
     )
 
-    def __init__(self, problem: MixtureERM) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.classes = len(problem.data.weights)
         self.rho = np.array(problem.data.weights)
@@ -97,7 +95,7 @@ class MulticlassSystem(FixedPoint):
     def channel(self, label: int, mean: Array, v: Array, q: Array) -> tuple[Array, Array, Array, float]:
         """E f, E f f^T, E (Hess^{-1} + V)^{-1}, E loss for one cluster."""
         k = self.classes
-        if self.problem.student.loss == "one-hot":
+        if self.problem.loss.function == "one-hot":
             inverse = np.asarray(np.linalg.inv(np.eye(k) + v), dtype=np.float64)
             gap = np.eye(k)[label] - mean
             second = inverse @ (np.outer(gap, gap) + q) @ inverse.T
@@ -112,7 +110,7 @@ class MulticlassSystem(FixedPoint):
             raise SolveError(
                 "the proximal point of the cross-entropy was not found",
                 status="max_iterations",
-                hint="raise student.ridge",
+                hint="raise loss.ridge",
             )
         return f, ff, fv, float(loss)
 
@@ -120,7 +118,7 @@ class MulticlassSystem(FixedPoint):
         """F(x) and the training loss."""
         v, q, w, b = self._unpack(x)
         k = self.classes
-        stiffness = self.problem.student.ridge * np.eye(k)
+        stiffness = self.problem.loss.ridge * np.eye(k)
         drive, force = np.zeros_like(w), np.zeros(k)
         noise, hardness = np.zeros((k, k)), np.zeros((k, k))
         loss = 0.0
@@ -139,7 +137,7 @@ class MulticlassSystem(FixedPoint):
         if self.problem.student.bias:
             # A Newton step for zero total force; the direction that shifts all outputs alike is fixed by zero sum.
             new_b = b + np.linalg.pinv(0.5 * (hardness + hardness.T), rcond=1e-10, hermitian=True) @ force
-            if self.problem.student.loss != "one-hot":
+            if self.problem.loss.function != "one-hot":
                 new_b = new_b - new_b.mean()
         return self._pack(r, r @ noise @ r + new_w @ new_w.T, new_w, new_b), loss
 
@@ -154,7 +152,7 @@ class MulticlassSystem(FixedPoint):
         from scipy.optimize import root
 
         k, p = self.classes, self.means.shape[1]
-        ridge, rtol = self.problem.student.ridge, max(self.problem.solver.rtol, 1e-11)
+        ridge, rtol = self.problem.loss.ridge, max(self.problem.solver.rtol, 1e-11)
         x = start
         if x is None:
             typical = float(self.rho @ self.delta)
@@ -180,7 +178,7 @@ class MulticlassSystem(FixedPoint):
             status="max_iterations",
             where=f"sample_ratio = {alpha:g}",
             why=f"relative residual {residual:.2g}, damping {damping:g}",
-            hint="lower solver.damping or raise student.ridge",
+            hint="lower solver.damping or raise loss.ridge",
         )
 
     def cluster_errors(self, q: Array, means: Array) -> Array:
@@ -188,7 +186,7 @@ class MulticlassSystem(FixedPoint):
         return misclassification(self.delta, q, means)
 
     def solve(self) -> Solution:
-        ratios = np.array(axis_values(self.problem.grid.sample_ratio))
+        ratios = np.array(self.problem.grid.values("sample_ratio"))
         order = np.argsort(ratios, kind="stable")
         k = self.classes
         table: dict[str, Array] = {
@@ -196,7 +194,7 @@ class MulticlassSystem(FixedPoint):
             "q": np.empty((ratios.size, k, k)),
             "m": np.empty((ratios.size, k, k)),
             "bias": np.empty((ratios.size, k)),
-            "test_error": np.empty(ratios.size),
+            "classification_error": np.empty(ratios.size),
             "train_loss": np.empty(ratios.size),
             "cluster_error": np.empty((ratios.size, k)),
         }
@@ -209,7 +207,7 @@ class MulticlassSystem(FixedPoint):
             errors = self.cluster_errors(q, fields + b)
             for name, value in (("V", v), ("q", q), ("m", fields), ("bias", b), ("cluster_error", errors)):
                 table[name][i] = value
-            table["test_error"][i], table["train_loss"][i] = float(self.rho @ errors), loss
+            table["classification_error"][i], table["train_loss"][i] = float(self.rho @ errors), loss
         meaning = {p.name: p for p in self.order_parameters}
         dims = {name: p.dims for name, p in meaning.items()} | {"cluster_error": ("sample_ratio", "cluster")}
         variables = {
@@ -238,7 +236,7 @@ class MulticlassSystem(FixedPoint):
             Equation("w", r"W_j = V\sum_c\hat m_c\,\mu_{cj},\quad m_c = \sum_j W_j\mu_{cj}"),
             Equation("q", r"Q = V\Big(\sum_c\Delta_c\hat q_c\Big)V+\sum_jW_jW_j^\top"),
             Equation("bias", r"\sum_c\rho_c\,\mathbb Ef = 0"),
-            Equation("test_error", r"\varepsilon = \sum_c\rho_c\,\mathbb P(\arg\max\omega\neq c)"),
+            Equation("classification_error", r"\varepsilon = \sum_c\rho_c\,\mathbb P(\arg\max\omega\neq c)"),
         ]
 
 

@@ -6,69 +6,17 @@ features whose covariance is that of the Gaussian equivalent mu1 W x + mu* g (Go
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ...errors import SolveError
-from ...problem import Expression, Problem, SingleIndex, Spec, activation, axis_values
-from ...problem.sections import check_replicas, check_sizes
+from ...problem import Expression, Problem, activation
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from ..base import Theory
-from .sections import FixedPointSolver, RatioGrid
-
-
-class RandomFeaturesStudent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="random-features"):
-    """f(x) = w . sigma(W x)/sqrt k with fixed rows W_i ~ N(0, I_n/n) and a ridge readout.
-
-    Attributes
-    ----------
-    activation : str
-    width_ratio : float
-        psi = k/n.
-    ridge_times_width : float
-        Lambda = k times the ridge of the objective (1/2m) sum (y - f)^2 + (ridge/2)|w|^2: the combination that has to
-        stay finite for a non-trivial limit.
-    """
-
-    activation: str = "relu"
-    width_ratio: float
-    ridge_times_width: float
-
-    def __post_init__(self) -> None:
-        activation(self.activation)
-        if not (self.width_ratio > 0 and math.isfinite(self.width_ratio)):
-            raise ValueError(f"width_ratio = k/n must be positive, got {self.width_ratio}")
-        if not (self.ridge_times_width > 0 and math.isfinite(self.ridge_times_width)):
-            raise ValueError(
-                f"ridge_times_width must be positive (use a small one for ridgeless), got {self.ridge_times_width}"
-            )
-
-
-class InputSimulation(Spec, frozen=True, kw_only=True):
-    """Sizes of the finite-n experiment: input dimensions, replicas, seed."""
-
-    n: tuple[int, ...] = (200, 400, 800)
-    replicas: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(self.n, "n")
-        check_replicas(self.replicas)
-
-
-class RandomFeatures(Problem, frozen=True, kw_only=True):
-    """x ~ N(0, I_n), y = link(xi . x) + noise with |xi| = 1, random features, ridge; n, k, m go to infinity
-    together."""
-
-    target: SingleIndex
-    student: RandomFeaturesStudent
-    grid: RatioGrid
-    solver: FixedPointSolver = FixedPointSolver()
-    simulation: InputSimulation = InputSimulation()
+from ..base import Reads, Refusal, Theory
 
 
 @lru_cache(maxsize=1)
@@ -180,11 +128,11 @@ def _source() -> str:
     return "\n".join(lines) + "\n"
 
 
-def feature_constants(problem: RandomFeatures) -> dict[str, float]:
+def feature_constants(problem: Problem) -> dict[str, float]:
     """mu0, mu1, mu*^2 of the activation and E y, c1, E y^2 of the labels, at unit scale."""
-    from .moments import profile
+    from ...symbolic.hermite_moments import profile
 
-    sigma = profile(activation(problem.student.activation), 0.0, 1.0, 1)
+    sigma = profile(activation(problem.student.layers[0].activation), 0.0, 1.0, 1)
     link: Expression = problem.target.expression
     label = profile(link, 0.0, 1.0, 1)
     mu0, mu1 = (float(c) for c in sigma.coefficients[:, 0])
@@ -244,7 +192,7 @@ def ridge_errors(
             status="no_bracket",
             where=f"sample_ratio = {alpha:g}",
             why=str(error),
-            hint="raise student.ridge_times_width",
+            hint="raise loss.ridge_per_sample",
         ) from error
     return np.asarray(module.observe(z, p))
 
@@ -252,12 +200,13 @@ def ridge_errors(
 class RandomFeaturesSystem(FixedPoint):
     """The scalar fixed point z = Lambda + z (psi/alpha)(1 - z G(z)) and its closed-form errors."""
 
-    problem: RandomFeatures
     order_parameters = (
         OrderParameter("effective_ridge", ("sample_ratio",), "z", "k times the renormalised ridge zeta"),
-        OrderParameter("test_error", ("sample_ratio",), r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
         OrderParameter(
-            "train_error",
+            "test_mse", ("sample_ratio",), r"\mathcal{E}_{\mathrm{test}}", "mean squared error of fresh labels"
+        ),
+        OrderParameter(
+            "train_mse",
             ("sample_ratio",),
             r"\mathcal{E}_{\mathrm{train}}",
             "mean squared training error, without penalty",
@@ -290,8 +239,8 @@ class RandomFeaturesSystem(FixedPoint):
             row("dtau", s["dtau"], s["derivative"][s["dtau"]]),
             row("B", sp.Symbol("B"), s["bias"], "squared bias"),
             row("df2", sp.Symbol("df2"), s["freedom2"], "second degrees of freedom over the samples"),
-            row("test_error", r"\mathcal{E}_{\mathrm{test}}", s["test"]),
-            row("train_error", r"\mathcal{E}_{\mathrm{train}}", s["train"]),
+            row("test_mse", r"\mathcal{E}_{\mathrm{test}}", s["test"]),
+            row("train_mse", r"\mathcal{E}_{\mathrm{train}}", s["train"]),
         ]
 
     def derivation(self) -> list[Step]:
@@ -318,19 +267,19 @@ class RandomFeaturesSystem(FixedPoint):
             Step(
                 "Errors",
                 "Derivatives in z give the variance; training error = (Lambda/z)^2 test error.",
-                (rows["dG"], rows["dtau"], rows["B"], rows["df2"], rows["test_error"], rows["train_error"]),
+                (rows["dG"], rows["dtau"], rows["B"], rows["df2"], rows["test_mse"], rows["train_mse"]),
             ),
         ]
 
     def solve(self) -> Solution:
         problem, k = self.problem, feature_constants(self.problem)
         vary = k["second"] - k["c0"] ** 2 if k["mu0"] else k["second"]
-        ratios = np.array(axis_values(problem.grid.sample_ratio))
-        psi, ridge = problem.student.width_ratio, problem.student.ridge_times_width
+        ratios = np.array(problem.grid.values("sample_ratio"))
+        psi, ridge = problem.student.layers[0].width_ratio, problem.loss.ridge_per_sample
         rows = np.array([ridge_errors(psi, ratio, ridge, k["mu1"], k["mustar2"], k["c1"], vary) for ratio in ratios])
         names = (
-            ("test_error", r"\mathcal{E}_{\mathrm{test}}", "mean squared test error"),
-            ("train_error", r"\mathcal{E}_{\mathrm{train}}", "mean squared training error without penalty"),
+            ("test_mse", r"\mathcal{E}_{\mathrm{test}}", "mean squared error of fresh labels"),
+            ("train_mse", r"\mathcal{E}_{\mathrm{train}}", "mean squared error on the training set, without penalty"),
             ("effective_ridge", "z", "k times the renormalised ridge"),
             ("bias", "B", "squared bias"),
             ("degrees_of_freedom", r"\mathrm{df}_2", "second degrees of freedom / samples"),
@@ -343,7 +292,7 @@ class RandomFeaturesSystem(FixedPoint):
         )
         variables["interpolation_threshold"] = Variable(
             (),
-            np.array(problem.student.width_ratio),
+            np.array(problem.student.layers[0].width_ratio),
             r"\alpha_\star",
             "sample ratio of the interpolation peak as the ridge vanishes, m = k",
         )
@@ -356,7 +305,14 @@ class RandomFeaturesTheory(Theory):
     summary = (
         "Exact training and test errors of ridge regression on isotropic random features of a single-index target."
     )
-    problem_type = RandomFeatures
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": ""},
+        "target": {"index": "formula noise hermite"},
+        "student": {"features": "layers"},
+        "loss": "function ridge_per_sample",
+        "algorithm": {"minimise": ""},
+    }
+    axes = ("sample_ratio",)
     references = ("meimontanari2022generalization", "goldt2022gaussian", "hulu2023universality")
     assumptions = (
         "inputs N(0, I_n); n, k, m go to infinity with fixed ratios; k times the ridge is fixed",
@@ -367,7 +323,21 @@ class RandomFeaturesTheory(Theory):
         "Lambda to 0 with m < k: the training error vanishes; the test error peaks at m = k",
     )
 
-    def derive(self, problem: RandomFeatures) -> RandomFeaturesSystem:
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse more than one layer, more than one field, and what is no ridge regression."""
+        layers, target, loss = problem.student.layers, problem.target, problem.loss
+        if len(layers) != 1 or layers[0].width_ratio is None:
+            yield Refusal("student.layers", "one layer of random features with its width_ratio = k/d")
+        if target.fields != ("z",) or target.noises or target.is_logit:
+            why = f"a function of one field z, with additive noise only, got {target.formula!r}"
+            yield Refusal("target.formula", why)
+        if loss.function != "square":
+            yield Refusal("loss.function", f"ridge regression, got {loss.function!r}")
+        if not isinstance(loss.ridge_per_sample, float) or loss.ridge_per_sample <= 0:
+            why = f"a positive number (a small one for ridgeless), got {loss.ridge_per_sample!r}"
+            yield Refusal("loss.ridge_per_sample", why)
+
+    def derive(self, problem: Problem) -> RandomFeaturesSystem:
         system = RandomFeaturesSystem(problem)
         system.references, system.assumptions = self.references, self.assumptions
         return system

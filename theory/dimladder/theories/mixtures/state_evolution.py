@@ -126,6 +126,8 @@ class Shape:
     @property
     def channel(self) -> str:
         """Where the channel averages come from."""
+        if self.loss not in ("square", "logistic", "hinge"):
+            raise ValueError(f"no channel of the loss {self.loss!r} is known here")
         if self.loss == "square":
             return "square"
         if self.thresholds:
@@ -296,7 +298,7 @@ def program(shape: Shape) -> Program:
                 names += [("fd", r"\bar f^{\partial}"), ("fe", r"\bar\varepsilon")]
                 rows += [r"\mathbb E\, \partial_\nu f(\omega, y(\nu))", r"\mathbb P(\operatorname{sign}\omega \neq y)"]
             symbols = tuple(g.symbol(f"{n}{sub(c)}", mark(latex, c, plain=single)) for n, latex in names)
-            code = "LOGISTIC" if shape.loss == "logistic" else "HINGE"
+            code = {"logistic": "LOGISTIC", "hinge": "HINGE"}[shape.loss]
             if shape.channel == "teacher":
                 arguments: tuple[Any, ...] = (mean, V[k], q[k], M[k], nu_mean[c], nu_var[c])
                 g.bindings.append(

@@ -150,9 +150,9 @@ def printed(model: Model, terms: Terms) -> list[Equation]:
         after, _ = advance(symbol("a_k(t)"), velocity_of("a_k(t)"), gradient, eta_a, 0, beta if terms.momentum else 0)
         rows.append(_moved("readout", symbol("a_k(t+1)"), after, f"d loss/d a_k = {sp.sstr(pull)}"))
     rows += [
-        Equation("train loss", r"\mathrm{train\_loss}(t) = \langle \ell(f(t), y) \rangle"),
+        Equation("train loss", r"\mathrm{train\ loss}(t) = \langle \ell(f(t), y) \rangle"),
         Equation(
-            "test loss", r"\mathrm{test\_loss}(t) = \mathbb{E}\,\ell(f, y)", None,
+            "test loss", r"\mathrm{test\ loss}(t) = \mathbb{E}\,\ell(f, y)", None,
             "over (z, lambda) ~ N(0, [[T, M^T], [M, Q]]), Q(t) = C(t,t)",
         ),
     ]  # fmt: skip

@@ -1,8 +1,7 @@
-"""The finite-n objects of the giant-step theory: clusters, target, two-layer network, and its one gradient step.
+"""A mixture at one size: clusters with their means, bulks and spikes, points and labels drawn from them.
 
-Everything here is a sample or a matrix at one size; theory and experiment share it, so that both see the same network.
-Directions are rows in an orthonormal frame; with an isotropic bulk the frame is the first axes, which loses nothing
-because the bulk and the initial weights are rotation invariant.
+Theories and experiments read it. Directions are rows in an orthonormal frame; with an isotropic bulk the frame is the
+first axes, which loses nothing where everything else is rotation invariant.
 """
 
 from __future__ import annotations
@@ -10,18 +9,56 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...problem import activation
-from .sections import ClusterLabels
-
-if TYPE_CHECKING:
-    from .giant_step import GiantStep
+from .data import Mixture
+from .spec import Problem
+from .targets import ClusterLabels
 
 Array = NDArray[np.float64]
+
+
+def bulk(data: Mixture, n: int) -> Array:
+    """Return the bulk variances in n dimensions, clusters x n; the blocks hold their shares of them, rounded."""
+    edges = np.round(np.cumsum([0.0, *data.shares]) * n).astype(int)
+    return np.array(data.eigenvalues())[:, np.repeat(np.arange(edges.size - 1), np.diff(edges))]
+
+
+def spike_frame(data: Mixture) -> tuple[list[list[Array]], list[list[float]]]:
+    """Return the coordinates of every spike in an orthonormal frame, and relative strengths, cluster by cluster."""
+    rows: tuple[tuple[float, ...], ...] = data.spikes or ((),) * len(data.weights)
+    widest = max(len(row) for row in rows)
+    coordinates: list[list[Array]] = []
+    new = widest
+    for c, row in enumerate(rows):
+        own = []
+        for j in range(len(row)):
+            vector = np.zeros(len(rows) * max(widest, 1))
+            vector[j] = 1.0 if data.shared_spikes or c == 0 else data.alignment
+            if abs(vector[j]) != 1.0:
+                vector[new] = math.sqrt(1.0 - data.alignment**2)
+                new += 1
+            own.append(vector)
+        coordinates.append(own)
+    used = max([j + 1 for own in coordinates for v in own for j in np.flatnonzero(v)], default=0)
+    return [[v[:used] for v in own] for own in coordinates], [list(row) for row in rows]
+
+
+def mean_rows(data: Mixture) -> list[tuple[float, ...]]:
+    """Return the coordinates of the means, the directions of the spikes first, then new ones; empty when they vanish.
+
+    ``"opposite"`` is +-1 along a direction of its own.
+    """
+    if data.means == "zero":
+        return []
+    if data.means == "opposite":
+        coordinates, _ = spike_frame(data)
+        own = max([v.size for rows in coordinates for v in rows], default=0)
+        return [(0.0,) * own + (1.0,), (0.0,) * own + (-1.0,)]
+    return list(data.means)
 
 
 @dataclass(frozen=True)
@@ -54,6 +91,11 @@ class Clusters:
         """tr Sigma of the average covariance."""
         spikes = [float(np.sum(strength)) for strength, _ in self.spikes]
         return float(self.weights @ (self.bulk.sum(axis=1) + np.array(spikes)))
+
+    @property
+    def bulk_scale(self) -> float:
+        """b = sqrt(n/tr Sigma): standard deviation of a first-layer field that no spike reaches."""
+        return math.sqrt(self.n / self.trace)
 
     def covariance_times(self, cluster: int, rows: Array) -> Array:
         """rows @ Sigma_c, in O(n) a row and spike."""
@@ -93,26 +135,33 @@ class Clusters:
         )
 
 
-def clusters(problem: GiantStep, n: int) -> Clusters:
-    """Build the clusters of a problem at input dimension n."""
-    from .giant_step import ImageMixture
+def mixture_clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
+    """Return the clusters of a Gaussian mixture in n dimensions; see `images.clusters` for any data.
 
-    data, scale = problem.data, problem.spike_strength(n)
-    if isinstance(data, ImageMixture):
-        from .images import image_clusters
+    Parameters
+    ----------
+    strength : float
+        What relative strengths of spikes are multiplied by.
 
-        return image_clusters(data, scale, n)
+    Raises
+    ------
+    ConfigError
+        When n is smaller than the number of distinguished directions.
+    """
+    from ..errors import ConfigError
+
+    data = problem.data
     weights = np.array(data.weights)
-    coordinates, strengths = data.spike_frame()
-    mean_rows = data.mean_rows()
-    width = max([row.size for rows in coordinates for row in rows] + [len(mean_rows[0]) if mean_rows else 0])
+    coordinates, strengths = spike_frame(data)
+    rows_of_means = mean_rows(data)
+    width = max([v.size for rows in coordinates for v in rows] + [len(rows_of_means[0]) if rows_of_means else 0])
     random_target = not isinstance(problem.target, ClusterLabels) and problem.target.direction == "random"
     frame_size = width + int(random_target)
     if frame_size > n:
-        raise ValueError(f"limit.n = {n} is smaller than the {frame_size} distinguished directions")
-    bulk = data.bulk(n)
+        raise ConfigError(f"n = {n} dimensions do not hold the {frame_size} distinguished directions", where="limit.n")
+    variances = bulk(data, n)
     frame = np.eye(frame_size, n)
-    if data.spectrum:
+    if data.spectrum is not None:
         generator = np.random.default_rng(0)
         frame = np.linalg.qr(generator.standard_normal((n, frame_size)))[0].T
 
@@ -121,11 +170,11 @@ def clusters(problem: GiantStep, n: int) -> Clusters:
         return row @ frame[: row.size]
 
     spikes = tuple(
-        (scale * np.array(s), np.array([place(r) for r in rows]).reshape(len(rows), n))
+        (strength * np.array(s), np.array([place(r) for r in rows]).reshape(len(rows), n))
         for s, rows in zip(strengths, coordinates, strict=True)
     )
-    means = np.array([place(row) for row in mean_rows]) if mean_rows else np.zeros((weights.size, n))
-    built = Clusters(weights, means, bulk, spikes, None)
+    means = np.array([place(row) for row in rows_of_means]) if rows_of_means else np.zeros((weights.size, n))
+    built = Clusters(weights, means, variances, spikes, None)
     if isinstance(problem.target, ClusterLabels):
         return built
     if random_target:
@@ -141,7 +190,7 @@ def clusters(problem: GiantStep, n: int) -> Clusters:
     else:
         direction = place(problem.target.direction)
     direction = direction / np.linalg.norm(direction) / math.sqrt(operator_norm(built))
-    return Clusters(weights, means, bulk, spikes, direction)
+    return Clusters(weights, means, variances, spikes, direction)
 
 
 def operator_norm(data: Clusters) -> float:
@@ -162,7 +211,7 @@ def operator_norm(data: Clusters) -> float:
 
 
 def labels(
-    problem: GiantStep, data: Clusters, x: Array, cluster: NDArray[np.int64], stream: np.random.Generator
+    problem: Problem, data: Clusters, x: Array, cluster: NDArray[np.int64], stream: np.random.Generator
 ) -> Array:
     """Labels of a sample."""
     target = problem.target
@@ -171,46 +220,3 @@ def labels(
     assert data.target is not None
     y = np.broadcast_to(target.expression.evaluate(np, z=x @ data.target), cluster.shape).astype(float)
     return y + target.noise * stream.standard_normal(cluster.size) if target.noise else y
-
-
-@dataclass(frozen=True)
-class Network:
-    """First layer before and after the step.
-
-    Attributes
-    ----------
-    first : ndarray, shape (k, n)
-        F, rows N(0, I/tr Sigma).
-    second : ndarray, shape (k,)
-        w, N(0, I/k).
-    stepped : ndarray, shape (k, n)
-        F + eta G.
-    spike : ndarray, shape (n,)
-        v = X~^T y~/(m sqrt k): G = abar w v^T + remainder.
-    """
-
-    first: Array
-    second: Array
-    stepped: Array
-    spike: Array
-
-
-def initial_network(data: Clusters, width: int, stream: np.random.Generator) -> tuple[Array, Array]:
-    """F with rows N(0, I/tr Sigma), w ~ N(0, I/k)."""
-    first = stream.standard_normal((width, data.n)) / math.sqrt(data.trace)
-    return first, stream.standard_normal(width) / math.sqrt(width)
-
-
-def gradient_step(problem: GiantStep, first: Array, second: Array, x: Array, y: Array) -> Network:
-    """One step on the first layer with squared loss mean(.)^2/2 over the batch and learning rate eta (Demir & Dogan
-    2025)."""
-    width, samples = first.shape[0], y.size
-    sigma = activation(problem.student.activation)
-    eta = problem.learning_rate(x.shape[1])
-    fields = x @ first.T
-    values = np.broadcast_to(sigma.evaluate(np, x=fields), fields.shape)
-    residual = y - values @ second / math.sqrt(width)
-    slope = sigma.derivative("x")(x=fields) if sigma.variables else np.zeros_like(fields)
-    gradient = ((slope * residual[:, None]) * (second / math.sqrt(width))).T @ x / samples
-    spike = x.T @ y / (samples * math.sqrt(width))
-    return Network(first, second, first + eta * gradient, spike)

@@ -10,7 +10,6 @@ whose noise has size n^(1/2): it survives if and only if a dF + b dG < 1/2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,19 +17,7 @@ from typing import Literal
 # themselves.
 Signal = Literal["aligned", "random", "clusters"]
 
-# Degrees above this are numerically harmful at accessible sizes (He_5 of large fields explodes); Demir & Dogan's cap.
-MAX_DEGREE = 4
 _EDGE = 1e-9
-
-
-def sufficient_degree(total: float, cap: int = MAX_DEGREE) -> int:
-    """Degree of the published rule, l = ceil(beta/(1 - beta)) and at least 1, capped.
-
-    (l - 1)/l < beta <= l/(l + 1); the edge belongs to the smaller degree.
-    """
-    if total >= 1.0 - _EDGE:
-        return cap
-    return min(cap, max(1, math.ceil(total / (1.0 - total) - _EDGE)))
 
 
 def shift_exponents(total: float, split: float, signal: Signal, spiked: bool = True) -> tuple[float, float]:
@@ -76,6 +63,6 @@ def surviving_monomials(
 def needed_degree(total: float, split: float, signal: Signal, spiked: bool = True) -> int:
     """Largest degree of a surviving monomial, at least 1 (the linear part is always kept), not capped below 12.
 
-    Derived for this library; sharper than `sufficient_degree` (see docs/theory/mixtures.md).
+    Derived for this library; sharper than the published rule (see docs/theory/mixtures.md).
     """
     return max([1] + [a + b for a, b in surviving_monomials(total, split, signal, spiked)])

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...numerics.quadrature import gauss_hermite, gauss_legendre, hermite_values
-from ...problem.activations import name_of
-from ...problem.expressions import Expression
+from ..numerics.quadrature import gauss_hermite, gauss_legendre, hermite_values
+from ..problem.activations import name_of
+from ..problem.expressions import Expression
 
 Array = NDArray[np.float64]
 _TAIL = 12.0

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...problem import Expression
-from .moments import PolynomialModel, profile, series_order
-from .network import Clusters
-from .sections import ClusterLabels
-
-if TYPE_CHECKING:
-    from .giant_step import GiantStep
+from ...problem import Expression, Problem
+from ...problem.clusters import Clusters
+from ...problem.targets import ClusterLabels
+from ...symbolic.hermite_moments import PolynomialModel, profile, series_order
 
 Array = NDArray[np.float64]
 
@@ -56,7 +52,7 @@ class LabelLaw:
     fields: tuple[tuple[float, float], ...]
 
 
-def label_law(problem: GiantStep, data: Clusters, order: int = 200) -> LabelLaw:
+def label_law(problem: Problem, data: Clusters, order: int = 200) -> LabelLaw:
     """Expand the labels in each cluster."""
     target = problem.target
     if isinstance(target, ClusterLabels):
@@ -71,7 +67,7 @@ def label_law(problem: GiantStep, data: Clusters, order: int = 200) -> LabelLaw:
 
 
 def feature_moments(
-    problem: GiantStep,
+    problem: Problem,
     data: Clusters,
     first: Array,
     sigma: Expression,

@@ -152,7 +152,7 @@ def many_bulks(
             "the deterministic equivalent of several bulks did not converge",
             status="max_iterations",
             why=f"relative step {reached:.2g}: near interpolation, m = k, a vanishing ridge is singular",
-            hint="raise algorithm.ridge, or move the sample ratio away from the width ratio",
+            hint="raise the ridge, or move the sample ratio away from the width ratio",
         )
     w = resolvent @ ((weights / zeta) @ thetas)
     bias = seconds - 2.0 * thetas @ w + np.einsum("i,cij,j->c", w, omegas, w)

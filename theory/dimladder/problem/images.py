@@ -7,56 +7,21 @@ covariance, so that both classes have equal traces and the data spread is theta.
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError
-from .network import Clusters
-
-if TYPE_CHECKING:
-    from .giant_step import ImageMixture
+from ..errors import ConfigError
+from .clusters import Clusters, mixture_clusters
+from .data import Images
+from .points import read_idx
+from .spec import Problem
 
 Array = NDArray[np.float64]
-_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def read_idx(path: Path) -> NDArray[np.generic]:
-    """Read one IDX file, gzipped or not.
-
-    Raises
-    ------
-    ConfigError
-        When the file is missing, is no IDX file, or is shorter than its header says.
-    """
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
-        raise ConfigError("an IDX file cannot be read", where=str(path), why=str(error)) from None
-    if len(raw) < 4 or raw[:2] != b"\x00\x00" or raw[2] not in _TYPES:
-        raise ConfigError(
-            "not an IDX file", where=str(path), why="the magic number is wrong", hint="expected the layout of MNIST"
-        )
-    kind, rank = np.dtype(_TYPES[raw[2]]), raw[3]
-    if len(raw) < 4 + 4 * rank:
-        raise ConfigError("an IDX file is truncated", where=str(path), why="its header is incomplete")
-    shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
-    wanted = math.prod(shape) * kind.itemsize
-    if len(raw) - 4 - 4 * rank < wanted:
-        raise ConfigError(
-            "an IDX file is truncated",
-            where=str(path),
-            why=f"{len(raw) - 4 - 4 * rank} bytes of data, {wanted} expected",
-        )
-    return np.frombuffer(raw, kind, math.prod(shape), 4 + 4 * rank).reshape(shape)
 
 
 @lru_cache(maxsize=4)
@@ -121,7 +86,7 @@ class ImageClusters(Clusters):
         return x, cluster
 
 
-def image_clusters(data: ImageMixture, strength: float, n: int) -> ImageClusters:
+def image_clusters(data: Images, strength: float, n: int) -> ImageClusters:
     """Build the mixture with the class means and covariances of the images.
 
     Raises
@@ -135,7 +100,7 @@ def image_clusters(data: ImageMixture, strength: float, n: int) -> ImageClusters
             "the input dimension must be the number of pixels",
             where="limit.n",
             why=f"the images have {images.shape[1]} pixels, n is {n}",
-            hint=f"set limit.n = {images.shape[1]} (and simulation.n = [{images.shape[1]}])",
+            hint=f"set limit.n = {images.shape[1]} (and simulation.sizes = [{images.shape[1]}])",
         )
     chosen = []
     for label in data.classes:
@@ -159,3 +124,10 @@ def image_clusters(data: ImageMixture, strength: float, n: int) -> ImageClusters
         spikes.append((values[keep], np.ascontiguousarray(vectors[:, keep].T)))
     means = np.array([rows.mean(axis=0) for rows in scaled])
     return ImageClusters(np.array(data.weights), means, np.ones((len(chosen), n)), tuple(spikes), None, tuple(scaled))
+
+
+def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
+    """Return the clusters of a problem in n dimensions, Gaussian or of images; arguments as `mixture_clusters`."""
+    if isinstance(problem.data, Images):
+        return image_clusters(problem.data, strength, n)
+    return mixture_clusters(problem, n, strength)

@@ -16,21 +16,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
-from ...problem import Expression
+from ...numerics.quadrature import gaussian_nodes
+from ...problem import Expression, Problem
+from ...problem.clusters import Clusters
+from ...problem.one_step import Network, readout_ridge
+from ...problem.targets import ClusterLabels
+from ...symbolic.hermite_moments import PolynomialModel, profile
 from ...symbolic.systems import Equation
 from .equivalents import renormalised_ridge
-from .moments import PolynomialModel, profile
-from .network import Clusters, Network
-from .sections import ClusterLabels
-
-if TYPE_CHECKING:
-    from .giant_step import GiantStep
 
 Array = NDArray[np.float64]
 # Conditional correlations are of order n^-1/2: this many terms leave n^-4.
@@ -71,36 +70,7 @@ class Nodes:
         return self.coefficients[0]
 
 
-def gaussian_nodes(dimension: int, count: int) -> tuple[Array, Array]:
-    """Nodes and weights of E over N(0, I): a Gauss-Hermite product up to two dimensions, scrambled Sobol points
-    beyond."""
-    from ...numerics.quadrature import gauss_hermite
-
-    if dimension == 0:
-        return np.zeros((1, 0)), np.ones(1)
-    if dimension <= 2:
-        per = max(3, round(count ** (1.0 / dimension)))
-        x, w = gauss_hermite(min(per, 64))
-        grids = np.meshgrid(*([x] * dimension), indexing="ij")
-        weights = np.ones(())
-        for _ in range(dimension):
-            weights = np.multiply.outer(weights, w)
-        points, flat = np.stack([g.ravel() for g in grids], axis=1), weights.ravel()
-        keep = flat > 1e-14
-        return points[keep], flat[keep] / flat[keep].sum()
-    from scipy.special import ndtri
-    from scipy.stats import qmc
-
-    power = max(4, math.ceil(math.log2(count)))
-    uniform = qmc.Sobol(dimension, scramble=True, rng=np.random.default_rng(0)).random_base2(power)
-    points = ndtri(np.clip(uniform, 1e-12, 1 - 1e-12))
-    # Exact first and second moments: the quadratic response of the features is then integrated without sampling error.
-    points = points - points.mean(axis=0)
-    points = points @ np.linalg.inv(np.linalg.cholesky(points.T @ points / len(points))).T
-    return points, np.full(len(points), 1.0 / len(points))
-
-
-def projections(problem: GiantStep, data: Clusters, net: Network) -> Array:
+def projections(problem: Problem, data: Clusters, net: Network) -> Array:
     """Orthonormal basis Q of the span of v, spikes, means and target, shape (p, n)."""
     rows = [net.spike[None, :], data.means, *(dirs for _, dirs in data.spikes)]
     if data.target is not None:
@@ -113,7 +83,7 @@ def projections(problem: GiantStep, data: Clusters, net: Network) -> Array:
 
 
 def build_nodes(
-    problem: GiantStep, data: Clusters, net: Network, sigma: Expression, model: PolynomialModel | None, count: int
+    problem: Problem, data: Clusters, net: Network, sigma: Expression, model: PolynomialModel | None, count: int
 ) -> Nodes:
     """Place the nodes and expand the features at each of them."""
     basis = projections(problem, data, net)
@@ -234,7 +204,7 @@ def conditional_ridge(
             "the conditional equivalent did not converge",
             status="max_iterations",
             why=f"relative change {change:.2g}",
-            hint="raise algorithm.ridge or lower algorithm.nodes",
+            hint="raise the ridge or lower algorithm.nodes",
         )
     damp = rho / zeta**2
     w = resolvent @ (means.T @ (rho / zeta * nodes.labels))
@@ -253,12 +223,12 @@ def conditional_ridge(
         raise SolveError(
             "the errors of the conditional equivalent did not converge",
             status="max_iterations",
-            hint="raise algorithm.ridge",
+            hint="raise the ridge",
         )
     norm = float(w @ w + (damp * errors) @ traced(resolvent @ resolvent))
     return {
-        "test_error": float(rho @ errors),
-        "train_error": float((rho * (ridge / zeta) ** 2) @ errors),
+        "test_mse": float(rho @ errors),
+        "train_mse": float((rho * (ridge / zeta) ** 2) @ errors),
         "penalty": 0.5 * ridge * norm,
     }
 
@@ -277,7 +247,7 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
     """
     from scipy.optimize import root
 
-    from .kernels import HINGE, LOGISTIC, node_channels
+    from ..mixtures.kernels import HINGE, LOGISTIC, node_channels
 
     code = LOGISTIC if loss == "logistic" else HINGE
     rho, y = nodes.weights, nodes.labels
@@ -344,7 +314,7 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
             f"the conditional state evolution of the {loss} readout did not converge",
             status="max_iterations",
             why=f"relative change {change:.2g} after 400 iterations, damping 0.5",
-            hint="raise algorithm.ridge",
+            hint="raise the ridge",
         )
     v, q, _ = state
     found = _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
@@ -368,25 +338,25 @@ def _classification(
         a = (1.0 - margin) / s
         test_loss = (1.0 - margin) * ndtr(a) + s * np.exp(-0.5 * a**2) / math.sqrt(2 * math.pi)
     return {
-        "test_error": float(rho @ ndtr(-margin / s)),
-        "train_error": float(rho @ ndtr((threshold - margin) / s)),
+        "classification_error": float(rho @ ndtr(-margin / s)),
+        "train_classification_error": float(rho @ ndtr((threshold - margin) / s)),
         "test_loss": float(rho @ test_loss),
         "train_loss": train_loss,
     }
 
 
 def conditional_errors(
-    problem: GiantStep, data: Clusters, net: Network, sigma: Expression, samples: int, model: PolynomialModel | None
+    problem: Problem, data: Clusters, net: Network, sigma: Expression, samples: int, model: PolynomialModel | None
 ) -> dict[str, float]:
     """Errors of the problem's readout, conditional on the distinguished projections."""
-    algorithm = problem.algorithm
-    nodes = build_nodes(problem, data, net, sigma, model, algorithm.nodes)
-    if algorithm.readout == "ridge":
-        return conditional_ridge(nodes, samples, algorithm.ridge)
-    return conditional_convex(nodes, algorithm.readout, samples, algorithm.ridge)
+    loss, ridge = problem.loss.form.name, readout_ridge(problem, samples, data.n)
+    nodes = build_nodes(problem, data, net, sigma, model, problem.algorithm.nodes)
+    if loss == "square":
+        return conditional_ridge(nodes, samples, ridge)
+    return conditional_convex(nodes, loss, samples, ridge)
 
 
-def equations(problem: GiantStep) -> list[Equation]:
+def equations(problem: Problem) -> list[Equation]:
     """The equations solved here, as LaTeX."""
     rows = [
         Equation(
@@ -394,18 +364,18 @@ def equations(problem: GiantStep) -> list[Equation]:
             r"\mu_q = c_0(a_q,s),\quad \Omega_q = \sum_{p\ge1} c_p c_p^\top\circ r^{\circ p},\quad q=(c,\kappa_q)",
         ),
     ]
-    if problem.algorithm.readout == "ridge":
+    if problem.loss.form.name == "square":
         return [
             *rows,
             Equation("S", r"S = \Big(1+\sum_q\frac{\rho_q}{\zeta_q}(\Omega_q+\mu_q\mu_q^\top)\Big)^{-1}"),
             Equation("zeta", r"\zeta_q = \lambda + \frac1m\operatorname{tr}(\Omega_q+\mu_q\mu_q^\top)S"),
             Equation("weights", r"w = S\sum_q\frac{\rho_q}{\zeta_q}\, y_q\mu_q"),
             Equation(
-                "test_error",
+                "test_mse",
                 r"E_q = B_q + "
                 r"\frac1m\operatorname{tr}\,\Omega_qS\Big[\sum_{q'}\frac{\rho_{q'}E_{q'}}{\zeta_{q'}^2}\Omega_{q'}\Big]S",
             ),
-            Equation("train_error", r"E^{\mathrm{train}}_q = (\lambda/\zeta_q)^2 E_q"),
+            Equation("train_mse", r"E^{\mathrm{train}}_q = (\lambda/\zeta_q)^2 E_q"),
             Equation(
                 "penalty",
                 r"\mathcal P = \frac\lambda2\Big[|w|^2 + "
@@ -427,5 +397,5 @@ def equations(problem: GiantStep) -> list[Equation]:
             "penalty",
             r"\mathcal P = \frac\lambda2\Big[|w|^2+\frac{\mathbb E f^2}{m}\operatorname{tr}\,\Omega R^2\Big]",
         ),
-        Equation("test_error", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"),
+        Equation("classification_error", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"),
     ]

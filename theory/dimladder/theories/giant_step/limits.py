@@ -18,8 +18,8 @@ from ...errors import DomainError, SolveError
 from ...numerics.quadrature import gauss_hermite
 from ...numerics.random_matrix import marchenko_pastur_nodes
 from ...problem import Expression
-from .moments import profile
-from .random_features import ridge_errors
+from ...symbolic.hermite_moments import profile
+from ..mixtures.random_features import ridge_errors
 
 Array = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def spiked_random_features(
         raise DomainError(
             "the maximal-step limit is for odd activations",
             why=f"E sigma(Z) = {sigma1.coefficients[0, 0]:.3g}",
-            hint='use theory = "giant-step" with algorithm.equivalent = "conditional"',
+            hint='use algorithm.equivalent = "conditional" of the giant-step theory',
         )
     target1 = profile(link, 0.0, 1.0, 1)
     h1s, h2s = float(target1.coefficients[1, 0]), float(target1.second[0])

@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DomainError
-from ...problem import activation, axis_values
+from ...problem import Problem, activation
+from ...problem.clusters import Clusters
+from ...problem.data import Images
+from ...problem.one_step import (
+    DRAWS,
+    Network,
+    batch_sizes,
+    dimension,
+    draw,
+    mixture,
+    polynomial_degree,
+    readout_ridge,
+    samples,
+    step,
+    width,
+)
+from ...problem.targets import ClusterLabels
+from ...symbolic.hermite_moments import PolynomialModel, polynomial_model
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .degrees import Signal, needed_degree
 from .equivalents import RidgeErrors, many_bulks, one_bulk
 from .features import FeatureMoments, LabelLaw, feature_moments, label_law
-from .giant_step import GiantStep, ImageMixture
-from .moments import PolynomialModel, polynomial_model
-from .network import Clusters, Network, clusters, gradient_step, initial_network, labels
-from .sections import ClusterLabels
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One first layer, its output weights, and the batch of the step, long enough for every sample ratio."""
-
-    first: Array
-    second: Array
-    batch: Array
-    batch_labels: Array
 
 
 class GiantStepSystem(FixedPoint):
     """Deterministic equivalents of the readout, given the first layer after the step."""
 
-    problem: GiantStep
-
-    def __init__(self, problem: GiantStep) -> None:
+    def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
+        # Names of the errors: classification errors for the losses of labels -1 and +1.
+        self.classifies = problem.loss.form.name != "square"
+        self.test, self.train = ("classification_error", "train_classification_error") if self.classifies else (
+            "test_mse", "train_mse"
+        )  # fmt: skip
+        self.test_hermite, self.train_hermite = f"{self.test}_hermite", f"{self.train}_hermite"
         self.order_parameters = self._order_parameters()
 
     def _order_parameters(self) -> tuple[OrderParameter, ...]:
         grid = ("sample_ratio",)
-        kind = "0/1 error" if self.problem.is_classification else "mean squared error"
+        kind = "probability of a wrong sign" if self.classifies else "mean squared error"
         rows = [
-            OrderParameter("test_error", grid, r"\mathcal{E}_{\mathrm{test}}", f"{kind} on fresh points"),
+            OrderParameter(self.test, grid, r"\mathcal{E}_{\mathrm{test}}", f"{kind} on fresh points"),
             OrderParameter(
-                "train_error", grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"
+                self.train, grid, r"\mathcal{E}_{\mathrm{train}}", f"{kind} on the readout's sample, without penalty"
             ),
             OrderParameter(
                 "penalty", grid, r"\mathcal{P}", "(ridge/2)|w|^2 of the fitted readout, the other part of its objective"
             ),
             OrderParameter(
-                "test_error_hermite", grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"
+                self.test_hermite, grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"
             ),
             OrderParameter(
                 "relative_error",
@@ -61,7 +69,7 @@ class GiantStepSystem(FixedPoint):
                 "test error over that of the best constant",
             ),
         ]
-        if self.problem.is_classification:
+        if self.classifies:
             rows += [
                 OrderParameter("test_loss", grid, r"\mathcal{L}_{\mathrm{test}}", "mean loss on fresh points"),
                 OrderParameter(
@@ -80,80 +88,75 @@ class GiantStepSystem(FixedPoint):
             OrderParameter("hermite_degree_needed", (), r"\ell_\star", "degree that the exponents need"),
         )
 
-    # --- ingredients, shared with the experiment ---
+    # --- ingredients ---
 
-    def data(self, n: int | None = None) -> Clusters:
-        """The clusters at input dimension n (default: the problem's limit)."""
-        return clusters(self.problem, n or self.problem.limit.n)
-
-    def width(self, n: int) -> int:
-        return max(1, round(self.problem.student.width_ratio * n))
+    def data(self) -> Clusters:
+        """The clusters at the problem's n."""
+        return mixture(self.problem, dimension(self.problem))
 
     def polynomial(self, data: Clusters) -> PolynomialModel:
         """The equivalent polynomial at the bulk scale b = sqrt(n/tr Sigma)."""
-        degree, _ = self.problem.degrees()
-        return polynomial_model(activation(self.problem.student.activation), degree, math.sqrt(data.n / data.trace))
+        return polynomial_model(self._activation, polynomial_degree(self.problem.algorithm), data.bulk_scale)
 
-    def draw(self, data: Clusters, stream: np.random.Generator) -> Draw:
-        """Draw one first layer and the longest batch."""
-        first, second = initial_network(data, self.width(data.n), stream)
-        most = max(self.batch_sizes(data.n))
-        x, cluster = data.sample(stream, most)
-        return Draw(first, second, x, labels(self.problem, data, x, cluster, stream))
+    @property
+    def _activation(self) -> Any:
+        return activation(self.problem.student.layers[0].activation)
 
-    def samples(self, n: int) -> list[int]:
-        """Readout samples at each ratio."""
-        return [max(1, round(a * n)) for a in axis_values(self.problem.grid.sample_ratio)]
-
-    def batch_sizes(self, n: int) -> list[int]:
-        """Batch of the step at each ratio."""
-        fixed = self.problem.algorithm.batch_ratio
-        return [max(1, round(fixed * n))] * len(self.samples(n)) if fixed is not None else self.samples(n)
-
-    def step(self, drawn: Draw, batch: int) -> Network:
-        """Take the step on the first `batch` points of the draw's batch."""
-        return gradient_step(self.problem, drawn.first, drawn.second, drawn.batch[:batch], drawn.batch_labels[:batch])
+    def degrees(self) -> tuple[int, int]:
+        """(degree of the polynomial model, degree needed by the sharper rule)."""
+        algorithm, target, data = self.problem.algorithm, self.problem.target, self.problem.data
+        signal: Signal = "clusters"
+        if not isinstance(target, ClusterLabels):
+            signal = "random" if target.direction == "random" else "aligned"
+        return polynomial_degree(algorithm), needed_degree(
+            algorithm.total, algorithm.split, signal, isinstance(data, Images) or _spiked(data)
+        )
 
     def shares_bulk(self) -> bool:
         """Whether all clusters have the same bulk spectrum."""
-        if isinstance(self.problem.data, ImageMixture):
+        if isinstance(self.problem.data, Images):
             return False
         rows = self.problem.data.eigenvalues()
         return all(row == rows[0] for row in rows)
 
     # --- evaluation ---
 
-    def ridge(self, moments: FeatureMoments, weights: Array, samples: int) -> RidgeErrors:
-        """Deterministic equivalent of the ridge readout."""
-        choice = self.problem.algorithm.equivalent
-        method = one_bulk if choice == "one-bulk" or (choice == "auto" and self.shares_bulk()) else many_bulks
-        return method(moments.omegas, moments.thetas, moments.seconds, weights, samples, self.problem.algorithm.ridge)
+    @property
+    def conditional(self) -> bool:
+        """Whether readouts are solved given the distinguished projections."""
+        return self.classifies or self.problem.algorithm.equivalent == "conditional"
 
-    def evaluate(self, data: Clusters, law: LabelLaw, net: Network, samples: int) -> dict[str, float]:
+    @property
+    def one_bulk(self) -> bool:
+        """Whether all clusters are taken to share their bulk."""
+        choice = self.problem.algorithm.equivalent
+        return choice == "one-bulk" or (choice == "auto" and self.shares_bulk())
+
+    def ridge(self, moments: FeatureMoments, weights: Array, count: int, ridge: float) -> RidgeErrors:
+        """Deterministic equivalent of the ridge readout."""
+        method = one_bulk if self.one_bulk else many_bulks
+        return method(moments.omegas, moments.thetas, moments.seconds, weights, count, ridge)
+
+    def evaluate(self, data: Clusters, law: LabelLaw, net: Network, count: int) -> dict[str, float]:
         """Errors of network and polynomial model for one stepped first layer."""
         problem = self.problem
-        sigma, model = activation(problem.student.activation), self.polynomial(data)
+        sigma, model = self._activation, self.polynomial(data)
         found: dict[str, float] = {}
-        if problem.is_classification or problem.algorithm.equivalent == "conditional":
+        if self.conditional:
             from .conditional import conditional_errors
 
-            network = conditional_errors(problem, data, net, sigma, samples, None)
-            polynomial = conditional_errors(problem, data, net, sigma, samples, model)
-            found |= network
-            found["test_error_hermite"], found["train_error_hermite"] = (
-                polynomial["test_error"],
-                polynomial["train_error"],
-            )
+            found |= conditional_errors(problem, data, net, sigma, count, None)
+            polynomial = conditional_errors(problem, data, net, sigma, count, model)
+            found |= {self.test_hermite: polynomial[self.test], self.train_hermite: polynomial[self.train]}
         else:
-            network_moments = feature_moments(problem, data, net.stepped, sigma, law)
-            errors = self.ridge(network_moments, data.weights, samples)
-            polynomial_errors = self.ridge(
-                feature_moments(problem, data, net.stepped, sigma, law, model), data.weights, samples
+            ridge = readout_ridge(problem, count, data.n)
+            errors, polynomial_errors = (
+                self.ridge(feature_moments(problem, data, net.stepped, sigma, law, m), data.weights, count, ridge)
+                for m in (None, model)
             )
-            found |= {"test_error": errors.test, "train_error": errors.train}
-            found["penalty"] = 0.5 * self.problem.algorithm.ridge * errors.norm
-            found["test_error_hermite"], found["train_error_hermite"] = polynomial_errors.test, polynomial_errors.train
-        found["relative_error"] = found["test_error"] / self.baseline(data, law)
+            found |= {self.test: errors.test, self.train: errors.train, "penalty": 0.5 * ridge * errors.norm}
+            found |= {self.test_hermite: polynomial_errors.test, self.train_hermite: polynomial_errors.train}
+        found["relative_error"] = found[self.test] / self.baseline(data, law)
         if data.target is not None:
             found["step_overlap"] = float(
                 (net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target)
@@ -169,7 +172,7 @@ class GiantStepSystem(FixedPoint):
             If the labels are constant: there is nothing to learn, and no scale for the errors.
         """
         mean, second = float(data.weights @ law.means), float(data.weights @ law.seconds)
-        found = min(0.5 * (1 + mean), 0.5 * (1 - mean)) if self.problem.is_classification else second - mean**2
+        found = min(0.5 * (1 + mean), 0.5 * (1 - mean)) if self.classifies else second - mean**2
         if found <= 1e-14 * second:
             raise DomainError(
                 "all labels are equal",
@@ -184,17 +187,12 @@ class GiantStepSystem(FixedPoint):
         beta < 1."""
         problem = self.problem
         data, algorithm = problem.data, problem.algorithm
-        if isinstance(data, ImageMixture):
+        if isinstance(data, Images) or isinstance(problem.target, ClusterLabels) or self.classifies:
             return None
         isotropic = (
-            not problem.spiked and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
+            not _spiked(data) and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
         )
-        if (
-            not isotropic
-            or isinstance(problem.target, ClusterLabels)
-            or algorithm.readout != "ridge"
-            or algorithm.total * algorithm.split >= 1
-        ):
+        if not isotropic or algorithm.total * algorithm.split >= 1:
             return None
         from .degrees import surviving_monomials
         from .limits import one_step_limit
@@ -205,36 +203,33 @@ class GiantStepSystem(FixedPoint):
             else []
         )
         degree = max([b for _, b in kept], default=0)
+        n = dimension(problem)
         rows = [
             one_step_limit(
-                activation(problem.student.activation),
+                self._activation,
                 problem.target.expression,
-                psi=problem.student.width_ratio,
+                psi=problem.student.layers[0].width_ratio,
                 alpha=ratio,
-                ridge=algorithm.ridge * self.width(problem.limit.n),
+                ridge=readout_ridge(problem, count, n) * width(problem, n),
                 degree=degree,
                 batch_ratio=algorithm.batch_ratio,
                 noise=problem.target.noise,
             )
-            for ratio in axis_values(problem.grid.sample_ratio)
+            for ratio, count in zip(problem.grid.values("sample_ratio"), samples(problem, n), strict=True)
         ]
         return np.array(rows).T
 
     def solve(self) -> Solution:
         problem = self.problem
-        n, ratios = problem.limit.n, np.array(axis_values(problem.grid.sample_ratio))
-        data = self.data(n)
+        n, ratios = dimension(problem), np.array(problem.grid.values("sample_ratio"))
+        data = self.data()
         law = label_law(problem, data)
         rows: list[list[dict[str, float]]] = []
-        for index in range(problem.limit.draws):
+        for index in range(problem.limit.draws or DRAWS):
             stream = np.random.default_rng(np.random.SeedSequence(problem.limit.seed, spawn_key=(index,)))
-            drawn = self.draw(data, stream)
-            rows.append(
-                [
-                    self.evaluate(data, law, self.step(drawn, b), m)
-                    for m, b in zip(self.samples(n), self.batch_sizes(n), strict=True)
-                ]
-            )
+            drawn = draw(problem, data, stream)
+            pairs = zip(samples(problem, n), batch_sizes(problem, n), strict=True)
+            rows.append([self.evaluate(data, law, step(problem, drawn, batch), count) for count, batch in pairs])
         meaning = {p.name: p for p in self.order_parameters}
         variables: dict[str, Variable] = {}
         for name in rows[0][0]:
@@ -248,7 +243,7 @@ class GiantStepSystem(FixedPoint):
                 variables[f"{name}_se"] = Variable(
                     ("sample_ratio",), error, long_name=f"standard error of {name} over draws"
                 )
-        chosen, needed = problem.degrees()
+        chosen, needed = self.degrees()
         variables["hermite_degree"] = Variable((), np.array(float(chosen)), r"\ell", "degree of the polynomial model")
         variables["hermite_degree_needed"] = Variable(
             (), np.array(float(needed)), r"\ell_\star", "degree that the exponents need"
@@ -258,21 +253,21 @@ class GiantStepSystem(FixedPoint):
         )
         limit = self.limit_errors()
         if limit is not None:
-            variables["test_error_limit"] = Variable(
+            variables["test_mse_limit"] = Variable(
                 ("sample_ratio",), limit[0], r"\mathcal{E}_{\infty}", "test error as n grows (isotropic data)"
             )
-            variables["train_error_limit"] = Variable(
+            variables["train_mse_limit"] = Variable(
                 ("sample_ratio",), limit[1], "", "training error as n grows (isotropic data)"
             )
         message = (
             ""
             if chosen >= needed
             else (
-                f"the polynomial model has degree {chosen}, the exponents need {needed}: expect test_error_hermite "
-                f"to differ"
+                f"the polynomial model has degree {chosen}, the exponents need {needed}: expect "
+                f"{self.test_hermite} to differ"
             )
         )
-        if isinstance(problem.data, ImageMixture):
+        if isinstance(problem.data, Images):
             note = "images are not a Gaussian mixture: compare with the experiment before trusting the curve"
             message = f"{message}; {note}" if message else note
         return Solution({"sample_ratio": ratios}, variables, message=message, stats={"draws": len(rows), "n": n})
@@ -286,9 +281,9 @@ class GiantStepSystem(FixedPoint):
 
         from ...problem.activations import name_of
 
-        text = self.problem.student.activation
+        text = self.problem.student.layers[0].activation
         z, b = sp.Symbol("z", real=True), sp.Symbol("b", positive=True)
-        degree, _ = self.problem.degrees()
+        degree, _ = self.degrees()
         model = self.polynomial(self.data())
         easy = name_of(text) in ("relu", "sign", "step", "abs", "linear", "quadratic")
         # On each half line the easy activations are polynomials.
@@ -335,13 +330,11 @@ class GiantStepSystem(FixedPoint):
             Equation("spike", r"G = \bar a\, w v^\top + \Delta,\quad v = \tilde X^\top \tilde y/(m\sqrt k)"),
             *self.hermite_coefficients(),
         ]
-        if self.problem.is_classification or self.problem.algorithm.equivalent == "conditional":
+        if self.conditional:
             from .conditional import equations as conditional_equations
 
             return rows + conditional_equations(self.problem)
-        if self.problem.algorithm.equivalent == "one-bulk" or (
-            self.problem.algorithm.equivalent == "auto" and self.shares_bulk()
-        ):
+        if self.one_bulk:
             return [
                 *rows,
                 Equation(
@@ -356,14 +349,14 @@ class GiantStepSystem(FixedPoint):
                     "left",
                     r"1-\mathrm{df}_2 = \frac\lambda\zeta + \frac\zeta m\operatorname{tr}\,\Omega(\Omega+\zeta)^{-2}",
                 ),
-                Equation("test_error", r"\mathcal E_{\mathrm{test}} = \frac{B}{1-\mathrm{df}_2}"),
+                Equation("test_mse", r"\mathcal E_{\mathrm{test}} = \frac{B}{1-\mathrm{df}_2}"),
                 Equation(
                     "penalty",
                     r"\mathcal P = \frac\lambda2\Big[|w|^2 + \frac{\mathcal E_{\mathrm{test}}}m\operatorname{tr}\,"
                     r"\Omega(\Omega+\zeta)^{-2}\Big]",
                 ),
                 Equation(
-                    "train_error",
+                    "train_mse",
                     r"\mathcal E_{\mathrm{train}} = \left(\frac{\lambda}{\zeta}\right)^2\mathcal E_{\mathrm{test}}",
                 ),
             ]
@@ -374,8 +367,8 @@ class GiantStepSystem(FixedPoint):
             Equation("weights", r"w = S\sum_c\frac{\rho_c}{\zeta_c}\theta_c"),
             Equation("bias", r"B_c = e_c - 2\theta_c\cdot w + w\cdot\Omega_c w"),
             Equation("T", r"T_{cc'} = \frac1m\operatorname{tr}\,\Omega_cS\,\Omega_{c'}S"),
-            Equation("test_error", r"E_c = B_c + \sum_{c'}\frac{T_{cc'}\rho_{c'}E_{c'}}{\zeta_{c'}^2}"),
-            Equation("train_error", r"E^{\mathrm{train}}_c = (\lambda/\zeta_c)^2 E_c"),
+            Equation("test_mse", r"E_c = B_c + \sum_{c'}\frac{T_{cc'}\rho_{c'}E_{c'}}{\zeta_{c'}^2}"),
+            Equation("train_mse", r"E^{\mathrm{train}}_c = (\lambda/\zeta_c)^2 E_c"),
             Equation(
                 "penalty",
                 r"\mathcal P = \frac\lambda2\Big[|w|^2 + "
@@ -386,7 +379,7 @@ class GiantStepSystem(FixedPoint):
     def derivation(self) -> list[Step]:
         rows = self.equations()
         by = {e.label: e for e in rows}
-        chosen, needed = self.problem.degrees()
+        chosen, needed = self.degrees()
         rest = [e for e in rows if e.label not in ("step", "spike", "h_star") and not e.label.startswith("h")]
         polynomial = tuple(e for e in rows if e.label.startswith("h"))
         text = (
@@ -412,3 +405,8 @@ class GiantStepSystem(FixedPoint):
                 tuple(rest),
             ),
         ]
+
+
+def _spiked(data: Any) -> bool:
+    """Whether the clusters spread over a few directions."""
+    return any(strength > 0 for row in data.spikes for strength in row)

@@ -1,0 +1,348 @@
+"""Proximal points of a convex function with kinks, and their averages over a Gaussian field, compiled once for all.
+
+The function is handed over as compiled values: ``value``, ``slope`` and ``curvature`` with the first-class type
+``f8(y, u, r)``, r any point inside the piece on which they are meant, and ``roots(y, out) -> count``, the sorted kinks
+(`dimladder.symbolic.pieces` prints them from a formula). A new function costs only its own compilation.
+
+For fields omega and a response V > 0 the proximal point is argmin_u l(u) + (u - omega)^2/(2 V), the force is
+f = (prox - omega)/V, and -df/domega = l''/(1 + V l''), or 1/V where prox rests on a kink.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .jit import njit, types
+
+PIECE_TYPE = types.FunctionType(types.float64(types.float64, types.float64, types.float64))
+ROOTS_TYPE = types.FunctionType(types.int64(types.float64, types.float64[::1]))
+
+__all__ = ["MAX_KINKS", "PIECE_TYPE", "ROOTS_TYPE", "averages", "outer_averages", "prox", "thresholds_averages"]
+
+# The normal weight beyond is below 1e-20 of the whole.
+TAIL = 9.5
+MAX_KINKS = 16
+_F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
+
+# 16-point Gauss-Legendre rule on [-1, 1]: positive nodes and weights.
+_X, _W = np.polynomial.legendre.leggauss(16)
+GL_X, GL_W = np.ascontiguousarray(_X), np.ascontiguousarray(_W)
+
+
+@njit(_F8(PIECE_TYPE, PIECE_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8), cache=True)
+def prox_on_piece(
+    slope: Any, curvature: Any, y: Any, omega: Any, v: Any, low: Any, high: Any, r: Any, guess: Any
+) -> Any:
+    """Solve u - omega + V l'(u) = 0 on the piece (low, high) that is known to hold the root.
+
+    The root lies between o and omega - V l'(o), o = omega clipped to the piece, because l' increases. Newton's method
+    inside that bracket, bisection where a step leaves it or fails to halve the last one.
+    """
+    o = min(max(omega, low), high)
+    force = v * slope(y, o, r)
+    t = omega - force
+    if not math.isfinite(t):
+        # The slope overflows at o: walk towards the root until it does not.
+        if force != force:
+            return math.nan
+        direction = -1.0 if force > 0.0 else 1.0
+        size = 1.0
+        t = o + direction * size
+        while size < 1e18:
+            t = min(max(o + direction * size, low), high)
+            gap = t - omega + v * slope(y, t, r)
+            if math.isfinite(gap) and gap * direction >= 0.0:
+                break
+            if t in (low, high):
+                break
+            size *= 2.0
+    t = min(max(t, low), high)
+    a, b = min(o, t), max(o, t)
+    u = min(max(guess, a), b) if guess == guess else 0.5 * (a + b)
+    last = b - a
+    for _ in range(200):
+        s = slope(y, u, r)
+        gap = u - omega + v * s
+        if gap == 0.0:
+            return u
+        if gap > 0.0:
+            b = u
+        else:
+            a = u
+        step = -gap / (1.0 + v * curvature(y, u, r))
+        new = u + step
+        if not (a <= new <= b) or abs(step) > 0.5 * last or not math.isfinite(step):
+            new = 0.5 * (a + b)
+            step = new - u
+        if abs(step) <= 4e-16 * (abs(new) + 1e-300) or new == u:
+            return new
+        # A Newton step this small squares to below rounding.
+        if abs(step) <= 1e-9 * abs(new) and v * curvature(y, new, r) >= 0.0:
+            gap = new - omega + v * slope(y, new, r)
+            final = new - gap / (1.0 + v * curvature(y, new, r))
+            return final if a <= final <= b else new
+        last, u = abs(step), new
+    return u
+
+
+@njit(types.int64(PIECE_TYPE, _F8, _F8, _V, types.int64, _V), cache=True)
+def kink_images(slope: Any, y: Any, v: Any, kinks: Any, count: Any, images: Any) -> Any:
+    """Fill `images` with the fields between which prox rests on each kink; return their number, twice the kinks'.
+
+    `kinks` holds sorted roots; coinciding ones are merged in place. The number of kinks left is half the answer.
+    """
+    kept = 0
+    for k in range(count):
+        if kept == 0 or kinks[k] > kinks[kept - 1] + 1e-14 * (1.0 + abs(kinks[k])):
+            kinks[kept] = kinks[k]
+            kept += 1
+    for k in range(kept):
+        below = kinks[k] - 1.0 if k == 0 else 0.5 * (kinks[k - 1] + kinks[k])
+        above = kinks[k] + 1.0 if k == kept - 1 else 0.5 * (kinks[k] + kinks[k + 1])
+        images[2 * k] = kinks[k] + v * slope(y, kinks[k], below)
+        images[2 * k + 1] = kinks[k] + v * slope(y, kinks[k], above)
+    return 2 * kept
+
+
+@njit(_F8(PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8), cache=True)
+def prox(slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any) -> Any:
+    """Return argmin_u l(y, u) + (u - omega)^2/(2 V)."""
+    kinks, images = np.empty(MAX_KINKS), np.empty(2 * MAX_KINKS)
+    count = kink_images(slope, y, v, kinks, roots(y, kinks), images) // 2
+    for k in range(count):
+        if omega < images[2 * k]:
+            low = -np.inf if k == 0 else kinks[k - 1]
+            r = kinks[0] - 1.0 if k == 0 else 0.5 * (kinks[k - 1] + kinks[k])
+            return prox_on_piece(slope, curvature, y, omega, v, low, kinks[k], r, math.nan)
+        if omega <= images[2 * k + 1]:
+            return kinks[k]
+    low = kinks[count - 1] if count else -np.inf
+    r = kinks[count - 1] + 1.0 if count else 0.0
+    return prox_on_piece(slope, curvature, y, omega, v, low, np.inf, r, math.nan)
+
+
+@njit(_F8(_F8), cache=True)
+def _cdf(x: Any) -> Any:
+    return 0.5 * math.erfc(-0.7071067811865476 * x)
+
+
+@njit(_F8(_F8), cache=True)
+def _pdf(x: Any) -> Any:
+    return 0.3989422804014327 * math.exp(-0.5 * x * x)
+
+
+@njit(
+    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _M, _F8, _F8, _F8, _V),
+    cache=True,
+    error_model="numpy",
+)
+def averages(
+    value: Any, slope: Any, curvature: Any, roots: Any, y: Any, mean: Any, var: Any, v: Any, width: Any,
+    cuts: Any, centre: Any, gain: Any, spread: Any, out: Any,
+) -> None:  # fmt: skip
+    """Average over omega ~ N(mean, var), weighed by the probability of the label y given omega.
+
+    The probability is 1 where `cuts` is empty. Otherwise the label holds between the cuts, rows (low, high, sign), of a
+    field N(centre + gain (omega - mean), spread^2).
+
+    Parameters
+    ----------
+    width : float
+        Panel width in standard deviations.
+    out : array, shape (7,)
+        Added to: E f, E f^2, E -f', E l(prox), E l(omega), E d_centre P f, and the mass of omega with sign(omega) != y.
+    """
+    s = math.sqrt(var)
+    kinks, images = np.empty(MAX_KINKS), np.empty(2 * MAX_KINKS)
+    number = roots(y, kinks)
+    raw = np.empty(MAX_KINKS)
+    for k in range(number):
+        raw[k] = kinks[k]
+    number_images = kink_images(slope, y, v, kinks, number, images)
+    count = number_images // 2
+    # Ends of the panels, in standard deviations: images of the kinks, the kinks themselves (for the loss of omega),
+    # zero (for the sign), and the cuts of the label where it turns over a width less than one.
+    marks = np.empty(4 + number_images + number + 5 * cuts.shape[0] * 2)
+    marks[0], marks[1] = -TAIL, TAIL
+    filled = 2
+    for k in range(number_images + number + 1):
+        point = images[k] if k < number_images else (raw[k - number_images] if k < number_images + number else 0.0)
+        scaled = (point - mean) / s
+        if -TAIL < scaled < TAIL:
+            marks[filled] = scaled
+            filled += 1
+    turn = spread / (abs(gain) * s) if cuts.shape[0] > 0 and gain != 0.0 else np.inf
+    if turn < 0.5:
+        for i in range(cuts.shape[0]):
+            for side in range(2):
+                if math.isfinite(cuts[i, side]):
+                    there = (cuts[i, side] - centre) / (gain * s)
+                    for shift in (-9.0, -3.0, 0.0, 3.0, 9.0):
+                        at = there + shift * turn
+                        if -TAIL < at < TAIL:
+                            marks[filled] = at
+                            filled += 1
+    ends = np.sort(marks[:filled])
+    # Beyond the marks the label is constant to rounding; within, panels follow its turning.
+    guess, previous, rate = math.nan, 0.0, 0.0
+    for j in range(filled - 1):
+        length = ends[j + 1] - ends[j]
+        if length <= 1e-15:
+            continue
+        middle = 0.5 * (ends[j] + ends[j + 1])
+        at = mean + s * middle
+        # Which piece, or which kink, holds prox on this stretch.
+        piece, resting = count, -1
+        for k in range(count):
+            if at < images[2 * k]:
+                piece = k
+                break
+            if at <= images[2 * k + 1]:
+                resting = k
+                break
+        low = -np.inf if piece == 0 else kinks[piece - 1]
+        high = np.inf if piece == count else kinks[piece]
+        if count == 0:
+            r = 0.0
+        elif piece == 0:
+            r = high - 1.0
+        elif piece == count:
+            r = low + 1.0
+        else:
+            r = 0.5 * (low + high)
+        fine = width
+        if turn < 0.5:
+            for i in range(cuts.shape[0]):
+                for side in range(2):
+                    if math.isfinite(cuts[i, side]):
+                        there = (cuts[i, side] - centre) / (gain * s)
+                        if abs(middle - there) < 9.0 * turn + 0.5 * length:
+                            fine = min(fine, 1.5 * turn)
+        elif turn < np.inf:
+            fine = min(fine, 1.5 * turn)
+        panels = min(int(length / fine) + 1, 4000)
+        step = length / panels
+        for panel in range(panels):
+            centre_x = ends[j] + (panel + 0.5) * step
+            for node in range(16):
+                x = centre_x + 0.5 * step * GL_X[node]
+                weight = 0.5 * step * GL_W[node] * _pdf(x)
+                omega = mean + s * x
+                chance, push = 1.0, 0.0
+                if cuts.shape[0] > 0:
+                    chance = 0.0
+                    for i in range(cuts.shape[0]):
+                        here = centre + gain * s * x
+                        a, b = (cuts[i, 0] - here) / spread, (cuts[i, 1] - here) / spread
+                        share = _cdf(b) - _cdf(a) if a < 0.0 else _cdf(-a) - _cdf(-b)
+                        chance += cuts[i, 2] * share
+                        push += cuts[i, 2] * (_pdf(a) - _pdf(b)) / spread
+                if chance == 0.0 and push == 0.0:
+                    continue
+                if resting >= 0:
+                    u = kinks[resting]
+                    f, response = (u - omega) / v, 1.0 / v
+                    # Either side of the kink has the same value.
+                    loss = value(y, u, u + 1.0)
+                    guess = math.nan
+                else:
+                    start = guess + rate * (omega - previous) if guess == guess else math.nan
+                    u = prox_on_piece(slope, curvature, y, omega, v, low, high, r, start)
+                    second = curvature(y, u, r)
+                    f, response = -slope(y, u, r), second / (1.0 + v * second)
+                    loss = value(y, u, r)
+                    guess, previous, rate = u, omega, 1.0 - v * response
+                out[0] += weight * chance * f
+                out[1] += weight * chance * f * f
+                out[2] += weight * chance * response
+                out[3] += weight * chance * loss
+                out[4] += weight * chance * value(y, omega, omega)
+                out[5] += weight * push * f
+                if y * omega < 0.0:
+                    out[6] += weight * chance
+
+
+@njit(
+    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _M, _V, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _V),
+    cache=True,
+    error_model="numpy",
+)
+def thresholds_averages(
+    value: Any, slope: Any, curvature: Any, roots: Any, labels: Any, table: Any, offsets: Any, shift: Any, v: Any,
+    q: Any, m: Any, rho: Any, width: Any, reach: Any, out: Any,
+) -> None:  # fmt: skip
+    """Channel of labels that are constant between cuts of a teacher field t ~ N(0, rho) with E[t omega] = m.
+
+    Parameters
+    ----------
+    labels : array, shape (L,)
+    table : array, shape (rows, 3)
+        Rows (low, high, weight) of intervals of t; label l owns the rows offsets[l] to offsets[l + 1].
+    shift : float
+        Mean of omega (a bias); the teacher field is centred.
+    reach : float
+        Absolute panel width in omega, for functions that are analytic in a strip only.
+    out : array, shape (7,)
+        Sums over labels of the averages of `averages`; out[5] is E d_t-mean P f.
+    """
+    s = math.sqrt(q)
+    spread2 = rho - m * m / q
+    if not spread2 > 0.0:
+        out[:] = math.nan
+        return
+    for i in range(labels.size):
+        cuts = table[int(offsets[i]) : int(offsets[i + 1])]
+        averages(
+            value, slope, curvature, roots, labels[i], shift, q, v, min(width, reach / s), cuts, 0.0, m / q,
+            math.sqrt(spread2), out,
+        )  # fmt: skip
+
+
+@njit(
+    types.void(
+        PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _V, _V, types.boolean, _F8, _F8, _F8, _F8, _F8, _F8, _F8,
+        _F8, _V,
+    ),
+    cache=True,
+    error_model="numpy",
+)  # fmt: skip
+def outer_averages(
+    value: Any, slope: Any, curvature: Any, roots: Any, weights: Any, fields: Any, labels: Any, residual: Any,
+    shift: Any, v: Any, q: Any, m: Any, rho: Any, noise: Any, width: Any, reach: Any, out: Any,
+) -> None:  # fmt: skip
+    """Channel of labels y_j at nodes t_j of the teacher field: an inner average over omega given t for each.
+
+    With `residual` the function depends on y - u alone, evaluated as l(0, -(y - u)), so that independent noise of
+    variance `noise` in y joins the field.
+
+    Parameters
+    ----------
+    out : array, shape (7,)
+        As in `averages`, but out[5] = E[t f]/rho - (m/rho) E f' in Stein's form E d_t f.
+    """
+    none = np.empty((0, 3))
+    inner = np.empty(7)
+    var = q - m * m / rho + noise
+    tf = 0.0
+    response = 0.0
+    for j in range(weights.size):
+        inner[:] = 0.0
+        mean = shift + m * fields[j] / rho
+        label = labels[j]
+        if residual:
+            mean, label = mean - labels[j], 0.0
+        averages(
+            value, slope, curvature, roots, label, mean, var, v, min(width, reach / math.sqrt(var)), none, 0.0, 0.0,
+            1.0, inner,
+        )  # fmt: skip
+        for k in range(5):
+            out[k] += weights[j] * inner[k]
+        tf += weights[j] * fields[j] * inner[0]
+        response += weights[j] * inner[2]
+        if not residual:
+            out[6] += weights[j] * inner[6]
+    # E[t f] = rho E d_t f + m E d_omega f, and E d_omega f = -response.
+    out[5] += (tf + m * response) / rho

@@ -1,0 +1,185 @@
+"""Resolvents of feature covariances: a spectrum, seen through any number of random layers, as functions of one number.
+
+g(z) = (1/k) tr Om (Om + z)^{-1} and h(z) = (1/d) b^T (Om + z)^{-1} b, Om the covariance of the last layer's k features
+and b their covariance with the target. For a plain spectrum these are sums over its cells. A random layer with k =
+psi k' units turns (g', h') of the layer below into (g, h) of its own through one scalar zeta(z). Every layer's z is an
+explicit increasing function of the zeta of the lowest layer, so that any depth costs one scalar root.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .jit import njit, types
+
+__all__ = ["resolvents"]
+
+_F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
+
+
+@njit(types.void(_F8, _V, _V, _V, _V), cache=True, error_model="numpy")
+def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) -> None:
+    """Fill out with g, g', h, h' of a spectrum: g = sum p om/(om + z), h = sum T/(om + z)."""
+    out[:] = 0.0
+    for j in range(eigenvalues.size):
+        r = 1.0 / (eigenvalues[j] + z)
+        out[0] += shares[j] * eigenvalues[j] * r
+        out[1] -= shares[j] * eigenvalues[j] * r * r
+        out[2] += powers[j] * r
+        out[3] -= powers[j] * r * r
+
+
+@njit(types.boolean(_V, _F8, _M, _V), cache=True, error_model="numpy")
+def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
+    """Turn g, g', h, h' of one layer at zeta into z, g, g', h, h', dzeta/dz of the next; False where z is not positive.
+
+    `nodes` has rows (share, a, b) after a first row (psi, 0, 0): the units of a layer with uncentred input or biases
+    differ, and their linear gain a and noise b are averaged over them.
+    """
+    psi = nodes[0, 0]
+    drive = zeta * below[0]
+    slope = below[0] + zeta * below[1]
+    rows = nodes.shape[0]
+    if rows == 2:
+        a, b = nodes[1, 1], nodes[1, 2]
+        z = a * zeta * (psi - below[0]) - b
+    else:
+        # psi E a/(z + b + a drive) = 1/zeta decreases in z: bracket and Newton.
+        low_b = nodes[1, 2]
+        top = 0.0
+        for i in range(1, rows):
+            low_b = min(low_b, nodes[i, 2])
+            top += nodes[i, 0] * nodes[i, 1]
+        low, high = 0.0, psi * top * zeta
+        total = 0.0
+        for i in range(1, rows):
+            total += nodes[i, 0] * nodes[i, 1] / (nodes[i, 2] + nodes[i, 1] * drive)
+        if not total * psi * zeta > 1.0:
+            return False
+        z = 0.5 * high
+        for _ in range(200):
+            total, change = 0.0, 0.0
+            for i in range(1, rows):
+                r = 1.0 / (z + nodes[i, 2] + nodes[i, 1] * drive)
+                total += nodes[i, 0] * nodes[i, 1] * r
+                change -= nodes[i, 0] * nodes[i, 1] * r * r
+            # In the form 1/(psi E ...) - zeta, nearly linear in z.
+            gap = 1.0 / (psi * total) - zeta
+            if gap > 0.0:
+                high = z
+            else:
+                low = z
+            new = z - gap / (-change / (psi * total * total))
+            if not low < new < high:
+                new = 0.5 * (low + high)
+            if abs(new - z) <= 4e-16 * new:
+                z = new
+                break
+            z = new
+    if not z > 0.0:
+        return False
+    first, second, mixed, square = 0.0, 0.0, 0.0, 0.0
+    plain = 0.0
+    for i in range(1, rows):
+        w, a, b = nodes[i, 0], nodes[i, 1], nodes[i, 2]
+        r = 1.0 / (z + b + a * drive)
+        first += w * r
+        plain += w * r * r
+        second += w * a * r * r
+        square += w * a * a * r * r
+        mixed += w * (b + a * drive) * r
+    rate = psi * second / (1.0 / (zeta * zeta) - psi * slope * square)
+    out[0] = z
+    # 1 - z E r, without its cancellation at large z.
+    out[1] = mixed
+    out[2] = -first + z * (plain + second * slope * rate)
+    out[3] = below[2]
+    out[4] = below[3] * rate
+    out[5] = rate
+    return True
+
+
+@njit(types.boolean(_F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+def climb(zeta: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
+    """Fill out with z, g, g', h, h' of the last layer and dzeta/dz, where the input has zeta; False below z = 0."""
+    here = np.empty(4)
+    spectrum_sums(zeta, shares, eigenvalues, powers, here)
+    at, rate = zeta, 1.0
+    for layer in range(starts.size - 1):
+        if not lift(here, at, layers[int(starts[layer]) : int(starts[layer + 1])], out):
+            return False
+        at = out[0]
+        rate *= out[5]
+        here[:] = out[1:5]
+    out[5] = rate
+    return True
+
+
+@njit(types.boolean(_F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
+    """Fill out with g, g', h, h' at z > 0, and a guess for the next call in out[4].
+
+    Parameters
+    ----------
+    shares, eigenvalues, powers : array, shape (cells,)
+        Cells of the input spectrum: fraction of the dimensions, eigenvalue, squared covariance with the target.
+    starts : array, shape (layers + 1,)
+        First row of each layer in `layers`; a single zero without layers.
+    layers : array, shape (rows, 3)
+        For each layer a row (psi, 0, 0) and rows (share, a, b).
+    out : array, shape (5,)
+        out[4] > 0 on entry is a guess for the lowest layer's zeta.
+
+    Returns
+    -------
+    bool
+        Whether the root was found.
+    """
+    if starts.size == 1:
+        spectrum_sums(z, shares, eigenvalues, powers, out[:4])
+        return True
+    full = np.empty(6)
+    zeta = out[4] if out[4] > 0.0 else z
+    low, high = 0.0, np.inf
+    # Bracket by factors: z(zeta) increases, and counts as too small where a layer's z is not positive.
+    factor = 2.0
+    for _ in range(400):
+        if climb(zeta, shares, eigenvalues, powers, starts, layers, full) and full[0] >= z:
+            high = zeta
+            if low > 0.0:
+                break
+            zeta /= factor
+        else:
+            low = zeta
+            if high < np.inf:
+                break
+            zeta *= factor
+        factor = min(factor * 1.5, 1e3)
+    if not (low > 0.0 and high < np.inf):
+        return False
+    # Newton with bisection on log z against log zeta.
+    zeta = math.sqrt(low * high)
+    for _ in range(200):
+        if climb(zeta, shares, eigenvalues, powers, starts, layers, full):
+            gap = math.log(full[0] / z)
+            if gap > 0.0:
+                high = zeta
+            else:
+                low = zeta
+            new = zeta * math.exp(-gap * full[0] * full[5] / zeta)
+            if abs(gap) <= 4e-16 * max(1.0, abs(math.log(z))) * 4.0:
+                break
+        else:
+            low = zeta
+            new = 0.0
+        if not low < new < high:
+            new = math.sqrt(low * high)
+        if high - low <= 4e-16 * high or new == zeta:
+            break
+        zeta = new
+    out[:4] = full[1:5]
+    out[4] = zeta
+    return True

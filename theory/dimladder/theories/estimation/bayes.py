@@ -1,0 +1,212 @@
+"""Bayes-optimal estimation with one latent field: the whole bifurcation diagram as one explicit curve.
+
+State evolution is q = q(qh), qh = alpha I(q). Read backwards it needs no iteration: alpha(qh) = qh/I(q(qh)) on a grid
+of qh, whose monotone pieces are the branches and whose extrema are the spinodals. The uninformed branch (what message
+passing reaches from nothing) is the first crossing from qh = 0, the informed one the last. Free entropy per dimension
+Phi = psi(qh) + alpha Psi(q) - q qh/2; the larger is the posterior's, and where the two branches tie lies the
+first-order transition.
+
+Sources: Barbier et al. 2019 (generalised linear models), Gyorgyi 1990 (binary perceptron), Mondelli & Montanari 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bayes_channel import BayesChannel
+
+Array = NDArray[np.float64]
+# The curve is tabulated between these conjugates, and ends where 1 - q falls below the floor.
+_RANGE, _POINTS, _FLOOR = (1e-7, 1e9), 241, 1e-13
+
+
+@dataclass(frozen=True)
+class State:
+    """One point of the curve: the conjugate, the overlap, what is missing of it, and the sample ratio it solves."""
+
+    qh: float
+    q: float
+    rest: float
+    alpha: float
+    free_entropy: float
+
+
+class BayesCurve:
+    """alpha(qh) with its branches.
+
+    Parameters
+    ----------
+    channel : BayesChannel
+    prior : object
+        ``overlap(qh) -> (q, 1 - q)``, ``free_entropy(qh)``, mean square 1.
+    cells : tuple of (share, strength)
+        Shares of the dimensions and om t of each: eigenvalue times mean square of w*; shares . strengths = rho.
+    """
+
+    def __init__(self, channel: BayesChannel, prior: Any, cells: tuple[tuple[float, float], ...] = ((1.0, 1.0),)):
+        self.channel, self.prior, self.cells = channel, prior, cells
+        self.rho = channel.rho
+        grid = np.geomspace(*_RANGE, _POINTS)
+        points = []
+        for qh in grid:
+            point = self.at(float(qh))
+            if point.rest < _FLOOR * self.rho:
+                break
+            points.append(point)
+        self.points = points
+        self.alphas = np.array([p.alpha for p in points])
+        self.turns = self._turning()
+        # With its extrema in the table every crossing lies between two neighbours.
+        self.points = sorted([*points, *self.turns], key=lambda p: p.qh)
+        self.alphas = np.array([p.alpha for p in self.points])
+        self.start = self._start()
+        self.spontaneous = self.start == 0.0
+
+    def overlap(self, qh: float) -> tuple[float, float, float]:
+        """q, rho - q and psi."""
+        q = rest = psi = 0.0
+        for share, strength in self.cells:
+            a, b = self.prior.overlap(qh * strength)
+            q += share * strength * a
+            rest += share * strength * b
+            psi += share * self.prior.free_entropy(qh * strength)
+        return q, rest, psi
+
+    def at(self, qh: float) -> State:
+        """The point of the curve with this conjugate."""
+        q, rest, psi = self.overlap(qh)
+        info, entropy = self.channel.information(q, rest)
+        alpha = qh / info if info > 0.0 else math.inf
+        free = psi + alpha * entropy - q * qh / 2.0 if math.isfinite(alpha) else math.nan
+        return State(qh, q, rest, alpha, free)
+
+    def _start(self) -> float:
+        """alpha as q -> 0: the weak-recovery threshold of symmetric labels, zero for others."""
+        from .thresholds import weak_recovery
+
+        return weak_recovery(self.channel.law, self.rho, self._second())
+
+    def _second(self) -> float:
+        """dq/dqh at zero."""
+        return sum(share * strength**2 for share, strength in self.cells)
+
+    @property
+    def complete(self) -> bool:
+        """Whether q = rho is a solution at finite alpha: the end of the curve falls to a finite alpha."""
+        # The curve of a target that stays uncertain ends rising.
+        return bool(self.points[-1].rest < 1e-6 * self.rho and self.alphas[-1] <= self.alphas[-2] * (1.0 + 1e-6))
+
+    def _turning(self) -> list[State]:
+        """Extrema of alpha(qh) inside the table: the spinodals, in the order of qh."""
+        from scipy.optimize import minimize_scalar
+
+        out = []
+        log_qh = np.log([p.qh for p in self.points])
+        for i in range(1, len(self.points) - 1):
+            left, right = self.alphas[i] - self.alphas[i - 1], self.alphas[i + 1] - self.alphas[i]
+            # Rounding makes plateaus wiggle.
+            if left * right < 0 and min(abs(left), abs(right)) > 1e-12 * self.alphas[i]:
+                sign = -1.0 if left > 0 else 1.0
+                found = minimize_scalar(
+                    lambda t, s=sign: s * self.at(math.exp(t)).alpha,
+                    bracket=(log_qh[i - 1], log_qh[i], log_qh[i + 1]), options={"xtol": 1e-9},
+                )  # fmt: skip
+                out.append(self.at(math.exp(float(found.x))))
+        return out
+
+    def _root(self, alpha: float, i: int) -> State:
+        """The crossing of alpha between table points i and i + 1."""
+        from scipy.optimize import brentq
+
+        low, high = math.log(self.points[i].qh), math.log(self.points[i + 1].qh)
+        t = brentq(lambda x: math.log(self.at(math.exp(x)).alpha / alpha), low, high, xtol=1e-14, rtol=1e-14)
+        return self.at(math.exp(float(t)))
+
+    def _zero(self, alpha: float) -> State:
+        _, entropy = self.channel.information(0.0, self.rho)
+        return State(0.0, 0.0, self.rho, alpha, alpha * entropy)
+
+    def _full(self, alpha: float) -> State:
+        if self.prior.entropy is None:
+            # Weights of a continuous law, known exactly: an infinite gain.
+            return State(math.inf, self.rho, 0.0, alpha, math.inf)
+        _, entropy = self.channel.information(self.rho, 1e-30 * self.rho)
+        return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.prior.entropy)
+
+    def uninformed(self, alpha: float) -> State:
+        """Where the iteration from q = 0+ stops: the first crossing."""
+        if not self.spontaneous and self.start >= alpha:
+            return self._zero(alpha)
+        above = np.flatnonzero(self.alphas >= alpha)
+        if above.size == 0:
+            return self._full(alpha)
+        first = int(above[0])
+        if first == 0:
+            return self._refine_start(alpha)
+        return self._root(alpha, first - 1)
+
+    def _refine_start(self, alpha: float) -> State:
+        """Below the table: qh proportional to alpha for labels that inform at q = 0."""
+        qh = alpha / self.points[0].alpha * self.points[0].qh
+        for _ in range(50):
+            q, rest, _ = self.overlap(qh)
+            new = alpha * self.channel.information(q, rest)[0]
+            if abs(new - qh) <= 1e-14 * qh:
+                break
+            qh = new
+        point = self.at(qh)
+        return State(qh, point.q, point.rest, alpha, point.free_entropy)
+
+    def informed(self, alpha: float) -> State:
+        """Where the iteration from q = rho stops: the last crossing, or full recovery."""
+        if self.complete and self.alphas[-1] <= alpha:
+            return self._full(alpha)
+        below = np.flatnonzero(self.alphas <= alpha)
+        if below.size == 0:
+            if self.spontaneous:
+                return self._refine_start(alpha)
+            return self._zero(alpha)
+        last = int(below[-1])
+        if last + 1 >= len(self.points):
+            return self._full(alpha)
+        return self._root(alpha, last)
+
+    def thresholds(self) -> dict[str, float]:
+        """Weak recovery, spinodal (where the uninformed branch ends), first-order transition; NaN: there is none."""
+        out = {"weak": self.start, "spinodal": math.nan, "first-order": math.nan}
+        turns = self.turns
+        upper = next((p.alpha for i, p in enumerate(turns) if self._is_maximum(p)), math.nan)
+        if not self.spontaneous and math.isnan(upper) and self.alphas[0] > self.alphas[min(5, len(self.alphas) - 1)]:
+            # Recovery jumps where it begins.
+            upper = self.start
+        out["spinodal"] = upper
+        if math.isnan(upper):
+            return out
+        lows = [p.alpha for p in turns if not self._is_maximum(p) and p.alpha < upper]
+        low = max(lows) if lows else (float(self.alphas[-1]) if self.complete else math.nan)
+        if math.isnan(low):
+            return out
+        from scipy.optimize import brentq
+
+        low = max(low * (1.0 + 1e-9), 1e-3 * upper)
+
+        def gap(alpha: float) -> float:
+            return self.informed(alpha).free_entropy - self.uninformed(alpha).free_entropy
+
+        high = upper * (1.0 - 1e-9)
+        if gap(low) >= 0.0:
+            out["first-order"] = low
+        elif gap(high) > 0.0:
+            out["first-order"] = float(brentq(gap, low, high, xtol=1e-13, rtol=1e-13))
+        return out
+
+    def _is_maximum(self, point: State) -> bool:
+        return self.at(point.qh * 1.01).alpha < point.alpha
+
+
+__all__: list[Any] = ["BayesCurve", "State"]

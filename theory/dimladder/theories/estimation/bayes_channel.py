@@ -1,0 +1,223 @@
+"""The channel of the Bayes-optimal estimator: information I(q) and free entropy Psi(q) of one observation.
+
+omega ~ N(0, q), z | omega ~ N(omega, V), V = rho - q, Z(y; omega) = P(y | omega):
+
+    I(q) = E_omega sum_y (d_omega Z)^2/Z,    Psi(q) = E_omega sum_y Z ln Z,    dPsi/dq = I/2.
+
+Discrete labels: one integral over omega. Linear label with normal noise: closed. Noiseless even labels of |z| (phase
+retrieval): the posterior is two points. Smooth labels with noise: integrals over omega, y and the field.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DerivationError
+from .labels import Component, LabelLaw
+
+Array = NDArray[np.float64]
+_TAIL = 9.5
+
+
+def panels(ends: set[float], width: float) -> tuple[Array, Array]:
+    """Nodes and weights of the standard normal law on panels between `ends`, 16 nodes each."""
+    from ...numerics.quadrature import gauss_legendre
+
+    points = sorted(e for e in ends | {-_TAIL, _TAIL} if -_TAIL <= e <= _TAIL)
+    edges = [points[0]]
+    for a, b in itertools.pairwise(points):
+        n = max(1, math.ceil((b - a) / width))
+        edges += [a + (b - a) * (j + 1) / n for j in range(n)]
+    x0, w0 = gauss_legendre(16)
+    low, high = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
+    x = ((low + high) / 2 + (high - low) / 2 * x0).ravel()
+    w = ((high - low) / 2 * w0).ravel() * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return x, w
+
+
+class BayesChannel:
+    """I(q) and Psi(q) for a label law with one latent field.
+
+    Parameters
+    ----------
+    law : LabelLaw
+    rho : float
+
+    Raises
+    ------
+    DerivationError
+        For a label whose likelihood has no density that can be integrated here.
+    """
+
+    def __init__(self, law: LabelLaw, rho: float = 1.0) -> None:
+        self.law, self.rho = law, rho
+        self.route = self._route()
+
+    def _route(self) -> str:
+        law = self.law
+        if law.discrete:
+            return "discrete"
+        if len(law.components) == 1:
+            c = law.components[0]
+            if c.kind == "linear" and c.outer + c.inner > 0.0:
+                return "linear"
+            if c.kind in ("linear", "smooth") and c.outer == 0.0:
+                if c.inner == 0.0 and _rises_with_size(c):
+                    return "even"
+                raise DerivationError(
+                    "the label has no likelihood that can be integrated",
+                    where=f"target.formula = {law.text!r}",
+                    why="a noiseless label of a continuous field fixes the field: only even functions that rise with "
+                    "|z| are known here",
+                    hint="add noise outside the link (... + 0.1*n1), or use labels that are constant between cuts",
+                )
+        if all(c.outer > 0.0 and c.kind in ("linear", "smooth") for c in law.components):
+            return "density"
+        raise DerivationError(
+            "the label mixes values and densities", where=f"target.formula = {law.text!r}",
+            hint="give every component noise outside the link, or none",
+        )  # fmt: skip
+
+    def information(self, q: float, V: float) -> tuple[float, float]:
+        """I(q) and Psi(q); V = rho - q is given apart, since a difference would lose it."""
+        return {
+            "discrete": self._discrete, "linear": self._linear, "even": self._even, "density": self._density,
+        }[self.route](q, V)  # fmt: skip
+
+    def _ends(self, q: float, V: float) -> set[float]:
+        s = math.sqrt(q) if q > 0 else 1e-300
+        ends = {0.0}
+        for c in self.law.components:
+            spread = math.sqrt(V + c.inner / c.gain**2) if c.gain else math.inf
+            if spread < 3.0 * s:
+                for cut in c.cuts:
+                    at = cut / c.gain
+                    ends |= {
+                        (at + sign * k * spread) / s
+                        for k in (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 12.0, 20.0, 30.0)
+                        for sign in (-1, 1)
+                    }
+        return ends
+
+    def _chances(self, omega: Array, V: float) -> tuple[Array, Array, Array]:
+        """Labels, P(y | omega) and its derivative, shape (labels, nodes)."""
+        values = self.law.values
+        Z, dZ = np.zeros((len(values), omega.size)), np.zeros((len(values), omega.size))
+        for c in self.law.components:
+            P, dP = component_chances(c, omega, V, values)
+            Z += c.probability * P
+            dZ += c.probability * dP
+        return np.array(values), Z, dZ
+
+    def _discrete(self, q: float, V: float) -> tuple[float, float]:
+        x, w = panels(self._ends(q, V), 0.75)
+        _, Z, dZ = self._chances(math.sqrt(q) * x, V)
+        with np.errstate(divide="ignore", invalid="ignore", under="ignore"):
+            info = np.where(Z > 1e-290, dZ**2 / Z, 0.0)
+            entropy = np.where(Z > 0.0, Z * np.log(np.where(Z > 0.0, Z, 1.0)), 0.0)
+        return float(info.sum(0) @ w), float(entropy.sum(0) @ w)
+
+    def error(self, q: float, V: float) -> float:
+        """Probability that the likeliest label is wrong: 1 - E max_y Z."""
+        x, w = panels(self._ends(q, V), 0.75)
+        _, Z, _ = self._chances(math.sqrt(q) * x, V)
+        order = np.sort(Z, axis=0)
+        return float(order[:-1].sum(0) @ w)
+
+    def _linear(self, q: float, V: float) -> tuple[float, float]:
+        c = self.law.components[0]
+        gain = c.slope * c.gain
+        total = c.outer + c.slope**2 * c.inner + gain**2 * V
+        return gain**2 / total, -0.5 * math.log(2 * math.pi * math.e * total)
+
+    def _even(self, q: float, V: float) -> tuple[float, float]:
+        # Given |z|, z is one of two points: <z> = |z| tanh(z omega/V). Average over t = z of the true law.
+        # Even in omega: the right half suffices. Fields of the order of sqrt V are resolved.
+        s, rv = math.sqrt(q), math.sqrt(V)
+        x, w = panels({k * rv / s for k in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)} if s > 0 else {0.0}, 1.0)
+        right = x > 0
+        x, w = x[right], 2.0 * w[right]
+        y, v = panels({0.0}, 0.5)
+        omega, z = s * x[:, None], s * x[:, None] + math.sqrt(V) * y
+        ratio = z * omega / V
+        f = (z * np.tanh(ratio) - omega) / V
+        info = float(w @ (f**2) @ v)
+        # Density of |z|: N(z; omega, V) + N(-z; omega, V); the Jacobian of the link is a constant of q, left out.
+        log_z = (
+            -0.5 * math.log(2 * math.pi * V) - 0.5 * y**2 + np.log1p(np.exp(-2.0 * np.abs(ratio)))
+            + np.where(ratio < 0, -2.0 * ratio, 0.0)
+        )  # fmt: skip
+        return info, float(w @ log_z @ v)
+
+    def _density(self, q: float, V: float) -> tuple[float, float]:
+        s = math.sqrt(q)
+        x, w = panels({0.0}, 1.5)
+        # Field given omega, and noise: the label's own law supplies the nodes of y.
+        info = psi = 0.0
+        t0, p0 = panels({0.0}, 0.6)
+        parts = []
+        for c in self.law.components:
+            inner = math.sqrt(c.gain**2 * V + c.inner)
+            parts.append((c, inner))
+        noise, pn = panels(set(), 1.5)
+        for xi, wi in zip(x, w, strict=True):
+            if wi < 1e-18:
+                continue
+            omega = s * xi
+            tables = [(c, c.function(c.gain * omega + inner * t0), inner) for c, inner in parts]
+            for c, mean, _ in tables:
+                keep = p0 > 1e-14
+                y = (mean[keep][:, None] + math.sqrt(c.outer) * noise).ravel()
+                py = (p0[keep][:, None] * pn).ravel()
+                use = py > 1e-16
+                y, py = y[use], py[use]
+                Z, dZ = np.zeros(y.size), np.zeros(y.size)
+                for other, m2, inner in tables:
+                    d = np.exp(-((y[:, None] - m2) ** 2) / (2 * other.outer)) / math.sqrt(2 * math.pi * other.outer)
+                    Z += other.probability * (d @ p0)
+                    if other.gain:
+                        dZ += other.probability * other.gain * (d @ (p0 * t0)) / inner
+                info += wi * c.probability * float(py @ (dZ / Z) ** 2)
+                psi += wi * c.probability * float(py @ np.log(Z))
+        return info, psi
+
+
+def _rises_with_size(c: Component) -> bool:
+    t = np.linspace(0.01, 8.0, 400)
+    up, down = c.function(t), c.function(-t)
+    return bool(np.allclose(up, down, rtol=1e-12, atol=1e-12) and np.all(np.diff(up) != 0) and (
+        np.all(np.diff(up) > 0) or np.all(np.diff(up) < 0)))  # fmt: skip
+
+
+def component_chances(c: Component, omega: Array, V: float, values: tuple[float, ...]) -> tuple[Array, Array]:
+    """P(y | omega) of one component and its derivative in omega, for each of `values`."""
+    from scipy.special import expit, ndtr
+
+    centre, spread = c.gain * omega, math.sqrt(c.gain**2 * V + c.inner)
+    P, dP = np.zeros((len(values), omega.size)), np.zeros((len(values), omega.size))
+    if c.kind == "thresholds":
+        edges = (-math.inf, *c.cuts, math.inf)
+        for (low, high), label in zip(itertools.pairwise(edges), c.labels, strict=True):
+            a, b = (low - centre) / spread, (high - centre) / spread
+            mass = np.where(a > 0, ndtr(-a) - ndtr(-b), ndtr(b) - ndtr(a))
+            push = (np.exp(-(a**2) / 2) - np.exp(-(b**2) / 2)) / math.sqrt(2 * math.pi) * c.gain / spread
+            P[values.index(label)] += mass
+            dP[values.index(label)] += push
+    else:
+        x, w = panels(set(), 0.5)
+        p = expit(c.function(centre[:, None] + spread * x))
+        plus, slope = p @ w, (p @ (w * x)) * c.gain / spread
+        i, j = values.index(1.0), values.index(-1.0)
+        P[i], P[j], dP[i], dP[j] = plus, 1.0 - plus, slope, -slope
+    if c.flip:
+        order = [values.index(-y) for y in values]
+        P, dP = (1 - c.flip) * P + c.flip * P[order], (1 - c.flip) * dP + c.flip * dP[order]
+    return P, dP
+
+
+__all__: list[Any] = ["BayesChannel", "component_chances", "panels"]

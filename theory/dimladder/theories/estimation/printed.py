@@ -1,0 +1,219 @@
+"""The equations of one problem as they are printed: the channel of its loss and labels, its spectrum, its penalty."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ...symbolic.systems import Equation
+from .channel import Loss
+from .equations import blocks, latex_names
+from .labels import Component, LabelLaw
+from .spectrum import Covariance
+
+# How many cells of a spectrum are written out.
+_CELLS = 3
+
+
+def block_rows(group: str, note: str = "") -> list[Equation]:
+    """Return the equations of one block."""
+    import sympy as sp
+
+    names = latex_names()
+    return [
+        Equation.of(name, sp.Symbol(name, real=True), rhs, note, symbol_names={**names, sp.Symbol("test"): r"\ell_0"})
+        for name, rhs in blocks()[group].rows
+    ]
+
+
+def _number(x: float) -> str:
+    return f"{x:.6g}"
+
+
+def label_rows(law: LabelLaw) -> list[Equation]:
+    """Return the law of the label given the latent field z ~ N(0, rho)."""
+    import sympy as sp
+
+    rows = []
+    for i, c in enumerate(law.components[:8], 1):
+        tag = "" if len(law.components) == 1 else f"_{{{i}}}"
+        field = "z" if not c.inner else (rf"z + {_number(math.sqrt(c.inner))}\,n" if c.gain else "n")
+        psi = sp.latex(c.formula)
+        if c.kind == "logit":
+            text = rf"\mathbb P(y{tag}=1\mid t) = \sigma\left({psi}\right),\quad t = {field}"
+        else:
+            noise = rf" + {_number(math.sqrt(c.outer))}\,\xi" if c.outer else ""
+            text = rf"y{tag} = {psi}{noise},\quad t = {field}"
+        if c.flip:
+            text += rf",\quad \text{{flipped with probability }} {_number(c.flip)}"
+        if len(law.components) > 1:
+            text += rf",\quad \text{{probability }} {_number(c.probability)}"
+        rows.append(Equation(f"label{tag.strip('_{}')}", text, None, "the label"))
+    if len(law.components) > 8:
+        rows.append(Equation("label_more", rf"\ldots\quad (\text{{{len(law.components)} components}})", None))
+    return rows
+
+
+def slope_latex(loss: Loss) -> str:
+    """Return l'(y, u), by pieces where there are kinks."""
+    import sympy as sp
+
+    p = loss.pieces
+    names = {p.variable: "u"} | {s: rf"\varsigma_{{{i + 1}}}" for i, (s, *_) in enumerate(p.signs)}
+    text = sp.latex(sp.factor_terms(sp.simplify(p.slope)) if p.signs else p.slope, symbol_names=names)
+    for i, (_, argument, low, _) in enumerate(p.signs):
+        inside = sp.latex(argument, symbol_names={p.variable: "u"})
+        kind = rf"\mathbb 1[{inside}>0]" if low == 0 else rf"\operatorname{{sign}}({inside})"
+        text += rf",\quad \varsigma_{{{i + 1}}} = {kind}"
+    return text
+
+
+def proximal_rows(loss: Loss) -> list[Equation]:
+    """Return the proximal equation, or its closed form on each piece, and the images of the kinks."""
+    import sympy as sp
+
+    p = loss.pieces
+    u, y = p.variable, p.parameter
+    rows = [Equation("slope", rf"\ell'(y,u) = {slope_latex(loss)}", None, f"the loss {loss.text}")]
+    names = {p.variable: "u"} | {s: rf"\varsigma_{{{i + 1}}}" for i, (s, *_) in enumerate(p.signs)}
+    if p.linear_slope:
+        V, omega = sp.symbols("V omega", positive=True)
+        a1, a0 = p.curvature, sp.simplify(p.slope - p.curvature * u)
+        closed = sp.latex(sp.simplify((omega - V * a0) / (1 + V * a1)), symbol_names=names)
+        rows.append(
+            Equation("prox", rf"\mathrm{{prox}} = {closed}", None, "with the signs of the piece that holds prox")
+        )
+    else:
+        rows.append(
+            Equation(
+                "prox",
+                r"\mathrm{prox} + V\,\ell'(y,\mathrm{prox}) = \omega",
+                None,
+                "bracketed Newton iteration between omega and omega - V l'(omega)",
+            )
+        )
+    for i, root in enumerate(p.kinks, 1):
+        at = sp.latex(root, symbol_names={y: "y"})
+        rows.append(
+            Equation(
+                f"kink{i}",
+                rf"\mathrm{{prox}} = {at}\quad \text{{for}}\quad "
+                rf"\omega\in {at} + V\left[\ell'({at}^-),\,\ell'({at}^+)\right]",
+                None,
+                "prox rests on the kink",
+            )
+        )
+    return rows
+
+
+def channel_rows(loss: Loss, law: LabelLaw, constant: bool) -> list[Equation]:
+    """Return the averages over the channel: closed for the square loss, integrals otherwise."""
+    if loss.square == 1.0:
+        return [*label_rows(law), *(r for r in block_rows("square") if constant or r.label != "f")]
+    field = r"\omega + b" if constant else r"\omega"
+    rows = [*label_rows(law), *proximal_rows(loss)]
+    law_text = r"\omega\sim\mathcal N(0,q),\quad z\mid\omega\sim\mathcal N(m\omega/q,\rho-m^2/q)"
+    rows.append(Equation("force", rf"f(y,{field},V) = \frac{{\mathrm{{prox}}-({field})}}{{V}},\quad {law_text}", None))
+    rows += [
+        Equation("ff", r"\overline{f^2} = \mathbb E\,f^2", None, "one-dimensional integrals, numerics/proximal.py"),
+        Equation("fv", r"\bar f' = \mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}", None,
+                 "1/V where prox rests on a kink"),
+        Equation("fz", r"\bar f^{\partial} = \mathbb E_\omega\sum_y \partial_\mu \mathbb P(y\mid z\sim\mathcal "
+                 r"N(\mu,v))\,f = \frac{\mathbb E[z f] + m\bar f'}{\rho}", None, "Stein's identity"),
+    ]  # fmt: skip
+    return rows
+
+
+def spectrum_rows(covariance: Covariance) -> list[Equation]:
+    """Return g and h: sums over the cells, and the scalar equation of every layer."""
+    cells = covariance.eigenvalues.size
+    rows = []
+    base = "_0" if covariance.layers else ""
+    arg = r"\zeta_1" if covariance.layers else r"\zeta"
+    if cells <= _CELLS:
+        g = " + ".join(
+            rf"\frac{{{_number(p * e)}}}{{{_number(e)}+{arg}}}"
+            for p, e in zip(covariance.shares, covariance.eigenvalues, strict=True)
+        )
+        h = " + ".join(
+            rf"\frac{{{_number(t)}}}{{{_number(e)}+{arg}}}"
+            for t, e in zip(covariance.powers, covariance.eigenvalues, strict=True)
+        )
+    else:
+        g = rf"\sum_{{j=1}}^{{{cells}}} \frac{{p_j\omega_j}}{{\omega_j+{arg}}}"
+        h = rf"\sum_{{j=1}}^{{{cells}}} \frac{{T_j}}{{\omega_j+{arg}}}"
+    rows.append(Equation("g", rf"g{base}({arg}) = {g}", None, "resolvent of the inputs' covariance"))
+    rows.append(Equation("h", rf"h{base}({arg}) = {h}", None, "the same, weighed by the target"))
+    for number, layer in enumerate(covariance.layers, 1):
+        last = number == len(covariance.layers)
+        z = r"\zeta" if last else rf"\zeta_{{{number + 1}}}"
+        here, g_up = rf"\zeta_{{{number}}}", f"g_{{{number - 1}}}({here_symbol(number)})"
+        name = "" if last else f"_{{{number}}}"
+        if layer.a.size == 1:
+            a, b, psi = _number(float(layer.a[0])), _number(float(layer.b[0])), _number(layer.psi)
+            rows.append(
+                Equation(
+                    f"zeta{number}",
+                    rf"\frac{{{b}+{z}}}{{{a}}} = {here}\left({psi} - {g_up}\right)",
+                    None,
+                    f"layer {number} of random features",
+                )
+            )
+            rows.append(
+                Equation(
+                    f"g{number}",
+                    rf"g{name}({z}) = 1 - \frac{{{z}}}{{{b}+{z}}}"
+                    rf"\left(1-\frac{{{g_up}}}{{{psi}}}\right)",
+                    None,
+                )
+            )
+        else:
+            drive = rf"a_s {here} {g_up}"
+            rows.append(
+                Equation(
+                    f"zeta{number}",
+                    rf"\frac{{1}}{{{here}}} = {_number(layer.psi)}\,\mathbb E_s"
+                    rf"\frac{{a_s}}{{{z}+b_s+{drive}}}",
+                    None,
+                    f"layer {number}; s the fixed offset of a unit under an uncentred layer",
+                )
+            )
+            rows.append(
+                Equation(f"g{number}", rf"g{name}({z}) = 1 - {z}\,\mathbb E_s\frac{{1}}{{{z}+b_s+{drive}}}", None)
+            )
+        rows.append(Equation(f"h{number}", rf"h{name}({z}) = h_{{{number - 1}}}({here})", None))
+    return rows
+
+
+def here_symbol(number: int) -> str:
+    """The argument of the functions of layer number - 1."""
+    return rf"\zeta_{{{number}}}"
+
+
+def penalty_rows(penalty: Loss | None) -> list[Equation]:
+    """Return the prior side: closed for l2, an average over coordinates for another penalty."""
+    if penalty is None:
+        rows = block_rows("overlaps")
+        return [Equation("z", r"\zeta = \lambda/\hat V", None, "the ridge, renormalised"), *rows]
+    return [
+        Equation("field", r"A_j = \hat V\omega_j,\quad B_j = \hat m\,\omega_j\theta_j + \sqrt{\hat q\,\omega_j}\,\xi",
+                 None, "effective problem of one coordinate"),
+        Equation("penalty", rf"r'(w) = {slope_latex(penalty).replace('u', 'w')}", None, f"the penalty {penalty.text}"),
+        Equation("eta", r"\eta(B,A) = \arg\min_w \lambda r(w) + \tfrac12 A w^2 - B w", None),
+        Equation("V", r"V = \sum_j p_j\omega_j\,\mathbb E\,\partial_B\eta", None, "a proximal point"),
+        Equation("q", r"q = \sum_j p_j\omega_j\,\mathbb E\,\eta^2", None),
+        Equation("m", r"m = \sum_j p_j\omega_j\,\mathbb E\,\theta_j\eta", None),
+    ]  # fmt: skip
+
+
+def describe(c: Component) -> str:
+    """One clause about a component, for the derivation."""
+    return {
+        "linear": "a linear label", "thresholds": "labels constant between cuts of one Gaussian field",
+        "logit": "a logistic probability", "smooth": "a smooth function of one Gaussian field",
+    }[c.kind]  # fmt: skip
+
+
+__all__: list[Any] = [
+    "block_rows", "channel_rows", "describe", "label_rows", "penalty_rows", "proximal_rows", "spectrum_rows",
+]  # fmt: skip

@@ -1,0 +1,184 @@
+"""A problem of the shared language as what the equations need: loss, label law, spectrum, prior, ratios."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import DerivationError
+from ...problem.activations import activation
+from ...problem.targets import power_shares
+from . import spectrum as spectra
+from .channel import Loss
+from .labels import LabelLaw, label_law
+from .penalty import NORMAL, Prior, sparse
+from .priors import prior_named
+from .system import Question
+
+if TYPE_CHECKING:
+    from ...problem import Problem
+
+
+@dataclass(frozen=True)
+class BayesQuestion:
+    """What the Bayes-optimal curve needs.
+
+    Attributes
+    ----------
+    law : LabelLaw
+    prior : object
+        Of `priors`.
+    cells : tuple of (share, strength)
+        Shares of the dimensions, and eigenvalue times mean square of w* in each.
+    ratios : tuple of float
+    starts : tuple of str
+    """
+
+    law: LabelLaw
+    prior: Any
+    cells: tuple[tuple[float, float], ...]
+    ratios: tuple[float, ...]
+    starts: tuple[str, ...]
+    rho: float
+
+
+def target_law(problem: Problem) -> LabelLaw:
+    """Return the law of the label of an index target."""
+    target = problem.target
+    outliers = None
+    if target.outliers is not None and target.outliers.probability > 0.0:
+        from ...problem.checks import formula
+        from ...problem.targets import INDEX_VARIABLES
+
+        other = formula("outliers.formula", target.outliers.formula, INDEX_VARIABLES, target.hermite)
+        outliers = (target.outliers.probability, other.sympy())
+    return label_law(
+        target.expression.sympy(), flip=target.flip, noise=target.noise, logit=target.is_logit, outliers=outliers,
+        text=target.formula,
+    )  # fmt: skip
+
+
+def latent_variance(problem: Problem) -> float:
+    """Return E z^2: the target's overlap."""
+    overlap = problem.target.overlap
+    return float(overlap[0][0]) if overlap else 1.0
+
+
+def input_spectrum(problem: Problem) -> spectra.Covariance:
+    """Return the inputs' spectrum with the target's power."""
+    rho, given, power = latent_variance(problem), problem.data.spectrum, problem.target.power
+    if given is None:
+        om, shares = np.ones(1), np.ones(1)
+    else:
+        om, shares = given.blocks()
+    if power == "latent":
+        # The target acts on unscaled features: |w*|^2 in a block falls as 1/om.
+        keep = om > 0.0
+        t = np.where(keep, shares / np.where(keep, om, 1.0), 0.0)
+    else:
+        t = np.asarray(power_shares(power, shares), dtype=float)
+    keep = om > 0.0
+    return spectra.spectrum(shares[keep], om[keep], t[keep], rho)
+
+
+def seen_by(problem: Problem) -> spectra.Covariance:
+    """Return what the readout sees: the inputs, features on them, or measured covariances."""
+    student = problem.student
+    if getattr(student, "covariances", None) is not None:
+        files = student.covariances
+        omega, phi, psi, teacher = (
+            np.load(path, allow_pickle=False) for path in (files.omega, files.phi, files.psi, files.teacher)
+        )
+        return spectra.triple(omega, phi, psi, teacher, teacher.size)
+    base = input_spectrum(problem)
+    layers = getattr(student, "layers", ())
+    if not layers:
+        return base
+    return spectra.through_layers(
+        base, [activation(layer.activation) for layer in layers], [layer.width_ratio for layer in layers]
+    )
+
+
+def coordinate_prior(problem: Problem) -> Prior:
+    """Return the law of w* for a penalty that acts coordinate by coordinate."""
+    prior = problem.target.prior
+    kind = prior if isinstance(prior, str) else prior.kind
+    if kind == "normal":
+        return Prior()
+    if kind == "gauss-bernoulli":
+        return sparse(prior.rate)
+    raise DerivationError(
+        "a penalty other than l2 needs coordinates that are normal, or normal and zero",
+        where=f"target.prior = {kind!r}", hint='use prior = "normal" or { kind = "gauss-bernoulli", rate = ... }',
+    )  # fmt: skip
+
+
+def loss_of(problem: Problem) -> Loss:
+    """Return the loss as a formula."""
+    form = problem.loss.form
+    return Loss(form.name, form.value)
+
+
+def penalty_of(problem: Problem) -> Loss | None:
+    """Return the penalty as a function of one weight, or None for l2."""
+    import sympy as sp
+
+    from ...problem.checks import formula
+
+    text = problem.loss.penalty
+    if text == "l2":
+        return None
+    f, w = sp.Symbol("f", real=True), sp.Symbol("w", real=True)
+    expression = sp.Abs(w) if text == "l1" else formula("penalty", text, ("w",)).sympy()
+    if sp.simplify(expression - w**2 / 2) == 0:
+        return None
+    return Loss(text, expression.subs(w, f))
+
+
+def minimiser_question(problem: Problem) -> Question:
+    """Return what the minimiser's equations need."""
+    loss, solver = problem.loss, problem.solver
+    per_sample = loss.ridge_per_sample is not None
+    strength = loss.ridge_per_sample if per_sample else loss.ridge
+    penalty = penalty_of(problem)
+    return Question(
+        loss=loss_of(problem),
+        law=target_law(problem),
+        covariance=seen_by(problem),
+        ratios=problem.grid.values("sample_ratio"),
+        ridge=None if strength == "optimal" else float(strength),
+        per_sample=per_sample,
+        optimise=loss.optimise,
+        penalty=penalty,
+        prior=coordinate_prior(problem) if penalty is not None else NORMAL,
+        constant=bool(problem.student.bias),
+        wants_signs=loss.form.two_valued,
+        rtol=min(solver.rtol, 1e-3),
+        damping=solver.damping,
+        max_iterations=solver.max_iterations,
+    )
+
+
+def bayes_question(problem: Problem) -> BayesQuestion:
+    """Return what the Bayes-optimal curve needs."""
+    covariance = input_spectrum(problem)
+    prior = problem.target.prior
+    kind, rate = (prior, 1.0) if isinstance(prior, str) else (prior.kind, prior.rate)
+    # T = share om^2 t.
+    cells = tuple(
+        (float(p), float(T / (p * om)))
+        for p, om, T in zip(covariance.shares, covariance.eigenvalues, covariance.powers, strict=True)
+        if p > 0.0
+    )
+    if not math.isclose(sum(p * s for p, s in cells), covariance.rho, rel_tol=1e-9):
+        raise DerivationError(
+            "a single direction that carries the target is learnt at once", where="data.spectrum",
+            why="a block of fraction 0 holds a part of w*", hint="give every block a share of the dimensions",
+        )  # fmt: skip
+    return BayesQuestion(
+        target_law(problem), prior_named(kind, rate), cells, problem.grid.values("sample_ratio"),
+        tuple(problem.grid.start or ("uninformed",)), covariance.rho,
+    )  # fmt: skip

@@ -1,0 +1,325 @@
+"""The system of a convex minimiser: what is asked, its equations, its curve."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DerivationError, SolveError
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from . import observables, printed
+from .channel import Channel, Loss
+from .labels import LabelLaw
+from .minimiser import Point, RidgeSide, StateEvolution
+from .penalty import NORMAL, PenaltySide, Prior
+from .spectrum import Covariance
+
+if TYPE_CHECKING:
+    from ...problem import Problem
+
+Array = NDArray[np.float64]
+GRID = ("sample_ratio",)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem as numbers: what the equations need.
+
+    Attributes
+    ----------
+    loss : Loss
+    law : LabelLaw
+    covariance : Covariance
+    ratios : tuple of float
+        n/d.
+    ridge : float or None
+        None: the best one at every ratio.
+    per_sample : bool
+        Whether the penalty is k/n times smaller: mean_i l + (ridge/2)|w|^2/k.
+    optimise : str
+        The observable that a free ridge minimises.
+    penalty : Loss or None
+        None is l2.
+    prior : Prior
+        Of the target's coordinates; matters beside a penalty other than l2.
+    constant : bool
+        Whether a constant is fitted.
+    wants_signs : bool
+        Whether the loss means labels -1 and +1.
+    """
+
+    loss: Loss
+    law: LabelLaw
+    covariance: Covariance
+    ratios: tuple[float, ...]
+    ridge: float | None
+    per_sample: bool = False
+    optimise: str = "mse"
+    penalty: Loss | None = None
+    prior: Prior = NORMAL
+    constant: bool = False
+    wants_signs: bool = False
+    rtol: float = 1e-12
+    damping: float = 0.5
+    max_iterations: int = 2000
+
+
+# name -> (LaTeX, meaning)
+_MEANING = {
+    "V": ("V", "response of the field to a force: variance of the fluctuation"),
+    "q": ("q", "variance of the student's field on fresh inputs: w.Om w/k"),
+    "m": ("m", "covariance of the student's field with the target's latent field"),
+    "bias": ("b", "constant of the student's field"),
+    "ridge": (r"\lambda", "strength of the penalty"),
+    "mse": (r"\mathrm{mse}", "E (f - f*)^2 with the noise-free target"),
+    "test_mse": (r"\mathrm{mse}_{\mathrm{test}}", "E (y - f)^2 on fresh samples"),
+    "train_mse": (r"\mathrm{mse}_{\mathrm{train}}", "mean of (y - f)^2 over the training samples"),
+    "classification_error": (r"\varepsilon", "probability that sign(f) differs from the label of a fresh sample"),
+    "test_loss": (r"\mathcal L_{\mathrm{test}}", "mean loss of fresh samples"),
+    "train_loss": (r"\mathcal L", "mean loss over the training samples, without penalty"),
+    "calibration_error": (r"\mathrm{ECE}", "E |p - P(y = 1 | f)|, p the predicted probability 1/(1 + exp(-f))"),
+    "brier": (r"\mathrm{Brier}", "E (1[y = 1] - p)^2"),
+}
+
+
+class MinimiserSystem(FixedPoint):
+    """(V, q, m) of the minimiser at every sample ratio, and what follows from them."""
+
+    def __init__(self, problem: Problem, question: Question) -> None:
+        super().__init__(problem)
+        self.question = question
+        law, loss = question.law, question.loss
+        self.constant = question.constant or question.covariance.free_constant
+        self.classifies = law.two_valued
+        self.regresses = loss.square != 0.0 or not law.discrete
+        self.calibrates = law.two_valued and _likelihood(loss)
+        self.order_parameters = tuple(
+            OrderParameter(name, GRID, *_MEANING[name]) for name in ("V", "q", "m", *self.observable_names())
+        )
+
+    def check(self) -> None:
+        """Refuse labels that the loss does not mean.
+
+        Raises
+        ------
+        DerivationError
+        """
+        if self.question.wants_signs and not self.question.law.two_valued:
+            raise DerivationError(
+                f"the loss {self.question.loss.text!r} needs labels -1 and +1",
+                where="target.formula", why=f"the labels are {self.question.law.text!r}",
+                hint='use a two-valued formula such as "sign(z + 0.3*n1)", or a loss of y - f',
+            )  # fmt: skip
+
+    def observable_names(self) -> list[str]:
+        """Names of what is read off a point, in the order of the solution."""
+        names = ["bias"] if self.constant else []
+        names += ["mse"] if self.regresses else []
+        names += ["test_mse", "train_mse"] if self.question.loss.square else []
+        names += ["classification_error"] if self.classifies else []
+        names += ["test_loss", "train_loss"]
+        names += ["calibration_error", "brier"] if self.calibrates else []
+        return names + (["ridge"] if self.question.ridge is None else [])
+
+    def evolution(self, fineness: float = 1.0) -> StateEvolution:
+        """Return the fixed point as a computable map."""
+        a = self.question
+        side: Any
+        if a.penalty is None:
+            side = RidgeSide(a.covariance)
+        else:
+            side = PenaltySide(a.penalty, a.covariance, a.prior, fineness)
+        channel = Channel(a.loss, a.law, a.covariance.rho, fineness)
+        return StateEvolution(
+            channel, side, a.covariance.rho, self.constant,
+            rtol=a.rtol, damping=a.damping, max_iterations=a.max_iterations,
+        )  # fmt: skip
+
+    def ridge_at(self, alpha: float) -> float:
+        """Ridge of the summed objective at one sample ratio."""
+        a = self.question
+        assert a.ridge is not None
+        # mean_i l + (r/2)|w|^2/k, times n.
+        return a.ridge * alpha / a.covariance.psi if a.per_sample else a.ridge
+
+    def read(self, point: Point) -> dict[str, float]:
+        """Return the observables of one point."""
+        a, e = self.question, point.averages
+        rho, c = a.covariance.rho, a.loss.square
+        out = {"V": point.V, "q": point.q, "m": point.m, "bias": point.b, "ridge": point.ridge}
+        if a.per_sample:
+            out["ridge"] = point.ridge * a.covariance.psi / point.alpha
+        if self.regresses:
+            out["mse"] = observables.mean_squared_error(a.law, rho, point)
+        if c:
+            out["test_mse"], out["train_mse"] = 2.0 * e.test / c, 2.0 * e.loss / c
+        if self.classifies:
+            known = math.isfinite(e.error) and not self.constant
+            out["classification_error"] = (
+                e.error if known else observables.classification_error(a.law, rho, point.q, point.m, point.b)
+            )
+        out["test_loss"], out["train_loss"] = e.test, e.loss
+        if self.calibrates:
+            from scipy.special import expit
+
+            out["calibration_error"], out["brier"] = observables.calibration(
+                a.law, rho, point.q, point.m, point.b, expit
+            )
+        return out
+
+    def target(self, point: Point) -> float:
+        """The observable that a free ridge minimises."""
+        a = self.question
+        if a.optimise == "classification_error" and a.law.symmetric() and not self.constant:
+            # The error of sign(u) falls with the angle to the latent field: smoother than the error itself.
+            return -abs(point.m) / math.sqrt(point.q)
+        if a.optimise == "mse":
+            return observables.mean_squared_error(a.law, a.covariance.rho, point)
+        if a.optimise in ("test_loss", "test_mse"):
+            return point.averages.test
+        return self.read(point)[a.optimise]
+
+    def points(self) -> list[Point | SolveError]:
+        """Solve every ratio of the grid; failures stand in their place."""
+        a, flow = self.question, self.evolution()
+        if a.ridge is not None:
+            return flow.curve(a.ratios, [self.ridge_at(r) for r in a.ratios])
+        out: list[Point | SolveError] = [SolveError("not reached", status="failed")] * len(a.ratios)
+        near: Point | None = None
+        for i in np.argsort(a.ratios, kind="stable"):
+            try:
+                near = flow.best_ridge(a.ratios[i], self.target, near)
+                out[i] = near
+            except SolveError as error:
+                out[i] = error
+        return out
+
+    def solve(self) -> Solution:
+        a = self.question
+        points = self.points()
+        names = ["V", "q", "m", *self.observable_names()]
+        table = {name: np.full(len(points), np.nan) for name in names}
+        failed: list[tuple[float, SolveError]] = []
+        for i, point in enumerate(points):
+            if isinstance(point, SolveError):
+                failed.append((a.ratios[i], point))
+                continue
+            values = self.read(point)
+            for name in names:
+                table[name][i] = values[name]
+        variables = {name: Variable(GRID, values, *_MEANING[name]) for name, values in table.items()}
+        variables |= self._thresholds()
+        found = [p for p in points if isinstance(p, Point)]
+        solution = Solution(
+            {"sample_ratio": np.array(a.ratios)},
+            variables,
+            stats={
+                "evaluations": sum(p.evaluations for p in found),
+                "residual": max((p.residual for p in found), default=math.nan),
+            },
+        )
+        if failed:
+            ratio, error = failed[0]
+            solution.status, solution.message = error.status, str(error)
+            raise SolveError(
+                f"{len(failed)} of {len(points)} points were not reached",
+                status=error.status, partial=solution, where=error.where or f"sample_ratio = {ratio:g}",
+                why=error.why, hint=error.hint,
+            )  # fmt: skip
+        return solution
+
+    def _thresholds(self) -> dict[str, Variable]:
+        a = self.question
+        if a.loss.square or a.loss.of_residual:
+            return {
+                "interpolation_threshold": Variable(
+                    (),
+                    np.array(a.covariance.psi),
+                    r"\alpha_\star",
+                    "sample ratio up to which a vanishing ridge interpolates the samples, n = k",
+                )
+            }
+        if a.law.two_valued:
+            from .thresholds import separability
+
+            return {
+                "separability_threshold": Variable(
+                    (),
+                    np.array(separability(a.law, a.covariance, self.constant)),
+                    r"\alpha_{\mathrm{sep}}",
+                    "sample ratio up to which the samples are linearly separable, so that only a penalty bounds w",
+                )
+            }
+        return {}
+
+    def module(self) -> ModuleType:
+        """Return the printed algebra."""
+        from .equations import algebra
+
+        return algebra()
+
+    def python(self) -> str:
+        """Return the source of what is computed: the algebra, and the loss between its kinks."""
+        from ...symbolic.store import source
+
+        text = source(self.module())
+        if not self.question.loss.square:
+            text += "\n\n# The loss.\n\n" + source(self.question.loss.module())
+        if self.question.penalty is not None:
+            text += "\n\n# The penalty.\n\n" + source(self.question.penalty.module())
+        return text
+
+    def equations(self) -> list[Equation]:
+        return [row for step in self.derivation() for row in step.equations]
+
+    def derivation(self) -> list[Step]:
+        a = self.question
+        kinds = ", ".join(dict.fromkeys(printed.describe(c) for c in a.law.components))
+        objective = "sum_i l(y_i, u_i) + sum_j r(w_j), n = alpha d samples, k = psi d features"
+        depth = len(a.covariance.layers)
+        seen = f"{depth} layer(s) of random features" if depth else "the inputs themselves"
+        steps = [
+            Step(
+                "Objective",
+                f"Minimise {objective}; the readout sees {seen}. Leaving one sample out makes its field omega "
+                "Gaussian; putting it back moves the field to the proximal point of the loss.",
+            ),
+            Step(
+                "Channel",
+                f"The force f is averaged over the field and the label: {kinds}.",
+                tuple(printed.channel_rows(a.loss, a.law, self.constant)),
+            ),
+            Step(
+                "Conjugates",
+                "Forces and curvatures summed over the samples.",
+                tuple(printed.block_rows("conjugates")),
+            ),
+            Step(
+                "Spectrum",
+                "All that matters of the inputs are two functions of one number.",
+                tuple(printed.spectrum_rows(a.covariance)),
+            ),
+            Step(
+                "Fixed point",
+                "The overlaps of the minimiser of the effective problem reproduce those of the fields"
+                + (", and the constant makes the mean force vanish." if self.constant else "."),
+                tuple(printed.penalty_rows(a.penalty)),
+            ),
+        ]
+        if self.regresses:
+            steps.append(Step("Errors", "Observables at the fixed point.", tuple(printed.block_rows("errors"))))
+        return steps
+
+
+def _likelihood(loss: Loss) -> bool:
+    """Whether exp(-l(y, f)) is a probability of labels -1 and +1."""
+    m = loss.module()
+    f = np.linspace(-5.0, 5.0, 21)
+    total = np.array([math.exp(-m.value(1.0, u, u)) + math.exp(-m.value(-1.0, u, u)) for u in f])
+    odd = np.array([m.value(1.0, u, u) - m.value(-1.0, u, u) + u for u in f])
+    return bool(np.max(np.abs(total - 1.0)) < 1e-12 and np.max(np.abs(odd)) < 1e-12)

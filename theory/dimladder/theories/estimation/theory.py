@@ -1,0 +1,164 @@
+"""The estimation engine: minimisers and Bayes-optimal estimators of one output, samples = alpha d.
+
+Sources: Thrampoulidis, Abbasi & Hassibi 2018; Barbier et al. 2019; Gerace et al. 2020; Loureiro et al. 2021;
+Schroeder et al. 2023; docs/theory/estimation.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...errors import DerivationError, DimladderError, DomainError
+from ...problem.grids import FixedPointSolver, Simulation
+from ..base import Reads, Refusal, Theory
+
+if TYPE_CHECKING:
+    from ...problem import Problem
+    from ...symbolic.systems import System
+
+OBSERVABLES = ("mse", "test_mse", "classification_error", "test_loss", "calibration_error", "brier")
+
+
+class EstimationTheory(Theory):
+    """Fixed points of generalised linear estimation."""
+
+    name = "estimation"
+    title = "Minimisers and posteriors of generalised linear estimation"
+    summary = (
+        "State evolution at samples = alpha d: any convex loss, penalty and label law, spectra and random features; "
+        "Bayes-optimal estimation with its phase transitions."
+    )
+    reads: ClassVar[Reads] = {
+        "data": {"gaussian": "spectrum"},
+        "target": {"index": "formula noise overlap flip outliers prior hermite power"},
+        "student": {"linear": "bias", "features": "layers covariances bias"},
+        "loss": "function penalty ridge ridge_per_sample optimise",
+        "algorithm": {"minimise": "", "bayes": ""},
+        "grid": "start",
+    }
+    axes = ("sample_ratio",)
+    solver = FixedPointSolver(rtol=1e-12)
+    simulation = Simulation(sizes=(200, 400), replicas=16)
+    references = ("thrampoulidis2018precise", "loureiro2021curves", "gerace2020generalisation", "barbier2019optimal")
+    assumptions = (
+        "d and the samples go to infinity with a fixed ratio; Gaussian inputs, or features equivalent to such",
+        "a convex loss and penalty, so that the minimiser is unique and replica symmetry exact; or the Bayes-optimal "
+        "posterior, where it is exact too",
+    )
+    limits = (
+        "square loss: the deterministic equivalent of ridge regression",
+        "ridge to 0 below the separability threshold: q diverges as 1/ridge",
+        "Bayes-optimal error: a lower bound of every minimiser's",
+    )
+
+    def checks(self, problem: Problem) -> Iterable[Refusal]:
+        """Refuse what the equations do not hold for."""
+        target = problem.target
+        if target.directions > 1:
+            yield Refusal(
+                "target.formula", f"{target.directions} latent fields: one output sees one, z", "use z, or one-pass"
+            )
+            return
+        if not target.fields:
+            yield Refusal("target.formula", "no latent field: the labels are noise", "use the latent field z")
+            return
+        if problem.algorithm.__struct_config__.tag == "bayes":
+            yield from self._bayes(problem)
+        else:
+            yield from self._minimise(problem)
+
+    def _bayes(self, problem: Problem) -> Iterable[Refusal]:
+        loss, student = problem.loss, problem.student
+        if student.__struct_config__.tag != "linear":
+            yield Refusal("student.kind", "the posterior of the target's own law is over a linear target", "linear")
+        elif student.bias:
+            yield Refusal("student.bias", "the posterior of the target's own law has no bias")
+        if loss.function != "square" or loss.ridge is not None or loss.ridge_per_sample is not None:
+            yield Refusal("loss", "the target's own law is the loss", 'leave [loss] out, or use kind = "minimise"')
+        if problem.target.power == "latent":
+            yield Refusal("target.power", "is not read by kind = bayes", "give the shares as a list")
+        yield from self._build(problem)
+
+    def _minimise(self, problem: Problem) -> Iterable[Refusal]:
+        loss, student, target = problem.loss, problem.student, problem.target
+        if problem.grid.start is not None:
+            yield Refusal("grid.start", "a convex problem has one branch", 'drop it, or use algorithm.kind = "bayes"')
+        if loss.form.vector:
+            yield Refusal("loss.function", f"{loss.function} takes one output a class", "use a loss of one output f")
+            return
+        if not loss.form.convex:
+            yield Refusal(
+                "loss.function", f"{loss.function!r} is not convex: replica symmetry is not exact", "use a convex loss"
+            )
+            return
+        if loss.ridge is None and loss.ridge_per_sample is None:
+            yield Refusal("loss.ridge", "is missing", 'give ridge or ridge_per_sample, or ridge = "optimal"')
+            return
+        if isinstance(loss.ridge_per_sample, str):
+            yield Refusal("loss.ridge_per_sample", "a formula in k has no limit", "give a number")
+            return
+        if (loss.ridge if loss.ridge is not None else loss.ridge_per_sample) == 0:
+            yield Refusal(
+                "loss.ridge", "is 0: below the separability or interpolation threshold no minimiser is unique",
+                "a small ridge such as 1e-6 follows the limit",
+            )  # fmt: skip
+            return
+        if loss.optimise and loss.optimise not in OBSERVABLES:
+            yield Refusal("loss.optimise", f"{loss.optimise!r} is not minimised", f"one of {', '.join(OBSERVABLES)}")
+            return
+        layers = getattr(student, "layers", ())
+        if any(layer.width_ratio is None for layer in layers):
+            yield Refusal("student.layers", "every layer needs its width_ratio")
+            return
+        features = layers or getattr(student, "covariances", None) is not None
+        if loss.penalty != "l2" and features:
+            yield Refusal(
+                "loss.penalty", f"{loss.penalty!r} acts on coordinates; random features have none", 'use "l2"'
+            )
+            return
+        if getattr(student, "covariances", None) is not None and (target.power is not None or problem.data.spectrum):
+            yield Refusal("student.covariances", "hold the whole law of inputs and target", "drop spectrum and power")
+            return
+        yield from self._build(problem)
+
+    def _build(self, problem: Problem) -> Iterable[Refusal]:
+        try:
+            system: Any = self._system(problem)
+            if hasattr(system, "check"):
+                system.check()
+        except (DerivationError, DomainError) as error:
+            yield Refusal(error.where or "target.formula", f"{error.what}: {error.why or ''}".rstrip(": "),
+                          error.hint or "")  # fmt: skip
+        except ValueError as error:
+            if isinstance(error, DimladderError):
+                raise
+            yield Refusal("data.spectrum", str(error))
+
+    def _system(self, problem: Problem) -> System:
+        if problem.algorithm.__struct_config__.tag == "bayes":
+            from .bayes_system import BayesSystem
+            from .question import bayes_question
+
+            return BayesSystem(problem, bayes_question(problem))
+        from .question import minimiser_question
+        from .system import MinimiserSystem
+
+        return MinimiserSystem(problem, minimiser_question(problem))
+
+    def derive(self, problem: Problem) -> System:
+        """Return the equations of the minimiser, or of the Bayes-optimal estimator."""
+        system = self._system(problem)
+        system.references, system.assumptions = self.references_for(problem), self.assumptions
+        return system
+
+    def references_for(self, problem: Problem) -> tuple[str, ...]:
+        """Return what this problem uses."""
+        if problem.algorithm.__struct_config__.tag == "bayes":
+            return ("barbier2019optimal",)
+        if getattr(problem.student, "layers", ()):
+            return ("gerace2020generalisation", "schroder2023deterministic", "hulu2023universality")
+        return ("thrampoulidis2018precise", "loureiro2021curves")
+
+
+THEORY = EstimationTheory()
