@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..problem.kinds import Kinds
     from ..symbolic.systems import System
 
+__all__ = ["Reads", "Refusal", "Theory"]
+
 # Of one section: kind -> keys it honours, as words ("*": all of them); the key None: the section may be absent.
 # A section of a single kind (loss, limit, grid) may be given by its keys alone.
 Reads = Mapping[str, "str | Mapping[str | None, str]"]
