@@ -199,20 +199,6 @@ def test_committed_figures_are_small(root: Path) -> None:
     assert not large
 
 
-def test_no_modules_import_each_other_in_a_circle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    grimp = pytest.importorskip("grimp")
-    monkeypatch.syspath_prepend(root / "theory")
-    monkeypatch.syspath_prepend(root / "validation")
-    graph = grimp.build_graph("dimladder", "dimladder_validation", cache_dir=None)
-    below = {m: set(graph.find_modules_directly_imported_by(m)) for m in graph.modules}
-    # Take away what imports nothing that is left; what stays imports itself in the end.
-    while free := [m for m, imported in below.items() if not imported & below.keys()]:
-        for m in free:
-            del below[m]
-    circles = {m for m, imported in below.items() if any(m in below.get(i, ()) for i in imported)} or set(below)
-    assert not below, f"modules in circles: {sorted(circles)}"
-
-
 @pytest.mark.slow
 def test_wheel_holds_code_data_and_nothing_else(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("build")
