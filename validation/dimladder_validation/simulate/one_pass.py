@@ -86,6 +86,7 @@ class OnePassExperiment(Experiment):
     theory = "one-pass"
     size = "d"
     batch_size = 16
+    device_batch_size = 1024
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
