@@ -135,6 +135,11 @@ class OnePassTheory(Theory):
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
 
+    def warnings(self, problem: Any) -> list[str]:
+        from .obstacles import obstacles
+
+        return obstacles(problem)
+
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe
 
