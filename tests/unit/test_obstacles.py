@@ -78,3 +78,13 @@ def test_show_and_solve_say_it(capsys: pytest.CaptureFixture[str], caplog: pytes
     with caplog.at_level(logging.WARNING):
         dl.solve(dl.replace(CASES["odd on neither"][0], {"grid.time": [0.0, 0.1]}))
     assert any("odd activation" in r.getMessage() for r in caplog.records)
+
+
+@pytest.mark.slow
+def test_rounding_of_the_error_is_bounded_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A noiseless ReLU at very late times: e_g is the difference of overlaps, known to what is stated."""
+    asked = dl.replace(problem("relu(z)", [[0.3]], **{"student.activation": "relu"}), {"grid.time": [1e2, 1e4, 1e6]})
+    curve = dl.solve(asked)
+    resolution = curve.stats["generalization_error_resolution"]
+    assert 0 < resolution < 1e-8
+    assert abs(curve["generalization_error"].values[-1]) < resolution

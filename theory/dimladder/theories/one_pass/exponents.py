@@ -36,8 +36,8 @@ def describe(problem: Any) -> dict[str, Any]:
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found. ``out of reach`` holds the reasons of `obstacles`, where there are any;
-        ``target`` is the expanded target, where its formula has Hermite polynomials.
+        None where no term up to degree 12 is found. ``out of reach`` holds the reasons of `obstacles`, where there are
+        any; ``target`` is the expanded target, where its formula has Hermite polynomials.
     """
     target = problem.target
     found: dict[str, Any] = {}
