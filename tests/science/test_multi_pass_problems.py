@@ -111,6 +111,29 @@ def test_long_training_with_the_square_loss_is_exact() -> None:
     assert values(curve, "Q")[-1, 0, 0] == pytest.approx(values(minimiser, "q")[0], abs=1e-9)
 
 
+def test_small_batches_of_the_first_epoch_are_one_pass_sgd() -> None:
+    """Every sample is new, and a batch of b n samples is b alpha of one-pass time at the rate eta/(alpha b)."""
+    rate, ratio, ridge = 0.5, 2.0, 0.1
+    one_pass = {
+        "algorithm": {"kind": "one-pass", "learning_rate": rate, "weight_decay": rate * ridge}, "simulation": {},
+        "student": {"kind": "two-layer", "activation": "linear"}, "data": {"kind": "gaussian"},
+        "loss": {"function": "square"}, "grid.time": [0.5, 1.0, 2.0],
+    }  # fmt: skip
+    flow = dl.solve(run_file("ridge", one_pass))
+    gaps = {}
+    for parts in (100, 200, 400):
+        batches = {"steps": parts, "batch_fraction": 1 / parts, "learning_rate": rate * ratio / parts}
+        curve = dl.solve(run_file("ridge", {"algorithm": {"kind": "gradient-descent", "batching": "epoch"} | batches}))
+        at = [parts // 4, parts // 2, parts]
+        gaps[parts] = {name: values(curve, name)[at].ravel() - values(flow, name).ravel() for name in ("Q", "M")}
+    for name in ("Q", "M"):
+        one, two, four = (gaps[parts][name] for parts in (100, 200, 400))
+        assert np.abs(four).max() > 1e-5
+        # First order in the batch, then second order.
+        assert np.abs(2 * four - two).max() < 1e-5
+        assert 2 * four - two == pytest.approx((2 * two - one) / 4, rel=0.02)
+
+
 def test_nobody_beats_bayes() -> None:
     """The same target and data; classification error of the best estimate there is."""
     change: dict[str, Any] = {"algorithm": {"kind": "bayes"}, "loss": {}, "simulation": {}}
