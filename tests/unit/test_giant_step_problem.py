@@ -38,7 +38,7 @@ GIANT = load(Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "giant-st
         ({"data.spikes": [[1.0]]}, "rows"),
         ({"data.alignment": 2.0}, "alignment"),
         ({"data.spikes": []}, "aligned"),
-        ({"data.variances": [[1.0, 2.0], [1.0, 2.0]]}, "one entry a block"),
+        ({"data.variances": [[1.0, 2.0], [1.0, 2.0]]}, "one a block"),
         ({"data.mean_overlap": [[1.0]]}, "mean_overlap"),
         ({"data": {"kind": "images"}}, "cluster-labels"),
         (
