@@ -185,6 +185,34 @@ def test_chunks_of_draws_do_not_depend_on_the_batch() -> None:
     np.testing.assert_allclose(few.q, many.q[:2], rtol=1e-12)
 
 
+def test_a_recorded_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replay of a CUDA graph is pretended by the call that is recorded: buffers, the counter, rates, a restart."""
+    from dimladder_validation.simulate import rows
+
+    overrides = {"grid.time": [0.0, 0.5, 1.0, 2.0], "algorithm.schedule": "1/(1 + t)", "target.noise": 0.2}
+    what, times = dynamics(dl.load(path_of("online-erf"), overrides), 30), np.array([0.0, 0.5, 1.0, 2.0])
+    backend = backend_for("torch")
+
+    def run() -> sgd.Trajectories:
+        return sgd.weight_sgd_array(what, times, 30, streams(1, "h", "e", 30, 0, 3), backend, chunk_numbers=300)
+
+    plain = run()
+    recorded = []
+
+    def pretend(once: Any, restart: Any, device: str) -> Any:
+        once()
+        restart()
+        recorded.append(device)
+        return once
+
+    monkeypatch.setattr(rows, "_captures", lambda backend: True)
+    monkeypatch.setattr(rows, "_recorded", pretend)
+    again = run()
+    assert len(recorded) == 1
+    for a, b in ((plain.q, again.q), (plain.m, again.m), (plain.v, again.v)):
+        np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_networks_as_trained_in_practice(dtype: str) -> None:
     problem = dl.load(path_of("hierarchical-layerwise"))

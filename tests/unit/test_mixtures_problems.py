@@ -69,9 +69,7 @@ def test_separability_thresholds():
     # The hinge loss changes sides there: with a vanishing penalty its training loss is zero below only.
     edge = threshold({})
     curve = solve(
-        replace(
-            MIXTURE, {"loss.function": "hinge", "loss.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
-        )
+        replace(MIXTURE, {"loss.function": "hinge", "loss.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]})
     )
     assert float(curve["separability_threshold"]) == pytest.approx(edge)
     below, above = np.asarray(curve["train_loss"])

@@ -19,6 +19,7 @@ class BatchReuseExperiment(Experiment):
     size = "d"
     least_size = 2
     batch_size = 16
+    device_batch_size = 1024
 
     def closing(self, problem: Any) -> Closing:
         return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from an exactly imposed overlap")

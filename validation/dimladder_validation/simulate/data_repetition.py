@@ -41,6 +41,7 @@ class DataRepetitionExperiment(Experiment):
     theory = "data-repetition"
     size = "d"
     batch_size = 16
+    device_batch_size = 1024
 
     def closing(self, problem: Any) -> Closing:
         return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from exactly imposed overlaps")

@@ -158,6 +158,7 @@ class WidthExperiment(Experiment):
     theory = "mup"
     size = "width"
     batch_size = 16
+    device_batch_size = 256
 
     def closing(self, problem: Any) -> Closing:
         """Smooth networks in the muP scaling: the expansion of their means in 1/width."""

@@ -68,6 +68,7 @@ class OnlineSGDExperiment(Experiment):
     theory = "online-sgd"
     size = "d"
     batch_size = 16
+    device_batch_size = 1024
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
