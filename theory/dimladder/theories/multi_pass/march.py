@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 BLOCK = 256  # particles treated together: their rows stay in the cache
 LOST = 1e-10  # a residual below this part of its vector is rounding: the direction is known
-CLOSE = 1e-4  # a residual below this part of its vector is orthogonalised again
+CLOSE = 0.5  # a residual below this part of its vector is orthogonalised again: errors would compound from step to step
 
 VECTOR, MATRIX, CUBE = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
 # respond(lam, y, mask, a, count, u, sums): u[k] = mask dl/dlam_k for the first `count` particles of a block; adds to
