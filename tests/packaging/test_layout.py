@@ -38,7 +38,8 @@ def _packages_on_disk(root: Path) -> set[str]:
 
 def test_package_list_is_complete(root: Path) -> None:
     listed = set(_setup(root)["options"]["packages"].split())
-    assert listed == _packages_on_disk(root)
+    # The run files of the gallery are data of a package without code.
+    assert listed == {*_packages_on_disk(root), "dimladder.runs"}
 
 
 def test_every_data_file_matches_a_pattern(root: Path) -> None:
@@ -212,6 +213,8 @@ def test_wheel_holds_code_data_and_nothing_else(root: Path, tmp_path: Path) -> N
         shutil.copy(root / name, source / name)
     for name in ("theory", "validation"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    runs = root / "docs" / "gallery" / "runs"
+    shutil.copytree(runs, source / "docs" / "gallery" / "runs")
     # The backend of this environment: no network is needed.
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(source)],
@@ -229,4 +232,5 @@ def test_wheel_holds_code_data_and_nothing_else(root: Path, tmp_path: Path) -> N
         str(p.relative_to(source / top)) for top in ("theory", "validation") for p in (source / top).rglob("*.py")
     }
     assert modules <= names
+    assert {f"dimladder/runs/{path.name}" for path in runs.glob("*.toml")} <= names
     assert {n.split("/")[0].split("-")[0] for n in names} == {"dimladder", "dimladder_validation"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dimladder.errors import ConfigError
-from dimladder.solve import derive, load, loads, replace, solve
+from dimladder.solve import load, loads, replace, solve
 from dimladder.theories.mixtures.separability import separability_threshold
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
@@ -57,7 +57,7 @@ def test_every_problem_writes_itself_back():
 
 def test_separability_thresholds():
     def threshold(overrides):
-        return separability_threshold(derive(replace(MIXTURE, overrides)))
+        return separability_threshold(replace(MIXTURE, overrides))
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)
@@ -69,9 +69,7 @@ def test_separability_thresholds():
     # The hinge loss changes sides there: with a vanishing penalty its training loss is zero below only.
     edge = threshold({})
     curve = solve(
-        replace(
-            MIXTURE, {"loss.function": "hinge", "loss.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]}
-        )
+        replace(MIXTURE, {"loss.function": "hinge", "loss.ridge": 1e-6, "grid.sample_ratio": [0.9 * edge, 1.15 * edge]})
     )
     assert float(curve["separability_threshold"]) == pytest.approx(edge)
     below, above = np.asarray(curve["train_loss"])

@@ -24,7 +24,7 @@ from ..errors import DerivationError, DimladderError, SolveError, UsageError, di
 from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
-BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor")
+BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor", "examples", "new")
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -52,7 +52,7 @@ verbs:
 
   dimladder VERB --help   explains one verb;  dimladder --version   prints the version
 
-example: dimladder solve docs/gallery/runs/online-erf.toml --set algorithm.learning_rate=0.2
+example: dimladder new online-erf -o run.toml && dimladder solve run.toml --set algorithm.learning_rate=0.2
 """
 
 

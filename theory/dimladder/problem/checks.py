@@ -54,6 +54,14 @@ def formula(
         raise ValueError(f"{name}: {error}") from None
 
 
+def count(**values: int | None) -> None:
+    """Refuse a number of things below 1 or beyond any memory; None passes."""
+    for name, value in values.items():
+        at_least(1, **{name: value})
+        if value is not None and value > MAX_SIZE:
+            raise ValueError(f"{name} = {value} is too large: at most {MAX_SIZE}")
+
+
 def probabilities(name: str, values: Sequence[float], one_per: str) -> None:
     """Refuse anything but numbers in [0, 1] that sum to 1."""
     if not values:

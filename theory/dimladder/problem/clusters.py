@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Images, Mixture
+from .data import Mixture
 from .spec import Problem
 from .targets import ClusterLabels
 
@@ -135,8 +135,8 @@ class Clusters:
         )
 
 
-def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
-    """Return the clusters of a problem in n dimensions.
+def mixture_clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
+    """Return the clusters of a Gaussian mixture in n dimensions; see `images.clusters` for any data.
 
     Parameters
     ----------
@@ -151,10 +151,6 @@ def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
     from ..errors import ConfigError
 
     data = problem.data
-    if isinstance(data, Images):
-        from .images import image_clusters
-
-        return image_clusters(data, strength, n)
     weights = np.array(data.weights)
     coordinates, strengths = spike_frame(data)
     rows_of_means = mean_rows(data)

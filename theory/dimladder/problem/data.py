@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from .checks import Matrix, Row, at_least, finite, not_negative, positive, probabilities
+from .checks import Matrix, Row, at_least, count, finite, not_negative, positive, probabilities
 from .expressions import Expression
 from .spec import Spec
 
@@ -147,7 +147,7 @@ class _Inputs(Spec, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         positive(sample_ratio=self.sample_ratio)
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, seed=self.seed)
         if (self.samples is None) != (self.dimension is None):
             raise ValueError("samples and dimension go together: give both, or sample_ratio")
@@ -307,7 +307,7 @@ class CosinePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, test_samples=self.test_samples)
 
 
@@ -326,7 +326,7 @@ class GaussianPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="poi
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples, dimension=self.dimension)
+        count(samples=self.samples, dimension=self.dimension)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
         if self.labels not in ("random-sign", "alternating"):
             beyond = [v for v in Expression(self.labels, "x*").variables if not 1 <= int(v[1:]) <= self.dimension]
@@ -370,7 +370,7 @@ class DigitsPoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples)
+        count(samples=self.samples)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
         if len(set(self.classes)) != 2 or not all(0 <= c <= 9 for c in self.classes):
             raise ValueError(f"classes must be two different digits 0..9, got {list(self.classes)}")
@@ -394,7 +394,7 @@ class FilePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"
     test_samples: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, samples=self.samples)
+        count(samples=self.samples)
         at_least(0, test_samples=self.test_samples, seed=self.seed)
 
 
@@ -415,6 +415,7 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
 
     def __post_init__(self) -> None:
         at_least(2, classes=self.classes)
+        count(classes=self.classes, counts=sum(self.counts))
         if len(self.counts) != self.classes:
             raise ValueError(f"counts must list one number a class: {len(self.counts)} for {self.classes} classes")
         if min(self.counts) < 1:

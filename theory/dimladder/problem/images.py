@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .clusters import Clusters
+from .clusters import Clusters, mixture_clusters
 from .data import Images
 from .points import read_idx
+from .spec import Problem
 
 Array = NDArray[np.float64]
 
@@ -123,3 +124,10 @@ def image_clusters(data: Images, strength: float, n: int) -> ImageClusters:
         spikes.append((values[keep], np.ascontiguousarray(vectors[:, keep].T)))
     means = np.array([rows.mean(axis=0) for rows in scaled])
     return ImageClusters(np.array(data.weights), means, np.ones((len(chosen), n)), tuple(spikes), None, tuple(scaled))
+
+
+def clusters(problem: Problem, n: int, strength: float = 1.0) -> Clusters:
+    """Return the clusters of a problem in n dimensions, Gaussian or of images; arguments as `mixture_clusters`."""
+    if isinstance(problem.data, Images):
+        return image_clusters(problem.data, strength, n)
+    return mixture_clusters(problem, n, strength)

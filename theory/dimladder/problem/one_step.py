@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .activations import activation
 from .algorithms import OneStep
-from .clusters import Clusters, clusters, labels
+from .clusters import Clusters, labels
+from .images import clusters
 from .spec import Problem
 
 Array = NDArray[np.float64]

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import ABSENT, SECTIONS, Refusal, Spec, away_from_default, kind_of
+from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
+from ..problem import Refusal as Refusal
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ..problem import Problem
     from ..problem.kinds import Kinds
     from ..symbolic.systems import System
+
+__all__ = ["Reads", "Refusal", "Theory"]
 
 # Of one section: kind -> keys it honours, as words ("*": all of them); the key None: the section may be absent.
 # A section of a single kind (loss, limit, grid) may be given by its keys alone.

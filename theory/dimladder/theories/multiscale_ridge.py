@@ -44,7 +44,7 @@ def definitions() -> dict[Any, Any]:
     import sympy as sp
 
     kappa, lam, n, d, p, s1, s2, _ = sp.symbols(" ".join(SYMBOLS), positive=True)
-    out = {}
+    out: dict[Any, Any] = {}
     for i, (count, scale) in enumerate(((p, s1), (d - p, s2)), 1):
         z, missed, q, rest, gain = sp.symbols(f"z{i} zc{i} q{i} qc{i} a{i}", nonnegative=True)
         eigenvalue, size = scale**2 / d, count / d * scale**2

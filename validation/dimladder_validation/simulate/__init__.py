@@ -223,8 +223,10 @@ def _run(
 ) -> list[Batch]:
     batches = [batch.take(0, count) for batch in kept if batch.size in sizes and batch.first < count]
     done, total = sum(b.last - b.first for b in batches), count * len(sizes)
+    on_host = backend.device.startswith("cpu")
+    most = found.batch_size if on_host or found.device_batch_size is None else found.device_batch_size
     for size in sizes:
-        for first, last in _missing(count, [b for b in kept if b.size == size], found.batch_size):
+        for first, last in _missing(count, [b for b in kept if b.size == size], most):
             generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
             batch = _batch(found.run(problem, size, generators, backend), size, first, last)
             if store is not None:

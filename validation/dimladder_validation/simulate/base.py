@@ -71,11 +71,14 @@ class Backend:
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     dtype : str
         ``"float32"`` or ``"float64"``.
+    graphs : bool
+        Whether steps may be recorded as CUDA graphs.
     """
 
     xp: Any
     device: str = "cpu"
     dtype: str = "float64"
+    graphs: bool = True
     _device_streams: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -244,12 +247,15 @@ class Experiment(ABC):
         The smallest size at which the experiment means anything.
     batch_size : int
         Replicas run together, and saved together.
+    device_batch_size : int or None
+        The same on an accelerator, which many replicas fill and few leave idle. None: `batch_size`.
     """
 
     theory: str
     size: str = "d"
     least_size: int = 1
     batch_size: int = 16
+    device_batch_size: int | None = None
 
     @abstractmethod
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:

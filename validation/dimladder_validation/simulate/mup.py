@@ -158,6 +158,7 @@ class WidthExperiment(Experiment):
     theory = "mup"
     size = "width"
     batch_size = 16
+    device_batch_size = 256
 
     def closing(self, problem: Any) -> Closing:
         """Smooth networks in the muP scaling: the expansion of their means in 1/width."""
@@ -214,7 +215,7 @@ def train(
         first = fields if first is None else first
         if t + 1 < steps:
             if isinstance(algorithm, GradientFlow):
-                network.flow(fields, training.weights[t], algorithm.learning_rate, algorithm.substeps)
+                network.flow(fields, training.weights[t], float(training.learning_rates[t]), algorithm.substeps)
             else:
                 network.move(float(training.learning_rates[t]), network.velocity(fields, training.weights[t]))
             fields = network.run()

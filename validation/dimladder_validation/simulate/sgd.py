@@ -21,6 +21,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend, Sample
+from .rows import Rows
 from .two_layer import Link, explicit_weights, frame, model_module, population_means
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ class Dynamics:
             self.batch, LOSSES.index(self.loss), self.eta, self.eta_v, self.noise,
             self.decay, self.decay_v, self.displacement, self.spherical,
         )  # fmt: skip
+
+    def rate_at(self, t: float) -> float:
+        """Return the schedule's factor of the learning rates."""
+        import numpy as np
+
+        return 1.0 if self.schedule is None else float(self.schedule.evaluate(np, t=t))
 
 
 @dataclass(frozen=True)
@@ -216,27 +223,33 @@ def weight_sgd_array(
     radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
     shape = (dynamics.batch, d)
     block = max(1, chunk_numbers // (dynamics.batch * d))
-    x = noise = None
+    noisy = dynamics.noise > 0
+
+    def one(state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
+        w, v = _array_step(dynamics, xp, *state, teacher, row[0], row[1] if noisy else None, rate, d, slope)
+        if dynamics.spherical:
+            w = w * (radius / xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True)))
+        return w, v
+
+    chain = Rows(backend, one, (w, v))
     q_out, m_out, v_out = [], [], []
     place = 0
     for step in range(int(record[-1]) + 1):
         if step == record[place]:
+            w, v = chain.state
             q_out.append(backend.to_numpy(xp.matmul(w, xp.matrix_transpose(w))))
             m_out.append(backend.to_numpy(xp.matmul(w, xp.matrix_transpose(teacher))))
             v_out.append(backend.to_numpy(v).copy())
             place += 1
             if place == len(record):
                 break
-        at = step % block
-        if at == 0:
-            x = backend.normal([c[0] for c in children], (block, *shape))
-            noise = backend.normal([c[1] for c in children], (block, dynamics.batch)) if dynamics.noise > 0 else None
-        assert x is not None
-        xi = None if noise is None else noise[:, at, :]
+        if step % block == 0:
+            draws = [backend.normal([c[0] for c in children], (block, *shape))]
+            if noisy:
+                draws.append(backend.normal([c[1] for c in children], (block, dynamics.batch)))
+            chain.load(draws, [dynamics.rate_at(min(step + row, record[-1]) / d) for row in range(block)])
         with np.errstate(over="ignore", invalid="ignore"):  # a replica that blows up is reported at the end
-            w, v = _array_step(dynamics, xp, w, v, teacher, x[:, at, ...], xi, step / d, d, slope)
-            if dynamics.spherical:
-                w = w * (radius / xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True)))
+            chain.advance()
     q, m, v_all = (np.stack(a, axis=1).astype(np.float64) for a in (q_out, m_out, v_out))
     _report(dynamics, d, int(np.sum(~np.isfinite(q[:, -1]).all(axis=(1, 2)))), replicas)
     q, m, v_all = (_at_times(a, low, high, weight) for a in (q, m, v_all))
@@ -244,16 +257,15 @@ def weight_sgd_array(
 
 
 def _array_step(
-    dynamics: Dynamics, xp: Any, w: Any, v: Any, teacher: Any, x: Any, xi: Any, t: float, d: int, slope: Expression
+    dynamics: Dynamics, xp: Any, w: Any, v: Any, teacher: Any, x: Any, xi: Any, rate: Any, d: int, slope: Expression
 ) -> tuple[Any, Any]:
-    """One step: w (R, K, d) in units of sqrt d, x (R, B, d)."""
+    """One step: w (R, K, d) in units of sqrt d, x (R, B, d), rate the schedule's factor."""
     inputs = xp.matrix_transpose(x)
     fields = xp.matmul(w, inputs)  # (R, K, B)
     teacher_fields = xp.matrix_transpose(xp.matmul(teacher, inputs))  # (R, B, M)
     label = dynamics.link.evaluate(xp, teacher_fields)
     if xi is not None:
         label = label + dynamics.noise * xi
-    rate = float(dynamics.schedule.evaluate(xp, t=t)) if dynamics.schedule else 1.0
 
     def back(fields: Any) -> tuple[Any, Any, Any]:
         g = dynamics.activation.evaluate(xp, x=fields)
@@ -301,7 +313,7 @@ def derivative(activation: Expression) -> Expression:
 def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: int = 1) -> Sample:
     """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise).
 
-    For the logistic loss also its average ``loss``, label noise included.
+    For the logistic loss also its average ``test_loss``, label noise included.
     """
     import numpy as np
 
@@ -320,5 +332,5 @@ def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: i
         "a": (("time", "student"), runs.v),
     }
     if logistic:
-        variables["loss"] = (("time",), loss)
+        variables["test_loss"] = (("time",), loss)
     return Sample({"time": np.asarray(times)}, variables)

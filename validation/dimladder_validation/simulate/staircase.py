@@ -45,6 +45,7 @@ class StaircaseExperiment(Experiment):
     theory = "staircase"
     size = "d"
     batch_size = 8
+    device_batch_size = 32
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Train ``len(streams)`` networks in `size` dimensions."""

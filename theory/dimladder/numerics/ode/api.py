@@ -173,7 +173,7 @@ class _Setup:
             (None if jac is None else compiled(jac, layout.JAC, "the Jacobian"), layout.JAC),
             (None if domain is None else compiled(domain, layout.SCALAR, "the domain"), layout.SCALAR),
             *((f, layout.STEP) for f in _steps(self.plan.used[0])),
-            *((f, layout.STEP) for f in _steps(self.plan.used[-1])),
+            *((f, layout.STEP) for f in ((None, None) if self.plan.auto else _steps(self.plan.used[-1]))),
             *((compiled(e.function, layout.SCALAR, "the event"), layout.SCALAR) for e in self.events),
         ]
         self.alive = [f for f, _ in pairs]
@@ -206,6 +206,12 @@ class _Setup:
         cnt[layout.IMPLICIT_KIND] = int(self.plan.implicit.family == "bdf")
         cnt[layout.AUTONOMOUS] = int(autonomous)
         self.st, self.cnt = st, cnt
+
+    def load_implicit(self) -> None:
+        """Compile, or read from the cache, the implicit method of `auto`: most curves never need it."""
+        steps = _steps(self.plan.used[-1])
+        self.alive += steps
+        self.address[layout.SECOND_METHOD] = [layout.addresses(f, layout.STEP) for f in steps]
 
     def __enter__(self) -> _Setup:
         return self
@@ -407,8 +413,10 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
             event_state[i, 0] = compiled(event.function, layout.SCALAR, "the event")(st[layout.T], y, p)
     # The compiled loop returns now and then, so that an interrupt from the keyboard is heard.
     budget = 256
-    while code in (layout.RUNNING, layout.NEED_SPACE):
-        if code == layout.NEED_SPACE:
+    while code in (layout.RUNNING, layout.NEED_SPACE, layout.NEED_IMPLICIT):
+        if code == layout.NEED_IMPLICIT:
+            setup.load_implicit()
+        elif code == layout.NEED_SPACE:
             if dense and cnt[layout.N_SEGMENTS] == len(segments):
                 segments = np.concatenate([segments, np.empty_like(segments)])
                 segment_rows = np.concatenate([segment_rows, np.empty_like(segment_rows)])
@@ -522,6 +530,9 @@ def integrate_batch(
     settings = defaults | options
     settings["method_name"] = settings.pop("method")
     with _Setup(rhs, states.shape[1], t_eval, **settings) as setup:
+        if setup.plan.auto:
+            # The threads of a batch do not come back to compile.
+            setup.load_implicit()
         return _run_batch(setup, states, parameters, workers, max_events)
 
 

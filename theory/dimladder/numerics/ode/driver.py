@@ -41,6 +41,7 @@ from .layout import (
     N_STEPS,
     N_SWITCHES,
     NAN,
+    NEED_IMPLICIT,
     NEED_SPACE,
     NONSTIFF,
     NOT_FINITE,
@@ -391,4 +392,6 @@ def advance(
                     # The implicit step may have formed its derivative from the Newton iteration.
                     rhs(tnew, y, f, p, work)
                     cnt[N_RHS] += 1
+                elif address[5, 0] == 0:
+                    return NEED_IMPLICIT
     return RUNNING

@@ -46,7 +46,10 @@ VALUE, DRIFT, POWER, MOVED, PSI, PREDICTED, SQUARE = range(8, 15)
 ACCEPTED, TOO_LARGE, NOT_FINITE, NO_CONVERGENCE, OUTSIDE = range(5)
 
 # Answers of the driver. Positive: finished. Zero and negative: call again.
-RUNNING, NEED_SPACE = 0, -1
+# NEED_IMPLICIT: `auto` changes to its implicit method, which is not compiled before that.
+RUNNING, NEED_SPACE, NEED_IMPLICIT = 0, -1, -2
+# Rows of the addresses: step and interpolant of the second method.
+SECOND_METHOD = slice(5, 7)
 DONE, EVENT, STEADY, OUT_OF_STEPS, UNDERFLOW, NAN, LEFT_DOMAIN, BLEW_UP = range(1, 9)
 
 _f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], types.int64[::1]

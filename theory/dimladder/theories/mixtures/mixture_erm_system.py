@@ -14,6 +14,7 @@ from ...problem.mixtures import mixture_geometry
 from ...problem.targets import ClusterLabels
 from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .separability import separability_threshold
 from .state_evolution import Program, Shape, program, source, start
 
 
@@ -281,9 +282,7 @@ class MixtureSystem(FixedPoint):
         if self.shape.loss == "square":
             out["interpolation_threshold"] = (), np.array(1.0)
         else:
-            from .separability import separability_threshold
-
-            threshold = separability_threshold(self)
+            threshold = separability_threshold(self.problem)
             if threshold is not None:
                 out["separability_threshold"] = (), np.array(threshold)
         result = {}

@@ -14,16 +14,14 @@ inputs give Cover's alpha* = 2.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
+from ...problem import Problem
+from ...problem.mixtures import MixtureGeometry, mixture_geometry
 from ...problem.targets import ClusterLabels
-
-if TYPE_CHECKING:
-    from .mixture_erm_system import MixtureSystem
 
 Array = NDArray[np.float64]
 # Below this minimum the threshold is beyond any sample ratio of interest, and reported as infinite.
@@ -38,22 +36,21 @@ def positive_part_square(scale: Array, shift: Array) -> Array:
     return scale**2 * ((1.0 + a * a) * ndtr(-a) - a * np.exp(-0.5 * a * a) / math.sqrt(2 * math.pi))
 
 
-def whitened(system: MixtureSystem) -> tuple[Array, Array]:
+def whitened(geometry: MixtureGeometry) -> tuple[Array, Array]:
     """Means (clusters x cells) and teacher (cells) after whitening; a cell is a frame direction within a bulk group."""
-    shares = np.array(system.geometry.shares)
-    directions = len(system.coordinates[0])
+    shares = np.array(geometry.shares)
+    directions = len(geometry.coordinates[0])
     eigen = np.array(
-        [[system.eigen[0][g] + system.kind_spikes[0][j] for g in range(shares.size)] for j in range(directions)]
+        [[geometry.eigen[0][g] + geometry.kind_spikes[0][j] for g in range(shares.size)] for j in range(directions)]
     )
     stretch = np.sqrt(shares / eigen).ravel() if directions else np.zeros(0)
-    means = (
-        np.repeat(np.array(system.coordinates).reshape(len(system.kinds), directions), shares.size, axis=1) * stretch
-    )
-    direction = np.repeat(np.array(system.teacher_direction or [0.0] * directions), shares.size)
+    rows = np.array(geometry.coordinates).reshape(len(geometry.kinds), directions)
+    means = np.repeat(rows, shares.size, axis=1) * stretch
+    direction = np.repeat(np.array(geometry.teacher or [0.0] * directions), shares.size)
     return means, direction * np.sqrt(shares * eigen).ravel() if directions else np.zeros(0)
 
 
-def separability_threshold(system: MixtureSystem) -> float | None:
+def separability_threshold(problem: Problem) -> float | None:
     """Largest separable sample ratio alpha*, or None where no formula is known (covariances that differ).
 
     Raises
@@ -65,13 +62,13 @@ def separability_threshold(system: MixtureSystem) -> float | None:
 
     from ...numerics.quadrature import gauss_normal
 
-    if max(system.kinds) > 0:
+    geometry = mixture_geometry(problem)
+    if max(geometry.kinds) > 0:
         return None
-    problem = system.problem
-    means, teacher = whitened(system)
+    means, teacher = whitened(geometry)
     rho = np.array(problem.data.weights)
     cells, bias = means.shape[1], problem.student.bias
-    if not system.teacher_direction:
+    if not geometry.teacher:
         labels = np.array((problem.target or ClusterLabels()).values(rho.size))
 
         def value(theta: Array) -> float:
@@ -79,9 +76,9 @@ def separability_threshold(system: MixtureSystem) -> float | None:
             shift = labels * (means @ theta[:cells] + (theta[cells] if bias else 0.0))
             return float(rho @ positive_part_square(np.full(rho.size, scale), shift))
     else:
-        if system.binary is None:
+        if geometry.binary is None:
             return None
-        first, cuts = system.binary
+        first, cuts = geometry.binary
         length = float(np.linalg.norm(teacher))
         unit = teacher / length
         rules = []

@@ -20,6 +20,8 @@ from .settings import MupSolver
 if TYPE_CHECKING:
     from .system import MupTraining
 
+MOST_LAYERS = 200
+
 
 class MupTheory(Theory):
     name = "mup"
@@ -63,12 +65,22 @@ class MupTheory(Theory):
         algorithm = problem.algorithm
         if problem.student.hidden_layers is None:
             yield Refusal("student.hidden_layers", "the number of hidden layers is needed")
+        elif problem.student.hidden_layers > MOST_LAYERS:
+            yield Refusal(
+                "student.hidden_layers",
+                f"at most {MOST_LAYERS} layers are followed one by one, got {problem.student.hidden_layers}",
+            )
         if problem.loss.form.vector:
             yield Refusal(
                 "loss.function", f"the network has one output, {problem.loss.form.name} takes one a class",
                 "the cross-entropy of one output and labels -1 and +1 is called logistic",
             )  # fmt: skip
         if isinstance(algorithm, GradientFlow):
+            if (
+                algorithm.steps is not None
+                and algorithm.steps * algorithm.substeps * 2 ** (algorithm.levels - 1) > 10**6
+            ):
+                yield Refusal("algorithm.levels", "more than a million gradient steps at the finest level")
             for key in ("learning_rate", "steps"):
                 if getattr(algorithm, key) is None:
                     yield Refusal(f"algorithm.{key}", "time between two outputs, and their number, are needed")

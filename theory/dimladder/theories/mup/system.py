@@ -133,7 +133,7 @@ class MupTraining(Recursion):
         training = training_of(self.problem)
         realisations, deterministic, stats = self.realisations(training)
         algorithm = self.problem.algorithm
-        time_step = algorithm.learning_rate if isinstance(algorithm, GradientFlow) else 1.0
+        time_step = float(algorithm.learning_rate or 0.0) if isinstance(algorithm, GradientFlow) else 1.0
         options = {
             "squared_loss": self.problem.loss.form.name == "square" and getattr(algorithm, "batch_size", 0) == 0,
             "space_time": self.problem.solver.output == "space-time",

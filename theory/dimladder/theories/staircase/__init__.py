@@ -74,6 +74,12 @@ class StaircaseTheory(Theory):
                 "over every point of the cube",
             )
             return
+        if problem.student.particles > problem.solver.max_particles:
+            yield Refusal(
+                "student.particles",
+                f"more than solver.max_particles = {problem.solver.max_particles}",
+                "raise that first",
+            )
         try:
             analyse(target.expression)
         except ValueError as error:

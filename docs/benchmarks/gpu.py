@@ -1,0 +1,414 @@
+"""Experiments on an accelerator: the law of the CPU, steps x replicas a second, and the part of the card's peak.
+
+    PYTHONPATH=theory:validation python3 docs/benchmarks/gpu.py --out DIR [--device cuda] [--seconds 240]
+
+Works without the package being installed. Every part has a share of the time, prints as it goes, and rewrites
+``DIR/gpu.md`` and ``DIR/gpu.json`` when it ends, so that what is finished is kept. ``--device torch`` runs the same on
+the CPU, to try the script out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import math
+import platform
+import signal
+import sys
+import time
+import tomllib
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "docs" / "gallery" / "runs"
+# Experiments that compute on the device; the others run on the host whatever the device.
+ON_DEVICE = {
+    "online-sgd", "batch-reuse", "data-repetition", "giant-step", "hierarchical-flow", "hierarchical-layerwise",
+    "hierarchical-plateaus", "mixture-erm", "mup", "ntk-ridge", "random-features", "staircase",
+}  # fmt: skip
+# Longer runs of experiments that others run too.
+TWICE = {"hierarchical-paper"}
+# Shorter versions of the gallery's runs, and sizes; a run file that does not know a key is run as it is.
+SMALL: dict[str, dict[str, Any]] = {
+    "mup-tanh": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
+    "mup-linear": {"algorithm.steps": 6},
+    "giant-step-mixture": {"limit.n": 60, "limit.draws": 2, "grid.sample_ratio": [0.5, 2.0]},
+    "online-multi-index": {"student.width": 3, "grid.time": [0.1, 1.0, 5.0]},
+    "online-erf": {"grid.time": [0.0, 0.5, 2.0]},
+    "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
+    "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
+    "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "staircase": {"student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 50, "simulation.batch": 100},
+    "mixture-erm": {"grid.sample_ratio": [0.5, 2.0]},
+    "random-features": {"grid.sample_ratio": [0.5, 2.0]},
+    "data-repetition": {"grid.time": [0.0, 1.0]},
+    "batch-reuse": {"grid.time": [0.0, 1.0]},
+    "online-reuse": {"grid.time": [0.0, 1.0]},
+    "online-look-ahead": {"grid.time": [0.0, 1.0]},
+    "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
+}  # fmt: skip
+SIZES = {"hierarchical-plateaus": 64, "triple-descent": 60, "online-erf": 100, "batch-reuse": 100}
+DTYPES = ("float64", "float32")
+LEAST = 8
+LEVEL = 1e-3  # of the two-sample tests of one case, over all its entries
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def register() -> None:
+    """Make theories and experiments known by the entry points of pyproject.toml, where they are not installed."""
+    from dimladder import registry
+
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for group, table in document["project"]["entry-points"].items():
+        kind = group.removeprefix("dimladder.")
+        if kind not in ("theories", "experiments"):
+            continue
+        for name, place in table.items():
+            if name not in registry.names(kind):  # type: ignore[arg-type]
+                module, _, attribute = place.partition(":")
+                registry.register(kind, getattr(importlib.import_module(module), attribute))  # type: ignore[arg-type]
+
+
+class Report:
+    """What is known so far, rewritten after every part."""
+
+    def __init__(self, out: Path, facts: dict[str, str]) -> None:
+        self.out, self.facts = out, facts
+        self.cases: list[dict[str, Any]] = []
+        self.rates: list[dict[str, Any]] = []
+        self.peaks: dict[str, float] = {}
+        out.mkdir(parents=True, exist_ok=True)
+
+    def write(self) -> None:
+        """Write Markdown and JSON."""
+        content = {"facts": self.facts, "peaks": self.peaks, "cases": self.cases, "rates": self.rates}
+        (self.out / "gpu.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (self.out / "gpu.md").write_text(self.markdown(), encoding="utf-8")
+
+    def markdown(self) -> str:
+        """Return the page."""
+        from dimladder_validation.report import markdown_table
+
+        facts = "; ".join(f"{k} {v}" for k, v in self.facts.items())
+        lines = ["# Experiments on an accelerator", "", f"Made by `docs/benchmarks/gpu.py` on {facts}.", ""]
+        lines += ["## The same law as on the CPU", ""]
+        lines += [
+            "Independent replicas on the CPU (NumPy, float64) and on the device; two-sample Student tests of all",
+            f"entries, in standard errors of the difference, at a joint level of {LEVEL:g} a case (Bonferroni).",
+            "",
+        ]
+        rows = []
+        for case in self.cases:
+            if "error" in case:
+                rows.append([case["run"], case["dtype"], "-", "-", "-", "-", "-", f"failed: {case['error']}"])
+                continue
+            rows.append([
+                case["run"], case["dtype"], str(case["size"]), f"{case['replicas_cpu']} / {case['replicas']}",
+                str(case["entries"]), f"{case['max_z']:.2f} of {case['allowed']:.2f}",
+                f"{1e3 * case['seconds_cpu']:.3g} / {1e3 * case['seconds']:.3g}", "yes" if case["same"] else "NO",
+            ])  # fmt: skip
+        header = [
+            "run",
+            "dtype",
+            "size",
+            "replicas CPU / device",
+            "entries",
+            "max z",
+            "ms a replica CPU / device",
+            "same",
+        ]
+        lines += [markdown_table(header, rows), "## Throughput", ""]
+        peaks = ", ".join(f"{k} {v:.3g}" for k, v in self.peaks.items())
+        lines += [
+            f"Measured peaks of the device: {peaks or 'none yet'}. Fractions are of the bandwidth of copies: the",
+            "numbers that the algorithm must read and write, over the time of the whole run, draws included.",
+            "",
+        ]
+        rows = [
+            [
+                r["what"],
+                r["dtype"],
+                r["shape"],
+                str(r["replicas"]),
+                f"{r['rate']:.3g}",
+                f"{r['fraction']:.2g} of {r['of']}",
+            ]
+            for r in self.rates
+        ]
+        lines.append(markdown_table(["algorithm", "dtype", "shape", "replicas", "steps x replicas / s", "peak"], rows))
+        return "\n".join(lines)
+
+
+def cases() -> list[tuple[str, Any]]:
+    """Return name and problem of every run whose experiment computes on the device."""
+    import dimladder as dl
+
+    found = []
+    for path in sorted(RUNS.glob("*.toml")):
+        try:
+            problem = dl.load(path)
+        except Exception as error:
+            say(f"{path.stem} cannot be read: {error}")
+            continue
+        if path.stem in TWICE or problem.theory not in ON_DEVICE or getattr(problem, "simulation", None) is None:
+            continue
+        for overrides in (SMALL.get(path.stem, {}), {}):
+            try:
+                problem = dl.load(path, overrides)
+                break
+            except Exception as error:
+                say(f"{path.stem} is run as it is: {str(error).splitlines()[0]}")
+        found.append((path.stem, problem))
+    return found
+
+
+def drawn(problem: Any, size: int, device: str, dtype: str, seed: int, seconds: float) -> tuple[Any, float]:
+    """Return as many replicas as fit into the time, and the seconds that one takes.
+
+    The first ones, which compile, are not timed.
+    """
+    from dimladder_validation import replicate
+
+    options: dict[str, Any] = {"d": size, "device": device, "dtype": dtype}
+    replicate(problem, replicas=2, seed=seed + 1, **options)
+    deadline = time.perf_counter() + seconds
+    start = time.perf_counter()
+    replicate(problem, replicas=2, seed=seed + 2, **options)
+    each = (time.perf_counter() - start) / 2
+    count = int(min(400, (deadline - time.perf_counter()) / max(each, 1e-6)))
+    if count < LEAST:
+        raise TimeoutError(f"{each:.2g} s a replica: fewer than {LEAST} fit into the time")
+    start = time.perf_counter()
+    many = replicate(problem, replicas=count, seed=seed, **options)
+    return many, (time.perf_counter() - start) / count
+
+
+def compared(here: Any, there: Any, dtype: str) -> dict[str, Any]:
+    """Return the two-sample statistics of all entries of two ensembles at one size."""
+    z, freedom = [], 1e9
+    largest = max(float(np.nanmax(np.abs(v[1][0]), initial=0.0)) for v in here.variables.values())
+    for name, (_, values, _) in here.variables.items():
+        a, b = values[0], there.variables[name][1][0]
+        # The smallest eigenvalues carry the rounding of the largest numbers.
+        rounding = (1e-4 if dtype == "float32" else 1e-9) * max(float(np.nanmax(np.abs(a), initial=0.0)), largest / 50)
+        gap = a.mean(axis=0) - b.mean(axis=0)
+        se = np.sqrt(a.var(axis=0, ddof=1) / len(a) + b.var(axis=0, ddof=1) / len(b))
+        z.append(np.where(np.abs(gap) <= rounding, 0.0, gap / np.maximum(se, 1e-300)).ravel())
+        freedom = min(freedom, len(a) - 1, len(b) - 1)
+    joined = np.concatenate(z)
+    joined = joined[np.isfinite(joined)]
+    allowed = float(student_t.isf(LEVEL / 2 / max(joined.size, 1), freedom))
+    worst = float(np.abs(joined).max(initial=0.0))
+    return {"entries": int(joined.size), "max_z": worst, "allowed": allowed, "same": worst <= allowed}
+
+
+def late(number: int, frame: Any) -> None:
+    """End what takes several times its share."""
+    raise TimeoutError("took several times its share of the time")
+
+
+def laws(report: Report, device: str, seconds: float) -> None:
+    """Compare every experiment with the CPU."""
+    signal.signal(signal.SIGALRM, late)
+    todo = cases()
+    deadline = time.perf_counter() + seconds
+    for place, (name, problem) in enumerate(todo):
+        share = (deadline - time.perf_counter()) / (len(todo) - place)
+        if share < 1.0:
+            say(f"no time is left for {name} and what follows")
+            break
+        size = SIZES.get(name, 36)
+        signal.alarm(math.ceil(max(15.0, 3 * share)))
+        try:
+            here, each_here = drawn(problem, size, "cpu", "float64", 1000, share / 3)
+        except Exception as error:
+            say(f"{name} on the CPU: {error}")
+            report.cases.append({"run": name, "dtype": "float64", "error": f"on the CPU: {error}"[:120]})
+            report.write()
+            continue
+        finally:
+            signal.alarm(0)
+        for dtype in DTYPES:
+            row: dict[str, Any] = {"run": name, "dtype": dtype, "size": size}
+            signal.alarm(math.ceil(max(15.0, 3 * share)))
+            try:
+                there, each = drawn(problem, size, device, dtype, 2000, share / 3)
+                row |= compared(here, there, dtype)
+                row |= {"seconds_cpu": each_here, "seconds": each}
+                row |= {
+                    f"replicas{k}": len(next(iter(e.variables.values()))[1][0])
+                    for k, e in (("_cpu", here), ("", there))
+                }
+                say(f"{name} {dtype}: max z {row['max_z']:.2f} of {row['allowed']:.2f}, {1e3 * each:.3g} ms a replica")
+            except Exception as error:
+                traceback.print_exc()
+                row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120]
+            finally:
+                signal.alarm(0)
+            report.cases.append(row)
+            report.write()
+
+
+def timed(action: Callable[[], Any], device: str, repeats: int = 3) -> float:
+    """Return the best of some timings, the device waited for; the first run is a warm-up."""
+    import torch
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    best = math.inf
+    for repeat in range(repeats + 1):
+        wait()
+        start = time.perf_counter()
+        action()
+        wait()
+        best = min(best, time.perf_counter() - start) if repeat else math.inf
+    return best
+
+
+def peaks(report: Report, device: str, seconds: float) -> None:
+    """Measure the bandwidth of copies, and the rate of matrix products, in both precisions."""
+    import torch
+
+    where = "cpu" if device == "torch" else device
+    small = where == "cpu"
+    a = torch.empty(1 << (22 if small else 28), dtype=torch.float32, device=where)
+    b = torch.empty_like(a)
+    report.peaks["bytes/s"] = 2 * a.nbytes / timed(lambda: b.copy_(a), device)
+    n = 512 if small else 8192
+    for dtype in DTYPES:
+        x = torch.randn(n, n, dtype=getattr(torch, dtype), device=where)
+        report.peaks[f"{dtype} flop/s"] = 2 * n**3 / timed(lambda x=x: x @ x, device)
+    say(", ".join(f"{k} {v:.3g}" for k, v in report.peaks.items()))
+    report.write()
+
+
+def throughput(report: Report, device: str, seconds: float) -> None:
+    """Time one-pass SGD on weights, wide networks, and batch SGD on the hypercube, at sizes that fill the device."""
+    from dimladder.problem import activation
+    from dimladder_validation.simulate import backend_for, sgd, streams
+    from dimladder_validation.simulate.two_layer import Link
+
+    deadline = time.perf_counter() + seconds
+    small = device == "torch"
+    width = teachers = 4
+    i, k = np.indices((width, width))
+    what = sgd.Dynamics(
+        activation=activation("erf"), link=Link.committee(activation("erf"), [1.0] * teachers),
+        q=0.5 * np.eye(width) + 0.02 * np.cos(1 + i + k + i * k), m=0.03 * np.sin(1 + 2 * i + 3 * k + i * k),
+        t=np.eye(teachers), v=np.ones(width), eta=0.5, eta_v=0.5, noise=0.1,
+    )  # fmt: skip
+    d, steps = 784, 40 if small else 2000
+    for replicas, graphs in ((16, True),) if small else ((16, True), (1024, False), (1024, True), (4096, True)):
+        for dtype in DTYPES:
+            if time.perf_counter() > deadline:
+                say("no time is left for more throughput")
+                return
+            backend = dataclasses.replace(backend_for(device, dtype), graphs=graphs)
+            size = 4 if dtype == "float32" else 8
+
+            def run(backend: Any = backend, replicas: int = replicas) -> None:
+                chain = streams(0, "benchmark", "gpu", d, 0, replicas)
+                sgd.weight_sgd_array(what, np.array([steps / d]), d, chain, backend)
+
+            try:
+                took = timed(run, device, repeats=1)
+            except Exception as error:
+                say(f"weight SGD, {replicas} replicas, {dtype}: {error}")
+                continue
+            how = "" if graphs else ", launched step by step"
+            rate = steps * replicas / took
+            # Inputs written and read three times; students read twice and written; teachers read; a step and a replica.
+            numbers = (4 + 3 * width + teachers) * d
+            report.rates.append({
+                "what": "one-pass SGD on weights", "dtype": dtype, "shape": f"d = {d}, K = M = {width}, batch 1{how}",
+                "replicas": replicas, "rate": rate, "fraction": rate * numbers * size / report.peaks["bytes/s"],
+                "of": "bandwidth",
+            })  # fmt: skip
+            say(f"weight SGD, {replicas} replicas, {dtype}{how}: {rate:.3g} steps x replicas a second")
+            report.write()
+    wide(report, device, deadline)
+
+
+def wide(report: Report, device: str, deadline: float) -> None:
+    """Gradient descent of wide networks in the muP scaling."""
+    import dimladder as dl
+    from dimladder.errors import DimladderError
+    from dimladder_validation import replicate
+
+    small = device == "torch"
+    steps = 4
+    for width, replicas in ((64, 4),) if small else ((1024, 64), (4096, 8), (8192, 4)):
+        for dtype in DTYPES:
+            if time.perf_counter() > deadline:
+                say("no time is left for more throughput")
+                return
+            try:
+                problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": steps})
+                action = lambda p=problem, w=width, r=replicas, t=dtype: replicate(  # noqa: E731
+                    p, d=w, replicas=r, device=device, dtype=t
+                )
+                took = timed(action, device, repeats=1)
+            except (DimladderError, RuntimeError) as error:
+                say(f"muP, width {width}, {dtype}: {error}")
+                continue
+            layers = problem.student.hidden_layers
+            rate = steps * replicas / took
+            # Hidden weights: read forwards and backwards, read and written in the update; their gradient written, read.
+            moved = 6 * (layers - 1) * width**2 * (4 if dtype == "float32" else 8)
+            report.rates.append({
+                "what": "gradient descent, muP", "dtype": dtype, "shape": f"width {width}, {layers} hidden layers",
+                "replicas": replicas, "rate": rate, "fraction": rate * moved / report.peaks["bytes/s"],
+                "of": "bandwidth",
+            })  # fmt: skip
+            say(f"muP, width {width}, {dtype}: {rate:.3g} steps x replicas a second")
+            report.write()
+
+
+def facts(device: str) -> dict[str, str]:
+    """Return what the numbers depend on."""
+    import scipy
+    import torch
+
+    name = torch.cuda.get_device_name(0) if device.startswith("cuda") else f"the CPU ({platform.machine()})"
+    return {
+        "device": name, "torch": torch.__version__, "CUDA": str(torch.version.cuda), "NumPy": np.__version__,
+        "SciPy": scipy.__version__, "Python": platform.python_version(),
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=240.0, help="for all parts together (default 240)")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    register()
+    report = Report(args.out, facts(args.device))
+    say("; ".join(f"{k} {v}" for k, v in report.facts.items()))
+    for part, share in ((peaks, 0.05), (throughput, 0.3), (laws, 1.0)):
+        try:
+            part(report, args.device, share * (args.seconds - (time.perf_counter() - start)))
+        except Exception:  # what the other parts find is kept
+            traceback.print_exc()
+        report.write()
+    wrong = [c for c in report.cases if not c.get("same")]
+    say(f"{len(report.cases) - len(wrong)} of {len(report.cases)} cases have the law of the CPU; {args.out / 'gpu.md'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
