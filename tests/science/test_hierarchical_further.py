@@ -2,10 +2,12 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import dimladder as dl
 from dimladder.errors import DomainError, SimulationError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
@@ -13,6 +15,8 @@ from dimladder.theories.hierarchical import further
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder_validation.simulate import compositional_exponent as cie
 from dimladder_validation.simulate import quadratic_features as quadratic
+
+RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 
 def target(link="tanh(2*h)", features=None):
@@ -61,6 +65,73 @@ def test_second_level_by_simulation():
     measured = float(np.sum((truth @ top) ** 2)) / d2
     # Heavy tails at blocks of 6 and d2 = 6: simulation lies below the leading order.
     assert 0.6 < measured < level.overlap(8 * level.critical) + 0.02
+
+
+def test_composition_of_levels():
+    """d1 = 24 coordinates known to q1 = .85, d2 = 3 blocks of 8: R^2 of the true features on the learned ones is
+    q1^2 times the overlap of the spectral estimate in its own coordinates.
+    """
+    rng = np.random.default_rng(6)
+    d1, d2, q1, n = 24, 3, 0.85, 30_000
+    block = d1 // d2
+    rows, columns = np.triu_indices(d1, 1)
+    truth = np.zeros((d2, d1 * (d1 + 1) // 2))
+    for m in range(d2):
+        truth[m, m * block : (m + 1) * block] = rng.choice([-1.0, 1.0], block) / math.sqrt(block)
+    weights = rng.choice([-1.0, 1.0], d2) / math.sqrt(d2)
+
+    def draw(count):
+        true, other = rng.standard_normal((2, count, d1))
+        z = math.sqrt(q1) * true + math.sqrt(1 - q1) * other
+        phi, exact = (np.concatenate([(v**2 - 1) / 2**0.5, v[:, rows] * v[:, columns]], axis=1) for v in (z, true))
+        return phi, exact @ truth.T
+
+    phi, h2 = draw(n)
+    y = np.tanh(1.5 * ((h2**2 - 1) / math.sqrt(2)) @ weights)
+    y = (y - y.mean()) / (np.sum(phi**2, axis=1) / phi.shape[1])
+    values, vectors = np.linalg.eigh((phi.T * y) @ phi - y.sum() * np.eye(phi.shape[1]))
+    top = vectors[:, np.argsort(-np.abs(values))[:d2]]
+    own = float(np.sum((truth @ top) ** 2)) / d2
+    phi, h2 = draw(20_000)
+    learned = phi @ top
+    residual = h2 - learned @ np.linalg.lstsq(learned, h2, rcond=None)[0]
+    explained = 1 - float(np.mean(residual**2)) / float(np.mean(h2**2))
+    assert own > 0.5
+    assert explained == pytest.approx(q1**2 * own, rel=0.03)
+
+
+def test_ascent_of_a_deep_tree():
+    deep = Hierarchical(
+        exponents=(0.6, 0.3), features=(Coefficients({2: 1.0}), Coefficients({1: 0.6, 2: 0.8})), link="tanh(1.5*h)"
+    )
+    d, d1, d2 = 1024, 64, 8
+    moments = label_moments(deep, "identity")
+    first = moments.variance / (2 * moments.tau[1] ** 2 * 0.36)
+    pairs = d1 * (d1 + 1) // 2
+    found = further.ascend(deep, d, [10 * first * d * d1, 1e3 * pairs * d2, 1e9])
+    assert found.overlaps[0] == pytest.approx(0.9)
+    second = further.next_level(moments, 0.9).critical / 0.64
+    assert found.overlaps[1] == pytest.approx(0.81 * (1 - second / 1e3))
+    # Where everything is known the error vanishes; where the linear level is not, nothing else is.
+    assert further.ascend(deep, d, [1e12, 1e12, 1e12]).mse < 1e-6
+    lost = further.ascend(deep, d, [0.9 * first * d * d1, 1e12, 1e12])
+    assert lost.overlaps == (0.0, 0.0)
+    assert lost.correlation == 0.0
+    # One hidden level: the leading-order theory of the run files.
+    flat = target("tanh(2*h)")
+    one = further.ascend(flat, 400, [5 * 400 * 20, 900])
+    curve = dl.solve(
+        dl.load(
+            RUNS / "hierarchical-layerwise.toml",
+            {"target.readout": "ones", "target.noise": 0.0, "algorithm.second.ridge": "optimal", "limit.d": 400,
+             "algorithm.third": {"basis": "rank", "degree": 20},
+             "grid": {"first_ratio": [5.0], "second_samples": [900.0]}},
+        )
+    )  # fmt: skip
+    assert one.correlation == pytest.approx(float(curve["feature_correlation"][0, 0]), rel=1e-12)
+    assert one.mse == pytest.approx(float(curve["mse"][0, 0]), rel=1e-6)
+    with pytest.raises(DomainError, match="sample numbers"):
+        further.ascend(deep, d, [1.0, 1.0])
 
 
 def test_power_law_cascade():

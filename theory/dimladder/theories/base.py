@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..problem import ABSENT, SECTIONS, Refusal, Spec, away_from_default, kind_of
+from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
+from ..problem import Refusal as Refusal
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
 
