@@ -104,7 +104,7 @@ def _random(random: np.random.Generator, width: int, T: Array, overlap: float, n
 
 def _readout(problem: Problem, random: np.random.Generator) -> Array:
     student: Any = problem.student
-    given = problem.initial.a  # type: ignore[attr-defined]
+    given = problem.initial.a
     width = student.width
     if given is not None:
         if len(given) != width:

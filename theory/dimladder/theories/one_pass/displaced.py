@@ -103,7 +103,9 @@ class DisplacedFlow(Flow):
         formula = student.expression.sympy(x=x)
         return formula, drop_atoms(sp.diff(formula, x))
 
-    def gradient(self, readout: Any, value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def gradient(
+        self, readout: Any, value: Callable[[Any], Any] | None, slope: Callable[[Any], Any]
+    ) -> Callable[[Any], Any]:
         """Return -a s'(u) dl/df at the output a s(u), as a function of the field u."""
         import sympy as sp
 
@@ -112,7 +114,7 @@ class DisplacedFlow(Flow):
         f = sp.Symbol("f", real=True)
 
         def at(field: Any) -> Any:
-            error = descent.subs({f: readout * value(field), sp.Symbol("y", real=True): y}) if value else y
+            error = descent.subs({f: readout * value(field), sp.Symbol("y", real=True): y}) if value is not None else y
             return readout * slope(field) * error
 
         return at
@@ -126,7 +128,7 @@ class DisplacedFlow(Flow):
         x, m, q, eta, rho, a, kappa = sp.symbols("x M Q eta rho a kappa", real=True)
         shape, slope = self.shape()
         value = None if shape is None else lambda u: shape.subs(x, u)
-        gradient = self.gradient(a, value, lambda u: slope.subs(x, u))  # type: ignore[arg-type]
+        gradient = self.gradient(a, value, lambda u: slope.subs(x, u))
         fields, gain = displaced_fields(gradient, lam, eta, rho if rule.displacement else 0, rule.uses)
         # The gradient enters by one symbol: it is expanded only after the drift is derived.
         symbol = sp.Symbol("G", real=True)
@@ -153,7 +155,7 @@ class DisplacedFlow(Flow):
         left = {"M": r"\frac{\mathrm{d} M}{\mathrm{d} t}", "Q": r"\frac{\mathrm{d} Q}{\mathrm{d} t}"}
         rows = [Equation.of("M", left["M"], average(drift_m)), Equation.of("Q", left["Q"], average(drift_q))]
         rows.append(Equation.of("gradients", gain, total.subs(shown), "all gradients of one sample, |x|^2/d = 1"))
-        descent = self.gradient(a, None if formula is None else s, ds)(lam)  # type: ignore[arg-type]
+        descent = self.gradient(a, None if formula is None else s, ds)(lam)
         rows.append(Equation.of("gradient", gradient(lam), descent, "descent direction at a field"))
         if formula is not None:
             rows.append(Equation.of("activation", "s(x)", formula))

@@ -172,7 +172,10 @@ def moment_equations(out: Derived) -> list[Equation]:
 def _meaning(moment: Any) -> str:
     """Return the average that a moment stands for, in the fields of its own indices."""
     name, (first, *rest) = str(moment.base), moment.indices
-    field = lambda index: rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{sp.latex(index)}}}"  # noqa: E731
+
+    def field(index: Any) -> str:
+        return rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{sp.latex(index)}}}"
+
     if name == "D":
         return rf"\mathbb{{E}}\left[g'({field(first)})\, {field(rest[0])}\, \Delta\right]"
     if name == "N":

@@ -79,7 +79,7 @@ def overlap_drifts(gain: Any, rate: Any, m: Any, q: Any, decay: Any, *, spherica
     new_q = (1 - 2 * decay * inverse_d) * q + inverse_d * (2 * rate * gain * lam + rate**2 * gain**2)
     if spherical:
         new_m, new_q = new_m * sp.sqrt(q / new_q), q
-    return tuple(sp.expand(sp.diff(e, inverse_d).subs(inverse_d, 0)) for e in (new_m, new_q))  # type: ignore[return-value]
+    return tuple(sp.expand(sp.diff(e, inverse_d).subs(inverse_d, 0)) for e in (new_m, new_q))
 
 
 def kinks(expression: Any, variable: Any) -> tuple[float, ...]:
