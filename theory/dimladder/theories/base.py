@@ -62,8 +62,6 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
-    # Of a theory that still reads schema 1.
-    problem_type: ClassVar[type[Problem] | None] = None
 
     @abstractmethod
     def derive(self, problem: Any) -> System:
