@@ -35,7 +35,8 @@ def describe(problem: Any) -> dict[str, Any]:
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found; ``target`` is the expanded target, where its formula has Hermite polynomials.
+        None where no term up to degree 12 is found; ``target`` is the expanded target, where its formula has Hermite
+        polynomials.
     """
     target = problem.target
     found: dict[str, Any] = {}
