@@ -78,7 +78,7 @@ class Loss:
     def of_residual(self) -> bool:
         """Whether the loss depends on y - f alone."""
         rng = np.random.default_rng(0)
-        y, f, shift = rng.normal(size=(3, 50)) * 2.0
+        y, f, shift = rng.normal(size=(3, 50))
         m = self.module()
         a = np.array([m.value(b, c, c) for b, c in zip(y, f, strict=True)])
         moved = np.array([m.value(b + s, c + s, c + s) for b, c, s in zip(y, f, shift, strict=True)])
