@@ -188,9 +188,9 @@ class Channel:
         if self.closed:
             from .equations import algebra
 
-            c = self.loss.square
-            f, ff, fv, fz, loss, test = algebra().square(V * c, q, m, b, *self.moments)
-            return Averages(c * f, c * c * ff, c * fv, c * fz, c * loss, c * test, math.nan)
+            k = self.loss.square
+            f, ff, fv, fz, loss, test = algebra().square(V * k, q, m, b, *self.moments)
+            return Averages(k * f, k * k * ff, k * fv, k * fz, k * loss, k * test, math.nan)
         total, fz = np.zeros(7), 0.0
         for c in self.law.components:
             out = self._component(c, V, q, m, b)
