@@ -277,3 +277,22 @@ def test_spectral_estimator_of_phase_retrieval() -> None:
     optimal = float(dl.solve(noisy)["overlap"].values[0])
     clipped = dl.replace(noisy, {"algorithm.preprocessing": "min(max(y, -1), 3)"})
     assert 0.0 < float(dl.solve(clipped)["overlap"].values[0]) < optimal
+
+
+@pytest.mark.parametrize(
+    ("formula", "bias", "threshold"),
+    [
+        ("sign(z)", False, math.inf),
+        ("sign(-z)", True, math.inf),
+        ("sign(z**3)", False, math.inf),
+        ("sign(z - 0.3)", True, math.inf),
+        # Labels that say nothing about the side: Cover's 2.
+        ("sign(abs(z) - 1)", False, 2.0),
+        ("sign(z + 50)", False, 2.0),
+    ],
+)
+def test_separability_of_noiseless_labels(formula: str, bias: bool, threshold: float) -> None:
+    student = {"kind": "linear", "bias": bias}
+    curve = dl.solve(ask({"formula": formula}, {"function": "logistic", "ridge": 0.1}, 1.0, student=student))
+    assert float(curve["separability_threshold"]) == pytest.approx(threshold, rel=1e-6)
+    assert np.isfinite(curve["classification_error"].values).all()

@@ -59,7 +59,7 @@ def field_rule(law: LabelLaw, rho: float, q: float, m: float, b: float, marks: t
     """Panels in omega that resolve the turning of P(y = 1 | omega), split at the sign change of u and at `marks`."""
     from ...numerics.quadrature import gauss_legendre
 
-    s, variance = math.sqrt(q), max(rho - m * m / q, 0.0)
+    s, variance = math.sqrt(q), max(rho - m * m / q, 1e-24 * rho)
     ends = {-9.5, 9.5, -b / s, *(x / s for x in marks)}
     width = 0.75
     for c in law.components:

@@ -111,6 +111,11 @@ class MinimiserSystem(FixedPoint):
         ------
         DerivationError
         """
+        if self.constant and len(self.question.law.values) == 1 and not self.question.loss.square:
+            raise DerivationError(
+                "all labels are equal: the unpenalised constant alone fits them", where="student.bias",
+                hint="set student.bias = false, or use labels that vary",
+            )  # fmt: skip
         if self.question.wants_signs and not self.question.law.two_valued:
             raise DerivationError(
                 f"the loss {self.question.loss.text!r} needs labels -1 and +1",

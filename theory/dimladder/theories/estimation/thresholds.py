@@ -14,6 +14,8 @@ from .labels import LabelLaw
 from .spectrum import Covariance
 
 Array = NDArray[np.float64]
+# Below this minimum, at sample ratios beyond a thousand, the threshold is reported as infinite.
+_NEVER = 1e-3
 
 
 def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) -> float:
@@ -30,7 +32,11 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
     z = 1e-13 * float(np.sum(covariance.shares * covariance.eigenvalues))
     rank, _, carried, _ = covariance.resolvents(z)
     carried = min(carried, covariance.rho)
-    rule = field_rule(law, covariance.rho, 1.0, math.sqrt(carried) * (1.0 - 1e-15), 0.0)
+    # Steep separators are resolved by panels that shrink towards the boundary.
+    near = np.geomspace(1e-5, 1.0, 11)
+    cuts = [c / math.sqrt(carried) for component in law.components for c in component.cuts] or [0.0]
+    marks = tuple(float(c + side * d) for c in cuts for d in near for side in (-1.0, 1.0))
+    rule = field_rule(law, covariance.rho, 1.0, math.sqrt(carried) * (1.0 - 1e-15), 0.0, marks)
 
     def cost(t: float, b: float) -> float:
         total = 0.0
@@ -46,8 +52,12 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
                          options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 4000})  # fmt: skip
         best = float(found.fun)
     else:
-        best = float(minimize_scalar(lambda t: cost(t, 0.0), bracket=(0.0, 0.5, 3.0), options={"xtol": 1e-12}).fun)
-    return math.inf if best < 1e-9 else covariance.psi * rank / best
+        # Convex in t, of either sign, and without a minimum where the labels are separable: t = sinh(x) reaches far.
+        found = minimize_scalar(
+            lambda x: cost(math.sinh(x), 0.0), bounds=(-9.0, 9.0), method="bounded", options={"xatol": 1e-11}
+        )
+        best = float(found.fun)
+    return math.inf if best < _NEVER else covariance.psi * rank / best
 
 
 def weak_recovery(law: LabelLaw, rho: float = 1.0, strength: float = 1.0) -> float:
