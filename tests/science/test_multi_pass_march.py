@@ -291,3 +291,16 @@ def test_a_march_goes_on_bit_for_bit() -> None:
     second.run()
     for name in ("train_loss", "readouts", "overlaps", "history"):
         assert np.array_equal(getattr(whole.trajectory(), name), getattr(second.trajectory(), name))
+
+
+@pytest.mark.parametrize("name", ["phase", "committee", "logistic"])
+def test_gradients_stay_orthonormal(name: str) -> None:
+    """Also where they are nearly known: errors must not compound from update to update."""
+    descent, model = reference_case(name)
+    march = March(descent, draw(descent, model, 2048, np.random.default_rng(0)), model.module().respond)
+    march.run()
+    f = np.concatenate([block[:, :count].T for block, count in zip(march._f, march._counts, strict=True)])
+    gram = f.T @ f / march.samples
+    kept = np.diag(gram) > 0.5
+    assert kept.sum() >= 30
+    assert np.abs(gram[np.ix_(kept, kept)] - np.eye(kept.sum())).max() < 1e-13

@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 
 from dimladder.errors import ResultFileError, UsageError
-from dimladder.problem import MultiIndex, Problem, convert
+from dimladder.problem import Problem
+from dimladder.problem.targets import Index
 from dimladder.results import LearningCurve, columns, main_axis, open_result, run_folder, text_table, write_atomically
 
-
-class Toy(Problem, frozen=True, kw_only=True):
-    target: MultiIndex
-
-
-PROBLEM = convert({"theory": "toy", "target": {"kind": "multi-index", "expression": "He1(z1)"}}, Toy)
+PROBLEM = Problem(theory="toy", target=Index(formula="He1(z1)"))
 
 
 def curve() -> LearningCurve:
@@ -43,7 +39,7 @@ def test_json_contract() -> None:
     assert data["coords"]["student"] == [0, 1]
     assert data["variables"]["error"]["values"][0][2] is None
     assert data["variables"]["threshold"] == {"dims": [], "values": 1.5, "units": None, "latex": ""}
-    assert data["parameters"]["target"]["expression"] == "He1(z1)"
+    assert data["parameters"]["target"]["formula"] == "He1(z1)"
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..paper import gather
     from ..publish import export
+    from ..results import gather
 
     variables = args.variables.split(",") if args.variables else None
     source = args.result[0] if len(args.result) == 1 else args.result

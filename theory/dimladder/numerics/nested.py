@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .conditional import normal_nodes, quadrature_rule, spacing
+from .jit import njit
 
 Array = NDArray[np.float64]
+MOST_NODES = 1000  # on either side of zero
 
 __all__ = ["nested_points", "triangular"]
 
@@ -54,7 +55,8 @@ def nested_points(
     Parameters
     ----------
     covariance : (D, D) array
-        Positive semi-definite; a field that the earlier ones determine gets no nodes of its own.
+        Positive semi-definite; a field that the earlier ones determine gets no nodes of its own. Where it is not finite
+        the average is NaN.
     kinks : sequence of D sequences
         Ascending, in units of the field.
     step : float
@@ -64,7 +66,11 @@ def nested_points(
     top : float
         Range in standard deviations.
     """
+    if not np.isfinite(covariance).all():
+        return np.zeros((len(covariance), 1)), np.full(1, math.nan)
     root = triangular(covariance)
+    # Fields of any size get a bounded number of nodes.
+    step = max(step, float(np.diag(root).max()) * top / MOST_NODES)
     starts = np.cumsum([0, *(len(k) for k in kinks)])
     flat = np.array([k for own in kinks for k in own], dtype=float)
     cutoff = 1e-2 * math.exp(-0.5 * top * top)

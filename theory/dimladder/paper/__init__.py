@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bundle import FORMATS, export, gather
+    from .bundle import FORMATS, export
     from .citation import Citation, cite
     from .draw import STYLES, figure
     from .equations import equations_document
     from .labels import Names
 
-__all__ = ["FORMATS", "STYLES", "Citation", "Names", "cite", "equations_document", "export", "figure", "gather"]
+__all__ = ["FORMATS", "STYLES", "Citation", "Names", "cite", "equations_document", "export", "figure"]
 
 _WHERE = {
-    "FORMATS": "bundle", "export": "bundle", "gather": "bundle", "Citation": "citation", "cite": "citation",
+    "FORMATS": "bundle", "export": "bundle", "Citation": "citation", "cite": "citation",
     "STYLES": "draw", "figure": "draw", "equations_document": "equations", "Names": "labels",
 }  # fmt: skip
 

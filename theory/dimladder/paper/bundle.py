@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ResultFileError, UsageError, did_you_mean
-from ..results import LearningCurve, Measurement, Result, open_result, write_text
+from ..errors import UsageError, did_you_mean
+from ..results import LearningCurve, Result, Source, gather, write_text
 from .citation import cite
 from .equations import equations_document
 from .labels import Names
@@ -22,37 +22,6 @@ from .tables import table
 log = logging.getLogger("dimladder.export")
 
 FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations")
-Source = Result | str | Path
-
-
-def gather(source: Source | Sequence[Source]) -> list[Result]:
-    """Return the results of a path, or of several: a ``.nc`` file, or a folder with one or more of them.
-
-    Theories come first; in a folder that holds a comparison these are the curve and the measurement.
-
-    Raises
-    ------
-    ResultFileError
-        When there is no result.
-    """
-    if isinstance(source, Result):
-        return [source]
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if path.is_dir():
-            found = sorted(path.glob("*.nc"))
-            if not found:
-                raise ResultFileError(
-                    "there is no result here", where=str(path), hint="give a run folder or a .nc file"
-                )
-            results = [open_result(p) for p in found]
-        else:
-            results = [open_result(path)]
-    else:
-        results = [r for s in source for r in gather(s)]
-    if not results:
-        raise ResultFileError("there is no result to export", where="export")
-    return sorted(results, key=lambda r: isinstance(r, Measurement))
 
 
 def export(

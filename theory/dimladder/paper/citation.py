@@ -12,7 +12,7 @@ from pathlib import Path
 from ..choose import build_problem, find
 from ..errors import DimladderError, did_you_mean
 from ..problem import Problem, parse_document, read
-from ..results import LearningCurve, Measurement, Result, open_result
+from ..results import LearningCurve, Measurement, Result, gather, open_result
 from .axes import size_axis
 from .bibliography import Entry, parse
 from .tex import escape
@@ -59,8 +59,6 @@ def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
         if path.suffix == ".toml":
             source = _problem(read(path), str(path), path.parent)
         else:
-            from .bundle import gather
-
             results = gather(path)
     elif isinstance(source, Result):
         results = [source]

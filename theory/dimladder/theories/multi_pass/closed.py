@@ -25,6 +25,7 @@ from ...problem.descent import Descent
 from .update import advance
 
 Array = NDArray[np.float64]
+SPECTRAL_NODES = 4000
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def solve_linear(descent: Descent, label: Regression) -> LinearCurves:
         # Every sample, in the batch or not: masks weigh the past only.
         lower = np.eye(t + 1) - kernel[: t + 1, : t + 1]
         lower[t, past] = 0.0
-        with_start = solve_triangular(lower, initial, lower=True, unit_diagonal=True)
+        with_start = solve_triangular(lower, initial, lower=True, unit_diagonal=True, check_finite=False)
         free = weak[t, past]
         train[t] = 0.5 * (initial[t] + 2.0 * b * free @ with_start[past] + free @ noise[past, past] @ free)
         if t == steps:
@@ -143,9 +144,8 @@ def solve_linear(descent: Descent, label: Regression) -> LinearCurves:
         noise[t, past] = noise[past, t] = b * q[t, past] * now
         noise[t, t] = b * square
         inner[2 + t, 2 : 3 + t] = inner[2 : 3 + t, 2 + t] = alpha * noise[t, : t + 1]
-        response[t, : t + 1] = b * solve_triangular(
-            (np.eye(t + 1) - kernel[: t + 1, : t + 1]).T, np.eye(t + 1)[t], lower=False, unit_diagonal=True
-        )
+        upper, last = (np.eye(t + 1) - kernel[: t + 1, : t + 1]).T, np.eye(t + 1)[t]
+        response[t, : t + 1] = b * solve_triangular(upper, last, unit_diagonal=True, check_finite=False)
         pull = alpha * response[t, : t + 1] @ rows[: t + 1]
         pull[0] -= alpha * response[t, : t + 1].sum()
         pull[2 + t] += 1.0
@@ -156,7 +156,7 @@ def solve_linear(descent: Descent, label: Regression) -> LinearCurves:
     return LinearCurves(train, overlaps, history, weak, response, noise)
 
 
-def solve_flow(descent: Descent, label: Regression, times: Array, *, nodes: int = 4000) -> LinearCurves:
+def solve_flow(descent: Descent, label: Regression, times: Array, *, nodes: int = SPECTRAL_NODES) -> LinearCurves:
     """Return the order parameters of gradient flow on all samples, from the spectrum of the sample covariance.
 
     Parameters
@@ -173,7 +173,7 @@ def solve_flow(descent: Descent, label: Regression, times: Array, *, nodes: int 
     return _spectral(descent, label, np.exp(-np.multiply.outer(times, x + descent.ridge)), nodes)
 
 
-def solve_spectral(descent: Descent, label: Regression, *, nodes: int = 4000) -> LinearCurves:
+def solve_spectral(descent: Descent, label: Regression, *, nodes: int = SPECTRAL_NODES) -> LinearCurves:
     """Return the same as `solve_linear` for full batches without momentum, from the spectrum."""
     x, _ = marchenko_pastur_nodes(1.0 / descent.sample_ratio, nodes)
     left = np.cumprod(1.0 - np.multiply.outer(descent.rates, x + descent.ridge), axis=0)

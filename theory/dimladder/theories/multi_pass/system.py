@@ -20,7 +20,7 @@ from ...problem.descent import Descent, descent_of, formulas_of, outputs_of
 from ...results.files import write_atomically
 from ...symbolic.systems import Equation, OrderParameter, Recursion, Solution, Step, Variable
 from .averages import FreshData, is_square
-from .closed import LinearCurves, solve_flow, solve_linear
+from .closed import SPECTRAL_NODES, LinearCurves, solve_flow, solve_linear
 from .march import Diverged, March, Particles, Trajectory, memory
 from .model import Model
 from .responses import Kernels, solve_responses
@@ -151,8 +151,9 @@ class MultiPass(Recursion):
 
     def memory(self) -> int:
         """Return the bytes that one scramble needs."""
+        times = self.descent.steps + 1
         if self.method() == "closed-form":
-            return 40 * (self.descent.steps + 1) ** 2 * 8
+            return 8 * times * (8 * times + 6 * SPECTRAL_NODES * self.flow)
         levels = self.problem.algorithm.levels if self.flow else 1
         return memory(self.descent.finer(2 ** (levels - 1)), self.problem.solver.samples)
 
@@ -167,20 +168,25 @@ class MultiPass(Recursion):
         """
         solver, method = self.problem.solver, self.method()
         if method == "closed-form":
-            found = self._closed()
+            self._require_memory(self.memory(), f"{self.descent.steps} updates need")
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self._closed()
             return self._solution([found], {"method": method}, sampled=False)
         workers = min(solver.workers or os.cpu_count() or 1, solver.scrambles)
-        need = self.memory() * workers
-        if need > solver.memory_limit * GIB:
-            raise SolveError(
-                "the march would not fit into memory", status="memory", where="solver.memory_limit",
-                why=f"{workers} scramble(s) of {solver.samples} particles need {need / GIB:.2f} GiB, the limit is "
-                f"{solver.memory_limit:g} GiB",
-                hint="lower solver.samples and raise solver.scrambles, lower solver.workers, or raise the limit",
-            )  # fmt: skip
+        self._require_memory(self.memory() * workers, f"{workers} scramble(s) of {solver.samples} particles need")
         rows = _each(self._scramble, solver.scrambles, workers)
         self._forget_checkpoints()
         return self._solution(rows, {"method": method, "scrambles": solver.scrambles}, sampled=True)
+
+    def _require_memory(self, need: float, what: str) -> None:
+        limit = self.problem.solver.memory_limit
+        if need > limit * GIB:
+            raise SolveError(
+                "the solve would not fit into memory", status="memory", where="solver.memory_limit",
+                why=f"{what} {need / GIB:.2f} GiB, the limit is {limit:g} GiB",
+                hint="fewer algorithm.steps, lower solver.samples and more solver.scrambles, fewer solver.workers, or "
+                "a higher limit",
+            )  # fmt: skip
 
     def _solution(self, rows: list[dict[str, Array]], stats: dict[str, Any], *, sampled: bool) -> Solution:
         variables: dict[str, Variable] = {}
@@ -207,9 +213,9 @@ class MultiPass(Recursion):
             curves = solve_flow(self.descent, label, np.concatenate([[0.0], np.cumsum(step)]))
         else:
             curves = solve_linear(self.descent, label)
-        if not np.isfinite(curves.history).all():
-            time = int(np.flatnonzero(~np.isfinite(np.diag(curves.history)))[0])
-            raise self._diverged(time, None)
+        finite = np.isfinite(np.diag(curves.history)) & np.isfinite(curves.train_loss)
+        if not finite.all():
+            raise self._diverged(int(np.argmin(finite)), None)
         out = {
             "train_loss": curves.train_loss, "test_loss": 0.5 * curves.test_square(label, label.label_square),
             "Q": np.diag(curves.history)[:, None, None], "M": curves.overlaps[:, None],

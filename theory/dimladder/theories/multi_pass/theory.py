@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .system import MultiPass
 
 
+MOST_UPDATES, MOST_UNITS = 100_000, 64
+
+
 class MultiPassSolver(Spec, frozen=True, kw_only=True):
     """Settings of the prediction.
 
@@ -117,6 +120,13 @@ class MultiPassTheory(Theory):
             yield Refusal("target.readout", "one task: one row")
         if kind_of(problem.target) == "committee" and problem.target.power == "latent":
             yield Refusal("target.power", "'latent' belongs to an index target")
+        units = 1 if kind_of(problem.student) == "linear" else problem.student.width
+        if units > MOST_UNITS:
+            yield Refusal("student.width", f"is finite as d grows: at most {MOST_UNITS}")
+        directions = problem.target.units if kind_of(problem.target) == "committee" else problem.target.directions
+        if directions > MOST_UNITS:
+            yield Refusal("target", f"has finitely many directions: at most {MOST_UNITS}, got {directions}")
+            return
         yield from _of_algorithm(problem.algorithm)
         if not loss.form.vector and loss.form.two_valued and not _two_valued(problem):
             yield Refusal("loss.function", f"{loss.function!r} means labels of +1 and -1; the target gives others")
@@ -140,10 +150,16 @@ def _two_valued(problem: Problem) -> bool:
 
 
 def _of_algorithm(algorithm: Any) -> Iterable[Refusal]:
-    if kind_of(algorithm) == "gradient-flow":
+    flow = kind_of(algorithm) == "gradient-flow"
+    finest = algorithm.substeps * 2 ** (algorithm.levels - 1) if flow else 1
+    if (algorithm.steps or 0) * finest > MOST_UPDATES:
+        yield Refusal("algorithm.steps", f"two-time equations are for at most {MOST_UPDATES} updates")
+    if flow:
         for key in ("learning_rate", "steps"):
             if getattr(algorithm, key) is None:
                 yield Refusal(f"algorithm.{key}", "is needed: outputs are at multiples of the learning rate")
+        if algorithm.learning_rate == 0:
+            yield Refusal("algorithm.learning_rate", "is the time between two outputs of a flow: it must be positive")
         return
     if algorithm.momentum is not None and algorithm.momentum.beta is None:
         yield Refusal("algorithm.momentum", "of order one per update: { beta }")

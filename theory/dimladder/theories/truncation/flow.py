@@ -80,7 +80,7 @@ class PopulationFlow(ExplicitFlow):
     order_parameters = (THRESHOLD,)
 
     @property
-    def _kinds(self) -> tuple[type, ...]:
+    def _kinds(self) -> tuple[Any, ...]:
         return tuple(type(c) for c in components(self.problem.data)[1])
 
     def structure(self) -> tuple[Any, ...]:
