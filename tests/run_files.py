@@ -33,8 +33,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "estimation-bayes": {"grid.sample_ratio": [1.0, 1.35, 1.7]},
     "estimation-mixture": {"grid.sample_ratio": [0.5, 2.0]},
     "estimation-random-features": {"grid.sample_ratio": [0.5, 2.0]},
-    "data-repetition": {"grid.time": [0.0, 1.0]},
-    "batch-reuse": {"grid.time": [0.0, 1.0]},
+    "online-look-ahead": {"grid.time": [0.0, 1.0]},
+    "online-reuse": {"grid.time": [0.0, 1.0]},
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
@@ -66,15 +66,15 @@ time = [0.0, 0.02, 0.2, 2.0]
 
 # One unit on a smooth target: the smallest problem of online SGD.
 TANH_UNIT = """
-theory = "online-sgd"
+schema = 2
 [target]
-kind = "single-index"
-link = "tanh(z)"
+kind = "index"
+formula = "tanh(z)"
 [student]
 kind = "two-layer"
 width = 1
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.2
 [initial]
 Q = [[1.0]]

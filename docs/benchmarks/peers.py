@@ -42,9 +42,8 @@ class Case:
         r = 0.03 * np.sin(1 + 2 * i + 3 * np.arange(m)[None, :] + i * np.arange(m)[None, :])
         readout_rate = self.rate if self.both_layers else 0.0
         text = f"""
-            schema = 1
+            schema = 2
             title = "Benchmark"
-            theory = "online-sgd"
             [target]
             kind = "committee"
             activation = "erf"
@@ -52,12 +51,12 @@ class Case:
             overlap = {np.eye(m).tolist()}
             noise = {self.noise}
             [student]
-            kind = "committee"
+            kind = "two-layer"
             width = {k}
             activation = "erf"
             train_readout = {str(self.both_layers).lower()}
             [algorithm]
-            kind = "online-sgd"
+            kind = "one-pass"
             learning_rate = {self.rate}
             readout_learning_rate = {readout_rate}
             [initial]

@@ -15,17 +15,17 @@ from dimladder.paper.draw import save
 
 HERE = Path(__file__).parent
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "{activation}"
 readout = [1.0]
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 1
 activation = "{activation}"
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.3
 [initial]
 Q = [[0.5]]

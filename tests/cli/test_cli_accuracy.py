@@ -53,10 +53,10 @@ def test_check_sees_what_a_sum_of_erfs_leaves_out(capsys: pytest.CaptureFixture[
 
 
 PULSE = """
-theory = "online-sgd"
+schema = 2
 target = { kind = "committee", activation = "erf", readout = [1.0] }
-student = { kind = "committee", width = 1, activation = "erf" }
-algorithm = { kind = "online-sgd", learning_rate = 1.0, schedule = "step(t - 50) - step(t - 50.5)" }
+student = { kind = "two-layer", width = 1, activation = "erf" }
+algorithm = { kind = "one-pass", learning_rate = 1.0, schedule = "step(t - 50) - step(t - 50.5)" }
 initial = { Q = [[0.5]], M = [[0.1]] }
 grid = { time = [0.0, 25.0, 50.0, 75.0, 100.0] }
 """

@@ -122,7 +122,7 @@ def test_sweep_prints_a_row_for_each_point(tmp_path: Path, capsys: pytest.Captur
         (["cite", "nowhere.toml"], 2, "nowhere.toml"),
         (["sweep", str(RUNS / "truncation-flow.toml"), "--grid", "data.target"], 2, "lo:hi:n"),
         (["sweep", str(RUNS / "truncation-flow.toml"), "--grid", "data.target=0.1:1"], 2, "--grid"),
-        (["simulate", str(RUNS / "batch-reuse.toml"), "--d", "1"], 2, "d >= 2"),
+        (["simulate", str(RUNS / "online-reuse.toml"), "--d", "1"], 2, "d >= 2"),
         (["simulate", str(RUNS / "online-erf.toml"), "--d", "3"], 2, "d >= 5"),
         (["simulate", str(RUNS / "online-erf.toml"), "--replicas", "0"], 2, "at least 1"),
         (["simulate", str(RUNS / "online-erf.toml"), "--device", "abacus"], 2, "unknown device"),

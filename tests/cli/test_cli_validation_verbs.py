@@ -11,18 +11,18 @@ import pytest
 from dimladder.cli import main
 
 RUN = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "erf"
 readout = [1.0]
 noise = 0.2
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "erf"
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.8
 [initial]
 Q = [[0.6, 0.1], [0.1, 0.5]]
@@ -30,7 +30,7 @@ M = [[0.3], [0.1]]
 [grid]
 time = [0.0, 1.0, 2.0]
 [simulation]
-d = [60, 120, 240]
+sizes = [60, 120, 240]
 replicas = 20
 """
 

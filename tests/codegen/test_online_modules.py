@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.theories.online_sgd.conventions import convert
+from dimladder.theories.one_pass.conventions import convert
 from generated import interpreted
 
 TEXT = """
-theory = "online-sgd"
+schema = 2
 [target]
 kind = "committee"
 activation = "erf"
 readout = [1.0, 1.0]
 noise = 0.1
 [student]
-kind = "committee"
+kind = "two-layer"
 width = 2
 activation = "erf"
 train_readout = true
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.5
 [initial]
 Q = [[0.5, 0.0], [0.0, 0.5]]

@@ -166,7 +166,7 @@ IDLE: dict[str, dict[str, str]] = {
     },
 }
 # Run files with keys that are other equations, compiled anew each: minutes in all.
-COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "batch", "data-repetition", "estimation")
+COMPILED = ("online", "mup", "giant", "multi-pass", "staircase", "estimation")
 
 
 def keys_read(name: str) -> list[tuple[str, Any]]:

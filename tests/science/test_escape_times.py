@@ -10,20 +10,21 @@ from dimladder.errors import SimulationError, UsageError
 from dimladder_validation.simulate.escape import EscapeTimes, escape_times
 
 RUN = """
-theory = "online-sgd"
+schema = 2
 [target]
-kind = "single-index"
-link = "He2(z)/sqrt(2)"
+kind = "index"
+formula = "He2(z)/sqrt(2)"
 [student]
 kind = "two-layer"
 width = 1
 activation = "(x**2 - 1)/sqrt(2)"
 readout = [1.0]
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 0.05
-loss = "correlation"
 spherical = true
+[loss]
+function = "correlation"
 [initial]
 Q = [[1.0]]
 M = [[0.06]]

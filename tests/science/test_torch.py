@@ -24,7 +24,7 @@ from dimladder_validation.simulate import hierarchical_training, sgd, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_layerwise import solve
 from dimladder_validation.simulate.hierarchical_target import Realization
-from dimladder_validation.simulate.online_sgd import dynamics
+from dimladder_validation.simulate.one_pass import dynamics
 from run_files import SIMULATED, SMALL, THEORY_OF, arguments, check_contract, path_of, size_of
 
 torch = pytest.importorskip("torch")
@@ -42,15 +42,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "algorithm.batch_size": 3, "algorithm.weight_decay": 0.1, "algorithm.schedule": "1/(1 + t)",
         "student.activation": "clip(x, -1, 1)",
     },
-    "online-multi-index": {"algorithm.loss": "correlation"},
+    "online-multi-index": {"loss.function": "correlation"},
     "giant-step-mixture": {"loss.function": "logistic", "target": {"kind": "cluster-labels"}},
     "hierarchical-layerwise": {
         "algorithm.second.ridge": 0.0, "grid.second_ratio": [0.5], "algorithm.third.samples": 500,
         "algorithm.first.label_transform": "optimal", "target.link": "h", "target.noise": 1.0,
     },
     "hierarchical-flow": {"target.noise": 0.3, "target.readout": "rademacher"},
-    "batch-reuse": {"target.noise": 0.2},
-    "data-repetition": {"target.noise": 0.2, "student.activation": "tanh"},
+    "online-reuse": {"target.noise": 0.2},
+    "online-look-ahead": {"target.noise": 0.2, "student.activation": "tanh"},
     "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},
 }  # fmt: skip
 CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
@@ -60,11 +60,11 @@ CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
 SLOW = ("giant-step-mixture, variant", "hierarchical-layerwise, variant")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("data-repetition")])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("online-look-ahead")])
 def test_the_same_numbers_as_numpy(case: str) -> None:
-    """Data repetition has no such pair: the Gram chain on NumPy, weights on torch."""
+    """A look-ahead has no such pair: the Gram chain on NumPy, weights on torch."""
     name, settings = CASES[case]
-    if THEORY_OF[name] == "online-sgd":
+    if THEORY_OF[name] == "one-pass" and name != "online-reuse":
         settings = {**settings, "simulation.method": "weights"}
     problem = dl.load(path_of(name), settings)
     plain, tensors = (simulate(problem, d=size_of(name), replicas=3, device=device) for device in ("cpu", "torch"))
@@ -262,12 +262,12 @@ def test_a_singular_system_is_solved_by_least_squares() -> None:
 
 
 def test_the_device_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["simulate", *arguments("batch-reuse"), "--d", "20", "--replicas", "3", "--seed", "5", "--json"]
+    words = ["simulate", *arguments("online-reuse"), "--d", "20", "--replicas", "3", "--seed", "5", "--json"]
     for dtype in ("float32", "float64"):
         answers = []
         for device in ("cpu", "torch", "torch"):
             assert main([*words, "--device", device, "--dtype", dtype]) == 0
-            answers.append(check_contract(capsys.readouterr().out, "batch-reuse")["variables"]["overlap"]["values"])
+            answers.append(check_contract(capsys.readouterr().out, "one-pass")["variables"]["M"]["values"])
         np.testing.assert_allclose(answers[1], answers[0], rtol=1e-12 if dtype == "float64" else 1e-3)
         assert answers[1] == answers[2]
 
@@ -283,7 +283,7 @@ def test_devices_that_are_not_there(device: str, said: str) -> None:
 
 
 def test_a_result_says_what_computed_it() -> None:
-    measured = simulate(dl.load(path_of("batch-reuse"), SMALL["batch-reuse"]), d=20, replicas=2, device="torch")
+    measured = simulate(dl.load(path_of("online-reuse"), SMALL["online-reuse"]), d=20, replicas=2, device="torch")
     assert measured.provenance["simulation"]["torch"] == torch.__version__
     assert measured.provenance["simulation"]["device"] == "torch"
 

@@ -18,12 +18,12 @@ CASES: dict[str, tuple[dict[str, Any], list[int], int, dict[str, Any]]] = {
         {"grid.time": [0.0, 1.0, 3.0], "target.noise": 0.3, "algorithm.learning_rate": 0.8}, [1000, 4000], 48,
         {"algorithm.learning_rate": 0.84},
     ),
-    "data-repetition": (
-        {"grid.time": [0.0, 1.0, 2.0], "target.link": "tanh(z)", "student.activation": "erf", "initial.M": [[0.3]],
+    "online-look-ahead": (
+        {"grid.time": [0.0, 1.0, 2.0], "target.formula": "tanh(z)", "student.activation": "erf", "initial.M": [[0.3]],
          "algorithm.learning_rate": 0.5}, [1000, 4000], 96, {"algorithm.learning_rate": 0.525},
     ),
-    "batch-reuse": (
-        {"grid.time": [0.0, 1.0], "initial.overlap": 0.5, "target.link": "tanh(z)"}, [100, 400], 192,
+    "online-reuse": (
+        {"grid.time": [0.0, 1.0], "initial.M": [[0.5]], "target.formula": "tanh(z)"}, [100, 400], 192,
         {"algorithm.learning_rate": 0.65},
     ),
     "multiscale": ({"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.fast_scale": 0.475}),

@@ -30,4 +30,4 @@ def test_a_batch_is_bitwise_the_single_solves_and_keeps_failures() -> None:
     failed = answers[3]
     assert isinstance(failed, dl.SolveError)
     assert failed.status in ("blow_up", "nan", "step_underflow")
-    assert failed.partial.theory == "online-sgd"
+    assert failed.partial.theory == "one-pass"

@@ -85,7 +85,7 @@ def test_imposed_value_off_is_a_disagreement(monkeypatch: pytest.MonkeyPatch) ->
     comparison = compare(curve(wrong), measurement())
     assert comparison.verdict == "inconclusive"
     assert any("scatter is unknown" in reason for reason in comparison.reasons)
-    found = experiment("online-sgd")
+    found = experiment("one-pass")
     monkeypatch.setattr(type(found), "imposed", lambda self, problem: {"q": {"time": 0.0}})
     comparison = compare(curve(wrong), measurement())
     assert comparison.verdict == "disagree"
@@ -169,7 +169,7 @@ def test_a_constant_gap_is_a_disagreement(gap: float) -> None:
 
 def test_curve_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A theory that keeps a finite size is solved at each size; a curve that belongs to none of them is not ignored."""
-    found = experiment("online-sgd")
+    found = experiment("one-pass")
     monkeypatch.setattr(
         type(found), "at_size", lambda self, problem, size: dl.replace(problem, {"algorithm.learning_rate": 1.0 / size})
     )

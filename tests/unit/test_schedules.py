@@ -16,16 +16,16 @@ from dimladder.problem.intervals import bounds
 from dimladder.problem.schedules import breakpoints, largest, pieces
 
 UNIT = """
-theory = "online-sgd"
+schema = 2
 [target]
-kind = "single-index"
-link = "erf(z/sqrt(2))"
+kind = "index"
+formula = "erf(z/sqrt(2))"
 [student]
 kind = "two-layer"
 width = 1
 activation = "erf"
 [algorithm]
-kind = "online-sgd"
+kind = "one-pass"
 learning_rate = 1.0
 schedule = "{schedule}"
 [initial]

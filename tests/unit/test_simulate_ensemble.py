@@ -182,8 +182,8 @@ def test_bad_options_are_refused(toy: ToyExperiment, options: dict[str, Any], te
 
 def test_unknown_theory_gets_a_suggestion() -> None:
     with pytest.raises(SimulationError) as raised:
-        simulate(asked(theory="online-sdg"))
-    assert "online-sgd" in str(raised.value)
+        simulate(asked(theory="one-pas"))
+    assert "one-pass" in str(raised.value)
 
 
 def test_wrong_shape_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from ..errors import did_you_mean
-from .expressions import Expression
+from .expressions import Expression, HermiteConvention
 
 # Name -> formula in x. "erf" is the Saad-Solla activation erf(x/sqrt 2), as everywhere in the field.
 ACTIVATIONS: dict[str, str] = {
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, str] = {
 
 
 @lru_cache(maxsize=256)
-def activation(text: str) -> Expression:
+def activation(text: str, hermite: HermiteConvention = "probabilists") -> Expression:
     """Return the activation called `text`, or the formula `text` in ``x``.
 
     Raises
@@ -43,7 +43,7 @@ def activation(text: str) -> Expression:
     if formula is None and text != "x" and text.replace("-", "_").isidentifier():
         raise ValueError(f"unknown activation {text!r}: {did_you_mean(text, ACTIVATIONS)}")
     try:
-        return Expression(formula if formula is not None else text, ("x",))
+        return Expression(formula if formula is not None else text, ("x",), hermite)
     except ValueError as error:
         raise ValueError(
             f"{error}; an activation is a formula in x or one of: {', '.join(sorted(ACTIVATIONS))}"

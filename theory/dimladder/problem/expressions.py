@@ -40,7 +40,7 @@ class Expression:
     __slots__ = ("_tree", "hermite", "text", "variables")
 
     def __init__(
-        self, text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "orthonormal"
+        self, text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "probabilists"
     ) -> None:
         self.text = text
         self.hermite = hermite

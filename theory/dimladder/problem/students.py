@@ -6,7 +6,8 @@ import math
 from typing import Literal
 
 from .activations import activation
-from .checks import Row, at_least, formula, not_negative, positive
+from .checks import Row, at_least, not_negative, positive
+from .expressions import Expression
 from .laws import Law, law
 from .spec import Spec
 
@@ -56,11 +57,11 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, heads=self.heads)
-        activation(self.activation)
+        activation(self.activation, self.hermite)
         if self.slope:
             if self.activation != "erf":
                 raise ValueError("slope is given instead of the activation: drop one of them")
-            formula("slope", self.slope, ("x",), self.hermite)
+            activation(self.slope, self.hermite)
         if not 0 < self.dropout <= 1:
             raise ValueError(f"dropout is the probability of keeping a unit, in (0, 1], got {self.dropout}")
         if isinstance(self.readout, str):
@@ -72,6 +73,16 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
                 )
         elif len(self.readout) != self.width:
             raise ValueError(f"readout must have {self.width} entries, one a hidden unit, got {len(self.readout)}")
+
+    @property
+    def expression(self) -> Expression:
+        """The activation g, in ``x``."""
+        return activation(self.activation, self.hermite)
+
+    @property
+    def slope_expression(self) -> Expression:
+        """The slope g' where it is given, in ``x``: the name of a function, or a formula."""
+        return activation(self.slope, self.hermite)
 
 
 class FeatureLayer(Spec, frozen=True, kw_only=True):

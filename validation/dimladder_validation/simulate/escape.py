@@ -1,4 +1,4 @@
-"""Escape times of online SGD: when the largest |cosine| of a student with a teacher first reaches a threshold."""
+"""Escape times of one-pass SGD: when the largest |cosine| of a student with a teacher first reaches a threshold."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class EscapeTimes:
 def escape_times(
     problem: Any, d: int, threshold: float = 0.5, horizon: float = 1e4, replicas: int = 64, seed: int = 0
 ) -> EscapeTimes:
-    """Run the Gram chain of an online-SGD problem until escape, to the step.
+    """Run the Gram chain of a one-pass problem until escape, to the step.
 
     Parameters
     ----------
-    problem : OnlineProblem
+    problem : Problem
         Its initial overlaps are imposed; M of order d^-1/2 makes a mediocre start.
     d : int
     threshold : float
@@ -86,7 +86,7 @@ def escape_times(
     import numpy as np
 
     from . import gram_kernel
-    from .online_sgd import dynamics
+    from .one_pass import dynamics
     from .sgd import check_dimension
     from .streams import stream_hash, streams
     from .two_layer import frame, model_module

@@ -158,6 +158,10 @@ def bayes_sample(problem: Any, d: int, streams: Sequence[np.random.Generator], b
     """Run message passing from both starts at every sample ratio."""
     from .estimation import label
 
+    if problem.target.directions == 2:
+        from .message_passing_pairs import pair_sample
+
+        return pair_sample(problem, d, streams, backend)
     ratios = np.array(problem.grid.values("sample_ratio"))
     starts = tuple(problem.grid.start or ("uninformed",))
     names = ("overlap", "mse", "classification_error")

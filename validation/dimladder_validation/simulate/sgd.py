@@ -313,7 +313,7 @@ def derivative(activation: Expression) -> Expression:
 def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: int = 1) -> Sample:
     """Return the measured variables: ``Q``, ``M``, ``a`` and ``generalization_error`` (without label noise).
 
-    For the logistic loss also its average ``loss``, label noise included.
+    For the logistic loss also its average ``test_loss``, label noise included.
     """
     import numpy as np
 
@@ -332,5 +332,5 @@ def sample(dynamics: Dynamics, times: np.ndarray, runs: Trajectories, threads: i
         "a": (("time", "student"), runs.v),
     }
     if logistic:
-        variables["loss"] = (("time",), loss)
+        variables["test_loss"] = (("time",), loss)
     return Sample({"time": np.asarray(times)}, variables)

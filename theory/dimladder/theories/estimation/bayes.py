@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bayes_channel import BayesChannel
+from .bayes_pairs import PairChannel
 
 Array = NDArray[np.float64]
-# The curve is tabulated between these conjugates, and ends where 1 - q falls below the floor.
-_RANGE, _POINTS, _FLOOR = (1e-7, 1e9), 241, 1e-13
+# The table of the curve ends where 1 - q falls below this.
+_FLOOR = 1e-13
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,19 @@ class BayesCurve:
 
     Parameters
     ----------
-    channel : BayesChannel
+    channel : BayesChannel or PairChannel
     prior : object
         ``overlap(qh) -> (q, 1 - q)``, ``free_entropy(qh)``, mean square 1.
     cells : tuple of (share, strength)
         Shares of the dimensions and om t of each: eigenvalue times mean square of w*; shares . strengths = rho.
     """
 
-    def __init__(self, channel: BayesChannel, prior: Any, cells: tuple[tuple[float, float], ...] = ((1.0, 1.0),)):
+    def __init__(
+        self, channel: BayesChannel | PairChannel, prior: Any, cells: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+    ):
         self.channel, self.prior, self.cells = channel, prior, cells
         self.rho = channel.rho
-        grid = np.geomspace(*_RANGE, _POINTS)
+        grid = np.geomspace(*channel.reach, channel.points)
         points = []
         for qh in grid:
             point = self.at(float(qh))
@@ -75,21 +78,19 @@ class BayesCurve:
             q += share * strength * a
             rest += share * strength * b
             psi += share * self.prior.free_entropy(qh * strength)
-        return q, rest, psi
+        return q, rest, self.channel.fields * psi
 
     def at(self, qh: float) -> State:
         """The point of the curve with this conjugate."""
         q, rest, psi = self.overlap(qh)
         info, entropy = self.channel.information(q, rest)
         alpha = qh / info if info > 0.0 else math.inf
-        free = psi + alpha * entropy - q * qh / 2.0 if math.isfinite(alpha) else math.nan
+        free = psi + alpha * entropy - self.channel.fields * q * qh / 2.0 if math.isfinite(alpha) else math.nan
         return State(qh, q, rest, alpha, free)
 
     def _start(self) -> float:
         """alpha as q -> 0: the weak-recovery threshold of symmetric labels, zero for others."""
-        from .thresholds import weak_recovery
-
-        return weak_recovery(self.channel.law, self.rho, self._second())
+        return self.channel.weak_recovery(self._second())
 
     def _second(self) -> float:
         """dq/dqh at zero."""
@@ -136,7 +137,7 @@ class BayesCurve:
             # Weights of a continuous law, known exactly: an infinite gain.
             return State(math.inf, self.rho, 0.0, alpha, math.inf)
         _, entropy = self.channel.information(self.rho, 1e-30 * self.rho)
-        return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.prior.entropy)
+        return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.channel.fields * self.prior.entropy)
 
     def uninformed(self, alpha: float) -> State:
         """Where the iteration from q = 0+ stops: the first crossing."""

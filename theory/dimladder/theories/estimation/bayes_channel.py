@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...symbolic.systems import Equation
 from .labels import Component, LabelLaw
 
 Array = NDArray[np.float64]
@@ -54,9 +56,13 @@ class BayesChannel:
         For a label whose likelihood has no density that can be integrated here.
     """
 
+    fields = 1
+
     def __init__(self, law: LabelLaw, rho: float = 1.0) -> None:
         self.law, self.rho = law, rho
         self.route = self._route()
+        # Conjugates between which the curve is tabulated, and how many.
+        self.reach, self.points = ((1e-4, 1e4), 61) if self.route == "density" else ((1e-7, 1e9), 241)
 
     def _route(self) -> str:
         law = self.law
@@ -82,6 +88,23 @@ class BayesChannel:
             "the label mixes values and densities", where=f"target.formula = {law.text!r}",
             hint="give every component noise outside the link, or none",
         )  # fmt: skip
+
+    @property
+    def discrete(self) -> bool:
+        """Whether labels take finitely many values."""
+        return self.law.discrete
+
+    def label_rows(self) -> list[Equation]:
+        """Return the law of the label, printed."""
+        from .printed import label_rows
+
+        return label_rows(self.law)
+
+    def weak_recovery(self, strength: float) -> float:
+        """Sample ratio at which the target begins to be seen; 0 where it is at once."""
+        from .thresholds import weak_recovery
+
+        return weak_recovery(self.law, self.rho, strength)
 
     def information(self, q: float, V: float) -> tuple[float, float]:
         """I(q) and Psi(q); V = rho - q is given apart, since a difference would lose it."""
@@ -156,35 +179,44 @@ class BayesChannel:
 
     def _density(self, q: float, V: float) -> tuple[float, float]:
         s = math.sqrt(q)
-        x, w = panels({0.0}, 1.5)
-        # Field given omega, and noise: the label's own law supplies the nodes of y.
-        info = psi = 0.0
-        t0, p0 = panels({0.0}, 0.6)
-        parts = []
-        for c in self.law.components:
-            inner = math.sqrt(c.gain**2 * V + c.inner)
-            parts.append((c, inner))
-        noise, pn = panels(set(), 1.5)
-        for xi, wi in zip(x, w, strict=True):
-            if wi < 1e-18:
+        x, w = panels({0.0}, 2.4)
+        y, tables = self._tables
+        Z, dZ = np.zeros((y.size, x.size)), np.zeros((y.size, x.size))
+        for c, t, kernel in tables:
+            inner = c.gain**2 * V + c.inner
+            if not c.gain:
+                Z += c.probability * (kernel @ np.exp(-(t**2) / (2 * inner)) / math.sqrt(2 * math.pi * inner))[:, None]
                 continue
-            omega = s * xi
-            tables = [(c, c.function(c.gain * omega + inner * t0), inner) for c, inner in parts]
-            for c, mean, _ in tables:
-                keep = p0 > 1e-14
-                y = (mean[keep][:, None] + math.sqrt(c.outer) * noise).ravel()
-                py = (p0[keep][:, None] * pn).ravel()
-                use = py > 1e-16
-                y, py = y[use], py[use]
-                Z, dZ = np.zeros(y.size), np.zeros(y.size)
-                for other, m2, inner in tables:
-                    d = np.exp(-((y[:, None] - m2) ** 2) / (2 * other.outer)) / math.sqrt(2 * math.pi * other.outer)
-                    Z += other.probability * (d @ p0)
-                    if other.gain:
-                        dZ += other.probability * other.gain * (d @ (p0 * t0)) / inner
-                info += wi * c.probability * float(py @ (dZ / Z) ** 2)
-                psi += wi * c.probability * float(py @ np.log(Z))
-        return info, psi
+            gap = t[:, None] - c.gain * s * x
+            weight = np.exp(-(gap**2) / (2 * inner)) / math.sqrt(2 * math.pi * inner)
+            Z += c.probability * (kernel @ weight)
+            dZ += c.probability * c.gain / inner * (kernel @ (weight * gap))
+        keep = Z > 1e-250
+        safe = np.where(keep, Z, 1.0)
+        dy = y[1] - y[0]
+        return float((np.where(keep, dZ**2 / safe, 0.0) @ w).sum() * dy), float(((Z * np.log(safe)) @ w).sum() * dy)
+
+    @cached_property
+    def _tables(self) -> tuple[Array, list[tuple[Component, Array, Array]]]:
+        """Grid of y, and for each component a grid of its field t with P(y | t) dt: trapezoidal rules."""
+        step, low, high, rows = math.inf, 0.0, 0.0, []
+        for c in self.law.components:
+            # Fine enough for the narrowest law of t given omega that the curve reaches.
+            narrow = math.sqrt(c.gain**2 * self.rho / self.reach[1] + c.inner)
+            sd = math.sqrt(c.variance(self.rho))
+            t = np.linspace(-9.0 * sd, 9.0 * sd, math.ceil(18.0 * sd / (0.7 * narrow)) + 1)
+            psi = np.broadcast_to(c.function(t), t.shape)
+            rows.append((c, t, psi))
+            noise = math.sqrt(c.outer)
+            near = np.abs(t) < 6.0 * sd
+            step = min(step, noise / 4)
+            low, high = min(low, psi[near].min() - 7 * noise), max(high, psi[near].max() + 7 * noise)
+        y = np.linspace(low, high, min(math.ceil((high - low) / step), 3000) + 1)
+        tables = []
+        for c, t, psi in rows:
+            kernel = np.exp(-((y[:, None] - psi) ** 2) / (2 * c.outer)) / math.sqrt(2 * math.pi * c.outer)
+            tables.append((c, t, kernel * (t[1] - t[0])))
+        return y, tables
 
 
 def _rises_with_size(c: Component) -> bool:

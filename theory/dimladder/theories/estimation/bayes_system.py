@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from . import printed
 from .bayes import BayesCurve
-from .bayes_channel import BayesChannel
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -33,8 +31,8 @@ class BayesSystem(FixedPoint):
     def __init__(self, problem: Problem, question: BayesQuestion) -> None:
         super().__init__(problem)
         self.question = question
-        self.channel = BayesChannel(question.law, question.rho)
-        names = ["overlap", "mse", *(["classification_error"] if question.law.discrete else []), "free_entropy"]
+        self.channel = question.channel
+        names = ["overlap", "mse", *(["classification_error"] if self.channel.discrete else []), "free_entropy"]
         self.order_parameters = tuple(OrderParameter(n, GRID, *_MEANING[n]) for n in names)
 
     @cached_property
@@ -89,6 +87,14 @@ class BayesSystem(FixedPoint):
                      r"\Psi(q) = \mathbb E\log\left(\mathcal N(z;\omega,V)+\mathcal N(-z;\omega,V)\right)"),
             "density": (r"I(q) = \mathbb E_\omega\int \frac{(\partial_\omega Z)^2}{Z}\,\mathrm dy",
                         r"\Psi(q) = \mathbb E_\omega\int Z\log Z\,\mathrm dy"),
+            "signs": (
+                r"I(q) = \mathbb E_\omega\sum_y \frac{(\partial_{\omega_1} Z)^2}{Z}",
+                r"\Psi(q) = \mathbb E_\omega\sum_y Z\log Z",
+            ),
+            "affine": (
+                r"I(q) = \mathbb E_\omega\int \frac{(\partial_{\omega_1} Z)^2}{Z}\,\mathrm dy",
+                r"\Psi(q) = \mathbb E_\omega\int Z\log Z\,\mathrm dy",
+            ),
         }[self.channel.route]  # fmt: skip
         law = r"Z(y;\omega) = \mathbb P(y\mid z\sim\mathcal N(\omega,\rho-q)),\quad \omega\sim\mathcal N(0,q)"
         return [
@@ -96,7 +102,7 @@ class BayesSystem(FixedPoint):
                 "Posterior",
                 "The target's own law is known: labels, prior and noise. By the symmetry between the target and a "
                 "sample of the posterior one overlap q describes the fixed point.",
-                tuple(printed.label_rows(a.law)),
+                tuple(self.channel.label_rows()),
             ),
             Step(
                 "Channel", "What one observation tells.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -54,55 +55,81 @@ def label_rows(law: LabelLaw) -> list[Equation]:
     return rows
 
 
-def slope_latex(loss: Loss) -> str:
-    """Return l'(y, u), by pieces where there are kinks."""
+def slope_latex(loss: Loss, letter: str = "u") -> str:
+    """Return l'(y, u): one expression, or cases between the kinks, sorted for y = 1."""
     import sympy as sp
 
     p = loss.pieces
-    names = {p.variable: "u"} | {s: rf"\varsigma_{{{i + 1}}}" for i, (s, *_) in enumerate(p.signs)}
-    text = sp.latex(sp.factor_terms(sp.simplify(p.slope)) if p.signs else p.slope, symbol_names=names)
-    for i, (_, argument, low, _) in enumerate(p.signs):
-        inside = sp.latex(argument, symbol_names={p.variable: "u"})
-        kind = rf"\mathbb 1[{inside}>0]" if low == 0 else rf"\operatorname{{sign}}({inside})"
-        text += rf",\quad \varsigma_{{{i + 1}}} = {kind}"
-    return text
+    names = {p.variable: letter}
+    if not p.signs:
+        return str(sp.latex(p.slope, symbol_names=names))
+    rows, edges = _cases(loss)
+    lines = []
+    for i, slope in enumerate(rows):
+        low = sp.latex(edges[i - 1], symbol_names=names) if i else ""
+        high = sp.latex(edges[i], symbol_names=names) if i < len(edges) else ""
+        where = (
+            f"{low} < {letter} < {high}" if low and high else (f"{letter} < {high}" if high else f"{letter} > {low}")
+        )
+        lines.append(rf"{sp.latex(slope, symbol_names=names)} & {where}")
+    return r"\begin{cases} " + r" \\ ".join(lines) + r" \end{cases}"
+
+
+def _cases(loss: Loss) -> tuple[list[Any], list[Any]]:
+    """Slopes on the pieces and the kinks between them, in the order that holds for y = 1; equal neighbours merged."""
+    import sympy as sp
+
+    p = loss.pieces
+    edges = sorted(p.kinks, key=lambda k: float(k.subs(p.parameter, 1)))
+    at = [float(k.subs(p.parameter, 1)) for k in edges]
+    inner = [(lo + hi) / 2 for lo, hi in itertools.pairwise(at)]
+    slopes, kept = [], []
+    for i, point in enumerate([at[0] - 1.0, *inner, at[-1] + 1.0]):
+        known: dict[Any, Any] = {}
+        for symbol, argument, low, high in p.signs:
+            value = argument.subs(known).subs({p.variable: point, p.parameter: 1})
+            known[symbol] = high if float(value) > 0 else low
+        slope = sp.factor_terms(sp.expand(p.slope.subs(known)))
+        if slopes and slope == slopes[-1]:
+            continue
+        if slopes:
+            kept.append(edges[i - 1])
+        slopes.append(slope)
+    return slopes, kept
 
 
 def proximal_rows(loss: Loss) -> list[Equation]:
-    """Return the proximal equation, or its closed form on each piece, and the images of the kinks."""
+    """Return the slope and the proximal equation, solved piece by piece where the slope is affine."""
     import sympy as sp
 
     p = loss.pieces
-    u, y = p.variable, p.parameter
-    rows = [Equation("slope", rf"\ell'(y,u) = {slope_latex(loss)}", None, f"the loss {loss.text}")]
-    names = {p.variable: "u"} | {s: rf"\varsigma_{{{i + 1}}}" for i, (s, *_) in enumerate(p.signs)}
-    if p.linear_slope:
-        V, omega = sp.symbols("V omega", positive=True)
-        a1, a0 = p.curvature, sp.simplify(p.slope - p.curvature * u)
-        closed = sp.latex(sp.simplify((omega - V * a0) / (1 + V * a1)), symbol_names=names)
-        rows.append(
-            Equation("prox", rf"\mathrm{{prox}} = {closed}", None, "with the signs of the piece that holds prox")
+    order = ", cases in the order of y = 1" if p.signs and not loss.of_residual else ""
+    rows = [Equation("slope", rf"\ell'(y,u) = {slope_latex(loss)}", None, f"the loss {loss.text}{order}")]
+    if not p.linear_slope:
+        note = "bracketed Newton iteration between omega and omega - V l'(omega)"
+        return [*rows, Equation("prox", r"\mathrm{prox} + V\,\ell'(y,\mathrm{prox}) = \omega", None, note)]
+    V, omega = sp.symbols("V omega", positive=True)
+    slopes, edges = _cases(loss) if p.signs else ([p.slope], [])
+    u = p.variable
+    lines = []
+    for i, slope in enumerate(slopes):
+        a1 = sp.diff(slope, u)
+        a0 = sp.expand(slope - a1 * u)
+        solved = sp.latex(sp.factor((omega - V * a0) / (1 + V * a1)))
+        low = sp.latex(sp.expand(edges[i - 1] + V * slope.subs(u, edges[i - 1]))) if i else ""
+        high = sp.latex(sp.expand(edges[i] + V * slope.subs(u, edges[i]))) if i < len(edges) else ""
+        where = (
+            rf"{low} < \omega < {high}"
+            if low and high
+            else (rf"\omega < {high}" if high else (rf"\omega > {low}" if low else ""))
         )
-    else:
-        rows.append(
-            Equation(
-                "prox",
-                r"\mathrm{prox} + V\,\ell'(y,\mathrm{prox}) = \omega",
-                None,
-                "bracketed Newton iteration between omega and omega - V l'(omega)",
-            )
-        )
-    for i, root in enumerate(p.kinks, 1):
-        at = sp.latex(root, symbol_names={y: "y"})
-        rows.append(
-            Equation(
-                f"kink{i}",
-                rf"\mathrm{{prox}} = {at}\quad \text{{for}}\quad "
-                rf"\omega\in {at} + V\left[\ell'({at}^-),\,\ell'({at}^+)\right]",
-                None,
-                "prox rests on the kink",
-            )
-        )
+        lines.append(rf"{solved} & {where}" if where else solved)
+        if i < len(edges):
+            after = sp.expand(edges[i] + V * slopes[i + 1].subs(u, edges[i]))
+            if sp.expand(after - edges[i] - V * slope.subs(u, edges[i])) != 0:
+                lines.append(rf"{sp.latex(edges[i])} & {high} \le \omega \le {sp.latex(after)}")
+    body = r"\begin{cases} " + r" \\ ".join(lines) + r" \end{cases}" if len(lines) > 1 else lines[0]
+    rows.append(Equation("prox", rf"\mathrm{{prox}} = {body}", None, "between two images of a kink it rests there"))
     return rows
 
 
@@ -198,7 +225,7 @@ def penalty_rows(penalty: Loss | None) -> list[Equation]:
     return [
         Equation("field", r"A_j = \hat V\omega_j,\quad B_j = \hat m\,\omega_j\theta_j + \sqrt{\hat q\,\omega_j}\,\xi",
                  None, "effective problem of one coordinate"),
-        Equation("penalty", rf"r'(w) = {slope_latex(penalty).replace('u', 'w')}", None, f"the penalty {penalty.text}"),
+        Equation("penalty", rf"r'(w) = {slope_latex(penalty, 'w')}", None, f"the penalty {penalty.text}"),
         Equation("eta", r"\eta(B,A) = \arg\min_w \lambda r(w) + \tfrac12 A w^2 - B w", None),
         Equation("V", r"V = \sum_j p_j\omega_j\,\mathbb E\,\partial_B\eta", None, "a proximal point"),
         Equation("q", r"q = \sum_j p_j\omega_j\,\mathbb E\,\eta^2", None),

@@ -12,6 +12,8 @@ from ...errors import DerivationError
 from ...problem.activations import activation
 from ...problem.targets import power_shares
 from . import spectrum as spectra
+from .bayes_channel import BayesChannel
+from .bayes_pairs import PairChannel
 from .channel import Loss
 from .labels import LabelLaw, label_law
 from .penalty import NORMAL, Prior, sparse
@@ -28,7 +30,7 @@ class BayesQuestion:
 
     Attributes
     ----------
-    law : LabelLaw
+    channel : BayesChannel or PairChannel
     prior : object
         Of `priors`.
     cells : tuple of (share, strength)
@@ -37,7 +39,7 @@ class BayesQuestion:
     starts : tuple of str
     """
 
-    law: LabelLaw
+    channel: BayesChannel | PairChannel
     prior: Any
     cells: tuple[tuple[float, float], ...]
     ratios: tuple[float, ...]
@@ -178,7 +180,16 @@ def bayes_question(problem: Problem) -> BayesQuestion:
             "a single direction that carries the target is learnt at once", where="data.spectrum",
             why="a block of fraction 0 holds a part of w*", hint="give every block a share of the dimensions",
         )  # fmt: skip
+    channel: BayesChannel | PairChannel
+    if problem.target.directions == 2:
+        channel = PairChannel(problem.target)
+    else:
+        channel = BayesChannel(target_law(problem), covariance.rho)
     return BayesQuestion(
-        target_law(problem), prior_named(kind, rate), cells, problem.grid.values("sample_ratio"),
-        tuple(problem.grid.start or ("uninformed",)), covariance.rho,
-    )  # fmt: skip
+        channel,
+        prior_named(kind, rate),
+        cells,
+        problem.grid.values("sample_ratio"),
+        tuple(problem.grid.start or ("uninformed",)),
+        covariance.rho,
+    )

@@ -55,9 +55,10 @@ class EstimationTheory(Theory):
     def checks(self, problem: Problem) -> Iterable[Refusal]:
         """Refuse what the equations do not hold for."""
         target = problem.target
-        if target.directions > 1:
+        pair = target.directions == 2 and problem.algorithm.__struct_config__.tag == "bayes"
+        if target.directions > 1 and not pair:
             yield Refusal(
-                "target.formula", f"{target.directions} latent fields: one output sees one, z", "use z, or one-pass"
+                "target.formula", f"{target.directions} latent fields: one output sees one, z (bayes: two)", "use z"
             )
             return
         if not target.fields:

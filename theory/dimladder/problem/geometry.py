@@ -1,0 +1,162 @@
+"""A problem of few directions as numbers: overlaps and readouts at the start, checked to be overlaps of something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DomainError
+from .spec import Problem
+from .starts import Random
+from .targets import Committee
+
+Array = NDArray[np.float64]
+# Eigenvalues above -TOLERANCE x trace count as rounding of the digits in the run file.
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state at time 0.
+
+    Attributes
+    ----------
+    Q : array (K, K)
+        w_i . w_k / d.
+    M : array (K, M)
+        w_i . w*_m / d.
+    T : array (M, M)
+        w*_m . w*_n / d.
+    a : array (K,)
+        Student readouts.
+    A : array (M,)
+        Teacher readouts of a committee; ones otherwise.
+    """
+
+    Q: Array
+    M: Array
+    T: Array
+    a: Array
+    A: Array
+
+
+def teacher_count(problem: Problem) -> int:
+    """Return the number of teacher directions."""
+    target: Any = problem.target
+    return target.units if isinstance(target, Committee) else int(target.directions)
+
+
+def start(problem: Problem) -> Start:
+    """Return the checked initial state.
+
+    Raises
+    ------
+    ConfigError
+        For shapes that do not fit together; the message names the key.
+    DomainError
+        For matrices that no weights can have as overlaps.
+    """
+    target: Any = problem.target
+    student: Any = problem.student
+    initial: Any = problem.initial
+    count, width = teacher_count(problem), student.width
+    A, T = np.ones(count), np.eye(count)
+    if isinstance(target, Committee):
+        A = np.array(target.readouts[0])
+        if target.overlap:
+            T = np.array(target.overlap)
+            _symmetric(T, "target.overlap")
+            _semidefinite(T, "target.overlap")
+    # One generator for everything random, drawn in a fixed order: directions, then readouts.
+    random = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
+    if isinstance(initial, Random):
+        M, Q = _random(random, width, T, initial.overlap or 0.0, 1.0 if initial.norm is None else initial.norm)
+    else:
+        Q, M = _matrix(initial.Q, (width, width), "initial.Q"), _matrix(initial.M, (width, count), "initial.M")
+        _symmetric(Q, "initial.Q")
+        _semidefinite(Q, "initial.Q")
+        joint = np.block([[Q, M], [M.T, T]])
+        _semidefinite(
+            joint,
+            "initial.M",
+            "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue",
+        )
+    return Start(Q, M, T, _readout(problem, random), A)
+
+
+def _random(random: np.random.Generator, width: int, T: Array, overlap: float, norm: float) -> tuple[Array, Array]:
+    """Draw M with independent N(0, overlap^2) entries; what is left of each w_i is orthogonal to everything else."""
+    M = overlap * random.standard_normal((width, len(T)))
+    inside = M @ np.linalg.pinv(T) @ M.T
+    rest = norm - np.diag(inside)
+    if rest.min() < 0:
+        raise DomainError(
+            "the random initial overlaps are larger than the weights",
+            where="initial.overlap",
+            why=f"a student has overlap^2 {float(np.diag(inside).max()):.3g} with the teachers but norm^2 {norm:g}",
+            hint="lower initial.overlap (it is of order 1/sqrt(d)), raise initial.norm, or change initial.seed",
+        )
+    return M, inside + np.diag(rest)
+
+
+def _readout(problem: Problem, random: np.random.Generator) -> Array:
+    student: Any = problem.student
+    given = problem.initial.a
+    width = student.width
+    if given is not None:
+        if len(given) != width:
+            raise ConfigError(
+                "initial.a has the wrong length",
+                where="initial.a",
+                why=f"{len(given)} entries for student.width = {width}",
+            )
+        return np.array(given, dtype=float)
+    if not isinstance(student.readout, str):
+        return np.array(student.readout, dtype=float)
+    law, _, scale = student.readout.replace(" ", "").partition("/")
+    if law == "ones":
+        drawn = np.ones(width)
+    else:
+        drawn = random.choice([-1.0, 1.0], width) if law == "rademacher" else random.standard_normal(width)
+    return drawn / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
+    if rows is None:
+        raise ConfigError(f"{key} is missing", where=key, hint='give Q and M, or kind = "random" with overlap and seed')
+    if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
+        found = f"{len(rows)} x {len(rows[0]) if rows else 0}" if len({len(r) for r in rows}) <= 1 else "ragged"
+        meaning = (
+            "student.width x student.width" if key.endswith("Q") else "student.width x number of teacher directions"
+        )
+        raise ConfigError(
+            f"{key} has the wrong shape", where=key, why=f"it is {found}, {shape[0]} x {shape[1]} is needed ({meaning})"
+        )
+    matrix = np.array(rows, dtype=float)
+    if not np.isfinite(matrix).all():
+        raise ConfigError(f"{key} must be finite", where=key, why=f"entries: {rows}")
+    return matrix
+
+
+def _symmetric(matrix: Array, key: str) -> None:
+    i, k = np.unravel_index(np.argmax(abs(matrix - matrix.T)), matrix.shape)
+    if abs(matrix[i, k] - matrix[k, i]) > 1e-12 * max(1.0, abs(matrix).max()):
+        raise DomainError(
+            f"{key} is not symmetric",
+            where=f"{key}[{i}][{k}]",
+            why=f"{matrix[i, k]:g} but [{k}][{i}] is {matrix[k, i]:g}",
+        )
+
+
+def _semidefinite(matrix: Array, key: str, what: str = "") -> None:
+    lowest = float(np.linalg.eigvalsh(matrix)[0])
+    if lowest < -TOLERANCE * max(1.0, float(np.trace(matrix))):
+        raise DomainError(
+            what or f"{key} is not an overlap matrix: it has a negative eigenvalue",
+            where=key,
+            why=f"the smallest eigenvalue is {lowest:.6g}; a matrix of inner products is positive semi-definite",
+            hint="check signs and sizes: |Q_ik| <= sqrt(Q_ii Q_kk) and |M_im| <= sqrt(Q_ii T_mm) are necessary",
+        )

@@ -1,1 +1,0 @@
-"""Samples used more than once: what repeating a sample teaches that a fresh one does not."""

@@ -1,0 +1,1 @@
+"""One-pass SGD of two-layer networks: the theory ``one-pass``."""

@@ -1,0 +1,225 @@
+"""The derivation and its equations, in words and LaTeX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+from ...symbolic.equations import Equation, Step
+from ...symbolic.factors import X, is_closed
+from ...symbolic.kernels import Named
+from .derivation import Derived, Update
+from .erf_sums import ErfMixture
+from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
+
+
+def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
+    """Return the derivation, step by step."""
+    rate, readout_rate = (r"\eta", r"\eta_a") if setting.schedule == 1 else (r"\eta\, s(t)", r"\eta_a\, s(t)")
+    step = [
+        Equation(
+            "first layer",
+            rf"w_i \leftarrow (1 - \kappa/d)\, w_i - \frac{{{rate}}}{{\sqrt{{d}}}}\, a_i\, g'(\lambda_i)\,\Delta\, x",
+        )
+    ]
+    if setting.train_readout:
+        text = rf"a_i \leftarrow (1 - \kappa_a/d)\, a_i - \frac{{{readout_rate}}}{{d}}\, g(\lambda_i)\,\Delta"
+        step.append(Equation("readout", text))
+    if setting.schedule != 1:
+        step.append(schedule_equation(setting))
+    if setting.spherical:
+        step.append(Equation("sphere", r"w_i \leftarrow w_i\,\lVert w_i^{\rm old}\rVert / \lVert w_i\rVert"))
+    grown = {name: timed(rate, setting) for name, rate in (("M", update.M), ("Q", update.Q), ("a", update.a))}
+    increments = [Equation.of("M", r"d\,\delta M_{im}", grown["M"]), Equation.of("Q", r"d\,\delta Q_{ik}", grown["Q"])]
+    if setting.train_readout:
+        increments.append(Equation.of("a", r"d\,\delta a_{i}", grown["a"]))
+    regime = {
+        "classical": "",
+        "gradient-flow": " Only terms of first order in the error are kept: the limit of a vanishing learning rate.",
+        "noise-dominated": " Only the terms of second order in the error are kept: the noise-dominated limit.",
+    }[setting.regime]
+    return [
+        Step(
+            "Model",
+            "The input is a standard Gaussian vector: the fields are jointly Gaussian with the overlaps as covariance.",
+            tuple(definitions(setting)),
+        ),
+        Step(
+            "One step of SGD on a fresh sample",
+            "Each sample is used once; it is independent of the weights.",
+            tuple(step),
+        ),
+        Step(
+            "Increments of the overlaps",
+            "Expand w_i.w_k/d and w_i.w*_m/d after the step to first order in 1/d, with |x|^2 = d + O(sqrt d)"
+            " and x.x = d/B for the mean over a batch of B samples." + regime,
+            tuple(increments),
+        ),
+        Step(
+            "Average over the sample",
+            "The increments average over d steps in dt = 1 (time t = steps/d), and the overlaps concentrate. "
+            "Averages of products of g, g' and fields are exact: Gaussian factors tilt the covariance, Stein's lemma "
+            "removes fields.",
+            tuple(moment_equations(out)),
+        ),
+        Step("Flow", "With these moments the overlaps obey a closed system.", tuple(flow_equations(out))),
+    ]
+
+
+def timed(increment: Any, setting: Setting) -> Any:
+    """Return an increment with the schedule at the learning rates, as the compiled code has it."""
+    return increment if setting.schedule == 1 else increment.subs({eta: eta * SCHEDULE, eta_a: eta_a * SCHEDULE})
+
+
+def schedule_equation(setting: Setting) -> Equation:
+    """Return the schedule as a function of time."""
+    return Equation.of("schedule", SCHEDULE, setting.schedule, "factor of both learning rates")
+
+
+def definitions(setting: Setting) -> list[Equation]:
+    """Return the model and every symbol that the moments use: fields, activations, target, error, units."""
+    error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
+    x = sp.Symbol("x")
+    rows = [
+        Equation("student", r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k)"),
+        Equation("label", r"y = f_\star(x) + \sigma\zeta,\quad f_\star = " + target_latex(setting)),
+        Equation("error", rf"\Delta = \partial_f \ell(f, y) = {error}"),
+        Equation(
+            "fields",
+            r"\lambda_k = w_k\cdot x/\sqrt{d},\quad z_m = w^\star_m\cdot x/\sqrt{d},\quad \lambda_{K+m} = z_m,\quad "
+            r"C = \begin{pmatrix} Q & M \\ M^{\top} & T \end{pmatrix}",
+            note="C is the covariance of all fields",
+        ),
+    ]
+    if not setting.mixture:
+        rows.append(Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}"))
+        if setting.target is None and not same_activation(setting):
+            rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
+    if setting.stacked:
+        rows.append(
+            Equation("units", r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad N = K + M", None, "units in one list")
+        )
+    return rows
+
+
+def same_activation(setting: Setting) -> bool:
+    """Whether student and teacher are printed as one function."""
+    return not setting.mixture and bool(sp.simplify(setting.teacher - setting.student) == 0)
+
+
+def target_latex(setting: Setting) -> str:
+    """Return f* in LaTeX."""
+    if setting.target is not None:
+        return str(sp.latex(setting.target))
+    return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
+
+
+def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
+    """Return how moments follow from those of the erf units (i, p) that a unit i is made of."""
+    student, teacher = mixtures
+    rows = []
+    for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        terms = [f"{m.constant:.6g}"] if m.constant else []
+        terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
+        note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
+        rows.append(Equation(name, rf"{g}(x) = {' + '.join(terms)}", None, note))
+    return [
+        *rows,
+        Equation(
+            "erf units",
+            r"g_\alpha(x) = g_{\alpha 0} + \sum_p v_{\alpha p}\,\mathrm{erf}(b_{\alpha p}\, x/\sqrt 2),\quad "
+            r"C_{(\alpha p)(\beta q)} = b_{\alpha p} b_{\beta q} C_{\alpha\beta},\quad "
+            r"c_{(\alpha p)} = v_{\alpha p} c_\alpha",
+            note=r"g_alpha is g for students and \tilde g for teachers; the averages below are those of the units "
+                 "(alpha, p), each an erf of its own field",
+        ),
+        Equation("D", r"D_{i\beta} = \sum_p v_{ip} b_{ip} D_{(ip)\beta}"),
+        Equation("N", r"N_{ik} = \sum_{p,q} v_{ip} b_{ip}\, v_{kq} b_{kq}\, N_{(ip)(kq)},\quad "
+                      r"\sigma^2 \to \sigma^2 + (\textstyle\sum_\alpha c_\alpha g_{\alpha 0})^2"),
+        Equation("H", r"H_i = g_{i0} \sum_\alpha c_\alpha g_{\alpha 0} + \sum_p v_{ip} H_{(ip)}"),
+    ]  # fmt: skip
+
+
+def mixture_step(mixtures: tuple[ErfMixture, ErfMixture]) -> Step:
+    """Return the step from the network to the erf network of tied units."""
+    return Step(
+        "Units as sums of erfs",
+        "Each unit is a set of erf units on one field, so that the averages are those of an erf network of tied units.",
+        tuple(mixture_equations(mixtures)),
+    )
+
+
+def vector_equations(out: Derived) -> list[Equation]:
+    """Return the auxiliary vectors of the tilted covariances."""
+    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in out.indices.vectors.values()]
+
+
+def moment_equations(out: Derived) -> list[Equation]:
+    """Return the moments of the error: the average that each stands for, then its form."""
+    rows = vector_equations(out)
+    for stage in out.moments:
+        name = str(stage.lhs.base)
+        if out.route == "fields":
+            note = "by quadrature over all fields"
+            rows.append(Equation(name, f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)}", None, note))
+        else:
+            text = f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)} = {sp.latex(stage.rhs)}"
+            rows.append(Equation(name, text, (stage.lhs, stage.rhs)))
+    return rows + kernel_equations(out)
+
+
+def _meaning(moment: Any) -> str:
+    """Return the average that a moment stands for, in the fields of its own indices."""
+    name, (first, *rest) = str(moment.base), moment.indices
+
+    def field(index: Any) -> str:
+        return rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{sp.latex(index)}}}"
+
+    if name == "D":
+        return rf"\mathbb{{E}}\left[g'({field(first)})\, {field(rest[0])}\, \Delta\right]"
+    if name == "N":
+        return rf"\mathbb{{E}}\left[g'({field(first)})\, g'({field(rest[0])})\, \Delta^2\right]"
+    return rf"\mathbb{{E}}\left[g({field(first)})\, \Delta\right]"
+
+
+# Closed forms longer than this are left to the generated code, which names their parts.
+PRINTED = 250
+
+
+def kernel_equations(out: Derived) -> list[Equation]:
+    """Return the closed forms of the averages that the moments call, at distinct indices."""
+    rows = []
+    for key, (call, labels, _) in out.kernels.kernels.items() if out.route != "fields" else ():
+        left = sp.latex(call(*labels))
+        if out.route == "conditional":
+            if not is_computed(call.kernel.slots):
+                rows.append(
+                    Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")
+                )
+            continue
+        value = out.kernels.closed_form(key)
+        size = sp.count_ops(value)
+        if size <= PRINTED:
+            rows.append(Equation.of(call.kernel.name, left, value))
+        else:
+            text = rf"{left}\ \text{{in closed form, {size} operations: see the generated code}}"
+            rows.append(Equation(call.kernel.name, text))
+    return rows
+
+
+def is_computed(slots: tuple[Named, ...]) -> bool:
+    """Whether an average of these functions has a closed form."""
+    return all(is_closed(slot.terms) for slot in slots)
+
+
+def flow_equations(out: Derived) -> list[Equation]:
+    """Return the flow and the generalisation error."""
+    rows = []
+    for stage in out.flow:
+        name, subscript = str(stage.lhs.base)[1:], "".join(map(str, stage.lhs.indices))
+        left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
+        rows.append(Equation.of(name, left, timed(stage.rhs, out.setting)))
+    if out.setting.schedule != 1:
+        rows.append(schedule_equation(out.setting))
+    return [*rows, Equation.of("generalization_error", r"\varepsilon_g", out.generalization_error)]

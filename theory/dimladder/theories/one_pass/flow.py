@@ -1,0 +1,358 @@
+"""The flow of one one-pass problem: its numbers, its compiled module, its variables."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DerivationError
+from ...problem import Expression, activation, schedules
+from ...problem.geometry import Start, start, teacher_count
+from ...problem.targets import Committee
+from ...symbolic import store
+from ...symbolic.equations import Equation, OrderParameter, Step
+from ...symbolic.systems import Flow, Solution, Variable
+from . import quadrature_rules as rules
+from .differences import tail
+from .erf_sums import PLAIN, ErfMixture, erf_mixture
+from .kink_axes import target_kinks
+
+if TYPE_CHECKING:
+    from ...problem import Problem
+    from .derivation import Derived
+    from .notation import Setting
+
+log = logging.getLogger("dimladder.one_pass")
+Array = NDArray[np.float64]
+# Losses whose step is linear in output and label.
+QUADRATIC = ("square", "correlation")
+SAFETY = 0.05
+# Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
+BLOW_UP = 1e4
+# Rounding of the velocity where kinked units nearly coincide; a tighter tolerance only takes more steps.
+KINKED_FLOOR = 5e-11
+
+
+class OnePassFlow(Flow):
+    """dQ/dt, dM/dt and, where the readout is trained, da/dt; time is steps / d."""
+
+    time_unit = "steps / d"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.p: Any = problem
+        self.start: Start = start(problem)
+        self.K, self.M = self.start.M.shape
+        self.trained = problem.student.train_readout
+        self.order_parameters = order_parameters()
+
+    # Derivation ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def mixtures(self) -> tuple[ErfMixture, ErfMixture] | None:
+        """Students' and teachers' activations as sums of erfs, where the averages are taken that way."""
+        target, asked = self.p.target, self.p.solver.averages
+        accuracy = self.p.solver.quadrature_rtol
+        student = erf_mixture(self.p.student.expression, accuracy)
+        teacher: ErfMixture | None = PLAIN
+        if isinstance(target, Committee):
+            teacher = erf_mixture(activation(target.activation), accuracy)
+        found = None
+        if student is not None and teacher is not None and self.p.loss.form.name in QUADRATIC:
+            # Single erfs have closed forms of their own. A constant is not followed through averages of a function f*.
+            several = max(len(student.weights), len(teacher.weights)) > 1 or not (student.exact and teacher.exact)
+            if several and (isinstance(target, Committee) or student.constant == 0.0):
+                found = student, teacher
+        if found is not None and asked != "quadrature" and (isinstance(target, Committee) or self._closes()):
+            return found
+        if asked == "mixture":
+            raise DerivationError(
+                "this problem cannot be averaged as a network of erfs", where="solver.averages",
+                why="that takes activations that are sums of erf(s x), tanh(s x), sigmoid(s x) and numbers, a loss "
+                "that is square or correlation, and a target whose averages with erfs have closed forms",
+                hint='drop solver.averages or set it to "quadrature"',
+            )  # fmt: skip
+        return None
+
+    def _closes(self) -> bool:
+        """Whether the averages of an erf student with the target have closed forms; kept in the store."""
+
+        def check() -> str:
+            from .derivation import derive
+
+            return f"CLOSES = {derive(self._erf_setting()).route == 'closed'}\n"
+
+        return bool(store.module(("one-pass erf student", self._target_structure()), check).CLOSES)
+
+    def _target_structure(self) -> dict[str, Any]:
+        target = self.p.target
+        if isinstance(target, Committee):
+            return {"kind": "committee", "activation": target.activation}
+        return {"kind": "index", "formula": target.formula, "hermite": target.hermite}
+
+    def structure(self) -> dict[str, Any]:
+        """Return what decides the form of the equations; widths and every number are parameters."""
+        target, algorithm, student = self._target_structure(), self.p.algorithm, self.p.student.activation
+        if self.mixtures is not None:
+            student = "sum of erfs"
+            target |= {"activation": student} if isinstance(self.p.target, Committee) else {}
+        return {
+            "target": target,
+            "directions": 0 if isinstance(self.p.target, Committee) else teacher_count(self.p),
+            "activation": student,
+            "student_hermite": self.p.student.hermite,
+            "train_readout": self.trained,
+            "loss": self.p.loss.form.name,
+            "spherical": algorithm.spherical,
+            "regime": algorithm.regime,
+            "schedule": algorithm.schedule,
+        }
+
+    def setting(self) -> Setting:
+        """Return the setting of the derivation."""
+        return self._setting() if self.mixtures is None else self._erf_setting()
+
+    def _erf_setting(self) -> Setting:
+        import sympy as sp
+
+        from ...symbolic.factors import X
+
+        erf = sp.erf(X / sp.sqrt(2))
+        teacher = erf if isinstance(self.p.target, Committee) else None
+        smooth: dict[str, Any] = {"student_kinks": (), "teacher_kinks": ()}
+        return replace(self._setting(), student=erf, teacher=teacher, mixture=True, **smooth)
+
+    def _setting(self) -> Setting:
+        from ...symbolic.factors import X
+        from .notation import Setting
+
+        target, algorithm = self.p.target, self.p.algorithm
+        committee = isinstance(target, Committee)
+        kinked: dict[str, Any] = {}
+        if not isinstance(target, Committee):
+            kinked["target_axes"], kinked["target_kinks"] = target_kinks(target, teacher_count(self.p))
+        return Setting(
+            student=self.p.student.expression.sympy(x=X),
+            teacher=activation(target.activation).sympy(x=X) if isinstance(target, Committee) else None,
+            target=None if committee else _target(target),
+            directions=0 if committee else teacher_count(self.p),
+            loss=self.p.loss.form.name,
+            train_readout=self.trained,
+            spherical=algorithm.spherical,
+            regime=algorithm.regime,
+            schedule=Expression(algorithm.schedule, ("t",)).sympy(),
+            student_kinks=self.p.student.expression.kinks("x"),
+            teacher_kinks=activation(target.activation).kinks("x") if isinstance(target, Committee) else (),
+            **kinked,
+        )
+
+    @cached_property
+    def derived(self) -> Derived:
+        """The symbolic equations; derived on first use, never for a problem whose module is in the store."""
+        from .derivation import derive
+
+        return derive(self.setting())
+
+    def equations(self) -> list[Equation]:
+        from .explanation import definitions, flow_equations, mixture_equations, moment_equations
+
+        rows = definitions(self.derived.setting)
+        if self.mixtures is not None:
+            rows += mixture_equations(self.mixtures)
+        return rows + moment_equations(self.derived) + flow_equations(self.derived)
+
+    def derivation(self) -> list[Step]:
+        if self.mixtures is None:
+            return self.derived.steps
+        from .explanation import mixture_step
+
+        return [*self.derived.steps[:3], mixture_step(self.mixtures), *self.derived.steps[3:]]
+
+    def module(self) -> ModuleType:
+        return store.module(("one-pass", self.structure()), self._source)
+
+    def _source(self) -> str:
+        from .generate import source
+
+        return source(self.derived, f"one-pass: {self.structure()}")
+
+    def jacobian(self) -> Any:
+        """Return the compiled Jacobian where averages have closed forms, and are not those of a sum of erfs."""
+        own = self._jacobian_module
+        return None if own is None else own.jac
+
+    @cached_property
+    def _jacobian_module(self) -> ModuleType | None:
+        if self.mixtures is not None or self.module().ROUTE != "closed":
+            return None
+
+        def source() -> str:
+            from .derivation import derive
+            from .jacobian_code import jacobian_source
+
+            log.info("deriving and compiling the Jacobian")
+            return jacobian_source(self.derived, derive(self.setting(), inline=False))
+
+        source.__module__ = __name__
+        return store.module(("one-pass jacobian", self.structure()), source)
+
+    # Numbers ------------------------------------------------------------------------------------------------------
+
+    def initial_state(self) -> Array:
+        s = self.start
+        return np.concatenate([s.Q[np.tril_indices(self.K)], s.M.ravel(), s.a if self.trained else []])
+
+    def names(self) -> list[str]:
+        names = [f"Q[{i},{k}]" for i in range(self.K) for k in range(i + 1)]
+        names += [f"M[{i},{m}]" for i in range(self.K) for m in range(self.M)]
+        return names + ([f"a[{i}]" for i in range(self.K)] if self.trained else [])
+
+    def parameters(self) -> Array:
+        plain = self.plain_parameters()
+        if self.mixtures is not None:
+            return np.concatenate([plain, *(m.parameters for m in self.mixtures)])
+        return plain if self.module().ROUTE == "closed" else np.concatenate([plain, self.rule])
+
+    def plain_parameters(self) -> Array:
+        """Return the parameters that every route has."""
+        algorithm, s = self.p.algorithm, self.start
+        rate = algorithm.learning_rate
+        readout_rate = algorithm.readout_learning_rate
+        scalars = [
+            self.K, self.M, rate, rate if readout_rate is None else readout_rate, self.p.target.noise,
+            algorithm.weight_decay, algorithm.readout_weight_decay, algorithm.batch_size,
+        ]  # fmt: skip
+        return np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
+
+    @cached_property
+    def rule(self) -> Array:
+        """The quadrature of averages without closed form."""
+        return rules.choose(self, self.p.solver.quadrature_rtol)
+
+    def velocity(self, y: Array, rule: Array) -> Array:
+        """Return dy/dt with a given quadrature, where the schedule is largest: a warm-up begins with no rate at all."""
+        out = np.empty_like(y)
+        p = np.concatenate([self.plain_parameters(), rule])
+        self.module().rhs(self._full_rate, y, out, p, np.zeros(self.work_size()))
+        return out
+
+    @cached_property
+    def _full_rate(self) -> float:
+        """A time at which the schedule is largest."""
+        return schedules.largest(self.p.algorithm.schedule, 0.0, float(self.times()[-1]))
+
+    @property
+    def schedule_texts(self) -> dict[str, str]:
+        return {"algorithm.schedule": self.p.algorithm.schedule}
+
+    @property
+    def conserved(self) -> tuple[int, ...]:
+        """The norms, on the sphere: the diagonal of Q, row by row of its lower triangle."""
+        return tuple(i * (i + 3) // 2 for i in range(self.K)) if self.p.algorithm.spherical else ()
+
+    def integrator_options(self) -> dict[str, Any]:
+        # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
+        settings = self.p.solver
+        floor = KINKED_FLOOR if self.p.student.expression.kinks("x") else 1e-14
+        implicit = settings.method in ("bdf", "rodas")
+        return {
+            "jac": self.jacobian() if implicit else None,
+            "rtol": max(SAFETY * settings.rtol, floor),
+            "atol": max(SAFETY * settings.atol, floor / 100),
+            "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
+            "autonomous": schedules.is_constant(self.p.algorithm.schedule),
+            # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
+            "output": "step" if self.module().ROUTE == "closed" else "interpolate",
+        }
+
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        if status == "step_underflow":
+            # Steep activations diverge in finite time, before any bound is met: say which overlap grows.
+            from ...numerics.ode import integrate
+
+            bound = 5.0 * max(1.0, float(abs(self.initial_state()).max()))
+            again = integrate(y0=self.initial_state(), p=self.parameters(), **{**self.integration(), "blow_up": bound})
+            if again.status == "blow_up":
+                status = "blow_up"
+                message = f"{again.message} and its rate diverges at t = {stats.get('t_failed', again.t[-1]):.6g}"
+        if self.mixtures is not None:
+            stats = {**stats, "activation_error": max(m.error for m in self.mixtures)}
+        if self.module().ROUTE != "closed" and len(states):
+            worst = rules.error(self, self.rule, states[[0, len(states) // 2, -1]])
+            stats = {**stats, "quadrature_error": worst}
+        end = tail.continued(self, np.asarray(times), states) if status == "success" and len(states) else None
+        if end is None:
+            return super().finish(times, states, status, message, stats)
+        states = states.copy()
+        states[end.rows] = end.states
+        stats = {**stats, "differences_from": end.begin, "nodes": end.nodes}
+        solution = super().finish(times, states, status, message, stats)
+        error = solution.variables["generalization_error"]
+        kept = np.asarray(error.values)[: -len(end.rows)]
+        solution.variables["generalization_error"] = replace(error, values=np.concatenate([kept, end.errors]))
+        return solution
+
+    def work_size(self) -> int:
+        counts = [] if self.mixtures is None else [len(m.weights) for m in self.mixtures]
+        size = int(self.module().work_size(self.K, self.M, *counts))
+        if "_jacobian_module" in vars(self) and self._jacobian_module is not None:
+            # Both work in one scratch array, one after the other.
+            size = max(size, int(self._jacobian_module.work_size(self.K, self.M)))
+        return size
+
+    # Variables ----------------------------------------------------------------------------------------------------
+
+    def unpack(self, states: Array) -> tuple[Array, Array, Array]:
+        """Return Q (time, K, K), M (time, K, M) and a (time, K) of states of shape (time, n)."""
+        K, M = self.K, self.M
+        count = K * (K + 1) // 2
+        i, k = np.tril_indices(K)
+        Q = np.empty((len(states), K, K))
+        Q[:, i, k] = Q[:, k, i] = states[:, :count]
+        overlap = states[:, count : count + K * M].reshape(-1, K, M)
+        a = states[:, count + K * M :] if self.trained else np.broadcast_to(self.start.a, (len(states), K))
+        return Q, overlap, a
+
+    def generalization_error(self, states: Array) -> Array:
+        """Return E[(f - f*)^2]/2, without label noise, for states of shape (time, n)."""
+        return self._observe("generalization_error", states)
+
+    def _observe(self, name: str, states: Array) -> Array:
+        observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
+        return np.array([observable(np.ascontiguousarray(y), p, work) for y in states])
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        Q, M, a = self.unpack(states)
+        values = {"Q": Q, "M": M, "a": a}
+        out = {
+            "generalization_error": Variable(
+                ("time",), self.generalization_error(states), r"\varepsilon_g", "E[(f* - f)^2]/2 without label noise"
+            )
+        }
+        if self.p.loss.form.name not in QUADRATIC:
+            average = self._observe("population_loss", states)
+            out["test_loss"] = Variable(("time",), average, r"\mathbb{E}[\ell]", "E[loss(f, y)], label noise included")
+        for op in self.order_parameters:
+            out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
+        return out
+
+
+def order_parameters() -> tuple[OrderParameter, ...]:
+    """Return the order parameters of one-pass SGD."""
+    return (
+        OrderParameter("Q", ("student", "student"), "Q_{ik}", "student-student overlap w_i.w_k/d", symmetric=True),
+        OrderParameter("M", ("student", "teacher"), "M_{im}", "student-teacher overlap w_i.w*_m/d"),
+        OrderParameter("a", ("student",), "a_{i}", "student readout"),
+    )
+
+
+def _target(target: Any) -> Any:
+    import sympy as sp
+
+    return target.expression.sympy().subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))

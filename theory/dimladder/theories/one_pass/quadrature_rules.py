@@ -1,0 +1,102 @@
+"""Which quadrature averages what has no closed form: the coarsest whose refinement changes nothing that matters."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .flow import OnePassFlow
+
+Array = NDArray[np.float64]
+# From coarse to fine: order of Mehler's series, trapezoidal step, Gauss-Legendre order of a panel.
+SIZES = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
+REACH = 7.5
+# Over all fields at once: how many of these sizes their number leaves affordable, and log2 of the points beyond.
+AFFORDABLE = {1: 6, 2: 6, 3: 5, 4: 3}
+SOBOL = (11, 12, 13, 14, 15, 16)
+# Values of the label noise, level by level, for a loss that is not quadratic: sharp where outputs are large.
+NOISE_NODES = (16, 24, 32, 48, 64, 96)
+
+
+def levels(flow: OnePassFlow) -> list[list[Array]]:
+    """Return families of quadratures of a flow, each coarse to fine, as its generated code reads them."""
+    from ...numerics.conditional import quadrature_rule
+
+    module = flow.module()
+    if module.ROUTE == "fields":
+        families = _over_fields(flow.K + flow.M)
+        return [
+            [np.concatenate([_noise(flow, count), rule]) for count, rule in zip(NOISE_NODES, family, strict=False)]
+            for family in families
+        ]
+    degree = module.POLYNOMIAL_DEGREE
+    if degree:
+        # The series ends at the degree, and the rule reaches far enough for the tails of the powers: exact at any scale
+        # of the fields.
+        sizes: tuple[tuple[int, float, int], ...] = ((degree + 1, -0.35, 8), (degree + 2, -0.3, 8))
+        reach = 14.0
+    else:
+        sizes, reach = SIZES, REACH
+    return [[np.concatenate([[order], quadrature_rule(step, reach, panel)]) for order, step, panel in sizes]]
+
+
+def _over_fields(dimension: int) -> list[list[Array]]:
+    """Nested rules where they are affordable, then points, for what has kinks that no axis meets."""
+    from ...numerics.fields import nested_rule, sobol_rule
+
+    # The range grows with the order: what functions that grow miss beyond it shows in the change from level to level.
+    sizes = SIZES[: AFFORDABLE.get(dimension, 0)]
+    nested = [nested_rule(step, panel, 6.5 + 0.5 * k) for k, (_, step, panel) in enumerate(sizes)]
+    return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
+
+
+def _noise(flow: OnePassFlow, count: int) -> Array:
+    """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
+    from ...numerics.quadrature import gauss_hermite
+
+    noise = flow.p.target.noise
+    if noise == 0:
+        values, weights = np.zeros(1), np.ones(1)
+    elif flow.p.loss.form.name not in ("square", "correlation"):
+        values, weights = gauss_hermite(count)
+    else:
+        # The error is linear in the noise: two values have its mean and its variance.
+        values, weights = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+    return np.concatenate([[len(values)], np.stack([noise * values, weights], axis=1).ravel()])
+
+
+def choose(flow: OnePassFlow, rtol: float) -> Array:
+    """Return the coarsest rule whose refinement changes the initial velocity, at full rate, by less than `rtol`.
+
+    Where none does, the one that changes it least.
+    """
+    candidates = levels(flow)
+    if flow.module().ROUTE == "conditional" and flow.module().POLYNOMIAL_DEGREE:
+        return candidates[0][0]
+    y = flow.initial_state()
+    reached: list[tuple[float, int]] = []
+    for family in candidates:
+        before, change = flow.velocity(y, family[0]), np.inf
+        for level, finer in itertools.pairwise(family):
+            after = flow.velocity(y, finer)
+            change = float(abs(after - before).max()) / max(1.0, float(abs(after).max()))
+            if change <= rtol:
+                return level
+            before = after
+        reached.append((change, len(reached)))
+    return candidates[min(reached)[1]][-1]
+
+
+def error(flow: OnePassFlow, used: Array, states: Array) -> float:
+    """Return the largest change of dy/dt over states (time, n) when the rule is refined by one level."""
+    family = next(f for f in levels(flow) if any(np.array_equal(other, used) for other in f))
+    place = next(k for k, other in enumerate(family) if np.array_equal(other, used))
+    other = family[place + 1] if place + 1 < len(family) else family[place - 1]
+    changes = [
+        flow.velocity(y, used) - flow.velocity(y, other) for y in (np.ascontiguousarray(state) for state in states)
+    ]
+    return float(abs(np.array(changes)).max())
