@@ -73,7 +73,9 @@ def test_the_same_numbers_as_numpy(case: str) -> None:
         a, b = plain[variable].values, tensors[variable].values
         assert np.isfinite(a).any(), variable
         # Orders of additions, amplified by the dynamics and by the condition of the linear systems.
-        np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * np.nanmax(np.abs(a)), err_msg=variable)
+        # The scatter of what is constant up to rounding is measured against the constant.
+        scale = np.nanmax(np.abs(plain[variable.removesuffix("_se")].values))
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * scale, err_msg=variable)
 
 
 class Far(torch.Tensor):
