@@ -116,11 +116,28 @@ def test_classifiers_after_the_step_on_the_same_network(readout):
             "algorithm.total": 0.9,
             "grid.sample_ratio": [1.0],
             "limit.n": 150,
-            "algorithm.nodes": 128,
+            "algorithm.nodes": 64,
         },
     )
-    gap, error, value = paired(problem, 6, 2, ("classification_error", "test_loss", "train_loss", "penalty"))
+    names = ("classification_error", "test_loss", "train_loss", "train_classification_error", "penalty")
+    gap, error, value = paired(problem, 6, 2, names)
     assert np.all(np.abs(gap) <= 4 * error + 0.05 * value), (gap, error, value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["huber(y - f, 0.3)", "quantile(y - f, 0.3)"])
+def test_robust_regression_after_the_step_on_the_same_network(loss):
+    """Losses of a residual, without labels of two values: errors are mean squares, those of the sample by Stein."""
+    problem = replace(
+        GIANT,
+        {
+            "loss.function": loss, "loss.ridge_per_sample": "1e-2*k", "algorithm.nodes": 64, "limit.n": 120,
+            "grid.sample_ratio": [1.5],
+        },
+    )  # fmt: skip
+    gap, error, value = paired(problem, 6, 2, ("test_mse", "train_mse", "test_loss", "train_loss", "penalty"))
+    assert np.all(np.abs(gap) <= 4 * error + 0.05 * value), (gap, error, value)
+    assert np.all(error <= 0.1 * value)
 
 
 def test_polynomial_model_breaks_below_the_needed_degree():

@@ -82,21 +82,65 @@ def test_gradient_flow_of_particles_meets_the_spectrum() -> None:
         assert (gap < 5.0 * values(sampled, f"{name}_se") + 3e-4).all(), name
 
 
-def test_logistic_regression_reaches_its_minimiser() -> None:
-    """y = sign(z + n/2), n/d = 2, ridge 0.1: the state evolution of the regularised minimiser, M and Q."""
-    curve = dl.solve(
-        run_file(
-            "logistic",
-            {
-                "algorithm": {"kind": "gradient-descent", "learning_rate": 3.0, "steps": 120},
-                "loss.ridge_per_sample": 0.1, "solver.samples": 8192, "solver.scrambles": 4,
-            },
-        )
-    )  # fmt: skip
-    for name, value in (("M", 1.1082824), ("Q", 2.0523577)):
-        found, error = values(curve, name)[-1, 0, 0], values(curve, f"{name}_se")[-1, 0, 0]
-        assert abs(found - value) < 4.0 * error + 2e-5
-    assert error < 2e-3
+MINIMISE: dict[str, Any] = {
+    "algorithm": {"kind": "minimise"}, "grid.sample_ratio": [2.0], "data": {"kind": "gaussian"}, "initial": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loss", "rate", "steps"),
+    [("logistic", 3.0, 120), ("softplus(2 - 2*y*f)/2", 1.0, 120)],
+)
+def test_long_training_reaches_the_minimiser_of_the_loss(loss: str, rate: float, steps: int) -> None:
+    """Two lines of one run file change, and the estimation engine answers."""
+    change = {"loss": {"function": loss, "ridge_per_sample": 0.1}}
+    minimiser = dl.solve(run_file("logistic", change | MINIMISE | {"simulation": {}}))
+    descent = {"algorithm": {"kind": "gradient-descent", "learning_rate": rate, "steps": steps}}
+    curve = dl.solve(run_file("logistic", change | descent | {"solver.samples": 8192, "solver.scrambles": 8}))
+    pairs = {"M": "m", "Q": "q", "train_loss": "train_loss", "test_loss": "test_loss"}
+    for name, theirs in (pairs | {"classification_error": "classification_error"}).items():
+        found, error = (float(values(curve, n)[-1].squeeze()) for n in (name, f"{name}_se"))
+        assert abs(found - values(minimiser, theirs)[0]) < 4.0 * error + 2e-5, name
+        assert error < 2e-3
+
+
+def test_long_training_with_the_square_loss_is_exact() -> None:
+    minimiser = dl.solve(run_file("ridge", MINIMISE | {"simulation": {}}))
+    curve = dl.solve(run_file("ridge", {"algorithm.steps": 400}))
+    assert values(curve, "M")[-1, 0, 0] == pytest.approx(values(minimiser, "m")[0], abs=1e-9)
+    assert values(curve, "Q")[-1, 0, 0] == pytest.approx(values(minimiser, "q")[0], abs=1e-9)
+
+
+def test_small_batches_of_the_first_epoch_are_one_pass_sgd() -> None:
+    """Every sample is new, and a batch of b n samples is b alpha of one-pass time at the rate eta/(alpha b)."""
+    rate, ratio, ridge = 0.5, 2.0, 0.1
+    one_pass = {
+        "algorithm": {"kind": "one-pass", "learning_rate": rate, "weight_decay": rate * ridge}, "simulation": {},
+        "student": {"kind": "two-layer", "activation": "linear"}, "data": {"kind": "gaussian"},
+        "loss": {"function": "square"}, "grid.time": [0.5, 1.0, 2.0],
+    }  # fmt: skip
+    flow = dl.solve(run_file("ridge", one_pass))
+    gaps = {}
+    for parts in (100, 200, 400):
+        batches = {"steps": parts, "batch_fraction": 1 / parts, "learning_rate": rate * ratio / parts}
+        curve = dl.solve(run_file("ridge", {"algorithm": {"kind": "gradient-descent", "batching": "epoch"} | batches}))
+        at = [parts // 4, parts // 2, parts]
+        gaps[parts] = {name: values(curve, name)[at].ravel() - values(flow, name).ravel() for name in ("Q", "M")}
+    for name in ("Q", "M"):
+        one, two, four = (gaps[parts][name] for parts in (100, 200, 400))
+        assert np.abs(four).max() > 1e-5
+        # First order in the batch, then second order.
+        assert np.abs(2 * four - two).max() < 1e-5
+        assert 2 * four - two == pytest.approx((2 * two - one) / 4, rel=0.02)
+
+
+def test_nobody_beats_bayes() -> None:
+    """The same target and data; classification error of the best estimate there is."""
+    change: dict[str, Any] = {"algorithm": {"kind": "bayes"}, "loss": {}, "simulation": {}}
+    bayes = values(dl.solve(run_file("logistic", MINIMISE | change)), "classification_error").ravel()[0]
+    curve = dl.solve(run_file("logistic", SMALL))
+    best = values(curve, "classification_error").min()
+    assert bayes < best < bayes + 0.01
 
 
 def test_schedule_momentum_and_blocks_change_the_answer() -> None:

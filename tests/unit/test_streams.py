@@ -49,7 +49,7 @@ def test_hash_ignores_what_does_not_change_a_replica() -> None:
     problem = dl.loads(TANH_UNIT)
     same = {
         "title": "x",
-        "simulation.d": [50, 60],
+        "simulation.sizes": [50, 60],
         "simulation.replicas": 99,
         "simulation.seed": 5,
         "solver.rtol": 1e-5,

@@ -87,8 +87,6 @@ def candidates(document: Mapping[str, Any], source: str = "<text>") -> list[Cand
     check_keys(asked, source)
     found, errors = [], []
     for theory in (find(name) for name in names()):
-        if theory.problem_type is not None:
-            continue
         try:
             problem = state({k: v for k, v in asked.items() if k not in ("solver", "simulation")}, theory, source)
         except ConfigError as error:

@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DimladderError, SolveError, UsageError
 from .solve import derive, loads
@@ -166,7 +167,7 @@ def _processes(
     Processes log what they begin and finish. When one dies, what it finished is read back, the points that were under
     way are tried again one at a time, in a process of their own, and the one that kills that too has its answer.
     """
-    with tempfile.TemporaryDirectory(prefix="dimladder-") as temporary, _one_thread():
+    with tempfile.TemporaryDirectory(prefix="dimladder-") as temporary, _one_thread(), _terminable():
         place = folder if folder is not None else Path(temporary)
         waiting = {p.index: p for p in points}
         suspects: dict[int, Point] = {}
@@ -249,6 +250,26 @@ def _writer(folder: str) -> RecordWriter:
 def _quiet_worker() -> None:
     # Ctrl-C is for the parent, which knows what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Leave by an exception when asked to terminate, so that the workers end too.
+
+    Only around waiting: compiled code does not come back to hear it.
+    """
+
+    def leave(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The command ``dimladder``: one file a verb. stdout is data, stderr is log and progress.
 
 Exit status: 0 done, 1 the computation failed (``compare`` and ``validate``: disagree), 2 usage, input or anything not
-foreseen (``compare`` and ``validate``: a failed computation too), 3 inconclusive, 130 interrupted, 143 terminated.
+foreseen (``compare`` and ``validate``: a failed computation too), 3 inconclusive, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -80,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = 0
         else:
             verb = _load(arguments[0])
-            with _terminable():
-                status = _run(verb, arguments)
+            status = _run(verb, arguments)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -119,23 +116,6 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     logging.getLogger("numba").setLevel(logging.WARNING)
     warnings.showwarning = _log_warning
     return verb.run(parsed)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Leave by an exception when asked to terminate, so that workers end and locks and half-written files go."""
-
-    def leave(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

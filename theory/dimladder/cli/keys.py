@@ -8,7 +8,6 @@ import msgspec
 
 from ..problem.config import (  # the loader's own reading of unions, so that the card cannot disagree
     _members,
-    own_sections,
 )
 
 
@@ -28,16 +27,6 @@ def theory_lines(theory: Any) -> list[str]:
             if kind is None or (section == "grid" and not keys):
                 continue
             lines += section_lines(section, table[section][kind], None if "*" in keys.split() else keys.split())
-    return lines
-
-
-def problem_type_lines(kind: Any) -> list[str]:
-    """Return the sections of a problem type of schema 1, as `theory_lines` does."""
-    own = own_sections(kind)
-    lines: list[str] = []
-    for section in msgspec.structs.fields(kind):
-        if section.name in own:
-            lines += [line for t in _members(section.type) if _is_table(t) for line in section_lines(section.name, t)]
     return lines
 
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import theories
-    from .keys import problem_type_lines, theory_lines
+    from .keys import theory_lines
 
     facts: dict[str, Any] = {}
     if args.what.endswith(".toml") or Path(args.what).is_file():
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {name}: {value}")
     else:
         print("Sections of a run file")
-        kind = theory.problem_type
-        print("\n".join(theory_lines(theory) if kind is None else problem_type_lines(kind)))
+        print("\n".join(theory_lines(theory)))
     return 0
 
 

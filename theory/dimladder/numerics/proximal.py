@@ -20,7 +20,16 @@ from .jit import njit, types
 PIECE_TYPE = types.FunctionType(types.float64(types.float64, types.float64, types.float64))
 ROOTS_TYPE = types.FunctionType(types.int64(types.float64, types.float64[::1]))
 
-__all__ = ["MAX_KINKS", "PIECE_TYPE", "ROOTS_TYPE", "averages", "outer_averages", "prox", "thresholds_averages"]
+__all__ = [
+    "MAX_KINKS",
+    "PIECE_TYPE",
+    "ROOTS_TYPE",
+    "averages",
+    "node_averages",
+    "outer_averages",
+    "prox",
+    "thresholds_averages",
+]
 
 # The normal weight beyond is below 1e-20 of the whole.
 TAIL = 9.5
@@ -346,3 +355,22 @@ def outer_averages(
             out[6] += weights[j] * inner[6]
     # E[t f] = rho E d_t f + m E d_omega f, and E d_omega f = -response.
     out[5] += (tf + m * response) / rho
+
+
+@njit(
+    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _V, _F8, _F8, _F8, _F8, _M),
+    cache=True,
+    error_model="numpy",
+)
+def node_averages(
+    value: Any, slope: Any, curvature: Any, roots: Any, labels: Any, means: Any, var: Any, v: Any, width: Any,
+    reach: Any, out: Any,
+) -> None:  # fmt: skip
+    """Fill row i of `out`, shape (N, 7), with `averages` of the certain label labels[i] over N(means[i], var)."""
+    none = np.empty((0, 3))
+    out[:] = 0.0
+    for i in range(labels.size):
+        averages(
+            value, slope, curvature, roots, labels[i], means[i], var, v, min(width, reach / math.sqrt(var)), none, 0.0,
+            0.0, 1.0, out[i],
+        )  # fmt: skip

@@ -3,45 +3,15 @@
 from .activations import ACTIVATIONS, activation
 from .config import apply_overrides, build, check_keys, convert, parse_document, parse_override, read, refused, state
 from .expressions import Expression, HermiteConvention
-from .grids import OdeSolver
+from .grids import Grid, Limit, OdeSolver, Simulation
 from .kinds import ABSENT, KINDS, SECTIONS, kind_of, with_kinds
-from .sections import Simulation, TimeGrid
 from .spec import Axis, Coefficients, Problem, Range, Refusal, Spec, away_from_default, axis_values, to_builtins
-from .targets import Committee, Hierarchical, MultiIndex, SingleIndex
+from .targets import ClusterLabels, Committee, Hierarchical, Index
 
 __all__ = [
-    "ABSENT",
-    "ACTIVATIONS",
-    "KINDS",
-    "SECTIONS",
-    "Axis",
-    "Coefficients",
-    "Committee",
-    "Expression",
-    "HermiteConvention",
-    "Hierarchical",
-    "MultiIndex",
-    "OdeSolver",
-    "Problem",
-    "Range",
-    "Refusal",
-    "Simulation",
-    "SingleIndex",
-    "Spec",
-    "TimeGrid",
-    "activation",
-    "apply_overrides",
-    "away_from_default",
-    "axis_values",
-    "build",
-    "check_keys",
-    "convert",
-    "kind_of",
-    "parse_document",
-    "parse_override",
-    "read",
-    "refused",
-    "state",
-    "to_builtins",
-    "with_kinds",
+    "ABSENT", "ACTIVATIONS", "KINDS", "SECTIONS", "Axis", "ClusterLabels", "Coefficients", "Committee",
+    "Expression", "Grid", "HermiteConvention", "Hierarchical", "Index", "Limit", "OdeSolver", "Problem", "Range",
+    "Refusal", "Simulation", "Spec", "activation", "apply_overrides", "away_from_default", "axis_values", "build",
+    "check_keys", "convert", "kind_of", "parse_document", "parse_override", "read", "refused", "state",
+    "to_builtins", "with_kinds",
 ]  # fmt: skip

@@ -211,13 +211,10 @@ def build(
     name = document.get("theory")
     if name is not None and not isinstance(name, str):
         raise ConfigError(_NOT_A_PROBLEM, where=f"{source}: theory", why="it must be the name of a theory")
-    if name is None and document.get("schema") == 1:
-        check_keys(document, source)
+    check_keys(document, source)
     if name is None and choose is None:
         raise ConfigError("the run file names no theory", where=f"{source}: theory", hint='add  theory = "one-pass"')
     theory = find(name) if name is not None else choose(document, source)  # type: ignore[misc]
-    if getattr(theory, "problem_type", None) is not None:
-        return _build_first_schema(document, theory, source)
     problem = state(document, theory, source)
     refusals = theory.refusals(problem)
     if refusals:
@@ -331,29 +328,6 @@ def _document_type(classes: tuple[tuple[str, type[Spec]], ...]) -> type[Spec]:
     )  # fmt: skip
     kind: type[Spec] = document
     return kind
-
-
-def own_sections(kind: type[Problem]) -> set[str]:
-    """Return the sections that a problem type of schema 1 declares."""
-    bases = [base for base in kind.__mro__ if base not in Problem.__mro__]
-    return {name for base in bases for name in vars(base).get("__annotations__", ())}
-
-
-def _build_first_schema(document: dict[str, Any], theory: Any, source: str) -> Problem:
-    """Build the problem of a theory that has a problem type of its own, in the words of schema 1."""
-    kind = theory.problem_type
-    own = own_sections(kind)
-    for key in document:
-        if key not in (*own, "theory", "schema", "title"):
-            raise ConfigError(
-                _NOT_A_PROBLEM, where=f"{source}: {key}", why=f"the key {key!r} is not known here",
-                hint=did_you_mean(key, own),
-            )  # fmt: skip
-    if document.get("schema", 1) != 1:
-        raise ConfigError(
-            _NOT_A_PROBLEM, where=f"{source}: schema", why=f"the theory {theory.name!r} still reads schema 1"
-        )
-    return convert({"schema": 1, **document}, kind, source)
 
 
 def convert(document: dict[str, Any], kind: type[P], source: str = "<text>") -> P:

@@ -132,7 +132,7 @@ class Problem(Spec, frozen=True, kw_only=True):
     """
 
     theory: str
-    schema: Literal[1, 2] = 2
+    schema: Literal[2] = 2
     title: str = ""
     data: Any = None
     target: Any = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 from .activations import activation
-from .checks import finite, formula, probabilities, square
+from .checks import finite, formula, not_negative, probabilities, square
 from .data import read_numbers
 from .expressions import Expression, HermiteConvention
 from .spec import Coefficients, Spec
@@ -87,7 +86,7 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
 
     def __post_init__(self) -> None:
         activation(self.activation)
-        check_noise(self.noise)
+        not_negative(noise=self.noise)
         check_power(self.power)
         if not self.readout:
             raise ValueError("readout must have at least one entry: it sets the number of teacher units")
@@ -180,7 +179,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     power: PowerShares | None = None
 
     def __post_init__(self) -> None:
-        check_noise(self.noise)
+        not_negative(noise=self.noise)
         check_power(self.power)
         if not self.fields and not self.noises:
             raise ValueError("the formula must use a field: z, or z1, z2, ...")
@@ -229,10 +228,13 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     def slope(self) -> float | None:
         """c where the formula is c z, else None."""
         terms = None if self.is_logit or self.fields != ("z",) or self.noises else self.expression.sympy()
-        if terms is None or not terms.is_polynomial() or terms.as_poly().degree() != 1:
+        if terms is None or not terms.is_polynomial():
             return None
-        linear, constant = terms.as_poly().all_coeffs()
-        return float(linear) if constant == 0 else None
+        import sympy as sp
+
+        polynomial = sp.Poly(terms, sp.Symbol("z", real=True))
+        constant, linear = (float(polynomial.coeff_monomial(k)) for k in (1, sp.Symbol("z", real=True)))
+        return linear if polynomial.degree() <= 1 and constant == 0.0 else None
 
 
 class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="cluster-labels"):
@@ -258,41 +260,6 @@ class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clus
         return self.labels
 
 
-class SingleIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="single-index"):
-    """y = link(z) + noise xi, z = w* . x / sqrt d, |w*|^2 = d. ``He`` in the link follows `hermite`."""
-
-    link: str
-    noise: float = 0.0
-    hermite: HermiteConvention = "probabilists"
-
-    def __post_init__(self) -> None:
-        check_noise(self.noise)
-        Expression(self.link, ("z",), self.hermite)
-
-    @property
-    def expression(self) -> Expression:
-        """The link as a formula in ``z``."""
-        return Expression(self.link, ("z",), self.hermite)
-
-
-class MultiIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="multi-index"):
-    """y = expression(z1, z2, ...) + noise xi, with orthonormal hidden directions."""
-
-    expression: str
-    noise: float = 0.0
-    hermite: HermiteConvention = "orthonormal"
-
-    def __post_init__(self) -> None:
-        check_noise(self.noise)
-        if not Expression(self.expression, "z*", self.hermite).variables:
-            raise ValueError("the expression must use at least one teacher field z1, z2, ...")
-
-    @property
-    def formula(self) -> Expression:
-        """The target as a formula in ``z1, z2, ...``."""
-        return Expression(self.expression, "z*", self.hermite)
-
-
 class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hierarchical"):
     """f*(x) = link(h), h a tree of polynomial features of d^eps_1, d^eps_2, ... hidden directions.
 
@@ -309,7 +276,7 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     branches: int = 1
 
     def __post_init__(self) -> None:
-        check_noise(self.noise)
+        not_negative(noise=self.noise)
         if self.branches < 1:
             raise ValueError(f"branches must be at least 1, got {self.branches}")
         used = self.expression.variables
@@ -340,9 +307,3 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     def expression(self) -> Expression:
         """The link as a formula in `link_variables`."""
         return Expression(self.link, self.link_variables, self.hermite)
-
-
-def check_noise(noise: float) -> None:
-    """Raise `ValueError` for a negative or infinite standard deviation of the label noise."""
-    if not (noise >= 0 and math.isfinite(noise)):
-        raise ValueError(f"noise is a standard deviation: it must be finite and not negative, got {noise}")

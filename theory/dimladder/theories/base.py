@@ -62,8 +62,6 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
-    # Of a theory that still reads schema 1.
-    problem_type: ClassVar[type[Problem] | None] = None
 
     @abstractmethod
     def derive(self, problem: Any) -> System:
@@ -132,6 +130,10 @@ class Theory(ABC):
     def describe(self, problem: Any) -> dict[str, Any]:
         """Return facts about one problem worth showing, such as its information exponent."""
         return {}
+
+    def warnings(self, problem: Any) -> list[str]:
+        """Return what the user of a curve should know before trusting it, a sentence each; `solve` logs them."""
+        return []
 
     def references_for(self, problem: Any) -> tuple[str, ...]:
         """Return the keys of exactly what this problem uses."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dimladder import registry
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
-from dimladder.problem.sections import check_sizes
+from dimladder.problem.checks import sizes as check_sizes
 from dimladder.problem.spec import MAX_POINTS
 
 from .base import DTYPES, Backend, Closing, Experiment, Progress, Sample, backend_for, chunks
@@ -120,12 +120,11 @@ def replicate(
 ) -> Ensemble:
     """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
     found = experiment(problem.theory)
-    section = getattr(problem, "simulation", None)
-    given = getattr(section, "sizes", None) or getattr(section, found.size, None)
-    sizes = _sizes(d if d is not None else given, found.size)
+    section = problem.simulation
+    sizes = _sizes(d if d is not None else getattr(section, "sizes", None), found.size)
     if min(sizes) < found.least_size:
         raise SimulationError(
-            f"{found.size} = {min(sizes)} is too small", where=f"simulation.{found.size}",
+            f"{found.size} = {min(sizes)} is too small", where="simulation.sizes",
             hint=f"simulate {problem.theory} at {found.size} >= {found.least_size}",
         )  # fmt: skip
     count = int(replicas if replicas is not None else getattr(section, "replicas", 16))
@@ -142,7 +141,7 @@ def replicate(
         raise SimulationError("no run folder to resume or to overwrite", hint="give the run folder as out")
     backend = backend_for(device, dtype)
     key = {
-        "problem": stream_hash(problem, found.size), "experiment": problem.theory, "seed": root, "dtype": dtype,
+        "problem": stream_hash(problem), "experiment": problem.theory, "seed": root, "dtype": dtype,
         # Draws on an accelerator are other numbers: never mixed with those of the CPU.
         "device": device.split(":")[0], "format": 1,
     }  # fmt: skip
@@ -184,11 +183,11 @@ def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:
 def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
     if given is None:
         raise SimulationError(
-            f"no sizes to simulate: [simulation] has no key {name!r}", hint=f"give d=..., or set simulation.{name}"
+            "no sizes to simulate", hint="give d=..., or set simulation.sizes"
         )
     sizes = tuple(int(s) for s in given) if isinstance(given, Sequence) else (int(given),)
     try:
-        check_sizes(sizes, name)
+        check_sizes(name, sizes)
     except ValueError as error:
         raise SimulationError(str(error), where=name) from None
     return sizes

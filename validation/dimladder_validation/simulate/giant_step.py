@@ -72,7 +72,7 @@ def _replica(problem: Any, stream: np.random.Generator, backend: Backend) -> lis
     baseline = _baseline(problem, data)
     width = drawn.first.shape[0]
     noise = stream.standard_normal((most + TEST_POINTS, width)) if model.noise else np.zeros((1, 1))
-    name = "mse" if problem.loss.form.name == "square" else "classification_error"
+    name = "classification_error" if problem.loss.form.two_valued else "mse"
     test, train = (f"test_{name}", f"train_{name}") if name == "mse" else (name, f"train_{name}")
     rows = []
     for count, batch in zip(counts, batch_sizes(problem, n), strict=True):
@@ -116,7 +116,7 @@ def _baseline(problem: Any, data: Any) -> float:
             values = target.expression.evaluate(np, z=centre + variance**0.5 * z) + 0.0 * z
             means[c], seconds[c] = w @ values, w @ values**2
         mean, second = float(data.weights @ means), float(data.weights @ seconds) + target.noise**2
-    if problem.loss.form.name != "square":
+    if problem.loss.form.two_valued:
         return min(0.5 * (1 + mean), 0.5 * (1 - mean))
     return second - mean**2
 
@@ -125,27 +125,36 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, ridge: float, bac
     """Fit the readout on the first `samples` rows and measure it on both parts."""
     import numpy as np
 
-    from .erm import fit, losses
+    from .minimise import minimise
 
-    loss = problem.loss.form.name
-    if loss == "square":
+    form = problem.loss.form
+    if form.name == "square":
         phi = backend.asarray(features)
         w = ridge_fit(phi[:samples], backend.asarray(y[:samples]), ridge * samples, backend)
-        residual = y - backend.to_numpy(phi @ w)
-        return {
-            "train_mse": float(np.mean(residual[:samples] ** 2)),
-            "test_mse": float(np.mean(residual[samples:] ** 2)),
+        return _squares(y - backend.to_numpy(phi @ w), samples) | {
             "penalty": 0.5 * ridge * float(backend.xp.sum(w * w)),
         }
-    w, _ = fit(loss, features[:samples], y[:samples], ridge, samples, False)
+    w = minimise(form, features[:samples], y[:samples], ridge * samples).w
     u = features @ w
-    wrong, cost = (y * u <= 0).astype(float), losses(loss, y, u)
-    return {
-        "train_classification_error": float(wrong[:samples].mean()),
-        "classification_error": float(wrong[samples:].mean()),
+    cost = form.evaluate(np, f=u, y=y)
+    found = {
         "train_loss": float(cost[:samples].mean()),
         "test_loss": float(cost[samples:].mean()),
         "penalty": 0.5 * ridge * float(w @ w),
+    }
+    if not form.two_valued:
+        return found | _squares(y - u, samples)
+    wrong = (y * u <= 0).astype(float)
+    return found | {
+        "train_classification_error": float(wrong[:samples].mean()),
+        "classification_error": float(wrong[samples:].mean()),
+    }
+
+
+def _squares(residual: Any, samples: int) -> dict[str, float]:
+    return {
+        "train_mse": float((residual[:samples] ** 2).mean()),
+        "test_mse": float((residual[samples:] ** 2).mean()),
     }
 
 

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 NOT_IN_KEY = frozenset({"title", "schema", "solver", "export"})
 
 
-def stream_hash(problem: Any, size: str = "d") -> str:
+def stream_hash(problem: Any) -> str:
     """Return the hexadecimal hash of the part of a problem that a replica depends on.
 
-    Left out are the solver's settings and, of ``[simulation]``, the list of sizes (the key `size`), the number of
+    Left out are the solver's settings and, of ``[simulation]``, the list of sizes, the number of
     replicas and the seed: they may change while the replicas already simulated stay what they are.
     """
     from dimladder.problem import to_builtins
 
     content = {key: value for key, value in to_builtins(problem).items() if key not in NOT_IN_KEY}
     if isinstance(content.get("simulation"), dict):
-        own = ("sizes", size, "replicas", "seed")
+        own = ("sizes", "replicas", "seed")
         content["simulation"] = {k: v for k, v in content["simulation"].items() if k not in own}
     text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]

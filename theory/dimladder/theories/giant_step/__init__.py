@@ -23,17 +23,13 @@ from ..base import Reads, Refusal, Theory
 if TYPE_CHECKING:
     from .system import GiantStepSystem
 
-LOSSES = ("square", "logistic", "hinge")
-
 
 class GiantStepTheory(Theory):
     """Readouts after one gradient step, by deterministic equivalents of the drawn network."""
 
     name = "giant-step"
     title = "Two-layer network after one giant gradient step on a Gaussian mixture"
-    summary = (
-        "Errors of square, logistic and hinge readouts after one gradient step, and of the equivalent polynomial model."
-    )
+    summary = "Errors of readouts with a convex loss after one gradient step, and of the equivalent polynomial model."
     reads: ClassVar[Reads] = {
         "data": {
             "mixture": "weights means variances spikes shared_spikes alignment spectrum",
@@ -69,8 +65,13 @@ class GiantStepTheory(Theory):
         if len(layers) != 1 or layers[0].width_ratio is None:
             yield Refusal("student.layers", "one hidden layer is trained, of a width_ratio = k/n", "give one layer")
             return
-        if name not in LOSSES:
-            yield Refusal("loss.function", f"readouts are fitted with {', '.join(LOSSES)}, got {name!r}")
+        if loss.form.vector:
+            yield Refusal("loss.function", f"the readout has one output, {name} takes one a class")
+            return
+        # The square loss is known to be convex: it costs no symbols.
+        if name != "square" and (not loss.form.convex or (loss.form.curvature == 0 and not loss.form.kinks(1.0))):
+            yield Refusal("loss.function", f"a convex loss that is not linear is needed, got {name!r}")
+            return
         if loss.ridge is None and loss.ridge_per_sample is None:
             yield Refusal("loss.ridge", "a number is needed, or ridge_per_sample", 'ridge_per_sample = "1e-4*k"')
             return
@@ -119,24 +120,29 @@ class GiantStepTheory(Theory):
             yield Refusal("target.direction", 'with alignment = -1 the spike directions cancel: no "aligned" direction')
 
     def _labels(self, problem: Problem) -> Iterable[Refusal]:
-        target, classifies = problem.target, problem.loss.form.name in ("logistic", "hinge")
+        target, form = problem.target, problem.loss.form
+        two_valued = form.name != "square" and form.two_valued
         if isinstance(target, ClusterLabels):
             try:
                 values = target.values(len(problem.data.weights))
             except ValueError as error:
                 yield Refusal("target.labels", str(error))
                 return
-            if classifies and any(abs(y) != 1 for y in values):
-                yield Refusal("target.labels", f"the {problem.loss.form.name} loss needs -1 and +1, got {list(values)}")
+            if two_valued and any(abs(y) != 1 for y in values):
+                yield Refusal("target.labels", f"the {form.name} loss needs -1 and +1, got {list(values)}")
             return
         if target.is_logit or target.noises or target.fields != ("z",):
             yield Refusal("target.formula", "a formula in z alone is needed, without noise inside")
             return
-        if classifies and (target.noise or not _two_valued(target.expression)):
+        if two_valued and (target.noise or not _two_valued(target.expression)):
             yield Refusal(
                 "target.formula",
-                f"the {problem.loss.form.name} loss needs labels -1 and +1 without noise, got {target.formula!r}",
+                f"the {form.name} loss needs labels -1 and +1 without noise, got {target.formula!r}",
                 'use target.kind = "cluster-labels", or a formula such as "sign(z)" without noise',
+            )
+        elif form.name != "square" and target.noise:
+            yield Refusal(
+                "target.noise", f"noise of labels is averaged for the square loss only, not for {form.name!r}"
             )
 
     def derive(self, problem: Problem) -> GiantStepSystem:

@@ -7,7 +7,7 @@ cluster of
 its own:
 
 * `conditional_ridge`: every node its own V_q (needed when the step is of order n);
-* `conditional_convex`: logistic and hinge losses with the node-averaged bulk, a finite-dimensional convex problem for
+* `conditional_convex`: other convex losses with the node-averaged bulk, a finite-dimensional convex problem for
   the
   means inside a scalar fixed point for (V, q) ("conditional state evolution").
 """
@@ -25,6 +25,7 @@ from ...errors import SolveError
 from ...numerics.quadrature import gaussian_nodes
 from ...problem import Expression, Problem
 from ...problem.clusters import Clusters
+from ...problem.losses import LossFunction
 from ...problem.one_step import Network, readout_ridge
 from ...problem.targets import ClusterLabels
 from ...symbolic.hermite_moments import PolynomialModel, profile
@@ -34,6 +35,8 @@ from .equivalents import renormalised_ridge
 Array = NDArray[np.float64]
 # Conditional correlations are of order n^-1/2: this many terms leave n^-4.
 ORDER = 7
+# Width of a panel of the averages over a field, in standard deviations: ten digits of sixteen Gauss nodes.
+PANEL = 1.8
 
 
 @dataclass(frozen=True)
@@ -233,8 +236,10 @@ def conditional_ridge(
     }
 
 
-def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, rtol: float = 1e-8) -> dict[str, float]:
-    """Conditional state evolution of the logistic or hinge readout.
+def conditional_convex(
+    nodes: Nodes, form: LossFunction, samples: int, ridge: float, *, rtol: float = 1e-8
+) -> dict[str, float]:
+    """Conditional state evolution of a readout with a convex loss.
 
     In the eigenbasis of the node-averaged covariance Omega with eigenvalues s: V = sum s/S/m, S = ridge + V^ s;
     w = S^{-1} sum_q rho_q E f_q mu_q (a convex problem in the span of the means); q = w.Omega w + E f^2 sum (s/S)^2/m;
@@ -247,9 +252,11 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
     """
     from scipy.optimize import root
 
-    from ..mixtures.kernels import HINGE, LOGISTIC, node_channels
+    from ...numerics.proximal import node_averages
+    from ..estimation.channel import Loss
 
-    code = LOGISTIC if loss == "logistic" else HINGE
+    loss = Loss(form.name, form.value)
+    compiled, reach = loss.module(), loss.strip
     rho, y = nodes.weights, nodes.labels
     s, basis = np.linalg.eigh(weighted_covariance(nodes, rho))
     s = np.maximum(s, 0.0)
@@ -258,8 +265,14 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
     rank = int(np.sum(size > 1e-9 * size[0]))
     loads = left[:, :rank] * size[:rank] / np.sqrt(rho)[:, None]
     right = right[:rank]
-    out = np.empty((4, rho.size))
+    # Rows E f, E f^2, E l''/(1 + V l''), E l(prox), E l(omega) of every node.
+    out = np.empty((rho.size, 7))
     response = np.zeros(rank)
+
+    def channels(means: Array, v: float, q: float) -> None:
+        node_averages(
+            compiled.value, compiled.slope, compiled.curvature, compiled.roots, y, means, q, v, PANEL, reach, out
+        )
 
     def image(v: float, q: float, vhat: float) -> tuple[Array, dict[str, Any]]:
         nonlocal response
@@ -267,17 +280,17 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
         kernel = (right / stiffness) @ right.T
         fields = loads @ (kernel @ response)
         for _ in range(60):
-            node_channels(code, y, fields, v, q, out)
-            gap = loads.T @ (rho * out[0]) - response
+            channels(fields, v, q)
+            gap = loads.T @ (rho * out[:, 0]) - response
             if np.linalg.norm(gap) <= 1e-10 * (1e-12 + np.linalg.norm(response)):
                 break
-            jacobian = np.eye(rank) + (loads.T * (rho * out[2])) @ loads @ kernel
+            jacobian = np.eye(rank) + (loads.T * (rho * out[:, 2])) @ loads @ kernel
             step = np.linalg.solve(jacobian, gap)
             scale, before = 1.0, np.linalg.norm(gap)
             for _ in range(30):
                 trial = loads @ (kernel @ (response + scale * step))
-                node_channels(code, y, trial, v, q, out)
-                if np.linalg.norm(loads.T @ (rho * out[0]) - response - scale * step) < before:
+                channels(trial, v, q)
+                if np.linalg.norm(loads.T @ (rho * out[:, 0]) - response - scale * step) < before:
                     break
                 scale *= 0.5
             response = response + scale * step
@@ -287,12 +300,12 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
         new = np.array(
             [
                 ratio.sum() / samples,
-                float(s @ w**2) + float(rho @ out[1]) * float(np.sum(ratio**2)) / samples,
-                float(rho @ out[2]),
+                float(s @ w**2) + float(rho @ out[:, 1]) * float(np.sum(ratio**2)) / samples,
+                float(rho @ out[:, 2]),
             ]
         )
-        norm = float(w @ w) + float(rho @ out[1]) * float(np.sum(s / stiffness**2)) / samples
-        return new, {"fields": fields, "loss": float(rho @ out[3]), "penalty": 0.5 * ridge * norm}
+        norm = float(w @ w) + float(rho @ out[:, 1]) * float(np.sum(s / stiffness**2)) / samples
+        return new, {"fields": fields, "penalty": 0.5 * ridge * norm}
 
     vhat = 0.1
     state = np.array([float(np.sum(s / (ridge + vhat * s))) / samples, 1.0, vhat])
@@ -311,49 +324,53 @@ def conditional_convex(nodes: Nodes, loss: str, samples: int, ridge: float, *, r
                 state = np.exp(found.x)
     else:
         raise SolveError(
-            f"the conditional state evolution of the {loss} readout did not converge",
+            f"the conditional state evolution of the {form.name} readout did not converge",
             status="max_iterations",
             why=f"relative change {change:.2g} after 400 iterations, damping 0.5",
             hint="raise the ridge",
         )
-    v, q, _ = state
-    found = _classification(code, rho, y, seen["fields"], float(v), float(q), seen["loss"])
-    return found | {"penalty": seen["penalty"]}
+    v, q, _ = (float(x) for x in state)
+    channels(seen["fields"], v, q)
+    slope = float(form.slopes(np.zeros(1), np.ones(1))[0])
+    errors = _signs(y, seen["fields"], v, q, slope) if form.two_valued else _squares(y, seen["fields"], v, q, out)
+    return {
+        **{name: float(rho @ values) for name, values in errors.items()},
+        "test_loss": float(rho @ out[:, 4]),
+        "train_loss": float(rho @ out[:, 3]),
+        "penalty": seen["penalty"],
+    }
 
 
-def _classification(
-    code: int, rho: Array, y: Array, fields: Array, v: float, q: float, train_loss: float
-) -> dict[str, float]:
+def _signs(y: Array, fields: Array, v: float, q: float, slope: float) -> dict[str, Array]:
+    """Probability of a wrong sign at every node, on fresh points and on the sample.
+
+    On its own sample a point is wrong when its proximal margin is negative: y omega < V l'(0), `slope` = l'(0).
+    """
     from scipy.special import ndtr
 
-    from ...numerics.quadrature import gauss_hermite
-
     s, margin = math.sqrt(q), y * fields
-    # On its own sample a point is wrong when its proximal margin is negative: y omega < -V/2 (logistic), < -V (hinge).
-    threshold = -0.5 * v if code == 1 else -v
-    if code == 1:
-        x, w = gauss_hermite(128)
-        test_loss = np.logaddexp(0.0, -(margin[:, None] + s * x)) @ w
-    else:
-        a = (1.0 - margin) / s
-        test_loss = (1.0 - margin) * ndtr(a) + s * np.exp(-0.5 * a**2) / math.sqrt(2 * math.pi)
     return {
-        "classification_error": float(rho @ ndtr(-margin / s)),
-        "train_classification_error": float(rho @ ndtr((threshold - margin) / s)),
-        "test_loss": float(rho @ test_loss),
-        "train_loss": train_loss,
+        "classification_error": ndtr(-margin / s),
+        "train_classification_error": ndtr((v * slope - margin) / s),
     }
+
+
+def _squares(y: Array, fields: Array, v: float, q: float, out: Array) -> dict[str, Array]:
+    """Mean squared errors at every node; those of the sample are of prox = omega + V f, with E[f omega] by Stein."""
+    gap = fields - y
+    test = gap**2 + q
+    return {"test_mse": test, "train_mse": test + 2 * v * (gap * out[:, 0] - q * out[:, 2]) + v**2 * out[:, 1]}
 
 
 def conditional_errors(
     problem: Problem, data: Clusters, net: Network, sigma: Expression, samples: int, model: PolynomialModel | None
 ) -> dict[str, float]:
     """Errors of the problem's readout, conditional on the distinguished projections."""
-    loss, ridge = problem.loss.form.name, readout_ridge(problem, samples, data.n)
+    form, ridge = problem.loss.form, readout_ridge(problem, samples, data.n)
     nodes = build_nodes(problem, data, net, sigma, model, problem.algorithm.nodes)
-    if loss == "square":
+    if form.name == "square":
         return conditional_ridge(nodes, samples, ridge)
-    return conditional_convex(nodes, loss, samples, ridge)
+    return conditional_convex(nodes, form, samples, ridge)
 
 
 def equations(problem: Problem) -> list[Equation]:
@@ -397,5 +414,12 @@ def equations(problem: Problem) -> list[Equation]:
             "penalty",
             r"\mathcal P = \frac\lambda2\Big[|w|^2+\frac{\mathbb E f^2}{m}\operatorname{tr}\,\Omega R^2\Big]",
         ),
-        Equation("classification_error", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"),
+        _error(problem.loss.form.two_valued),
     ]
+
+
+def _error(two_valued: bool) -> Equation:
+    if two_valued:
+        text = r"\sum_q\rho_q\,\Phi(-y_q\,w\cdot\mu_q/\sqrt q)"
+        return Equation("classification_error", rf"\mathcal E_{{\mathrm{{test}}}} = {text}")
+    return Equation("test_mse", r"\mathcal E_{\mathrm{test}} = \sum_q\rho_q\,(y_q - w\cdot\mu_q)^2 + q")

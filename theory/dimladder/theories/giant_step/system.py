@@ -41,7 +41,7 @@ class GiantStepSystem(FixedPoint):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         # Names of the errors: classification errors for the losses of labels -1 and +1.
-        self.classifies = problem.loss.form.name != "square"
+        self.classifies = problem.loss.form.name != "square" and problem.loss.form.two_valued
         self.test, self.train = ("classification_error", "train_classification_error") if self.classifies else (
             "test_mse", "train_mse"
         )  # fmt: skip
@@ -69,7 +69,7 @@ class GiantStepSystem(FixedPoint):
                 "test error over that of the best constant",
             ),
         ]
-        if self.classifies:
+        if self.problem.loss.form.name != "square":
             rows += [
                 OrderParameter("test_loss", grid, r"\mathcal{L}_{\mathrm{test}}", "mean loss on fresh points"),
                 OrderParameter(
@@ -124,7 +124,7 @@ class GiantStepSystem(FixedPoint):
     @property
     def conditional(self) -> bool:
         """Whether readouts are solved given the distinguished projections."""
-        return self.classifies or self.problem.algorithm.equivalent == "conditional"
+        return self.problem.loss.form.name != "square" or self.problem.algorithm.equivalent == "conditional"
 
     @property
     def one_bulk(self) -> bool:
@@ -187,7 +187,7 @@ class GiantStepSystem(FixedPoint):
         beta < 1."""
         problem = self.problem
         data, algorithm = problem.data, problem.algorithm
-        if isinstance(data, Images) or isinstance(problem.target, ClusterLabels) or self.classifies:
+        if isinstance(data, Images) or isinstance(problem.target, ClusterLabels) or problem.loss.form.name != "square":
             return None
         isotropic = (
             not _spiked(data) and data.means == "zero" and all(e == 1.0 for row in data.eigenvalues() for e in row)
