@@ -32,7 +32,7 @@ RUNS = ROOT / "docs" / "gallery" / "runs"
 # Experiments that compute on the device; the others run on the host whatever the device.
 ON_DEVICE = {
     "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus", "mixture-erm",
-    "mup", "ntk-ridge", "random-features", "staircase",
+    "multi-pass", "mup", "ntk-ridge", "random-features", "staircase",
 }  # fmt: skip
 # Longer runs of experiments that others run too.
 TWICE = {"hierarchical-paper"}
@@ -52,6 +52,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "online-reuse": {"grid.time": [0.0, 1.0]},
     "online-look-ahead": {"grid.time": [0.0, 1.0]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
+    # Explicit inputs: the default follows the exact law on the host.
+    "multi-pass-ridge": {"simulation.method": "dense", "algorithm.steps": 6},
+    "multi-pass-committee": {"simulation.method": "dense", "algorithm.steps": 6},
+    "multi-pass-logistic": {"simulation.method": "dense", "algorithm.steps": 3},
 }  # fmt: skip
 SIZES = {"hierarchical-plateaus": 64, "triple-descent": 60, "online-erf": 100, "online-reuse": 100}
 DTYPES = ("float64", "float32")

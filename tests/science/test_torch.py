@@ -52,6 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "online-reuse": {"target.noise": 0.2},
     "online-look-ahead": {"target.noise": 0.2, "student.activation": "tanh"},
     "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},
+    "multi-pass-ridge": {"simulation.method": "dense"},
+    "multi-pass-committee": {"simulation.method": "dense"},
 }  # fmt: skip
 CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
     f"{name}, variant": (name, {**SMALL.get(name, {}), **more}) for name, more in VARIANTS.items() if name in SIMULATED
