@@ -1,7 +1,7 @@
 """One target, one network, four questions: one pass, many passes, the minimiser, and Bayes.
 
-A linear network learns y = z + noise/2. All four curves come from one run file and change its [algorithm]: SGD that sees
-each sample once; descent on all of the data, stopped where it is best and left running; the minimiser of the same
+A linear network learns y = z + noise/2. All four curves come from one run file and change its [algorithm]: SGD that
+sees each sample once; descent on all of the data, stopped where it is best and left running; the minimiser of the same
 loss; and the posterior mean, which nobody beats. Lines: theories. Dots: their experiments at d = 400.
 """
 
@@ -60,7 +60,8 @@ def main() -> None:
         measured = error(simulate(dl.load(RUN, many_passes(ratio))), 0)
         best = int(np.argmin(error(dl.solve(dl.load(RUN, many_passes(ratio))))))
         axes.plot([ratio, ratio], measured[[best, -1]], "o", ms=3.5, color="C3")
-    axes.set(xscale="log", yscale="log", xlabel="samples per dimension", ylabel=r"$\mathbb{E}(f-f^*)^2$", ylim=(0.02, 6))
+    axes.set(xscale="log", yscale="log", ylim=(0.02, 6))
+    axes.set(xlabel="samples per dimension", ylabel=r"$\mathbb{E}(f-f^*)^2$")
     ticks = [0.2, 0.5, 1, 2, 5]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
