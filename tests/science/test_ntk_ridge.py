@@ -159,6 +159,9 @@ def test_bad_problems_are_refused() -> None:
     ):
         with pytest.raises(dl.ConfigError):
             dl.load(RUN, {**override, "theory": "ntk-ridge"})
+    # The size of an activation is no reason to refuse it.
+    small, scale = moments("1e-8*tanh(x)"), np.array([1e-8, 1e-16, 1e-16, 1e-16])
+    np.testing.assert_allclose(small / scale, moments("tanh"), rtol=1e-9, atol=1e-15)
     for activation, match in (
         ("quadratic", "linear part"),
         ("sign", "jumps"),

@@ -81,9 +81,7 @@ def test_without_displacement_it_is_plain_sgd() -> None:
     problem = dl.load(RUN, override)
     other, curve = dl.solve(problem), DisplacedFlow(problem).solve().variables
     for name in ("M", "Q", "generalization_error"):
-        np.testing.assert_allclose(
-            np.ravel(curve[name].values), other[name].values.ravel(), atol=1e-6, err_msg=name
-        )
+        np.testing.assert_allclose(np.ravel(curve[name].values), other[name].values.ravel(), atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(

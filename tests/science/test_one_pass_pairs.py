@@ -49,6 +49,7 @@ LOSSES: dict[str, Any] = {
     "square": lambda f, y: f - y,
     "correlation": lambda f, y: -y,
     "logistic": lambda f, y: -y * expit(-y * f),
+    "log-cosh": lambda f, y: np.tanh(f - y),
 }
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "target": tuple(TARGETS),

@@ -244,6 +244,13 @@ def test_the_slope_of_a_linear_target(formula: str) -> None:
     assert Index(formula=formula).slope == pytest.approx(eval(formula, {"z": 1.0}))
 
 
+@pytest.mark.parametrize(
+    ("formula", "slope"), [("0*z", 0.0), ("1e-12*z", 1e-12), ("-2.5*z", -2.5), ("2*z + 1", None), ("z^2", None)]
+)
+def test_the_slope_of_borderline_targets(formula: str, slope: float | None) -> None:
+    assert Index(formula=formula).slope == slope
+
+
 def test_index_targets_say_what_is_inside() -> None:
     target = Index(formula="sign(z1*z3 + 0.5*n1)")
     assert (target.fields, target.noises, target.directions) == (("z1", "z3"), ("n1",), 3)

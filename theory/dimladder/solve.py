@@ -182,6 +182,8 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
             error.partial = as_curve(problem, error.partial)
         raise
     curve = as_curve(problem, solution)
+    for text in find(problem.theory).warnings(problem):
+        log.warning("%s", text)
     _warn(problem, curve)
     return curve
 

@@ -228,10 +228,13 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     def slope(self) -> float | None:
         """c where the formula is c z, else None."""
         terms = None if self.is_logit or self.fields != ("z",) or self.noises else self.expression.sympy()
-        if terms is None or not terms.is_polynomial() or terms.as_poly().degree() != 1:
+        if terms is None or not terms.is_polynomial():
             return None
-        linear, constant = terms.as_poly().all_coeffs()
-        return float(linear) if constant == 0 else None
+        import sympy as sp
+
+        polynomial = sp.Poly(terms, sp.Symbol("z", real=True))
+        constant, linear = (float(polynomial.coeff_monomial(k)) for k in (1, sp.Symbol("z", real=True)))
+        return linear if polynomial.degree() <= 1 and constant == 0.0 else None
 
 
 class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="cluster-labels"):

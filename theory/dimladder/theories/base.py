@@ -131,6 +131,10 @@ class Theory(ABC):
         """Return facts about one problem worth showing, such as its information exponent."""
         return {}
 
+    def warnings(self, problem: Any) -> list[str]:
+        """Return what the user of a curve should know before trusting it, a sentence each; `solve` logs them."""
+        return []
+
     def references_for(self, problem: Any) -> tuple[str, ...]:
         """Return the keys of exactly what this problem uses."""
         return self.references

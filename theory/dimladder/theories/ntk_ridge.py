@@ -72,7 +72,8 @@ def moments(text: str) -> tuple[float, float, float, float]:
         # Rounding squared is no curvature: beside a tiny ridge it would be one.
         left, bend = (v if v > 1e-26 * power else 0.0 for v in (left, bend))
         found.append((mean, left, linear**2, bend))
-        if len(found) > 1 and np.allclose(found[-1], found[-2], rtol=1e-10, atol=1e-14 * power):
+        scale = np.array([math.sqrt(power), power, power, power])
+        if len(found) > 1 and np.allclose(found[-1] / scale, found[-2] / scale, rtol=1e-10, atol=1e-14):
             return found[-1]
     raise ConfigError(
         f"the moments of the activation {text!r} do not converge", where=where,

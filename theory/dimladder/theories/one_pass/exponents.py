@@ -29,14 +29,14 @@ ZERO = 1e-16
 
 
 def describe(problem: Any) -> dict[str, Any]:
-    """Return the exponents of the problem's target, by name, and why the problem may be hopeless.
+    """Return the exponents of the problem's target, by name.
 
     Returns
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found. ``hopeless`` lists the reasons of `obstacles`, where there are any;
-        ``target`` is the expanded target, where its formula has Hermite polynomials.
+        None where no term up to degree 12 is found; ``target`` is the expanded target, where its formula has Hermite
+        polynomials.
     """
     target = problem.target
     found: dict[str, Any] = {}
@@ -51,6 +51,10 @@ def describe(problem: Any) -> dict[str, Any]:
         coefficients = hermite_tensor(target.expression)
         found["information exponent"] = min((sum(k) for k in coefficients if any(k)), default=None)
         found["leap"] = leap(coefficients)
+    if not isinstance(target, Committee) and "He" in target.formula:
+        import sympy as sp
+
+        found["target"] = f"{sp.expand(target.expression.sympy())} ({target.hermite} Hermite polynomials)"
     return found
 
 

@@ -33,6 +33,8 @@ Array = NDArray[np.float64]
 # Losses whose step is linear in output and label.
 QUADRATIC = ("square", "correlation")
 SAFETY = 0.05
+# e_g of a student near its target is known to this many tolerances of the overlaps, times the power of the target.
+RESOLUTION = 20.0
 # Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
 BLOW_UP = 1e4
 # Rounding of the velocity where kinked units nearly coincide; a tighter tolerance only takes more steps.
@@ -168,11 +170,10 @@ class OnePassFlow(Flow):
         return rows + moment_equations(self.derived) + flow_equations(self.derived)
 
     def derivation(self) -> list[Step]:
-        if self.mixtures is None:
-            return self.derived.steps
-        from .explanation import mixture_step
+        from .explanation import explain, mixture_step
 
-        return [*self.derived.steps[:3], mixture_step(self.mixtures), *self.derived.steps[3:]]
+        steps = explain(self.derived)
+        return steps if self.mixtures is None else [*steps[:3], mixture_step(self.mixtures), *steps[3:]]
 
     def module(self) -> ModuleType:
         return store.module(("one-pass", self.structure()), self._source)
@@ -288,7 +289,7 @@ class OnePassFlow(Flow):
             stats = {**stats, "quadrature_error": worst}
         end = tail.continued(self, np.asarray(times), states) if status == "success" and len(states) else None
         if end is None:
-            return super().finish(times, states, status, message, stats)
+            return self._resolved(super().finish(times, states, status, message, stats))
         states = states.copy()
         states[end.rows] = end.states
         stats = {**stats, "differences_from": end.begin, "nodes": end.nodes}
@@ -296,6 +297,18 @@ class OnePassFlow(Flow):
         error = solution.variables["generalization_error"]
         kept = np.asarray(error.values)[: -len(end.rows)]
         solution.variables["generalization_error"] = replace(error, values=np.concatenate([kept, end.errors]))
+        return solution
+
+    def _resolved(self, solution: Solution) -> Solution:
+        """Say below which value e_g, a difference of overlaps, is only their error: it may be negative there."""
+        values = np.asarray(solution.variables["generalization_error"].values)
+        resolution = RESOLUTION * self.integrator_options()["rtol"] * tail.target_size(self)
+        if values.size and values.min() < resolution:
+            solution.stats["generalization_error_resolution"] = resolution
+            if values.min() < 0:
+                log.warning(
+                    "e_g is known to %.1e only: below that it is the overlaps' error, here negative", resolution
+                )
         return solution
 
     def work_size(self) -> int:

@@ -102,9 +102,6 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        if isinstance(problem.initial.a, tuple) and len(problem.initial.a) != student.width:
-            why = f"{len(problem.initial.a)} entries for student.width = {student.width}"
-            yield Refusal("initial.a", why)
         for name in ("Q", "M"):
             if hasattr(problem.initial, name) and getattr(problem.initial, name) is None:
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
@@ -135,10 +132,16 @@ class OnePassTheory(Theory):
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
 
+    def warnings(self, problem: Any) -> list[str]:
+        from .obstacles import obstacles
+
+        return obstacles(problem)
+
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe
 
-        return describe(problem)
+        reasons = self.warnings(problem)
+        return describe(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})
 
     def references_for(self, problem: Any) -> tuple[str, ...]:
         target, rule = problem.target, problem.algorithm

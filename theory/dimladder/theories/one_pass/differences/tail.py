@@ -86,7 +86,7 @@ def continued(flow: OnePassFlow, times: Array, states: Array) -> Tail | None:
     if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
-    size = _target_size(flow)
+    size = target_size(flow)
     if not (errors < min(max(SMALL * p.solver.rtol, DEEP), LARGEST) * size).any():
         return None
     form = Form.of(flow)
@@ -100,7 +100,7 @@ def continued(flow: OnePassFlow, times: Array, states: Array) -> Tail | None:
     return form.follow(match, *begin, times)
 
 
-def _target_size(flow: OnePassFlow) -> float:
+def target_size(flow: OnePassFlow) -> float:
     """Return E[f*^2]/2: the error of a student whose readouts are zero."""
     parameters, state = flow.parameters(), flow.initial_state()
     end = len(flow.plain_parameters())
