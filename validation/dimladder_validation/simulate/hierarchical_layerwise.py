@@ -48,6 +48,9 @@ class LayerwiseExperiment(Experiment):
     batch_size = 1
 
     def closing(self, problem: Any) -> Closing:
+        if problem.algorithm.first.order == "refined":
+            eps = problem.target.exponents[0]
+            return Closing(slowest=0.8 * eps, reason="what the refined theory leaves out is O(1/d_eff), d_eff = d^eps")
         return Closing(
             slowest=0.2,
             reason="below the threshold the overlap vanishes like d_eff/d times an edge enhancement that saturates: "

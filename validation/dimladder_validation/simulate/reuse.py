@@ -27,7 +27,7 @@ def reused_sgd(problem: Any, size: int, streams: Sequence[np.random.Generator], 
     from dimladder.problem import Expression, axis_values
     from dimladder.problem.geometry import start
 
-    from .one_pass import link_of
+    from .two_layer import link_of
 
     xp, d = backend.xp, size
     if d < 2:
