@@ -234,3 +234,17 @@ def test_wheel_holds_code_data_and_nothing_else(root: Path, tmp_path: Path) -> N
     assert modules <= names
     assert {f"dimladder/runs/{path.name}" for path in runs.glob("*.toml")} <= names
     assert {n.split("/")[0].split("-")[0] for n in names} == {"dimladder", "dimladder_validation"}
+
+
+def test_every_kernel_is_compiled_into_the_cache_of_the_library(root: Path) -> None:
+    # numba's own decorators put compiled code beside the source, which may be read-only, and trust damaged files.
+    plain = re.compile(r"^(from numba import .*\b(njit|jit|vectorize)\b|import numba$)", re.MULTILINE)
+    allowed = {"theory/dimladder/numerics/jit.py", "theory/dimladder/symbolic/printing.py"}
+    found = [
+        str(path.relative_to(root))
+        for top in ("theory", "validation")
+        for path in (root / top).rglob("*.py")
+        if plain.search(path.read_text(encoding="utf-8"))
+    ]
+    unlocated = [name for name in set(found) - allowed if "jit import" not in (root / name).read_text(encoding="utf-8")]
+    assert not unlocated, "import njit from dimladder.numerics.jit"

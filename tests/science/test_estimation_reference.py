@@ -226,3 +226,73 @@ def test_halving_the_panels_changes_nothing() -> None:
         assert np.array([values[0].V, values[0].q, values[0].m]) == pytest.approx(
             np.array([values[1].V, values[1].q, values[1].m]), rel=2e-11
         ), name
+
+
+def test_posteriors_to_their_digits() -> None:
+    import sympy as sp
+
+    from dimladder.theories.estimation.channel import Loss
+    from dimladder.theories.estimation.labels import label_law
+    from dimladder.theories.estimation.minimiser import StateEvolution
+    from dimladder.theories.estimation.posterior import PosteriorChannel, _Tempered
+    from dimladder.theories.estimation.spectrum import spectrum
+
+    problem = ask({"formula": "sign(z + 0.5*n1)"}, {"function": "logistic", "ridge": 1.0}, 2.0,
+                  algorithm={"kind": "posterior", "temperature": 1.0})  # fmt: skip
+    found, read = point(problem)
+    expected = (0.742561304904, 0.373326931760, 0.457904660627, 0.296791906754, 0.616655699136, 0.346690156618)
+    assert (found.V, found.q, found.m, found.qh, found.mh, found.Vh) == pytest.approx(expected, rel=RTOL)
+    assert read["log_loss"] == pytest.approx(0.585593469682, rel=RTOL)
+    assert read["classification_error"] == pytest.approx(0.266161337114, rel=RTOL)
+    assert 0.0 < read["replicon"] < 0.1
+    # A probit likelihood that is wider than the truth.
+    z, n, f, y = sp.symbols("z n1 f y", real=True)
+    probit = Loss("probit", -sp.log((1 + sp.erf(y * f / (sp.Rational(3, 2) * sp.sqrt(2)))) / 2))
+    channel: Any = PosteriorChannel(probit, label_law(sp.sign(z + n / 2), text="probit"), 1.0, 1.0)
+    found = StateEvolution(channel, _Tempered(spectrum([1.0], [1.0]), 1.0), 1.0).solve(2.0, 1.0)
+    expected = (0.716813436072, 0.404495534766, 0.478754986968, 0.341148037776, 0.667893433459, 0.395063135926)
+    assert (found.V, found.q, found.m, found.qh, found.mh, found.Vh) == pytest.approx(expected, rel=RTOL)
+    assert found.averages.loss == pytest.approx(0.575519553046, rel=RTOL)
+
+
+def test_a_gaussian_posterior_has_the_minimiser_as_its_mean() -> None:
+    sections: dict[str, Any] = {"data": {"spectrum": {"fractions": [0.3, 0.7], "variances": [2.0, 0.5]}}}
+    target, loss = {"formula": "z + 0.5*n1"}, {"function": "square", "ridge": 0.4}
+    fit, _ = point(ask(target, loss, 1.5, **sections))
+    mean, _ = point(ask(target, loss, 1.5, algorithm={"kind": "posterior", "temperature": 0.3}, **sections))
+    assert (mean.q, mean.m) == pytest.approx((fit.q, fit.m), rel=1e-10)
+    assert pytest.approx(0.3 * fit.V, rel=1e-10) == mean.V
+
+
+def test_spectral_estimator_of_phase_retrieval() -> None:
+    problem = dl.problem(
+        target={"kind": "index", "formula": "z**2"}, student={"kind": "linear"}, algorithm={"kind": "spectral"},
+        grid={"sample_ratio": [0.45, 0.6, 1.0, 2.0]},
+    )  # fmt: skip
+    curve = dl.solve(problem)
+    assert curve["overlap"].values == pytest.approx([0.0, 0.0423275666, 0.2306970438, 0.6388812781], abs=1e-9)
+    assert float(curve["threshold"]) == pytest.approx(0.5, rel=1e-12)
+    # The optimal preprocessing beats a bounded one, and neither beats the posterior.
+    noisy = dl.replace(problem, {"target.formula": "z**2 + 0.3*n1", "grid.sample_ratio": [2.0]})
+    optimal = float(dl.solve(noisy)["overlap"].values[0])
+    clipped = dl.replace(noisy, {"algorithm.preprocessing": "min(max(y, -1), 3)"})
+    assert 0.0 < float(dl.solve(clipped)["overlap"].values[0]) < optimal
+
+
+@pytest.mark.parametrize(
+    ("formula", "bias", "threshold"),
+    [
+        ("sign(z)", False, math.inf),
+        ("sign(-z)", True, math.inf),
+        ("sign(z**3)", False, math.inf),
+        ("sign(z - 0.3)", True, math.inf),
+        # Labels that say nothing about the side: Cover's 2.
+        ("sign(abs(z) - 1)", False, 2.0),
+        ("sign(z + 50)", False, 2.0),
+    ],
+)
+def test_separability_of_noiseless_labels(formula: str, bias: bool, threshold: float) -> None:
+    student = {"kind": "linear", "bias": bias}
+    curve = dl.solve(ask({"formula": formula}, {"function": "logistic", "ridge": 0.1}, 1.0, student=student))
+    assert float(curve["separability_threshold"]) == pytest.approx(threshold, rel=1e-6)
+    assert np.isfinite(curve["classification_error"].values).all()

@@ -52,6 +52,21 @@ BAYES = {
     "grid": {"sample_ratio": [0.8], "start": ["uninformed"]},
     "simulation": {"sizes": [400], "replicas": 24},
 }
+POSTERIOR = {
+    "algorithm": {"kind": "posterior", "temperature": 0.5},
+    "student": {"kind": "linear"},
+    "target": {"kind": "index", "formula": "sign(z + 0.5*n1)"},
+    "loss": {"function": "logistic", "ridge": 0.5},
+    "grid": {"sample_ratio": [1.5]},
+    "simulation": {"sizes": [60], "replicas": 16},
+}
+SPECTRAL = {
+    "algorithm": {"kind": "spectral"},
+    "student": {"kind": "linear"},
+    "target": {"kind": "index", "formula": "sign(abs(z) - 1)"},
+    "grid": {"sample_ratio": [2.0, 4.0]},
+    "simulation": {"sizes": [300], "replicas": 16},
+}
 # A finite size shifts means by O(1/d): allowed beside the standard errors, relative to the scale of the variable.
 SHIFT = 3.0
 
@@ -78,8 +93,10 @@ def gaps(sections: dict[str, Any], names: tuple[str, ...], **changed: Any) -> fl
         (RELU, ("q", "m", "bias", "train_loss", "classification_error", "brier")),
         (LASSO, ("q", "m", "mse", "train_loss")),
         (BAYES, ("overlap", "mse", "classification_error")),
+        (POSTERIOR, ("V", "q", "m", "classification_error")),
+        (SPECTRAL, ("overlap",)),
     ],
-    ids=["huber", "hinge", "relu", "lasso", "bayes"],
+    ids=["huber", "hinge", "relu", "lasso", "bayes", "posterior", "spectral"],
 )
 def test_theory_and_experiment_agree(sections: dict[str, Any], names: tuple[str, ...]) -> None:
     assert gaps(sections, names) < 4.5
@@ -117,6 +134,10 @@ def test_minimisers_carry_a_certificate() -> None:
         ({"loss.ridge": 0.0}, "loss.ridge"),
         ({"target.formula": "z1*z2"}, "target.formula"),
         ({"target.formula": "n1"}, "target.formula"),
+        (
+            {"target.formula": "sign(z**2 - 1 + 0.5*n1)", "target.outliers": {"probability": 0.0, "formula": "n1"}},
+            "jump",
+        ),
         ({"target.flip": 0.1}, "target.flip"),
         ({"grid.start": ["informed"]}, "grid.start"),
         ({"target.prior": "rademacher", "loss.penalty": "l1"}, "target.prior"),

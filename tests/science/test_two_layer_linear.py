@@ -162,6 +162,10 @@ def test_bad_problems_are_refused() -> None:
         ({"data.sample_ratio": 2.0}, "sample_ratio"),
         ({"student.richness": 0.5}, "student.richness: is not read"),
         ({"target.noise": -1.0}, "negative"),
+        ({"data.spectrum": {"variances": [1.0, 0.1], "fractions": [0.11, 0.89]}}, "whole numbers"),
+        ({"data.spectrum": {"fractions": [0.1, 0.9]}, "target.power": [1.0]}, "2 blocks"),
+        ({"data.spectrum": {"fractions": [0.1, 0.9]}, "target.power": "latent"}, "latent"),
+        ({"target.power": [1.0]}, "not given"),
     ):
         with pytest.raises(dl.ConfigError, match=message):
             dl.load(RUN, override)

@@ -209,9 +209,10 @@ def test_impossible_hierarchies_are_refused(bad: dict[str, object]) -> None:
     [
         ("x = " + "9" * 5000, "too many digits"), ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
         ("x = " + "[" * 40 + "]" * 40, "nested more than"), (".".join(["a"] * 3000) + " = 1", "nested more than"),
-        ("x = 99999999999999999999", "64 bits"), ("x = 2020-01-01", "a date is no value"), ("x = ", "Invalid value"),
+        ("x = 99999999999999999999", "64 bits"), ("x = 2020-01-01", "a date is no value"),
+        ("x = nan", "nan is no number"), ("x = [1.0, -1e300]", "larger than 1e+150"), ("x = ", "Invalid value"),
     ],
-    ids=["digits", "brackets", "lists", "dotted", "integer", "date", "nothing"],
+    ids=["digits", "brackets", "lists", "dotted", "integer", "date", "nan", "huge", "nothing"],
 )  # fmt: skip
 def test_documents_that_python_cannot_hold_are_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as refusal:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .conditional import normal_nodes, quadrature_rule, spacing
+from .jit import njit
 
 Array = NDArray[np.float64]
 MOST_NODES = 1000  # on either side of zero

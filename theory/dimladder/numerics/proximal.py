@@ -357,6 +357,21 @@ def outer_averages(
     out[5] += (tf + m * response) / rho
 
 
+@njit(types.void(PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _V, _F8, _V), cache=True)
+def prox_many(slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any, out: Any) -> None:
+    """Fill `out` with the proximal points of many fields for one label."""
+    for i in range(omega.size):
+        out[i] = prox(slope, curvature, roots, y, omega[i], v)
+
+
+@njit(types.void(PIECE_TYPE, _F8, _M, _M), cache=True)
+def values_on(value: Any, y: Any, u: Any, out: Any) -> None:
+    """Fill `out` with the function at a table of points for one label."""
+    for i in range(u.shape[0]):
+        for j in range(u.shape[1]):
+            out[i, j] = value(y, u[i, j], u[i, j])
+
+
 @njit(
     types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _V, _F8, _F8, _F8, _F8, _M),
     cache=True,

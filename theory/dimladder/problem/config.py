@@ -25,6 +25,7 @@ _BARE_WORD = re.compile(r"[A-Za-z][\w-]*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 MAX_BYTES = 4_000_000
 MAX_DEPTH = 16
+MAX_NUMBER = 1e150
 
 
 def read(path: str | Path) -> str:
@@ -74,6 +75,8 @@ def _check_values(document: Any, source: str) -> None:
             why = "the integer does not fit into 64 bits; write a large number as 1e20"
         elif isinstance(node, float) and math.isnan(node):
             why = "nan is no number"
+        elif isinstance(node, float) and MAX_NUMBER < abs(node) < math.inf:
+            why = f"the number {node:g} is larger than {MAX_NUMBER:g}: its square is none in double precision"
         elif not isinstance(node, str | int | float | dict | list | None):
             why = f"a {type(node).__name__} is no value of a run file"
         if why is not None:

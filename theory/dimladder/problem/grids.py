@@ -13,6 +13,8 @@ from .spec import MAX_POINTS, Axis, Range, Spec, axis_values
 _POSITIVE = (
     "sample_ratio", "width_ratio", "time_ridge", "train_fraction", "second_ratio", "second_samples", "depth",
 )  # fmt: skip
+# Between output times; an integrator that must resolve less meets the end of the floating-point numbers.
+LEAST_GAP = 1e-100
 
 
 class Grid(Spec, frozen=True, kw_only=True):
@@ -72,6 +74,8 @@ class Grid(Spec, frozen=True, kw_only=True):
                 raise ValueError(f"time must not be negative, got {min(times)}")
             if any(b <= a for a, b in pairwise(times)):
                 raise ValueError("time must increase strictly")
+            if any(b - a < LEAST_GAP for a, b in pairwise((0.0, *(t for t in times if t > 0)))):
+                raise ValueError(f"time must increase by {LEAST_GAP:g} at least: smaller steps end in rounding")
 
     def values(self, axis: str) -> tuple[float, ...]:
         """Return the points of an axis; empty where it is not asked for."""

@@ -34,6 +34,9 @@ class Explicit(Spec, frozen=True, kw_only=True, tag_field="kind", tag="explicit"
 
     def __post_init__(self) -> None:
         finite(**{name: getattr(self, name) for name in self.__struct_fields__})
+        empty = [name for name in self.__struct_fields__ if getattr(self, name) == ()]
+        if empty:
+            raise ValueError(f"{empty[0]} must not be empty: leave the key out")
         if (self.Q is not None and self.block_Q is not None) or (self.M is not None and self.block_M is not None):
             raise ValueError("block_Q and block_M stand instead of Q and M: the totals are their sums")
 

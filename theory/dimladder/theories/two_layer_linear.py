@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..problem import OdeSolver, Problem
 from ..problem.grids import Simulation
 from ..problem.regression import least_squares_data, spectrum_of
+from ..problem.targets import power_shares
 from ..symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
 from .base import Reads, Refusal, Theory
 
@@ -302,6 +303,18 @@ class TwoLayerLinearTheory(Theory):
         data, target, student = problem.data, problem.target, problem.student
         if data.samples is None or data.dimension is None:
             yield Refusal("data.samples", "one data set is drawn: samples and dimension are needed")
+        elif data.spectrum is not None:
+            try:
+                data.spectrum.counts(data.dimension)
+            except ValueError as error:
+                yield Refusal("data.spectrum", str(error))
+            else:
+                try:
+                    power_shares(target.power, data.spectrum.blocks()[1])
+                except ValueError as error:
+                    yield Refusal("target.power", str(error))
+        elif target.power is not None:
+            yield Refusal("target.power", "shares are those of the blocks of data.spectrum, which is not given")
         if student.hidden_layers != 1:
             yield Refusal("student.hidden_layers", f"the network has one hidden layer, got {student.hidden_layers}")
         if student.activation != "linear":

@@ -197,7 +197,9 @@ class EstimationExperiment(Experiment):
             from .message_passing import bayes_sample
 
             return bayes_sample(problem, size, streams, backend)
-        rows = [self._replica(problem, size, stream, backend) for stream in streams]
+        kind = problem.algorithm.__struct_config__.tag
+        replica = {"posterior": _posterior_replica, "spectral": _spectral_replica}.get(kind, self._replica)
+        rows = [replica(problem, size, stream, backend) for stream in streams]
         ratios = np.array(problem.grid.values("sample_ratio"))
         names = rows[0].keys()
         return Sample(
@@ -217,6 +219,53 @@ class EstimationExperiment(Experiment):
             near = (ridge, fit) if problem.loss.ridge == "optimal" else None
             rows[i] = _measure(problem, world, a[: counts[i]], y[: counts[i]], ridge, fit)
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _posterior_replica(problem: Any, d: int, stream: np.random.Generator, backend: Backend) -> dict[str, Array]:
+    from .gibbs import posterior_overlaps
+
+    if getattr(problem.student, "layers", ()) or problem.student.bias:
+        raise SimulationError("the posterior is sampled for a linear student without bias", where="student")
+    world = World(problem, d, stream, backend)
+    counts = [max(1, round(a * d)) for a in problem.grid.values("sample_ratio")]
+    x = world.inputs(max(counts))
+    a, y = world.features(x), label(problem, x @ world.theta / math.sqrt(d), stream)
+    loss, temperature = problem.loss, problem.algorithm.temperature
+    rows = []
+    for n in counts:
+        ridge = float(loss.ridge) if loss.ridge is not None else loss.per_sample(d) * n / d
+        weights = world.laws.eigenvalues / d
+        mean, q, V = posterior_overlaps(loss.form, a[:n], y[:n], ridge, temperature, weights, stream)
+        _, m, _, u, z = world.overlaps(mean)
+        fresh = world.test_labels(z)
+        row = {"q": q, "m": m, "V": V}
+        if np.all(np.abs(fresh) == 1.0):
+            row["classification_error"] = float(np.mean(np.where(u > 0, 1.0, -1.0) != fresh))
+        rows.append(row)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _spectral_replica(problem: Any, d: int, stream: np.random.Generator, backend: Backend) -> dict[str, Array]:
+    from .message_passing import Likelihood
+
+    theta = drawn_target(problem, d, stream)
+    counts = [max(1, round(a * d)) for a in problem.grid.values("sample_ratio")]
+    x = backend.to_numpy(backend.normal([stream], (max(counts), d)))[0].astype(float)
+    y = label(problem, x @ theta / math.sqrt(d), stream)
+    text = problem.algorithm.preprocessing
+    if text == "optimal":
+        weights = 1.0 - 1.0 / np.maximum(Likelihood(problem, 1.0, y).second_moment(y), 1e-9)
+    else:
+        from dimladder.problem.checks import formula
+
+        weights = np.broadcast_to(formula("preprocessing", text, ("y",)).evaluate(np, y=y), y.shape)
+    found = []
+    for n in counts:
+        # Very negative weights only push directions to the bottom: cut, so that they cost no digits at the top.
+        matrix = (x[:n].T * np.maximum(weights[:n], -1e4)) @ x[:n] / n
+        leading = np.linalg.eigh(matrix)[1][:, -1]
+        found.append(float(leading @ theta) ** 2 / float(theta @ theta))
+    return {"overlap": np.array(found)}
 
 
 def _fit(problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None) -> tuple[float, Fit]:

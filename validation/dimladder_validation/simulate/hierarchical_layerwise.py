@@ -48,6 +48,9 @@ class LayerwiseExperiment(Experiment):
     batch_size = 1
 
     def closing(self, problem: Any) -> Closing:
+        if problem.algorithm.first.order == "refined":
+            eps = problem.target.exponents[0]
+            return Closing(slowest=0.8 * eps, reason="what the refined theory leaves out is O(1/d_eff), d_eff = d^eps")
         return Closing(
             slowest=0.2,
             reason="below the threshold the overlap vanishes like d_eff/d times an edge enhancement that saturates: "
@@ -135,7 +138,7 @@ def label_transform(
     The optimal transform E[h | y] is an average of h over bins of equal numbers of labels.
     """
     z = stream.standard_normal((PILOT_SAMPLES, truth.target.branches, truth.features))
-    h = [np.asarray(v, dtype=float) for v in truth.features_of(truth.backend.asarray(z))]
+    h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.backend.asarray(z))]
     y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(truth.target.link_variables, h, strict=True))))
     y = y + 0.0 * h[0]
     if truth.target.noise:

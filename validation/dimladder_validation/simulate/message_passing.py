@@ -108,6 +108,21 @@ class Likelihood:
             g[part] = (1.0 - second) / v
         return f, g, y
 
+    def second_moment(self, y: Array) -> Array:
+        """E[z^2 | y] for a standard normal field."""
+        weight = np.exp(-(self.z**2) / 2)
+        if self.values is not None:
+            moment = (self.table @ (weight * self.z**2)) / (self.table @ weight)
+            return np.asarray(moment[np.searchsorted(self.values, y)])
+        if self.variance == 0.0:
+            return np.asarray(self.size(y) ** 2)
+        out = np.empty_like(y)
+        for start in range(0, y.size, 256):
+            part = slice(start, start + 256)
+            like = weight * np.exp(-((y[part, None] - self.link) ** 2) / (2 * self.variance))
+            out[part] = (like @ self.z**2) / like.sum(1)
+        return out
+
     def smoothed(self, grid: Array, v: float) -> tuple[Array, Array, Array]:
         """P(y | omega), and its first two derivatives in omega, for every label on a grid of omega."""
         x = np.linspace(-8.0, 8.0, 1601)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .sgd import Dynamics
-    from .two_layer import Link
 
 log = logging.getLogger("dimladder.simulate")
 
@@ -33,6 +32,7 @@ def dynamics(problem: Any, d: int) -> Dynamics:
     from dimladder.problem.geometry import start
 
     from .sgd import LOSSES, Dynamics
+    from .two_layer import link_of
 
     algorithm, target, student, loss = problem.algorithm, problem.target, problem.student, problem.loss.form.name
     if loss not in LOSSES:
@@ -60,19 +60,6 @@ def dynamics(problem: Any, d: int) -> Dynamics:
         decay_v=algorithm.readout_weight_decay if trained else 0.0, displacement=algorithm.displacement,
         schedule=Expression(algorithm.schedule, ("t",)) if algorithm.schedule.strip() != "1" else None,
     )  # fmt: skip
-
-
-def link_of(problem: Any, count: int) -> Link:
-    """Return the noiseless target as a function of its `count` fields."""
-    from dimladder.problem import activation
-    from dimladder.problem.targets import Committee
-
-    from .two_layer import Link
-
-    target = problem.target
-    if isinstance(target, Committee):
-        return Link.committee(activation(target.activation), target.readouts[0])
-    return Link.formula(target.expression, count)
 
 
 class OnePassExperiment(Experiment):

@@ -217,3 +217,14 @@ def population_means(
                 normal, added, now.teacher, now.students, v[place].copy(), model, logistic
             )
     return result
+
+
+def link_of(problem: Any, count: int) -> Link:
+    """Return the noiseless target as a function of its `count` fields."""
+    from dimladder.problem import activation
+    from dimladder.problem.targets import Committee
+
+    target = problem.target
+    if isinstance(target, Committee):
+        return Link.committee(activation(target.activation), target.readouts[0])
+    return Link.formula(target.expression, count)

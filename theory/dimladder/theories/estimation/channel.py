@@ -78,7 +78,7 @@ class Loss:
     def of_residual(self) -> bool:
         """Whether the loss depends on y - f alone."""
         rng = np.random.default_rng(0)
-        y, f, shift = rng.normal(size=(3, 50)) * 2.0
+        y, f, shift = rng.normal(size=(3, 50))
         m = self.module()
         a = np.array([m.value(b, c, c) for b, c in zip(y, f, strict=True)])
         moved = np.array([m.value(b + s, c + s, c + s) for b, c, s in zip(y, f, shift, strict=True)])
@@ -188,9 +188,9 @@ class Channel:
         if self.closed:
             from .equations import algebra
 
-            c = self.loss.square
-            f, ff, fv, fz, loss, test = algebra().square(V * c, q, m, b, *self.moments)
-            return Averages(c * f, c * c * ff, c * fv, c * fz, c * loss, c * test, math.nan)
+            k = self.loss.square
+            f, ff, fv, fz, loss, test = algebra().square(V * k, q, m, b, *self.moments)
+            return Averages(k * f, k * k * ff, k * fv, k * fz, k * loss, k * test, math.nan)
         total, fz = np.zeros(7), 0.0
         for c in self.law.components:
             out = self._component(c, V, q, m, b)

@@ -289,7 +289,14 @@ def _components(
     variables = [z, *noises]
     direction = _direction(formula, variables)
     if direction is None and noises:
-        # Not one field: a mixture over the nodes of the last noise.
+        # Not one field: a mixture over the nodes of the last noise, if the label is smooth in it.
+        if any(e.has(*noises) for e in formula.atoms(sp.sign, sp.Heaviside, sp.Abs, sp.Max, sp.Min)):
+            raise DerivationError(
+                "noise inside a jump or a kink must enter by one combination with z",
+                where=f"target.formula = {text!r}",
+                why="the quadrature over that noise would not converge",
+                hint='write it as in "sign(z + 0.3*n1)", or add the noise to the label',
+            )
         x, w = gauss_hermite(_NOISE_NODES)
         return [
             replace(c, probability=float(p) * c.probability)
@@ -358,10 +365,10 @@ def _component(
         return Component(1.0, "linear", gain, inner, outer, formula)
     cuts = _cuts(formula, t)
     probe = Component(1.0, "smooth", gain, inner, outer, formula, cuts=cuts)
-    edges = (-1e3, *cuts, 1e3) if not cuts else (cuts[0] - 10.0, *cuts, cuts[-1] + 10.0)
+    edges = (-_RANGE, _RANGE) if not cuts else (cuts[0] - 10.0, *cuts, cuts[-1] + 10.0)
     inside = [[a + (b - a) * f for f in (0.21, 0.5, 0.83)] for a, b in itertools.pairwise(edges)]
     values = [probe.function(np.array(row)) for row in inside]
-    if cuts and outer == 0.0 and all(np.ptp(v) == 0.0 for v in values):
+    if outer == 0.0 and (cuts or formula.atoms(sp.sign, sp.Heaviside)) and all(np.ptp(v) == 0.0 for v in values):
         labels, kept = [float(values[0][0]) + 0.0], []
         for cut, v in zip(cuts, values[1:], strict=True):
             if float(v[0]) != labels[-1]:
@@ -374,7 +381,7 @@ def _component(
 def _cuts(formula: Any, t: Any) -> tuple[float, ...]:
     """Points where a formula in t jumps or has a kink: roots of the arguments of its kinked functions."""
     import sympy as sp
-    from scipy.optimize import brentq
+    from scipy.optimize import bisect
 
     out: set[float] = set()
     grid = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-7 * math.pi
@@ -389,6 +396,7 @@ def _cuts(formula: Any, t: Any) -> tuple[float, ...]:
             call = sp.lambdify(t, argument, modules=["scipy", "numpy"])
             values = np.asarray(call(grid), dtype=float)
             for i in np.flatnonzero(values[:-1] * values[1:] < 0.0):
-                root = brentq(call, grid[i], grid[i + 1], xtol=1e-15, rtol=1e-15)
+                # Not Brent's method: roots may be multiple, as of z**3.
+                root = bisect(call, grid[i], grid[i + 1], xtol=1e-16, rtol=1e-15, maxiter=200)
                 out.add(0.0 if abs(root) < 1e-14 else float(root))
     return tuple(sorted(out))

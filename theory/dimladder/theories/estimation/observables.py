@@ -59,7 +59,7 @@ def field_rule(law: LabelLaw, rho: float, q: float, m: float, b: float, marks: t
     """Panels in omega that resolve the turning of P(y = 1 | omega), split at the sign change of u and at `marks`."""
     from ...numerics.quadrature import gauss_legendre
 
-    s, variance = math.sqrt(q), max(rho - m * m / q, 0.0)
+    s, variance = math.sqrt(q), max(rho - m * m / q, 1e-24 * rho)
     ends = {-9.5, 9.5, -b / s, *(x / s for x in marks)}
     width = 0.75
     for c in law.components:
@@ -76,9 +76,9 @@ def field_rule(law: LabelLaw, rho: float, q: float, m: float, b: float, marks: t
         panels = max(1, math.ceil((high - low) / width))
         edges += [low + (high - low) * (j + 1) / panels for j in range(panels)]
     x0, w0 = gauss_legendre(16)
-    low, high = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
-    x = ((low + high) / 2 + (high - low) / 2 * x0).ravel()
-    w = ((high - low) / 2 * w0).ravel() * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    left, right = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
+    x = ((left + right) / 2 + (right - left) / 2 * x0).ravel()
+    w = ((right - left) / 2 * w0).ravel() * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     omega = s * x
     return FieldRule(omega, w, positive_chance(law, m / q * omega, variance))
 

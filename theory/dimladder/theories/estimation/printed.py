@@ -83,7 +83,8 @@ def _cases(loss: Loss) -> tuple[list[Any], list[Any]]:
     edges = sorted(p.kinks, key=lambda k: float(k.subs(p.parameter, 1)))
     at = [float(k.subs(p.parameter, 1)) for k in edges]
     inner = [(lo + hi) / 2 for lo, hi in itertools.pairwise(at)]
-    slopes, kept = [], []
+    slopes: list[Any] = []
+    kept: list[Any] = []
     for i, point in enumerate([at[0] - 1.0, *inner, at[-1] + 1.0]):
         known: dict[Any, Any] = {}
         for symbol, argument, low, high in p.signs:

@@ -193,3 +193,22 @@ def bayes_question(problem: Problem) -> BayesQuestion:
         tuple(problem.grid.start or ("uninformed",)),
         covariance.rho,
     )
+
+
+def spectral_question(problem: Problem) -> tuple[LabelLaw, Any, tuple[float, ...]]:
+    """Return the label law, T(y) or None for the optimal one, and the sample ratios."""
+    from ...problem.checks import formula
+
+    text = problem.algorithm.preprocessing
+    preprocessing = None
+    if text != "optimal":
+        expression = formula("preprocessing", text, ("y",))
+
+        def preprocessing(y: Any) -> Any:
+            return np.broadcast_to(np.asarray(expression.evaluate(np, y=y), dtype=float), np.shape(y))
+
+    law = target_law(problem)
+    if not law.discrete:
+        # The likelihood must be one that the table knows.
+        BayesChannel(law, 1.0)
+    return law, preprocessing, problem.grid.values("sample_ratio")

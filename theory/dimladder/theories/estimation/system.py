@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,8 @@ _MEANING = {
 class MinimiserSystem(FixedPoint):
     """(V, q, m) of the minimiser at every sample ratio, and what follows from them."""
 
+    meaning: ClassVar[dict[str, tuple[str, str]]] = _MEANING
+
     def __init__(self, problem: Problem, question: Question) -> None:
         super().__init__(problem)
         self.question = question
@@ -99,7 +101,7 @@ class MinimiserSystem(FixedPoint):
         self.regresses = loss.square != 0.0 or not law.discrete
         self.calibrates = law.two_valued and _likelihood(loss)
         self.order_parameters = tuple(
-            OrderParameter(name, GRID, *_MEANING[name]) for name in ("V", "q", "m", *self.observable_names())
+            OrderParameter(name, GRID, *self.meaning[name]) for name in ("V", "q", "m", *self.observable_names())
         )
 
     def check(self) -> None:
@@ -109,6 +111,11 @@ class MinimiserSystem(FixedPoint):
         ------
         DerivationError
         """
+        if self.constant and len(self.question.law.values) == 1 and not self.question.loss.square:
+            raise DerivationError(
+                "all labels are equal: the unpenalised constant alone fits them", where="student.bias",
+                hint="set student.bias = false, or use labels that vary",
+            )  # fmt: skip
         if self.question.wants_signs and not self.question.law.two_valued:
             raise DerivationError(
                 f"the loss {self.question.loss.text!r} needs labels -1 and +1",
@@ -212,7 +219,7 @@ class MinimiserSystem(FixedPoint):
             values = self.read(point)
             for name in names:
                 table[name][i] = values[name]
-        variables = {name: Variable(GRID, values, *_MEANING[name]) for name, values in table.items()}
+        variables = {name: Variable(GRID, values, *self.meaning[name]) for name, values in table.items()}
         variables |= self._thresholds()
         found = [p for p in points if isinstance(p, Point)]
         solution = Solution(

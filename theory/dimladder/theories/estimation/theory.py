@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import DerivationError, DimladderError, DomainError
 from ...problem.grids import FixedPointSolver, Simulation
+from ...problem.losses import Loss
 from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class EstimationTheory(Theory):
         "target": {"index": "formula noise overlap flip outliers prior hermite power"},
         "student": {"linear": "bias", "features": "layers covariances bias"},
         "loss": "function penalty ridge ridge_per_sample optimise",
-        "algorithm": {"minimise": "", "bayes": ""},
+        "algorithm": {"minimise": "", "bayes": "", "posterior": "temperature", "spectral": "preprocessing"},
         "grid": "start",
     }
     axes = ("sample_ratio",)
@@ -64,8 +65,11 @@ class EstimationTheory(Theory):
         if not target.fields:
             yield Refusal("target.formula", "no latent field: the labels are noise", "use the latent field z")
             return
-        if problem.algorithm.__struct_config__.tag == "bayes":
+        kind = problem.algorithm.__struct_config__.tag
+        if kind == "bayes":
             yield from self._bayes(problem)
+        elif kind == "spectral":
+            yield from self._spectral(problem)
         else:
             yield from self._minimise(problem)
 
@@ -80,6 +84,20 @@ class EstimationTheory(Theory):
         if problem.target.power == "latent":
             yield Refusal("target.power", "is not read by kind = bayes", "give the shares as a list")
         yield from self._build(problem)
+
+    def _spectral(self, problem: Problem) -> Iterable[Refusal]:
+        if problem.data.spectrum is not None or problem.target.power is not None:
+            yield Refusal("data.spectrum", "the spectral estimator is solved for isotropic inputs", "drop it")
+        elif problem.student.__struct_config__.tag != "linear" or problem.student.bias:
+            yield Refusal("student.kind", "the spectral estimator is a direction of the inputs", "linear, no bias")
+        elif problem.target.overlap and problem.target.overlap != ((1.0,),):
+            yield Refusal("target.overlap", "the latent field has variance 1", "drop it")
+        elif problem.loss != Loss():
+            yield Refusal("loss", "the spectral estimator has no loss", "leave [loss] out")
+        elif problem.grid.start is not None:
+            yield Refusal("grid.start", "there is one branch", "drop it")
+        else:
+            yield from self._build(problem)
 
     def _minimise(self, problem: Problem) -> Iterable[Refusal]:
         loss, student, target = problem.loss, problem.student, problem.target
@@ -105,6 +123,13 @@ class EstimationTheory(Theory):
                 "a small ridge such as 1e-6 follows the limit",
             )  # fmt: skip
             return
+        if problem.algorithm.__struct_config__.tag == "posterior":
+            if loss.ridge == "optimal" or loss.penalty != "l2":
+                yield Refusal("loss.ridge", "a posterior has the prior N(0, temperature/ridge)", "give ridge and l2")
+                return
+            if problem.algorithm.temperature == 0.0:
+                yield Refusal("algorithm.temperature", "is 0", 'use algorithm.kind = "minimise"')
+                return
         if loss.optimise and loss.optimise not in OBSERVABLES:
             yield Refusal("loss.optimise", f"{loss.optimise!r} is not minimised", f"one of {', '.join(OBSERVABLES)}")
             return
@@ -142,9 +167,18 @@ class EstimationTheory(Theory):
             from .question import bayes_question
 
             return BayesSystem(problem, bayes_question(problem))
+        if problem.algorithm.__struct_config__.tag == "spectral":
+            from .question import spectral_question
+            from .spectral import SpectralSystem
+
+            return SpectralSystem(problem, *spectral_question(problem))
         from .question import minimiser_question
         from .system import MinimiserSystem
 
+        if problem.algorithm.__struct_config__.tag == "posterior":
+            from .posterior import PosteriorSystem
+
+            return PosteriorSystem(problem, minimiser_question(problem), problem.algorithm.temperature)
         return MinimiserSystem(problem, minimiser_question(problem))
 
     def derive(self, problem: Problem) -> System:

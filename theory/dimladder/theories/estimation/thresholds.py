@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from .labels import LabelLaw
 from .spectrum import Covariance
 
 Array = NDArray[np.float64]
+# Below this minimum, at sample ratios beyond a thousand, the threshold is reported as infinite.
+_NEVER = 1e-3
 
 
 def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) -> float:
@@ -29,7 +32,11 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
     z = 1e-13 * float(np.sum(covariance.shares * covariance.eigenvalues))
     rank, _, carried, _ = covariance.resolvents(z)
     carried = min(carried, covariance.rho)
-    rule = field_rule(law, covariance.rho, 1.0, math.sqrt(carried) * (1.0 - 1e-15), 0.0)
+    # Steep separators are resolved by panels that shrink towards the boundary.
+    near = np.geomspace(1e-5, 1.0, 11)
+    cuts = [c / math.sqrt(carried) for component in law.components for c in component.cuts] or [0.0]
+    marks = tuple(float(c + side * d) for c in cuts for d in near for side in (-1.0, 1.0))
+    rule = field_rule(law, covariance.rho, 1.0, math.sqrt(carried) * (1.0 - 1e-15), 0.0, marks)
 
     def cost(t: float, b: float) -> float:
         total = 0.0
@@ -45,8 +52,12 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
                          options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 4000})  # fmt: skip
         best = float(found.fun)
     else:
-        best = float(minimize_scalar(lambda t: cost(t, 0.0), bracket=(0.0, 0.5, 3.0), options={"xtol": 1e-12}).fun)
-    return math.inf if best < 1e-9 else covariance.psi * rank / best
+        # Convex in t, of either sign, and without a minimum where the labels are separable: t = sinh(x) reaches far.
+        found = minimize_scalar(
+            lambda x: cost(math.sinh(x), 0.0), bounds=(-9.0, 9.0), method="bounded", options={"xatol": 1e-11}
+        )
+        best = float(found.fun)
+    return math.inf if best < _NEVER else covariance.psi * rank / best
 
 
 def weak_recovery(law: LabelLaw, rho: float = 1.0, strength: float = 1.0) -> float:
@@ -65,31 +76,31 @@ def weak_recovery(law: LabelLaw, rho: float = 1.0, strength: float = 1.0) -> flo
     return math.inf if gain < 1e-14 else 1.0 / (gain * strength / rho**2)
 
 
+@dataclass(frozen=True)
+class LabelTable:
+    """The law of y, and what y says of the latent field: E[z | y] and G(y) = E[z^2/rho - 1 | y]; on nodes of y."""
+
+    y: Array
+    chance: Array
+    mean: Array
+    gain: Array
+
+
 def label_informations(law: LabelLaw, rho: float = 1.0) -> tuple[float, float]:
     """E_y[E[z | y]^2]/rho and E_y[G(y)^2]."""
+    t = label_table(law, rho)
+    return float(t.chance @ t.mean**2) / rho, float(t.chance @ t.gain**2)
+
+
+def label_table(law: LabelLaw, rho: float = 1.0) -> LabelTable:
+    """Tabulate the label: its values, the nodes of z where it is noiseless and even, or a fine grid of densities."""
     if law.discrete:
-        values = law.values
-        s = math.sqrt(rho)
-        # Derivatives at zero field of P(y | z ~ N(mu, rho)): E[z 1_y]/rho, and E[(z^2/rho - 1) 1_y].
-        chances = np.zeros(len(values))
-        first, second = np.zeros(len(values)), np.zeros(len(values))
-        for c in law.components:
-            Z, dZ = component_chances(c, np.zeros(1), rho, values)
-            h = 1e-4 * s
-            _, up = component_chances(c, np.array([h]), rho, values)
-            _, down = component_chances(c, np.array([-h]), rho, values)
-            chances += c.probability * Z[:, 0]
-            first += c.probability * dZ[:, 0]
-            second += c.probability * _second(c, rho, values, (up - down)[:, 0] / (2 * h))
-        keep = chances > 1e-300
-        return (
-            float(np.sum(rho * first[keep] ** 2 / chances[keep])),
-            float(np.sum((rho * second[keep]) ** 2 / chances[keep])),
-        )
-    if len(law.components) == 1 and law.components[0].outer == 0.0 and law.components[0].inner == 0.0:
+        return _discrete_table(law, rho)
+    only = law.components[0]
+    if len(law.components) == 1 and only.outer == 0.0 and only.inner == 0.0:
         # Noiseless and even in z: y fixes z^2.
-        return 0.0, 2.0
-    # Densities: P(y), E[z 1_y], E[z^2 1_y] on a fine grid of y.
+        x, w = panels({0.0}, 0.1)
+        return LabelTable(only.function(math.sqrt(rho) * x), w, np.zeros_like(x), x**2 - 1.0)
     x, w = panels({0.0}, 0.1)
     lo = hi = 0.0
     for c in law.components:
@@ -111,8 +122,26 @@ def label_informations(law: LabelLaw, rho: float = 1.0) -> tuple[float, float]:
             A[part] += c.probability * (d @ (w * mean_z))
             B[part] += c.probability * (d @ (w * square_z))
     keep = P > 1e-200
-    dy = y[1] - y[0]
-    return float(np.sum(A[keep] ** 2 / P[keep]) * dy / rho), float(np.sum(B[keep] ** 2 / P[keep]) * dy)
+    P, A, B = P[keep], A[keep], B[keep]
+    return LabelTable(y[keep], P * (y[1] - y[0]), A / P, B / P)
+
+
+def _discrete_table(law: LabelLaw, rho: float) -> LabelTable:
+    values = law.values
+    # Derivatives at zero field of P(y | z ~ N(mu, rho)): E[z 1_y]/rho, and E[(z^2/rho - 1) 1_y]/rho.
+    chances = np.zeros(len(values))
+    first, second = np.zeros(len(values)), np.zeros(len(values))
+    h = 1e-4 * math.sqrt(rho)
+    for c in law.components:
+        Z, dZ = component_chances(c, np.zeros(1), rho, values)
+        _, up = component_chances(c, np.array([h]), rho, values)
+        _, down = component_chances(c, np.array([-h]), rho, values)
+        chances += c.probability * Z[:, 0]
+        first += c.probability * dZ[:, 0]
+        second += c.probability * _second(c, rho, values, (up - down)[:, 0] / (2 * h))
+    keep = chances > 1e-300
+    P = chances[keep]
+    return LabelTable(np.array(values)[keep], P, rho * first[keep] / P, rho * second[keep] / P)
 
 
 def _second(c: Any, rho: float, values: tuple[float, ...], numeric: Array) -> Array:

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, types
 from numpy.typing import NDArray
 
+from ...numerics.jit import njit, types
 from ...numerics.nested import triangular
 from ...problem.descent import Descent
 from .update import advance

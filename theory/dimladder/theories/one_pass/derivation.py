@@ -13,7 +13,6 @@ from typing import Any
 import sympy as sp
 
 from ...errors import DerivationError
-from ...symbolic.equations import Step
 from ...symbolic.factors import decompose, is_closed
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import Indices, Tensor
@@ -69,6 +68,8 @@ class Derived:
 
     Attributes
     ----------
+    update : Update
+        What one step does to the overlaps, before any average.
     moments : list of Tensor
         Averages over the data, in the order they are computed.
     flow : list of Tensor
@@ -79,12 +80,12 @@ class Derived:
     """
 
     setting: Setting
+    update: Update
     indices: Indices
     kernels: KernelSet
     moments: list[Tensor] = field(default_factory=list)
     flow: list[Tensor] = field(default_factory=list)
     generalization_error: Any = None
-    steps: list[Step] = field(default_factory=list)
     route: str = "closed"
 
     @property
@@ -207,8 +208,8 @@ def derive(setting: Setting, inline: bool = True) -> Derived:
     """
     names = indices()
     average = Averages(names, covariance(names.ranges), inline and written_out(setting))
-    out = Derived(setting, names, average.kernels)
     update = one_step(setting)
+    out = Derived(setting, update, names, average.kernels)
     g = Named("g", decompose(setting.student))
     dg = g.derivative()
     if any(f.delta for _, f in dg.terms):
@@ -237,9 +238,6 @@ def derive(setting: Setting, inline: bool = True) -> Derived:
     out.flow.append(Tensor(dQ[i, k], name_moments(update.Q), symmetric=True))
     if setting.train_readout:
         out.flow.append(Tensor(da[i], name_moments(update.a)))
-    from .explanation import explain
-
-    out.steps = explain(setting, update, out)
     return out
 
 

@@ -9,13 +9,14 @@ import sympy as sp
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
-from .derivation import Derived, Update
+from .derivation import Derived
 from .erf_sums import ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
-def explain(setting: Setting, update: Update, out: Derived) -> list[Step]:
+def explain(out: Derived) -> list[Step]:
     """Return the derivation, step by step."""
+    setting, update = out.setting, out.update
     rate, readout_rate = (r"\eta", r"\eta_a") if setting.schedule == 1 else (r"\eta\, s(t)", r"\eta_a\, s(t)")
     step = [
         Equation(

@@ -21,7 +21,6 @@ from ...numerics.quadrature import gauss_normal, hermite_coefficients, hermite_v
 from ...problem import activation
 from ...problem.geometry import start
 from ...problem.targets import Committee
-from .obstacles import obstacles
 
 Array = NDArray[np.float64]
 DEGREE = 12
@@ -30,14 +29,14 @@ ZERO = 1e-16
 
 
 def describe(problem: Any) -> dict[str, Any]:
-    """Return the exponents of the problem's target, by name, and what the student cannot reach.
+    """Return the exponents of the problem's target, by name.
 
     Returns
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found. ``out of reach`` holds the reasons of `obstacles`, where there are
-        any; ``target`` is the expanded target, where its formula has Hermite polynomials.
+        None where no term up to degree 12 is found; ``target`` is the expanded target, where its formula has Hermite
+        polynomials.
     """
     target = problem.target
     found: dict[str, Any] = {}
@@ -56,8 +55,7 @@ def describe(problem: Any) -> dict[str, Any]:
         import sympy as sp
 
         found["target"] = f"{sp.expand(target.expression.sympy())} ({target.hermite} Hermite polynomials)"
-    reasons = obstacles(problem)
-    return found | ({"out of reach": "; ".join(reasons)} if reasons else {})
+    return found
 
 
 def link_of(target: Any) -> tuple[Callable[[Array], Array], tuple[float, ...]]:

@@ -170,11 +170,10 @@ class OnePassFlow(Flow):
         return rows + moment_equations(self.derived) + flow_equations(self.derived)
 
     def derivation(self) -> list[Step]:
-        if self.mixtures is None:
-            return self.derived.steps
-        from .explanation import mixture_step
+        from .explanation import explain, mixture_step
 
-        return [*self.derived.steps[:3], mixture_step(self.mixtures), *self.derived.steps[3:]]
+        steps = explain(self.derived)
+        return steps if self.mixtures is None else [*steps[:3], mixture_step(self.mixtures), *steps[3:]]
 
     def module(self) -> ModuleType:
         return store.module(("one-pass", self.structure()), self._source)

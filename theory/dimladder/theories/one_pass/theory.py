@@ -140,7 +140,8 @@ class OnePassTheory(Theory):
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe
 
-        return describe(problem)
+        reasons = self.warnings(problem)
+        return describe(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})
 
     def references_for(self, problem: Any) -> tuple[str, ...]:
         target, rule = problem.target, problem.algorithm
