@@ -14,8 +14,7 @@ from .solve import derive, loads, replace, solve
 if TYPE_CHECKING:
     import numpy as np
 
-    from .paper.bundle import Source
-    from .results import Result
+    from .results import Result, Source
 
 log = logging.getLogger("dimladder.export")
 POINTS = 240
