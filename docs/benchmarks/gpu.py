@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "docs" / "gallery" / "runs"
 # Experiments that compute on the device; the others run on the host whatever the device.
 ON_DEVICE = {
-    "online-sgd", "batch-reuse", "data-repetition", "giant-step", "hierarchical-flow", "hierarchical-layerwise",
-    "hierarchical-plateaus", "mixture-erm", "mup", "ntk-ridge", "random-features", "staircase",
+    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus", "mixture-erm",
+    "multi-pass", "mup", "ntk-ridge", "random-features", "staircase",
 }  # fmt: skip
 # Longer runs of experiments that others run too.
 TWICE = {"hierarchical-paper"}
@@ -47,15 +47,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
     "staircase": {"student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 50, "simulation.batch": 100},
-    "mixture-erm": {"grid.sample_ratio": [0.5, 2.0]},
-    "random-features": {"grid.sample_ratio": [0.5, 2.0]},
-    "data-repetition": {"grid.time": [0.0, 1.0]},
-    "batch-reuse": {"grid.time": [0.0, 1.0]},
+    "estimation-mixture": {"grid.sample_ratio": [0.5, 2.0]},
+    "estimation-random-features": {"grid.sample_ratio": [0.5, 2.0]},
     "online-reuse": {"grid.time": [0.0, 1.0]},
     "online-look-ahead": {"grid.time": [0.0, 1.0]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
+    # Explicit inputs: the default follows the exact law on the host.
+    "multi-pass-ridge": {"simulation.method": "dense", "algorithm.steps": 6},
+    "multi-pass-committee": {"simulation.method": "dense", "algorithm.steps": 6},
+    "multi-pass-logistic": {"simulation.method": "dense", "algorithm.steps": 3},
 }  # fmt: skip
-SIZES = {"hierarchical-plateaus": 64, "triple-descent": 60, "online-erf": 100, "batch-reuse": 100}
+SIZES = {"hierarchical-plateaus": 64, "triple-descent": 60, "online-erf": 100, "online-reuse": 100}
 DTYPES = ("float64", "float32")
 LEAST = 8
 LEVEL = 1e-3  # of the two-sample tests of one case, over all its entries

@@ -67,6 +67,41 @@ def test_second_level_by_simulation():
     assert 0.6 < measured < level.overlap(8 * level.critical) + 0.02
 
 
+@pytest.mark.parametrize(
+    ("ratio", "overlap"), [(1.0, 0.0), (1.5, 0.0), (2.0, 0.329306), (4.0, 0.609647), (8.0, 0.797756), (16.0, 0.899426)]
+)
+def test_flattened_quadratic_features(ratio, overlap):
+    """Values for cos(1.5 u), noise variance .01, worked out independently."""
+    even = Hierarchical(exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="cos(1.5*h)", noise=0.1)
+    assert further.flattened(even, ratio).overlap == pytest.approx(overlap, abs=2e-6)
+    with pytest.raises(DomainError, match="h_2"):
+        further.flattened(target("cos(h)", {3: 1.0}), ratio)
+
+
+def test_flattened_features_by_simulation():
+    """An even link at d = 20, n = 6 D_2: the leading direction of the weighted covariance of quadratic features."""
+    even = Hierarchical(exponents=(0.8,), features=(Coefficients({2: 1.0}),), link="abs(h) - 0.2*h**2", noise=0.1)
+    rng = np.random.default_rng(9)
+    d, d1 = 20, 10
+    rows, columns = np.triu_indices(d, 1)
+    count = d * (d + 1) // 2
+    direction = np.zeros(count)
+    direction[:d1] = 1 / math.sqrt(d1)
+    overlaps = []
+    for _ in range(12):
+        x = rng.standard_normal((6 * count, d))
+        phi = np.concatenate([(x**2 - 1) / math.sqrt(2), x[:, rows] * x[:, columns]], axis=1)
+        h = phi @ direction
+        y = np.abs(h) - 0.2 * h**2 + 0.1 * rng.standard_normal(len(h))
+        y = (y - y.mean()) / (np.sum(phi**2, axis=1) / count)
+        values, vectors = np.linalg.eigh((phi.T * y) @ phi / len(y) - y.mean() * np.eye(count))
+        overlaps.append(float(direction @ vectors[:, np.argmax(np.abs(values))]) ** 2)
+    se = np.std(overlaps, ddof=1) / math.sqrt(12)
+    # h of ten directions is not normal yet: O(1/d1).
+    assert abs(np.mean(overlaps) - further.flattened(even, 6.0).overlap) < 4 * se + 0.1
+    assert np.mean(overlaps) > 0.3
+
+
 def test_composition_of_levels():
     """d1 = 24 coordinates known to q1 = .85, d2 = 3 blocks of 8: R^2 of the true features on the learned ones is
     q1^2 times the overlap of the spectral estimate in its own coordinates.

@@ -22,11 +22,10 @@ CASES: dict[str, tuple[dict[str, Any], list[int], int, dict[str, Any]]] = {
         {"grid.time": [0.0, 1.0, 2.0], "target.formula": "tanh(z)", "student.activation": "erf", "initial.M": [[0.3]],
          "algorithm.learning_rate": 0.5}, [1000, 4000], 96, {"algorithm.learning_rate": 0.525},
     ),
-    "online-reuse": (
-        {"grid.time": [0.0, 1.0], "initial.M": [[0.5]], "target.formula": "tanh(z)"}, [100, 400], 192,
-        {"algorithm.learning_rate": 0.65},
+    "multiscale": (
+        {"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.spectrum.variances": [0.2375, 2.5e-5]},
     ),
-    "multiscale": ({"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.fast_scale": 0.475}),
+    "implicit-bias": ({"grid.time": [0.0, 0.5, 2.0]}, [4], 8, {"student.initial_norm": 1.05}),
 }  # fmt: skip
 
 

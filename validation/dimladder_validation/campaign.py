@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -18,6 +19,7 @@ from dimladder.problem import Problem, Spec, convert, parse_document, read
 if TYPE_CHECKING:
     from .compare import Comparison
 
+log = logging.getLogger("dimladder.validate")
 Expected = Literal["agree", "disagree", "inconclusive"]
 PACKAGED = Path(__file__).parent / "campaigns"
 
@@ -169,7 +171,8 @@ def validate(
     Returns
     -------
     list of Outcome
-        A case that raised counts as ``error``, with the message as its reason; the others still run.
+        A case that raised, whatever it raised, counts as ``error``, with the message as its reason; the others still
+        run. A stored outcome that cannot be read is made again from the stored replicas.
     """
     from dimladder.results import write_text
 
@@ -180,21 +183,32 @@ def validate(
             progress(done, len(read_campaign.case), case.name)
         place = Path(out) / case.name if out is not None else None
         stored = place / "outcome.json" if place is not None else None
-        key = _key(case, folder)
-        if resume and stored is not None and stored.exists():
-            saved = json.loads(stored.read_text(encoding="utf-8"))
-            if saved.get("key") == key:
-                outcomes.append(convert(saved["outcome"], Outcome, str(stored)))
-                continue
-        outcome = _outcome(case, folder, place, resume, force)
+        kept = _kept(stored, case, folder) if resume and stored is not None else None
+        outcome = _outcome(case, folder, place, resume, force) if kept is None else kept
         outcomes.append(outcome)
-        if stored is not None and outcome.verdict != "error":
+        if kept is None and stored is not None and outcome.verdict != "error":
             from dimladder.problem import to_builtins
 
             content = to_builtins(outcome)
-            content = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in content.items()}
-            write_text(stored, json.dumps({"key": key, "outcome": {k: v for k, v in content.items() if v is not None}}))
+            content = {k: v for k, v in content.items() if not (isinstance(v, float) and not math.isfinite(v))}
+            write_text(stored, json.dumps({"key": _key(case, folder), "outcome": content}))
     return outcomes
+
+
+def _kept(stored: Path, case: Case, folder: Path) -> Outcome | None:
+    """Return the stored outcome of a case; None where there is none, or of another problem, or it cannot be read."""
+    try:
+        saved = json.loads(stored.read_text(encoding="utf-8"))
+        if saved["key"] != _key(case, folder):
+            return None
+        return convert(saved["outcome"], Outcome, str(stored))
+    except FileNotFoundError:
+        return None
+    except DimladderError as error:
+        log.warning("%s: %s", case.name, str(error).splitlines()[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the outcome of %s cannot be read and is made again (%s: %s)", case.name, stored, error)
+    return None
 
 
 def _key(case: Case, folder: Path) -> str:
@@ -212,10 +226,12 @@ def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: 
     try:
         theory = problem_of(case, folder).theory
         comparison = run_case(case, folder, place, resume, force)
-    except DimladderError as error:
+    except Exception as error:  # one case must not end the campaign, whatever is wrong with it
+        reason = str(error) if isinstance(error, DimladderError) else f"{type(error).__name__}: {error}"
+        log.debug("case %s", case.name, exc_info=True)
         return Outcome(
             name=case.name, theory=theory, expected=case.expect, verdict="error", as_expected=False, max_z=nothing,
-            exponent=nothing, reasons=(str(error),), seconds=time.perf_counter() - start,
+            exponent=nothing, reasons=(reason,), seconds=time.perf_counter() - start,
         )  # fmt: skip
     exponent = comparison.finite_size["exponent"]
     return Outcome(

@@ -407,7 +407,10 @@ def _align(
         }.items()
     }  # fmt: skip
     sizes = array.coords[size].values.astype(float)
-    entries = Entries(name, sizes, labels=labels, replicas=replicas, imposed=given[0].ravel()[kept.ravel()], **flat)
+    entries = Entries(
+        name, sizes, labels=labels, replicas=replicas, imposed=given[0].ravel()[kept.ravel()],
+        exact=name in declared.exact, **flat,
+    )  # fmt: skip
     return entries, z, one_sided, int(constant.sum())
 
 

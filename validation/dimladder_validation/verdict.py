@@ -69,6 +69,9 @@ class Entries:
         accuracy of the theory's numbers. They must be met, but are no evidence and are not counted.
     unknown : array (S, N) of bool
         Where all replicas gave the same number although nothing says that they must: their scatter is not known.
+    exact : bool
+        Whether the theory holds at every size, replica by replica: ``se`` is then its numerical accuracy, and there is
+        nothing to extrapolate.
     unit : float
         The scale of a deviation where the theory is zero: order parameters are of order one.
     """
@@ -83,6 +86,7 @@ class Entries:
     skewness: np.ndarray
     imposed: np.ndarray
     unknown: np.ndarray
+    exact: bool = False
     unit: float = 1.0
 
     @property
@@ -230,6 +234,10 @@ class _Measured:
                 return self._say("inconclusive", float("inf"), [why], wanted=8 * entries.replicas)
         if np.abs(self.z[-1]).max() <= self.limit:
             return self._within_noise()
+        if entries.exact:
+            gap, theory = entries.gap[-1, self.top], entries.theory[-1, self.top]
+            why = f"exact at every size, and {gap:.3g} off the theory's {theory:.6g} at {entries.labels[self.top]}"
+            return self._say("disagree", self._visible(self._smallest_gap()), [why])
         if len(entries.sizes) < 2:
             why = "one size cannot tell a finite-size correction from an error: more sizes are needed"
             return self._say("inconclusive", self._visible(self._smallest_gap()), [self._found(), why])

@@ -265,15 +265,14 @@ def _source() -> str:
     from ..symbolic.printing import HEADER, printer
 
     write = printer()
-    text = {k: write.doprint(e) for k, e in KernelScale.expressions().items()}
+    # One mode's expressions serve all modes at once, as arrays.
+    text = {k: write.doprint(e).replace("math.", "np.") for k, e in KernelScale.expressions().items()}
     body = """
 
-def {name}(log_ratio, depth, s2, T, width, lams, ys):
+def {name}(log_ratio, depth, s2, T, width, lam, y):
     ratio = math.exp(log_ratio)
     kappa = math.exp(depth * (math.log(s2) + log_ratio))
-    total = 0.0
-    for lam, y in zip(lams, ys):
-        total += {term}
+    total = np.sum({term})
     return {result}
 """
     return (

@@ -138,7 +138,7 @@ def label_transform(
     The optimal transform E[h | y] is an average of h over bins of equal numbers of labels.
     """
     z = stream.standard_normal((PILOT_SAMPLES, truth.target.branches, truth.features))
-    h = [np.asarray(v, dtype=float) for v in truth.features_of(truth.backend.asarray(z))]
+    h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.backend.asarray(z))]
     y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(truth.target.link_variables, h, strict=True))))
     y = y + 0.0 * h[0]
     if truth.target.noise:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dimladder.errors import SimulationError
 
 from .base import Backend, Sample
+from .rows import Rows
 from .sgd import derivative, loss_slope, recorded_steps
 
 if TYPE_CHECKING:
@@ -48,33 +49,37 @@ def reused_sgd(problem: Any, size: int, streams: Sequence[np.random.Generator], 
     w[:, 0] = m
     w = backend.asarray(w)  # in units of sqrt d
     block = max(1, 125_000 // d)  # whatever the number of replicas: on a device it changes the draws
-    overlaps, norms, place = [], [], 0
-    x = xi = None
-    for step in range(int(record[-1]) + 1):
-        if step == record[place]:
-            overlaps.append(backend.to_numpy(w[:, 0]).astype(np.float64).copy())
-            norms.append(backend.to_numpy(xp.sum(w * w, axis=-1)).astype(np.float64).copy())
-            place += 1
-            if place == len(record):
-                break
-        at = step % block
-        if at == 0:
-            x = backend.normal([c[1] for c in children], (block, d))
-            xi = backend.normal([c[2] for c in children], (block,)) if noise > 0 else None
-        assert x is not None
-        sample = x[:, at, :]
+
+    def one(state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
+        w, sample = state[0], row[0]
         y = link.evaluate(xp, sample[:, :1])
-        if xi is not None:
-            y = y + noise * xi[:, at]
-        rate = rule.learning_rate * float(schedule.evaluate(np, t=step / d))
+        if noise > 0:
+            y = y + noise * row[1]
         before = xp.sum(w * w, axis=-1, keepdims=True)
         for use in range(rule.uses):
             field = xp.sum(w * sample, axis=-1)
             error = -y if g is None else loss_slope(problem.loss.form.name, xp, a * g.evaluate(xp, x=field), y)
             decayed = w * (1.0 - rule.weight_decay / d) if use == 0 else w
             w = decayed - ((rate / d) * a * dg.evaluate(xp, x=field) * error)[:, None] * sample
-        if rule.spherical:
-            w = w * xp.sqrt(before / xp.sum(w * w, axis=-1, keepdims=True))
+        return (w * xp.sqrt(before / xp.sum(w * w, axis=-1, keepdims=True)) if rule.spherical else w,)
+
+    chain = Rows(backend, one, (w,))
+    overlaps, norms, place = [], [], 0
+    for step in range(int(record[-1]) + 1):
+        if step == record[place]:
+            (w,) = chain.state
+            overlaps.append(backend.to_numpy(w[:, 0]).astype(np.float64).copy())
+            norms.append(backend.to_numpy(xp.sum(w * w, axis=-1)).astype(np.float64).copy())
+            place += 1
+            if place == len(record):
+                break
+        if step % block == 0:
+            draws = [backend.normal([c[1] for c in children], (block, d))]
+            if noise > 0:
+                draws.append(backend.normal([c[2] for c in children], (block,)))
+            later = [min(step + row, record[-1]) / d for row in range(block)]
+            chain.load(draws, [rule.learning_rate * float(schedule.evaluate(np, t=t)) for t in later])
+        chain.advance()
     found = {}
     for name, values in (("M", overlaps), ("Q", norms)):
         stacked = np.stack(values, axis=1)
