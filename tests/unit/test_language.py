@@ -379,3 +379,11 @@ def test_the_problem_of_every_theory_has_the_sections_it_reads() -> None:
 def test_a_problem_names_every_section() -> None:
     fields = {f.name for f in msgspec.structs.fields(Problem)}
     assert fields == {*SECTIONS, "theory", "schema", "title"}
+
+
+def test_the_page_of_the_language_is_up_to_date(root: Path) -> None:
+    import runpy
+
+    page = runpy.run_path(str(root / "docs" / "reference" / "make_language.py"))["page"]()
+    kept = (root / "docs" / "reference" / "language.md").read_text(encoding="utf-8")
+    assert page == kept, "run: python docs/reference/make_language.py"

@@ -161,7 +161,7 @@ class LossFunction:
 
         f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
         modules: list[Any] = [{"Heaviside": _step}, "scipy", "numpy"]
-        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (self.slope, self.curvature))  # type: ignore[return-value]
+        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (self.slope, self.curvature))
 
     def slopes(self, f: Any, y: Any) -> Any:
         """dl/df on NumPy arrays, elementwise."""

@@ -181,7 +181,7 @@ class Flow(System):
         """Return the output times of the problem's grid."""
         from ..problem import axis_values
 
-        return np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)  # type: ignore[attr-defined]
+        return np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)
 
     @property
     def schedule_texts(self) -> dict[str, str]:
@@ -226,7 +226,7 @@ class Flow(System):
         Equations start at time 0, so that time is added in front of a grid that begins later.
         """
         generated, times = self.module(), self.times()
-        settings = self.problem.solver  # type: ignore[attr-defined]
+        settings = self.problem.solver
         # First of all: a Jacobian among the options decides the size of the scratch array.
         options = self.integrator_options()
         return {

@@ -133,8 +133,8 @@ class BayesCurve:
         return State(0.0, 0.0, self.rho, alpha, alpha * entropy)
 
     def _full(self, alpha: float) -> State:
-        if self.prior.entropy is None:
-            # Weights of a continuous law, known exactly: an infinite gain.
+        if self.prior.entropy is None or self.channel.route == "even":
+            # Weights of a continuous law, or labels with a density, known exactly: an infinite gain.
             return State(math.inf, self.rho, 0.0, alpha, math.inf)
         _, entropy = self.channel.information(self.rho, 1e-30 * self.rho)
         return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.channel.fields * self.prior.entropy)
@@ -194,14 +194,15 @@ class BayesCurve:
             return out
         from scipy.optimize import brentq
 
-        low = max(low * (1.0 + 1e-9), 1e-3 * upper)
+        lowest, floor = low * (1.0 + 1e-9), 1e-3 * upper
+        low = max(lowest, floor)
 
         def gap(alpha: float) -> float:
             return self.informed(alpha).free_entropy - self.uninformed(alpha).free_entropy
 
         high = upper * (1.0 - 1e-9)
         if gap(low) >= 0.0:
-            out["first-order"] = low
+            out["first-order"] = low if lowest > floor else 0.0
         elif gap(high) > 0.0:
             out["first-order"] = float(brentq(gap, low, high, xtol=1e-13, rtol=1e-13))
         return out

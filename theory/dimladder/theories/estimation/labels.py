@@ -289,7 +289,14 @@ def _components(
     variables = [z, *noises]
     direction = _direction(formula, variables)
     if direction is None and noises:
-        # Not one field: a mixture over the nodes of the last noise.
+        # Not one field: a mixture over the nodes of the last noise, if the label is smooth in it.
+        if any(e.has(*noises) for e in formula.atoms(sp.sign, sp.Heaviside, sp.Abs, sp.Max, sp.Min)):
+            raise DerivationError(
+                "noise inside a jump or a kink must enter by one combination with z",
+                where=f"target.formula = {text!r}",
+                why="the quadrature over that noise would not converge",
+                hint='write it as in "sign(z + 0.3*n1)", or add the noise to the label',
+            )
         x, w = gauss_hermite(_NOISE_NODES)
         return [
             replace(c, probability=float(p) * c.probability)

@@ -227,7 +227,7 @@ class DisplacedFlow(Flow):
     def integrator_options(self) -> dict[str, Any]:
         # Steps that resolve the rounding of the averages would only be rejected.
         solver: Any = self.problem.solver
-        return {"rtol": max(solver.rtol, self.accuracy), "atol": max(solver.atol, 0.01 * self.accuracy)}
+        return {"rtol": max(solver.rtol, self.accuracy), "atol": max(solver.atol, self.accuracy)}
 
     def _choose(self, states: Array, least: int = 0) -> tuple[Array, float, int]:
         rule = self.problem.algorithm

@@ -110,8 +110,8 @@ def derive_near(setting: Setting) -> Derived:
     names = near_indices(kinked is not None)
     average = Averages(names, lambda p, q: sp.IndexedBase("C")[tuple(sorted((p, q), key=str))])
     average.kernels.guard = "given"
-    out = Derived(setting, names, average.kernels)
     update = one_step(setting, differences=True)
+    out = Derived(setting, update, names, average.kernels)
     g = Named("g", decompose(setting.student))
     dg, field = g.derivative(), Named.field()
     error = Error(
