@@ -20,18 +20,18 @@ GAPS = (("none", 0.0, 1.0), ("d^-1", 0.3, 1.0), ("d^-1/2", 0.3, 0.5), ("d^-1/4",
 
 
 def false_alarms(runs: int) -> str:
-    """Share of ``disagree`` over right theories, in per cent: the largest over replicas and over correlations."""
+    """Share of ``disagree`` over right theories, in per cent: over all designs, and in the worst of them."""
     rows = []
     for law in laws():
         row = [law]
         for _, gap, exponent in GAPS:
-            worst = 0.0
+            found = []
             for replicas in (6, 8, 16, 64):
                 for correlated in (False, True):
                     design = Design(law, replicas, 0.3, gap, exponent, correlated=correlated)
                     for settings in (MEASURED, PROVED) if exponent == 1.0 else (MEASURED,):
-                        worst = max(worst, rates(design, settings, runs)["disagree"])
-            row.append(f"{100 * worst:.1f}")
+                        found.append(rates(design, settings, runs)["disagree"])
+            row.append(f"{100 * sum(found) / len(found):.2f} / {100 * max(found):.1f}")
         rows.append(row)
     return markdown_table(["law of the replicas", *(f"gap {name}" for name, _, _ in GAPS)], rows)
 
@@ -62,9 +62,12 @@ experiments a cell. Made by `python docs/benchmarks/verdict_rates.py`.
 
 ## Right theories called wrong, per cent
 
-The largest over 6, 8, 16 and 64 replicas, over entries that are independent or fluctuate as one, and (gaps none and
-d^-1) over an exponent that is proved or measured. Replicas scatter by 30 % of the theory at the smallest size; gaps
-start at 30 %. The nominal level is 1 %.
+Over all designs, and in the worst of them: 6, 8, 16 and 64 replicas, entries that are independent or fluctuate as one,
+and (gaps none and d^-1) an exponent that is proved or measured. Replicas scatter by 30 % of the theory at the smallest
+size; gaps start at 30 %. The nominal level is 1 %.
+
+One experiment is {100 / args.runs:.2g} % of a design. The worst law at length (log-normal of sigma 2, no gap, entries
+that fluctuate as one, a proved exponent; 500 experiments each): 1.6, 1.4 and 1.8 % at 6, 8 and 10 replicas.
 
 {false_alarms(args.runs)}
 ## Wrong theories: called wrong / right, per cent

@@ -199,6 +199,21 @@ def test_committed_figures_are_small(root: Path) -> None:
     assert not large
 
 
+def test_no_modules_import_each_other_in_a_circle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grimp = pytest.importorskip("grimp")
+    monkeypatch.syspath_prepend(root / "theory")
+    monkeypatch.syspath_prepend(root / "validation")
+    graph = grimp.build_graph(
+        "dimladder", "dimladder_validation", cache_dir=None, exclude_type_checking_imports=True
+    )
+    below = {m: set(graph.find_modules_directly_imported_by(m)) for m in graph.modules}
+    # Take away what imports nothing that is left; what stays imports itself in the end.
+    while free := [m for m, imported in below.items() if not imported & below.keys()]:
+        for m in free:
+            del below[m]
+    assert not below, f"modules in circles, or above one: {sorted(below)}"
+
+
 @pytest.mark.slow
 def test_wheel_holds_code_data_and_nothing_else(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("build")

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ConfigError, DomainError
+from ..errors import ConfigError
 from .activations import activation
 from .expressions import Expression
+from .geometry import matrix_of, random_overlaps, require_semidefinite, require_symmetric, start_readout, teacher_count
 from .kinds import kind_of
 
 if TYPE_CHECKING:
@@ -311,7 +312,8 @@ def _teachers(problem: Problem, variances: Array, fractions: Array) -> Array:
     index = kind_of(target) == "index"
     count = target.directions if index else target.units
     gram = np.array(target.overlap, dtype=float) if target.overlap else np.eye(count)
-    _semidefinite(gram, "target.overlap")
+    require_symmetric(gram, "target.overlap")
+    require_semidefinite(gram, "target.overlap")
     if target.power == "latent":
         shares = fractions / variances
     else:
@@ -330,41 +332,31 @@ def _start(problem: Problem, teachers: Array, fractions: Array) -> tuple[Array, 
     shares = fractions[:, None, None]
     if kind_of(initial) == "random":
         stream = np.random.Generator(np.random.PCG64(initial.seed))
-        overlap = (initial.overlap or 0.0) * stream.standard_normal((width, count))
-        inside = overlap @ np.linalg.pinv(teachers.sum(axis=0)) @ overlap.T
-        rest = (1.0 if initial.norm is None else initial.norm) - np.diag(inside)
-        if rest.min() < 0:
-            raise DomainError(
-                "the random initial overlaps are larger than the weights", where="initial.overlap",
-                why=f"a student has a squared length of {np.diag(inside).max():.3g} along the teachers alone",
-                hint="lower initial.overlap (it is of order 1/sqrt(d)), raise initial.norm, or change initial.seed",
-            )  # fmt: skip
-        gram = inside + np.diag(rest)
+        norm = 1.0 if initial.norm is None else initial.norm
+        overlap, gram = random_overlaps(stream, width, teachers.sum(axis=0), initial.overlap or 0.0, norm)
         return _checked(teachers, shares * overlap, shares * gram)
     identity = tuple(tuple(float(i == k) for k in range(width)) for i in range(width))
-    empty = ((0.0,) * count,) * width
-    overlaps = (
-        shares * _matrix(initial.M or empty, (width, count), "initial.M")
-        if initial.block_M is None
-        else np.array([_matrix(rows, (width, count), "initial.block_M") for rows in initial.block_M])
-    )
-    grams = (
-        shares * _matrix(initial.Q or identity, (width, width), "initial.Q")
-        if initial.block_Q is None
-        else np.array([_matrix(rows, (width, width), "initial.block_Q") for rows in initial.block_Q])
-    )
-    for key, found in (("initial.block_M", overlaps), ("initial.block_Q", grams)):
-        if len(found) != blocks:
-            raise ConfigError(f"{key} has one matrix a block", where=key, why=f"{len(found)} for {blocks} blocks")
-    return _checked(teachers, overlaps, grams)
+    totals = {"M": initial.M or ((0.0,) * count,) * width, "Q": initial.Q or identity}
+    found = []
+    for name, shape in (("M", (width, count)), ("Q", (width, width))):
+        resolved = getattr(initial, f"block_{name}")
+        if resolved is None:
+            found.append(shares * matrix_of(totals[name], shape, f"initial.{name}"))
+            continue
+        key = f"initial.block_{name}"
+        if len(resolved) != blocks:
+            raise ConfigError(f"{key} has one matrix a block", where=key, why=f"{len(resolved)} for {blocks} blocks")
+        found.append(np.array([matrix_of(rows, shape, key) for rows in resolved]))
+    return _checked(teachers, found[0], found[1])
 
 
 def _checked(teachers: Array, overlaps: Array, grams: Array) -> tuple[Array, Array]:
     import numpy as np
 
     for target, cross, own in zip(teachers, overlaps, grams, strict=True):
-        _semidefinite(own, "initial.Q")
-        _semidefinite(
+        require_symmetric(own, "initial.Q")
+        require_semidefinite(own, "initial.Q")
+        require_semidefinite(
             np.block([[own, cross], [cross.T, target]]), "initial.M",
             "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue",
         )  # fmt: skip
@@ -372,54 +364,15 @@ def _checked(teachers: Array, overlaps: Array, grams: Array) -> tuple[Array, Arr
 
 
 def _readout(problem: Problem) -> Array:
+    """Return the readouts at the start; 1 of a linear student."""
     import numpy as np
 
-    student, given = problem.student, problem.initial.a
-    width = 1 if kind_of(student) == "linear" else student.width
-    if given is not None:
-        if len(given) != width:
-            raise ConfigError(
-                "initial.a has the wrong length", where="initial.a", why=f"{len(given)} entries for {width} unit(s)"
-            )
-        return np.array(given, dtype=float)
-    if kind_of(student) == "linear":
-        return np.ones(1)
-    if not isinstance(student.readout, str):
-        return np.array(student.readout, dtype=float)
-    law, _, scale = student.readout.replace(" ", "").partition("/")
-    stream = np.random.Generator(np.random.PCG64(getattr(problem.initial, "seed", 0)))
-    if kind_of(problem.initial) == "random":
+    initial = problem.initial
+    if kind_of(problem.student) == "linear":
+        given = (1.0,) if initial.a is None else initial.a
+        return matrix_of((given,), (1, 1), "initial.a")[0]
+    stream = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
+    if kind_of(initial) == "random":
         # Directions are drawn first.
-        stream.standard_normal((width, problem.target.units if kind_of(problem.target) == "committee" else
-                                problem.target.directions))  # fmt: skip
-    if law == "ones":
-        drawn = np.ones(width)
-    else:
-        drawn = stream.choice([-1.0, 1.0], width) if law == "rademacher" else stream.standard_normal(width)
-    return drawn / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
-
-
-def _matrix(rows: Any, shape: tuple[int, int], key: str) -> Array:
-    import numpy as np
-
-    if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
-        raise ConfigError(
-            f"{key} has the wrong shape", where=key,
-            why=f"{shape[0]} x {shape[1]} is needed, a row a student unit, got rows of {[len(r) for r in rows]}",
-        )  # fmt: skip
-    return np.array(rows, dtype=float)
-
-
-def _semidefinite(matrix: Array, key: str, what: str = "") -> None:
-    import numpy as np
-
-    scale = max(1e-300, float(np.abs(matrix).max()))
-    if np.abs(matrix - matrix.T).max() > 1e-12 * scale:
-        raise DomainError(f"{key} is not symmetric", where=key, why=f"entries {matrix.tolist()}")
-    lowest = float(np.linalg.eigvalsh(matrix)[0])
-    if lowest < -1e-9 * scale * len(matrix):
-        raise DomainError(
-            what or f"{key} is not an overlap matrix: it has a negative eigenvalue", where=key,
-            why=f"the smallest eigenvalue is {lowest:.6g}; a matrix of inner products is positive semi-definite",
-            hint="check signs and sizes: |Q_ik| <= sqrt(Q_ii Q_kk) and |M_im| <= sqrt(Q_ii T_mm) are necessary",
-        )  # fmt: skip
+        stream.standard_normal((problem.student.width, teacher_count(problem)))
+    return start_readout(problem, stream)

@@ -68,26 +68,28 @@ def start(problem: Problem) -> Start:
         A = np.array(target.readouts[0])
         if target.overlap:
             T = np.array(target.overlap)
-            _symmetric(T, "target.overlap")
-            _semidefinite(T, "target.overlap")
+            require_symmetric(T, "target.overlap")
+            require_semidefinite(T, "target.overlap")
     # One generator for everything random, drawn in a fixed order: directions, then readouts.
     random = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
     if isinstance(initial, Random):
-        M, Q = _random(random, width, T, initial.overlap or 0.0, 1.0 if initial.norm is None else initial.norm)
+        M, Q = random_overlaps(random, width, T, initial.overlap or 0.0, 1.0 if initial.norm is None else initial.norm)
     else:
-        Q, M = _matrix(initial.Q, (width, width), "initial.Q"), _matrix(initial.M, (width, count), "initial.M")
-        _symmetric(Q, "initial.Q")
-        _semidefinite(Q, "initial.Q")
+        Q, M = matrix_of(initial.Q, (width, width), "initial.Q"), matrix_of(initial.M, (width, count), "initial.M")
+        require_symmetric(Q, "initial.Q")
+        require_semidefinite(Q, "initial.Q")
         joint = np.block([[Q, M], [M.T, T]])
-        _semidefinite(
+        require_semidefinite(
             joint,
             "initial.M",
             "M is inconsistent with Q and the target's overlaps: [[Q, M], [M^T, T]] has a negative eigenvalue",
         )
-    return Start(Q, M, T, _readout(problem, random), A)
+    return Start(Q, M, T, start_readout(problem, random), A)
 
 
-def _random(random: np.random.Generator, width: int, T: Array, overlap: float, norm: float) -> tuple[Array, Array]:
+def random_overlaps(
+    random: np.random.Generator, width: int, T: Array, overlap: float, norm: float
+) -> tuple[Array, Array]:
     """Draw M with independent N(0, overlap^2) entries; what is left of each w_i is orthogonal to everything else."""
     M = overlap * random.standard_normal((width, len(T)))
     inside = M @ np.linalg.pinv(T) @ M.T
@@ -102,7 +104,8 @@ def _random(random: np.random.Generator, width: int, T: Array, overlap: float, n
     return M, inside + np.diag(rest)
 
 
-def _readout(problem: Problem, random: np.random.Generator) -> Array:
+def start_readout(problem: Problem, random: np.random.Generator) -> Array:
+    """Return the readouts at the start: given, written in the student, or drawn (after the directions)."""
     student: Any = problem.student
     given = problem.initial.a
     width = student.width
@@ -124,7 +127,8 @@ def _readout(problem: Problem, random: np.random.Generator) -> Array:
     return drawn / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
 
 
-def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
+def matrix_of(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], key: str) -> Array:
+    """Return rows of a run file as a matrix of that shape; `ConfigError` naming the key otherwise."""
     if rows is None:
         raise ConfigError(f"{key} is missing", where=key, hint='give Q and M, or kind = "random" with overlap and seed')
     if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
@@ -141,7 +145,8 @@ def _matrix(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int], 
     return matrix
 
 
-def _symmetric(matrix: Array, key: str) -> None:
+def require_symmetric(matrix: Array, key: str) -> None:
+    """Refuse a matrix that is not symmetric."""
     i, k = np.unravel_index(np.argmax(abs(matrix - matrix.T)), matrix.shape)
     if abs(matrix[i, k] - matrix[k, i]) > 1e-12 * max(1.0, abs(matrix).max()):
         raise DomainError(
@@ -151,7 +156,8 @@ def _symmetric(matrix: Array, key: str) -> None:
         )
 
 
-def _semidefinite(matrix: Array, key: str, what: str = "") -> None:
+def require_semidefinite(matrix: Array, key: str, what: str = "") -> None:
+    """Refuse a matrix with a negative eigenvalue: no weights have it as overlaps."""
     lowest = float(np.linalg.eigvalsh(matrix)[0])
     if lowest < -TOLERANCE * max(1.0, float(np.trace(matrix))):
         raise DomainError(

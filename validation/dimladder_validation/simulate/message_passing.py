@@ -171,7 +171,7 @@ def estimate(kind: str, rate: float, b: Array, a: Array) -> tuple[Array, Array]:
 
 def bayes_sample(problem: Any, d: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
     """Run message passing from both starts at every sample ratio."""
-    from .estimation import label
+    from .index_targets import label
 
     if problem.target.directions == 2:
         from .message_passing_pairs import pair_sample
@@ -203,7 +203,7 @@ class _World:
     """White inputs and the target's coordinates in them: entries of variance `scale`."""
 
     def __init__(self, problem: Any, d: int, stream: np.random.Generator, backend: Backend, most: int) -> None:
-        from .estimation import directions, drawn_target
+        from .index_targets import directions, drawn_target
 
         laws = directions(problem, d)
         self.scale = laws.eigenvalues * laws.squares
@@ -262,7 +262,7 @@ def _informs(likelihood: Likelihood, rho: float) -> bool:
 def _read(
     problem: Any, world: _World, likelihood: Likelihood, w: Array, stream: np.random.Generator
 ) -> dict[str, float]:
-    from .estimation import label
+    from .index_targets import label
 
     d = world.truth.size
     q, m = float(w @ w) / d, float(w @ world.truth) / d

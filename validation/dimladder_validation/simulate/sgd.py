@@ -226,7 +226,8 @@ def weight_sgd_array(
     noisy = dynamics.noise > 0
 
     def one(state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
-        w, v = _array_step(dynamics, backend, *state, teacher, row[0], row[1] if noisy else None, rate, d, slope)
+        w, v = state
+        w, v = _array_step(dynamics, backend, w, v, teacher, row[0], row[1] if noisy else None, rate, d, slope)
         if dynamics.spherical:
             w = w * (radius / xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True)))
         return w, v

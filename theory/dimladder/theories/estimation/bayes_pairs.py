@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError
 from ...symbolic.systems import Equation
-from .bayes_channel import panels
+from .label_chances import panels
 
 Array = NDArray[np.float64]
 

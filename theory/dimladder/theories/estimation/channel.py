@@ -85,6 +85,15 @@ class Loss:
         return bool(np.max(np.abs(a - moved)) <= 1e-12 * (1.0 + np.max(np.abs(a))))
 
     @cached_property
+    def odd_labels(self) -> bool:
+        """Whether l(-y, -f) = l(y, f)."""
+        m = self.module()
+        pairs = np.random.default_rng(1).normal(size=(50, 2))
+        a = np.array([m.value(y, f, f) for y, f in pairs])
+        b = np.array([m.value(-y, -f, -f) for y, f in pairs])
+        return bool(np.max(np.abs(a - b)) <= 1e-13 * (1.0 + np.max(np.abs(a))))
+
+    @cached_property
     def strip(self) -> float:
         """Panel width in the field that resolves the proximal map: infinite for closed pieces, 1 for the logistic."""
         if self.pieces.linear_slope:
@@ -147,6 +156,8 @@ class Channel:
             self.moments = law.moments(rho)
         else:
             self.compiled = loss.module()
+            # Where (z, y) and (-z, -y) are alike, positive labels hold everything.
+            self.mirrored = law.discrete and 0.0 not in law.values and law.symmetric() and loss.odd_labels
             self._nodes = {c: self._outer(c) for c in law.components if self.route(c) == "nodes"}
 
     @property
@@ -218,9 +229,16 @@ class Channel:
             out[5], out[6] = slope * out[2], math.nan
         elif route == "thresholds":
             labels, table, offsets = c.table()
+            half = self.mirrored and b == 0.0
+            if half:
+                # Labels are sorted from the largest.
+                labels = labels[labels > 0.0]
             proximal.thresholds_averages(
                 k.value, k.slope, k.curvature, k.roots, labels, table, offsets, b, V, q, cross, rho, width, reach, out
             )
+            if half:
+                out *= 2.0
+                out[0] = 0.0
         else:
             w, t, y, residual = self._nodes[c]
             noise = c.outer if residual else 0.0

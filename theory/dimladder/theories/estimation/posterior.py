@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation, Solution, Step, Variable
 from . import observables, printed
-from .bayes_channel import component_chances, panels
 from .channel import Averages, Loss
+from .label_chances import component_chances, panels
 from .labels import Component, LabelLaw
 from .minimiser import Point, RidgeSide, StateEvolution
 from .system import GRID, MinimiserSystem

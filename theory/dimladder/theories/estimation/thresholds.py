@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bayes_channel import component_chances, panels
+from .label_chances import component_chances, panels
 from .labels import LabelLaw
 from .spectrum import Covariance
 
