@@ -509,6 +509,15 @@ def test_any_title_is_one_line_that_every_engine_reads() -> None:
     assert text.splitlines()[0] == "% x y"
 
 
+@pytest.mark.parametrize("counts", [[1, 2, 3], [1, 2, 4, 8, 16, 64], [0, 1, 2]])
+def test_curves_over_whole_numbers_are_drawn(counts: list[int], tmp_path: Path) -> None:
+    curve = LearningCurve.build(
+        None, {"depth": counts}, {"x": (("depth",), np.arange(len(counts)) + 1.0, "x", "", None)}
+    )
+    export(curve, tmp_path, ["png", "pgf", "tex"])
+    assert [float(v) for v in _read(tmp_path / "figure_a.csv")["x1"]] == [c for c in counts if c or counts == [0, 1, 2]]
+
+
 def test_labels_are_the_users(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
     names = Names(labels={"generalization_error": r"\mathcal{E}", "Q": "q_{ij}"}, axes={"time": "samples over $d$"})
     plan = make([curve, measured], names=names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,15 @@ from .solve import derive, loads, replace, solve
 if TYPE_CHECKING:
     import numpy as np
 
+    from .problem import Problem
     from .results import Result, Source
 
 log = logging.getLogger("dimladder.export")
 POINTS = 240
-# Kinds of system whose time to solve hardly depends on how many points are asked for.
+# Kinds of system whose time to solve hardly depends on how many points are asked for; of the others, those are solved
+# again whose every point is so quick that all of them take no more than so many seconds.
 _CHEAP = ("flow", "closed form")
+SECONDS = 3.0
 
 
 def export(
@@ -73,7 +77,7 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
     """Solve a curve again at about `points` points, those that were asked for among them.
 
     Returns None where a line through the points of the result will do, or nothing finer is known: grids that are fine
-    already or only count, systems whose every point costs a solve, problems that cannot be stated again, and results
+    already or only count, systems whose every point takes its time, problems that cannot be stated again, and results
     that the present code does not reproduce to 0.1 %.
     """
     import numpy as np
@@ -89,13 +93,27 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
     try:
         problem = loads(result.problem_toml, source="the result")
         fine = replace(problem, {f"grid.{axis}": _between(asked, points).tolist()})
-        if derive(fine).kind not in _CHEAP:
+        if derive(fine).kind not in _CHEAP and not _quick(problem, points / len(asked)):
             return None
         found = solve(fine)
     except DimladderError as error:
         log.info("lines are drawn through the points of the result: %s", error.why or error.what)
         return None
     return found if _agrees(result, found, axis, asked) else None
+
+
+def _quick(problem: Problem, times: float) -> bool:
+    """Return whether so many times the work of a problem takes no more than `SECONDS`."""
+    for _ in range(2):
+        # The first may compile and import; it is asked once more where it took no time to speak of.
+        begin = time.perf_counter()
+        solve(problem)
+        taken = time.perf_counter() - begin
+        if taken * times <= SECONDS:
+            return True
+        if taken > SECONDS:
+            break
+    return False
 
 
 def _between(asked: np.ndarray, points: int) -> np.ndarray:

@@ -193,7 +193,7 @@ def drawn_line(s: Series, panel: Panel) -> tuple[Any, Any]:
     """Return the points that a line of theory joins: the finer ones where they are known, none at infinity."""
     x, y = s.line if s.line is not None and not panel.counted else (s.x, s.y)
     # A logarithmic axis begins at the first point asked for, not at the first of a finer line.
-    first = np.min(s.x[s.x > 0], initial=np.inf)
+    first = np.min(s.x[s.x > 0].astype(float), initial=np.inf)
     keep = np.isfinite(x) & ((x >= first) if panel.x_log else True)
     return x[keep], y[keep]
 

@@ -365,11 +365,11 @@ def _colours(
     if any(b == a + "'" for a, b in itertools.combinations(axes, 2)):
         a = next(i for i, (u, v) in enumerate(itertools.pairwise(axes)) if v == u + "'")
         diagonal = {k: k[a] == k[a + 1] for k in keys}
-        on_diagonal = {
+        spoken = {
             True: f"${with_indices(latex, name, ['i', 'i'])}$",
             False: f"${with_indices(latex, name, ['i', 'j'])}$ ($i<j$)",
         }
-        return {k: COLOURS[0 if diagonal[k] else 1] for k in keys}, {k: on_diagonal[diagonal[k]] for k in keys}
+        return {k: COLOURS[0 if diagonal[k] else 1] for k in keys}, {k: spoken[diagonal[k]] for k in keys}
     last = len(coords[-1])
     if len(axes) >= 2 and last <= len(COLOURS) and is_index(coords[-1]):
         free = ["i", "j", "k", "l"][: len(axes) - 1]
