@@ -119,3 +119,26 @@ def test_bad_problems_are_refused() -> None:
     for override in bad:
         with pytest.raises(dl.DimladderError):
             dl.derive(dl.load(RUN, override))
+
+
+@pytest.mark.slow
+def test_a_fast_oscillating_student_is_averaged_and_says_how_well() -> None:
+    """cos(3x) on z^2 with displacement 1: fields that turn hundreds of times; against Monte Carlo of the update."""
+    problem = dl.load(RUN, {
+        "target.formula": "z**2", "loss.function": "correlation", "algorithm.displacement": 1.0,
+        "student": {"kind": "two-layer", "activation": "cos(3*x)", "readout": [0.8]}, "algorithm.learning_rate": 0.2,
+        "initial.M": [[0.1]], "initial.Q": [[0.9]],
+    })  # fmt: skip
+    flow: Any = dl.derive(problem)
+    dy = np.empty(2)
+    flow.module().rhs(0.0, flow.initial_state(), dy, flow.parameters(), np.zeros(0))
+    _, error, _ = flow._choose(flow.initial_state()[None, :])
+    z, xi = np.random.default_rng(8).standard_normal((2, 4_000_000))
+    lam = 0.1 * z + math.sqrt(0.9 - 0.01) * xi
+    gradient = lambda field: -2.4 * np.sin(3 * field) * z**2  # noqa: E731
+    gain = gradient(lam + gradient(lam))
+    both = np.stack([0.2 * gain * z, 0.4 * gain * lam + 0.04 * gain**2])
+    se = both.std(axis=1) / math.sqrt(z.size)
+    assert error < 0.02
+    assert np.all(abs(dy - both.mean(axis=1)) < 4 * se + error * abs(both).mean(axis=1))
+    assert np.all(4 * se < 0.01)

@@ -114,14 +114,14 @@ train_readout = {str(row["train_readout"]).lower()}
 kind = "one-pass"
 learning_rate = {RATE}
 readout_learning_rate = {READOUT_RATE}
-[loss]
-function = "{row["loss"]}"
 regime = "{row["regime"]}"
 spherical = {str(row["spherical"]).lower()}
 batch_size = {row["batch_size"]}
 weight_decay = {row["weight_decay"]}
 readout_weight_decay = {row["weight_decay"] / 2}
 schedule = "{row["schedule"]}"
+[loss]
+function = "{row["loss"]}"
 [initial]
 Q = {Q.tolist()}
 M = {M[:, :count].tolist()}
