@@ -23,7 +23,7 @@ COMMITTEE = 'kind = "committee"\nreadout = [0.8, -1.1]\noverlap = [[1.0, 0.3], [
 
 def problem(student: str, target: str, algorithm: str = "", train: bool = True, width: int = 3) -> dl.Problem:
     rng = np.random.default_rng(3)
-    directions = 1 if "single-index" in target else 2
+    directions = 1 if "(z)" in target else 2
     T = np.array([[1.0, 0.3], [0.3, 0.9]]) if "overlap" in target else np.eye(directions)
     M = 0.4 * rng.standard_normal((width, directions))
     W = rng.standard_normal((width, 6)) / 3

@@ -61,6 +61,25 @@ def test_the_added_theory_works_from_the_command_line(folder: Path, capsys: pyte
         assert capsys.readouterr().out.strip()
 
 
+def test_the_added_theory_is_swept_in_other_processes_and_exported_from_a_fresh_one(folder: Path) -> None:
+    import subprocess
+    import sys
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dimladder", *words]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    grid = ["--grid", "algorithm.learning_rate=0.1,0.5", "--executor", "local:2"]
+    swept = run("sweep", "linear.toml", *grid, "-o", "diagram")
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    assert run("solve", "linear.toml", "-o", "out").returncode == 0
+    # A result never executes code: the file is named again.
+    refused = run("cite", "out")
+    assert refused.returncode == 2
+    assert "--theory" in refused.stderr
+    assert "Krogh" in run("cite", "out", "--theory", "linear_sgd.py").stdout
+
+
 def test_the_added_experiment_agrees(folder: Path) -> None:
     from dimladder_validation.simulate import simulate
 

@@ -48,10 +48,10 @@ def find(name: str, beside: Path | None = None) -> Any:
         return registry.load_file(name if beside is None else beside / name).THEORY
     found = registry.get("theories", name)
     if found is None:
+        local = f"a theory in a local file is named by its path, ./{name}.py (of a result: --theory FILE.py)"
         raise ConfigError(
-            f"there is no theory {name!r}", where="theory",
-            hint=f"{did_you_mean(name, names())}; a theory in a local file is named by its path, ./{name}.py",
-        )  # fmt: skip
+            f"there is no theory {name!r}", where="theory", hint=f"{did_you_mean(name, names())}; {local}"
+        )
     return found
 
 

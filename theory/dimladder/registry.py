@@ -21,6 +21,7 @@ Group = Literal["theories", "experiments", "verbs"]
 _LOCAL = {"THEORY": "theories", "EXPERIMENT": "experiments"}
 # The attribute of an object that is its name in the group.
 _NAME = {"theories": "name", "experiments": "theory", "verbs": "name"}
+_files: dict[str, str] = {}
 _given: dict[str, dict[str, Any]] = {"theories": {}, "experiments": {}, "verbs": {}}
 
 
@@ -121,4 +122,10 @@ def load_file(path: str | Path) -> ModuleType:
     for attribute, group in _LOCAL.items():
         if hasattr(module, attribute):
             register(group, getattr(module, attribute))  # type: ignore[arg-type]
+    _files[module.THEORY.name] = str(where)
     return module
+
+
+def file_of(theory: str) -> str:
+    """Return the local file that a theory was loaded from in this process; "" for any other."""
+    return _files.get(theory, "")

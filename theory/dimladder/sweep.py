@@ -16,6 +16,7 @@ from typing import Any
 from .errors import ConfigError, DimladderError, UsageError
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
 from .problem.spec import MAX_POINTS
+from .registry import file_of
 from .results import PhaseDiagram, run_folder, write_text
 from .results.records import SUFFIX
 from .solve import replace
@@ -161,7 +162,7 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
     for index, values in enumerate(itertools.product(*axes.values())):
         try:
             here = replace(problem, dict(zip(axes, values, strict=True)))
-            points.append(Point(index, here.to_toml(), here.content_hash))
+            points.append(Point(index, here.to_toml(), here.content_hash, file_of(here.theory)))
         except DimladderError as error:
             refused = refused or error
             invalid[index] = Answer(index, "invalid", str(error.why or error.what))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DimladderError, SolveError, UsageError
+from .registry import load_file
 from .solve import derive, loads
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ _MAX_BARREN = 3
 
 @dataclass(frozen=True)
 class Point:
-    """One grid point as it travels to a worker: plain text, no closure."""
+    """One grid point as it travels to a worker: plain text, no closure; `theory_file` where the theory is local."""
 
     index: int
     run_file: str
     key: str
+    theory_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ Solve = Callable[[Point], Answer]
 def solve_point(point: Point) -> Answer:
     """Solve one point: a failure is an answer with its status, never an exception."""
     try:
+        if point.theory_file:
+            load_file(point.theory_file)
         problem = loads(point.run_file, source="sweep")
         return _answer(point, "success", "", derive(problem).solve())
     except SolveError as error:

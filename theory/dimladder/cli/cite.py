@@ -10,11 +10,16 @@ from .verb import Verb, add_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN.toml|RESULT", help="a run file, a run folder or a .nc file")
+    parser.add_argument("--theory", metavar="FILE.py", help="the local file of the theory behind a result")
     parser.add_argument("--latex", action="store_true", help="the methods sentence with \\cite commands")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..registry import load_file
+
+    if args.theory:
+        load_file(args.theory)
     from ..paper import cite
 
     found = cite(args.source)

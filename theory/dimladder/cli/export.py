@@ -44,10 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-refine", action="store_true", help="draw lines through the points of the result only, without a new solve"
     )
+    parser.add_argument("--theory", metavar="FILE.py", help="the local file of the theory behind a result")
     parser.add_argument("--prefix", default="dl", metavar="LETTERS", help="first letters of every macro (default dl)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..registry import load_file
+
+    if args.theory:
+        load_file(args.theory)
     from ..publish import export
     from ..results import gather
 
