@@ -355,8 +355,9 @@ class March:
         """Return the parts of the coordinates of each block that are not revealed yet: all of them as N grows.
 
         N particles stand for d = N/alpha coordinates. With mini-batches, leaving out the revealed ones takes away most
-        of the 1/N bias of committees (measured, not derived: a factor 6 to 10 at one tenth of the samples a batch, 3 for
-        a linear student reshuffled each epoch, none for one with fresh batches); full batches have less of it without.
+        of the 1/N bias of committees. That is measured, not derived: a factor 6 to 10 with a tenth of the samples a
+        batch, 3 for a linear student that reshuffles each epoch, none for one with fresh batches. Full batches have
+        less of it without.
         """
         fractions = self.descent.fractions
         if self.descent.full:
