@@ -18,7 +18,9 @@ from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_target import Realization
 
 d, kappas, seeds = 25, [1.0, 1.5, 2.0], 2
-target = Hierarchical(exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="tanh(3*h)", readout="rademacher")
+target = Hierarchical(
+    exponents=(0.5,), features=(Coefficients({2: 1.0}),), hermite="orthonormal", link="tanh(3*h)", readout="rademacher"
+)
 recipe = replace(training.REPOSITORY, second_width=60)
 steps = (recipe.steps(d)[0], 300)
 largest = int(d ** max(kappas))

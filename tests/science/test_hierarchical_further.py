@@ -20,7 +20,9 @@ RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 
 def target(link="tanh(2*h)", features=None):
-    return Hierarchical(exponents=(0.5,), features=(Coefficients(features or {2: 1.0}),), link=link)
+    return Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients(features or {2: 1.0}),), link=link
+    )
 
 
 def test_second_level_threshold():
@@ -72,7 +74,9 @@ def test_second_level_by_simulation():
 )
 def test_flattened_quadratic_features(ratio, overlap):
     """Values for cos(1.5 u), noise variance .01, worked out independently."""
-    even = Hierarchical(exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="cos(1.5*h)", noise=0.1)
+    even = Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="cos(1.5*h)", noise=0.1
+    )
     assert further.flattened(even, ratio).overlap == pytest.approx(overlap, abs=2e-6)
     with pytest.raises(DomainError, match="h_2"):
         further.flattened(target("cos(h)", {3: 1.0}), ratio)
@@ -80,7 +84,9 @@ def test_flattened_quadratic_features(ratio, overlap):
 
 def test_flattened_features_by_simulation():
     """An even link at d = 20, n = 6 D_2: the leading direction of the weighted covariance of quadratic features."""
-    even = Hierarchical(exponents=(0.8,), features=(Coefficients({2: 1.0}),), link="abs(h) - 0.2*h**2", noise=0.1)
+    even = Hierarchical(
+        hermite="orthonormal", exponents=(0.8,), features=(Coefficients({2: 1.0}),), link="abs(h) - 0.2*h**2", noise=0.1
+    )
     rng = np.random.default_rng(9)
     d, d1 = 20, 10
     rows, columns = np.triu_indices(d, 1)
@@ -137,7 +143,10 @@ def test_composition_of_levels():
 
 def test_ascent_of_a_deep_tree():
     deep = Hierarchical(
-        exponents=(0.6, 0.3), features=(Coefficients({2: 1.0}), Coefficients({1: 0.6, 2: 0.8})), link="tanh(1.5*h)"
+        hermite="orthonormal",
+        exponents=(0.6, 0.3),
+        features=(Coefficients({2: 1.0}), Coefficients({1: 0.6, 2: 0.8})),
+        link="tanh(1.5*h)",
     )
     d, d1, d2 = 1024, 64, 8
     moments = label_moments(deep, "identity")

@@ -26,7 +26,7 @@ CPU = backend_for("cpu", "float64")
 
 def target(link="tanh(3*h)", features=None, **more):
     features = features or {2: 1 / math.sqrt(2), 3: 1 / math.sqrt(6)}
-    return Hierarchical(exponents=(0.5,), features=(Coefficients(features),), link=link, **more)
+    return Hierarchical(hermite="orthonormal", exponents=(0.5,), features=(Coefficients(features),), link=link, **more)
 
 
 # ---------------------------------------------------------------------------------------------------------- stage 1
@@ -58,6 +58,7 @@ def test_gaussian_readouts_average_the_classes():
 def test_thresholds_of_branches():
     # y = h1 + h2/2 + noise: alpha_c = (5/4 + Delta)/(2 tau_m^2), tau = 1, 1/2. A product hides both branches.
     two = Hierarchical(
+        hermite="orthonormal",
         exponents=(0.4,),
         features=(Coefficients({2: 1.0}),),
         link="h1 + h2/2",
@@ -66,7 +67,9 @@ def test_thresholds_of_branches():
         readout="rademacher",
     )
     np.testing.assert_allclose(spectral.branch_critical_ratios(two), [1.5 / 2, 1.5 / 0.5], rtol=1e-9)
-    product = Hierarchical(exponents=(0.4,), features=(Coefficients({2: 1.0}),), link="h1*h2", branches=2)
+    product = Hierarchical(
+        hermite="orthonormal", exponents=(0.4,), features=(Coefficients({2: 1.0}),), link="h1*h2", branches=2
+    )
     assert np.all(np.isinf(spectral.branch_critical_ratios(product)))
 
 
@@ -101,7 +104,12 @@ def test_a_weak_first_order_is_seen_by_the_second(caplog):
 def test_branches_detach_at_their_own_thresholds():
     """d = 400, two branches of 10 directions: at a ratio between the two thresholds only the first is seen."""
     two = Hierarchical(
-        exponents=(0.4,), features=(Coefficients({2: 1.0}),), link="tanh(h1) + 0.4*tanh(h2)", branches=2, readout="ones"
+        hermite="orthonormal",
+        exponents=(0.4,),
+        features=(Coefficients({2: 1.0}),),
+        link="tanh(h1) + 0.4*tanh(h2)",
+        branches=2,
+        readout="ones",
     )
     ratios = spectral.branch_critical_ratios(two)
     assert ratios[1] > 4 * ratios[0]

@@ -24,7 +24,12 @@ RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 def target(readout="rademacher", link="tanh(2*h)", exponents=(0.5,), features=({2: 1.0},), **more):
     return Hierarchical(
-        exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, readout=readout, **more
+        hermite="orthonormal",
+        exponents=exponents,
+        features=tuple(Coefficients(f) for f in features),
+        link=link,
+        readout=readout,
+        **more,
     )
 
 

@@ -26,7 +26,9 @@ PUBLISHED = {2: 1 / math.sqrt(2), 3: 1 / math.sqrt(6)}
 
 
 def target(link="tanh(3*h)", features=None, **more):
-    return Hierarchical(exponents=(0.5,), features=(Coefficients(features or PUBLISHED),), link=link, **more)
+    return Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients(features or PUBLISHED),), link=link, **more
+    )
 
 
 def task_of(t, d_eff, n, q=1.0, degrees=None):

@@ -16,7 +16,8 @@ PAPER = ({2: 1 / math.sqrt(2), 3: 1 / math.sqrt(6)},)
 
 
 def target(link="tanh(3*h)", features=PAPER, exponents=(0.5,), **more):
-    return Hierarchical(exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, **more)
+    given = {"hermite": "orthonormal", **more}
+    return Hierarchical(exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, **given)
 
 
 def test_hermite_conventions_describe_the_same_polynomial():

@@ -20,7 +20,8 @@ PAPER = {2: 1 / math.sqrt(2), 3: 1 / math.sqrt(6)}
 
 
 def target(link="tanh(h)", features=({2: 1.0},), exponents=(0.5,), **more):
-    return Hierarchical(exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, **more)
+    given = {"hermite": "orthonormal", **more}
+    return Hierarchical(exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, **given)
 
 
 def learned(*args, **more):

@@ -18,7 +18,12 @@ PAPER = {2: 1 / math.sqrt(2), 3: 1 / math.sqrt(6)}
 
 def staircase(link="tanh(3*h)", features=(PAPER,), exponents=(0.5,), **more):
     return Staircase.of(
-        Hierarchical(exponents=exponents, features=tuple(Coefficients(f) for f in features), link=link, **more)
+        Hierarchical(
+            exponents=exponents,
+            features=tuple(Coefficients(f) for f in features),
+            link=link,
+            **{"hermite": "orthonormal", **more},
+        )
     )
 
 

@@ -272,7 +272,7 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     link: str
     readout: Literal["ones", "rademacher", "gaussian"] | tuple[float, ...] = "ones"
     noise: float = 0.0
-    hermite: HermiteConvention = "orthonormal"
+    hermite: HermiteConvention = "probabilists"
     branches: int = 1
 
     def __post_init__(self) -> None:
