@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -259,6 +260,9 @@ def nudged(value: Any) -> Any:
     """Return nested numbers with the first one moved."""
     if isinstance(value, tuple):
         return [nudged(value[0]), *value[1:]] if value else []
+    if isinstance(value, Mapping):
+        (first, number), *rest = value.items()
+        return {str(k): v for k, v in [(first, nudged(number)), *rest]}
     if isinstance(value, int) and not isinstance(value, bool):
         return value + 1
     return value * 1.07 if isinstance(value, float) and value else 0.1 if isinstance(value, float) else value

@@ -31,7 +31,7 @@ run = "run.toml"
 expect = "disagree"
 theory_set = { "algorithm.learning_rate" = 1.0 }
 """
-SIMULATION = "[simulation]\nd = [50, 100]\nreplicas = 12\nseed = 3\n"
+SIMULATION = "[simulation]\nsizes = [50, 100]\nreplicas = 12\nseed = 3\n"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_whatever_a_case_raises_the_others_run(
 
 @pytest.mark.parametrize("formula", ["(1/0)*h", "0**-1*z", "2**10000*z", "nothing(z)"])
 def test_a_case_that_is_no_problem_is_an_error_of_its_own(file: Path, formula: str) -> None:
-    file.write_text(CASES.replace("seed = 2", f'set = {{ "target.link" = "{formula}" }}'))
+    file.write_text(CASES.replace("seed = 2", f'set = {{ "target.formula" = "{formula}" }}'))
     outcomes = campaign.validate(file)
     assert [o.verdict == "error" for o in outcomes] == [False, True, False]
 
