@@ -127,8 +127,11 @@ def test_a_sweep_that_is_stopped_keeps_what_was_finished(
     time.sleep(0.3)
     child.send_signal(stop)
     _, err = child.communicate(timeout=30)
-    assert child.returncode == status, err
+    # Where SIGINT struck inside the text of an exec(), Python ends by the signal itself after our own exit: to a shell
+    # both are 130.
+    assert child.returncode == status or (stop == signal.SIGINT and child.returncode == -stop), err
     assert "Traceback" not in err
+    assert "interrupted" in err or stop != signal.SIGINT
     assert list(folder.rglob(".*")) == []
     assert any((folder / "points").iterdir())
 
