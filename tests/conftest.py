@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,25 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "DIMLADDER_CACHE" not in os.environ:
     os.environ["DIMLADDER_CACHE"] = str(Path(tempfile.gettempdir()) / f"dimladder-tests-{getpass.getuser()}")
 
+# A run in the background of a script ignores SIGINT, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_registry() -> Iterator[None]:
+    """Forget what a test registers: the next one may ask for all theories."""
+    from dimladder import registry
+
+    given, files = {group: dict(items) for group, items in registry._given.items()}, dict(registry._files)
+    yield
+    for group, items in registry._given.items():
+        items.clear()
+        items.update(given[group])
+    registry._files.clear()
+    registry._files.update(files)
 
 
 @pytest.fixture(scope="session")
