@@ -1,14 +1,17 @@
-"""Nodes of averages over many standard normal variables: scrambled Sobol' points, or plain Monte Carlo."""
+"""Averages over many standard normal variables: scrambled Sobol' points or plain Monte Carlo, scrambles on threads."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Sampler = Literal["sobol", "monte-carlo"]
+T = TypeVar("T")
 MAX_DIMENSIONS = 21201  # the direction numbers that scipy knows
 
 
@@ -36,3 +39,16 @@ def normals(dimensions: int, samples: int, stream: np.random.Generator, sampler:
     from scipy.special import ndtri
 
     return ndtri(uniforms(dimensions, samples, stream, sampler))
+
+
+def each_scramble(function: Callable[[int], T], count: int, workers: int) -> list[T]:
+    """Return function(0), ..., function(count - 1), on `workers` threads; the first failure cancels what waits."""
+    if workers == 1 or count == 1:
+        return [function(i) for i in range(count)]
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(function, i) for i in range(count)]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -10,7 +10,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,17 @@ def write_atomically(target: Path, write: Callable[[Path], None], *, sealed: boo
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def write_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as an npz file, whole or not at all; see `write_atomically`."""
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+
+    write_atomically(target, write)
 
 
 def _not_written(error: OSError, target: Path) -> ResultFileError:

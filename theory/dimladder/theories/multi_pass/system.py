@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
+from ...numerics.sampling import each_scramble
 from ...problem import Problem, kind_of
 from ...problem.descent import Descent, descent_of, formulas_of, outputs_of
-from ...results.files import write_atomically
+from ...results.files import write_arrays
 from ...symbolic.systems import Equation, OrderParameter, Recursion, Solution, Step, Variable
 from .averages import FreshData, is_square
 from .closed import SPECTRAL_NODES, LinearCurves, solve_flow, solve_linear
@@ -174,7 +174,7 @@ class MultiPass(Recursion):
             return self._solution([found], {"method": method}, sampled=False)
         workers = min(solver.workers or os.cpu_count() or 1, solver.scrambles)
         self._require_memory(self.memory() * workers, f"{workers} scramble(s) of {solver.samples} particles need")
-        rows = _each(self._scramble, solver.scrambles, workers)
+        rows = each_scramble(self._scramble, solver.scrambles, workers)
         self._forget_checkpoints()
         return self._solution(rows, {"method": method, "scrambles": solver.scrambles}, sampled=True)
 
@@ -313,7 +313,7 @@ class MultiPass(Recursion):
         def save(current: March) -> None:
             if path is not None and current.time % solver.checkpoint_every == 0:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, lambda temporary: _write_npz(temporary, current.state()))
+                write_arrays(path, current.state())
 
         march.run(after_step=save)
         return march.trajectory(two_time=solver.output == "two-time")
@@ -373,23 +373,6 @@ def _kernels(found: Kernels) -> dict[str, Array]:
         "weight_response": found.weight_response, "gradient_response": found.gradient_response,
         "gradient_correlation": found.gradient_correlation,
     }  # fmt: skip
-
-
-def _each(function: Callable[[int], dict[str, Array]], count: int, workers: int) -> list[dict[str, Array]]:
-    if workers == 1 or count == 1:
-        return [function(i) for i in range(count)]
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(function, i) for i in range(count)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _thinned(run: Trajectory, every: int) -> Trajectory:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import DerivationError, SolveError
+from ...numerics.sampling import each_scramble
 from ...problem import Problem, activation, to_builtins
 from ...problem.algorithms import GradientDescent, GradientFlow
 from ...problem.training import Training, coordinates, training_of
-from ...results.files import write_atomically
+from ...results.files import write_arrays
 from ...symbolic.systems import Equation, Recursion, Solution, Step
 from .march import Diverged, March, OrderParameters, memory
 from .quadrature import MAX_NODES, few_step_nodes, node_count, quadrature_error, solve_one_layer
@@ -167,7 +167,7 @@ class MupTraining(Recursion):
                     hint='use method = "march", or a larger node_spacing',
                 ) from None  # fmt: skip
 
-        results = _each(guarded, count, self.problem.solver.workers)
+        results = each_scramble(guarded, count, self.problem.solver.workers)
         if method == "march":
             self._forget_checkpoints(training, count)
         deterministic = count == 1 and method not in ("march", "lazy-weights")
@@ -253,7 +253,7 @@ class MupTraining(Recursion):
         def save(current: March) -> None:
             if current.time % solver.checkpoint_every == 0 or current.time == training.steps:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, lambda temporary: _write_npz(temporary, current.state()))
+                write_arrays(path, current.state())
 
         return march.run(after_step=save)
 
@@ -274,23 +274,6 @@ class MupTraining(Recursion):
         if self.problem.solver.checkpoint:
             for index in range(count):
                 self._checkpoint(training, index).unlink(missing_ok=True)
-
-
-def _each(function: Callable[[int], OrderParameters], count: int, workers: int) -> list[OrderParameters]:
-    if workers == 1 or count == 1:
-        return [function(i) for i in range(count)]
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(function, i) for i in range(count)]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(path, "wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], OrderParameters]) -> OrderParameters:
