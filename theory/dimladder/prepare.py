@@ -27,9 +27,7 @@ Array = NDArray[np.float64]
 Values = Mapping[str, Any] | Sequence[Any] | Array
 
 
-def prepare(
-    problem: Problem, vary: Sequence[str], *, theory: str | Theory | None = None, **solver: Any
-) -> Prepared:
+def prepare(problem: Problem, vary: Sequence[str], *, theory: str | Theory | None = None, **solver: Any) -> Prepared:
     """Make a problem ready to be solved for many values of a few keys.
 
     What does not vary is read, checked, derived and compiled once. The answer is arrays, without the labelled container
@@ -161,9 +159,7 @@ class Prepared:
         """
         return arrays_of(self.solution(values))
 
-    def many(
-        self, rows: Sequence[Values] | Array, workers: int | None = None
-    ) -> list[dict[str, Array] | SolveError]:
+    def many(self, rows: Sequence[Values] | Array, workers: int | None = None) -> list[dict[str, Array] | SolveError]:
         """Solve for many rows of values; a failure is an entry of the answer.
 
         Flows that share their compiled equations are integrated together on threads, as by `solve_many`.

@@ -184,7 +184,7 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
 
 
 def _prepared(problem: Problem, keys: tuple[str, ...]) -> Prepared | None:
-    """Return the problem with these keys left open; None where one decides a kind, or fails by itself at every point."""
+    """Return the problem with these keys left open; None where they are not values within sections."""
     try:
         return prepare(problem, keys)
     except DimladderError:
