@@ -1,13 +1,13 @@
 """The channel of a label law as one compiled call: averages of the force over the field and the label, from numbers.
 
-A loss and a law of labels are laid out as one vector of floats (`Layout`, written by `flatten`): addresses of the loss's
-compiled functions, then the components of the law. `law_averages` reads it, so that maps printed for other purposes
-call a channel without knowing its loss, and one compilation serves every loss and every law.
+A loss and a law of labels are laid out as one vector of floats by `flatten`: addresses of the loss's compiled
+functions, then the components of the law. `law_averages` reads it, so that maps printed for other purposes call a
+channel without knowing its loss, and one compilation serves every loss and every law.
 
-A label that is certain given the field's own Gaussian law has quick routes: closed forms where every piece of the slope
-is affine (hinge, huber, abs, quantile), the trapezoidal rule where there are no kinks. It converges as
-exp(-2 pi w/(h sqrt q)) for a proximal map that is analytic in a strip of half-width w, whatever V (for the logistic loss
-w = pi: the branch points V l'' = -1 have that imaginary part). Other averages go by the panels of `proximal`.
+A label that is certain has quick routes: closed forms where every piece of the slope is affine (hinge, huber, abs,
+quantile), the trapezoidal rule where there are no kinks. It converges as exp(-2 pi w/(h sqrt q)) for a proximal map
+that is analytic in a strip of half-width w (for the logistic loss w = pi at every V: the branch points V l'' = -1
+have that imaginary part). Other averages go by the panels of `proximal`.
 """
 
 from __future__ import annotations
