@@ -43,8 +43,8 @@ class Error:
     groups: tuple[Group, ...]
     target: tuple[dict[Any, Terms], ...] = ()
     target_squared: tuple[dict[Any, Terms], ...] = ()
-    target_weight: Any = sp.Integer(1)
-    offset: Any = sp.Integer(0)
+    target_weight: Any = 1
+    offset: Any = 0
 
 
 def difference(setting: Setting, for_loss: bool) -> Error:

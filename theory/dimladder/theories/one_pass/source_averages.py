@@ -25,7 +25,7 @@ from ...symbolic.kernels import Named, expectation_of
 from ...symbolic.tensors import Indices, Tensor
 from .averages import Averages, Error, difference, needs_all_fields, products, written_out
 from .derivation import EXPANDED_DEGREE
-from .notation import STUDENTS, TEACHERS, UNITS, C, N2, Setting, i, indices, k, m, sigma
+from .notation import N2, STUDENTS, TEACHERS, UNITS, C, Setting, i, indices, k, m, sigma
 
 G, H, R, S = (sp.IndexedBase(s) for s in "GHRS")
 MU = sp.IndexedBase(r"\mu")
