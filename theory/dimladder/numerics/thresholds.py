@@ -1,8 +1,8 @@
 """Moments of signs of Gaussians with means: bivariate normal probabilities.
 
-``E[sign(u + h) sign(v + k)]`` is four times the bivariate normal distribution function, up to one-dimensional ones. Near
-rho = 0 it is an integral over theta = asin(rho); elsewhere it is written with Owen's function T(h, a), whose integral
-over [0, 1] needs no more nodes as rho approaches one (Owen 1956).
+``E[sign(u + h) sign(v + k)]`` is four times the bivariate normal distribution function, up to one-dimensional ones.
+Near rho = 0 it is an integral over theta = asin(rho); elsewhere it is written with Owen's function T(h, a), whose
+integral over [0, 1] needs no more nodes as rho approaches one (Owen 1956).
 
 Generated modules are self-contained: `THRESHOLD_SOURCE` is the source text of the functions below.
 """
