@@ -15,8 +15,8 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import Channel, Loss
 from .labels import LabelLaw
-from .minimiser import Point, RidgeSide, StateEvolution
-from .penalty import NORMAL, PenaltySide, Prior
+from .minimiser import Point, StateEvolution
+from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
 from .spectrum import Covariance
 
 if TYPE_CHECKING:
