@@ -1,4 +1,4 @@
-"""Overlaps of coordinates under any convex penalty, compiled once: the prior side of `channels`.
+"""Overlaps of coordinates under any convex penalty, compiled once: the prior side of `label_channel`.
 
 Given a coordinate's eigenvalue om and the conjugates, A = V^ om and B = m^ om theta + sqrt(q^ om) xi; the estimate is
 eta(B, A) = argmin_w r(w) + A w^2/2 - B w, a proximal point with V -> 1/A and omega -> B/A. With f = A eta - B,
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .addresses import packed
-from .channels import as_piece, as_roots
 from .jit import njit, types
+from .label_channel import as_piece, as_roots
 from .proximal import PIECE_TYPE, ROOTS_TYPE, averages
 
 __all__ = ["pack", "penalty_side"]

@@ -1,7 +1,7 @@
-"""What is read off a solved channel of labels -1 and +1: how often signs are wrong, how far probabilities can be trusted.
+"""What is read off a solved channel of labels -1 and +1: how often signs are wrong, how far to trust probabilities.
 
 The field of a fresh sample is u = b + omega, omega ~ N(0, q), and the label's latent field given it N(m omega/q, rho -
-m^2/q). Laws of labels are the components of `numerics.channels` (who edits that file must touch this one).
+m^2/q). Laws of labels are the components of `label_channel` (who edits that file or `label_rules` must touch this one).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .channels import BETA, BLOCK, REACH, THRESHOLDS, _between, _tabulated, as_piece, as_roots, posterior_moments
 from .jit import njit, types
-from .proximal import GL_W, GL_X, TAIL
+from .label_channel import BETA, BLOCK, COMPONENTS, HEAD, REACH, THRESHOLDS, as_piece, as_roots
+from .label_rules import between
+from .proximal import GL_W, GL_X, TAIL, posterior_moments
 
 __all__ = ["calibration", "frequency"]
 
@@ -25,11 +26,10 @@ _NARROWEST = 0.025
 
 @njit(_F8(_F8, _V, _F8, _F8), cache=True, error_model="numpy")
 def frequency(omega: Any, labels: Any, q: Any, m: Any) -> Any:
-    """P(y = 1 | omega); `labels` holds the number of components and their blocks."""
+    """P(y = 1 | omega); `labels` is a vector of `label_channel.flatten`."""
     out = 0.0
-    at = 1
-    none = np.empty(0)
-    for _ in range(int(labels[0])):
+    at = HEAD
+    for _ in range(int(labels[COMPONENTS])):
         size, kind = int(labels[at]), int(labels[at + 1])
         probability, cross, variance = labels[at + 2], labels[at + 3] * m, labels[at + 4]
         block = labels[at + BLOCK : at + size]
@@ -42,7 +42,7 @@ def frequency(omega: Any, labels: Any, q: Any, m: Any) -> Any:
             for i in range(number):
                 if block[3 + i] > 0.0:
                     low, high = int(block[3 + number + i]), int(block[4 + number + i])
-                    out += probability * _between(here, spread, table[low:high])[0]
+                    out += probability * between(here, spread, table[low:high])[0]
         else:
             if left < _NARROWEST**2 * variance:
                 return math.nan
@@ -79,9 +79,9 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
     Parameters
     ----------
     labels : array
-        Number of components and their blocks.
+        A vector of `label_channel.flatten`.
     data : array
-        Of the posterior's channel, for its predictive probability; empty for 1/(1 + exp(-u)).
+        The posterior's vector, for its predictive probability; empty for 1/(1 + exp(-u)).
     """
     out[:3] = 0.0
     s = math.sqrt(q)
@@ -91,8 +91,8 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
         marks[2], filled = -b / s, 3
     fine = min(_WIDTH, 3.0 / s) if trust else _WIDTH
     # Where the label turns within less than the field's width.
-    at = 1
-    for _ in range(int(labels[0])):
+    at = HEAD
+    for _ in range(int(labels[COMPONENTS])):
         size, kind = int(labels[at]), int(labels[at + 1])
         cross, variance = labels[at + 3] * m, labels[at + 4]
         block = labels[at + BLOCK : at + size]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...numerics.quadrature import gauss_hermite
 from ...symbolic.pieces import Pieces, pieces
 from .equations import algebra
 from .labels import Component, LabelLaw
@@ -22,20 +23,22 @@ Array = NDArray[np.float64]
 PANEL, WIDE_PANEL = 0.75, 2.4
 # Losses of the former kind are analytic in a strip only: panels in units of the field over the scale of the bend.
 REACH = 1.0
+# Gauss-Hermite nodes of noise on a label that the loss does not see as y - f.
+_NOISE_NODES = 40
 
 
 class Averages(NamedTuple):
-    """E f, E f^2, -E f', E d_z f, E l(prox), E l(omega), P(sign of the field differs from the label), E (f')^2.
+    """E f, E f^2, -E f', E l(prox), E l(omega), E d_z f, P(sign of the field differs from the label), E (f')^2.
 
-    Under a posterior the fifth is -E ln Z, the mean training log-loss of the measure.
+    Under a posterior the fourth is -E ln Z, the mean training log-loss of the measure.
     """
 
     f: float
     ff: float
     fv: float
-    fz: float
     loss: float
     test: float
+    fz: float
     error: float
     curvature2: float
 
@@ -119,7 +122,7 @@ class Loss:
         scale = change / (4.0 * worst) if math.isfinite(worst) and worst > 0 and math.isfinite(change) else 0.25
         return REACH * min(max(scale, 0.1), 1.0)
 
-    def check_convex(self, labels: Array, reach: float = 8.0) -> None:
+    def check_convex(self, labels: tuple[float, ...], reach: float = 8.0) -> None:
         """Refuse a loss that is not convex in f for one of these labels.
 
         Raises
@@ -127,6 +130,13 @@ class Loss:
         DerivationError
             With the label and the place.
         """
+        checked = self.__dict__.setdefault("_checked", set())
+        if (labels, reach) in checked:
+            return
+        self._check_convex(labels, reach)
+        checked.add((labels, reach))
+
+    def _check_convex(self, labels: tuple[float, ...], reach: float) -> None:
         m, kinks = self.module(), np.empty(16)
         for y in labels:
             u = y + np.linspace(-reach, reach, 801) + 1e-9
@@ -148,6 +158,63 @@ class Loss:
                 )
 
 
+def vector(loss: Loss, law: LabelLaw, rho: float = 1.0, fineness: float = 1.0, beta: float = 0.0,
+           panels: bool = False, node_width: float = 0.5) -> Array:  # fmt: skip
+    """Return the numbers that `numerics.label_channel.law_averages` reads, for a latent field of variance rho.
+
+    Parameters
+    ----------
+    fineness : float
+        Divides the panel widths: the check of the quadrature halves them.
+    beta : float
+        Inverse temperature of a posterior; 0 is the minimiser.
+    panels : bool
+        Whether the quick routes are left out, for comparison.
+    node_width : float
+        Panel width of the nodes of the label's field, in its standard deviations.
+    """
+    from ...numerics import label_channel
+
+    route = label_channel.PANELS
+    if not panels and (beta > 0.0 or not loss.pieces.kinks):
+        # The kinks of a loss are smoothed by a posterior, not by the proximal map.
+        route = label_channel.TRAPEZOID
+    if not panels and beta == 0.0 and loss.pieces.linear_slope:
+        route = label_channel.CLOSED
+    rows = [_component(loss, law, c, rho, node_width) for c in law.components]
+    return label_channel.flatten(loss.module(), route, loss.panel / fineness, loss.strip / fineness, rows, beta)
+
+
+def _component(loss: Loss, law: LabelLaw, c: Component, rho: float, width: float) -> Any:
+    """Which integral a component needs, and its numbers."""
+    from ...numerics import label_channel as numbers
+
+    parts: list[Any]
+    if c.kind == "linear" and loss.of_residual:
+        kind, parts = numbers.RESIDUAL, [c.slope, c.intercept]
+    elif c.kind == "thresholds":
+        labels, table, offsets = c.table()
+        # Where (t, y) and (-t, -y) are alike, positive labels hold everything.
+        mirrored = law.discrete and 0.0 not in law.values and law.symmetric() and loss.odd_labels
+        kind, parts = numbers.THRESHOLDS, [mirrored, labels.size, len(table), labels, offsets, table]
+    else:
+        t, w = c.nodes(rho, width=width)
+        if c.kind == "logit":
+            from scipy.special import expit
+
+            chance = c.flip + (1.0 - 2.0 * c.flip) * expit(c.function(t))
+            kind, parts = numbers.CHANCES, [t.size, w, t, chance]
+        else:
+            y = c.function(t)
+            if not loss.of_residual and c.outer > 0.0:
+                x, v = gauss_hermite(_NOISE_NODES)
+                y = (y[:, None] + math.sqrt(c.outer) * x).ravel()
+                w, t = (w[:, None] * v).ravel(), np.repeat(t, x.size)
+            kind, parts = numbers.NODES, [loss.of_residual, t.size, w, t, y]
+    data = np.concatenate([np.atleast_1d(np.asarray(part, dtype=float)).ravel() for part in parts])
+    return numbers.Component(kind, c.probability, c.gain, c.variance(rho), c.outer, data)
+
+
 class Channel:
     """Averages over the label law for one loss.
 
@@ -157,64 +224,33 @@ class Channel:
     law : LabelLaw
     rho : float
         Variance of the latent field.
-    fineness : float
-        Divides the panel widths: the check of the quadrature halves them.
-    beta : float
-        Inverse temperature of a posterior; 0 is the minimiser.
+    fineness, beta : float
+        As of `vector`.
     """
 
     def __init__(self, loss: Loss, law: LabelLaw, rho: float, fineness: float = 1.0, beta: float = 0.0) -> None:
         self.loss, self.law, self.rho, self.fineness, self.beta = loss, law, rho, fineness, beta
-        loss.check_convex(law.range(rho))
         if self.closed:
             self.moments = law.moments(rho)
+        else:
+            loss.check_convex(tuple(law.range(rho)))
 
     @property
     def closed(self) -> bool:
-        """Whether the averages are closed forms: the square loss."""
-        return self.loss.square != 0.0 and self.beta == 0.0
+        """Whether the averages are closed forms of the label's moments: the square loss."""
+        return self.loss.square > 0.0 and self.beta == 0.0
 
     @property
     def compiled(self) -> Any:
-        """The averages as a compiled function of the state."""
+        """The averages as a compiled function of the state, of the type of `numerics.label_channel.law_averages`."""
         if self.closed:
             return algebra().square_channel
-        from ...numerics import channels
+        from ...numerics import label_channel
 
-        return channels.channel
+        return label_channel.law_averages
 
-    def data(self, observe: bool = False) -> Array:
-        """What the compiled function reads; with losses and the sign error where it is to `observe`."""
+    def data(self) -> Array:
+        """What the compiled function reads."""
         if self.closed:
             return np.array([self.loss.square, self.rho, *self.moments])
-        from ...numerics import channels
-
-        return channels.pack(
-            self.loss.module(), [self._component(c) for c in self.law.components],
-            width=self.loss.panel / self.fineness, reach=self.loss.strip / self.fineness, rho=self.rho,
-            smooth=not self.loss.pieces.kinks, beta=self.beta, observe=observe,
-        )  # fmt: skip
-
-    def _component(self, c: Component) -> tuple[int, float, float, float, tuple[Any, ...]]:
-        """Which integral a component needs, and its numbers."""
-        from ...numerics import channels
-
-        row = (c.probability, c.gain, c.variance(self.rho))
-        if c.kind == "linear" and self.loss.of_residual:
-            return channels.RESIDUAL, *row, (c.slope, c.intercept, c.outer)
-        if c.kind == "thresholds":
-            labels, table, offsets = c.table()
-            # Where (z, y) and (-z, -y) are alike, positive labels hold everything.
-            mirrored = self.law.discrete and 0.0 not in self.law.values and self.law.symmetric()
-            return channels.THRESHOLDS, *row, (float(mirrored and self.loss.odd_labels), labels, offsets, table)
-        t, w = c.nodes(self.rho)
-        if c.kind == "logit":
-            from scipy.special import expit
-
-            return channels.CHANCES, *row, (w, t, c.flip + (1.0 - 2.0 * c.flip) * expit(c.function(t)))
-        y, residual = c.function(t), self.loss.of_residual
-        if not residual and c.outer > 0.0:
-            x, v = np.polynomial.hermite_e.hermegauss(40)
-            y = (y[:, None] + math.sqrt(c.outer) * x).ravel()
-            w, t = (w[:, None] * (v / v.sum())).ravel(), np.repeat(t, x.size)
-        return channels.NODES, *row, (float(residual), c.outer if residual else 0.0, w, t, y)
+        return vector(self.loss, self.law, self.rho, self.fineness, self.beta)

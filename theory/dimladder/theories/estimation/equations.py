@@ -116,8 +116,8 @@ from dimladder.numerics.addresses import from_addresses_of
 from dimladder.numerics.resolvents import resolvents
 
 F8, V1 = types.float64, types.float64[::1]
-# channel(V, q, m, b, data, out): E f, E f^2, -E f', E d_z f, training and fresh losses, sign error, E f'^2.
-CHANNEL = types.FunctionType(types.void(F8, F8, F8, F8, V1, V1))
+# channel(data, at, V, q, m, b, observe, out): E f, E f^2, -E f', training and fresh loss, E d_z f, sign error, E f'^2.
+CHANNEL = types.FunctionType(types.void(V1, types.int64, F8, F8, F8, F8, types.boolean, V1))
 # side(Vh, qh, mh, ridge, data, out): V, q, m, |w|^2/k; out has room for the root of the layers.
 SIDE = types.FunctionType(types.void(F8, F8, F8, F8, V1, V1))
 as_channel, as_side = from_addresses_of(CHANNEL), from_addresses_of(SIDE)
@@ -129,15 +129,15 @@ PARAMETERS = 9
 WORK = 17
 
 _MAP = '''
-@njit(types.void(F8, F8, F8, F8, V1, V1), cache=True, error_model="numpy")
-def square_channel(V, q, m, b, data, out):
-    """The square loss k (y - u)^2/2; data: k, rho, E y, E y^2, E d_z y."""
+@njit(types.void(V1, types.int64, F8, F8, F8, F8, types.boolean, V1), cache=True, error_model="numpy")
+def square_channel(p, at, V, q, m, b, observe, out):
+    """The square loss k (y - u)^2/2; p from index at: k, rho, E y, E y^2, E d_z y."""
     out[:] = math.nan
-    if not (V > 0.0 and q > 0.0 and q * data[1] > m * m and math.isfinite(V + q + m + b)):
+    k, rho = p[at], p[at + 1]
+    if not (V > 0.0 and q > 0.0 and q * rho > m * m and math.isfinite(V + q + m + b)):
         return
-    k = data[0]
-    f, ff, fv, fz, loss, test = square(V * k, q, m, b, data[2], data[3], data[4])
-    out[0], out[1], out[2], out[3], out[4], out[5] = k * f, k * k * ff, k * fv, k * fz, k * loss, k * test
+    f, ff, fv, fz, loss, test = square(V * k, q, m, b, p[at + 2], p[at + 3], p[at + 4])
+    out[0], out[1], out[2], out[3], out[4], out[5] = k * f, k * k * ff, k * fv, k * loss, k * test, k * fz
     out[7] = k * k * fv * fv
 
 
@@ -166,8 +166,8 @@ def fmap(x, out, p, work):
     V, q = math.exp(x[0]), math.exp(x[1])
     m = math.tanh(x[2]) * math.sqrt(q * rho)
     b = x[3] if x.size == 4 else 0.0
-    as_channel(bits[0], bits[1])(V, q, m, b, p[9 : 9 + size], work[:8])
-    Vh, qh, mh = conjugates(alpha, psi, work[1], work[2], work[3])
+    as_channel(bits[0], bits[1])(p, 9, V, q, m, b, False, work[:8])
+    Vh, qh, mh = conjugates(alpha, psi, work[1], work[2], work[5])
     out[:] = math.nan
     if not (Vh > 0.0 and math.isfinite(Vh + qh + mh)):
         return

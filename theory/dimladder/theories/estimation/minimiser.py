@@ -90,11 +90,6 @@ class StateEvolution:
         return np.concatenate([functions, head, seen, s.data()])
 
     @cached_property
-    def _observed(self) -> Array:
-        """Data of the channel with all averages."""
-        return self.channel.data(observe=True)
-
-    @cached_property
     def _ridge_data(self) -> tuple[Array, ...]:
         c = self.side.covariance
         return (c.shares, c.eigenvalues, c.powers, *c.arrays())
@@ -117,7 +112,7 @@ class StateEvolution:
 
     def averages(self, V: float, q: float, m: float, b: float = 0.0) -> Averages:
         """All averages of the channel at one state; NaN outside the domain."""
-        self.channel.compiled(V, q, m, b, self._observed, self._seen)
+        self.channel.compiled(self._data, 9, V, q, m, b, True, self._seen)
         return Averages(*(float(a) for a in self._seen))
 
     def conjugates(self, x: Array, alpha: float) -> tuple[float, float, float, Averages]:

@@ -75,7 +75,7 @@ class PenaltySide:
         self.penalty, self.covariance, self.prior, self.fineness = penalty, covariance, prior, fineness
         self.psi = covariance.psi
         self.scale = float(np.sum(covariance.shares * covariance.eigenvalues))
-        penalty.check_convex(np.zeros(1))
+        penalty.check_convex((0.0,))
 
     @property
     def compiled(self) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation, Solution, Step, Variable
@@ -23,8 +22,6 @@ from .labels import LabelLaw
 from .minimiser import Point, StateEvolution
 from .penalty import RidgeSide
 from .system import GRID, MinimiserSystem
-
-Array = NDArray[np.float64]
 
 
 def posterior_channel(loss: Loss, law: LabelLaw, rho: float, beta: float, fineness: float = 1.0) -> Channel:
@@ -67,6 +64,7 @@ class PosteriorSystem(MinimiserSystem):
     def __init__(self, problem: Any, question: Any, temperature: float) -> None:
         self.temperature = temperature
         super().__init__(problem, question)
+        self.calibrates = self.classifies
 
     def check(self) -> None:
         super().check()
@@ -90,22 +88,8 @@ class PosteriorSystem(MinimiserSystem):
         a, rho, beta = self.question, self.question.covariance.rho, 1.0 / self.temperature
         out = {"V": point.V, "q": point.q, "m": point.m, "bias": point.b, "log_loss": point.averages.loss}
         if self.classifies:
-            from ...numerics.channels import log_evidence
-
-            out["classification_error"] = observables.classification_error(a.law, rho, point.q, point.m, point.b)
-
             data = posterior_channel(a.loss, a.law, rho, beta).data()
-
-            def predicted(u: Array) -> Array:
-                up, down = np.empty_like(u), np.empty_like(u)
-                log_evidence(data, 1.0, u, point.V, up)
-                log_evidence(data, -1.0, u, point.V, down)
-                up, down = np.exp(up), np.exp(down)
-                return np.asarray(up / (up + down))
-
-            out["calibration_error"], out["brier"] = observables.calibration(
-                a.law, rho, point.q, point.m, point.b, predicted
-            )
+            out["classification_error"], out["calibration_error"], out["brier"] = self.trust(point, data)
         else:
             out["mse"] = observables.mean_squared_error(a.law, rho, point)
         z = beta * point.ridge / point.Vh
