@@ -110,9 +110,9 @@ Algebra of the state evolution.
 import math
 
 import numpy as np
-from numba import njit, types
 
 from dimladder.numerics.addresses import from_addresses_of
+from dimladder.numerics.jit import njit, types
 from dimladder.numerics.resolvents import resolvents
 
 F8, V1 = types.float64, types.float64[::1]
