@@ -192,7 +192,7 @@ def test_one_variance_in_two_blocks_is_one_block() -> None:
 
 
 def test_units_that_are_alike_move_as_one() -> None:
-    """Two identical units are one of twice the readout at half the rate; almost identical ones part by what they are."""
+    """Two identical units are one of twice the readout at half the rate, and rounding does not part them."""
     change: dict[str, Any] = {"algorithm.batch_fraction": 1.0, "algorithm.steps": 20, "student.train_readout": False}
     change |= SMALL
     single = {"student.width": 1, "initial": {"kind": "explicit", "Q": [[0.6]], "M": [[0.3, 0.05]], "a": [2.0]}}
