@@ -10,7 +10,7 @@ from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import Named
 from .derivation import Derived
-from .erf_sums import ErfMixture
+from .erf_sums import PLAIN, ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
@@ -129,6 +129,9 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        if m is PLAIN:
+            # No activation of a teacher: the target is a formula, or its units are single erfs.
+            continue
         terms = [f"{m.constant:.6g}"] if m.constant else []
         terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
