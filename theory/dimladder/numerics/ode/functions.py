@@ -14,6 +14,7 @@ from numba import errors
 from numpy.typing import NDArray
 
 from ..jit import njit, types
+from ..native import Native
 from . import layout
 
 __all__ = ["Event", "Interpreted", "compiled"]
@@ -111,6 +112,8 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
     TypeError
         If it is not callable, or numba cannot compile it for this signature.
     """
+    if isinstance(function, Native):
+        return function
     known = hasattr(function, "get_compile_result") or (hasattr(function, "address") and hasattr(function, "_sig"))
     try:
         if known:

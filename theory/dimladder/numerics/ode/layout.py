@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ..jit import types
+from ..native import Native
 
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -118,6 +119,8 @@ def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
 
 
 def _look_up(function: Any, signature: Any) -> tuple[int, int]:
+    if isinstance(function, Native):
+        return 0, function.address
     if not hasattr(function, "get_compile_result"):
         return int(function.address), 0
     if signature.args not in function.overloads:
