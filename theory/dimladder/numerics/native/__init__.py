@@ -6,8 +6,8 @@ code. numba remains the compiler of all other kernels, of what is outside the su
 ``DIMLADDER_NATIVE=0`` leaves everything to it.
 """
 
-from .kernels import Kernel, enabled, module_functions, njit
+from .kernels import Kernel, enabled, module_functions, njit, value_type
 from .machine import Native
-from .types import Refused, function_type, signature, types
+from .types import Refused, types
 
-__all__ = ["Kernel", "Native", "Refused", "enabled", "function_type", "module_functions", "njit", "signature", "types"]
+__all__ = ["Kernel", "Native", "Refused", "enabled", "module_functions", "njit", "types", "value_type"]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from . import types as spoken
@@ -16,6 +17,11 @@ from .types import Refused, Signature
 
 # Functions that make a callable of two addresses -> its type; `register` fills it.
 FUNCTION_TYPES: dict[str, Signature] = {}
+
+
+def value_type(function: str, name: str, text: str) -> None:
+    """Make ``function(c_address, native_address)`` a callable of that signature, whose type others name `name`."""
+    FUNCTION_TYPES[function] = spoken.function_type(name, text)
 
 
 def enabled() -> bool:
@@ -53,6 +59,22 @@ class Kernel:
             raise Refused(f"{self.__name__} has no signature")
         stamp = _stamp(Path(self.py_func.__code__.co_filename).parent) + self.__name__
         return compiled(stamp, [(self.__name__, self, self.signature)], FUNCTION_TYPES)[self.__name__]
+
+    @cached_property
+    def compiled(self) -> Any:
+        """The function compiled by itself: here, or by numba where that is asked for."""
+        return self.native if enabled() else self.by_numba
+
+    @cached_property
+    def by_numba(self) -> Any:
+        """The same function compiled by numba, with all that it calls."""
+        import numba
+
+        function = self.py_func
+        used = {n: self.scope[n] for n in function.__code__.co_names if n in self.scope}
+        scope = dict(self.scope) | {n: k.by_numba for n, k in used.items() if isinstance(k, Kernel)}
+        again = FunctionType(function.__code__, scope, function.__name__)
+        return numba.njit(**self.options)(again)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.py_func(*arguments)

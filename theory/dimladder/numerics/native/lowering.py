@@ -22,9 +22,10 @@ _LLVM = {n: f"llvm.{f}.f64" for n, f in {
     "sqrt": "sqrt", "exp": "exp", "log": "log", "sin": "sin", "cos": "cos", "fabs": "fabs", "copysign": "copysign",
     "pow": "pow",
 }.items()}  # fmt: skip
-_LIBM = frozenset(
-    "asin acos atan tan sinh cosh tanh asinh acosh atanh erf erfc expm1 log1p log2 log10 atan2 hypot fmod".split()
-)
+_LIBM = {
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "fmod", "hypot", "log10",
+    "log1p", "log2", "sinh", "tan", "tanh",
+}  # fmt: skip
 _ROUND = {"floor": "llvm.floor.f64", "ceil": "llvm.ceil.f64"}
 _FLOAT_OP = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
 _INT_OP = {ast.Add: "add nsw", ast.Sub: "sub nsw", ast.Mult: "mul nsw"}
@@ -33,6 +34,7 @@ _INT_CMP = {ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge", ast.Eq
 # Both sides of a conditional expression are computed where they are made of these.
 _CHEAP = (ast.Name, ast.Constant, ast.UnaryOp, ast.BinOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Load)
 _LARGEST_POWER = 64
+_LARGEST_LOCAL = 1024
 
 Value = Any  # a name or number of LLVM; (pointer, shape) of an array; a list of (value, type) of a tuple
 Typed = tuple[Value, Any]
@@ -97,7 +99,8 @@ class Unit:
         kind = "double" if values.dtype == np.float64 else "i64"
         items = ", ".join(f"{kind} {number(v) if kind == 'double' else int(v)}" for v in values.ravel())
         label = f"@{name}"
-        self.declarations[f"{label} = private unnamed_addr constant [{values.size} x {kind}] [{items}], align 64"] = None
+        line = f"{label} = private unnamed_addr constant [{values.size} x {kind}] [{items}], align 64"
+        self.declarations[line] = None
         return label
 
     def ir(self) -> str:
@@ -130,7 +133,8 @@ class Function:
 
     def infer(self) -> None:
         """Find the type of every name: pass over all assignments until nothing changes."""
-        statements = [s for s in ast.walk(self.node) if isinstance(s, ast.Assign | ast.AugAssign | ast.For | ast.Return)]
+        binding = ast.Assign | ast.AugAssign | ast.For | ast.Return
+        statements = [s for s in ast.walk(self.node) if isinstance(s, binding)]
         while True:
             before = dict(self.types), self.result
             for s in statements:
@@ -221,6 +225,8 @@ class Function:
             if f.attr == "reshape":
                 kind = self.type_of(f.value)
                 return None if kind is None else Array(kind.element, len(_shape_of(e)))
+            if ast.unparse(f) == "np.empty":
+                return Array(F64, len(_shape_of(e)))
             if not (isinstance(f.value, ast.Name) and f.value.id == "math"):
                 raise Refused(ast.unparse(f))
             return BOOL if f.attr in ("isfinite", "isnan", "isinf") else I64 if f.attr in _ROUND else F64
@@ -302,7 +308,10 @@ class Function:
         self.block(self.node.body)
         if not self.dead:
             self.out("ret void" if self.result == VOID else "unreachable")
-        parameters = ", ".join(p for n, k in zip(self.parameters, self.arguments, strict=True) for p in flat(f"%in.{n}", k))
+        if isinstance(self.result, Array):
+            raise Refused(f"{self.kernel.__name__} returns an array")
+        given = [p for n, k in zip(self.parameters, self.arguments, strict=True) for p in flat(f"%in.{n}", k)]
+        parameters = ", ".join(["ptr %state", *given])
         inline = " alwaysinline" if self.kernel.options.get("forceinline") else ""
         head = f"define internal {llvm(self.result)} @{self.name}({parameters}) nounwind{inline} {{"
         return "\n".join([head, "entry:", *(f"  {s}" for s in self.slots), *self.body, "}"])
@@ -684,7 +693,7 @@ class Function:
             if f.attr == "reshape":
                 (pointer, _), _ = self.value(f.value)
                 return (pointer, [self.whole(n) for n in _shape_of(e)]), self.type_of(e)
-            return self.math_call(f.attr, e)
+            return self.local_array(e) if f.attr == "empty" else self.math_call(f.attr, e)
         if not isinstance(f, ast.Name):
             raise Refused(ast.unparse(f))
         if f.id in self.types:
@@ -698,7 +707,7 @@ class Function:
             return found
         given = [self.value(a) for a in e.args]
         callee = self.unit.emitted(self.kernel_named(f.id), tuple(kind for _, kind in given))
-        passed = ", ".join(p for value, kind in given for p in self.passed(value, kind))
+        passed = ", ".join(["ptr %state", *(p for value, kind in given for p in self.passed(value, kind))])
         if callee.result == VOID:
             self.out(f"call void @{callee.name}({passed})")
             return None, VOID
@@ -750,6 +759,15 @@ class Function:
             found = self.op(f"select i1 {better}, {llvm(kind)} {other}, {llvm(kind)} {found}")
         return found, kind
 
+    def local_array(self, e: ast.Call) -> Typed:
+        """A small array of fixed shape, on the stack."""
+        lengths = [_integer(n) if not isinstance(n, ast.Name) else self.scope.get(n.id) for n in _shape_of(e)]
+        if not all(isinstance(n, int) for n in lengths) or math.prod(lengths) > _LARGEST_LOCAL:  # type: ignore
+            raise Refused(f"{ast.unparse(e)}: nothing is allocated")
+        place = self.fresh("%local")
+        self.slots.append(f"{place} = alloca [{math.prod(lengths)} x double], align 64")  # type: ignore[arg-type]
+        return (place, [str(n) for n in lengths]), self.type_of(e)
+
     def math_call(self, name: str, e: ast.Call) -> Typed:
         given = [self.real(a) for a in e.args]
         if name == "isnan":
@@ -770,15 +788,24 @@ class Function:
         for a, wanted in zip(e.args, kind.arguments, strict=True):
             value, found = self.value(a)
             given.append((value if found == wanted else self.convert(value, found, wanted), wanted))
-        result = None
-        if kind.result != VOID:
-            result = self.fresh("%result")
-            self.slots.append(f"{result} = alloca {kind.result.llvm}")
+        # Functions without a result write a null pointer there.
+        result = self.fresh("%result")
+        self.slots.append(f"{result} = alloca {'ptr' if kind.result == VOID else kind.result.llvm}")
         raised = self.fresh("%raised")
         self.slots.append(f"{raised} = alloca ptr")
         passed = ", ".join(p for value, wanted in given for p in self.numba_passed(value, wanted))
-        self.op(f"call i32 {pointer}(ptr {result or 'null'}, ptr {raised}, {passed})")
-        return (None, VOID) if result is None else (self.op(f"load {llvm(kind.result)}, ptr {result}"), kind.result)
+        status = self.op(f"call i32 {pointer}(ptr {result}, ptr {raised}, {passed})")
+        # 0: fine; -2: None. Anything else is an exception, kept for whoever called from Python.
+        odd, raising, on = self.op(f"add i32 {status}, 2"), self.fresh("raising"), self.fresh("on")
+        fine = self.op(f"or i1 {self.op(f'icmp eq i32 {status}, 0')}, {self.op(f'icmp eq i32 {odd}, 0')}")
+        self.branch(fine, on, raising)
+        self.label(raising)
+        self.out(f"store i32 {status}, ptr %state")
+        kept = self.op("getelementptr {i32, ptr}, ptr %state, i32 0, i32 1")
+        self.out(f"store ptr {self.op(f'load ptr, ptr {raised}')}, ptr {kept}")
+        self.jump(on)
+        self.label(on)
+        return (None, VOID) if kind.result == VOID else (self.op(f"load {llvm(kind.result)}, ptr {result}"), kind.result)
 
     def numba_passed(self, value: Value, kind: Any) -> list[str]:
         """Return the words of an argument: of an array, what numba keeps of it (no owner, so no reference counts)."""

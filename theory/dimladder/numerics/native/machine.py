@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import itertools
 import logging
 import os
+import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -28,11 +28,29 @@ from .types import BOOL, F64, I64, VOID, Array, Signature, Type
 log = logging.getLogger("dimladder.native")
 _LOCK = threading.RLock()
 _DIGEST = hashlib.sha256().digest_size
-_numbers = itertools.count()
 # Engines own the code of the functions, which live as long as the process.
 _engines: list[Any] = []
 # An observable of many states: f(y, p, work).
 OBSERVABLE = Signature(F64, (Array(F64, 1), Array(F64, 1), Array(F64, 1)))
+
+
+class _State(ctypes.Structure):
+    """What a function of numba, called by its address, has raised: numba's status, and where it describes it."""
+
+    _fields_ = (("status", ctypes.c_int32), ("what", ctypes.c_void_p))
+
+    def exception(self) -> BaseException:
+        if self.status < 0 or not self.what:
+            return RuntimeError("a compiled function raised an exception")
+        # numba keeps the class and its arguments pickled: pointer, length.
+        described = _Described.from_address(self.what)
+        kind, arguments, *_ = pickle.loads(ctypes.string_at(described.pickled, described.length))
+        found: BaseException = kind(*(arguments or ()))
+        return found
+
+
+class _Described(ctypes.Structure):
+    _fields_ = (("pickled", ctypes.c_void_p), ("length", ctypes.c_int32))
 
 
 class Native:
@@ -43,12 +61,12 @@ class Native:
     def __init__(self, engine: Any, name: str, signature: Signature) -> None:
         self.__name__, self.signature = name, signature
         self.address = int(engine.get_function_address(name))
-        words: list[Any] = []
+        words: list[Any] = [ctypes.c_void_p]
         for kind in signature.arguments:
             if isinstance(kind, Array):
                 words += [ctypes.c_void_p, *[ctypes.c_int64] * kind.ndim]
             else:
-                words.append(_C[kind])
+                words.append(ctypes.c_void_p if isinstance(kind, Signature) else _C[kind])
         result = None if signature.result == VOID else _C[signature.result]
         self._call = ctypes.CFUNCTYPE(result, *words)(engine.get_function_address(f"{name}.flat"))
         self._rows = None
@@ -58,13 +76,17 @@ class Native:
             self._rows = ctypes.CFUNCTYPE(None, *shape)(engine.get_function_address(f"{name}.rows"))
 
     def __call__(self, *arguments: Any) -> Any:
-        words: list[Any] = []
+        state = _State()
+        words: list[Any] = [ctypes.addressof(state)]
         for value, kind in zip(arguments, self.signature.arguments, strict=True):
             if isinstance(kind, Array):
                 words += _words(value, kind)
             else:
                 words.append(value)
-        return self._call(*words)
+        found = self._call(*words)
+        if state.status:
+            raise state.exception()
+        return found
 
     def over(self, states: np.ndarray, p: np.ndarray, work: np.ndarray) -> np.ndarray:
         """Return an observable ``f(y, p, work)`` of every row of `states`, in one call."""
@@ -133,15 +155,21 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
             numba += [f"i64 {n}.{k}" for k in range(kind.ndim)] + [f"i64 {n}.stride{k}" for k in range(kind.ndim)]
         else:
             numba.append(f"{llvm(kind)} {n}")
-    call = f"call {result} @{inner}({parameters})"
-    if signature.result == VOID:
-        bodies = [[f"  {call}", "  ret i32 0"], [f"  {call}", "  ret void"]]
-    else:
-        stored = "  store i8 %byte, ptr %result" if signature.result == BOOL else f"  store {result} %r, ptr %result"
-        widened = ["  %byte = zext i1 %r to i8"] if signature.result == BOOL else []
-        bodies = [[f"  %r = {call}", *widened, stored, "  ret i32 0"], [f"  %r = {call}", f"  ret {result} %r"]]
-    lines = [f'define i32 @"{name}"({", ".join(numba)}) nounwind {{', *bodies[0], "}"]
-    lines += [f'define {result} @"{name}.flat"({parameters}) nounwind {{', *bodies[1], "}"]
+    call = f"call {result} @{inner}({', '.join(['ptr %state', parameters])})"
+    value = "" if signature.result == VOID else "%r = "
+    stored = []
+    if signature.result == BOOL:
+        stored = ["%byte = zext i1 %r to i8", "store i8 %byte, ptr %result"]
+    elif value:
+        stored = [f"store {result} %r, ptr %result"]
+    fresh = ["%state = alloca {i32, ptr}", "store {i32, ptr} zeroinitializer, ptr %state"]
+    status = [
+        "%place = getelementptr {i32, ptr}, ptr %state, i32 0, i32 1", "%what = load ptr, ptr %place",
+        "store ptr %what, ptr %raised", "%status = load i32, ptr %state", "ret i32 %status",
+    ]  # fmt: skip
+    back = f"ret {result} %r" if value else "ret void"
+    lines = [f'define i32 @"{name}"({", ".join(numba)}) nounwind {{', *fresh, f"{value}{call}", *stored, *status, "}"]
+    lines += [f'define {result} @"{name}.flat"(ptr %state, {parameters}) nounwind {{', f"{value}{call}", back, "}"]
     if signature == OBSERVABLE:
         lines += [_ROWS.format(name=name, inner=inner)]
     return lines
@@ -149,6 +177,7 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
 
 _ROWS = """define void @"{name}.rows"(ptr %y, i64 %rows, i64 %n, ptr %p, i64 %np, ptr %w, i64 %nw, ptr %out) nounwind {{
 entry:
+  %state = alloca {{i32, ptr}}
   br label %head
 head:
   %k = phi i64 [0, %entry], [%next, %body]
@@ -157,7 +186,7 @@ head:
 body:
   %at = mul i64 %k, %n
   %row = getelementptr double, ptr %y, i64 %at
-  %r = call double @{inner}(ptr %row, i64 %n, ptr %p, i64 %np, ptr %w, i64 %nw)
+  %r = call double @{inner}(ptr %state, ptr %row, i64 %n, ptr %p, i64 %np, ptr %w, i64 %nw)
   %place = getelementptr double, ptr %out, i64 %k
   store double %r, ptr %place
   %next = add i64 %k, 1

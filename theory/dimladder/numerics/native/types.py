@@ -1,4 +1,4 @@
-"""Types and signatures of compiled code, written as numba writes them: ``void(f8, f8[::1])``, ``types.float64[::1]``."""
+"""Types and signatures of compiled code, as numba writes them: ``void(f8, f8[::1])``, ``types.float64[::1]``."""
 
 from __future__ import annotations
 

@@ -114,11 +114,14 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
     """
     if isinstance(function, Native):
         return function
-    known = hasattr(function, "get_compile_result") or (hasattr(function, "address") and hasattr(function, "_sig"))
+    known = hasattr(function, "get_compile_result")
     try:
-        if known:
-            if hasattr(function, "_sig") and function._sig != ftype.signature:
+        if hasattr(function, "_sig") and hasattr(function, "_pyfunc"):
+            # A cfunc has no entry of the kind that compiled code calls.
+            if function._sig != ftype.signature:
                 raise TypeError(f"{what} has the signature {function._sig}; needed: {ftype.signature}")
+            function = function._pyfunc
+        if known:
             layout.addresses(function, ftype)
             return function
         if not callable(function):

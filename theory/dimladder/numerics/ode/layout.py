@@ -19,8 +19,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .. import native
 from ..jit import types
-from ..native import Native
 
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,9 +57,16 @@ _f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], type
 RHS = types.FunctionType(types.void(_f8, _v, _v, _v, _v))
 JAC = types.FunctionType(types.void(_f8, _v, _m, _v, _v))
 SCALAR = types.FunctionType(_f8(_f8, _v, _v))
+STEP = types.FunctionType(types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m))
 # step(rhs, jac, st, cnt, info, control, table, y, f, ynew, fnew, atol, p, work, ws, pivots, F) -> code
-STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m)
-STEP = types.FunctionType(STEP_SIGNATURE)
+STEP_SIGNATURE = (
+    "i8(RHS, JAC, f8[::1], i8[::1], i8[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1],"
+    "f8[::1], f8[::1], f8[:, ::1], i8[::1], f8[:, ::1])"
+)
+native.value_type("as_rhs", "RHS", "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])")
+native.value_type("as_jac", "JAC", "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])")
+native.value_type("as_scalar", "SCALAR", "f8(f8, f8[::1], f8[::1])")
+native.value_type("as_step", "STEP", STEP_SIGNATURE)
 
 
 @intrinsic
@@ -108,7 +115,9 @@ _known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.Wea
 
 
 def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
-    """Return the addresses (C wrapper, native code) of a numba function or cfunc, compiled for the type if need be.
+    """Return the addresses (C wrapper, native code) of a compiled function; one of numba is compiled for the type.
+
+    A function translated here has the second kind only, given twice: callers take it where there is one.
 
     The caller keeps `function` alive while the addresses are in use.
     """
@@ -119,10 +128,10 @@ def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
 
 
 def _look_up(function: Any, signature: Any) -> tuple[int, int]:
-    if isinstance(function, Native):
-        return 0, function.address
-    if not hasattr(function, "get_compile_result"):
-        return int(function.address), 0
+    if isinstance(function, native.Kernel):
+        return _look_up(function.compiled, signature)
+    if isinstance(function, native.Native):
+        return function.address, function.address
     if signature.args not in function.overloads:
         function.compile(signature)
     result = function.get_compile_result(signature)
