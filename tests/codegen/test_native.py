@@ -14,6 +14,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.numerics import native
+from dimladder.numerics.addresses import addresses
 from dimladder.numerics.native import Refused, njit
 from dimladder.numerics.ode import layout
 from dimladder.symbolic import store
@@ -220,7 +221,7 @@ def test_code_of_numba_calls_it_by_its_address(runs: Path) -> None:
         function(0.0, y + dy, dy, p, work)
 
     dy, direct, work = np.empty_like(y), np.empty_like(y), np.zeros(flow.work_size())
-    twice(layout.addresses(rhs, layout.RHS), y, dy, p, work)
+    twice(addresses(rhs, layout.RHS), y, dy, p, work)
     rhs(0.0, y, direct, p, work)
     rhs(0.0, y + direct, direct, p, work)
     np.testing.assert_array_equal(dy, direct)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from . import types as spoken
 from .machine import Native, compiled
 from .types import Refused, Signature
 
+log = logging.getLogger("dimladder.native")
 # Functions that make a callable of two addresses -> its type; `register` fills it.
 FUNCTION_TYPES: dict[str, Signature] = {}
 
@@ -62,8 +64,12 @@ class Kernel:
 
     @cached_property
     def compiled(self) -> Any:
-        """The function compiled by itself: here, or by numba where that is asked for."""
-        return self.native if enabled() else self.by_numba
+        """The function compiled by itself: here, or by numba where that is asked for or cannot be."""
+        try:
+            return self.native if enabled() else self.by_numba
+        except Refused as refused:
+            log.info("%s is compiled by numba: %s", self.__name__, refused)
+            return self.by_numba
 
     @cached_property
     def by_numba(self) -> Any:

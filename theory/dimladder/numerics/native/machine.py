@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from ... import cache as disk
-from .lowering import Unit, flat, llvm
-from .types import BOOL, F64, I64, VOID, Array, Signature, Type
+from .inference import flat, llvm
+from .lowering import Unit
+from .types import BOOL, F64, I64, VOID, Array, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
 _LOCK = threading.RLock()
@@ -67,7 +68,7 @@ class Native:
                 words += [ctypes.c_void_p, *[ctypes.c_int64] * kind.ndim]
             else:
                 words.append(ctypes.c_void_p if isinstance(kind, Signature) else _C[kind])
-        result = None if signature.result == VOID else _C[signature.result]
+        result: Any = None if signature.result == VOID else _C[signature.result]
         self._call = ctypes.CFUNCTYPE(result, *words)(engine.get_function_address(f"{name}.flat"))
         self._rows = None
         if signature == OBSERVABLE:
@@ -212,10 +213,13 @@ def _object(ir: str) -> bytes:
     import llvmlite.binding as binding
 
     machine = _target()
-    module = binding.parse_assembly(ir)
+    try:
+        module = binding.parse_assembly(ir)
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+    except (RuntimeError, AttributeError) as error:
+        raise Refused(f"this LLVM does not take it: {error}") from error
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
@@ -269,6 +273,3 @@ def _kept(stamp: str, build: Callable[[], bytes]) -> bytes:
     except OSError as error:
         log.warning("compiled code cannot be kept in %s (%s)", path, error.strerror)
     return code
-
-
-__all__ = ["OBSERVABLE", "Native", "Type", "compiled", "platform"]
