@@ -41,17 +41,17 @@ def picard(
     run: Training, samples: int, generator: np.random.Generator, sampler: str, damping: float = 0.6, most: int = 60
 ) -> tuple[np.ndarray, int]:
     """Return the outputs (T, m) and the number of outer iterations."""
-    layers, steps, m = run.layers, run.steps, run.samples
-    k = steps * m
+    layers, times, m = run.layers, run.times, run.samples
+    k = times * m
     time_of = np.arange(k) // m
     earlier = time_of[:, None] > time_of[None, :]
     not_later = time_of[:, None] >= time_of[None, :]
     drives = [normals(2 * k, samples, generator, sampler) for _ in range(layers)]
-    phi = [np.tile(run.gram, (steps, steps)) for _ in range(layers + 1)]
+    phi = [np.tile(run.gram, (times, times)) for _ in range(layers + 1)]
     g = [np.ones((k, k)) for _ in range(layers + 1)]  # g[l] is G^{l+1}
     a = [np.zeros((k, k)) for _ in range(layers + 1)]  # a[l] is A^l
     b = [np.zeros((k, k)) for _ in range(layers + 1)]  # b[l] is B^{l+1}
-    f = np.zeros((steps, m))
+    f = np.zeros((times, m))
     for iteration in range(1, most + 1):
         rate = (run.learning_rates[:, None] * run.richness * run.weights * run.error_signal(f)).ravel()
         change, new_f = 0.0, f
@@ -80,7 +80,7 @@ def picard(
                 change = max(change, np.linalg.norm(fresh - store[index]) / max(np.linalg.norm(fresh), 1e-12))
                 store[index] = damping * fresh + (1 - damping) * store[index]
             if l == layers - 1:
-                new_f = output.reshape(steps, m) / samples / run.richness
+                new_f = output.reshape(times, m) / samples / run.richness
         moved = np.abs(new_f - f).max()
         f = damping * new_f + (1 - damping) * f
         if change < 1e-4 and moved < 1e-5:
@@ -143,7 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    run = training_of(dl.load(RUN))
+    run = training_of(dl.load(RUN, {"algorithm.steps": 19}))
     runs = [march(run, options.reference, np.random.default_rng([77, i])) for i in range(4)]
     reference = np.mean(runs, axis=0)
     floor = float(np.sqrt(np.mean(np.var(runs, axis=0, ddof=1)) / 4))

@@ -23,14 +23,14 @@ from dimladder.theories.mup.sampling import dimensions, sampled_nodes
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 
-def training(layers=3, steps=4, samples=2, formula="tanh(x) + 0.2*x", test_samples=0, eta=0.7, **student) -> Training:
+def training(layers=3, times=4, samples=2, formula="tanh(x) + 0.2*x", test_samples=0, eta=0.7, **student) -> Training:
     return training_of(
         dl.load(
             RUNS / "mup-tanh.toml",
             {
                 "data.samples": samples, "data.test_samples": test_samples,
                 "student.hidden_layers": layers, "student.activation": formula,
-                "algorithm.steps": steps, "algorithm.learning_rate": eta, **student,
+                "algorithm.steps": times - 1, "algorithm.learning_rate": eta, **student,
             },
         )
     )  # fmt: skip
@@ -101,21 +101,21 @@ def follow(program, given: dict) -> dict:
     return known
 
 
-@pytest.mark.parametrize(("steps", "samples"), [(4, 1), (3, 2)])
-def test_printed_equations_are_what_the_march_computes(steps, samples):
+@pytest.mark.parametrize(("times", "samples"), [(4, 1), (3, 2)])
+def test_printed_equations_are_what_the_march_computes(times, samples):
     """Evaluate the printed sums, and their derivatives by complex steps, against fields and responses."""
     formula = "tanh(x) + 0.2*x"
-    run = training(steps=steps, samples=samples, formula=formula)
+    run = training(times=times, samples=samples, formula=formula)
     march = March(run, random_nodes(run, 7), chunk=3, exact_start=False)
     out = march.run()
-    program = compiled(equations.unrolled(activation(formula).sympy(x=sp.Symbol("x", real=True)), steps, samples))
-    pairs = [(mu, t) for t in range(steps) for mu in range(1, samples + 1)]
-    k, tiny = steps * samples, 1e-40
+    program = compiled(equations.unrolled(activation(formula).sympy(x=sp.Symbol("x", real=True)), times, samples))
+    pairs = [(mu, t) for t in range(times) for mu in range(1, samples + 1)]
+    k, tiny = times * samples, 1e-40
     time = np.arange(k) // samples
     earlier = time[:, None] > time[None, :]
     for index, layer in enumerate(march._layers):
         first, last = index == 0, index == run.layers - 1
-        phi_below = np.tile(run.gram, (steps, steps)) if first else out.phi[index - 1]
+        phi_below = np.tile(run.gram, (times, times)) if first else out.phi[index - 1]
         a_below = np.zeros((k, k)) if first else out.a[index - 1]
         g_above = np.ones((k, k)) if last else out.g[index + 1]
         b_above = np.zeros((k, k)) if last else out.b[index]
@@ -124,7 +124,7 @@ def test_printed_equations_are_what_the_march_computes(steps, samples):
         d = b_above + np.where(earlier, g_above * rates, 0.0)
         u = layer.u.draw(layer.u.rows, layer.nodes.forward)
         r = layer.r.draw(layer.r.rows, layer.nodes.backward)
-        given = dict(zip([equations.u[p] for p in pairs], np.tile(u, (steps, 1)) if first else u, strict=True))
+        given = dict(zip([equations.u[p] for p in pairs], np.tile(u, (times, 1)) if first else u, strict=True))
         given |= dict(zip([equations.r[p] for p in pairs], np.tile(r, (k, 1)) if last else r, strict=True))
         for i, (mu, t) in enumerate(pairs):
             given |= {equations.C[mu, nu, t, s]: c[i, j] for j, (nu, s) in enumerate(pairs)}
@@ -147,7 +147,7 @@ def test_printed_equations_are_what_the_march_computes(steps, samples):
 
 def test_equal_time_gradient_response():
     """B^L(t, t) = <phi'' z> on the diagonal, and zero off it (the readout has no response)."""
-    run = training(layers=2, steps=3, samples=3)
+    run = training(layers=2, times=3, samples=3)
     march = March(run, random_nodes(run, 64))
     out = march.run()
     layer = march._layers[1]
@@ -157,7 +157,7 @@ def test_equal_time_gradient_response():
 
 
 def test_chunks_float32_and_test_samples_do_not_change_training():
-    run = training(layers=3, steps=5, samples=3)
+    run = training(layers=3, times=5, samples=3)
     nodes = random_nodes(run, 200)
     whole = March(run, nodes, chunk=200).run()
     pieces = March(run, nodes, chunk=37).run()
@@ -169,13 +169,13 @@ def test_chunks_float32_and_test_samples_do_not_change_training():
 
 def test_held_out_samples_leave_the_others_alone():
     """Samples with p = 0 are carried along: training agrees to sampling error with a run without them."""
-    alone, along = training(layers=2, steps=5, samples=2), training(layers=2, steps=5, samples=2, test_samples=2)
+    alone, along = training(layers=2, times=5, samples=2), training(layers=2, times=5, samples=2, test_samples=2)
     f = [
         np.mean([March(r, sampled_nodes(r, 2048, np.random.default_rng(s))).run().f[:, :2] for s in range(4)], axis=0)
         for r in (alone, along)
     ]
     assert f[1] == pytest.approx(f[0], abs=4e-3)
-    together = training(layers=2, steps=5, samples=4)
+    together = training(layers=2, times=5, samples=4)
     weights = np.tile([0.5, 0.5, 0.0, 0.0], (5, 1))
     masked = replace(together, weights=weights, labels=np.r_[along.labels])
     full = March(masked, random_nodes(masked, 300)).run()
@@ -194,7 +194,7 @@ def test_held_out_samples_leave_the_others_alone():
 
 
 def test_one_hidden_layer_has_no_responses_and_needs_no_second_derivative():
-    run = training(layers=1, steps=4, samples=2, formula="relu(x)")
+    run = training(layers=1, times=4, samples=2, formula="relu(x)")
     with_responses, without = (March(run, random_nodes(run, 100), responses=flag).run() for flag in (True, False))
     assert np.array_equal(with_responses.f, without.f)
 
@@ -271,7 +271,7 @@ class TestLazyMatrix:
 
 
 class TestRuns:
-    small = {"solver.samples": 128, "solver.scrambles": 3, "algorithm.steps": 8}  # noqa: RUF012
+    small = {"solver.samples": 128, "solver.scrambles": 3, "algorithm.steps": 7}  # noqa: RUF012
 
     def problem(self, **extra):
         return dl.load(RUNS / "mup-tanh.toml", {**self.small, **extra})
@@ -308,7 +308,7 @@ class TestRuns:
         with pytest.raises(SolveError) as caught:
             dl.solve(self.problem(), samples=4096, memory_limit=0.001)
         assert caught.value.status == "memory"
-        run = training(layers=3, steps=6, samples=3)
+        run = training(layers=3, times=6, samples=3)
         march = March(run, random_nodes(run, 500))
         march.run()
         held = sum(v.nbytes for v in march.state().values()) + sum(

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "solve", "loads": "solve", "problem": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
     "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
-    "critical_value": "equilibria", "escape_time": "equilibria",
+    "critical_value": "equilibria", "escape_time": "equilibria", "prepare": "prepare", "Prepared": "prepare",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
     "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",

@@ -106,7 +106,7 @@ class GradientDescent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gr
     learning_rate, readout_learning_rate : float
         The second defaults to the first.
     steps : int
-        Number of updates.
+        Number of updates: outputs at 0..steps.
     schedule : str
         Factor on the learning rates, a formula in ``t`` (updates done) and ``T`` (`steps`).
     batch_fraction, batch_size : float, int
@@ -152,7 +152,7 @@ class GradientFlow(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gradi
     learning_rate, readout_learning_rate : float
         Time between two neighbouring outputs, where the outputs are counted.
     steps : int
-        Number of outputs.
+        Number of outputs after the start: outputs at 0, learning_rate, ..., steps learning_rate.
     substeps, levels : int
         Gradient steps between two outputs at the coarsest level, and levels of the extrapolation in the step.
     """

@@ -344,6 +344,47 @@ def convert(document: dict[str, Any], kind: type[P], source: str = "<text>") -> 
         raise
 
 
+def convert_sections(
+    document: dict[str, Any], classes: Mapping[str, type[Spec]], source: str = "<text>"
+) -> dict[str, Spec]:
+    """Check some sections of a problem and build them: of the given classes, with messages as of a whole run file."""
+    built: Any = convert(document, _document_type(tuple(classes.items())), source)
+    return {name: getattr(built, name) for name in classes}
+
+
+def value_at(problem: Problem, key: str) -> Any:
+    """Return the value of a dotted key: plain numbers, text or nested lists; None where it is optional and not given.
+
+    Raises
+    ------
+    ConfigError
+        Where the problem has no such key.
+    """
+    node: Any = problem
+    parts = _split(key)
+    for depth, part in enumerate(parts):
+        known: list[str] = []
+        if isinstance(node, Spec):
+            known = list(node.__struct_encode_fields__)
+            if part in known:
+                node = getattr(node, part)
+                continue
+        elif isinstance(node, tuple):
+            node = node[_index(list(node), part, key, "the problem")]
+            continue
+        elif isinstance(node, Coefficients):
+            known = [str(degree) for degree in node]
+            if part in known:
+                node = node[int(part)]
+                continue
+        above = ".".join(parts[:depth]) or "the problem"
+        raise ConfigError(
+            f"there is no key {key!r}", where=above, why=f"{above} has no {part!r}",
+            hint=did_you_mean(part, known) if known else "check the key",
+        )  # fmt: skip
+    return to_builtins(node)
+
+
 def _decode(kind: type, value: Any) -> Any:
     if kind is Coefficients:
         if not isinstance(value, dict):

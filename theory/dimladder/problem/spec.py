@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -34,10 +34,14 @@ MAX_SIZE = 100_000_000
 def away_from_default(spec: Spec) -> list[str]:
     """Return the keys of a section whose value is not the default; a required key always is."""
     return [
-        field.name
-        for field in msgspec.structs.fields(type(spec))
-        if field.required or getattr(spec, field.name) != _default(field)
+        name for name, required, default in _keys(type(spec)) if required or getattr(spec, name) != default
     ]
+
+
+@cache
+def _keys(kind: type[Spec]) -> tuple[tuple[str, bool, Any], ...]:
+    """Return (key, whether it is required, default) of a section: msgspec evaluates annotations at every asking."""
+    return tuple((f.name, f.required, None if f.required else _default(f)) for f in msgspec.structs.fields(kind))
 
 
 def _default(field: Any) -> Any:

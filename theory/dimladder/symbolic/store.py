@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..cache import cache_dir, distrusted, folder
 
 log = logging.getLogger("dimladder.store")
 _MODULES: dict[str, ModuleType] = {}
+_LOCK = threading.RLock()
 _SEAL = "\n# sha256 "
 
 
@@ -66,11 +68,14 @@ def module(parts: tuple[Any, ...], build: Callable[[], str]) -> ModuleType:
     """
     key = module_key(build, *parts)
     if key not in _MODULES:
-        path = _find(key)
-        if path is None:
-            log.info("deriving and printing module %s", key)
-            path = _write(key, build())
-        _MODULES[key] = _load(path, key)
+        # One thread compiles; a module may ask for another while it is derived.
+        with _LOCK:
+            if key not in _MODULES:
+                path = _find(key)
+                if path is None:
+                    log.info("deriving and printing module %s", key)
+                    path = _write(key, build())
+                _MODULES[key] = _load(path, key)
     return _MODULES[key]
 
 

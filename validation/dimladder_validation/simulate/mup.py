@@ -200,11 +200,11 @@ def train(
     network = Network(
         training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend
     )
-    m, layers, steps = training.samples, training.layers, training.steps
+    m, layers, times = training.samples, training.layers, training.times
     first: Pass | None = None
     outputs, smallest, speeds = [], [], []
     fields = network.run()
-    for t in range(steps):
+    for t in range(times):
         outputs.append(backend.to_numpy(fields.f).astype(float))
         grams = _grams([x[:, :m, ...] for x in fields.post], backend) / width
         smallest.append(np.linalg.eigvalsh(_finite(grams))[..., 0].T)
@@ -213,7 +213,7 @@ def train(
         if observe is not None:
             observe(t, fields)
         first = fields if first is None else first
-        if t + 1 < steps:
+        if t + 1 < times:
             if isinstance(algorithm, GradientFlow):
                 network.flow(fields, training.weights[t], float(training.learning_rates[t]), algorithm.substeps)
             else:

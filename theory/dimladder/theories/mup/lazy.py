@@ -86,13 +86,13 @@ def train_lazily(training: Training, width: int, generator: np.random.Generator)
     m, total, layers, n = training.samples, training.points, training.layers, width
     values, vectors = np.linalg.eigh(training.gram)
     u = (vectors * np.sqrt(np.clip(values, 0, None))) @ generator.standard_normal((total, n))
-    weights = [LazyMatrix(n, min(n, training.steps * total), generator) for _ in range(layers - 1)]
+    weights = [LazyMatrix(n, min(n, training.times * total), generator) for _ in range(layers - 1)]
     readout = generator.standard_normal(n)
-    xs = [np.empty((training.steps * total, n)) for _ in range(layers)]
-    gs = [np.empty((training.steps * m, n)) for _ in range(layers)]
+    xs = [np.empty((training.times * total, n)) for _ in range(layers)]
+    gs = [np.empty((training.times * m, n)) for _ in range(layers)]
     first: list[np.ndarray] = []
     root = np.sqrt(n)
-    for t in range(training.steps):
+    for t in range(training.times):
         rows, now = slice(t * total, (t + 1) * total), slice(t * m, (t + 1) * m)
         past, a = t * m, out.rates[:t].ravel()
         if t > 0:
@@ -112,7 +112,7 @@ def train_lazily(training: Training, width: int, generator: np.random.Generator)
             if t == 0:
                 first.append(h.copy())
                 out.pre[l][0] = h @ h.T / n
-            if t == training.steps - 1:
+            if t == training.times - 1:
                 out.pre[l][1] = h @ h.T / n
                 out.change[l][:] = ((h - first[l]) ** 2).mean(axis=1)
         out.f[t] = xs[-1][rows] @ readout / (n * training.richness)
@@ -122,7 +122,7 @@ def train_lazily(training: Training, width: int, generator: np.random.Generator)
         z: np.ndarray = readout[None]
         for l in reversed(range(layers)):
             if l < layers - 1:
-                learned = (out.g[l + 1][now, :past] * a) @ xs[l].reshape(training.steps, total, n)[:t, :m].reshape(
+                learned = (out.g[l + 1][now, :past] * a) @ xs[l].reshape(training.times, total, n)[:t, :m].reshape(
                     past, n
                 )
                 z = weights[l].backward(gs[l + 1][now].T).T / root + learned

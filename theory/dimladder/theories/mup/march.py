@@ -69,21 +69,23 @@ class Nodes:
 class OrderParameters:
     """Everything the march has learnt; index ``l - 1`` is layer l, rows and columns are (time, sample) time major.
 
+    S = T + 1 is the number of times.
+
     Attributes
     ----------
-    f : (T, M) array
+    f : (S, M) array
         Network outputs, training samples first.
-    error_signal : (T, m) array
+    error_signal : (S, m) array
         ``Delta = -dloss/df``.
-    rates : (T, m) array
+    rates : (S, m) array
         ``a_nu(s) = eta(s) gamma p_nu(s) Delta_nu(s)``.
     phi, g, a, b : lists of arrays
-        ``Phi^l`` (T M, T M), ``G^l`` (T m, T m), ``A^l`` (T M, T m) for l < L, ``B^l`` (T m, T m) for l > 1.
+        ``Phi^l`` (S M, S M), ``G^l`` (S m, S m), ``A^l`` (S M, S m) for l < L, ``B^l`` (S m, S m) for l > 1.
     pre : list of (2, M, M) arrays
         ``<h h>`` at the first and the last time.
     change : list of (M,) arrays
-        ``<(h(T-1) - h(0))^2>``.
-    forward_pivots, backward_pivots : (T, L) arrays
+        ``<(h(T) - h(0))^2>``.
+    forward_pivots, backward_pivots : (S, L) arrays
         Smallest eigenvalue of the innovation of ``u^l`` given the past, and of ``r^l``.
     """
 
@@ -102,14 +104,14 @@ class OrderParameters:
     @classmethod
     def empty(cls, training: Training) -> OrderParameters:
         """Return zeros of the right shapes."""
-        layers, steps, m, total = training.layers, training.steps, training.samples, training.points
-        k, kt = steps * m, steps * total
+        layers, times, m, total = training.layers, training.times, training.samples, training.points
+        k, kt = times * m, times * total
         return cls(
-            f=np.zeros((steps, total)), error_signal=np.zeros((steps, m)), rates=np.zeros((steps, m)),
+            f=np.zeros((times, total)), error_signal=np.zeros((times, m)), rates=np.zeros((times, m)),
             phi=[np.zeros((kt, kt)) for _ in range(layers)], g=[np.zeros((k, k)) for _ in range(layers)],
             a=[np.zeros((kt, k)) for _ in range(layers - 1)], b=[np.zeros((k, k)) for _ in range(layers - 1)],
             pre=[np.zeros((2, total, total)) for _ in range(layers)], change=[np.zeros(total) for _ in range(layers)],
-            forward_pivots=np.zeros((steps, layers)), backward_pivots=np.zeros((steps, layers)),
+            forward_pivots=np.zeros((times, layers)), backward_pivots=np.zeros((times, layers)),
         )  # fmt: skip
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -128,10 +130,10 @@ class _Layer:
     nodes: Nodes
     u: CausalGaussian
     r: CausalGaussian
-    x: np.ndarray  # (T M, N)
-    g: np.ndarray  # (T m, N)
-    slope: np.ndarray  # (T m, N): phi'(h)
-    curve: np.ndarray  # (T m, N): phi''(h) z
+    x: np.ndarray  # (S M, N)
+    g: np.ndarray  # (S m, N)
+    slope: np.ndarray  # (S m, N): phi'(h)
+    curve: np.ndarray  # (S m, N): phi''(h) z
     c: Coupling
     d: Coupling
     first: np.ndarray  # (M, N): h at t = 0
@@ -172,9 +174,9 @@ class March:
         self.result = OrderParameters.empty(training)
         self._responses, self._exact_start = responses, exact_start
         self._keep = response_samples
-        steps, m, total, layers = training.steps, training.samples, training.points, training.layers
-        k, kt = steps * m, steps * total
-        self._sweep = AdjointSweep(steps, m, total, chunk, response_dtype) if responses and layers > 1 else None
+        times, m, total, layers = training.times, training.samples, training.points, training.layers
+        k, kt = times * m, times * total
+        self._sweep = AdjointSweep(times, m, total, chunk, response_dtype) if responses and layers > 1 else None
         self._layers = []
         for index, node in enumerate(nodes):
             n, first, last = len(node.weights), index == 0, index == layers - 1
@@ -203,7 +205,7 @@ class March:
         Diverged
             When an order parameter is no longer finite.
         """
-        stop = self.training.steps if until is None else until
+        stop = self.training.times if until is None else until
         while self.time < stop:
             with np.errstate(over="ignore", invalid="ignore"):
                 self._step(self.time)
@@ -249,9 +251,9 @@ class March:
         out.phi[index][: past + total, rows] = block.T
         if t == 0:
             layer.first[:] = h
-        if t in (0, training.steps - 1):
+        if t in (0, training.times - 1):
             out.pre[index][0 if t == 0 else 1] = (h * layer.nodes.weights) @ h.T
-        if t == training.steps - 1:
+        if t == training.times - 1:
             out.pre[index][1] = (h * layer.nodes.weights) @ h.T
             out.change[index][:] = (h - layer.first) ** 2 @ layer.nodes.weights
         if self._sweep is not None and index < training.layers - 1 and t > 0:
@@ -295,7 +297,7 @@ class March:
             d_row = response[rows, : past + m].copy()
             d_row[:, :past] += above[rows, :past] * out.rates[:t].ravel()
             layer.d.dense[rows, : past + m] = d_row  # type: ignore[index]
-            x = layer.x.reshape(training.steps, total, -1)[: t + 1, :m].reshape(past + m, -1)
+            x = layer.x.reshape(training.times, total, -1)[: t + 1, :m].reshape(past + m, -1)
             z = layer.r.draw(m, layer.nodes.backward) + d_row @ x
         layer.g[rows] = z * layer.slope[rows]
         layer.curve[rows] = z * layer.current["second"][:m]
@@ -353,7 +355,7 @@ class March:
 
 def memory(training: Training, samples: int) -> int:
     """Return the bytes a march holds at once: samples with their nodes, and kernels."""
-    k, kt, layers = training.steps * training.samples, training.steps * training.points, training.layers
+    k, kt, layers = training.times * training.samples, training.times * training.points, training.layers
     per_sample = layers * (kt + 3 * k) + (layers - 1) * (kt + k) + training.points + 1
     kernels = layers * (3 * kt * kt + 6 * k * k)
     return 8 * (per_sample * samples + kernels)

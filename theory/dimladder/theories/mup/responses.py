@@ -34,9 +34,9 @@ class Coupling:
     sum replaces the matrix product.
     """
 
-    dense: np.ndarray | None  # (T m, T m)
+    dense: np.ndarray | None  # (S m, S m)
     kernel: np.ndarray | None = None  # (m, m)
-    rates: np.ndarray | None = None  # (T, m): a_nu(s)
+    rates: np.ndarray | None = None  # (S, m): a_nu(s)
 
 
 class AdjointSweep:
@@ -44,8 +44,8 @@ class AdjointSweep:
 
     Parameters
     ----------
-    steps, samples : int
-        T, and the number m of training samples.
+    times, samples : int
+        Number of times, and the number m of training samples.
     outputs : int
         The largest number of outputs at one time: training and test samples.
     chunk : int
@@ -54,9 +54,9 @@ class AdjointSweep:
         ``float64``, or ``float32`` to halve the time at an error near 1e-6 in the responses.
     """
 
-    def __init__(self, steps: int, samples: int, outputs: int, chunk: int, dtype: str = "float64") -> None:
+    def __init__(self, times: int, samples: int, outputs: int, chunk: int, dtype: str = "float64") -> None:
         self.m, self.chunk, self.dtype = samples, chunk, np.dtype(dtype)
-        self._lh = np.empty((steps * samples, outputs * chunk), self.dtype)
+        self._lh = np.empty((times * samples, outputs * chunk), self.dtype)
         self._lz = np.empty_like(self._lh)
 
     def forward(

@@ -15,7 +15,7 @@ MAX_DIMENSIONS = 21201  # the direction numbers that scipy knows
 
 def dimensions(training: Training) -> list[tuple[int, int]]:
     """Return the number of normals of u and of r for each layer, as an upper bound on the ranks of their kernels."""
-    k, kt, layers = training.steps * training.samples, training.steps * training.points, training.layers
+    k, kt, layers = training.times * training.samples, training.times * training.points, training.layers
     return [(training.points if index == 0 else kt, 1 if index == layers - 1 else k) for index in range(layers)]
 
 

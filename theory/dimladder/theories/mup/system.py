@@ -233,7 +233,7 @@ class MupTraining(Recursion):
         if need > solver.memory_limit * GIB:
             raise SolveError(
                 "the march would not fit into memory", status="memory", where="solver.memory_limit",
-                why=f"{solver.samples} samples of {training.steps} times and {training.points} inputs need "
+                why=f"{solver.samples} samples of {training.times} times and {training.points} inputs need "
                 f"{need / GIB:.2f} GiB, the limit is {solver.memory_limit:g} GiB",
                 hint="lower solver.samples and raise solver.scrambles, or raise solver.memory_limit",
             )  # fmt: skip
@@ -251,7 +251,7 @@ class MupTraining(Recursion):
                 march.restore(dict(saved))
 
         def save(current: March) -> None:
-            if current.time % solver.checkpoint_every == 0 or current.time == training.steps:
+            if current.time % solver.checkpoint_every == 0 or current.time == training.times:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_arrays(path, current.state())
 
@@ -263,7 +263,7 @@ class MupTraining(Recursion):
         apart = ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")
         settings = {k: v for k, v in content["solver"].items() if k not in apart}
         key = json.dumps(
-            [content["data"], content["student"], content["loss"], content["algorithm"], settings, training.steps],
+            [content["data"], content["student"], content["loss"], content["algorithm"], settings, training.times],
             sort_keys=True,
         )
         # The data may come from a file whose content changed: hash the numbers too.
@@ -281,11 +281,11 @@ def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], Or
     rows = []
     for level in range(flow.levels):
         sub = flow.substeps * 2**level
-        steps = (training.steps - 1) * sub + 1
+        times = (training.times - 1) * sub + 1
         fine = replace(
             training,
-            learning_rates=np.full(steps, flow.learning_rate / sub),
-            weights=np.repeat(training.weights[:1], steps, axis=0),
+            learning_rates=np.full(times, flow.learning_rate / sub),
+            weights=np.repeat(training.weights[:1], times, axis=0),
         )
         rows.append(_thinned(solve(fine), fine, sub))
     for order in range(1, flow.levels):
@@ -298,7 +298,7 @@ def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], Or
 
 def _thinned(result: OrderParameters, training: Training, every: int) -> OrderParameters:
     m, total = training.samples, training.points
-    times = np.arange(0, training.steps, every)
+    times = np.arange(0, training.times, every)
     row = (times[:, None] * total + np.arange(total)).ravel()
     back = (times[:, None] * m + np.arange(m)).ravel()
     return OrderParameters(
