@@ -40,6 +40,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "mask": ("C", "K"),
     "L": ("V", "V"),
     "P": ("V", "K"),
+    "steady_L": ("V", "V"),
+    "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
     "readout": ("heads", "K"),
 }
@@ -134,7 +136,7 @@ def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[
 def _element(expression: Any) -> str:
     """Return the source of a symbol or of an entry of an array, within the loop over sources."""
     if not expression.is_Indexed:
-        return {d.schedule: "schedule", d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(
+        return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(
             expression, str(expression)
         )
     base, indices = expression.base, expression.indices
@@ -212,9 +214,9 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
     if form.schedule != 1:
-        body.append(f"schedule = {printer().doprint(form.schedule)}")
-    else:
-        body.append("schedule = 1.0")
+        # What the schedule multiplies, and the rest.
+        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule"]
+        body += ["L = steady_L + schedule * L", "P = steady_P + schedule * P"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
     overlaps = [stage for stage in out.flow if stage.lhs.base == d.dGamma]
@@ -240,7 +242,7 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, p, work):"]
     lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
     lines += indented(observe)
-    lines += ["", "", "def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
+    lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)", "def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
     lines += indented(SIZES.splitlines())
     sizes = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
     lines += [f"    return {sizes} + averages_work_size(K, M)"]

@@ -27,6 +27,10 @@ def block_field(vector: Any) -> Any:
     return sp.Symbol(rf"f^{{b}}_{{{vector}}}", real=True)
 
 
+# What a sample moves a readout by.
+READOUT = sp.Symbol(r"\rho_{hi}", real=True)
+
+
 @dataclass(frozen=True)
 class Update:
     """Increments times d in one step, as d -> infinity, before the average: of two moving vectors, of one and a fixed.
@@ -45,7 +49,7 @@ def one_step(form: Form) -> Update:
 
     Formal vectors of block b have the inner products V_p.V_q = d Gamma^b_pq, V_p.x = sqrt(d) f^b_p and
     x.x = d gamma_b s_cb, divided by B_s for the mean over a batch. A moving vector becomes
-    V_p + (1/d) sum_r L_pr V_r - s(t)/sqrt(d) beta_p x.
+    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d).
     """
     e = sp.Symbol("e", positive=True)  # 1/d
 
@@ -68,7 +72,7 @@ def one_step(form: Form) -> Update:
         return (v, u) if u != "x" and v != "x" and u[0] == "V" and v[0] != "V" else (u, v)
 
     def moved(index: Any) -> dict[Any, Any]:
-        return {("V", index): 1, ("LV", index): e, "x": -sp.sqrt(e) * d.schedule * gradient(index)}
+        return {("V", index): 1, ("LV", index): e, "x": -sp.sqrt(e) * gradient(index)}
 
     def first_order(quantity: Any) -> Any:
         return sp.expand(sp.expand(quantity * e)).coeff(e, 1)
@@ -79,17 +83,21 @@ def one_step(form: Form) -> Update:
         sphere = -sp.Rational(1, 2) * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q]
     moving = first_order(inner(moved(p), moved(q)))
     fixed = first_order(inner(moved(p), {("V", f): 1}))
-    readout = -d.kappa_a * d.a[h, i] - d.schedule * d.eta_a * sp.Symbol(r"\rho_{hi}", real=True)
+    readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
     return Update(*(_keep(v, form) for v in (moving, fixed, readout)), sphere)
 
 
 def _keep(increment: Any, form: Form) -> Any:
-    """Select the terms of the regime: the drift is linear in the learning rate, the diffusion quadratic."""
+    """Select the terms of the regime: the drift is linear in what a sample moves, the diffusion quadratic."""
     if form.regime == "classical":
         return increment
     orders = {"gradient-flow": (0, 1), "noise-dominated": (2,)}[form.regime]
-    kept = (t for t in sp.Add.make_args(sp.expand(increment)) if sp.degree(t, d.schedule) in orders)
-    return sp.Add(*kept)
+    moved = {READOUT, *(gradient(v) for v in (p, q))}
+
+    def order(term: Any) -> int:
+        return int(sum(power for base, power in term.as_powers_dict().items() if base in moved))
+
+    return sp.Add(*(t for t in sp.Add.make_args(sp.expand(increment)) if order(t) in orders))
 
 
 @dataclass
@@ -160,7 +168,7 @@ def averaged(increment: Any) -> Any:
         powers = term.as_powers_dict()
         betas = [v for v in (p, q) for _ in range(int(powers.pop(gradient(v), 0)))]
         fields = [v for v in (p, q, f) if powers.pop(block_field(v), 0)]
-        readout = powers.pop(sp.Symbol(r"\rho_{hi}", real=True), 0)
+        readout = powers.pop(READOUT, 0)
         rest = sp.Mul(*(base**power for base, power in powers.items()))
         if readout:
             result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * d.R[c, i], c)

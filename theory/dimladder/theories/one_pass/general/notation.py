@@ -41,9 +41,7 @@ X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
 growth, norm, rate, counts = (sp.IndexedBase(name) for name in ("J", "Q", "v", "u"))
 dGamma, da = sp.IndexedBase("dGamma"), sp.IndexedBase("da")
 
-schedule = sp.Symbol("sigma_t", real=True)
 eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
-SCHEDULE_LATEX = r"s(t)"
 
 
 def indices() -> Indices:
