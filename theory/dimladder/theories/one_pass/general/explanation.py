@@ -8,6 +8,7 @@ import sympy as sp
 
 from ....symbolic.equations import Equation, Step
 from ..explanation import definitions as unit_definitions
+from ..exponents import describe_spectrum
 from ..explanation import kernel_equations, vector_equations
 from ..source_averages import MEANING
 from . import notation as d
@@ -95,26 +96,20 @@ def blocks(flow: GeneralFlow) -> list[Equation]:
     t, spectrum = flow.table, getattr(flow.p.data, "spectrum", None)
     if len(t.shares) == 1 or spectrum is None:
         return []
-    mean = t.shares @ t.variances[0]
-    effective = mean**2 / (t.shares @ t.variances[0] ** 2)
-    note = f"effective dimension (tr Sigma)^2/tr Sigma^2 = {effective:.4g} d, largest eigenvalue {t.variances.max():.4g}"
+    facts = describe_spectrum(flow.p)
+    note = f"effective dimension (tr Sigma)^2/tr Sigma^2 = {facts['effective dimension / d']:.4g} d"
     if spectrum.exponent is not None:
-        law = rf"s_b = b^{{-{1 + spectrum.exponent:g}}} / \overline{{s}},\quad \gamma_b = 1/{spectrum.levels}"
-        rows = [Equation("spectrum", law, None, note)]
+        law = rf"s_b \propto b^{{-{1 + spectrum.exponent:g}}},\quad \gamma_b = 1/{spectrum.levels}"
+        rows = [Equation("spectrum", law, None, f"{note}, largest eigenvalue {facts['largest eigenvalue']:.4g}")]
         if t.nodes:
             rows.append(Equation("nodes", rf"{len(t.shares)}\ \text{{nodes of the Gauss rule of this spectrum}}"))
-        power = getattr(flow.p.target, "power", None)
-        exponent = getattr(power, "exponent", None)
-        if exponent is not None:
-            rows.append(Equation("power", rf"w^\star_m\cdot \Pi_b w^\star_m \propto b^{{-{exponent:g}}}"))
-            # 1/2 sum_b s_b T_b exp(-2 eta s_b t) between the times 1/(eta s_1) and 1/(eta s_L).
-            alpha, omega = spectrum.exponent, exponent
-            decay = (alpha + omega) / (1 + alpha)
-            if decay > 0:
-                rows.append(
-                    Equation("decay", rf"\varepsilon_g \sim t^{{-{decay:.4g}}}", None,
-                             "linear students as the learning rate vanishes, from 1/(eta s_1) to 1/(eta s_L)")
-                )  # fmt: skip
+        omega = getattr(getattr(flow.p.target, "power", None), "exponent", None)
+        if omega is not None:
+            rows.append(Equation("power", rf"w^\star_m\cdot \Pi_b w^\star_m \propto b^{{-{omega:g}}}"))
+        if "decay exponent of linear students" in facts:
+            text = rf"\varepsilon_g \sim t^{{-{facts['decay exponent of linear students']:.4g}}}"
+            note = "linear students as the learning rate vanishes, between the times 1/(eta s_1) and 1/(eta s_L)"
+            rows.append(Equation("decay", text, None, note))
         return rows
     if len(t.shares) > LISTED:
         return [Equation("spectrum", rf"{len(t.shares)}\ \text{{blocks}}", None, note)]

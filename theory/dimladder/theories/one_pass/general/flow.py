@@ -127,7 +127,9 @@ class GeneralFlow(Flow):
         return store.module(("one-pass general", self.structure()), self._source)
 
     def _source(self) -> str:
-        return code.source(self.derived, self.averages.functions(), f"one-pass: {self.structure()}")
+        from ..source_code import source_functions
+
+        return code.source(self.derived, source_functions(self.averages), f"one-pass: {self.structure()}")
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
