@@ -158,7 +158,7 @@ class Channel:
             self.compiled = loss.module()
             # Where (z, y) and (-z, -y) are alike, positive labels hold everything.
             self.mirrored = law.discrete and 0.0 not in law.values and law.symmetric() and loss.odd_labels
-            self._nodes = {c: self._outer(c) for c in law.components if self.route(c) == "nodes"}
+            self._nodes = {c: self.outer(c) for c in law.components if self.route(c) == "nodes"}
 
     @property
     def closed(self) -> bool:
@@ -173,8 +173,8 @@ class Channel:
             return "thresholds"
         return "nodes"
 
-    def _outer(self, c: Component) -> tuple[Array, Array, Array, bool]:
-        """Weights, fields t and labels of the nodes."""
+    def outer(self, c: Component) -> tuple[Array, Array, Array, bool]:
+        """Weights, fields t and labels of the nodes, and whether the loss acts on y - u alone."""
         t, w = c.nodes(self.rho)
         if c.kind == "logit":
             from scipy.special import expit

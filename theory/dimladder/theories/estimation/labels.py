@@ -217,7 +217,7 @@ def component_moments(c: Component, rho: float) -> tuple[float, float, float]:
 
 def label_law(
     formula: Any, *, flip: float = 0.0, noise: float = 0.0, logit: bool = False,
-    outliers: tuple[float, Any] | None = None, text: str = "",
+    outliers: tuple[float, Any] | None = None, text: str = "", free: bool = False,
 ) -> LabelLaw:  # fmt: skip
     """Build the law of y from its formula.
 
@@ -231,6 +231,8 @@ def label_law(
         Standard deviation of noise added to the label.
     outliers : (probability, formula), optional
         With this probability the label is the other formula's.
+    free : bool
+        Whether the label need not depend on the latent field.
 
     Raises
     ------
@@ -250,7 +252,7 @@ def label_law(
             why=f"{', '.join(sorted(s.name for s in more))} beside z",
             hint='use one latent field z, or algorithm.kind = "bayes" for two',
         )
-    main = _components(formula, z, noise**2, logit, flip, text)
+    main = _components(formula, z, noise**2, logit, flip, text, free)
     if flip and not all(c.kind in ("thresholds", "logit") and set(c.values()) <= {-1.0, 1.0} for c in main):
         raise DerivationError(
             "only labels -1 and +1 can be flipped", where=f"target.flip = {flip:g}", why=f"the formula is {text!r}"

@@ -22,6 +22,7 @@ from .system import Question
 
 if TYPE_CHECKING:
     from ...problem import Problem
+    from ...problem.targets import Index
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,29 @@ class BayesQuestion:
 
 def target_law(problem: Problem) -> LabelLaw:
     """Return the law of the label of an index target."""
-    target = problem.target
+    return label_law_of(problem.target)
+
+
+def label_law_of(target: Index, mean: float = 0.0, scale: float = 1.0) -> LabelLaw:
+    """Return the law of the label where the field of the formula is mean + scale z."""
+    import sympy as sp
+
+    def placed(expression: Any) -> Any:
+        field = next((s for s in expression.free_symbols if s.name in ("z", "z1")), None)
+        if field is None or (mean == 0.0 and scale == 1.0):
+            return expression
+        return expression.subs(field, mean + scale * sp.Symbol("z", real=True))
+
     outliers = None
     if target.outliers is not None and target.outliers.probability > 0.0:
         from ...problem.checks import formula
         from ...problem.targets import INDEX_VARIABLES
 
         other = formula("outliers.formula", target.outliers.formula, INDEX_VARIABLES, target.hermite)
-        outliers = (target.outliers.probability, other.sympy())
+        outliers = (target.outliers.probability, placed(other.sympy()))
     return label_law(
-        target.expression.sympy(), flip=target.flip, noise=target.noise, logit=target.is_logit, outliers=outliers,
-        text=target.formula,
+        placed(target.expression.sympy()), flip=target.flip, noise=target.noise, logit=target.is_logit,
+        outliers=outliers, text=target.formula, free=not target.fields,
     )  # fmt: skip
 
 
