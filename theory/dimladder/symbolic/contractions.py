@@ -137,9 +137,8 @@ class ContractionWriter:
         product = " * ".join(self._source(f) for f in inner)
         if lane_free:
             return [*lines, loop, f"{indent}{INDENT}{target} += {factor}{f' * {product}' if inner else ''}"]
-        return [
-            *lines, f"{indent}row = 0.0", loop, f"{indent}{INDENT}row += {product}", f"{indent}{target} += {factor} * row",
-        ]  # fmt: skip
+        row = [f"{indent}row = 0.0", loop, f"{indent}{INDENT}row += {product}"]
+        return [*lines, *row, f"{indent}{target} += {factor} * row"]
 
     def _source(self, factor: Any) -> str:
         if factor.is_Pow and factor.exp.is_Integer:

@@ -120,9 +120,7 @@ def _of_table(t: Table) -> list[str]:
                 swap[[s * t.K + i, s * t.K + k]] = s * t.K + k, s * t.K + i
             same = np.array_equal(t.gram, t.gram[:, swap][:, :, swap]) and np.array_equal(t.bias[:, i], t.bias[:, k])
             if same and np.array_equal(t.a[:, i], t.a[:, k]):
-                found.append(
-                    f"units {i} and {k} start alike, and the flow keeps them alike: they cannot specialise"
-                )
+                found.append(f"units {i} and {k} start alike, and the flow keeps them alike: they cannot specialise")
                 break
     return found
 

@@ -190,10 +190,8 @@ class OnePassTheory(Theory):
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
             return
         if found.coefficients is not None:
-            yield Refusal(
-                "algorithm.update", "sample coefficients other than a multiple of a*dg(lambda_w)*error are not averaged",
-                "write the step of each vector as a number times a*dg(lambda_w)*error*x/sqrt(d)",
-            )  # fmt: skip
+            why = "only multiples of a*dg(lambda_w)*error are averaged as what multiplies the sample"
+            yield Refusal("algorithm.update", why, "write each vector's step as a number times that, times x/sqrt(d)")
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
         student, rule = problem.student, problem.algorithm

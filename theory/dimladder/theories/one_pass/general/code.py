@@ -1,16 +1,11 @@
 """The general flow as one self-contained numba module; every count is a parameter, so one module serves all of them.
 
-State ``y``: block overlaps of two moving vectors (lower triangle, row by row), then of a moving and a fixed one (row by
-row), the blocks of each pair side by side; then the readouts, head by head, where they are trained.
-Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the rule of a quadrature.
+State and parameters are laid out as `layout` says.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ....symbolic.contractions import ContractionWriter
 from ....symbolic.printing import HEADER, RHS_SIGNATURE, printer
@@ -18,33 +13,8 @@ from ....symbolic.tensors import Tensor
 from ..layout import indented
 from . import notation as d
 from .derivation import Derived
+from .layout import COUNTS, PARAMETERS
 
-Array = NDArray[np.float64]
-
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested")
-# Name in the code -> shape in the counts, () for a number.
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "eta_a": (),
-    "kappa_a": (),
-    "batch": (),
-    "switch_times": ("switches",),
-    "chance": ("switches + 1", "C"),
-    "share": ("B",),
-    "counts": ("B",),
-    "s": ("C", "B"),
-    "nu": ("C", "D"),
-    "label": ("C",),
-    "teacher": ("C", "M"),
-    "sigma": ("C",),
-    "head": ("C", "heads"),
-    "mask": ("C", "K"),
-    "L": ("V", "V"),
-    "P": ("V", "K"),
-    "steady_L": ("V", "V"),
-    "steady_P": ("V", "K"),
-    "fixed": ("F", "F", "B"),
-    "readout": ("heads", "K"),
-}
 SCRATCH: dict[str, tuple[str, ...]] = {
     "G": ("n", "n", "B"),
     "X": ("K", "n", "B"),
@@ -104,23 +74,6 @@ def fields(species, K, M, V, teacher, at):
 '''
 
 
-def values(counts: dict[str, int], arrays: dict[str, Any], rule: Array) -> Array:
-    """Return the parameter vector."""
-    parts = [np.array([float(counts[name]) for name in COUNTS])]
-    sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
-    for name, shape in PARAMETERS.items():
-        wanted = tuple(eval_size(size, sizes) for size in shape)
-        array = np.asarray(arrays[name], dtype=float)
-        assert array.shape == wanted, f"{name} is {array.shape}, {wanted} is needed"
-        parts.append(array.ravel())
-    return np.concatenate([*parts, rule])
-
-
-def eval_size(text: str, sizes: dict[str, int]) -> int:
-    """Return a size written as a sum of counts."""
-    return sum(sizes[part] if part in sizes else int(part) for part in text.split(" + "))
-
-
 def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[str]:
     lines = []
     for name, shape in arrays.items():
@@ -136,9 +89,7 @@ def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[
 def _element(expression: Any) -> str:
     """Return the source of a symbol or of an entry of an array, within the loop over sources."""
     if not expression.is_Indexed:
-        return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(
-            expression, str(expression)
-        )
+        return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(expression, str(expression))
     base, indices = expression.base, expression.indices
     x = [_place(index) for index in indices]
     if base in (d.Gamma, d.X, d.Z):
@@ -167,7 +118,7 @@ def _element(expression: Any) -> str:
 
 
 def _place(index: Any) -> str:
-    """Return where the vector of an index lies: fields are those a source reads, directions stand after the teachers."""
+    """Return where the vector of an index lies: directions after the teachers, fields where a source reads them."""
     if index in (d.l, d.j):
         return f"int(at[{index}])"
     return f"V + M + {index}" if index == d.m else str(index)
@@ -242,7 +193,8 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, p, work):"]
     lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
     lines += indented(observe)
-    lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)", "def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
+    lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)"]
+    lines += ["def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
     lines += indented(SIZES.splitlines())
     sizes = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
     lines += [f"    return {sizes} + averages_work_size(K, M)"]

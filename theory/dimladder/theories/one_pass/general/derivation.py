@@ -35,13 +35,13 @@ READOUT = sp.Symbol(r"\rho_{hi}", real=True)
 class Update:
     """Increments times d in one step, as d -> infinity, before the average: of two moving vectors, of one and a fixed.
 
-    ``sphere`` is what putting the norms back adds to either.
+    ``sphere`` is what putting the norms back adds to the two.
     """
 
     moving: Any
     fixed: Any
     readout: Any
-    sphere: Any
+    sphere: tuple[Any, Any]
 
 
 def one_step(form: Form) -> Update:
@@ -77,10 +77,9 @@ def one_step(form: Form) -> Update:
     def first_order(quantity: Any) -> Any:
         return sp.expand(sp.expand(quantity * e)).coeff(e, 1)
 
-    sphere: Any = sp.Integer(0)
-    if form.spherical:
-        # w_p is multiplied by (1 + e v_p)^(-1/2), v_p the growth of its squared norm: products lose (v_p + v_q)/2.
-        sphere = -sp.Rational(1, 2) * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q]
+    # w_p is multiplied by (1 + e v_p)^(-1/2), v_p the relative growth of its squared norm: products lose v_p/2.
+    half = sp.Rational(1, 2)
+    sphere = -half * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q], -half * d.rate[p] * d.Gamma[b, p, f]
     moving = first_order(inner(moved(p), moved(q)))
     fixed = first_order(inner(moved(p), {("V", f): 1}))
     readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
@@ -132,13 +131,15 @@ def derive(form: Form) -> Derived:
     weights = total(d.mask[c, i] * d.head[c, h] * d.a[h, i], h)
     out.laws = [
         Tensor(d.C[c, l, j], total(d.s[c, b] * d.Gamma[b, l, j], b)),
-        Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)),
         Tensor(d.w[c, i], weights),
     ]
+    if not form.centred:
+        out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
     drift = form.regime != "noise-dominated"
     if drift:
         # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
         by_mean = total(d.pi[c] * d.w[c, i] * d.G[c, i] * d.nu[c, m] * d.Gamma[b, q, m], c, m)
+        by_mean = sp.Integer(0) if form.centred else by_mean
         by_fields = total(d.pi[c] * d.w[c, i] * d.H[c, i, l] * d.s[c, b] * d.Gamma[b, l, q], c, l)
         out.moments.append(Tensor(d.X[b, i, q], by_mean + by_fields))
     if form.regime != "gradient-flow":
@@ -155,8 +156,8 @@ def derive(form: Form) -> Derived:
             Tensor(d.growth[i], total(d.counts[b] * d.dGamma[b, i, i], b)),
             Tensor(d.norm[i], total(d.counts[b] * d.Gamma[b, i, i], b)),
             Tensor(d.rate[i], d.growth[i] / d.norm[i]),
-            Tensor(d.dGamma[b, p, q], update.sphere),
-            Tensor(d.dGamma[b, p, f], update.sphere.subs(q, f)),
+            Tensor(d.dGamma[b, p, q], update.sphere[0]),
+            Tensor(d.dGamma[b, p, f], update.sphere[1]),
         ]
     return out
 

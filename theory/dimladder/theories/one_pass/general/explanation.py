@@ -8,8 +8,8 @@ import sympy as sp
 
 from ....symbolic.equations import Equation, Step
 from ..explanation import definitions as unit_definitions
-from ..exponents import describe_spectrum
 from ..explanation import kernel_equations, vector_equations
+from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
 
@@ -22,7 +22,7 @@ LISTED = 6
 
 def explain(flow: GeneralFlow) -> list[Step]:
     """Return the derivation, step by step."""
-    out, form = flow.derived, flow.form()
+    out, form = flow.derived, flow.form
     increments = [
         Equation.of("moving", r"d\,\delta \Gamma^{b}_{pq}", out.update.moving),
         Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", out.update.fixed, "f a fixed vector"),
@@ -66,10 +66,8 @@ def model(flow: GeneralFlow) -> list[Equation]:
     """Return data, label and student."""
     t = flow.table
     mean = r"m_c + " if t.means.any() else ""
-    note = "Pi_b: projector on gamma_b d coordinates; zeta standard Gaussian"
-    rows = [
-        Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta\ \text{{with probability}}\ \pi_c", None, note)
-    ]
+    note = "with probability pi_c; Pi_b: projector on gamma_b d coordinates; zeta standard Gaussian"
+    rows = [Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta", None, note)]
     if t.D:
         rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
     label = [r"\sum_{m} A_{cm}\, \tilde g(z_m)"] if t.teacher is not None else []
@@ -83,9 +81,8 @@ def model(flow: GeneralFlow) -> list[Equation]:
     bias = " + b_k" if flow.biased else ""
     masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
     index = r"^{h(c)}" if t.heads > 1 else ""
-    rows.append(
-        Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad \lambda_k = w_k\cdot x/\sqrt d{bias}")
-    )
+    field = rf"\lambda_k = w_k\cdot x/\sqrt d{bias}"
+    rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
     shown = unit_definitions(flow.averages.setting)
     rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
     return rows + blocks(flow) + sources(flow)
@@ -113,7 +110,8 @@ def blocks(flow: GeneralFlow) -> list[Equation]:
         return rows
     if len(t.shares) > LISTED:
         return [Equation("spectrum", rf"{len(t.shares)}\ \text{{blocks}}", None, note)]
-    text = r",\ ".join(rf"(\gamma, s)_{{{b}}} = ({g:g}, {s:g})" for b, (g, s) in enumerate(zip(t.shares, t.variances[0], strict=True)))
+    pairs = enumerate(zip(t.shares, t.variances[0], strict=True))
+    text = r",\ ".join(rf"(\gamma, s)_{{{b}}} = ({g:g}, {s:g})" for b, (g, s) in pairs)
     return [Equation("spectrum", text, None, note)]
 
 
@@ -135,7 +133,7 @@ def rule(flow: GeneralFlow) -> list[Equation]:
     """Return one step of every tracked vector."""
     t, rows = flow.table, []
     gradient = r"a_k\, g'(\lambda_k)\,\Delta\, x/\sqrt{d}"
-    scheduled = r"\, s(t)" if flow.form().schedule != 1 else ""
+    scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
         drift = []
         for column, other in enumerate(t.species):
@@ -143,29 +141,29 @@ def rule(flow: GeneralFlow) -> list[Equation]:
             drift += [rf"{v:+g}{s}\, {_vector(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
         drift += [rf"{-v:+g}{s}\, {gradient}" for v, s in moved if v]
-        rows.append(Equation(f"vector {name}", rf"{_vector(name)}_k \leftarrow {_vector(name)}_k {' '.join(drift)}".rstrip()))
+        symbol = _vector(name)
+        rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *drift])}"))
     if flow.trained:
-        rows.append(
-            Equation("readout", rf"a_k \leftarrow (1 - {t.readout_decay:g}/d)\, a_k - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta")
-        )
+        decay = rf"(1 - {t.readout_decay:g}/d)\, a_k" if t.readout_decay else "a_k"
+        text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta"
+        rows.append(Equation("readout", text))
     if flow.biased:
-        rows.append(
-            Equation("bias", rf"b_k \leftarrow b_k - ({t.bias_rate:g}\,\eta/d)\, a_k\, g'(\lambda_k)\,\Delta", None,
-                     "eta: the rate of the weights; a coordinate of the weights on which every input has the same value, "
-                     "the last block")
-        )  # fmt: skip
+        note = "a coordinate of the weights on which every input has the same value: the last block; eta is their rate"
+        text = rf"b_k \leftarrow b_k - ({t.bias_rate:g}\,\eta/d)\, a_k\, g'(\lambda_k)\,\Delta"
+        rows.append(Equation("bias", text, None, note))
     if scheduled:
-        rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form().schedule)}"))
+        rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:
         rows.append(Equation("sphere", r"w_k \leftarrow w_k\,\lVert w_k^{\rm old}\rVert / \lVert w_k\rVert"))
-    table = r"L = \begin{pmatrix}" + r" \\ ".join(" & ".join(f"{v:g}" for v in r) for r in t.drift + t.scheduled_drift)
+    mixed = r" \\ ".join(" & ".join(f"{v:g}" for v in r) for r in t.drift + t.scheduled_drift)
     gains = r" \\ ".join(f"{v:g}" for v in t.gain + t.fixed_gain)
+    entries = rf"L = \begin{{pmatrix}}{mixed}\end{{pmatrix}},\quad P = \begin{{pmatrix}}{gains}\end{{pmatrix}}"
+    note = f"a row a species ({', '.join(t.species)}), times the identity in the units; with s(t) = 1"
     return [
         *rows,
-        Equation("table", rf"V_p \leftarrow V_p + \tfrac1d \sum_r L_{{pr}} V_r - \beta_p\, x/\sqrt d,\quad "
+        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
                           r"\beta_p = \sum_i P_{pi}\, w_{ci}\, g'(\lambda_i)\,\Delta"),
-        Equation("entries", rf"{table}\end{{pmatrix}},\quad P = \begin{{pmatrix}}{gains}\end{{pmatrix}}", None,
-                 f"a row a species ({', '.join(t.species)}), times the identity in the units; of L and P at full schedule"),
+        Equation("entries", entries, None, note),
     ]  # fmt: skip
 
 
@@ -175,8 +173,8 @@ def _vector(name: str) -> str:
 
 def law_equations(flow: GeneralFlow) -> list[Equation]:
     """Return covariance and mean of the fields of a source, and the weights of its units."""
-    rows = [_stage(stage) for stage in flow.derived.laws]
-    return rows if not flow.centred else [e for e in rows if e.label != "mu"]
+    units = Equation("units", r"c_{i} = w_{ci},\quad c_{K+m} = -A_{cm}", None, "weights of fields, given the source")
+    return [*map(_stage, flow.derived.laws), units]
 
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
@@ -207,6 +205,11 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
         note = {d.q: "p, q moving", d.f: "f fixed: teachers, means"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
-        rows.append(_stage(stage) if stage.lhs.base != d.dGamma else
-                    Equation.of("sphere", rf"\mathrm{{d}}\Gamma_{{{','.join(map(str, stage.lhs.indices))}}}/\mathrm{{d}}t\ \text{{gains}}\ ", stage.rhs))  # fmt: skip
+        if stage.lhs.base == d.dGamma:
+            at = ",".join(map(str, stage.lhs.indices))
+            rows.append(
+                Equation.of("sphere", rf"\delta_{{\rm sphere}}\, \dot\Gamma_{{{at}}}", stage.rhs, "added to it")
+            )
+        else:
+            rows.append(_stage(stage))
     return [*rows, Equation.of("generalization_error", r"\varepsilon_c", flow.averages.error)]

@@ -16,7 +16,7 @@ from ....symbolic import store
 from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
-from . import code
+from .layout import values
 
 if TYPE_CHECKING:
     from ....problem import Problem
@@ -32,14 +32,20 @@ class GeneralFlow(Flow):
     """dGamma^b/dt and, where the readout is trained, da/dt; time is steps / d.
 
     Biases are overlaps with a direction of their own, in a last block that the covariances do not see.
+
+    Parameters
+    ----------
+    problem : Problem
+    given : Table, optional
+        A table written by hand; the problem then only gives grid, solver and the formula of an index target.
     """
 
     time_unit = "steps / d"
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, given: Table | None = None) -> None:
         super().__init__(problem)
         self.p: Any = problem
-        self.table: Table = table(problem)
+        self.table = table(problem) if given is None else given
         t = self.table
         self.biased = t.bias_rate is not None
         self.K, self.M, self.D = t.K, t.M, t.D + self.biased
@@ -60,10 +66,9 @@ class GeneralFlow(Flow):
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; counts and every number are parameters."""
         t = self.table
+        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index}
         return {
-            "student": t.activation,
-            "teacher": t.teacher,
-            "index": t.index,
+            **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
             "directions": 0 if t.index is None else t.M,
             "loss": t.loss.name,
             "centred": self.centred,
@@ -73,12 +78,20 @@ class GeneralFlow(Flow):
             "schedule": t.schedule,
         }
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule multiplies the rates."""
+        text = self.table.schedule
+        return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+
+    @cached_property
     def form(self) -> Form:
-        """Return the form of the equations."""
+        """What decides the form of the equations."""
         from .notation import Form
 
         t = self.table
-        return Form(self.trained, t.spherical, t.regime, Expression(t.schedule, ("t",)).sympy())
+        schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
+        return Form(self.trained, t.spherical, self.centred, t.regime, schedule)
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -111,7 +124,7 @@ class GeneralFlow(Flow):
         """The symbolic equations; derived on first use, never for a problem whose module is in the store."""
         from .derivation import derive
 
-        return derive(self.form())
+        return derive(self.form)
 
     def equations(self) -> list[Equation]:
         from .explanation import equations
@@ -128,6 +141,7 @@ class GeneralFlow(Flow):
 
     def _source(self) -> str:
         from ..source_code import source_functions
+        from . import code
 
         return code.source(self.derived, source_functions(self.averages), f"one-pass: {self.structure()}")
 
@@ -180,7 +194,6 @@ class GeneralFlow(Flow):
             variances, means = np.hstack([variances, 0.0 * one]), np.hstack([means, one])
         masks = t.masks[chosen]
         masks[len(t.head) :] = 1.0
-        unscheduled = schedules.is_constant(t.schedule) and self.form_is_plain
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
@@ -188,7 +201,7 @@ class GeneralFlow(Flow):
         }  # fmt: skip
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
-        if unscheduled:
+        if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
@@ -197,12 +210,7 @@ class GeneralFlow(Flow):
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
-        return code.values(counts, arrays | rates | steady, self.rule)
-
-    @property
-    def form_is_plain(self) -> bool:
-        """Whether no schedule is printed."""
-        return Expression(self.table.schedule, ("t",)).sympy() == 1
+        return values(counts, arrays | rates | steady, self.rule)
 
     @cached_property
     def rule(self) -> Array:
@@ -268,9 +276,7 @@ class GeneralFlow(Flow):
             out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
         if blocks:
             meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
-            out.append(
-                OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True)
-            )
+            out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
             if self.M:
                 meaning = "student-teacher overlap in a block, w_i.Pi_b w*_m/d"
                 out.append(OrderParameter("M_block", ("block", "student", "teacher"), "M^b_{im}", meaning))

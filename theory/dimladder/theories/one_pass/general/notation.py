@@ -68,6 +68,8 @@ class Form:
     Attributes
     ----------
     train_readout, spherical : bool
+    centred : bool
+        Whether no source has a mean and no unit a bias.
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
@@ -75,5 +77,6 @@ class Form:
 
     train_readout: bool = False
     spherical: bool = False
+    centred: bool = False
     regime: str = "classical"
-    schedule: Any = sp.Integer(1)
+    schedule: Any = 1
