@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DimladderError
+from .errors import DimladderError, UsageError
 from .solve import derive, loads, replace, solve
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SECONDS = 3.0
 def export(
     source: Source | Sequence[Source],
     to: str | Path,
-    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib"),
+    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib", "equations"),
     style: str = "single",
     *,
     variables: Sequence[str] | None = None,
@@ -61,7 +61,33 @@ def export(
 
     names = Names(dict(labels or {}), dict(axes or {}))
     finer: Callable[[Result], Result | None] | None = refined if refine else None
-    return write(source, to, formats, style, variables=variables, prefix=prefix, names=names, refine=finer)
+    return write(
+        source,
+        to,
+        formats,
+        style,
+        variables=variables,
+        prefix=prefix,
+        names=names,
+        refine=finer,
+        equations=equations_of,
+    )
+
+
+def equations_of(result: Result, columns: int) -> str:
+    """Return the LaTeX of the equations behind a result, broken for a page of so many columns.
+
+    Raises
+    ------
+    UsageError
+        When the result does not hold the problem it answers.
+    """
+    if not result.problem_toml:
+        raise UsageError(
+            "this result does not hold the problem that it answers", where="formats: equations",
+            hint="solve the run file again with -o DIR, or leave equations out of --format",
+        )  # fmt: skip
+    return derive(loads(result.problem_toml, source="the result")).latex(columns)
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:
