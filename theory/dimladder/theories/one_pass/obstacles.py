@@ -17,6 +17,7 @@ from ...problem import activation
 from ...problem.geometry import Start, start
 from ...problem.targets import Committee
 from ...problem.update_table import Table, table
+from .routes import structure
 
 Array = NDArray[np.float64]
 LOG_POINTS = 13
@@ -27,8 +28,6 @@ GRID = np.linspace(-40.0, 40.0, 3201)
 
 def obstacles(problem: Any) -> list[str]:
     """Return what keeps the student from its target, a sentence each; empty where nothing is known to."""
-    from .theory import structure
-
     if structure(problem):
         return _of_table(table(problem))
     displaced = problem.algorithm.uses > 1 or problem.algorithm.displacement != 0
