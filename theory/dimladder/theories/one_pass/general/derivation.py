@@ -83,7 +83,7 @@ def one_step(form: Form) -> Update:
     moving = first_order(inner(moved(p), moved(q)))
     fixed = first_order(inner(moved(p), {("V", f): 1}))
     readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
-    return Update(*(_keep(v, form) for v in (moving, fixed, readout)), sphere)
+    return Update(_keep(moving, form), _keep(fixed, form), _keep(readout, form), sphere)
 
 
 def _keep(increment: Any, form: Form) -> Any:

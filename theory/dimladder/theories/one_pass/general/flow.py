@@ -165,7 +165,7 @@ class GeneralFlow(Flow):
     def initial_state(self) -> Array:
         p, q = np.tril_indices(self.V)
         cross = self.gram[:, : self.V, self.V :].transpose(1, 2, 0)
-        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else []]
+        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else np.zeros(0)]
         return np.concatenate(parts)
 
     def names(self) -> list[str]:
@@ -184,7 +184,11 @@ class GeneralFlow(Flow):
 
     def parameters(self) -> Array:
         t, unit = self.table, np.eye(self.K)
-        tests = np.array([int(np.argmax(t.emitter == c)) for c in range(t.sources)]) if self.tested else []
+        tests = (
+            np.array([int(np.argmax(t.emitter == c)) for c in range(t.sources)])
+            if self.tested
+            else np.zeros(0, dtype=int)
+        )
         chosen = np.concatenate([np.arange(len(t.head)), tests]).astype(int)
         extra = len(chosen) - len(t.head)
         stages = np.array([weights for _, weights in t.stages])
