@@ -82,7 +82,8 @@ class MomentCall(sp.Function):  # type: ignore[misc]
         letters = self.kernel.letters or ("f",) * len(self.args)
         fields = [field_latex(a, printer, letter) for a, letter in zip(self.args, letters, strict=True)]
         parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
-        return rf"\mathbb{{E}}\left[{' '.join(parts + ([self.kernel.target] if self.kernel.target else []))}\right]"
+        body = r"\, ".join(parts + ([self.kernel.target] if self.kernel.target else []))
+        return rf"\mathbb{{E}}\left[{body}\right]"
 
     def _sympystr(self, printer: Any) -> str:
         return f"{self.kernel.name}({', '.join(map(str, self.args))})"
