@@ -83,7 +83,8 @@ def test_closed_forms_are_marchenko_pastur_averages(psi: float, alpha: float) ->
 def test_closed_forms_solve_the_iterated_equations() -> None:
     """The map of the channel and the prior side rests at the closed form, for a spectrum under two layers too."""
     layers = [{"activation": "relu", "width_ratio": 1.4}, {"activation": "tanh", "width_ratio": 0.6}]
-    for student in ({"kind": "linear"}, {"kind": "features", "layers": layers[:1]}, {"kind": "features", "layers": layers}):
+    for depth in range(3):
+        student = {"kind": "features", "layers": layers[:depth]} if depth else {"kind": "linear"}
         problem = dl.problem(
             data={"spectrum": {"exponent": 0.7, "levels": 30}},
             target={"kind": "index", "formula": "tanh(2*z) + 0.3*n1", "power": {"exponent": 0.4}}, student=student,

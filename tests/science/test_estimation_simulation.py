@@ -68,7 +68,7 @@ POSTERIOR = {
     "grid": {"sample_ratio": [1.5]},
     "simulation": {"sizes": [60], "replicas": 16},
 }
-KINKED = {**POSTERIOR, "loss": {"function": "hinge", "ridge": 0.5}}
+KINKED = {**POSTERIOR, "simulation": {"sizes": [40], "replicas": 12}, "loss": {"function": "hinge", "ridge": 0.5}}
 SPECTRAL = {
     "algorithm": {"kind": "spectral"},
     "student": {"kind": "linear"},

@@ -44,7 +44,9 @@ def code_version(theory_module: str) -> str:
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
         beside = Path(own).resolve()
-        files += beside.parent.glob("*.py") if beside.parent.name != "theories" else [beside]
+        # Of a package within a package, the outer one prints too.
+        package = next((p for p in beside.parents if p.parent.name == "theories"), beside.parent)
+        files += package.rglob("*.py") if beside.parent.name != "theories" else [beside]
     digest = hashlib.sha256()
     for path in sorted(set(files)):
         if path.is_file():

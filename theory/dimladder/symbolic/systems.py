@@ -110,6 +110,19 @@ class System(ABC):
         width = max((len(e.label) for e in rows), default=0)
         return "".join(f"{e.label:<{width}}  {plain(e.latex)}{_noted(e)}\n" for e in rows)
 
+    def _repr_latex_(self) -> str:
+        return self.latex()
+
+    def _repr_html_(self) -> str:
+        """Return the equations as a table, typeset by the browser itself."""
+        from html import escape
+
+        from ..typeset import mathml
+
+        rows = [(escape(e.label), mathml(e.latex, display=True), escape(e.note)) for e in self.equations()]
+        cells = "".join(f"<tr><td>{a}</td><td>{b}</td><td>{c}</td></tr>" for a, b, c in rows)
+        return f"<table>{cells}</table>"
+
     def sympy(self) -> str:
         """Return one ``lhs = rhs`` line for each equation that has a symbolic form, as sympy prints it."""
         lines = []
