@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dimladder as dl
-from dimladder.typeset import COLUMNS, displayed, plain
+from dimladder.typeset import COLUMNS, displayed, mathml, plain
 from dimladder.typeset.breaking import lines, width
 from dimladder.typeset.tree import parse, write
 
@@ -111,3 +111,22 @@ def test_equations_of_every_run_file_fit_their_column(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-2000:]
         found = re.findall(r"Overfull \\([hv])box \(([\d.]+)pt", done.stdout)
         assert not [(kind, float(size)) for kind, size in found if float(size) > 5.0]
+
+
+def test_mathml_is_well_formed_and_complete() -> None:
+    from xml.etree import ElementTree
+
+    for path in RUNS:
+        for equation in dl.derive(dl.load(path)).equations():
+            unknown: list[str] = []
+            text = mathml(equation.latex, display=True, unknown=unknown)
+            ElementTree.fromstring(text.replace("&#x2061;", "").replace("&#xa0;", " "))
+            assert not unknown, (path.stem, equation.label, unknown)
+    assert mathml(r"\frac{a}{b^{2}}") == (
+        "<math><mrow><mfrac><mrow><mi>a</mi></mrow><mrow><msup><mi>b</mi><mrow><mn>2</mn></mrow></msup></mrow></mfrac>"
+        "</mrow></math>"
+    )
+    assert "&lt;" in mathml("a < b")
+    unknown = []
+    assert "nosuch" in mathml(r"\nosuch x", unknown=unknown)
+    assert unknown == [r"\nosuch"]

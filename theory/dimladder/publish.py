@@ -74,6 +74,50 @@ def export(
     )
 
 
+def report(
+    source: Source | Sequence[Source],
+    to: str | Path,
+    *,
+    variables: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    axes: Mapping[str, str] | None = None,
+    refine: bool = True,
+) -> Path:
+    """Write one HTML page that holds all of a result and needs no network, and return its path.
+
+    Curves to zoom into, the equations typeset, the verdict of a comparison (from its run folder), the problem, where
+    the numbers come from, and the data as CSV files to download.
+
+    Parameters
+    ----------
+    source, variables, labels, axes, refine
+        As in `export`.
+    to : path
+        The file.
+
+    Raises
+    ------
+    UsageError, ResultFileError
+        As in `export`.
+    """
+    from .paper import Names
+    from .paper.page import page
+    from .paper.runs import same
+    from .results import LearningCurve, gather, write_text
+
+    results = same(gather(source))
+    lines = {i: refined(r) for i, r in enumerate(results) if refine and isinstance(r, LearningCurve)}
+    first = next((r for r in results if r.problem_toml), None)
+    rows = [] if first is None else derive(loads(first.problem_toml, source="the result")).equations()
+    folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+    text = page(
+        results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
+        names=Names(dict(labels or {}), dict(axes or {})), lines={i: r for i, r in lines.items() if r is not None},
+    )  # fmt: skip
+    write_text(Path(to), text)
+    return Path(to)
+
+
 def equations_of(result: Result, columns: int) -> str:
     """Return the LaTeX of the equations behind a result, broken for a page of so many columns.
 

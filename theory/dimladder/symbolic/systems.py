@@ -110,6 +110,19 @@ class System(ABC):
         width = max((len(e.label) for e in rows), default=0)
         return "".join(f"{e.label:<{width}}  {plain(e.latex)}{_noted(e)}\n" for e in rows)
 
+    def _repr_latex_(self) -> str:
+        return self.latex()
+
+    def _repr_html_(self) -> str:
+        """Return the equations as a table, typeset by the browser itself."""
+        from html import escape
+
+        from ..typeset import mathml
+
+        rows = [(escape(e.label), mathml(e.latex, display=True), escape(e.note)) for e in self.equations()]
+        cells = "".join(f"<tr><td>{a}</td><td>{b}</td><td>{c}</td></tr>" for a, b, c in rows)
+        return f"<table>{cells}</table>"
+
     def sympy(self) -> str:
         """Return one ``lhs = rhs`` line for each equation that has a symbolic form, as sympy prints it."""
         lines = []
@@ -347,7 +360,7 @@ class ExplicitFlow(Flow):
     def module(self) -> ModuleType:
         from . import store
 
-        return store.module((type(self).__name__, *self.structure()), self._source)
+        return store.module((type(self).__name__, *self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from .printing import flow_module
@@ -391,8 +404,9 @@ class ExplicitFlow(Flow):
         generated = self.module()
         if generated.OBSERVABLES:
             p = self.parameters()
-            values = np.array([generated.observe(t, y, p) for t, y in zip(times, states, strict=True)])
-            values = values.reshape(len(times), len(generated.OBSERVABLES))
+            values = np.empty((len(times), len(generated.OBSERVABLES)))
+            for t, y, row in zip(times, states, values, strict=True):
+                generated.observe(t, y, p, row)
             for k, name in enumerate(generated.OBSERVABLES):
                 out[name] = Variable(("time",), values[:, k], long_name=name.replace("_", " "))
         return out

@@ -15,54 +15,16 @@ from .tree import WORDS, Atom, Command, Fence, Group, Node, Script, Table, parse
 # Widths in em of what a page of one column and a column of two leave beside an equation's number.
 COLUMNS = {1: 31.0, 2: 18.5}
 INDENT = 2.0
-RELATIONS = frozenset(
-    [
-        r"=",
-        r"<",
-        r">",
-        r"\le",
-        r"\ge",
-        r"\leq",
-        r"\geq",
-        r"\approx",
-        r"\sim",
-        r"\propto",
-        r"\to",
-        r"\mapsto",
-        r"\in",
-        r"\equiv",
-        r"\simeq",
-        r"\ll",
-        r"\gg",
-    ]
-)
+_RELATIONS = r"= < > \le \ge \leq \geq \approx \sim \propto \to \mapsto \in \equiv \simeq \ll \gg"
+RELATIONS = frozenset(_RELATIONS.split())
 SIGNS = frozenset([r"+", r"-", r"\pm", r"\mp"])
 OPENING = frozenset([r"(", r"[", r"\{", r"\langle", r"\lfloor", r"\lceil", r"\bigl", r"\Bigl"])
 CLOSING = frozenset([r")", r"]", r"\}", r"\rangle", r"\rfloor", r"\rceil"])
 SPACES = {"\\,": 0.17, "\\:": 0.22, "\\;": 0.28, "\\ ": 0.33, "\\!": -0.17, "\\quad": 1.0, "\\qquad": 2.0, "~": 0.33}
 NARROW = dict.fromkeys("ijlt.,;:|'!()[]", 0.36) | dict.fromkeys("fIr1s", 0.5) | dict.fromkeys("mwMWNQ", 0.92)
 LARGE = frozenset([r"\sum", r"\prod", r"\int", r"\iint", r"\oint"])
-FUNCTIONS = frozenset(
-    [
-        r"\log",
-        r"\exp",
-        r"\sin",
-        r"\cos",
-        r"\tan",
-        r"\tanh",
-        r"\sinh",
-        r"\cosh",
-        r"\max",
-        r"\min",
-        r"\sup",
-        r"\inf",
-        r"\det",
-        r"\arg",
-        r"\ln",
-        r"\lim",
-        r"\arcsin",
-    ]
-)
+_FUNCTIONS = r"\log \exp \sin \cos \tan \tanh \sinh \cosh \max \min \sup \inf \det \arg \ln \lim \arcsin \arctan"
+FUNCTIONS = frozenset(_FUNCTIONS.split())
 # Prices of a break, against 1 for an empty line: the deeper a bracket, the dearer.
 PRICE = {"relation": 0.15, "space": 0.0, "sign": 0.05, "product": 0.6}
 DEPTH_PRICE = 0.25

@@ -15,6 +15,7 @@ langle=⟨ rangle=⟩ cdot=· times=× star=⋆ ast=* circ=∘ odot=⊙ prime=�
 rightarrow=→ mapsto=↦ le=≤ leq=≤ ge=≥ geq=≥ ne=≠ neq=≠ sim=~ simeq=≃ approx=≈ propto=∝ equiv=≡ ll=≪ gg=≫ mid=|
 vert=| lvert=| rvert=| Vert=‖ lVert=‖ rVert=‖ lfloor=⌊ rfloor=⌋ lceil=⌈ rceil=⌉ ldots=… dots=… cdots=… cup=∪ cap=∩
 subset=⊂ setminus=∖ forall=∀ exists=∃ wedge=∧ vee=∨ otimes=⊗ oplus=⊕ lambda=λ in=∈ not=¬
+Leftrightarrow=⇔ Rightarrow=⇒ ni=∋
 """
 LETTERS = dict(word.split("=", 1) for word in _LETTERS.split()) | {"quad": "   ", "qquad": "      "}
 NOTHING = ("left", "right", "bigl", "bigr", "Bigl", "Bigr", "big", "Big", "displaystyle", "textstyle", "limits", "!")

@@ -8,40 +8,20 @@ from dataclasses import dataclass, replace
 
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[{}^_&]|\s+|\d+(?:\.\d+)?|.", re.DOTALL)
 # How many arguments in braces a command takes.
-ARGUMENTS = {
-    "\\frac": 2, "\\tfrac": 2, "\\dfrac": 2, "\\binom": 2, "\\tbinom": 2, "\\sqrt": 1, "\\substack": 1, "\\stackrel": 2,
-    "\\overset": 2, "\\underset": 2, "\\underbrace": 1, "\\overbrace": 1, "\\phantom": 1,
-} | dict.fromkeys((
-    "\\mathrm", "\\mathbf", "\\mathcal", "\\mathbb", "\\mathsf", "\\mathit", "\\mathfrak", "\\boldsymbol", "\\bm",
-    "\\text", "\\textrm", "\\operatorname", "\\operatorname*", "\\bar", "\\hat", "\\tilde", "\\vec", "\\dot", "\\ddot",
-    "\\check", "\\breve", "\\widehat", "\\widetilde", "\\overline", "\\underline", "\\mathop",
-), 1)  # fmt: skip
+_ONE = r"""
+\mathrm \mathbf \mathcal \mathbb \mathsf \mathit \mathfrak \boldsymbol \bm \text \textrm \texttt \mathtt \mathrel
+\operatorname \operatorname* \bar \hat \tilde \vec \dot \ddot \check \breve \widehat \widetilde \overline \underline
+\mathop \substack \underbrace \overbrace \phantom \sqrt
+"""
+_TWO = r"\frac \tfrac \dfrac \binom \tbinom \stackrel \overset \underset"
+ARGUMENTS = dict.fromkeys(_ONE.split(), 1) | dict.fromkeys(_TWO.split(), 2)
 # A sum ends here.
-ENDS = frozenset(
-    [
-        r"=",
-        r"<",
-        r">",
-        r",",
-        r";",
-        r"|",
-        r":",
-        r"\le",
-        r"\ge",
-        r"\leq",
-        r"\geq",
-        r"\approx",
-        r"\sim",
-        r"\propto",
-        r"\to",
-        r"\in",
-        r"\mid",
-    ]
-)
+_ENDS = r"= < > , ; | : \le \ge \leq \geq \approx \sim \propto \to \in \mid"
+ENDS = frozenset(_ENDS.split())
 # Functions that LaTeX has a command of its own for.
 STANDARD = {"asin": "\\arcsin", "acos": "\\arccos", "atan": "\\arctan", "log": "\\log"}
 # Arguments that are words: spaces in them count, and nothing in them is a formula.
-WORDS = ("\\text", "\\textrm", "\\mathrm", "\\operatorname", "\\operatorname*")
+WORDS = ("\\text", "\\textrm", "\\texttt", "\\mathtt", "\\mathrm", "\\operatorname", "\\operatorname*")
 
 
 @dataclass(frozen=True)
