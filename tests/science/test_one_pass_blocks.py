@@ -78,7 +78,7 @@ def made(base: dict[str, Any], changes: dict[str, Any]) -> Table:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_chain_has_the_law_of_the_weights(name: str) -> None:
-    """After 30 steps in 30 dimensions, where O(1/d) effects are large and blocks have room: Kolmogorov-Smirnov and two moments.
+    """After 30 steps in 30 dimensions, where 1/d is large and blocks have room: Kolmogorov-Smirnov, two moments.
 
     At a joint level of 1e-3 (Bonferroni), in every component of Gamma^b, readouts and biases, 700 replicas each.
     """
