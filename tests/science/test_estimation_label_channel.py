@@ -10,9 +10,8 @@ import sympy as sp
 
 from dimladder.numerics import label_channel, proximal
 from dimladder.problem.losses import loss_function
-from dimladder.theories.estimation.channel import Channel, Loss
-from dimladder.theories.estimation.label_vector import constant_law, trapezoid_reach, vector
-from dimladder.theories.estimation.labels import label_law
+from dimladder.theories.estimation.channel import Loss, vector
+from dimladder.theories.estimation.labels import constant_law, label_law
 
 Z, N1 = sp.Symbol("z", real=True), sp.Symbol("n1", real=True)
 LAWS = {
@@ -30,9 +29,11 @@ def _loss(text: str) -> Loss:
     return Loss(form.name, form.value)
 
 
-def _averages(loss: Loss, law: Any, state: tuple[float, ...], observe: bool = True) -> np.ndarray:
+def _averages(
+    loss: Loss, law: Any, state: tuple[float, ...], observe: bool = True, panels: bool = False, beta: float = 0.0
+) -> np.ndarray:
     out, (V, q, m, b) = np.empty(7), state
-    label_channel.law_averages(vector(loss, law), 0, V, q, m, b, observe, out)
+    label_channel.law_averages(vector(loss, law, panels=panels, beta=beta), 0, V, q, m, b, observe, out)
     return out
 
 
@@ -43,8 +44,7 @@ def test_quick_routes_are_the_panels(text: str) -> None:
         if not loss.of_residual and name in ("linear", "smooth"):
             continue
         for state in STATES:
-            e = Channel(loss, law, 1.0).averages(*state)
-            expected = np.array([e.f, e.ff, e.fv, e.loss, e.test, e.fz, e.error])
+            expected = _averages(loss, law, state, panels=True)
             found = _averages(loss, law, state)
             np.testing.assert_allclose(found, expected, rtol=2e-12, atol=2e-13, err_msg=f"{name} {state}")
             np.testing.assert_array_equal(_averages(loss, law, state, observe=False)[[0, 1, 2, 5]], found[[0, 1, 2, 5]])
@@ -73,10 +73,31 @@ def test_averages_against_sampling(text: str) -> None:
     assert abs(found[5] - m * found[2] - zf.mean()) < 5 * zf.std() / np.sqrt(n)
 
 
-def test_the_step_of_the_trapezoidal_rule_is_found_by_comparison() -> None:
-    """A loss that bends ten times as sharply needs a tenth of the step; one with kinks has none."""
-    smooth, sharp = trapezoid_reach(_loss("logistic")), trapezoid_reach(_loss("log(1 + exp(-10*y*f))/10"))
-    assert 0.0 < sharp < 0.3 * smooth
+@pytest.mark.parametrize("text", ["logistic", "hinge", "2*abs(y - f)", "quantile(y - f, 0.3)"])
+def test_posterior_forces_against_plain_integration(text: str) -> None:
+    """f and -f' of exp(-beta l) N(u; omega, V) on a fine grid of u, kinks or none, averaged by panels and by grids."""
+    loss, form, (V, q, m, b), beta = _loss(text), loss_function(text), (0.8, 1.7, 0.9, 0.3), 2.5
+    law = LAWS["linear"] if loss.of_residual else LAWS["sign"]
+    np.testing.assert_allclose(
+        _averages(loss, law, (V, q, m, b), beta=beta)[[0, 1, 2, 3, 5]],
+        _averages(loss, law, (V, q, m, b), beta=beta, panels=True)[[0, 1, 2, 3, 5]], rtol=1e-11, atol=1e-13,
+    )  # fmt: skip
+    certain = constant_law(1.0)
+    omega = b + np.sqrt(q) * np.linspace(-9.0, 9.0, 1201)
+    u = np.linspace(-25.0, 25.0, 40001)
+    log_weight = -beta * form.evaluate(np, u, np.ones_like(u))
+    log_z, mean, square = np.empty_like(omega), np.empty_like(omega), np.empty_like(omega)
+    for i, o in enumerate(omega):
+        w = np.exp(log_weight - (u - o) ** 2 / (2 * V)) * (u[1] - u[0])
+        log_z[i] = np.log(w.sum() / np.sqrt(2 * np.pi * V))
+        mean[i], square[i] = w @ u / w.sum(), w @ u**2 / w.sum()
+    weights = np.exp(-((omega - b) ** 2) / (2 * q))
+    weights /= weights.sum()
+    f, response = (mean - omega) / V, (V - square + mean**2) / V**2
+    found = _averages(loss, certain, (V, q, m, b), beta=beta)
+    expected = [weights @ f, weights @ f**2, weights @ response, -weights @ log_z]
+    # The grid of u meets a kink with an error of its step squared.
+    np.testing.assert_allclose(found[:4], expected, rtol=3e-6)
 
 
 def test_states_outside_the_domain_are_not_numbers() -> None:

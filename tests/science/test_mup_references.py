@@ -11,8 +11,8 @@ import dimladder as dl
 from dimladder.problem import activation
 from dimladder.problem.training import training_of
 from dimladder.theories.mup.kernels import initial_kernels
-from dimladder.theories.mup.march import March
 from dimladder.theories.mup.quadrature import few_step_nodes
+from dimladder.theories.mup.responses import ResponseMarch
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -80,13 +80,13 @@ def test_one_hidden_layer_by_quadrature(formula, times, expected, tolerance):
 def test_few_steps_of_two_tanh_layers_to_nine_digits():
     explicit = {"kind": "points", "source": "explicit", "inputs": [[1.0]], "labels": [1.0]}
     run = training_of(load(data=explicit, **{"algorithm.learning_rate": 1.0, "algorithm.steps": 2}))
-    march = March(run, few_step_nodes(run), chunk=2048, exact_start=False)
+    march = ResponseMarch(run, few_step_nodes(run), chunk=2048, exact_start=False)
     out = march.run()
     assert out.f[:, 0] == pytest.approx([0, 0.561670542975, 0.81231106042], abs=2e-8)
     assert out.a[0][1, 0] == pytest.approx(0.373565897582, abs=2e-8)
     assert out.b[0][1, :2] == pytest.approx([0.5657276782, -0.3840067312], abs=2e-8)
     assert [phi[2, 2] for phi in out.phi] == pytest.approx([0.513835898, 0.449798911], abs=2e-8)
-    ablated = March(run, few_step_nodes(run), responses=False, exact_start=False).run()
+    ablated = ResponseMarch(run, few_step_nodes(run), responses=False, exact_start=False).run()
     assert ablated.f[1, 0] == pytest.approx(0.416101, abs=1e-6)
 
 

@@ -22,7 +22,7 @@ _PUBLIC = {
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
     "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",
-    "figure": "publish", "errors": "errors",
+    "figure": "publish", "report": "publish", "errors": "errors",
     "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
 }  # fmt: skip
 _RENAMED = {"find_theory": "find", "theory_names": "names"}

@@ -123,6 +123,27 @@ class Comparison:
         """Return `to_dict` as text; numbers that are not finite are null."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
+    def plot(self, **options: Any) -> Any:
+        """Return a matplotlib figure: theory as lines, simulation as markers; options as in `dimladder.figure`."""
+        import dimladder
+
+        return dimladder.figure([self.curve, self.measurement], **options)
+
+    def _repr_html_(self) -> str:
+        """Return the verdict, and a row for each variable."""
+        from html import escape
+
+        from .report import headline
+
+        colour = {"agree": "#009E73", "disagree": "#D55E00"}.get(self.verdict, "#E69F00")
+        rows = "".join(
+            f"<tr><td>{escape(v.name)}</td><td>{v.verdict}</td><td>{v.max_z:.2f}</td><td>{v.p_value:.2g}</td></tr>"
+            for v in self.variables
+        )
+        head = "<tr><th>variable</th><th>verdict</th><th>max |z|</th><th>p</th></tr>"
+        word = f'<b style="color: {colour}">{self.verdict.upper()}</b>'
+        return f"<p>{escape(self.curve.theory)}: {word} ({escape(headline(self))})</p><table>{head}{rows}</table>"
+
     def __repr__(self) -> str:
         counted = f"{self.n_comparisons} comparisons, max |z| {self.max_z:.2f}"
         return f"<Comparison {self.curve.theory!r}: {self.verdict}; {counted}, p = {self.p_value:.2g}>"

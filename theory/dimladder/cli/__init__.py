@@ -22,7 +22,10 @@ from ..errors import DerivationError, DimladderError, SolveError, UsageError, di
 from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
-BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor", "examples", "new")
+BUILT_IN = (
+    "list", "show", "which", "derive", "solve", "sweep", "check", "escape", "thresholds", "export", "report", "cite",
+    "doctor", "examples", "new",
+)  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -29,7 +30,9 @@ MAX_NUMBER = 1e150
 
 
 def read(path: str | Path) -> str:
-    """Return the text of a run file, or raise `ConfigError` saying why it cannot be read."""
+    """Return the text of a run file, or raise `ConfigError` saying why it cannot be read; ``-`` is standard input."""
+    if str(path) == "-":
+        return _standard_input()
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -44,6 +47,16 @@ def read(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError("the run file cannot be read", where=str(path), why=why, hint="check the path") from None
+
+
+@cache
+def _standard_input() -> str:
+    """Read once what can be read once only."""
+    text = sys.stdin.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        why = f"it has more than {MAX_BYTES} characters"
+        raise ConfigError("standard input is too long for a run file", where="-", why=why)
+    return text
 
 
 def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:

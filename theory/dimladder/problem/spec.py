@@ -163,6 +163,17 @@ class Problem(Spec, frozen=True, kw_only=True):
         shown = ((name, repr(getattr(self, name))) for name in away_from_default(self))
         return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text[-2:] != '()')})"
 
+    def _repr_html_(self) -> str:
+        """Return the title and what differs from the defaults, section by section."""
+        from html import escape
+
+        rows = ""
+        for name in away_from_default(self):
+            value = getattr(self, name)
+            if repr(value)[-2:] != "()":
+                rows += f"<tr><th>{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>"
+        return f"<table>{rows}</table>"
+
     def to_toml(self) -> str:
         """Return the run file that loads back to this problem, every default written out."""
         from .toml_writer import dumps

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .container import Result
+if TYPE_CHECKING:
+    from .container import Result
 
 
 def main_axis(result: Result) -> str | None:

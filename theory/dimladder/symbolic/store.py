@@ -38,9 +38,8 @@ def code_version(theory_module: str) -> str:
     root = Path(__file__).resolve().parent.parent
     files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
     # Functions of these modules are pasted into generated code, or compiled into it.
-    files += [
-        root / "numerics" / name for name in ("special.py", "orthant.py", "conditional.py", "label_channel.py")
-    ]
+    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "label_channel.py")
+    files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
         beside = Path(own).resolve()

@@ -63,6 +63,20 @@ class Theory(ABC):
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
 
+    def __repr__(self) -> str:
+        return f"<Theory {self.name!r}: {self.title}>"
+
+    def _repr_html_(self) -> str:
+        """Return the card: title, summary, assumptions, limits."""
+        from html import escape
+
+        def block(title: str, lines: Iterable[str]) -> str:
+            items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            return f"<p><b>{title}</b></p><ul>{items}</ul>" if items else ""
+
+        head = f"<p><b>{escape(self.name)}</b>: {escape(self.title)}</p><p>{escape(self.summary)}</p>"
+        return head + block("Assumptions", self.assumptions) + block("Limits", self.limits)
+
     @abstractmethod
     def derive(self, problem: Any) -> System:
         """Return the equations of a problem that this theory does not refuse."""

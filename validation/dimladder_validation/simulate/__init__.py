@@ -182,9 +182,7 @@ def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:
 
 def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
     if given is None:
-        raise SimulationError(
-            "no sizes to simulate", hint="give d=..., or set simulation.sizes"
-        )
+        raise SimulationError("no sizes to simulate", hint="give d=..., or set simulation.sizes")
     sizes = tuple(int(s) for s in given) if isinstance(given, Sequence) else (int(given),)
     try:
         check_sizes(name, sizes)

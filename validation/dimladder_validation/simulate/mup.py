@@ -20,7 +20,7 @@ from dimladder.problem.algorithms import GradientFlow
 from dimladder.problem.training import Training, coordinates, training_of
 
 from .base import Backend, Closing, Experiment, Sample
-from .sgd import derivative
+from .model_code import derivative
 
 # (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
 EXPONENTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {

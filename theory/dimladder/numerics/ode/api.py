@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..addresses import addresses
 from . import driver, layout
 from .explicit import explicit_interpolant, explicit_step
 from .functions import Event, Interpreted, compiled, register, release, trampoline
@@ -177,7 +178,7 @@ class _Setup:
             *((compiled(e.function, layout.SCALAR, "the event"), layout.SCALAR) for e in self.events),
         ]
         self.alive = [f for f, _ in pairs]
-        self.address = np.array([(0, 0) if f is None else layout.addresses(f, ftype) for f, ftype in pairs], np.int64)
+        self.address = np.array([(0, 0) if f is None else addresses(f, ftype) for f, ftype in pairs], np.int64)
         self.event_flags = np.array([(e.direction, int(e.terminal)) for e in self.events], np.int64).reshape(-1, 2)
         self.sizes = np.array(
             [
@@ -211,7 +212,7 @@ class _Setup:
         """Compile, or read from the cache, the implicit method of `auto`: most curves never need it."""
         steps = _steps(self.plan.used[-1])
         self.alive += steps
-        self.address[layout.SECOND_METHOD] = [layout.addresses(f, layout.STEP) for f in steps]
+        self.address[layout.SECOND_METHOD] = [addresses(f, layout.STEP) for f in steps]
 
     def __enter__(self) -> _Setup:
         return self

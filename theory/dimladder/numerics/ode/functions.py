@@ -13,6 +13,7 @@ import numpy as np
 from numba import errors
 from numpy.typing import NDArray
 
+from ..addresses import addresses
 from ..jit import njit, types
 from . import layout
 
@@ -116,7 +117,7 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
         if known:
             if hasattr(function, "_sig") and function._sig != ftype.signature:
                 raise TypeError(f"{what} has the signature {function._sig}; needed: {ftype.signature}")
-            layout.addresses(function, ftype)
+            addresses(function, ftype)
             return function
         if not callable(function):
             raise TypeError(f"{what} must be a function, got {type(function).__name__}")

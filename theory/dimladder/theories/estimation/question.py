@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,7 +135,13 @@ def coordinate_prior(problem: Problem) -> Prior:
 def loss_of(problem: Problem) -> Loss:
     """Return the loss as a formula."""
     form = problem.loss.form
-    return Loss(form.name, form.value)
+    return _known_loss(form.name, form.value)
+
+
+@lru_cache(maxsize=256)
+def _known_loss(name: str, value: Any) -> Loss:
+    """Return the one loss of a formula: what it has worked out is kept."""
+    return Loss(name, value)
 
 
 def penalty_of(problem: Problem) -> Loss | None:

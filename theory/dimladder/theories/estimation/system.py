@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from . import observables, printed
-from .channel import Channel, Loss
+from .channel import Channel, Loss, vector
 from .labels import LabelLaw
-from .minimiser import Point, RidgeSide, StateEvolution
-from .penalty import NORMAL, PenaltySide, Prior
+from .minimiser import Point, StateEvolution
+from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
 from .spectrum import Covariance
 
 if TYPE_CHECKING:
@@ -166,18 +167,23 @@ class MinimiserSystem(FixedPoint):
         if c:
             out["test_mse"], out["train_mse"] = 2.0 * e.test / c, 2.0 * e.loss / c
         if self.classifies:
-            known = math.isfinite(e.error) and not self.constant
-            out["classification_error"] = (
-                e.error if known else observables.classification_error(a.law, rho, point.q, point.m, point.b)
-            )
+            out["classification_error"], out["calibration_error"], out["brier"] = self.trust(point)
         out["test_loss"], out["train_loss"] = e.test, e.loss
-        if self.calibrates:
-            from scipy.special import expit
-
-            out["calibration_error"], out["brier"] = observables.calibration(
-                a.law, rho, point.q, point.m, point.b, expit
-            )
         return out
+
+    @cached_property
+    def _labels(self) -> Array:
+        a = self.question
+        return vector(a.loss, a.law, a.covariance.rho, node_width=0.1)
+
+    def trust(self, point: Point, predictive: Array | None = None) -> tuple[float, float, float]:
+        """P(sign(u) != y), calibration error and Brier score; of 1/(1 + exp(-u)), or of a posterior's vector."""
+        from ...numerics.readings import calibration
+
+        out = np.empty(3)
+        data = np.empty(0) if predictive is None else predictive
+        calibration(point.V, point.q, point.m, point.b, self._labels, data, self.calibrates, out)
+        return float(out[0]), float(out[1]), float(out[2])
 
     def target(self, point: Point) -> float:
         """The observable that a free ridge minimises."""

@@ -118,13 +118,14 @@ def summarize(
         k = (times, m, times, m)
         empty = np.zeros(k)
         phis = [phi.reshape(times, total, times, total)[:, :m, :, :m] for phi in result.phi]
-        a = [a.reshape(times, total, times, m)[:, :m] for a in result.a] + [empty]
-        b = [empty] + [b.reshape(k) for b in result.b]
         out |= {
             "feature_kernel_history": np.array(phis),
             "gradient_kernel_history": np.array([g.reshape(k) for g in result.g]),
-            "feature_response": np.array(a), "gradient_response": np.array(b),
-        }  # fmt: skip
+        }
+        if len(result.a) == layers - 1:
+            a = [a.reshape(times, total, times, m)[:, :m] for a in result.a] + [empty]
+            b = [empty] + [b.reshape(k) for b in result.b]
+            out |= {"feature_response": np.array(a), "gradient_response": np.array(b)}
     assert len(out["feature_kernel"]) == layers
     return out
 

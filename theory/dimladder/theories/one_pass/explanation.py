@@ -81,7 +81,6 @@ def schedule_equation(setting: Setting) -> Equation:
 def definitions(setting: Setting) -> list[Equation]:
     """Return the model and every symbol that the moments use: fields, activations, target, error, units."""
     error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
-    x = sp.Symbol("x")
     rows = [
         Equation("student", r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k)"),
         Equation("label", r"y = f_\star(x) + \sigma\zeta,\quad f_\star = " + target_latex(setting)),
@@ -94,14 +93,23 @@ def definitions(setting: Setting) -> list[Equation]:
         ),
     ]
     if not setting.mixture:
-        rows.append(Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}"))
+        rows.append(Equation("activation", f"g(x) = {function_latex(setting.student)}"))
         if setting.target is None and not same_activation(setting):
-            rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
+            rows.append(Equation("teacher", rf"\tilde g(x) = {function_latex(setting.teacher)}"))
     if setting.stacked:
         rows.append(
             Equation("units", r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad N = K + M", None, "units in one list")
         )
     return rows
+
+
+def function_latex(function: Any) -> str:
+    """Return an activation in LaTeX; a ramp is printed as max(0, x)."""
+    x = sp.Symbol("x")
+    step = function.atoms(sp.Heaviside)
+    if step and sp.simplify(function - X * sp.Heaviside(X, 0)) == 0:
+        function = sp.Max(0, X)
+    return str(sp.latex(function.subs(X, x)))
 
 
 def same_activation(setting: Setting) -> bool:
@@ -184,8 +192,8 @@ def _meaning(moment: Any) -> str:
     return rf"\mathbb{{E}}\left[g({field(first)})\, \Delta\right]"
 
 
-# Closed forms longer than this are left to the generated code, which names their parts.
-PRINTED = 250
+# Of closed forms longer than this the integral is printed; the generated code holds them, and names their parts.
+PRINTED = 120
 
 
 def kernel_equations(out: Derived) -> list[Equation]:
@@ -204,9 +212,15 @@ def kernel_equations(out: Derived) -> list[Equation]:
         if size <= PRINTED:
             rows.append(Equation.of(call.kernel.name, left, value))
         else:
-            text = rf"{left}\ \text{{in closed form, {size} operations: see the generated code}}"
-            rows.append(Equation(call.kernel.name, text))
+            note = f"its closed form has {size} operations: derive --format python prints it"
+            rows.append(Equation(call.kernel.name, integral(left), None, note))
     return rows
+
+
+def integral(average: str) -> str:
+    """Return an average with the integral that it stands for."""
+    body = average.removeprefix(r"\mathbb{E}\left[").removesuffix(r"\right]")
+    return rf"{average} = \int {body}\, \mathcal{{N}}(\mathbf{{f}}; 0, C)\, \mathrm{{d}}\mathbf{{f}}"
 
 
 def is_computed(slots: tuple[Named, ...]) -> bool:
