@@ -16,8 +16,7 @@ from ...problem.mixtures import MixtureGeometry, cluster_targets, mixture_geomet
 from ...problem.targets import ClusterLabels, Index
 from ..base import Refusal
 from .channel import Loss
-from .label_vector import constant_law
-from .labels import LabelLaw
+from .labels import LabelLaw, constant_law
 from .question import label_law_of, loss_of
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def _of_laws(question: MixtureQuestion, key: str) -> Iterable[Refusal]:
                       'such as formula = "sign(z)"')  # fmt: skip
         return
     for law in laws:
-        question.loss.check_convex(law.range(1.0))
+        question.loss.check_convex(tuple(law.range(1.0).tolist()))
     seen = {y for law, w in zip(laws, weights, strict=True) if w > 0 for y in (law.values if law.discrete else (0, 1))}
     if problem.student.bias and len(seen) < 2:
         yield Refusal(

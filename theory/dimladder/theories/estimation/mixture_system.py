@@ -15,7 +15,7 @@ from ...problem import Problem
 from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from . import observables, printed
-from .label_vector import vector
+from .channel import vector
 from .labels import component_moments
 from .mixture_equations import Program, Shape, program, source, start
 from .mixture_question import MixtureQuestion
@@ -133,12 +133,15 @@ class MixtureSystem(FixedPoint):
 
     @cached_property
     def _law_numbers(self) -> tuple[list[int], Array]:
-        """Where each cluster's law begins in the tail of the parameter vector, and the tail; equal laws share it."""
+        """Where each cluster's law begins in the tail of the parameter vector, and the tail; equal laws share one."""
         if self.shape.square:
             return [0] * len(self.laws), np.zeros(0)
+        from ...numerics.addresses import packed
+        from ...numerics.label_channel import CHANNEL_TYPE, law_averages
+
         places: dict[int, int] = {}
         known: dict[Any, int] = {}
-        parts: list[Array] = []
+        parts: list[Array] = [packed([(law_averages, CHANNEL_TYPE)])]
         for c, law in enumerate(self.laws):
             key = (law.components, law.text)
             if key not in known:
@@ -148,7 +151,7 @@ class MixtureSystem(FixedPoint):
         return [places[c] for c in range(len(self.laws))], np.concatenate(parts)
 
     def parameters(self, sample_ratio: float, ridge: float) -> Array:
-        """The parameter vector of the generated module: the named ones, then the laws."""
+        """The parameter vector of the generated module."""
         module = self.module()
         values = self.parameter_values(sample_ratio, ridge)
         places, tail = self._law_numbers
