@@ -8,7 +8,6 @@ import pytest
 import sympy as sp
 
 from dimladder.solve import derive, load, replace
-from dimladder.theories.mixtures.random_features import _module, feature_constants, symbolic
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 MIXTURE = load(RUNS / "estimation-mixture.toml")
@@ -108,45 +107,6 @@ def test_printed_equations_vanish_at_the_solution(loss):
         assert found[name] == pytest.approx(float(number(expression)), rel=1e-8), name
 
 
-def test_random_features_equations_are_the_code():
-    problem = load(RUNS / "estimation-random-features.toml")
-    s, k = symbolic(), feature_constants(problem)
-    values = {
-        "psi": 1.3,
-        "alpha": 0.8,
-        "Lambda": 0.05,
-        "mu1": k["mu1"],
-        "mustar2": k["mustar2"],
-        "c1": 0.6,
-        "vary": 0.7,
-    }
-    p = np.array([values[str(x)] for x in s["parameters"]])
-    z = 0.4
-    module = _module()
-    at = {x: values[str(x)] for x in s["parameters"]} | {s["z"]: z}
-    at[s["G"]] = module.stieltjes(z, p)
-    at[s["tau"]] = float(s["tau_rhs"].subs(at))
-    # G solves its own equation, and is the Marchenko-Pastur expectation it stands for.
-    assert float(s["G_rhs"].subs(at)) == pytest.approx(at[s["G"]], rel=1e-13)
-    from dimladder.numerics.random_matrix import marchenko_pastur_expectation
-
-    om = lambda x: values["mu1"] ** 2 * x + values["mustar2"]  # noqa: E731
-    assert at[s["G"]] == pytest.approx(marchenko_pastur_expectation(lambda x: 1 / (om(x) + z), 1.3), rel=1e-12)
-    at[s["dG"]], at[s["dtau"]] = (float(s["derivative"][s[n]].subs(at)) for n in ("dG", "dtau"))
-    assert at[s["dG"]] == pytest.approx(-marchenko_pastur_expectation(lambda x: 1 / (om(x) + z) ** 2, 1.3), rel=1e-11)
-    bias = float(s["bias"].subs(at))
-    amplitude = values["mu1"] ** 2 * values["c1"] ** 2 * 1.3
-    expected = values["vary"] - 2 * amplitude * marchenko_pastur_expectation(lambda x: x / (om(x) + z), 1.3)
-    expected += amplitude * marchenko_pastur_expectation(lambda x: x * om(x) / (om(x) + z) ** 2, 1.3)
-    assert bias == pytest.approx(expected, rel=1e-11)
-    observed = module.observe(z, p)
-    assert observed[3] == pytest.approx(bias, rel=1e-13)
-    freedom = 1.3 / 0.8 * marchenko_pastur_expectation(lambda x: (om(x) / (om(x) + z)) ** 2, 1.3)
-    assert observed[4] == pytest.approx(freedom, rel=1e-11)
-    assert module.residual(z, p) == pytest.approx(z - float(s["z_rhs"].subs(at)), rel=1e-12)
-
-
-@pytest.mark.parametrize("name", ["estimation-random-features", "estimation-mixture", "giant-step-mixture"])
 def test_equations_print(name):
     system = derive(load(RUNS / f"{name}.toml"))
     text = system.latex()

@@ -128,6 +128,7 @@ def test_gradient_flow_of_a_linear_student() -> None:
     [
         {}, {"momentum": 0.6}, {"batch_fraction": 0.25, "batching": "fresh"},
         {"batch_fraction": 0.25, "batching": "epoch", "momentum": 0.4}, {"batch_fraction": 0.5, "batching": "cyclic"},
+        {"temperature": 0.5, "momentum": 0.3}, {"temperature": 0.2, "batch_fraction": 0.5, "batching": "epoch"},
     ],
     ids=str,
 )  # fmt: skip
@@ -145,12 +146,23 @@ def test_particles_meet_the_closed_form(more: Any) -> None:
         assert np.abs((mean - expected) / (se + 1e-5)).max() < 5.0
 
 
+def test_langevin_noise_in_response_form() -> None:
+    descent, model = linear_case(1.3, 0.25, 0.07, 0.4, 12, momentum=0.3, temperature=0.6)
+    exact = solve_linear(descent, label_moments(model, descent))
+    runs = [solve_responses(descent, model, 8192, np.random.default_rng([2, i]))[0] for i in range(8)]
+    mean, se = mean_and_se([r.history[:, :, 0, 0, 0] for r in runs])
+    assert np.abs((mean - exact.history) / (se + 1e-5)).max() < 5.0
+    # Without noise C(12, 12) would be another number.
+    quiet = solve_linear(replace(descent, temperature=0.0), label_moments(model, descent))
+    assert exact.history[-1, -1] - quiet.history[-1, -1] > 0.2
+
+
 @pytest.mark.parametrize(
     ("place", "wrong"),
     [
-        ("momentum", lambda x, v, g, r, d, m: update.advance(x, v, g, r, d, -m)),
-        ("decay", lambda x, v, g, r, d, m: update.advance(x, v, g, r, -d, m)),
-        ("gradient", lambda x, v, g, r, d, m: update.advance(x, v, -g, r, d, m)),
+        ("momentum", lambda x, v, g, r, d, m, n=0: update.advance(x, v, g, r, d, -m, n)),
+        ("decay", lambda x, v, g, r, d, m, n=0: update.advance(x, v, g, r, -d, m, n)),
+        ("gradient", lambda x, v, g, r, d, m, n=0: update.advance(x, v, -g, r, d, m, n)),
     ],
 )
 def test_a_wrong_sign_of_the_step_is_seen(monkeypatch: pytest.MonkeyPatch, place: str, wrong: Any) -> None:

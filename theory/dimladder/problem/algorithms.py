@@ -116,7 +116,8 @@ class GradientDescent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gr
     batch_seed : int
     momentum : table
     temperature : float
-        > 0: Langevin noise.
+        Langevin noise: descent samples exp(-objective/temperature) at small rates, with the objective of the summed
+        loss, as in ``kind = "posterior"``.
     """
 
     learning_rate: float

@@ -38,12 +38,15 @@ def code_version(theory_module: str) -> str:
     root = Path(__file__).resolve().parent.parent
     files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
     # Functions of these modules are pasted into generated code, or compiled into it.
-    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "label_channel.py")
+    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "label_channel.py",
+              "label_rules.py", "proximal.py", "resolvents.py")  # fmt: skip
     files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
         beside = Path(own).resolve()
-        files += beside.parent.glob("*.py") if beside.parent.name != "theories" else [beside]
+        # Of a package within a package, the outer one prints too.
+        package = next((p for p in beside.parents if p.parent.name == "theories"), beside.parent)
+        files += package.rglob("*.py") if beside.parent.name != "theories" else [beside]
     digest = hashlib.sha256()
     for path in sorted(set(files)):
         if path.is_file():

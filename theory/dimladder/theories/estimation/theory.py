@@ -54,6 +54,9 @@ class EstimationTheory(Theory):
     )
     limits = (
         "square loss: the deterministic equivalent of ridge regression",
+        "square loss, ridge to 0 with fewer samples than features: the training error vanishes; the test error peaks "
+        "where they are as many",
+        "features without a linear part: nothing is learnt beyond the mean of the labels",
         "ridge to 0 below the separability threshold: q diverges as 1/ridge",
         "Bayes-optimal error: a lower bound of every minimiser's",
     )
@@ -133,9 +136,10 @@ class EstimationTheory(Theory):
         if isinstance(loss.ridge_per_sample, str):
             yield Refusal("loss.ridge_per_sample", "a formula in k has no limit", "give a number")
             return
+        key = "loss.ridge" if loss.ridge is not None else "loss.ridge_per_sample"
         if (loss.ridge if loss.ridge is not None else loss.ridge_per_sample) == 0:
             yield Refusal(
-                "loss.ridge", "is 0: below the separability or interpolation threshold no minimiser is unique",
+                key, "is 0: below the separability or interpolation threshold no minimiser is unique",
                 "a small ridge such as 1e-6 follows the limit",
             )  # fmt: skip
             return
@@ -217,6 +221,8 @@ class EstimationTheory(Theory):
             return ("mignacco2020role", "loureiro2021mixtures", "loureiro2021curves")
         if problem.algorithm.__struct_config__.tag == "bayes":
             return ("barbier2019optimal",)
+        if len(getattr(problem.student, "layers", ())) == 1 and problem.loss.function == "square":
+            return ("meimontanari2022generalization", "goldt2022gaussian", "hulu2023universality")
         if getattr(problem.student, "layers", ()):
             return ("gerace2020generalisation", "schroder2023deterministic", "hulu2023universality")
         return ("thrampoulidis2018precise", "loureiro2021curves")
