@@ -107,6 +107,7 @@ def test_printed_equations_vanish_at_the_solution(loss):
         assert found[name] == pytest.approx(float(number(expression)), rel=1e-8), name
 
 
+@pytest.mark.parametrize("name", ["estimation-mixture", "giant-step-mixture"])
 def test_equations_print(name):
     system = derive(load(RUNS / f"{name}.toml"))
     text = system.latex()
