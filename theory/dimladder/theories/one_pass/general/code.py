@@ -19,11 +19,11 @@ SCRATCH: dict[str, tuple[str, ...]] = {
     "G": ("n", "n", "B"),
     "X": ("K", "n", "B"),
     "Z": ("K", "K", "B"),
-    "square": ("K + M", "K + M"),
+    "square": ("(K + M) * (K + M)",),
     "mean": ("K + M",),
     "w": ("K + M",),
     "Gr": ("K",),
-    "slopes": ("K", "K + M"),
+    "slopes": ("K * (K + M)",),
     "NN": ("K", "K"),
     "R": ("K",),
     "growth": ("K",),
@@ -39,6 +39,18 @@ moving = V * (V + 1) // 2
 pairs = moving + V * F"""
 
 LOAD = '''@njit(**INNER)
+def matrix(flat, place, rows, columns):
+    """Return a part of a flat array as a matrix."""
+    return flat[place:place + rows * columns].reshape((rows, columns))
+
+
+@njit(**INNER)
+def cube(flat, place, one, two, three):
+    """Return a part of a flat array as an array with three axes."""
+    return flat[place:place + one * two * three].reshape((one, two, three))
+
+
+@njit(**INNER)
 def load(y, fixed, V, F, B, G):
     """Fill the block overlaps of all vectors."""
     place = 0
@@ -73,6 +85,8 @@ def fields(species, K, M, V, teacher, at):
     return N
 '''
 
+LAW = "c, N, K, M, V, B, D, heads, at, teacher, s, nu, mask, head, a, G, cov, mean, w"
+
 
 def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[str]:
     lines = []
@@ -81,8 +95,11 @@ def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[
             lines += [f"{name} = {source}[{place}]", f"{place} += 1"]
             continue
         size = " * ".join(f"({s})" if " " in s else s for s in shape)
-        reshaped = f".reshape(({', '.join(shape)}))" if len(shape) > 1 else ""
-        lines += [f"{name} = {source}[{place}:{place} + {size}]{reshaped}", f"{place} += {size}"]
+        if len(shape) == 1:
+            view = f"{source}[{place}:{place} + {size}]"
+        else:
+            view = f"{('', '', 'matrix', 'cube')[len(shape)]}({source}, {place}, {', '.join(shape)})"
+        lines += [f"{name} = {view}", f"{place} += {size}"]
     return lines
 
 
@@ -151,16 +168,7 @@ def source(out: Derived, averages: list[str], title: str) -> str:
         "use = 0", *_views(SCRATCH, "work", "use"), "load(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
-    law = [
-        "cov = square.ravel()[:N * N].reshape((N, N))",
-        "H = slopes.ravel()[:K * N].reshape((K, N))",
-        *_stages(inside, out.laws),
-        "for l in range(N):",
-        "    for j in range(l):",
-        "        cov[j, l] = cov[l, j]",
-        "for l in range(K, N):",
-        "    w[l] = -teacher[c, int(at[l]) - V]",
-    ]
+    law = ["cov = matrix(square, 0, N, N)", f"law({LAW})"]
     call = "K, N - K, mean[:N], cov, w[:N], label[c], sigma[c], rule, work[use:]"
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
@@ -175,7 +183,8 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     steady = [Tensor(t.lhs, _part(t.rhs, False)) for t in readout]
     body += ["X[:] = 0.0", "Z[:] = 0.0", *_stages(outside, steady)]
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
-    per = ["N = fields(0, K, M, V, teacher[c], at)", *law, f"averages({call}, Gr, H, NN, R)"]
+    per = ["N = fields(0, K, M, V, teacher[c], at)", *law, "H = matrix(slopes, 0, K, N)"]
+    per.append(f"averages({call}, Gr, H, NN, R)")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
     body += indented(per)
@@ -183,6 +192,14 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     if out.sphere:
         body += ["rate[:] = 0.0", *_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
     lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
+    lines += ["@njit(**INNER)", f"def law({LAW}):"]
+    lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
+    lines += indented(
+        [
+            *_stages(inside, out.laws), "for l in range(N):", "    for j in range(l):", "        cov[j, l] = cov[l, j]",
+            "for l in range(K, N):", "    w[l] = -teacher[c, int(at[l]) - V]", "", "",
+        ]
+    )  # fmt: skip
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *indented(body)]
     observe = [
         *begin, "tests = C - tested", "found = np.empty(3)", "for species in range(S):",
