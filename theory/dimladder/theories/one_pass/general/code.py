@@ -5,6 +5,7 @@ State and parameters are laid out as `layout` says.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ....symbolic.contractions import ContractionWriter
@@ -30,6 +31,8 @@ SCRATCH: dict[str, tuple[str, ...]] = {
     "norm": ("K",),
     "rate": ("V",),
     "at": ("K + M",),
+    "now_L": ("V", "V"),
+    "now_P": ("V", "K"),
 }
 
 SIZES = """V = S * K
@@ -39,18 +42,6 @@ moving = V * (V + 1) // 2
 pairs = moving + V * F"""
 
 LOAD = '''@njit(**INNER)
-def matrix(flat, place, rows, columns):
-    """Return a part of a flat array as a matrix."""
-    return flat[place:place + rows * columns].reshape((rows, columns))
-
-
-@njit(**INNER)
-def cube(flat, place, one, two, three):
-    """Return a part of a flat array as an array with three axes."""
-    return flat[place:place + one * two * three].reshape((one, two, three))
-
-
-@njit(**INNER)
 def load(y, fixed, V, F, B, G):
     """Fill the block overlaps of all vectors."""
     place = 0
@@ -70,6 +61,14 @@ def load(y, fixed, V, F, B, G):
         for g in range(F):
             for b in range(B):
                 G[V + f, V + g, b] = fixed[f, g, b]
+
+
+@njit(**INNER)
+def combine(moved, steady, schedule, out):
+    """Fill a table of rates: what the schedule multiplies, and the rest."""
+    for p in range(moved.shape[0]):
+        for q in range(moved.shape[1]):
+            out[p, q] = steady[p, q] + schedule * moved[p, q]
 
 
 @njit(**INNER)
@@ -95,15 +94,12 @@ def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[
             lines += [f"{name} = {source}[{place}]", f"{place} += 1"]
             continue
         size = " * ".join(f"({s})" if " " in s else s for s in shape)
-        if len(shape) == 1:
-            view = f"{source}[{place}:{place} + {size}]"
-        else:
-            view = f"{('', '', 'matrix', 'cube')[len(shape)]}({source}, {place}, {', '.join(shape)})"
-        lines += [f"{name} = {view}", f"{place} += {size}"]
+        reshaped = f".reshape(({', '.join(shape)}))" if len(shape) > 1 else ""
+        lines += [f"{name} = {source}[{place}:{place} + {size}]{reshaped}", f"{place} += {size}"]
     return lines
 
 
-def _element(expression: Any) -> str:
+def _element(expression: Any, scheduled: bool) -> str:
     """Return the source of a symbol or of an entry of an array, within the loop over sources."""
     if not expression.is_Indexed:
         return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(expression, str(expression))
@@ -130,7 +126,9 @@ def _element(expression: Any) -> str:
         d.share: "share", d.counts: "counts", d.s: "s", d.nu: "nu", d.mask: "mask", d.head: "head", d.L: "L", d.P: "P",
         d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a",
     }  # fmt: skip
-    inner = [str(index) for index in indices] if base in (d.nu,) else x
+    if scheduled and base in (d.L, d.P):
+        return f"now_{base}[{', '.join(x)}]"
+    inner = [str(index) for index in indices] if base == d.nu else x
     return f"{plain[base]}[{', '.join(inner)}]"
 
 
@@ -158,39 +156,41 @@ def source(out: Derived, averages: list[str], title: str) -> str:
         Source of ``averages``, ``errors`` and ``averages_work_size``.
     title : str
     """
-    names = d.indices()
-    outside = ContractionWriter(names, _element, d.b, where={d.q: "q > p"})
-    inside = ContractionWriter(names, _element, d.b, given=(d.c,), where={d.j: "j > l"})
-    form = out.form
+    names, form = d.indices(), out.form
+    element = partial(_element, scheduled=form.schedule != 1)
+    outside = ContractionWriter(names, element, d.b, where={d.q: "q > p"})
+    inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
+    whole = ContractionWriter(names, element, d.b)
     begin = [
-        *[f"{name} = int(p[{place}])" for place, name in enumerate(COUNTS)],
-        *SIZES.splitlines(), f"place = {len(COUNTS)}", *_views(PARAMETERS, "p", "place"), "rule = p[place:]",
+        *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
+        *SIZES.splitlines(), f"place = {len(COUNTS)}", *_views(PARAMETERS, "table", "place"), "rule = table[place:]",
         "use = 0", *_views(SCRATCH, "work", "use"), "load(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
-    law = ["cov = matrix(square, 0, N, N)", f"law({LAW})"]
+    law = ["cov = square[:N * N].reshape((N, N))", f"law({LAW})"]
     call = "K, N - K, mean[:N], cov, w[:N], label[c], sigma[c], rule, work[use:]"
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
     if form.schedule != 1:
         # What the schedule multiplies, and the rest.
         body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule"]
-        body += ["L = steady_L + schedule * L", "P = steady_P + schedule * P"]
+        body += ["combine(L, steady_L, schedule, now_L)", "combine(P, steady_P, schedule, now_P)"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
     overlaps = [stage for stage in out.flow if stage.lhs.base == d.dGamma]
     sampled = [Tensor(t.lhs, _part(t.rhs, True)) for t in readout]
     steady = [Tensor(t.lhs, _part(t.rhs, False)) for t in readout]
-    body += ["X[:] = 0.0", "Z[:] = 0.0", *_stages(outside, steady)]
+    moments = [whole.clear(stage) for stage in out.moments]
+    body += [line for lines in moments for line in lines] + _stages(outside, steady)
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
-    per = ["N = fields(0, K, M, V, teacher[c], at)", *law, "H = matrix(slopes, 0, K, N)"]
+    per = ["N = fields(0, K, M, V, teacher[c], at)", *law, "H = slopes[:K * N].reshape((K, N))"]
     per.append(f"averages({call}, Gr, H, NN, R)")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
     body += indented(per)
     body += _stages(outside, overlaps)
     if out.sphere:
-        body += ["rate[:] = 0.0", *_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
+        body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
     lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
     lines += ["@njit(**INNER)", f"def law({LAW}):"]
     lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
@@ -200,14 +200,12 @@ def source(out: Derived, averages: list[str], title: str) -> str:
             "for l in range(K, N):", "    w[l] = -teacher[c, int(at[l]) - V]", "", "",
         ]
     )  # fmt: skip
-    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *indented(body)]
-    observe = [
-        *begin, "tests = C - tested", "found = np.empty(3)", "for species in range(S):",
-        "    for c in range(tested, C):",
-        *indented(indented(["N = fields(species, K, M, V, teacher[c], at)", *law, f"errors({call}, found)",
-                            "dy[(species * tests + c - tested) * 3:(species * tests + c - tested) * 3 + 3] = found"])),
-    ]  # fmt: skip
-    lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, p, work):"]
+    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, table, work):", *indented(body)]
+    each = ["N = fields(species, K, M, V, teacher[c], at)", *law, "first = (species * tests + c - tested) * 3"]
+    each.append(f"errors({call}, dy[first:first + 3])")
+    observe = [*begin, "tests = C - tested", "for species in range(S):", "    for c in range(tested, C):"]
+    observe += indented(indented(each))
+    lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, table, work):"]
     lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
     lines += indented(observe)
     lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)"]
