@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
