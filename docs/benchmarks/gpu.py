@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "docs" / "gallery" / "runs"
 # Experiments that compute on the device; the others run on the host whatever the device.
 ON_DEVICE = {
-    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus", "mixture-erm",
-    "multi-pass", "mup", "ntk-ridge", "random-features", "staircase",
+    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus",
+    "multi-pass", "mup", "ntk-ridge", "staircase",
 }  # fmt: skip
 # Longer runs of experiments that others run too.
 TWICE = {"hierarchical-paper"}

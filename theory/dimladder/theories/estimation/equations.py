@@ -32,7 +32,8 @@ _LATEX = {
     "Vh": r"\hat V", "qh": r"\hat q", "mh": r"\hat m", "z": r"\zeta", "g": "g", "gp": "g'", "h": "h", "hp": "h'",
     "Ey": r"\langle y\rangle", "Eyy": r"\langle y^2\rangle", "Edy": r"\langle\partial_z y\rangle",
     "Eff": r"\langle f_\star^2\rangle", "Edf": r"\langle\partial_z f_\star\rangle", "norm": r"|w|^2/k",
-    "mse": r"\mathrm{mse}", "k": r"c",
+    "mse": r"\mathrm{mse}", "k": r"c", "df2": r"\mathrm{df}_2", "B": "B",
+    "mse_test": r"\mathrm{mse}_{\mathrm{test}}", "mse_train": r"\mathrm{mse}_{\mathrm{train}}",
 }  # fmt: skip
 
 
@@ -86,17 +87,17 @@ def blocks() -> dict[str, Block]:
             ("q", "m", "b", "Ef", "Eff", "Edf"),
             (("mse", s["Eff"] - 2 * s["Edf"] * m - 2 * b * sp.Symbol("Ef", real=True) + b**2 + q),),
         ),
-        # Loss k (y - u)^2/2: q solves q = (psi/alpha) (g + z g') gap + <d_z y>^2 (h + z h'), which is linear in it.
+        # Loss c (y - u)^2/2: q solves q = df gap + <d_z y>^2 (h + z h'), which is linear in it.
         "ridge": Block(
             ("alpha", "psi", "k", "ridge", "z", "g", "gp", "h", "hp", "b", "Ey", "Eyy", "Edy"),
             (
                 ("V", z * g / lam),
                 ("m", s["Edy"] * h),
-                (
-                    "q",
-                    ((gap - q) * psi / alpha * (g + z * gp) + s["Edy"] ** 2 * (h + z * hp))
-                    / (1 - psi / alpha * (g + z * gp)),
-                ),
+                ("df2", psi / alpha * (g + z * gp)),
+                ("B", gap - q + s["Edy"] ** 2 * (h + z * hp)),
+                ("q", (s["df2"] * (gap - q) + s["Edy"] ** 2 * (h + z * hp)) / (1 - s["df2"])),
+                ("mse_test", s["B"] / (1 - s["df2"])),
+                ("mse_train", (lam * psi / (s["k"] * alpha * z)) ** 2 * s["mse_test"]),
             ),
         ),
     }
@@ -196,9 +197,9 @@ def _source() -> str:
         lines += [f"def {name}({arguments}):"]
         if name == "ridge":
             for symbol, value in block.rows:
-                shared, values = assignments([value], prefix=f"_{symbol}")
+                shared, values = assignments([value], prefix=f"_{symbol}_")
                 lines += [*shared, f"    {symbol} = {values[0]}"]
-            lines += ["    return V, m, q", ""]
+            lines += [f"    return {', '.join(symbol for symbol, _ in block.rows)}", ""]
             continue
         shared, values = assignments([e for _, e in block.rows], prefix="_")
         lines += [*shared, f"    return {', '.join(values)}" + ("," if len(values) == 1 else ""), ""]

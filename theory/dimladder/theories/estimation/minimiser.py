@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics import fixedpoint
 from ...numerics.addresses import packed
-from ...numerics.resolvents import effective_ridge
 from .channel import Averages, Channel
 from .equations import WORK, algebra
 from .penalty import RidgeSide
+from .regression import RidgeFit, ridge_fit
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
@@ -40,6 +40,8 @@ class Point:
     averages : Averages
     x : ndarray
         Free coordinates (log V, log q, atanh(m/sqrt(q rho)), b).
+    fit : RidgeFit or None
+        More of it, for ridge regression.
     """
 
     alpha: float
@@ -56,6 +58,7 @@ class Point:
     x: Array
     residual: float
     evaluations: int
+    fit: RidgeFit | None = None
 
 
 class StateEvolution:
@@ -88,11 +91,6 @@ class StateEvolution:
         module = algebra()
         functions = packed([(c.compiled, module.CHANNEL), (s.compiled, module.SIDE)])
         return np.concatenate([functions, head, seen, s.data()])
-
-    @cached_property
-    def _ridge_data(self) -> tuple[Array, ...]:
-        c = self.side.covariance
-        return (c.shares, c.eigenvalues, c.powers, *c.arrays())
 
     def parameters(self, alpha: float, ridge: float) -> Array:
         """Parameters of the compiled map."""
@@ -165,23 +163,17 @@ class StateEvolution:
         return self._point(root, alpha, ridge)
 
     def _ridge_point(self, alpha: float, ridge: float) -> Point:
-        """Square loss and l2 penalty: one root in z, and closed forms."""
-        k, psi, module = self.channel.loss.square, self.side.psi, algebra()
-        mean, second, slope = self.channel.moments
-        out, scaled = np.zeros(6), self.side.beta * ridge
-        if not effective_ridge(scaled, k, k * alpha / psi, *self._ridge_data, out):
-            raise SolveError(
-                "the renormalised ridge was not found", status="no_bracket", where=f"sample_ratio = {alpha:g}",
-                hint="raise loss.ridge",
-            )  # fmt: skip
-        z, g, gp, h, hp = (float(a) for a in out[:5])
-        b = mean if self.constant else 0.0
-        V, m, q = module.ridge(alpha, psi, k, scaled, z, g, gp, h, hp, b, mean, second, slope)
-        e = self.averages(V, q, m, b)
-        Vh, qh, mh = module.conjugates(alpha, psi, e.ff, e.fv, e.fz)
-        norm = module.overlaps(Vh, qh, mh, z, g, gp, h, hp)[3]
-        x = self.pack(V, q, m, b) if q * self.rho > m * m else np.full(4 if self.constant else 3, math.nan)
-        return Point(alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, x, 0.0, 1)
+        """Square loss and l2 penalty: one root, and closed forms."""
+        k, module = self.channel.loss.square, algebra()
+        b = self.channel.moments[0] if self.constant else 0.0
+        fit = ridge_fit(self.side.covariance, alpha, ridge, self.channel.moments, b, k)
+        f, ff, fv, fz, _, _ = (float(a) for a in module.square(k * fit.V, fit.q, fit.m, b, *self.channel.moments))
+        e = Averages(k * f, k * k * ff, k * fv, k * fit.train / 2, k * fit.test / 2, k * fz, math.nan, (k * fv) ** 2)
+        Vh, qh, mh = module.conjugates(alpha, self.side.psi, e.ff, e.fv, e.fz)
+        norm = module.overlaps(Vh, qh, mh, fit.z, fit.g, fit.gp, fit.h, fit.hp)[3]
+        inside = fit.q * self.rho > fit.m * fit.m
+        x = self.pack(fit.V, fit.q, fit.m, b) if inside else np.full(4 if self.constant else 3, math.nan)
+        return Point(alpha, ridge, fit.V, fit.q, fit.m, b, Vh, qh, mh, norm, e, x, 0.0, 1, fit)
 
     def _down(self, alpha: float, ridge: float) -> fixedpoint.FixedPointResult:
         """Follow the solution from a comfortable ridge by secants in its logarithm."""

@@ -8,9 +8,10 @@ import sympy as sp
 
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
-from ...symbolic.kernels import Named
+from ...symbolic.kernels import KernelSet, Named
+from ...symbolic.tensors import Indices
 from .derivation import Derived
-from .erf_sums import ErfMixture
+from .erf_sums import PLAIN, ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
@@ -129,6 +130,9 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        if m is PLAIN:
+            # No activation of a teacher: the target is a formula, or its units are single erfs.
+            continue
         terms = [f"{m.constant:.6g}"] if m.constant else []
         terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
@@ -159,14 +163,14 @@ def mixture_step(mixtures: tuple[ErfMixture, ErfMixture]) -> Step:
     )
 
 
-def vector_equations(out: Derived) -> list[Equation]:
+def vector_equations(indices: Indices) -> list[Equation]:
     """Return the auxiliary vectors of the tilted covariances."""
-    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in out.indices.vectors.values()]
+    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in indices.vectors.values()]
 
 
 def moment_equations(out: Derived) -> list[Equation]:
     """Return the moments of the error: the average that each stands for, then its form."""
-    rows = vector_equations(out)
+    rows = vector_equations(out.indices)
     for stage in out.moments:
         name = str(stage.lhs.base)
         if out.route == "fields":
@@ -175,7 +179,7 @@ def moment_equations(out: Derived) -> list[Equation]:
         else:
             text = f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)} = {sp.latex(stage.rhs)}"
             rows.append(Equation(name, text, (stage.lhs, stage.rhs)))
-    return rows + kernel_equations(out)
+    return rows + kernel_equations(out.kernels, out.route)
 
 
 def _meaning(moment: Any) -> str:
@@ -196,18 +200,18 @@ def _meaning(moment: Any) -> str:
 PRINTED = 120
 
 
-def kernel_equations(out: Derived) -> list[Equation]:
+def kernel_equations(kernels: KernelSet, route: str) -> list[Equation]:
     """Return the closed forms of the averages that the moments call, at distinct indices."""
     rows = []
-    for key, (call, labels, _) in out.kernels.kernels.items() if out.route != "fields" else ():
+    for key, (call, labels, _) in kernels.kernels.items() if route != "fields" else ():
         left = sp.latex(call(*labels))
-        if out.route == "conditional":
+        if route == "conditional":
             if not is_computed(call.kernel.slots):
                 rows.append(
                     Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")
                 )
             continue
-        value = out.kernels.closed_form(key)
+        value = kernels.closed_form(key)
         size = sp.count_ops(value)
         if size <= PRINTED:
             rows.append(Equation.of(call.kernel.name, left, value))

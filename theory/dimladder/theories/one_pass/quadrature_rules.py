@@ -54,6 +54,31 @@ def _over_fields(dimension: int) -> list[list[Array]]:
     return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
 
 
+def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]]:
+    """Return families of quadratures over the fields of one source, each coarse to fine, as printed code reads them.
+
+    Parameters
+    ----------
+    dimension : int
+        The most fields that any source has.
+    noisy : bool
+        Whether labels have noise.
+    linear : bool
+        Whether what a sample moves is linear in the noise: two values have its mean and its variance.
+    """
+    from ...numerics.quadrature import gauss_hermite
+
+    def values(count: int) -> Array:
+        two = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+        nodes, weights = (two if linear else gauss_hermite(count)) if noisy else (np.zeros(1), np.ones(1))
+        return np.concatenate([[len(nodes)], np.stack([nodes, weights], axis=1).ravel()])
+
+    return [
+        [np.concatenate([values(count), rule]) for count, rule in zip(NOISE_NODES, family, strict=False)]
+        for family in _over_fields(dimension)
+    ]
+
+
 def _noise(flow: OnePassFlow, count: int) -> Array:
     """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
     from ...numerics.quadrature import gauss_hermite

@@ -20,12 +20,13 @@ from typing import Any
 import sympy as sp
 
 from ...errors import DerivationError
+from ...problem.expressions import drop_atoms
 from ...symbolic.factors import decompose, is_closed
 from ...symbolic.kernels import Named, expectation_of
 from ...symbolic.tensors import Indices, Tensor
 from .averages import Averages, Error, difference, needs_all_fields, products, written_out
 from .derivation import EXPANDED_DEGREE
-from .notation import N2, STUDENTS, TEACHERS, UNITS, C, Setting, i, indices, k, m, sigma
+from .notation import LABEL, N2, OUTPUT, STUDENTS, TEACHERS, UNITS, C, Setting, i, indices, k, m, sigma
 
 G, H, R, S = (sp.IndexedBase(s) for s in "GHRS")
 MU = sp.IndexedBase(r"\mu")
@@ -54,6 +55,12 @@ class SourceAverages:
         the teacher's activation is then the student's.
     centred : bool
         Whether the fields have mean zero and the label no offset: neither is read, and G is not needed.
+    species : tuple of str
+        Tracked vectors of a unit, the weights first, where `coefficients` are given.
+    coefficients : tuple of (Expression or None), or None
+        What a sample moves each species by, in ``a``, ``error``, ``f``, ``y``, ``learning_rate``, and ``lambda_s``,
+        ``g_s``, ``dg_s`` for species s: averages are then over the fields of all species and teachers, and
+        g'_i Delta is this coefficient in G, H and N. None: the gradient.
 
     Attributes
     ----------
@@ -70,6 +77,8 @@ class SourceAverages:
 
     setting: Setting
     centred: bool = True
+    species: tuple[str, ...] = ("w",)
+    coefficients: tuple[Any, ...] | None = None
     indices: Indices = field(init=False)
     averages: Averages = field(init=False)
 
@@ -98,6 +107,8 @@ class SourceAverages:
     def route(self) -> str:
         """ "closed" where every average has a closed form that is short enough to be written out, else "fields"."""
         setting = self.setting
+        if self.coefficients is not None:
+            return "fields"
         functions = [setting.student, *([] if setting.teacher is None else [setting.teacher])]
         terms = [decompose(f) for f in functions]
         degree = max((f.power for t in terms for _, f in t if f.polynomial), default=0)
@@ -106,6 +117,16 @@ class SourceAverages:
         rows = [tensor.rhs for tensor in self._closed_forms] + [self._error]
         whole = self.averages.kernels.closed and not any(expectation_of(row) for row in rows)
         return "closed" if whole else "fields"
+
+    @property
+    def linear_in_noise(self) -> bool:
+        """Whether what a sample moves is linear in the noise of its label."""
+        error = drop_atoms(sp.diff(self.setting.loss_function, OUTPUT))
+        rows = [sp.Symbol("error", real=True)]
+        if self.coefficients is not None:
+            rows = [formula.sympy() for formula in self.coefficients if formula is not None]
+        moved = [row.subs(sp.Symbol("error", real=True), error) for row in rows]
+        return all(row.is_polynomial(LABEL) and sp.degree(row, LABEL) <= 1 for row in moved)
 
     @cached_property
     def definitions(self) -> list[Tensor]:

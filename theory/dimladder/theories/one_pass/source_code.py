@@ -38,7 +38,9 @@ ERRORS = "def errors(K, M, mu, C, c, y0, sigma, rule, work, out):"
 
 def source_functions(averages: SourceAverages) -> list[str]:
     """Return the source of ``averages``, ``errors`` and ``averages_work_size``, and of all that they call."""
-    return Closed(averages).functions()
+    from .source_quadrature import Quadrature
+
+    return (Closed(averages) if averages.route == "closed" else Quadrature(averages)).functions()
 
 
 def elements() -> dict[str, Any]:
