@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .results import LearningCurve
     from .symbolic.systems import Solution, Variable
 
-__all__ = ["numbers", "sensitivity", "slopes"]
+__all__ = ["numbers", "sensitivity", "slopes", "tight"]
 
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
@@ -64,7 +64,7 @@ def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> Learnin
     """
     from .results import LearningCurve
 
-    solver = _tight(problem, solver)
+    solver = tight(problem, solver)
     prepared = prepare(problem, keys, **solver)
     base = numbers(prepared)
     solution = prepared.solution(base)
@@ -190,7 +190,7 @@ def step_of(value: float) -> float:
     return STEP * (abs(value) or 1.0)
 
 
-def _tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:
+def tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:
     """Return solver settings of which differences can be taken."""
     section = with_solver(problem, solver).solver
     for name, least in (("rtol", RTOL), ("atol", ATOL)):

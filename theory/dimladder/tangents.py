@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class TangentFlow:
         """Differentiate parameters and start in the numbers; False where they jump."""
         both = len(self.p) + len(self.start)
 
-        def numbers(k: int, x: float) -> Array | None:
+        def numbers(x: float, k: int) -> Array | None:
             here = self.at(k, x)
             if here is None:
                 return None
@@ -79,7 +80,7 @@ class TangentFlow:
         rows = []
         for k, x in enumerate(self.base):
             try:
-                value, error = derivative(lambda x, k=k: numbers(k, x), x, STEP * (abs(x) or 1.0))
+                value, error = derivative(partial(numbers, k=k), x, STEP * (abs(x) or 1.0))
             except ValueError:
                 return False
             if not (error <= TRUSTED * max(1.0, float(abs(value).max()))).all():
@@ -140,3 +141,46 @@ class TangentFlow:
         fine, coarse = (f[:rows] for f in found)
         tangent = fine[:, 1:].transpose(1, 0, 2)
         return result.t[:rows], fine[:, 0], tangent, abs(tangent - coarse[:, 1:].transpose(1, 0, 2))
+
+    def transition(self, u: float, begin: float, end: float, y: Array) -> tuple[Array, Array, Array] | None:
+        """Integrate from one time to another with the first number at `u`.
+
+        Returns
+        -------
+        end, transition, slope : arrays (n,), (n, n), (n,)
+            The state, ``transition[j]`` its derivative in entry j of the state at the beginning, and that in the
+            number; None where the integration fails.
+        """
+        from .numerics import tangents
+        from .numerics.ode import integrate
+
+        system = self.at(0, u)
+        if system is None:
+            return None
+        n = len(y)
+        p = system.parameters()
+        slopes = np.zeros((n + 1, len(p)))
+        slopes[n] = self._slopes_at(u)
+        asked = system.integration()
+        kept = ("method", "max_steps", "autonomous", "pieces", "output")
+        options: dict[str, Any] = {k: v for k, v in asked.items() if k in kept}
+        start = np.concatenate([y, np.eye(n).ravel(), np.zeros(n)])
+        atol = np.concatenate([np.broadcast_to(asked["atol"], n), np.full(n * (n + 1), float(np.max(asked["atol"])))])
+        result = integrate(
+            tangents.rhs.compiled, start, [end], t0=begin, rtol=asked["rtol"], atol=atol, blow_up=asked["blow_up"],
+            work_size=tangents.work_size(n, len(p), self.size),
+            p=tangents.tangent_parameters(self.function, n, p, slopes, self.size), **options,
+        )  # fmt: skip
+        if result.status != "success":
+            return None
+        full = result.y_final.reshape(n + 2, n)
+        return full[0], full[1 : n + 1], full[n + 1]
+
+    def _slopes_at(self, u: float) -> Array:
+        """Return the derivative of the parameters in the first number."""
+
+        def parameters(x: float) -> Array | None:
+            here = self.at(0, x)
+            return None if here is None else np.asarray(here.parameters())
+
+        return derivative(parameters, u, STEP * (abs(u) or 1.0))[0]
