@@ -351,9 +351,7 @@ def wrong_class(label: int, mean: Array, covariance: Array) -> float:
         return float(ndtr(-centre[0] / math.sqrt(spread[0, 0])))
     if k == 3:
         return 1.0 - _bivariate(centre, spread)
-    law = multivariate_normal(
-        np.zeros(k - 1), spread, allow_singular=True, maxpts=100_000 * k, abseps=1e-7, seed=0
-    )
+    law = multivariate_normal(np.zeros(k - 1), spread, allow_singular=True, maxpts=100_000 * k, abseps=1e-7, seed=0)
     return 1.0 - float(law.cdf(centre))
 
 
