@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "docs" / "gallery" / "runs"
 # Experiments that compute on the device; the others run on the host whatever the device.
 ON_DEVICE = {
-    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus", "mixture-erm",
+    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus",
     "multi-pass", "mup", "ntk-ridge", "staircase",
 }  # fmt: skip
 # Longer runs of experiments that others run too.

@@ -85,11 +85,14 @@ def test_cost_grows_no_faster_than_the_number_of_pairs() -> None:
     """From K = 6 to K = 12 (M = 2) the arcsines grow 10.5-fold; the time may grow 1.6 times that."""
     from numba import njit
 
-    module = dl.derive(wider(2)).module()
-    rhs = module.rhs
+    from dimladder.numerics.addresses import addresses
+    from dimladder.numerics.ode import layout
+
+    both = addresses(dl.derive(wider(2)).module().rhs, layout.RHS)
 
     @njit
-    def repeat(y, dy, p, work, times):  # type: ignore[no-untyped-def]
+    def repeat(addresses, y, dy, p, work, times):  # type: ignore[no-untyped-def]
+        rhs = layout.as_rhs(*addresses)
         for _ in range(times):
             rhs(0.0, y, dy, p, work)
 
@@ -98,11 +101,11 @@ def test_cost_grows_no_faster_than_the_number_of_pairs() -> None:
         flow = dl.derive(wider(width))
         y, p, work = flow.initial_state(), flow.parameters(), np.zeros(flow.work_size())
         dy = np.empty_like(y)
-        repeat(y, dy, p, work, 1)
+        repeat(both, y, dy, p, work, 1)
         spans = []
         for _ in range(60):
             began = time.perf_counter()
-            repeat(y, dy, p, work, 20)
+            repeat(both, y, dy, p, work, 20)
             spans.append(time.perf_counter() - began)
         best[width] = min(spans)
     pairs = {K: K * (K + 1) // 2 * (K + 2) * (K + 3) // 2 for K in best}

@@ -7,7 +7,8 @@ import pytest
 
 from dimladder.errors import ConfigError
 from dimladder.solve import load, loads, replace, solve
-from dimladder.theories.mixtures.separability import separability_threshold
+from dimladder.theories.estimation.mixture_question import MixtureQuestion
+from dimladder.theories.estimation.mixture_separability import separability_threshold
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 MIXTURE = load(RUNS / "estimation-mixture.toml")
@@ -52,7 +53,7 @@ def test_every_problem_writes_itself_back():
 
 def test_separability_thresholds():
     def threshold(overrides):
-        return separability_threshold(replace(MIXTURE, overrides))
+        return separability_threshold(MixtureQuestion(replace(MIXTURE, overrides)))
 
     # Labels without signal: Cover's count. A noiseless linear teacher: always separable.
     assert threshold({"data.means": "zero", "data.weights": [0.5, 0.5]}) == pytest.approx(2.0, rel=1e-6)

@@ -12,13 +12,14 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
     "load": "solve", "loads": "solve", "problem": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
     "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
     "critical_value": "equilibria", "escape_time": "equilibria", "prepare": "prepare", "Prepared": "prepare",
+    "sensitivity": "sensitivity", "fit": "fit", "Fit": "fit",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
     "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",

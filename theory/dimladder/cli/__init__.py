@@ -23,8 +23,8 @@ from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
 BUILT_IN = (
-    "list", "show", "which", "derive", "solve", "sweep", "check", "escape", "thresholds", "export", "report", "cite",
-    "doctor", "examples", "new",
+    "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "check", "escape", "thresholds",
+    "export", "report", "cite", "doctor", "examples", "new",
 )  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -43,7 +43,7 @@ def _load(name: str) -> Verb:
 
 def _overview() -> str:
     names = [*BUILT_IN, *registry.names("verbs")]
-    rows = "\n".join(f"  {name:<10} {_load(name).help}" for name in names)
+    rows = "\n".join(f"  {name:<11} {_load(name).help}" for name in names)
     return f"""usage: dimladder VERB ... [-v] [-q]
 
 Order-parameter theories of learning in high dimension: derive, solve, simulate, compare, publish.

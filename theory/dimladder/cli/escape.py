@@ -39,7 +39,11 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("there is no time here", where=args.run, hint="escape times belong to flows in time")
         last = args.t_max if args.t_max is not None else 10.0 * float(axis_values(grid)[-1])
         rows.append([*values.values(), escape_time(problem, match[1], args.level, last, index)])
-    name = f"time until {args.variable} = {args.level:g}"
+    if args.format == "tex":
+        from ..paper.tex import words
+
+        keys = [words(key) for key in keys]
+    name = f"time until {args.variable.replace('_', ' ')} = {args.level:g}"
     if args.json:
         print(json.dumps([dict(zip([*keys, "escape_time"], map(plain, row), strict=True)) for row in rows]))
     else:

@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from . import native
 from .jit import types
 
 __all__ = ["addresses", "from_addresses_of", "packed"]
@@ -47,8 +48,9 @@ _known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.Wea
 
 
 def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
-    """Return the addresses (C wrapper, native code) of a numba function or cfunc, compiled for the type if need be.
+    """Return the addresses (C wrapper, native code) of a compiled function; one of numba is compiled for the type.
 
+    A function translated by `native` has the second kind only, given twice: callers take it where there is one.
     The caller keeps `function` alive while the addresses are in use.
     """
     known = _known.setdefault(function, {})
@@ -58,6 +60,10 @@ def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
 
 
 def _look_up(function: Any, signature: Any) -> tuple[int, int]:
+    if isinstance(function, native.Kernel):
+        return _look_up(function.compiled, signature)
+    if isinstance(function, native.Native):
+        return function.address, function.address
     if not hasattr(function, "get_compile_result"):
         return int(function.address), 0
     if signature.args not in function.overloads:

@@ -418,7 +418,11 @@ def _moves(problem: Problem) -> tuple[tuple[str, ...], tuple[str, ...], dict[str
         species, drift, gain = ("w",), np.array([[-rule.weight_decay]]), np.array([limit])
         if beta is not None and rule.weight_decay:
             raise _not_together("algorithm.weight_decay", "momentum = { beta }")
+        if beta is not None and rule.uses > 1:
+            raise _not_together("algorithm.uses", "momentum")
         return species, (), _moving(drift, gain, beta=beta)
+    if rule.uses > 1:
+        raise _not_together("algorithm.uses", "momentum")
     ball = rule.momentum
     drift = np.array([[-rule.weight_decay, 1.0 if ball.coupling is None else ball.coupling], [0.0, -ball.decay]])
     return ("w", "u"), (), _moving(drift, np.array([lr * (ball.direct or 0.0), lr]))

@@ -360,7 +360,7 @@ class ExplicitFlow(Flow):
     def module(self) -> ModuleType:
         from . import store
 
-        return store.module((type(self).__name__, *self.structure()), self._source)
+        return store.module((type(self).__name__, *self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from .printing import flow_module
@@ -404,8 +404,9 @@ class ExplicitFlow(Flow):
         generated = self.module()
         if generated.OBSERVABLES:
             p = self.parameters()
-            values = np.array([generated.observe(t, y, p) for t, y in zip(times, states, strict=True)])
-            values = values.reshape(len(times), len(generated.OBSERVABLES))
+            values = np.empty((len(times), len(generated.OBSERVABLES)))
+            for t, y, row in zip(times, states, values, strict=True):
+                generated.observe(t, y, p, row)
             for k, name in enumerate(generated.OBSERVABLES):
                 out[name] = Variable(("time",), values[:, k], long_name=name.replace("_", " "))
         return out

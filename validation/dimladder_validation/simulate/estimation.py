@@ -13,7 +13,7 @@ from dimladder.errors import SimulationError
 
 from .base import Backend, Experiment, Sample
 from .index_targets import clean, directions, drawn_target, is_bayes, label
-from .minimise import Fit, continuous_slope, minimise, minimise_penalty, ridge_slope
+from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_penalty, ridge_slope
 
 Array = NDArray[np.float64]
 # Fresh (field, label) pairs behind every test quantity, and fresh inputs where the fields are not Gaussian.
@@ -77,6 +77,21 @@ class World:
         return self.fresh_y if self.layers else label(self.problem, z, self.stream)
 
 
+def is_mixture(problem: Any) -> bool:
+    """Whether the inputs are a mixture."""
+    return bool(problem.data.__struct_config__.tag == "mixture")
+
+
+def whole_blocks(spectrum: Any, d: int) -> dict[str, Any]:
+    """Return the blocks of a spectrum with shares that are whole numbers of d directions."""
+    variances, shares = spectrum.blocks()
+    counts = np.diff(np.round(np.cumsum([0.0, *shares]) * d))
+    kept = counts > 0
+    if not np.all(kept):
+        raise SimulationError("a block of the spectrum is too small", where=f"d = {d}, shares {shares.tolist()}")
+    return {"variances": variances.tolist(), "fractions": (counts / d).tolist()}
+
+
 class EstimationExperiment(Experiment):
     """One data set a replica; every sample ratio is fitted on its beginning."""
 
@@ -90,6 +105,8 @@ class EstimationExperiment(Experiment):
         from dimladder.solve import replace
 
         spectrum = problem.data.spectrum
+        if spectrum is not None and is_mixture(problem):
+            return replace(problem, {"data.spectrum": whole_blocks(spectrum, size)})
         if spectrum is None or getattr(problem.student, "covariances", None) is not None:
             return problem
         try:
@@ -112,6 +129,10 @@ class EstimationExperiment(Experiment):
                 "measured covariances are not simulated", where="student.covariances",
                 why="they say nothing about the features beyond their second moments",
             )  # fmt: skip
+        if is_mixture(problem):
+            from .estimation_mixture import mixture_sample
+
+            return mixture_sample(problem, size, streams, backend)
         if is_bayes(problem):
             from .message_passing import bayes_sample
 
@@ -253,7 +274,7 @@ def _best_ridge(problem: Any, world: World, a: Array, y: Array, near: tuple[floa
             labels.append(world.test_labels(z))
         return _test(problem, u + found.b, z, labels[0])[problem.loss.optimise]
 
-    return _golden(value, start, fitted)
+    return golden_ridge(value, start, fitted)
 
 
 def _root(slope: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
@@ -269,13 +290,6 @@ def _root(slope: Callable[[float], float], start: float, fitted: Callable[[float
         other = other + step
     t = float(brentq(slope, min(low, other), max(low, other), xtol=RIDGE_TOLERANCE))
     return math.exp(t), fitted(t)
-
-
-def _golden(value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(value, bracket=(start, start + 0.5), options={"xtol": 1e-2, "maxiter": 25})
-    return math.exp(float(found.x)), fitted(float(found.x))
 
 
 def _test(problem: Any, u: Array, z: Array, y: Array) -> dict[str, float]:

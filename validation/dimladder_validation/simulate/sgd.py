@@ -169,8 +169,8 @@ def _replicas(
 
     statuses = in_threads(one, len(streams), threads)
     report(table, d, sum(status != 0 for status in statuses), len(streams))
-    found = (at_times(values, low, high, weight) for values in (gram, a, bias))
-    return Trajectories(*found, [c[3] for c in children])
+    gram, a, bias = (at_times(values, low, high, weight) for values in (gram, a, bias))
+    return Trajectories(gram, a, bias, [c[3] for c in children])
 
 
 def in_threads(one: Callable[[int], Any], replicas: int, threads: int) -> list[Any]:

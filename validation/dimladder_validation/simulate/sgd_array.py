@@ -65,7 +65,8 @@ def weight_sgd_array(
             chain.advance()
     gram, out_a, out_bias = (np.stack(values, axis=1) for values in found)
     report(table, d, int(np.sum(~np.isfinite(gram[:, -1]).all(axis=(1, 2, 3)))), replicas)
-    return Trajectories(*(at_times(v, low, high, weight) for v in (gram, out_a, out_bias)), [c[3] for c in children])
+    gram, out_a, out_bias = (at_times(values, low, high, weight) for values in (gram, out_a, out_bias))
+    return Trajectories(gram, out_a, out_bias, [c[3] for c in children])
 
 
 class _Step:

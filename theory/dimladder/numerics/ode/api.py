@@ -408,7 +408,7 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
 
     code = layout.DONE
     if st[layout.T_END] != st[layout.T]:
-        code = driver.start(setup.address, st, cnt, y, f, fnew, ynew, setup.atol, p, work, setup.order)
+        code = driver.start.compiled(setup.address, st, cnt, y, f, fnew, ynew, setup.atol, p, work, setup.order)
         setup.raise_interpreted()
         for i, event in enumerate(setup.events):
             event_state[i, 0] = compiled(event.function, layout.SCALAR, "the event")(st[layout.T], y, p)
@@ -423,7 +423,7 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
                 segment_rows = np.concatenate([segment_rows, np.empty_like(segment_rows)])
             found = np.concatenate([found, np.empty_like(found)])
         begin = time.perf_counter()
-        code = driver.advance(
+        code = driver.advance.compiled(
             setup.address, st, cnt, *setup.tables, times, out, y, f, ynew, fnew, setup.atol, p, work, ws, pivots,
             nested, segments, segment_rows, event_state, setup.event_flags, found, switches, budget,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .. import native
 from ..addresses import from_addresses_of
 from ..jit import types
 
@@ -55,9 +56,16 @@ _f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], type
 RHS = types.FunctionType(types.void(_f8, _v, _v, _v, _v))
 JAC = types.FunctionType(types.void(_f8, _v, _m, _v, _v))
 SCALAR = types.FunctionType(_f8(_f8, _v, _v))
+STEP = types.FunctionType(types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m))
 # step(rhs, jac, st, cnt, info, control, table, y, f, ynew, fnew, atol, p, work, ws, pivots, F) -> code
-STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m)
-STEP = types.FunctionType(STEP_SIGNATURE)
+STEP_SIGNATURE = (
+    "i8(RHS, JAC, f8[::1], i8[::1], i8[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1],"
+    "f8[::1], f8[::1], f8[:, ::1], i8[::1], f8[:, ::1])"
+)
+native.value_type("as_rhs", "RHS", "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])")
+native.value_type("as_jac", "JAC", "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])")
+native.value_type("as_scalar", "SCALAR", "f8(f8, f8[::1], f8[::1])")
+native.value_type("as_step", "STEP", STEP_SIGNATURE)
 
 
 @intrinsic
@@ -80,4 +88,3 @@ as_rhs = from_addresses_of(RHS)
 as_jac = from_addresses_of(JAC)
 as_scalar = from_addresses_of(SCALAR)
 as_step = from_addresses_of(STEP)
-

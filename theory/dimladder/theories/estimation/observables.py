@@ -82,6 +82,12 @@ def field_rule(law: LabelLaw, rho: float, q: float, m: float, b: float, marks: t
     return FieldRule(omega, w, positive_chance(law, m / q * omega, variance))
 
 
+def classification_error(law: LabelLaw, rho: float, q: float, m: float, b: float) -> float:
+    """P(sign(u) differs from y) for labels -1 and +1."""
+    rule = field_rule(law, rho, q, m, b)
+    return float(rule.weights @ np.where(rule.omega + b > 0.0, 1.0 - rule.frequency, rule.frequency))
+
+
 def mean_squared_error(law: LabelLaw, rho: float, point: Point) -> float:
     """E (u - f*)^2, f* the target without noise, flips and outliers."""
     from .equations import algebra
@@ -91,4 +97,4 @@ def mean_squared_error(law: LabelLaw, rho: float, point: Point) -> float:
     return float(algebra().errors(point.q, point.m, point.b, mean, second, slope)[0])
 
 
-__all__: list[Any] = ["FieldRule", "field_rule", "mean_squared_error", "positive_chance"]
+__all__: list[Any] = ["FieldRule", "classification_error", "field_rule", "mean_squared_error", "positive_chance"]

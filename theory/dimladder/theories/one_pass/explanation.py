@@ -11,7 +11,7 @@ from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import Indices
 from .derivation import Derived
-from .erf_sums import ErfMixture
+from .erf_sums import PLAIN, ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
@@ -130,6 +130,9 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        if m is PLAIN:
+            # No activation of a teacher: the target is a formula, or its units are single erfs.
+            continue
         terms = [f"{m.constant:.6g}"] if m.constant else []
         terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"

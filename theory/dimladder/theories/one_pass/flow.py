@@ -180,7 +180,7 @@ class OnePassFlow(Flow):
 
     @cached_property
     def _module(self) -> ModuleType:
-        return store.module(("one-pass", self.structure()), self._source)
+        return store.module(("one-pass", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from .generate import source
@@ -205,7 +205,7 @@ class OnePassFlow(Flow):
             return jacobian_source(self.derived, derive(self.setting(), inline=False))
 
         source.__module__ = __name__
-        return store.module(("one-pass jacobian", self.structure()), source)
+        return store.module(("one-pass jacobian", self.structure()), source, native=True)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class OnePassFlow(Flow):
 
     def _observe(self, name: str, states: Array) -> Array:
         observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
-        return np.array([observable(np.ascontiguousarray(y), p, work) for y in states])
+        return store.over_rows(observable, states, p, work)
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         Q, M, a = self.unpack(states)

@@ -137,7 +137,7 @@ class GeneralFlow(Flow):
         return explain(self)
 
     def module(self) -> ModuleType:
-        return store.module(("one-pass general", self.structure()), self._source)
+        return store.module(("one-pass general", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from ..source_code import source_functions

@@ -2,20 +2,20 @@
 
 Objective (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2, x | cluster c ~ N(mu_c, Sigma_c), samples = alpha d.
 The covariances are diagonal in one basis: bulk groups g hold shares pi_g of the dimensions, with eigenvalue Delta_cg
-under cluster c; finitely many frame directions e_j carry the means, the spikes and the teacher xi.
+under cluster c; finitely many frame directions e_j carry the means, the spikes and the teacher xi. One cluster without
+a mean is the problem of `equations.py`.
 
-A `Program` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX, as
-sympy
-and as numba source all read the same list; only the one-dimensional channel integrals of the losses without a closed
-form are calls of the hand-written `kernels`.
+A `Program` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX and as
+numba source read the same list. Channel averages are closed for the square loss; for every other loss and label law
+they are one call of `numerics.label_channel`, whose numbers stand in the parameter vector.
 
-Sources: Mignacco et al. 2020 and Loureiro et al. 2021 (mixtures), Loureiro et al. 2021 (teachers), and the notes of
+Sources: Mignacco et al. 2020 and Loureiro et al. 2021 (mixtures), Loureiro et al. 2021 (teachers), and
 docs/theory/mixtures.md for mixtures with a teacher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Binding:
-    """``symbol = rhs``, or several symbols filled by one call of a kernel (`call`, with LaTeX for each)."""
+    """``symbol = rhs``, or several symbols filled by the channel of one label law (`call`, with LaTeX for each)."""
 
     symbols: tuple[Any, ...]
     rhs: Any = None
@@ -63,9 +63,9 @@ class Program:
     updates: dict[Any, Any] = field(default_factory=dict)
     observables: dict[str, Any] = field(default_factory=dict)
     latex: dict[Any, str] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
 
     def symbol(self, name: str, latex: str, **assumptions: Any) -> Any:
+        """Return a symbol with its LaTeX."""
         import sympy as sp
 
         s = sp.Symbol(name, **(assumptions or {"real": True}))
@@ -73,11 +73,13 @@ class Program:
         return s
 
     def parameter(self, name: str, latex: str) -> Any:
+        """Return a new entry of the parameter vector."""
         s = self.symbol(name, latex)
         self.parameters.append(s)
         return s
 
     def let(self, name: str, latex: str, rhs: Any, group: str) -> Any:
+        """Bind a new symbol to an expression."""
         s = self.symbol(name, latex)
         self.bindings.append(Binding((s,), rhs, group=group))
         return s
@@ -98,11 +100,10 @@ class Shape:
     means : tuple of tuple of bool
         For each cluster, the frame directions its mean has.
     teacher : tuple of bool
-        The frame directions of the teacher; empty without a teacher.
-    loss : str
+        The frame directions of the teacher; empty where no label depends on one.
+    square : float
+        c of the loss c (y - u)^2/2; 0 for every other loss.
     bias : bool
-    thresholds : int
-        Number of sign changes of a binary teacher's label; 0 when labels are the clusters' or real.
     """
 
     kinds: tuple[int, ...]
@@ -110,12 +111,12 @@ class Shape:
     spiked: bool
     means: tuple[tuple[bool, ...], ...]
     teacher: tuple[bool, ...]
-    loss: str
+    square: float
     bias: bool
-    thresholds: int = 0
 
     @property
     def frame(self) -> int:
+        """Number of frame directions."""
         return len(self.means[0]) if self.means else 0
 
     @property
@@ -123,50 +124,17 @@ class Shape:
         """Frame directions that carry a mean, hence an overlap of their own in the state."""
         return tuple(j for j in range(self.frame) if any(row[j] for row in self.means))
 
-    @property
-    def channel(self) -> str:
-        """Where the channel averages come from."""
-        if self.loss not in ("square", "logistic", "hinge"):
-            raise ValueError(f"no channel of the loss {self.loss!r} is known here")
-        if self.loss == "square":
-            return "square"
-        if self.thresholds:
-            return "teacher"
-        return "hinge" if self.loss == "hinge" else "cluster"
 
-
-def _normal(sp: Any, x: Any) -> Any:
-    return sp.erfc(-x / sp.sqrt(2)) / 2
-
-
-def _density(sp: Any, x: Any) -> Any:
-    return sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
-
-
-def hinge_channel(y: Any, mean: Any, v: Any, q: Any) -> tuple[Any, Any, Any, Any]:
-    """Closed form of E f, E f^2, E l''/(1 + V l''), E l(prox) for the hinge loss max(0, 1 - y u).
-
-    With the margin u = y omega ~ N(y mean, q): f = y (1 if u < 1 - V; (1 - u)/V if u < 1; else 0).
-    """
-    import sympy as sp
-
-    s = sp.sqrt(q)
-    centre = y * mean
-    low, high = (1 - v - centre) / s, (1 - centre) / s
-    below, above = _normal(sp, low), _normal(sp, high)
-    d_low, d_high = _density(sp, low), _density(sp, high)
-    gap = 1 - centre
-    first = gap * (above - below) + s * (d_high - d_low)
-    # int (gap - s z)^2 between the bounds: gap^2 + 2 gap s [phi] + s^2 (mass - [z phi])
-    second = (
-        gap**2 * (above - below) + 2 * gap * s * (d_high - d_low) + q * (above - below - (high * d_high - low * d_low))
-    )
-    return (
-        y * (below + first / v),
-        below + second / v**2,
-        (above - below) / v,
-        (gap - v) * below + s * d_low,
-    )
+# What a channel fills, in the order of `numerics.label_channel.law_averages`, and how it is printed.
+CHANNEL = (
+    ("f", r"\bar f", r"\mathbb E\,f"),
+    ("ff", r"\overline{f^2}", r"\mathbb E\,f^2"),
+    ("fv", r"\bar f'", r"\mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}"),
+    ("fl", r"\bar\ell", r"\mathbb E\,\ell(y,\mathrm{prox})"),
+    ("ft", r"\bar\ell_0", r"\mathbb E\,\ell(y,\omega)"),
+    ("fd", r"\bar f^{\partial}", r"\mathbb E\,\partial_\nu f(y(\nu),\omega)"),
+    ("fe", r"\bar\varepsilon", r"\mathbb P(\operatorname{sign}\omega \neq y)"),
+)
 
 
 def program(shape: Shape) -> Program:
@@ -209,15 +177,15 @@ def program(shape: Shape) -> Program:
     }
     teacher = bool(t)
     label: list[Any] = []
-    if not teacher:
-        label = [g.parameter(f"y{sub(c)}", mark("y", c)) for c in clusters]
-    elif shape.loss == "square":
+    if not shape.square:
+        for c in clusters:
+            g.parameter(f"law{sub(c)}", mark(r"\mathcal L", c, plain=single))
+    elif teacher:
         ey = [g.parameter(f"Ey{sub(c)}", mark(r"\langle y\rangle", c, plain=single)) for c in clusters]
         ey2 = [g.parameter(f"Eyy{sub(c)}", mark(r"\langle y^2\rangle", c, plain=single)) for c in clusters]
         edy = [g.parameter(f"Edy{sub(c)}", mark(r"\langle \partial_\nu y\rangle", c, plain=single)) for c in clusters]
-    if shape.thresholds:
-        g.parameter("first_label", r"y_{-\infty}")
-        cut = [g.parameter(f"theta{sub(i)}", mark(r"\theta", i)) for i in range(shape.thresholds)]
+    else:
+        label = [g.parameter(f"y{sub(c)}", mark("y", c)) for c in clusters]
 
     # --- state ---
     def state(name: str, latex: str, **assumptions: Any) -> Any:
@@ -232,100 +200,59 @@ def program(shape: Shape) -> Program:
     b = state("b", "b") if shape.bias else sp.Integer(0)
 
     # --- channels ---
-    f: list[Any] = []
-    ff: list[Any] = []
-    fv: list[Any] = []
-    fl: list[Any] = []
-    fd: list[Any] = []
-    fe: list[Any] = []
-    nu_mean: list[Any] = []
-    nu_var: list[Any] = []
+    rows: dict[str, list[Any]] = {name: [] for name, _, _ in CHANNEL}
+    mean_of: list[Any] = []
     for c in clusters:
         k = shape.kinds[c]
         mean_value = sum((mu[c, j] * w[j] for j in shape.used if (c, j) in mu), sp.Integer(0)) + b
         mean = g.let(f"m{sub(c)}", mark("m", c, plain=single), mean_value, "field")
-        if teacher:
-            nu_mean.append(sum((mu[c, j] * t[j] for j in t if (c, j) in mu), sp.Integer(0)))
-            nu_var.append(
-                sum(
-                    (
-                        t[j] ** 2 * (own[k, j] if shape.spiked else sum(share[i] * delta[k][i] for i in groups))
-                        for j in t
-                    ),
-                    sp.Integer(0),
-                )
-            )
-
-        def put(name: str, latex: str, rhs: Any, c: int = c) -> Any:
-            return g.let(f"{name}{sub(c)}", mark(latex, c, plain=single), rhs, "channel")
-
-        y = None if teacher else label[c]
-        if shape.channel == "square":
+        mean_of.append(mean)
+        if shape.square:
+            scale = sp.nsimplify(shape.square)
+            soft = 1 + scale * V[k]
             if teacher:
                 # E[y omega] = <y> mean + M <dy/dnu> by Stein's lemma.
-                cross = ey[c] * mean + M[k] * edy[c]
-                gap1, gap2 = ey[c] - mean, ey2[c] - 2 * cross + mean**2 + q[k]
-                fd.append(put("fd", r"\bar f^{\partial}", edy[c] / (1 + V[k])))
-                fe.append(gap2)
+                gap1 = ey[c] - mean
+                gap2 = ey2[c] - 2 * (ey[c] * mean + M[k] * edy[c]) + mean**2 + q[k]
             else:
-                gap1, gap2 = y - mean, (y - mean) ** 2 + q[k]
-            f.append(put("f", r"\bar f", gap1 / (1 + V[k])))
-            ff.append(put("ff", r"\overline{f^2}", gap2 / (1 + V[k]) ** 2))
-            fv.append(put("fv", r"\bar f'", 1 / (1 + V[k])))
-            fl.append(put("fl", r"\bar\ell", ff[-1] / 2))
-        elif shape.channel == "hinge":
-            closed = hinge_channel(y, mean, V[k], q[k])
-            for store, name, latex, rhs in zip(
-                (f, ff, fv, fl),
-                ("f", "ff", "fv", "fl"),
-                (r"\bar f", r"\overline{f^2}", r"\bar f'", r"\bar\ell"),
-                closed,
-                strict=True,
-            ):
-                store.append(put(name, latex, rhs))
-        else:
-            names = [("f", r"\bar f"), ("ff", r"\overline{f^2}"), ("fv", r"\bar f'"), ("fl", r"\bar\ell")]
-            prox = r"f = \frac{\mathrm{prox}-\omega}{V},\ \mathrm{prox} = \arg\min_u \ell(yu)+\frac{(u-\omega)^2}{2V}"
-            law = rf"\omega\sim\mathcal N({g.latex[mean]},{g.latex[q[k]]})"
-            rows = [
-                rf"\mathbb E\, f,\quad {prox},\ {law}",
-                r"\mathbb E\, f^2",
-                r"\mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}",
-                r"\mathbb "
-                r"E\,\ell(y\,\mathrm{prox})",
-            ]
-            if shape.channel == "teacher":
-                names += [("fd", r"\bar f^{\partial}"), ("fe", r"\bar\varepsilon")]
-                rows += [r"\mathbb E\, \partial_\nu f(\omega, y(\nu))", r"\mathbb P(\operatorname{sign}\omega \neq y)"]
-            symbols = tuple(g.symbol(f"{n}{sub(c)}", mark(latex, c, plain=single)) for n, latex in names)
-            code = {"logistic": "LOGISTIC", "hinge": "HINGE"}[shape.loss]
-            if shape.channel == "teacher":
-                arguments: tuple[Any, ...] = (mean, V[k], q[k], M[k], nu_mean[c], nu_var[c])
-                g.bindings.append(
-                    Binding(
-                        symbols,
-                        call=f"teacher_channel({code}, {{}}, thresholds, first_label)",
-                        arguments=arguments,
-                        latex=tuple(rows),
-                        group="channel",
-                    )
-                )
-                g.constants["thresholds"] = f"np.array([{', '.join(str(s) for s in cut)}])"
-                fd.append(symbols[4])
-                fe.append(symbols[5])
-            else:
-                arguments = (y, mean, V[k], q[k])
-                g.bindings.append(
-                    Binding(
-                        symbols,
-                        call=f"cluster_channel({code}, {{}})",
-                        arguments=arguments,
-                        latex=tuple(rows),
-                        group="channel",
-                    )
-                )
-            for store, s in zip((f, ff, fv, fl), symbols, strict=False):
-                store.append(s)
+                gap1, gap2 = label[c] - mean, (label[c] - mean) ** 2 + q[k]
+            closed = {
+                "f": scale * gap1 / soft,
+                "ff": scale**2 * gap2 / soft**2,
+                "fv": scale / soft,
+                "fl": scale * gap2 / (2 * soft**2),
+                "ft": scale * gap2 / 2,
+            }
+            if teacher:
+                closed["fd"] = scale * edy[c] / soft
+            for name, latex, _ in CHANNEL:
+                if name in closed:
+                    rows[name].append(g.let(f"{name}{sub(c)}", mark(latex, c, plain=single), closed[name], "channel"))
+            continue
+        wanted = [row for row in CHANNEL if teacher or row[0] != "fd"]
+        symbols = tuple(g.symbol(f"{n}{sub(c)}", mark(latex, c, plain=single)) for n, latex, _ in wanted)
+        arguments = (V[k], q[k], M[k] if teacher else sp.Integer(0), mean)
+        width = sp.Integer(1)
+        if teacher:
+            # The law is that of the standardised teacher field.
+            variance = sum(
+                (t[j] ** 2 * (own[k, j] if shape.spiked else sum(share[i] * delta[k][i] for i in groups)) for j in t),
+                sp.Integer(0),
+            )
+            width = g.let(f"sd{sub(c)}", mark(r"\sigma^{\nu}", c, plain=single), sp.sqrt(variance), "field")
+            arguments = (V[k], q[k], M[k] / width, mean)
+        g.bindings.append(
+            Binding(
+                symbols,
+                call=f"law{sub(c)}",
+                arguments=(*arguments, width),
+                latex=tuple(text for _, _, text in wanted),
+                group="channel",
+            )
+        )
+        for (name, _, _), s in zip(wanted, symbols, strict=True):
+            rows[name].append(s)
+    f, ff, fv, fd = rows["f"], rows["ff"], rows["fv"], rows["fd"]
 
     # --- conjugates ---
     mh = [g.let(f"mh{sub(c)}", mark(r"\hat m", c, plain=single), alpha * rho[c] * f[c], "conjugate") for c in clusters]
@@ -390,51 +317,67 @@ def program(shape: Shape) -> Program:
         g.updates[b] = b + sum(mh) / sum(vh)
 
     # --- observables ---
-    error = []
+    g.observables["train_loss"] = sum(rho[c] * rows["fl"][c] for c in clusters)
+    g.observables["test_loss"] = sum(rho[c] * rows["ft"][c] for c in clusters)
     for c in clusters:
-        k = shape.kinds[c]
-        mean = next(x for x in g.latex if str(x) == f"m{sub(c)}")
-        error.append(fe[c] if teacher else _normal(sp, -label[c] * mean / sp.sqrt(q[k])))
-    g.observables["test_error"] = sum(rho[c] * error[c] for c in clusters)
-    g.observables["train_loss"] = sum(rho[c] * fl[c] for c in clusters)
-    for c in clusters:
-        g.observables[f"cluster_error{sub(c)}"] = error[c]
-        g.observables[f"cluster_mean{sub(c)}"] = next(x for x in g.latex if str(x) == f"m{sub(c)}")
+        g.observables[f"cluster_mean{sub(c)}"] = mean_of[c]
+        g.observables[f"cluster_loss{sub(c)}"] = rows["ft"][c]
+        if rows["fe"]:
+            g.observables[f"cluster_error{sub(c)}"] = rows["fe"][c]
     return g
 
 
 def source(g: Program, title: str) -> str:
-    """Print the program as a self-contained numba module with ``fmap``, ``observe`` and ``OBSERVABLES``."""
+    """Print the program as a numba module: ``fmap``, ``observe``, the names of their slots, and fmap's scratch.
+
+    The parameter vector holds the named ones, then, for losses without a closed channel, the address of
+    `numerics.label_channel.law_averages` (two numbers) and the laws, each from the place that its parameter names.
+    """
     from ...symbolic.printing import assignments, printer
-    from .kernels import KERNEL_SOURCE
 
     write = printer()
-    needs_kernel = any(binding.call for binding in g.bindings)
-    lines = [f'"""Generated by dimladder from symbolic equations; do not edit.\n\n{title}\n"""', "", "import math"]
-    lines += ["from typing import Any", "", "import numpy as np", "from numba import njit, types", ""]
-    if needs_kernel:
-        lines += [KERNEL_SOURCE]
-    body = [f"    {s} = x[{k}]" for k, s in enumerate(g.state)]
-    body += [f"    {s} = p[{k}]" for k, s in enumerate(g.parameters)]
-    body += [f"    {name} = {text}" for name, text in g.constants.items()]
-    for number, binding in enumerate(g.bindings):
-        if binding.call:
-            arguments = ", ".join(f"1.0*({write.doprint(a)})" for a in binding.arguments)
-            body += [f"    {', '.join(map(str, binding.symbols))} = {binding.call.format(arguments)}"]
-        else:
-            shared, values = assignments([binding.rhs], prefix=f"_a{number}_")
-            body += [*shared, f"    {binding.symbols[0]} = {values[0]}"]
+    calls = any(binding.call for binding in g.bindings)
+    lines = [f'"""Generated by dimladder from symbolic equations; do not edit.\n\n{title}\n"""', "", "import math", ""]
+    lines += ["import numpy as np", ""]
+    if calls:
+        lines += ["from dimladder.numerics.addresses import from_addresses_of"]
+        lines += ["from dimladder.numerics.label_channel import CHANNEL_TYPE"]
+    lines += ["from dimladder.numerics.jit import njit, types", ""]
+    if calls:
+        lines += ["as_channel = from_addresses_of(CHANNEL_TYPE)"]
+    order = [name for name, _, _ in CHANNEL]
+
+    def body(observing: bool) -> list[str]:
+        rows = [f"    {s} = x[{k}]" for k, s in enumerate(g.state)]
+        rows += [f"    {s} = p[{k}]" for k, s in enumerate(g.parameters)]
+        if calls:
+            rows += [f"    bits = p[{len(g.parameters)}:{len(g.parameters) + 2}].view(np.int64)"]
+            rows += ["    channel = as_channel(bits[0], bits[1])"]
+        for number, binding in enumerate(g.bindings):
+            if binding.call:
+                *four, width = (f"1.0*({write.doprint(a)})" for a in binding.arguments)
+                rows.append(f"    channel(p, int({binding.call}), {', '.join(four)}, {observing}, work)")
+                for s in binding.symbols:
+                    name = str(s).split("_")[0]
+                    value = f"work[{order.index(name)}]"
+                    rows.append(f"    {s} = {value}/({width})" if name == "fd" else f"    {s} = {value}")
+            else:
+                shared, values = assignments([binding.rhs], prefix=f"_a{number}_")
+                rows += [*shared, f"    {binding.symbols[0]} = {values[0]}"]
+        return rows
+
     array = "types.float64[::1]"
     lines += ["", f"OBSERVABLES = {tuple(g.observables)!r}", f"STATE = {tuple(map(str, g.state))!r}"]
-    lines += [f"PARAMETERS = {tuple(map(str, g.parameters))!r}", "", ""]
+    lines += [f"PARAMETERS = {tuple(map(str, g.parameters))!r}", f"WORK = {len(order) + 1}", "", ""]
     lines += [
         f'@njit(types.void({array}, {array}, {array}, {array}), cache=True, error_model="numpy")',
         "def fmap(x, out, p, work):",
-        *body,
+        *body(False),
     ]
     shared, values = assignments([g.updates[s] for s in g.state], prefix="_u")
     lines += [*shared, *(f"    out[{k}] = {v}" for k, v in enumerate(values))]
-    lines += ["", "", f'@njit({array}({array}, {array}), cache=True, error_model="numpy")', "def observe(x, p):", *body]
+    lines += ["", "", f'@njit({array}({array}, {array}), cache=True, error_model="numpy")', "def observe(x, p):"]
+    lines += ["    work = np.empty(WORK)", *body(True)]
     shared, values = assignments(list(g.observables.values()), prefix="_o")
     lines += [
         *shared,
@@ -465,12 +408,10 @@ def start(shape: Shape, values: dict[str, float]) -> Array:
         )
         state.append(0.5 * alpha * drive / stiffness)
     if any(shape.teacher):
-        state += [0.1 * mean_delta[k] for k in kinds]
+        for k, q in zip(kinds, state[len(kinds) : 2 * len(kinds)], strict=True):
+            own = [values.get(f"D_{k}_{j}", mean_delta[k]) for j in range(len(shape.teacher))]
+            # A cosine of 0.3 with the target's field.
+            state.append(0.3 * math.sqrt(q * sum(values[f"t_{j}"] ** 2 * d for j, d in enumerate(own))))
     if shape.bias:
         state.append(0.0)
     return np.array(state)
-
-
-def names(g: Program) -> Sequence[str]:
-    """Names of the components of the state, for messages."""
-    return [str(s) for s in g.state]
