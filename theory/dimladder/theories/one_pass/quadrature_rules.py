@@ -83,6 +83,21 @@ def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]
     ]
 
 
+def sign_rule(dimension: int) -> Array:
+    """Return the rule that counts wrong signs where averages need none; the last axis needs no nodes.
+
+    Parameters
+    ----------
+    dimension : int
+        The most fields that any source has.
+    """
+    from ...numerics.fields import sobol_rule
+
+    axes = max(1, dimension - 1)
+    family = _over_fields(axes)[0] if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
+    return np.concatenate([[1.0, 0.0, 1.0], family[min(3, len(family) - 1)]])
+
+
 def _noise(flow: OnePassFlow, count: int) -> Array:
     """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
     from ...numerics.quadrature import gauss_hermite

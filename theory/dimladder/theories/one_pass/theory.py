@@ -126,8 +126,6 @@ class OnePassTheory(Theory):
         if student.slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if student.slope and problem.simulation.method == "gram":
-            yield Refusal("simulation.method", "with student.slope explicit weights are moved", "drop it")
         if rule.uses > MOST_USES:
             yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
 
@@ -175,6 +173,12 @@ class OnePassTheory(Theory):
             yield Refusal("algorithm.regime", f"{path} is read with every term", 'use regime = "classical"')
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
+
+    def reading_errors(self, problem: Any) -> dict[str, float]:
+        """A written rule is run on vectors of numbers as it stands, against the table made of it."""
+        from ...problem.update_check import update_error
+
+        return {"update_error": update_error(problem)} if problem.algorithm.update else {}
 
     def warnings(self, problem: Any) -> list[str]:
         from .obstacles import obstacles
