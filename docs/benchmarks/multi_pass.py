@@ -192,7 +192,7 @@ def main() -> None:
     for n in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768):
         measure("particles", n, 16, lambda n, g: particles(descent, model, n, g))
     for sampler in ("sobol", "monte-carlo"):
-        for n in (512, 1024, 2048, 4096, 8192, 16384):
+        for n in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536):
             if n <= options.most:
                 measure(f"responses, {sampler}", n, 8, lambda n, g, s=sampler: responses(descent, model, n, g, s))
     if options.picard:
