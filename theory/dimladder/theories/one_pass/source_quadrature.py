@@ -4,8 +4,8 @@ What a sample moves a tracked vector by, b_p, is averaged as it is: with fields 
 give the regression of b on the fields, ``H C = E[b (f - mu)]``, in the place of derivatives that need not exist. For
 SGD b_i = g'(lambda_i) l'(f, y); an update rule written out has its own b for every vector.
 
-Fields are ordered teachers first, the vectors beside the weights next, the unit with the largest share in the output
-last: given all others, the kinks of the loss are points on its axis, or on that of the label noise.
+Fields are ordered teachers first, then units by their share in the output, then the vectors beside the weights: given
+all before, the kinks of the loss are points on the axis of the last unit, or on that of the label noise.
 """
 
 from __future__ import annotations
@@ -53,60 +53,39 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
     points = rule[1 + 2 * int(rule[0]):]
     f, zeta, x = np.empty(N), np.zeros(N), np.empty(N)
     b, value = np.empty(V), np.empty(K)
-    last = N - 1
     if points[0] == 1.0:
         total = int(points[1])
-        width = (points.size - 2) // total
-        table = points[2:].reshape((total, width))
+        table = points[2:].reshape((total, (points.size - 2) // total))
         for s in range(total):
+            zeta[:] = table[s, :N]
             for q in range(N):
-                zeta[q] = table[s, q]
-            for q in range(N):
-                at = mean[q]
-                for r in range(q + 1):
-                    at += L[q, r] * zeta[r]
-                x[order[q]] = at
+                x[order[q]] = given_mean(q, q + 1, mean, L, zeta)
             star = y0 + target(x[V:], c[K:])
             for v in range(count):
                 shift, weight = sigma * noise[v, 0], noise[v, 1] / total
                 add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
         return
     axes = points[1:]
-    kinks = np.empty(MOST)
     size = axis_capacity(L, axes, MOST)
     if not size < 20000:
         # A trial state far from the curve, or a blow-up: nodes would be without number.
         G[:], moments[:], N2[:], R[:], out[:] = math.nan, math.nan, math.nan, math.nan, math.nan
         return
-    z, w = np.empty((N, size)), np.empty((N, size))
-    counts, state = np.zeros(N, np.int64), np.full(N, -1)
-    means, weights = np.zeros(N), np.ones(N + 1)
-    own, top = order[last], axes[1]
-    # Noise that meets kinks of the loss is the innermost axis, split there; otherwise it has few values.
+    z, w, kinks, ties = np.empty((N, size)), np.empty((N, size)), np.empty(MOST), np.empty((K, 3))
+    counts, at, weights = np.zeros(N, np.int64), np.zeros(N, np.int64), np.ones(N + 1)
+    # Noise that meets kinks of the loss is the innermost axis, split there. Otherwise it has few values; where outputs
+    # have to be split for each label, they are outside.
     inside = sigma > 0.0 and NOISE_LEVELS > 0
+    outside = LEVELS > 0 and not inside
     steps, masses, turns = np.empty(size), np.empty(size), np.empty(NOISE_LEVELS + 1)
-    offset = math.nan if inside else y0
-    while next_point(mean, L, order, K, c, offset, tested, kinks, axes, z, w, counts, state, means, zeta, weights,
-                     f):
-        for q in range(last):
-            x[order[q]] = f[q]
-        star = y0 + target(x[V:], c[K:])
-        spread = L[last, last]
-        for v in range(1 if inside else count):
-            shift = sigma * noise[v, 0]
-            if spread == 0.0:
-                z[last, 0], w[last, 0], nodes = 0.0, 1.0, 1
-            else:
-                found = own_kinks(last, f, means[last], spread, top, order, K, c, offset + shift, tested, kinks)
-                nodes = normal_nodes(kinks[:found], means[last], spread, axes, z[last], w[last])
-            for q in range(nodes):
-                zeta[last] = z[last, q]
-                x[own] = means[last] + spread * zeta[last]
-                weight = weights[last] * w[last, q]
-                if not inside:
-                    weight *= noise[v, 1]
-                    add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
-                    continue
+    for u in range(count if outside else 1):
+        counts[0] = -1
+        label = math.nan if inside else y0 + (sigma * noise[u, 0] if outside else 0.0)
+        while next_point(N, mean, L, order, K, c, label, False, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
+            for q in range(N):
+                x[order[q]] = f[q]
+            star = y0 + target(x[V:], c[K:])
+            if inside:
                 output = 0.0
                 for k in range(K):
                     output += c[k] * g(x[k])
@@ -114,8 +93,12 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
                 for r in range(NOISE_LEVELS):
                     found = insert(noise_level(r, output), turns, found)
                 for s in range(normal_nodes(turns[:found], star, sigma, axes, steps, masses)):
-                    at = sigma * steps[s]
-                    add(x, zeta, K, c, star, at, weight * masses[s], eta, tested, b, value, G, moments, N2, R, out)
+                    shift, weight = sigma * steps[s], weights[N] * masses[s]
+                    add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
+                continue
+            for v in range(u if outside else 0, u + 1 if outside else count):
+                shift, weight = sigma * noise[v, 0], weights[N] * noise[v, 1]
+                add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
 
 
 @njit(**INNER)
@@ -129,7 +112,6 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N
     y = star + noise
     if tested:
         out[0] += 0.5 * weight * (f - star) * (f - star)
-        out[1] += weight * (1.0 if f * star < 0.0 else 0.0)
         out[2] += weight * loss(f, y)
         return
     error = loss_slope(f, y)
@@ -142,27 +124,6 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N
             moments[p, q] += weight * b[p] * zeta[q]
         for q in range(p + 1):
             N2[p, q] += weight * b[p] * b[q]
-
-
-@njit(**INNER)
-def arrange(K, M, C, c, order):
-    """Fill the order of the fields: teachers, other vectors, then units by their share in the output."""
-    V = SPECIES * K
-    for m in range(M):
-        order[m] = V + m
-    for p in range(K, V):
-        order[M + p - K] = p
-    first = M + V - K
-    for k in range(K):
-        place = first + k
-        share = abs(c[k]) * math.sqrt(max(C[k, k], 0.0))
-        while place > first:
-            other = order[place - 1]
-            if abs(c[other]) * math.sqrt(max(C[other, other], 0.0)) <= share:
-                break
-            order[place] = other
-            place -= 1
-        order[place] = k
 
 
 @njit(**INNER)
@@ -197,6 +158,7 @@ def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
     G, N2 = work[place:place + V], work[place + V:place + V + V * V].reshape((V, V))
     R = work[place + V + V * V:place + V + V * V + K]
     integrate(K, M, mu, C, c, y0, sigma, rule, 0.0, True, G, moments, N2, R, L, out)
+    out[1] = {share}
 
 
 @njit(**INNER)
@@ -207,28 +169,165 @@ def averages_work_size(K, M):
 '''
 
 OWN_KINKS = '''@njit(**INNER)
-def own_kinks(axis, f, mean, spread, top, order, K, c, label, tested, out):
-    """Fill the kinks along the axis of a field, those before it given; return their number."""
-    field, V, last = order[axis], SPECIES * K, f.size - 1
+def field_kinks(field, K, V):
+    """Return the kinks along the axis of a field that are its own."""
     own = KINKS_0
 {own}
+    return own
+
+
+@njit(**INNER)
+def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out):
+    """Fill the kinks along the axis of a field, those before it given; return their number."""
+    V, M = SPECIES * K, c.size - K
+    own = field_kinks(order[axis], K, V)
     count = own.size
     out[:count] = own
-    if field >= K or (axis < last and FLAT.size == 0):
+    centre, reach = given_mean(axis, axis, mean, L, zeta), top * L[axis, axis]
+    for q in range(axis + 1, order.size):
+        # A field that this one is the last to determine has its kinks here.
+        latest = q
+        while latest > axis and L[q, latest] == 0.0:
+            latest -= 1
+        if latest == axis and L[q, axis] != 0.0:
+            for kink in field_kinks(order[q], K, V):
+                at = (kink - given_mean(q, axis, mean, L, zeta)) / L[q, axis]
+                count = insert(centre + L[axis, axis] * at, out, count)
+    if order[axis] >= K:
         return count
-    # Outputs known but for this unit: all others are fixed, or flat.
-    y = label + target(f[:order.size - V], c[K:])
-    low, high = mean - top * spread, mean + top * spread
-    for s in range(FLAT.size if axis < last else 1):
-        rest = 0.0
-        for q in range(order.size - K, f.size):
-            if q != axis:
-                rest += c[order[q]] * (g(f[q]) if q < axis else FLAT[s])
+    # Units that this field determines go along with it; the others of later axes are at rest: flat, or saturated.
+    free = free_units(axis, M + K, L)
+    number = tie(axis, mean, L, zeta, order, M + K if free == 0 else axis + 1, c, ties)
+    if LEVELS == 0 and not tested:
+        return count
+    y = label + target(f[:M], c[K:])
+    for choice in range(REST.size ** free):
+        rest, digits = 0.0, choice
+        for q in range(M, M + K):
+            if q < axis:
+                rest += c[order[q]] * g(f[q])
+            elif q >= axis + number and free > 0:
+                rest += c[order[q]] * REST[digits % REST.size]
+                digits //= REST.size
         for r in range(LEVELS):
-            count = add_levels(rest, c[field], level(r, y), low, high, out, count)
+            count = add_levels(rest, ties, number, level(r, y), centre - reach, centre + reach, out, count)
         if tested:
-            count = add_levels(rest, c[field], 0.0, low, high, out, count)
+            count = add_levels(rest, ties, number, 0.0, centre - reach, centre + reach, out, count)
     return count
+
+
+@njit(**INNER)
+def free_units(axis, stop, L):
+    """Return how many units behind an axis are to come, unless all are determined: then none."""
+    for q in range(axis + 1, stop):
+        if L[q, q] > 0.0:
+            return stop - axis - 1
+    return 0
+
+
+@njit(**INNER)
+def tie(axis, mean, L, zeta, order, stop, c, ties):
+    """Fill weight, offset and slope of the units of these axes as functions of the field of the first; count them."""
+    centre = given_mean(axis, axis, mean, L, zeta)
+    for q in range(axis, stop):
+        slope = L[q, axis] / L[axis, axis]
+        ties[q - axis, 0] = c[order[q]]
+        ties[q - axis, 1] = given_mean(q, axis, mean, L, zeta) - slope * centre
+        ties[q - axis, 2] = slope
+    return stop - axis
+
+
+'''
+
+ARRANGE = '''@njit(**INNER)
+def arrange(K, M, C, c, order):
+    """Fill the order of the fields: teachers, units by their share in the output, then other vectors."""
+    V = SPECIES * K
+    for m in range(M):
+        order[m] = V + m
+    for p in range(K, V):
+        order[M + p] = p
+    for k in range(K):
+        place = M + k
+        share = abs(c[k]) * math.sqrt(max(C[k, k], 0.0))
+        while place > M:
+            other = order[place - 1]
+            if abs(c[other]) * math.sqrt(max(C[other, other], 0.0)) <= share:
+                break
+            order[place] = other
+            place -= 1
+        order[place] = k
+
+
+'''
+
+WRONG_SHARE = '''@njit(**INNER)
+def wrong_share(K, M, mu, C, c, y0, rule):
+    """Return P(f f* < 0): exact along the last axis of a unit, by the rule along those before it."""
+    V, N = SPECIES * K, K + M
+    if rule.size == 0:
+        return math.nan
+    along_mu, along_C = along(V, M, mu, C)
+    every = np.empty(V + M, np.int64)
+    arrange(K, M, along_C, c, every)
+    order = every[:N]
+    mean, cov, L = np.empty(N), np.empty((N, N)), np.zeros((N, N))
+    for q in range(N):
+        mean[q] = along_mu[order[q]]
+        for r in range(N):
+            cov[q, r] = along_C[order[q], order[r]]
+    triangular_root(cov, 0, L)
+    points = rule[1 + 2 * int(rule[0]):]
+    last = N - 1
+    while last > M and L[last, last] == 0.0:
+        last -= 1
+    f, zeta, kinks, ties = np.empty(N), np.zeros(N), np.empty(MOST), np.empty((K, 3))
+    total = 0.0
+    if points[0] == 1.0:
+        count = int(points[1])
+        table = points[2:].reshape((count, (points.size - 2) // count))
+        for s in range(count):
+            zeta[:last] = table[s, :last]
+            for q in range(last):
+                f[q] = given_mean(q, q + 1, mean, L, zeta)
+            total += wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks) / count
+        return total
+    axes = points[1:]
+    size = axis_capacity(L, axes, MOST)
+    if not size < 20000:
+        return math.nan
+    z, w = np.empty((N, size)), np.empty((N, size))
+    counts, at, weights = np.full(N, -1), np.zeros(N, np.int64), np.ones(N + 1)
+    while next_point(last, mean, L, order, K, c, math.nan, True, ties, kinks, axes, z, w, counts, at, zeta, weights,
+                     f):
+        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks)
+    return total
+
+
+@njit(**INNER)
+def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, ties, kinks):
+    """Return the chance of a wrong sign given all fields before an axis, which determines those after it."""
+    M = c.size - K
+    star = y0 + target(f[:M], c[K:])
+    centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
+    rest = 0.0
+    for q in range(M, axis):
+        rest += c[order[q]] * g(f[q])
+    if spread == 0.0:
+        for q in range(axis, M + K):
+            rest += c[order[q]] * g(given_mean(q, axis, mean, L, zeta))
+        return 1.0 if rest * star < 0.0 else 0.0
+    found = own_kinks(axis, mean, L, zeta, f, 12.0, order, K, c, math.nan, True, ties, kinks)
+    number = tie(axis, mean, L, zeta, order, M + K, c, ties)
+    total, left, below = 0.0, centre - 12.0 * spread, 0.0
+    for e in range(found + 1):
+        right = min(max(kinks[e], left), centre + 12.0 * spread) if e < found else centre + 12.0 * spread
+        above = 0.5 * math.erfc(-0.7071067811865476 * (right - centre) / spread) if e < found else 1.0
+        if right > left:
+            if along_axis(0.5 * (left + right), rest, ties, number) * star < 0.0:
+                total += above - below
+            left, below = right, above
+    return total
 
 
 '''
@@ -272,20 +371,32 @@ class Quadrature:
 
     def functions(self) -> list[str]:
         """Return the source of all functions."""
-        setting = self.setting
-        size = len(self.averages.species)
-        lines = [f"SPECIES = {size}", "", "", *STABLE_SOURCE.strip().splitlines(), "", ""]
-        lines += functions_of_x({"g": setting.student})
-        lines += [*self._target(), *self._loss(), *self._moved(), *self._kinks()]
-        turned = setting.target is not None and any(v not in (0.0, 1.0) for axis in setting.target_axes for v in axis)
-        if turned:
-            lines += [f"AXES = np.array({[list(axis) for axis in setting.target_axes]!r})", "", ""]
-        lines += [POINTS_SOURCE, "", "", TURNED if turned else STRAIGHT]
         rate = ", eta" if self.averages.coefficients is not None else ""
         text = INTEGRATE.replace("{signature}", f"K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R{rate}")
         if not rate:
             text = text.replace("sigma, rule, eta, False", "sigma, rule, 0.0, False")
-        return [*lines, text, ""]
+        share = "wrong_share(K, M, mu, C, c, y0, rule)" if self.averages.signs else "math.nan"
+        return [*self._law(), *self._moved(), *self._signs(), text.replace("{share}", share), ""]
+
+    def signs(self) -> list[str]:
+        """Return the source of ``wrong_share`` and of all that it calls."""
+        return [*self._law(), *self._signs()]
+
+    def _signs(self) -> list[str]:
+        return [WRONG_SHARE] if self.averages.signs else []
+
+    def _law(self) -> list[str]:
+        """Return activation, target, loss, their kinks, and how points are made."""
+        setting = self.setting
+        size = len(self.averages.species)
+        lines = [f"SPECIES = {size}", "", "", *STABLE_SOURCE.strip().splitlines(), "", ""]
+        lines += functions_of_x({"g": setting.student})
+        lines += [*self._target(), *self._loss()]
+        straight = tuple(tuple(float(q == r) for r in range(setting.directions)) for q in range(setting.directions))
+        turned = setting.target is not None and setting.target_axes != straight
+        if turned:
+            lines += [f"AXES = np.array({[list(axis) for axis in setting.target_axes]!r})", "", ""]
+        return [*lines, *self._kinks(), POINTS_SOURCE, "", "", TURNED if turned else STRAIGHT, ARRANGE]
 
     def _target(self) -> list[str]:
         """Return ``target(z, c)``: the label without noise and offset, for teachers of weights -c."""
@@ -366,22 +477,27 @@ class Quadrature:
             chosen += ["if field >= V:", "    own = TEACHER_KINKS"]
         for r in range(len(teachers)):
             chosen += [f"if field == V + {r}:", f"    own = TEACHER_KINKS_{r}"]
-        flat = _flat_values(setting.student)
-        lists["FLAT"] = flat
-        most = 8 + max(1, *(len(values) for values in lists.values()))
+        rest = _rest_values(setting.student)
+        lists["REST"] = rest
+        # Kinks of its own, and for each choice of units at rest those of the loss and of the sign, at most 4 each.
+        most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
         function = OWN_KINKS.replace("{own}", "\n".join(indented(chosen)))
-        return [*lines, f"MOST = {most} + 8 * (LEVELS + 1)", "", "", function]
+        return [*lines, f"MOST = {most} + {4 * 2 ** max(3, len(rest))} * (LEVELS + 1)", "", "", function]
 
 
-def _flat_values(student: Any) -> list[float]:
-    """Return the values that an activation takes on whole intervals: with a unit at rest, another's axis has kinks."""
+def _rest_values(student: Any) -> list[float]:
+    """Return the values that an activation takes on whole intervals, or reaches far out: there, it is at rest."""
     found = pieces(student, X, sp.Symbol("unused", real=True))
     values = set()
     for choice in itertools.product(*((low, high) for _, _, low, high in found.signs)):
         case = found.smooth.subs({s: v for (s, *_), v in zip(found.signs, choice, strict=True)})
         if found.signs and not sp.simplify(case).has(X):
             values.add(float(case))
+    for side in (-1, 1):
+        near, far = (float(student.subs(X, side * at).evalf()) for at in (30, 60))
+        if abs(far - near) < 1e-12:
+            values.add(far)
     return sorted(values)
 
 
