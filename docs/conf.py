@@ -4,13 +4,20 @@ import re
 from importlib.metadata import version as _version
 from typing import Any
 
+from docutils.nodes import SkipNode
+from sphinx.util import logging
+
+from dimladder.typeset import mathml
+
+logger = logging.getLogger(__name__)
 project = "dimladder"
 author = "The dimladder developers"
 release = _version("dimladder")
-extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx.ext.autodoc", "numpydoc", "sphinxcontrib.bibtex"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinxcontrib.bibtex"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 bibtex_bibfiles = ["../theory/dimladder/theories/references.bib"]
 exclude_patterns = ["_build"]
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "dimladder"
 html_show_copyright = False
@@ -27,6 +34,17 @@ def _keep_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
         lines[i] = "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in parts)
 
 
+def _typeset(self: Any, node: Any, display: bool) -> None:
+    """Write a formula as MathML: pages need neither a script nor a network. An unknown command is a warning."""
+    unknown: list[str] = []
+    self.body.append(mathml(node.astext(), display, unknown))
+    if unknown:
+        logger.warning("commands that cannot be typeset: %s", ", ".join(unknown), location=node)
+    raise SkipNode
+
+
 def setup(app: Any) -> None:
-    """Register the hook above, before numpydoc's own."""
+    """Register the hooks above, the first before numpydoc's own."""
     app.connect("autodoc-process-docstring", _keep_bars, priority=100)
+    visitors = [(lambda self, node, d=display: _typeset(self, node, d), None) for display in (False, True)]
+    app.add_html_math_renderer("mathml", visitors[0], visitors[1])

@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "docs" / "gallery" / "runs"
 # Experiments that compute on the device; the others run on the host whatever the device.
 ON_DEVICE = {
-    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus", "mixture-erm",
-    "multi-pass", "mup", "ntk-ridge", "random-features", "staircase",
+    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus",
+    "multi-pass", "mup", "ntk-ridge", "staircase",
 }  # fmt: skip
 # Longer runs of experiments that others run too.
 TWICE = {"hierarchical-paper"}
@@ -299,19 +299,15 @@ def peaks(report: Report, device: str, seconds: float) -> None:
 
 def throughput(report: Report, device: str, seconds: float) -> None:
     """Time one-pass SGD on weights, wide networks, and batch SGD on the hypercube, at sizes that fill the device."""
-    from dimladder.problem import activation
-    from dimladder_validation.simulate import backend_for, sgd, streams
-    from dimladder_validation.simulate.two_layer import Link
+    from simulation_throughput import problem
+
+    from dimladder_validation.simulate import backend_for, streams
+    from dimladder_validation.simulate.sgd_array import weight_sgd_array
 
     deadline = time.perf_counter() + seconds
     small = device == "torch"
     width = teachers = 4
-    i, k = np.indices((width, width))
-    what = sgd.Dynamics(
-        activation=activation("erf"), link=Link.committee(activation("erf"), [1.0] * teachers),
-        q=0.5 * np.eye(width) + 0.02 * np.cos(1 + i + k + i * k), m=0.03 * np.sin(1 + 2 * i + 3 * k + i * k),
-        t=np.eye(teachers), v=np.ones(width), eta=0.5, eta_v=0.5, noise=0.1,
-    )  # fmt: skip
+    what = problem(width, teachers)
     d, steps = 784, 40 if small else 2000
     for replicas, graphs in ((16, True),) if small else ((16, True), (1024, False), (1024, True), (4096, True)):
         for dtype in DTYPES:
@@ -323,7 +319,7 @@ def throughput(report: Report, device: str, seconds: float) -> None:
 
             def run(backend: Any = backend, replicas: int = replicas) -> None:
                 chain = streams(0, "benchmark", "gpu", d, 0, replicas)
-                sgd.weight_sgd_array(what, np.array([steps / d]), d, chain, backend)
+                weight_sgd_array(what, np.array([steps / d]), d, chain, backend)
 
             try:
                 took = timed(run, device, repeats=1)

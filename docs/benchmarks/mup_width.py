@@ -25,11 +25,11 @@ HERE = Path(__file__).parent
 RUN = HERE.parent / "gallery" / "runs" / "mup-tanh.toml"
 # name: overrides, widths, networks at each width
 CASES = {
-    "tanh, L = 1": ({"student.hidden_layers": 1}, (16, 32, 64, 128), (4000, 3000, 2000, 1000)),
-    "tanh, L = 2": ({}, (16, 32, 64, 128), (4000, 3000, 1500, 800)),
-    "tanh, L = 3": ({"student.hidden_layers": 3, "algorithm.steps": 16}, (64, 128, 256), (3000, 2000, 800)),
+    "tanh, L = 1": ({"student.hidden_layers": 1, "algorithm.steps": 19}, (16, 32, 64, 128), (4000, 3000, 2000, 1000)),
+    "tanh, L = 2": ({"algorithm.steps": 19}, (16, 32, 64, 128), (4000, 3000, 1500, 800)),
+    "tanh, L = 3": ({"student.hidden_layers": 3, "algorithm.steps": 15}, (64, 128, 256), (3000, 2000, 800)),
     "SiLU, L = 3": (
-        {"student.hidden_layers": 3, "student.activation": "silu", "algorithm.steps": 16},
+        {"student.hidden_layers": 3, "student.activation": "silu", "algorithm.steps": 15},
         (256, 512, 1024),
         (500, 250, 80),
     ),
@@ -38,7 +38,7 @@ CASES = {
             "student.hidden_layers": 3,
             "student.activation": "linear",
             "algorithm.learning_rate": 0.25,
-            "algorithm.steps": 25,
+            "algorithm.steps": 24,
         },
         (64, 128, 256),
         (3000, 2000, 800),

@@ -15,36 +15,40 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf
 
-from dimladder.problem import activation
+import dimladder as dl
+from dimladder.problem.update_table import Table, table
 from dimladder_validation.simulate import backend_for, sgd, streams
-from dimladder_validation.simulate.two_layer import Link, explicit_weights, frame
+from dimladder_validation.simulate.frames import explicit
+from dimladder_validation.simulate.sgd_array import weight_sgd_array
 
 
-def problem(width: int, teachers: int = 4) -> sgd.Dynamics:
-    """A committee of `width` erf units learning one of four, label noise 0.1."""
+def problem(width: int, teachers: int = 4) -> Table:
+    """A committee of `width` erf units learning one of `teachers`, both layers trained, label noise 0.1."""
     i, k = np.indices((width, width))
     n, m = np.indices((width, teachers))
-    return sgd.Dynamics(
-        activation=activation("erf"), link=Link.committee(activation("erf"), [1.0] * teachers),
-        q=0.5 * np.eye(width) + 0.02 * np.cos(1 + i + k + i * k), m=0.03 * np.sin(1 + 2 * n + 3 * m + n * m),
-        t=np.eye(teachers), v=np.ones(width), eta=0.5, eta_v=0.5, noise=0.1,
-    )  # fmt: skip
+    return table(dl.problem(
+        "one-pass", target={"kind": "committee", "readout": [1.0] * teachers, "noise": 0.1},
+        student={"kind": "two-layer", "width": width, "train_readout": True},
+        algorithm={"kind": "one-pass", "learning_rate": 0.5}, grid={"time": [0.0, 1.0]},
+        initial={"Q": (0.5 * np.eye(width) + 0.02 * np.cos(1 + i + k + i * k)).tolist(),
+                 "M": (0.03 * np.sin(1 + 2 * n + 3 * m + n * m)).tolist()},
+    ))  # fmt: skip
 
 
-def numpy_loop(what: sgd.Dynamics, d: int, steps: int) -> None:
+def numpy_loop(what: Table, d: int, steps: int) -> None:
     """One replica by a plain NumPy loop, as in published research codes."""
     rng = np.random.default_rng(0)
-    teacher, w = explicit_weights(frame(what.q, what.m, what.t), d, rng)
-    v = what.v.copy()
+    start = explicit(what, d, rng)
+    teacher, w, v = start.fixed, start.moving, what.a[0].copy()
     root = np.sqrt(2.0)
     for _ in range(steps):
         x = rng.standard_normal(d)
         fields = w @ x
         g = erf(fields / root)
-        error = v @ g - erf(teacher @ x / root).sum() - what.noise * rng.standard_normal()
+        error = v @ g - erf(teacher @ x / root).sum() - what.noise[0] * rng.standard_normal()
         slope = np.sqrt(2 / np.pi) * np.exp(-0.5 * fields**2)
-        w -= np.outer(what.eta / d * error * v * slope, x)
-        v -= what.eta_v / d * error * g
+        w -= np.outer(what.gain[0] / d * error * v * slope, x)
+        v -= what.readout_rate / d * error * g
 
 
 def main() -> None:
@@ -66,7 +70,7 @@ def main() -> None:
         "NumPy loop, one replica": (steps, lambda: numpy_loop(what, d, steps)),
         "weights, Array API (NumPy), batched": (
             steps // 4 * replicas,
-            lambda: sgd.weight_sgd_array(what, end / 4, d, seeds(), backend_for()),
+            lambda: weight_sgd_array(what, end / 4, d, seeds(), backend_for()),
         ),
         "weights, compiled": (steps * replicas, lambda: sgd.weight_sgd(what, end, d, seeds(), args.threads)),
         "Gram chain": (50 * steps * replicas, lambda: sgd.gram_chain(what, 50 * end, d, seeds(), args.threads)),

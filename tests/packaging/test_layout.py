@@ -203,9 +203,7 @@ def test_no_modules_import_each_other_in_a_circle(root: Path, monkeypatch: pytes
     grimp = pytest.importorskip("grimp")
     monkeypatch.syspath_prepend(root / "theory")
     monkeypatch.syspath_prepend(root / "validation")
-    graph = grimp.build_graph(
-        "dimladder", "dimladder_validation", cache_dir=None, exclude_type_checking_imports=True
-    )
+    graph = grimp.build_graph("dimladder", "dimladder_validation", cache_dir=None, exclude_type_checking_imports=True)
     below = {m: set(graph.find_modules_directly_imported_by(m)) for m in graph.modules}
     # Take away what imports nothing that is left; what stays imports itself in the end.
     while free := [m for m, imported in below.items() if not imported & below.keys()]:

@@ -234,7 +234,8 @@ def test_posteriors_to_their_digits() -> None:
     from dimladder.theories.estimation.channel import Loss
     from dimladder.theories.estimation.labels import label_law
     from dimladder.theories.estimation.minimiser import StateEvolution
-    from dimladder.theories.estimation.posterior import PosteriorChannel, _Tempered
+    from dimladder.theories.estimation.penalty import RidgeSide
+    from dimladder.theories.estimation.posterior import posterior_channel
     from dimladder.theories.estimation.spectrum import spectrum
 
     problem = ask({"formula": "sign(z + 0.5*n1)"}, {"function": "logistic", "ridge": 1.0}, 2.0,
@@ -248,8 +249,8 @@ def test_posteriors_to_their_digits() -> None:
     # A probit likelihood that is wider than the truth.
     z, n, f, y = sp.symbols("z n1 f y", real=True)
     probit = Loss("probit", -sp.log((1 + sp.erf(y * f / (sp.Rational(3, 2) * sp.sqrt(2)))) / 2))
-    channel: Any = PosteriorChannel(probit, label_law(sp.sign(z + n / 2), text="probit"), 1.0, 1.0)
-    found = StateEvolution(channel, _Tempered(spectrum([1.0], [1.0]), 1.0), 1.0).solve(2.0, 1.0)
+    channel = posterior_channel(probit, label_law(sp.sign(z + n / 2), text="probit"), 1.0, 1.0)
+    found = StateEvolution(channel, RidgeSide(spectrum([1.0], [1.0])), 1.0).solve(2.0, 1.0)
     expected = (0.716813436072, 0.404495534766, 0.478754986968, 0.341148037776, 0.667893433459, 0.395063135926)
     assert (found.V, found.q, found.m, found.qh, found.mh, found.Vh) == pytest.approx(expected, rel=RTOL)
     assert found.averages.loss == pytest.approx(0.575519553046, rel=RTOL)

@@ -38,6 +38,14 @@ RELU = {
     "grid": {"sample_ratio": [2.0]},
     "simulation": {"sizes": [120], "replicas": 24},
 }
+CUBIC = {
+    "algorithm": {"kind": "minimise"},
+    "target": {"kind": "index", "formula": "z + 0.4*He3(z)", "noise": 0.3},
+    "student": {"kind": "features", "layers": [{"activation": "tanh", "width_ratio": 0.7}]},
+    "loss": {"function": "square", "ridge_per_sample": 0.03},
+    "grid": {"sample_ratio": [0.4, 2.5]},
+    "simulation": {"sizes": [150], "replicas": 24},
+}
 LASSO = {
     **MINIMISE,
     "target": {"kind": "index", "formula": "z + 0.2*n1", "prior": {"kind": "gauss-bernoulli", "rate": 0.2}},
@@ -60,6 +68,7 @@ POSTERIOR = {
     "grid": {"sample_ratio": [1.5]},
     "simulation": {"sizes": [60], "replicas": 16},
 }
+KINKED = {**POSTERIOR, "simulation": {"sizes": [40], "replicas": 12}, "loss": {"function": "hinge", "ridge": 0.5}}
 SPECTRAL = {
     "algorithm": {"kind": "spectral"},
     "student": {"kind": "linear"},
@@ -91,12 +100,14 @@ def gaps(sections: dict[str, Any], names: tuple[str, ...], **changed: Any) -> fl
         (HUBER, ("V", "q", "m", "mse", "train_loss", "test_loss")),
         (HINGE, ("q", "m", "train_loss", "classification_error")),
         (RELU, ("q", "m", "bias", "train_loss", "classification_error", "brier")),
+        (CUBIC, ("test_mse", "train_mse", "q", "m")),
         (LASSO, ("q", "m", "mse", "train_loss")),
         (BAYES, ("overlap", "mse", "classification_error")),
         (POSTERIOR, ("V", "q", "m", "classification_error")),
+        (KINKED, ("V", "q", "m", "classification_error")),
         (SPECTRAL, ("overlap",)),
     ],
-    ids=["huber", "hinge", "relu", "lasso", "bayes", "posterior", "spectral"],
+    ids=["huber", "hinge", "relu", "cubic", "lasso", "bayes", "posterior", "kinked", "spectral"],
 )
 def test_theory_and_experiment_agree(sections: dict[str, Any], names: tuple[str, ...]) -> None:
     assert gaps(sections, names) < 4.5

@@ -11,9 +11,9 @@ from dimladder.problem import Expression, activation
 from dimladder.problem.clusters import labels
 from dimladder.problem.one_step import batch_sizes, draw, readout_ridge, samples, step
 from dimladder.solve import derive, load, replace, solve
+from dimladder.theories.estimation.regression import random_layer, ridge_fit
 from dimladder.theories.giant_step.features import label_law
 from dimladder.theories.giant_step.limits import one_step_limit, spiked_random_features
-from dimladder.theories.mixtures.random_features import ridge_errors
 from dimladder_validation.simulate import backend_for
 from dimladder_validation.simulate.giant_step import _errors
 
@@ -230,7 +230,10 @@ def test_without_a_step_the_network_is_random_features():
     )
     curve = solve(problem)
     # E y^2/2 units: the closed form of random features at ridge_per_sample 0.1 (test, train), as solved in ten digits.
-    exact = [ridge_errors(psi, alpha, 0.1, *MOMENTS) for alpha in (1.0, 3.0)]
+    mu1, mustar2, c1, vary = MOMENTS
+    layer = random_layer(psi, mu1, mustar2)
+    fits = [ridge_fit(layer, alpha, 0.1 * alpha / psi, (0.0, vary, c1)) for alpha in (1.0, 3.0)]
+    exact = [(fit.test, fit.train) for fit in fits]
     for column, name in enumerate(("test_mse", "train_mse")):
         np.testing.assert_allclose(curve[name], [e[column] for e in exact], rtol=0.015)
     np.testing.assert_allclose(curve["test_mse_limit"], [e[0] for e in exact], rtol=1e-10)

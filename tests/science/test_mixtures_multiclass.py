@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dimladder.errors import ConfigError
+from dimladder.numerics.softmax import softmax_channel
 from dimladder.solve import derive, load, replace, solve
-from dimladder.theories.mixtures.kernels import softmax_channel
-from dimladder.theories.mixtures.multiclass import misclassification
+from dimladder.theories.estimation.mixture_classes import wrong_class
 from dimladder_validation import compare, simulate
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
@@ -78,13 +78,44 @@ def test_channel_against_a_general_minimiser(scale):
 def test_misclassification_against_sampling():
     rng = np.random.default_rng(0)
     for k in (2, 3, 4):
-        root, means = rng.standard_normal((k, k)), rng.standard_normal((k, k)) + np.eye(k)
-        q, delta = root @ root.T, rng.uniform(0.5, 2.0, k)
-        found = misclassification(delta, q, means)
+        root, mean = rng.standard_normal((k, k)), rng.standard_normal(k)
         for c in range(k):
-            u = means[c] + np.sqrt(delta[c]) * rng.standard_normal((200_000, k)) @ root.T
+            u = mean + rng.standard_normal((200_000, k)) @ root.T
             rate = np.mean(np.argmax(u, axis=1) != c)
-            assert abs(found[c] - rate) < 5 * np.sqrt(rate * (1 - rate) / 200_000) + 1e-9
+            found = wrong_class(c, mean, root @ root.T)
+            assert abs(found - rate) < 5 * np.sqrt(rate * (1 - rate) / 200_000) + 1e-9
+
+
+BLOCKS = {**THREE, "spectrum": {"fractions": [0.5, 0.5]}, "variances": [[0.5, 1.5], [1.0, 0.4], [0.8, 0.8]]}
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "one-hot"])
+def test_two_classes_with_block_covariances_are_the_binary_loss(loss):
+    """The identities of scalar covariances, with commuting ones: the binary theory is another code."""
+    data = {"kind": "mixture", "weights": [0.4, 0.6], "variances": [[0.7, 1.9], [1.1, 0.4]],
+            "spectrum": {"fractions": [0.35, 0.65]}}  # fmt: skip
+    change = {"data": data, "grid.sample_ratio": [0.8], "student.bias": loss == "one-hot"}
+    binary = "logistic" if loss == "cross-entropy" else "square"
+    ridge = 0.1 if binary == "square" else 0.05
+    one = solve(replace(MIXTURE, {**change, "loss.function": binary, "loss.ridge": ridge}))
+    pair = solve(replace(MIXTURE, {**change, "loss.function": loss, "loss.ridge": 0.1}))
+    np.testing.assert_allclose(pair["classification_error"], one["classification_error"], rtol=1e-7)
+    scale = 1.0 if binary == "logistic" else 0.5
+    np.testing.assert_allclose(pair["train_loss"], scale * np.asarray(one["train_loss"]), rtol=1e-7)
+
+
+def test_several_clusters_of_one_class():
+    """Two clusters at one place are one cluster; labels name the classes."""
+    data = {"kind": "mixture", "weights": [0.3, 0.2, 0.5], "means": [[1.0], [1.0], [-1.0]]}
+    merged = {"kind": "mixture", "weights": [0.5, 0.5], "means": [[1.0], [-1.0]]}
+    labels = {"kind": "cluster-labels", "labels": [0.0, 0.0, 1.0]}
+    change = {"loss.function": "one-hot", "grid.sample_ratio": [1.5]}
+    split = solve(replace(MIXTURE, {**change, "data": data, "target": labels}))
+    whole = solve(replace(MIXTURE, {**change, "data": merged}))
+    for name in ("V", "q", "bias", "classification_error", "train_loss"):
+        np.testing.assert_allclose(split[name], whole[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    with pytest.raises(ConfigError, match="classes of the one-hot loss"):
+        replace(MIXTURE, {**change, "data": data, "target": {**labels, "labels": [1.0, 1.0, 2.0]}})
 
 
 @pytest.mark.slow
@@ -99,8 +130,16 @@ def test_three_classes_against_simulation(loss):
     assert wrong.verdict == "disagree"
 
 
+@pytest.mark.slow
+def test_block_covariances_against_simulation():
+    problem = replace(MIXTURE, {"data": BLOCKS, "loss.function": "one-hot", "grid.sample_ratio": [1.0, 3.0]})
+    verdict = compare(solve(problem), simulate(problem, d=[100, 200], replicas=24))
+    by_name = {v.name: v.verdict for v in verdict.variables}
+    assert by_name["classification_error"] == by_name["train_loss"] == "agree", verdict.reasons
+    assert "disagree" not in by_name.values()
+
+
 def test_classes_are_checked():
-    blocks = {"fractions": [0.5, 0.5], "variances": [1.0, 2.0]}
-    with pytest.raises(ConfigError, match="spectrum"):
-        replace(MIXTURE, {"loss.function": "one-hot", "data.spectrum": blocks})
+    with pytest.raises(ConfigError, match="at least two clusters"):
+        replace(MIXTURE, {"loss.function": "one-hot", "data": {"kind": "mixture", "weights": [1.0], "means": "zero"}})
     assert "argmax" in derive(replace(MIXTURE, {"loss.function": "one-hot"})).latex().replace("\\", "").replace(" ", "")

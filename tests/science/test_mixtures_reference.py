@@ -8,39 +8,7 @@ import pytest
 from dimladder.solve import load, replace, solve
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-RANDOM_FEATURES = load(RUNS / "estimation-random-features.toml")
 MIXTURE = load(RUNS / "estimation-mixture.toml")
-
-# (psi, alpha, Lambda): test and training error for ReLU on ReLU, then tanh on tanh, 10 digits.
-RIDGE = {
-    (1, 1, 0.1): (0.3301692932, 0.0700572134, 0.2562547153, 0.0589079227),
-    (2, 1, 0.1): (0.2918019352, 0.0193896654, 0.1865886996, 0.0169992665),
-    (0.5, 2, 0.01): (0.3360094587, 0.1950438722, 0.3007787045, 0.1750747110),
-    (3, 0.5, 1): (0.2896002910, 0.0443147055, 0.2774282415, 0.0417944335),
-    (1, 1, 0.001): (1.5941988066, 0.0071190298, 0.7592012970, 0.0053717898),
-    (2, 3, 0.01): (0.3015581646, 0.0534033291, 0.0896088197, 0.0215579970),
-}
-
-
-@pytest.mark.parametrize("name", ["relu", "tanh"])
-@pytest.mark.parametrize("point", RIDGE)
-def test_random_features_to_ten_digits(name, point):
-    psi, alpha, ridge = point
-    curve = solve(
-        replace(
-            RANDOM_FEATURES,
-            {
-                "target.formula": f"{name}(z)",
-                "student.layers": [{"activation": name, "width_ratio": psi}],
-                "loss.ridge_per_sample": ridge,
-                "grid.sample_ratio": [alpha],
-            },
-        )
-    )
-    expected = RIDGE[point][:2] if name == "relu" else RIDGE[point][2:]
-    assert float(curve["test_mse"][0]) == pytest.approx(expected[0], abs=6e-11)
-    assert float(curve["train_mse"][0]) == pytest.approx(expected[1], abs=6e-11)
-
 
 # V, q, m, bias, test error, training loss at sample_ratio 2, ridge 0.1, weights (0.3, 0.7).
 WITH_BIAS = {
@@ -184,18 +152,6 @@ def test_difficult_corners_converge(loss, ridge):
     assert curve.dataset.attrs["status"] == "success"
     errors = np.asarray(curve["classification_error"])
     assert np.all((errors > 0.13) & (errors < 0.5))
-
-
-def test_interpolation_peak_of_random_features_sits_at_width():
-    problem = replace(
-        RANDOM_FEATURES,
-        {"loss.ridge_per_sample": 1e-6, "student.layers.0.width_ratio": 1.5, "grid.sample_ratio": [1.0, 1.5, 2.0]},
-    )
-    curve = solve(problem)
-    errors = np.asarray(curve["test_mse"])
-    assert float(curve["interpolation_threshold"]) == 1.5
-    assert errors[1] > 30 * errors[[0, 2]].max()
-    assert float(curve["train_mse"][0]) < 1e-9 < 1e-3 < float(curve["train_mse"][2])
 
 
 def test_a_failed_fixed_point_says_so_and_keeps_the_rest():

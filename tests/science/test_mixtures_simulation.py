@@ -9,21 +9,9 @@ from dimladder.solve import load, replace, solve
 from dimladder_validation import compare, simulate
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
-RANDOM_FEATURES = load(RUNS / "estimation-random-features.toml")
 MIXTURE = load(RUNS / "estimation-mixture.toml")
 
 CASES = {
-    "random features": (
-        RANDOM_FEATURES,
-        {
-            "student.layers": [{"activation": "tanh", "width_ratio": 0.7}],
-            "target.formula": "z + 0.4*He3(z)",
-            "target.noise": 0.3,
-            "loss.ridge_per_sample": 0.03,
-            "grid.sample_ratio": [0.4, 2.5],
-        },
-        {"d": [100, 200], "replicas": 32},
-    ),
     "three clusters": (
         MIXTURE,
         {
@@ -68,7 +56,7 @@ CASES = {
             "loss.function": "hinge",
             "grid.sample_ratio": [2.0],
         },
-        {"d": [100, 200], "replicas": 24},
+        {"d": [80, 160], "replicas": 12},
     ),
     "regression of a link": (
         MIXTURE,

@@ -111,6 +111,25 @@ def test_long_training_with_the_square_loss_is_exact() -> None:
     assert values(curve, "Q")[-1, 0, 0] == pytest.approx(values(minimiser, "q")[0], abs=1e-9)
 
 
+def test_long_langevin_training_samples_the_posterior() -> None:
+    """Two lines of one run file change; the bias of a finite rate is known mode by mode."""
+    heat, ridge, ratio = 0.3, 0.3, 2.0
+    loss = {"loss": {"function": "square", "ridge_per_sample": ridge}}
+    posterior = {**MINIMISE, **loss, "algorithm": {"kind": "posterior", "temperature": heat}, "simulation": {}}
+    law = dl.solve(run_file("ridge", posterior))
+    x, w = marchenko_pastur_nodes(1.0 / ratio, 4000)
+    decay = x + ridge
+    assert values(law, "V")[0] == pytest.approx(heat / ratio * float(w @ (1.0 / decay)), abs=1e-9)
+    for beta, rate in ((0.0, 0.2), (0.0, 0.4), (0.5, 0.1)):
+        change = {"learning_rate": rate, "steps": round(30 * (1 - beta) / rate), "temperature": heat}
+        change |= {"momentum": {"beta": beta}} if beta else {}
+        curve = dl.solve(run_file("ridge", loss | {"algorithm": {"kind": "gradient-descent"} | change}))
+        # Stationary variance of w' = w + v', v' = beta v - rate decay w + noise, in each mode.
+        spread = heat / ratio * float(w @ (1.0 / (decay * (1.0 - rate * decay / (2.0 * (1.0 + beta))))))
+        assert values(curve, "M")[-1, 0, 0] == pytest.approx(values(law, "m")[0], abs=1e-5)
+        assert values(curve, "Q")[-1, 0, 0] == pytest.approx(values(law, "q")[0] + spread, abs=2e-5)
+
+
 def test_small_batches_of_the_first_epoch_are_one_pass_sgd() -> None:
     """Every sample is new, and a batch of b n samples is b alpha of one-pass time at the rate eta/(alpha b)."""
     rate, ratio, ridge = 0.5, 2.0, 0.1
@@ -170,6 +189,22 @@ def test_one_variance_in_two_blocks_is_one_block() -> None:
     for name in ("train_loss", "Q", "M"):
         error = np.hypot(values(one, f"{name}_se"), values(two, f"{name}_se"))
         assert (np.abs(values(one, name) - values(two, name)) < 5.0 * error + 1e-4).all(), name
+
+
+def test_units_that_are_alike_move_as_one() -> None:
+    """Two identical units are one of twice the readout at half the rate, and rounding does not part them."""
+    change: dict[str, Any] = {"algorithm.batch_fraction": 1.0, "algorithm.steps": 20, "student.train_readout": False}
+    change |= SMALL
+    single = {"student.width": 1, "initial": {"kind": "explicit", "Q": [[0.6]], "M": [[0.3, 0.05]], "a": [2.0]}}
+    one = dl.solve(run_file("committee", change | single | {"algorithm.learning_rate": 0.5}))
+    for gap in (0.0, 1e-12):
+        start = {"Q": [[0.6, 0.6 - gap], [0.6 - gap, 0.6]], "M": [[0.3, 0.05]] * 2, "a": [1.0, 1.0]}
+        pair = {"initial": {"kind": "explicit"} | start, "algorithm.learning_rate": 1.0}
+        two = dl.solve(run_file("committee", change | pair))
+        q = values(two, "Q")
+        assert np.ptp(q, axis=(1, 2)).max() < (1e-9 if gap == 0 else 1e-4)
+        error = np.hypot(values(two, "Q_se")[:, 0, 0], values(one, "Q_se")[:, 0, 0])
+        assert (np.abs(q[:, 0, 0] - values(one, "Q")[:, 0, 0]) < 5.0 * error + 1e-9).all()
 
 
 def test_latent_fields_keep_their_covariance_on_any_spectrum() -> None:
@@ -267,7 +302,8 @@ def test_a_rate_beyond_the_edge_says_when() -> None:
         ({"loss": {"function": "square", "ridge_per_sample": "1e-4*k"}}, "loss.ridge"),
         ({"algorithm.momentum": {"decay": 1.0}}, "algorithm.momentum"),
         ({"algorithm.batch_fraction": 0.3, "algorithm.batching": "cyclic"}, "algorithm.batch_fraction"),
-        ({"algorithm.temperature": 1.0}, "algorithm.temperature"),
+        ({"algorithm.temperature": -1.0}, "algorithm.temperature"),
+        ({"algorithm.spherical": True}, "algorithm.spherical"),
         ({"student.bias": True}, "student.bias"),
         ({"data.spectrum": {"variances": [1.0, 5.0], "fractions": [1.0, 0.0]}}, "data.spectrum"),
         ({"algorithm": {"kind": "gradient-flow"}}, "algorithm.learning_rate"),
@@ -301,13 +337,14 @@ def test_bad_input_is_one_clear_error(change: dict[str, Any], kind: type[Excepti
 
 @pytest.mark.parametrize("method", ["chain", "dense"])
 def test_simulation_agrees_on_every_option(method: str) -> None:
-    """Blocks, momentum, reshuffled batches, trained readouts and a turned label, all at once."""
+    """Blocks, momentum, Langevin noise, reshuffled batches, trained readouts and a turned label, all at once."""
     problem = run_file(
         "committee",
         {
             "data.spectrum": {"variances": [2.0, 0.5], "fractions": [0.25, 0.75]},
             "target": {"kind": "index", "formula": "tanh(z1) + z2*n1/2", "flip": 0.1, "noise": 0.2},
             "algorithm.momentum": {"beta": 0.4}, "algorithm.batch_fraction": 0.25, "algorithm.steps": 10,
+            "algorithm.temperature": 0.4,
             "loss": {"function": "log-cosh", "ridge_per_sample": 0.05}, "simulation.method": method,
             "solver.samples": 8192,
         },

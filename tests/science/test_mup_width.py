@@ -33,7 +33,7 @@ def slope(widths, values):
 @pytest.mark.slow
 def test_variance_and_kernel_fluctuations_of_two_tanh_layers():
     """n Var f and n E|dPhi|^2/|Phi|^2 are constant and have the reference values .136(2), .753(8), .254(3)."""
-    problem = dl.load(RUNS / "mup-tanh.toml")
+    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 19})
     curve = dl.solve(problem, samples=4096)
     widths, counts = [32, 64, 128], [600, 400, 300]
     variance, errors = [], []
@@ -53,7 +53,7 @@ def test_variance_and_kernel_fluctuations_of_two_tanh_layers():
 @pytest.mark.slow
 def test_bias_of_the_outputs_falls_like_one_over_n():
     """|E f_n - f|^2, debiased by the squared standard error, falls like n^-2; n rms bias is .21(3)."""
-    problem = dl.load(RUNS / "mup-tanh.toml")
+    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 19})
     limit = dl.solve(problem, samples=4096)["f"].values
     widths, bias = [8, 16, 32], []
     for n in widths:
@@ -68,7 +68,7 @@ def test_bias_of_the_outputs_falls_like_one_over_n():
     ("overrides", "replicas"),
     [
         ({"student.hidden_layers": 1, "student.activation": "sin", "student.richness": 1.5}, 64),
-        ({"student.hidden_layers": 3, "algorithm.batch_size": 2, "algorithm.steps": 8, "data.test_samples": 1}, 48),
+        ({"student.hidden_layers": 3, "algorithm.batch_size": 2, "algorithm.steps": 7, "data.test_samples": 1}, 48),
     ],
 )
 def test_theory_and_networks_agree(overrides, replicas):
@@ -79,7 +79,7 @@ def test_theory_and_networks_agree(overrides, replicas):
 
 def test_dropping_the_responses_is_caught():
     """The ablation is wrong at O(1): no width brings the networks to it."""
-    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.learning_rate": 0.25, "algorithm.steps": 14})
+    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.learning_rate": 0.25, "algorithm.steps": 13})
     measured = simulate(problem, d=(48, 96, 192), replicas=48)
     exact, dropped = (dl.solve(problem, samples=2048, approximation=a) for a in ("none", "no-responses"))
     assert compare(exact, measured, variables=["f", "loss"]).verdict == "agree"
@@ -93,7 +93,7 @@ def test_dropping_the_responses_is_caught():
 
 
 def test_deep_linear_fluctuations():
-    problem = dl.load(RUNS / "mup-linear.toml")
+    problem = dl.load(RUNS / "mup-linear.toml", {"algorithm.steps": 24})
     curve = dl.solve(problem)
     f, kernels = networks(problem, 128, 400, 3, "f", "feature_kernel")
     assert 128 * f.var(axis=0, ddof=1).mean() == pytest.approx(0.27, abs=0.08)
@@ -112,7 +112,7 @@ def test_feature_learning_of_the_four_parametrisations():
             RUNS / "mup-tanh.toml",
             {
                 "data": data, "student.hidden_layers": 3, "student.activation": "silu", "student.parametrization": name,
-                "algorithm.learning_rate": eta, "algorithm.steps": 60,
+                "algorithm.learning_rate": eta, "algorithm.steps": 59,
             },
         )  # fmt: skip
         names = ("relative_feature_change", "preactivation_min_eigenvalue", "space_time_min_eigenvalue")
@@ -132,11 +132,11 @@ def test_feature_learning_of_the_four_parametrisations():
 
 
 def test_abc_exponents_reproduce_mup():
-    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 5})
+    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 4})
     general = dl.load(
         RUNS / "mup-tanh.toml",
         {
-            "algorithm.steps": 5, "student.parametrization": "abc",
+            "algorithm.steps": 4, "student.parametrization": "abc",
             "student.abc": {"variance": [0.0, 1.0, 2.0], "rate": [-1.0, 0.0, 1.0]},
         },
     )  # fmt: skip
@@ -172,7 +172,7 @@ def test_strict_array_api_and_float32():
     strict = pytest.importorskip("array_api_strict")
     from dimladder_validation.simulate.base import Backend
 
-    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 4, "data.test_samples": 1})
+    problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": 3, "data.test_samples": 1})
     streams = [lambda i=i: np.random.default_rng(i) for i in range(2)]
     plain = EXPERIMENT.run(problem, 16, [s() for s in streams], backend_for())
     other = EXPERIMENT.run(problem, 16, [s() for s in streams], Backend(strict, "cpu", "float64"))

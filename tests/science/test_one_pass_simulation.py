@@ -10,13 +10,14 @@ from scipy.stats import ks_2samp
 
 import dimladder as dl
 from dimladder.problem import Expression, activation
+from dimladder.problem.update_table import Table
 from dimladder.results import Measurement
 from dimladder.theories.one_pass.flow import OnePassFlow
 from dimladder_validation import compare, simulate
 from dimladder_validation.finite_size import fit_power_law
 from dimladder_validation.simulate import sgd, streams
-from dimladder_validation.simulate.one_pass import dynamics
-from dimladder_validation.simulate.two_layer import Link
+from dimladder_validation.simulate.one_pass import finite
+from tables import plain
 
 K, M = 3, 2
 RUN = """
@@ -49,14 +50,14 @@ seed = 3
 """
 
 
-def law(**changes: Any) -> sgd.Dynamics:
+def law(**changes: Any) -> Table:
     base: dict[str, Any] = {
-        "activation": activation("tanh(x) + 0.4*cos(x)"), "link": Link.formula(Expression("He1(z1) + He2(z2)", "z*")),
+        "activation": activation("tanh(x) + 0.4*cos(x)"), "index": Expression("He1(z1) + He2(z2)", "z*"),
         "q": np.array([[0.6, 0.1, 0.0], [0.1, 0.5, 0.05], [0.0, 0.05, 0.7]]),
         "m": np.array([[0.2, 0.1], [0.0, 0.3], [-0.2, 0.1]]), "t": np.array([[1.0, 0.3], [0.3, 1.2]]),
         "v": np.array([0.6, -0.5, 0.4]), "eta": 0.4, "eta_v": 0.2, "noise": 0.3,
     }  # fmt: skip
-    return sgd.Dynamics(**{**base, **changes})
+    return plain(**{**base, **changes})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_gram_chain_has_the_law_of_the_weights(d: int, changes: dict[str, Any]) 
     chain = sgd.gram_chain(what, times, d, streams(1, "chain", "law", d, 0, count))
     weights = sgd.weight_sgd(what, times, d, streams(1, "weights", "law", d, 0, count))
     columns = []
-    for a, b in ((chain.q, weights.q), (chain.m, weights.m), (chain.v, weights.v)):
+    for a, b in ((chain.gram, weights.gram), (chain.a, weights.a)):
         columns += list(zip(a.reshape(count, -1).T, b.reshape(count, -1).T, strict=True))
     p_values, z = [], []
     for a, b in columns:
@@ -100,8 +101,8 @@ def test_gram_chain_has_the_law_of_the_weights(d: int, changes: dict[str, Any]) 
 def test_wrong_input_norm_would_be_seen() -> None:
     """The test above has power: the chain run at another d, all else equal, differs visibly."""
     what, count = law(), 1500
-    a = sgd.gram_chain(what, np.array([2.0]), 12, streams(1, "a", "law", 12, 0, count)).q[:, 0, 0, 0]
-    b = sgd.gram_chain(what, np.array([24.0 / 18]), 18, streams(1, "b", "law", 18, 0, count)).q[:, 0, 0, 0]
+    a = sgd.gram_chain(what, np.array([2.0]), 12, streams(1, "a", "law", 12, 0, count)).gram[:, 0, 0, 0, 0]
+    b = sgd.gram_chain(what, np.array([24.0 / 18]), 18, streams(1, "b", "law", 18, 0, count)).gram[:, 0, 0, 0, 0]
     assert ks_2samp(a, b).pvalue < 1e-6
 
 
@@ -168,8 +169,8 @@ def test_gaps_close_as_one_over_d() -> None:
     limit = dl.solve(problem)["Q"].values
     gap, se = [], []
     for d in sizes.astype(int):
-        runs = sgd.gram_chain(dynamics(problem, d), np.array(times), d, streams(1, "chain", "gap", d, 0, count))
-        trace = np.trace(runs.q - limit, axis1=2, axis2=3).sum(axis=1)
+        runs = sgd.gram_chain(finite(problem), np.array(times), d, streams(1, "chain", "gap", d, 0, count))
+        trace = np.trace(runs.gram[:, :, 0, :, :2] - limit, axis1=2, axis2=3).sum(axis=1)
         gap.append(trace.mean())
         se.append(trace.std(ddof=1) / np.sqrt(count))
     fit = fit_power_law(sizes, np.array(gap), np.array(se))

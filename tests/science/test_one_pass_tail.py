@@ -105,7 +105,7 @@ def test_the_difference_form_is_the_flow_in_other_coordinates(name: str, monkeyp
     p, _ = near_a_target(**{"distance": 0.15, "seed": 3, **settings})
     kept: dict[Any, Any] = {}
 
-    def module(parts: Any, build: Any) -> Any:
+    def module(parts: Any, build: Any, **_: Any) -> Any:
         return kept.setdefault(repr(parts), SimpleNamespace(**interpreted(build())))
 
     monkeypatch.setattr(store, "module", module)

@@ -24,8 +24,11 @@ from dimladder_validation.simulate import hierarchical_training, sgd, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_layerwise import solve
 from dimladder_validation.simulate.hierarchical_target import Realization
-from dimladder_validation.simulate.one_pass import dynamics
+from dimladder_validation.simulate.model_code import derivative
+from dimladder_validation.simulate.one_pass import finite
+from dimladder_validation.simulate.sgd_array import weight_sgd_array
 from run_files import SIMULATED, SMALL, THEORY_OF, arguments, check_contract, path_of, size_of
+from tables import plain as plain_table
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # the tensors are small, and tests may run side by side
@@ -181,12 +184,12 @@ def test_chunks_of_draws_do_not_depend_on_the_batch() -> None:
     import array_api_compat.torch as xt
 
     problem = dl.load(path_of("online-erf"), {"grid.time": [0.0, 1.0], "initial.a": [1.0, 0.5, 0.2]})
-    what, times, backend = dynamics(problem, 30), np.array([1.0]), Backend(xt, "cuda", "float64")
+    what, times, backend = finite(problem), np.array([1.0]), Backend(xt, "cuda", "float64")
     few, many = (
-        sgd.weight_sgd_array(what, times, 30, streams(1, "h", "e", 30, 0, count), backend, chunk_numbers=300)
+        weight_sgd_array(what, times, 30, streams(1, "h", "e", 30, 0, count), backend, chunk_numbers=300)
         for count in (2, 5)
     )
-    np.testing.assert_allclose(few.q, many.q[:2], rtol=1e-12)
+    np.testing.assert_allclose(few.gram, many.gram[:2], rtol=1e-12)
 
 
 def test_a_recorded_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +197,11 @@ def test_a_recorded_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from dimladder_validation.simulate import rows
 
     overrides = {"grid.time": [0.0, 0.5, 1.0, 2.0], "algorithm.schedule": "1/(1 + t)", "target.noise": 0.2}
-    what, times = dynamics(dl.load(path_of("online-erf"), overrides), 30), np.array([0.0, 0.5, 1.0, 2.0])
+    what, times = finite(dl.load(path_of("online-erf"), overrides)), np.array([0.0, 0.5, 1.0, 2.0])
     backend = backend_for("torch")
 
     def run() -> sgd.Trajectories:
-        return sgd.weight_sgd_array(what, times, 30, streams(1, "h", "e", 30, 0, 3), backend, chunk_numbers=300)
+        return weight_sgd_array(what, times, 30, streams(1, "h", "e", 30, 0, 3), backend, chunk_numbers=300)
 
     plain = run()
     recorded = []
@@ -213,7 +216,7 @@ def test_a_recorded_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "_recorded", pretend)
     again = run()
     assert len(recorded) == 1
-    for a, b in ((plain.q, again.q), (plain.m, again.m), (plain.v, again.v)):
+    for a, b in ((plain.gram, again.gram), (plain.a, again.a)):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-15)
 
 
@@ -248,7 +251,7 @@ def test_formulas_and_their_derivatives(text: str, dtype: str) -> None:
     import array_api_compat.torch as xt
 
     x = np.linspace(-3.1, 2.9, 25)
-    for formula in (activation(text), sgd.derivative(activation(text))):
+    for formula in (activation(text), derivative(activation(text))):
         values = formula.evaluate(xt, x=torch.asarray(x, dtype=getattr(torch, dtype))) + 0.0
         assert values.dtype == getattr(torch, dtype)
         wanted = formula.evaluate(np, x=x)
@@ -294,12 +297,12 @@ def test_a_result_says_what_computed_it() -> None:
 
 def test_a_constant_target() -> None:
     # Its formula evaluates to a Python number, which must broadcast.
-    what = sgd.Dynamics(
-        activation=activation("erf"), link=sgd.Link.formula(Expression("1", "z*"), 1), q=np.eye(1), m=np.zeros((1, 1)),
-        t=np.eye(1), v=np.ones(1), eta=0.3,
+    what = plain_table(
+        activation=activation("erf"), index=Expression("1", "z*"), q=np.eye(1), m=np.zeros((1, 1)), t=np.eye(1),
+        v=np.ones(1), eta=0.3,
     )  # fmt: skip
-    plain, tensors = (
-        sgd.weight_sgd_array(what, np.array([0.5]), 20, [np.random.default_rng(0)], backend_for(device))
+    arrays, tensors = (
+        weight_sgd_array(what, np.array([0.5]), 20, [np.random.default_rng(0)], backend_for(device))
         for device in ("cpu", "torch")
     )
-    np.testing.assert_allclose(tensors.q, plain.q, rtol=1e-12)
+    np.testing.assert_allclose(tensors.gram, arrays.gram, rtol=1e-12)

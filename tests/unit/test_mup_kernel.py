@@ -14,23 +14,24 @@ from dimladder.errors import SolveError
 from dimladder.numerics.causal import CausalGaussian
 from dimladder.problem import activation
 from dimladder.problem.training import Training, derivatives, training_of
-from dimladder.theories.mup import equations
+from dimladder.theories.mup import equations, responses, revealed
 from dimladder.theories.mup.kernels import initial_kernels
-from dimladder.theories.mup.lazy import LazyMatrix
-from dimladder.theories.mup.march import March, Nodes, memory
+from dimladder.theories.mup.march import March, Nodes
+from dimladder.theories.mup.responses import ResponseMarch
+from dimladder.theories.mup.revealed import RevealedMarch, Weights
 from dimladder.theories.mup.sampling import dimensions, sampled_nodes
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
 
-def training(layers=3, steps=4, samples=2, formula="tanh(x) + 0.2*x", test_samples=0, eta=0.7, **student) -> Training:
+def training(layers=3, times=4, samples=2, formula="tanh(x) + 0.2*x", test_samples=0, eta=0.7, **student) -> Training:
     return training_of(
         dl.load(
             RUNS / "mup-tanh.toml",
             {
                 "data.samples": samples, "data.test_samples": test_samples,
                 "student.hidden_layers": layers, "student.activation": formula,
-                "algorithm.steps": steps, "algorithm.learning_rate": eta, **student,
+                "algorithm.steps": times - 1, "algorithm.learning_rate": eta, **student,
             },
         )
     )  # fmt: skip
@@ -101,37 +102,37 @@ def follow(program, given: dict) -> dict:
     return known
 
 
-@pytest.mark.parametrize(("steps", "samples"), [(4, 1), (3, 2)])
-def test_printed_equations_are_what_the_march_computes(steps, samples):
+@pytest.mark.parametrize(("times", "samples"), [(4, 1), (3, 2)])
+def test_printed_equations_are_what_the_march_computes(times, samples):
     """Evaluate the printed sums, and their derivatives by complex steps, against fields and responses."""
     formula = "tanh(x) + 0.2*x"
-    run = training(steps=steps, samples=samples, formula=formula)
-    march = March(run, random_nodes(run, 7), chunk=3, exact_start=False)
+    run = training(times=times, samples=samples, formula=formula)
+    march = ResponseMarch(run, random_nodes(run, 7), chunk=3, exact_start=False)
     out = march.run()
-    program = compiled(equations.unrolled(activation(formula).sympy(x=sp.Symbol("x", real=True)), steps, samples))
-    pairs = [(mu, t) for t in range(steps) for mu in range(1, samples + 1)]
-    k, tiny = steps * samples, 1e-40
+    program = compiled(equations.unrolled(activation(formula).sympy(x=sp.Symbol("x", real=True)), times, samples))
+    pairs = [(mu, t) for t in range(times) for mu in range(1, samples + 1)]
+    k, tiny = times * samples, 1e-40
     time = np.arange(k) // samples
     earlier = time[:, None] > time[None, :]
-    for index, layer in enumerate(march._layers):
+    for index, node in enumerate(march.nodes):
         first, last = index == 0, index == run.layers - 1
-        phi_below = np.tile(run.gram, (steps, steps)) if first else out.phi[index - 1]
+        phi_below = np.tile(run.gram, (times, times)) if first else out.phi[index - 1]
         a_below = np.zeros((k, k)) if first else out.a[index - 1]
         g_above = np.ones((k, k)) if last else out.g[index + 1]
         b_above = np.zeros((k, k)) if last else out.b[index]
         rates = out.rates.ravel()
         c = np.where(earlier, a_below + phi_below * rates, 0.0)
         d = b_above + np.where(earlier, g_above * rates, 0.0)
-        u = layer.u.draw(layer.u.rows, layer.nodes.forward)
-        r = layer.r.draw(layer.r.rows, layer.nodes.backward)
-        given = dict(zip([equations.u[p] for p in pairs], np.tile(u, (steps, 1)) if first else u, strict=True))
-        given |= dict(zip([equations.r[p] for p in pairs], np.tile(r, (k, 1)) if last else r, strict=True))
+        u = np.tile(march._inputs, (times, 1)) if first else march._u[index].draw(k, node.forward)
+        r = np.tile(node.backward[:1], (k, 1)) if last else march._r[index].draw(k, node.backward)
+        given = dict(zip([equations.u[p] for p in pairs], u, strict=True))
+        given |= dict(zip([equations.r[p] for p in pairs], r, strict=True))
         for i, (mu, t) in enumerate(pairs):
             given |= {equations.C[mu, nu, t, s]: c[i, j] for j, (nu, s) in enumerate(pairs)}
             given |= {equations.D[mu, nu, t, s]: d[i, j] for j, (nu, s) in enumerate(pairs)}
-        fields, weights = follow(program, given), layer.nodes.weights
-        assert layer.x == pytest.approx(np.array([fields[equations.x[p]] for p in pairs]), rel=1e-10, abs=1e-12)
-        assert layer.g == pytest.approx(np.array([fields[equations.g[p]] for p in pairs]), rel=1e-10, abs=1e-12)
+        fields, weights = follow(program, given), node.weights
+        assert march.x[index] == pytest.approx(np.array([fields[equations.x[p]] for p in pairs]), rel=1e-10, abs=1e-12)
+        assert march.g[index] == pytest.approx(np.array([fields[equations.g[p]] for p in pairs]), rel=1e-10, abs=1e-12)
         for column, q in enumerate(pairs):
             for drive, field, response in (
                 (equations.r, equations.x, None if last else out.a[index]),
@@ -141,27 +142,26 @@ def test_printed_equations_are_what_the_march_computes(steps, samples):
                     kicked = follow(program, given | {drive[q]: given[drive[q]] + 1j * tiny})
                     slopes = [np.imag(kicked[field[p]]) / tiny @ weights for p in pairs]
                     assert response[:, column] == pytest.approx(np.array(slopes), rel=1e-9, abs=1e-12)
-    top = march._layers[-1]
-    assert out.f[-1] == pytest.approx((top.current["readout"] * top.nodes.weights) @ top.x[-samples:].T, rel=1e-12)
+    assert out.f[-1] == pytest.approx((march.readout * march.nodes[-1].weights) @ march.x[-1][-samples:].T, rel=1e-12)
 
 
 def test_equal_time_gradient_response():
     """B^L(t, t) = <phi'' z> on the diagonal, and zero off it (the readout has no response)."""
-    run = training(layers=2, steps=3, samples=3)
-    march = March(run, random_nodes(run, 64))
+    run = training(layers=2, times=3, samples=3)
+    march = ResponseMarch(run, random_nodes(run, 64))
     out = march.run()
-    layer = march._layers[1]
     for t in range(3):
         rows = slice(3 * t, 3 * t + 3)
-        assert out.b[0][rows, rows] == pytest.approx(np.diag(layer.curve[rows] @ layer.nodes.weights), abs=1e-14)
+        mean = march._curve[1][rows] @ march.nodes[1].weights
+        assert out.b[0][rows, rows] == pytest.approx(np.diag(mean), abs=1e-14)
 
 
 def test_chunks_float32_and_test_samples_do_not_change_training():
-    run = training(layers=3, steps=5, samples=3)
+    run = training(layers=3, times=5, samples=3)
     nodes = random_nodes(run, 200)
-    whole = March(run, nodes, chunk=200).run()
-    pieces = March(run, nodes, chunk=37).run()
-    single = March(run, nodes, response_dtype="float32").run()
+    whole = ResponseMarch(run, nodes, chunk=200).run()
+    pieces = ResponseMarch(run, nodes, chunk=37).run()
+    single = ResponseMarch(run, nodes, response_dtype="float32").run()
     assert pieces.f == pytest.approx(whole.f, rel=1e-10, abs=1e-13)
     assert single.f == pytest.approx(whole.f, abs=2e-5)
     assert not np.array_equal(single.f, whole.f)
@@ -169,16 +169,19 @@ def test_chunks_float32_and_test_samples_do_not_change_training():
 
 def test_held_out_samples_leave_the_others_alone():
     """Samples with p = 0 are carried along: training agrees to sampling error with a run without them."""
-    alone, along = training(layers=2, steps=5, samples=2), training(layers=2, steps=5, samples=2, test_samples=2)
+    alone, along = training(layers=2, times=5, samples=2), training(layers=2, times=5, samples=2, test_samples=2)
     f = [
-        np.mean([March(r, sampled_nodes(r, 2048, np.random.default_rng(s))).run().f[:, :2] for s in range(4)], axis=0)
+        np.mean(
+            [ResponseMarch(r, sampled_nodes(r, 2048, np.random.default_rng(s))).run().f[:, :2] for s in range(4)],
+            axis=0,
+        )
         for r in (alone, along)
     ]
     assert f[1] == pytest.approx(f[0], abs=4e-3)
-    together = training(layers=2, steps=5, samples=4)
+    together = training(layers=2, times=5, samples=4)
     weights = np.tile([0.5, 0.5, 0.0, 0.0], (5, 1))
     masked = replace(together, weights=weights, labels=np.r_[along.labels])
-    full = March(masked, random_nodes(masked, 300)).run()
+    full = ResponseMarch(masked, random_nodes(masked, 300)).run()
     short_nodes = [
         Nodes(
             n.forward,
@@ -187,15 +190,17 @@ def test_held_out_samples_leave_the_others_alone():
         )
         for n in random_nodes(masked, 300)
     ]
-    short = March(along, short_nodes).run()
+    short = ResponseMarch(along, short_nodes).run()
     # The last layer has no backward Gaussian of its own, the first one draws r(t) for two samples instead of four.
     assert short.f[0] == pytest.approx(full.f[0], abs=1e-12)
     assert short.phi[0][:4, :4] == pytest.approx(full.phi[0][:4, :4], abs=1e-12)
 
 
 def test_one_hidden_layer_has_no_responses_and_needs_no_second_derivative():
-    run = training(layers=1, steps=4, samples=2, formula="relu(x)")
-    with_responses, without = (March(run, random_nodes(run, 100), responses=flag).run() for flag in (True, False))
+    run = training(layers=1, times=4, samples=2, formula="relu(x)")
+    with_responses, without = (
+        ResponseMarch(run, random_nodes(run, 100), responses=flag).run() for flag in (True, False)
+    )
     assert np.array_equal(with_responses.f, without.f)
 
 
@@ -242,36 +247,73 @@ class TestInitialKernels:
             initial_kernels(self.gram, 1, activation("hard-tanh"))
 
 
-class TestLazyMatrix:
+def weights(width, directions, generator):
+    return Weights(*(generator.standard_normal((directions, width)) for _ in range(2)))
+
+
+class TestRevealedWeights:
     def test_products_are_consistent(self):
         """One matrix stands behind every product: bilinear forms agree from both sides, linear relations hold."""
         generator = np.random.default_rng(0)
-        matrix = LazyMatrix(60, 20, generator)
-        x, v = generator.normal(size=(60, 3)), generator.normal(size=(60, 4))
-        wx = matrix.forward(x)
-        wv = matrix.backward(v)
-        assert v.T @ wx == pytest.approx(wv.T @ x, rel=1e-10)
-        y = generator.normal(size=(60, 2))
-        wy = matrix.forward(np.c_[y, x @ [1.0, -2.0, 0.5]])
-        assert v.T @ wy[:, :2] == pytest.approx(wv.T @ y, rel=1e-10)
-        assert wy[:, 2] == pytest.approx(wx @ [1.0, -2.0, 0.5], rel=1e-10)
+        matrix = weights(60, 20, generator)
+        x, v = generator.normal(size=(3, 60)), generator.normal(size=(4, 60))
+        wx, _ = matrix.forward(x)
+        wv, _ = matrix.backward(v)
+        assert v @ wx.T == pytest.approx(wv @ x.T, rel=1e-10)
+        y = generator.normal(size=(2, 60))
+        wy, new = matrix.forward(np.vstack([y, [1.0, -2.0, 0.5] @ x]))
+        assert v @ wy[:2].T == pytest.approx(wv @ y.T, rel=1e-10)
+        assert wy[2] == pytest.approx([1.0, -2.0, 0.5] @ wx, rel=1e-10)
+        assert new[0] < 1e-20 < 0.1 < new[1]
+        for basis, count in zip(matrix.bases, matrix.count, strict=True):
+            assert basis[:count] @ basis[:count].T / 60 == pytest.approx(np.eye(count), abs=1e-13)
 
     def test_repeated_directions_reveal_nothing_new(self):
-        matrix = LazyMatrix(30, 5, np.random.default_rng(1))
-        x = np.ones((30, 1))
-        first = matrix.forward(x)
-        assert matrix.forward(np.c_[x, 2 * x]) == pytest.approx(np.c_[first, 2 * first], rel=1e-14)
-        assert matrix._count == [1, 0]
+        matrix = weights(30, 5, np.random.default_rng(1))
+        x = np.ones((1, 30))
+        first, _ = matrix.forward(x)
+        assert matrix.forward(np.vstack([x, 2 * x]))[0] == pytest.approx(np.vstack([first, 2 * first]), rel=1e-14)
+        assert list(matrix.count) == [1, 0]
 
-    def test_entries_are_standard_normal(self):
-        full = LazyMatrix(200, 200, np.random.default_rng(2)).forward(np.eye(200))
+    def test_entries_are_standard_normal_over_the_root_of_the_width(self):
+        full = weights(200, 200, np.random.default_rng(2)).forward(np.eye(200))[0] * np.sqrt(200)
         # 4e4 entries: five standard errors
         assert abs(full.mean()) < 5 / 200
         assert abs(full.var() - 1) < 5 * np.sqrt(2) / 200
 
+    def test_a_forgotten_direction_is_seen(self, monkeypatch):
+        """What the rows of W share with its columns is the response of the theory: without it, no agreement."""
+        run = training(layers=2, times=6, samples=2)
+
+        def outputs(seed):
+            return np.mean(
+                [
+                    RevealedMarch(run, sampled_nodes(run, 1024, np.random.default_rng([seed, i]))).run().f
+                    for i in range(4)
+                ],
+                axis=0,
+            )
+
+        exact = np.mean(
+            [ResponseMarch(run, sampled_nodes(run, 1024, np.random.default_rng([9, i]))).run().f for i in range(4)],
+            axis=0,
+        )
+        assert np.abs(outputs(1) - exact).max() < 4e-3
+        whole = Weights._apply
+
+        def forgetful(self, side, rows):
+            counts = self.count.copy()
+            self.count[1 - side] = 0
+            found = whole(self, side, rows)
+            self.count[1 - side] = counts[1 - side]
+            return found
+
+        monkeypatch.setattr(Weights, "_apply", forgetful)
+        assert np.abs(outputs(1) - exact).max() > 0.04
+
 
 class TestRuns:
-    small = {"solver.samples": 128, "solver.scrambles": 3, "algorithm.steps": 8}  # noqa: RUF012
+    small = {"solver.samples": 128, "solver.scrambles": 3, "algorithm.steps": 7}  # noqa: RUF012
 
     def problem(self, **extra):
         return dl.load(RUNS / "mup-tanh.toml", {**self.small, **extra})
@@ -283,8 +325,10 @@ class TestRuns:
             assert np.array_equal(one[name].values, two[name].values), name
         assert not np.array_equal(one["f"].values, other["f"].values)
 
-    def test_interrupted_march_goes_on_bit_for_bit(self, tmp_path, monkeypatch):
-        whole = dl.solve(self.problem())
+    @pytest.mark.parametrize("method", ["particles", "responses"])
+    def test_interrupted_march_goes_on_bit_for_bit(self, method, tmp_path, monkeypatch):
+        problem = self.problem(**{"solver.method": method})
+        whole = dl.solve(problem)
         step, calls = March._step, []
 
         def failing(self, t):
@@ -296,10 +340,10 @@ class TestRuns:
         options = {"checkpoint": str(tmp_path), "checkpoint_every": 3}
         monkeypatch.setattr(March, "_step", failing)
         with pytest.raises(KeyboardInterrupt):
-            dl.solve(self.problem(), **options)
+            dl.solve(problem, **options)
         assert len(list(tmp_path.glob("*.npz"))) == 2
         monkeypatch.setattr(March, "_step", step)
-        resumed = dl.solve(self.problem(), **options)
+        resumed = dl.solve(problem, **options)
         assert np.array_equal(resumed["f"].values, whole["f"].values)
         assert np.array_equal(resumed["gradient_kernel"].values, whole["gradient_kernel"].values)
         assert not list(tmp_path.glob("*.npz"))
@@ -308,13 +352,17 @@ class TestRuns:
         with pytest.raises(SolveError) as caught:
             dl.solve(self.problem(), samples=4096, memory_limit=0.001)
         assert caught.value.status == "memory"
-        run = training(layers=3, steps=6, samples=3)
-        march = March(run, random_nodes(run, 500))
+        run = training(layers=3, times=6, samples=3)
+        nodes = random_nodes(run, 500)
+        march = ResponseMarch(run, nodes)
         march.run()
-        held = sum(v.nbytes for v in march.state().values()) + sum(
-            n.forward.nbytes + n.backward.nbytes for n in (layer.nodes for layer in march._layers)
-        )
-        assert memory(run, 500) == pytest.approx(held, rel=0.1)
+        own = sum(n.forward.nbytes + n.backward.nbytes for n in nodes)
+        held = sum(v.nbytes for v in march.state().values()) + own
+        assert responses.memory(run, 500) == pytest.approx(held, rel=0.1)
+        particles = RevealedMarch(run, nodes)
+        # Images take the place of the nodes.
+        held = sum(v.nbytes for v in particles.state().values())
+        assert revealed.memory(run, 500) == pytest.approx(held, rel=0.1)
 
     def test_divergence_is_an_error_with_time_and_partial_result(self):
         with pytest.raises(SolveError) as caught:

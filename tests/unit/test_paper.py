@@ -18,6 +18,7 @@ from dimladder.paper.labels import with_indices
 from dimladder.paper.plan import make
 from dimladder.paper.tex import escape, macro_name, number, rounded
 from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
+from dimladder.typeset import displayed
 
 TIMES = np.array([0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
 SIZES = [100, 400]
@@ -294,12 +295,9 @@ def test_table_macros_and_equations_compile(curve: LearningCurve, measured: Meas
         "$\\dlGeneralizationErrorFinalSimulated \\pm \\dlGeneralizationErrorFinalSimulatedSe$\\end{document}"
     )
     _compile(tmp_path, "paper.tex")
-    block = (
-        "\\begin{align}\n  \\frac{dQ}{dt} &= -Q \\label{q} \\\\\n  x &= "
-        + " + ".join(["y^{2}"] * 80)
-        + "\n\\end{align}\n"
-    )
-    (tmp_path / "equations.tex").write_text(equations_document([block, "a = b"], title="50% of d^eps & more"))
+    body = displayed([r"\frac{dQ}{dt} = -Q", "x = " + " + ".join(["y^{2}"] * 80)], 2)
+    document = equations_document(body, title="50% of d^eps & more", columns=2)
+    (tmp_path / "equations.tex").write_text(document)
     _compile(tmp_path, "equations.tex")
 
 
@@ -500,7 +498,7 @@ def test_symbols_of_a_file_are_mathematics_or_words(curve: LearningCurve, tmp_pa
 
 def test_any_title_is_one_line_that_every_engine_reads() -> None:
     text = equations_document(
-        ["a = b"], title="first line\n\nsecond \u4e2d\u6587 \u0007 na\u00efve \u03bc", note="x\n\u2028y"
+        displayed(["a = b"]), title="first line\n\nsecond \u4e2d\u6587 \u0007 na\u00efve \u03bc", note="x\n\u2028y"
     )
     (title,) = re.findall(r"\\textbf\{(.*)\}\\par", text)
     assert title.startswith("first line second ")

@@ -177,3 +177,22 @@ def test_an_interrupt_waits_for_the_file_to_be_whole(tmp_path: Path, times: int)
         write_atomically(tmp_path / "file", write)
     # Once: the file is finished first. Twice: given up, and nothing is left of it.
     assert [p.read_text() for p in tmp_path.iterdir()] == (["first half, second half"] if times == 1 else [])
+
+
+def test_a_printed_table_leaves_out_mirrors_and_draws_errors_in() -> None:
+    q = np.array([[[1.0, 0.25], [0.25, 2.0]], [[1.0, 0.5], [0.5, 2.0]]])
+    se = np.full_like(q, 0.012)
+    variables = {
+        "Q": (("time", "student", "student"), q, "", "", None),
+        "Q_se": (("time", "student", "student"), se, "", "", None),
+        "generalization_error": (("time",), np.array([0.5, 0.25]), "", "", None),
+        "generalization_error_se": (("time",), np.array([0.0012, 0.0]), "", "", None),
+    }
+    text = text_table(LearningCurve.build(None, {"time": [0.0, 1.0]}, variables))
+    head, first, last = text.splitlines()
+    assert head.split() == ["time", "generalization_error", "Q[0,0]", "Q[0,1]", "Q[1,1]"]
+    assert first.split() == ["0", "0.5000(12)", "1.000(12)", "0.250(12)", "2.000(12)"]
+    assert last.split()[1] == "0.25"
+    # An asymmetric pair is shown whole.
+    q[1, 1, 0] = 0.6
+    assert "Q[1,0]" in text_table(LearningCurve.build(None, {"time": [0.0, 1.0]}, variables))

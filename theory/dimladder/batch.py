@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import SolveError
 from .problem import Problem
-from .solve import as_curve, derive, solve, with_solver
+from .solve import as_curve, derive, with_solver
 
 if TYPE_CHECKING:
     from .results import LearningCurve
-    from .symbolic.systems import Flow
+    from .symbolic.systems import Flow, Solution, System
 
 
 def solve_many(
@@ -35,26 +35,38 @@ def solve_many(
     list
         In the order of `problems`: a LearningCurve, or the SolveError with its status and what was reached.
     """
-    from .symbolic.systems import Flow
-
-    asked = [with_solver(problem, solver) for problem in problems]
-    answers: list[Any] = [None] * len(asked)
-    groups: dict[Any, list[tuple[int, Flow]]] = {}
-    for position, problem in enumerate(asked):
-        system = derive(problem)
-        if isinstance(system, Flow) and type(system).solve is Flow.solve:
-            groups.setdefault(_group(system), []).append((position, system))
+    answers: list[LearningCurve | SolveError] = []
+    systems = [derive(with_solver(problem, solver)) for problem in problems]
+    for system, answer in zip(systems, solutions(systems, workers), strict=True):
+        if isinstance(answer, SolveError):
+            if answer.partial is not None:
+                answer.partial = as_curve(system.problem, answer.partial)
+            answers.append(answer)
         else:
-            answers[position] = _one(problem)
-    for members in groups.values():
-        for (position, system), answer in zip(members, _together([s for _, s in members], workers), strict=True):
-            answers[position] = answer if isinstance(answer, SolveError) else as_curve(system.problem, answer)
+            answers.append(as_curve(system.problem, answer))
     return answers
 
 
-def _one(problem: Problem) -> LearningCurve | SolveError:
+def solutions(systems: Sequence[System], workers: int | None = None) -> list[Solution | SolveError]:
+    """Solve many systems, flows of one compiled code together; a failure is an entry, its ``.partial`` a Solution."""
+    from .symbolic.systems import Flow
+
+    answers: list[Any] = [None] * len(systems)
+    groups: dict[Any, list[tuple[int, Flow]]] = {}
+    for position, system in enumerate(systems):
+        if isinstance(system, Flow) and type(system).solve is Flow.solve:
+            groups.setdefault(_group(system), []).append((position, system))
+        else:
+            answers[position] = _one(system)
+    for members in groups.values():
+        for (position, _), answer in zip(members, _together([s for _, s in members], workers), strict=True):
+            answers[position] = answer
+    return answers
+
+
+def _one(system: System) -> Solution | SolveError:
     try:
-        return solve(problem)
+        return system.solve()
     except SolveError as error:
         return error
 
@@ -83,6 +95,5 @@ def _together(systems: list[Flow], workers: int | None) -> list[Any]:
                 system.finish(batch.t[arrived], batch.y[k][arrived], batch.status[k], batch.message[k], stats)
             )
         except SolveError as error:
-            error.partial = as_curve(system.problem, error.partial)
             answers.append(error)
     return answers

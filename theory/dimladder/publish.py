@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DimladderError
+from .errors import DimladderError, UsageError
 from .solve import derive, loads, replace, solve
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SECONDS = 3.0
 def export(
     source: Source | Sequence[Source],
     to: str | Path,
-    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib"),
+    formats: Sequence[str] = ("pdf", "pgf", "csv", "tex", "macros", "bib", "equations"),
     style: str = "single",
     *,
     variables: Sequence[str] | None = None,
@@ -61,7 +61,77 @@ def export(
 
     names = Names(dict(labels or {}), dict(axes or {}))
     finer: Callable[[Result], Result | None] | None = refined if refine else None
-    return write(source, to, formats, style, variables=variables, prefix=prefix, names=names, refine=finer)
+    return write(
+        source,
+        to,
+        formats,
+        style,
+        variables=variables,
+        prefix=prefix,
+        names=names,
+        refine=finer,
+        equations=equations_of,
+    )
+
+
+def report(
+    source: Source | Sequence[Source],
+    to: str | Path,
+    *,
+    variables: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    axes: Mapping[str, str] | None = None,
+    refine: bool = True,
+) -> Path:
+    """Write one HTML page that holds all of a result and needs no network, and return its path.
+
+    Curves to zoom into, the equations typeset, the verdict of a comparison (from its run folder), the problem, where
+    the numbers come from, and the data as CSV files to download.
+
+    Parameters
+    ----------
+    source, variables, labels, axes, refine
+        As in `export`.
+    to : path
+        The file.
+
+    Raises
+    ------
+    UsageError, ResultFileError
+        As in `export`.
+    """
+    from .paper import Names
+    from .paper.page import page
+    from .paper.runs import same
+    from .results import LearningCurve, gather, write_text
+
+    results = same(gather(source))
+    lines = {i: refined(r) for i, r in enumerate(results) if refine and isinstance(r, LearningCurve)}
+    first = next((r for r in results if r.problem_toml), None)
+    rows = [] if first is None else derive(loads(first.problem_toml, source="the result")).equations()
+    folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+    text = page(
+        results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
+        names=Names(dict(labels or {}), dict(axes or {})), lines={i: r for i, r in lines.items() if r is not None},
+    )  # fmt: skip
+    write_text(Path(to), text)
+    return Path(to)
+
+
+def equations_of(result: Result, columns: int) -> str:
+    """Return the LaTeX of the equations behind a result, broken for a page of so many columns.
+
+    Raises
+    ------
+    UsageError
+        When the result does not hold the problem it answers.
+    """
+    if not result.problem_toml:
+        raise UsageError(
+            "this result does not hold the problem that it answers", where="formats: equations",
+            hint="solve the run file again with -o DIR, or leave equations out of --format",
+        )  # fmt: skip
+    return derive(loads(result.problem_toml, source="the result")).latex(columns)
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, DimladderError, UsageError
+from .prepare import Prepared, prepare
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
 from .problem.spec import MAX_POINTS
 from .registry import file_of
@@ -159,10 +160,16 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
     """Return the valid points, and the answer of each point that is no valid problem."""
     points, invalid = [], {}
     refused: DimladderError | None = None
+    prepared = _prepared(problem, tuple(axes))
+    text = problem.to_toml()
     for index, values in enumerate(itertools.product(*axes.values())):
         try:
-            here = replace(problem, dict(zip(axes, values, strict=True)))
-            points.append(Point(index, here.to_toml(), here.content_hash, file_of(here.theory)))
+            if prepared is None:
+                here = replace(problem, dict(zip(axes, values, strict=True)))
+                points.append(Point(index, here.to_toml(), here.content_hash, file_of(here.theory)))
+            else:
+                key = prepared.at(values).content_hash
+                points.append(Point(index, text, key, file_of(problem.theory), tuple(axes), values))
         except DimladderError as error:
             refused = refused or error
             invalid[index] = Answer(index, "invalid", str(error.why or error.what))
@@ -174,6 +181,14 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
             hint=refused.hint,
         )
     return points, invalid
+
+
+def _prepared(problem: Problem, keys: tuple[str, ...]) -> Prepared | None:
+    """Return the problem with these keys left open; None where they are not values within sections."""
+    try:
+        return prepare(problem, keys)
+    except DimladderError:
+        return None
 
 
 def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Answer]) -> PhaseDiagram:

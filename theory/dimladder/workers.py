@@ -13,16 +13,19 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DimladderError, SolveError, UsageError
+from .prepare import Prepared, prepare
 from .registry import load_file
 from .solve import derive, loads
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from .problem import Problem
     from .results import RecordWriter
     from .symbolic.systems import Solution
 
@@ -34,12 +37,27 @@ _MAX_BARREN = 3
 
 @dataclass(frozen=True)
 class Point:
-    """One grid point as it travels to a worker: plain text, no closure; `theory_file` where the theory is local."""
+    """One grid point as it travels to a worker: plain text and values, no closure.
+
+    Attributes
+    ----------
+    index : int
+    run_file : str
+        The problem; all points of a sweep share it, where only values within sections change.
+    key : str
+        Hash of the problem at this point.
+    theory_file : str
+        Where the theory is a local file.
+    vary, values : tuple
+        Keys of the problem and what they are here.
+    """
 
     index: int
     run_file: str
     key: str
     theory_file: str = ""
+    vary: tuple[str, ...] = ()
+    values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,11 @@ Solve = Callable[[Point], Answer]
 def solve_point(point: Point) -> Answer:
     """Solve one point: a failure is an answer with its status, never an exception."""
     try:
-        if point.theory_file:
-            load_file(point.theory_file)
-        problem = loads(point.run_file, source="sweep")
-        return _answer(point, "success", "", derive(problem).solve())
+        if point.vary:
+            solution = _prepared(point.run_file, point.theory_file, point.vary).solution(point.values)
+        else:
+            solution = derive(_problem(point.run_file, point.theory_file)).solve()
+        return _answer(point, "success", "", solution)
     except SolveError as error:
         return _answer(point, error.status, str(error.why or error.what), error.partial)
     except DimladderError as error:
@@ -81,6 +100,18 @@ def solve_point(point: Point) -> Answer:
     except Exception as error:
         log.warning("point %d failed: %r", point.index, error)
         return Answer(point.index, type(error).__name__, str(error))
+
+
+def _problem(run_file: str, theory_file: str) -> Problem:
+    if theory_file:
+        load_file(theory_file)
+    return loads(run_file, source="sweep")
+
+
+@lru_cache(maxsize=4)
+def _prepared(run_file: str, theory_file: str, vary: tuple[str, ...]) -> Prepared:
+    """Return the solver that the points of a sweep share in this process."""
+    return prepare(_problem(run_file, theory_file), vary)
 
 
 def _answer(point: Point, status: str, message: str, solution: Solution | None) -> Answer:

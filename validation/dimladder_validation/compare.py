@@ -123,6 +123,27 @@ class Comparison:
         """Return `to_dict` as text; numbers that are not finite are null."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
+    def plot(self, **options: Any) -> Any:
+        """Return a matplotlib figure: theory as lines, simulation as markers; options as in `dimladder.figure`."""
+        import dimladder
+
+        return dimladder.figure([self.curve, self.measurement], **options)
+
+    def _repr_html_(self) -> str:
+        """Return the verdict, and a row for each variable."""
+        from html import escape
+
+        from .report import headline
+
+        colour = {"agree": "#009E73", "disagree": "#D55E00"}.get(self.verdict, "#E69F00")
+        rows = "".join(
+            f"<tr><td>{escape(v.name)}</td><td>{v.verdict}</td><td>{v.max_z:.2f}</td><td>{v.p_value:.2g}</td></tr>"
+            for v in self.variables
+        )
+        head = "<tr><th>variable</th><th>verdict</th><th>max |z|</th><th>p</th></tr>"
+        word = f'<b style="color: {colour}">{self.verdict.upper()}</b>'
+        return f"<p>{escape(self.curve.theory)}: {word} ({escape(headline(self))})</p><table>{head}{rows}</table>"
+
     def __repr__(self) -> str:
         counted = f"{self.n_comparisons} comparisons, max |z| {self.max_z:.2f}"
         return f"<Comparison {self.curve.theory!r}: {self.verdict}; {counted}, p = {self.p_value:.2g}>"
@@ -165,6 +186,7 @@ def compare(
     """
     from dimladder.results import LearningCurve
 
+    from .probe import SOURCE
     from .simulate import experiment, simulate
 
     if not (0 < alpha < 1 and resolution > 0):
@@ -187,7 +209,8 @@ def compare(
         raise UsageError(f"the measurement belongs to {measurement.theory!r}, the theory is {problem.theory!r}")
     size = str(measurement.stats.get("size", "d"))
     try:
-        found = experiment(problem.theory)
+        # Of a loop that is not ours nothing is known: what it imposes, how fast its gap closes.
+        found = None if measurement.stats.get("source") == SOURCE else experiment(problem.theory)
     except SimulationError:
         found = None  # a measurement from elsewhere, of a theory without an experiment of ours
     curves = _theory(problem, given, found, size, [float(s) for s in measurement[size].values])
@@ -197,6 +220,8 @@ def compare(
     if found is not None:
         closing = found.closing(problem)
         settings = Settings(alpha, resolution, closing.exponent, closing.slowest, found.open_limit(problem))
+    elif measurement.stats.get("closing") is not None:
+        settings = Settings(alpha, resolution, float(measurement.stats["closing"]))
     differences = _differences(problem, measurement, found, int(measurement[size].values.max()))
     return _compare(measurement, curves, size, variables, settings, declared, differences)
 

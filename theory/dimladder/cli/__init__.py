@@ -22,7 +22,10 @@ from ..errors import DerivationError, DimladderError, SolveError, UsageError, di
 from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
-BUILT_IN = ("list", "show", "which", "derive", "solve", "sweep", "check", "export", "cite", "doctor", "examples", "new")
+BUILT_IN = (
+    "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "optimise", "check", "escape",
+    "thresholds", "export", "report", "cite", "doctor", "examples", "new",
+)  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -40,7 +43,7 @@ def _load(name: str) -> Verb:
 
 def _overview() -> str:
     names = [*BUILT_IN, *registry.names("verbs")]
-    rows = "\n".join(f"  {name:<10} {_load(name).help}" for name in names)
+    rows = "\n".join(f"  {name:<11} {_load(name).help}" for name in names)
     return f"""usage: dimladder VERB ... [-v] [-q]
 
 Order-parameter theories of learning in high dimension: derive, solve, simulate, compare, publish.

@@ -13,6 +13,9 @@ FORMATS = ("text", "latex", "sympy", "python")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_file(parser)
     parser.add_argument("--format", default="text", metavar="FORMAT[,FORMAT]", help=f"any of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--columns", type=int, default=1, choices=(1, 2), help="of the page that the LaTeX is broken for (default 1)"
+    )
     parser.add_argument("--explain", action="store_true", help="print the derivation, step by step")
 
 
@@ -29,12 +32,7 @@ def run(args: argparse.Namespace) -> int:
         if formats == ["text"]:
             return 0
     for name in formats:
-        if name == "text":
-            width = max((len(e.label) for e in system.equations()), default=0)
-            for e in system.equations():
-                print(f"{e.label:<{width}}  {e.latex}" + (f"   ({e.note})" if e.note else ""))
-        else:
-            print(getattr(system, name)(), end="")
+        print(system.latex(args.columns) if name == "latex" else getattr(system, name)(), end="")
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from ..errors import UsageError
 from .verb import Verb
 
-DEFAULT = "pdf,pgf,csv,tex,macros,bib"
+DEFAULT = "pdf,pgf,csv,tex,macros,bib,equations"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -388,7 +388,7 @@ TARGET_FUNCTIONS = (target_field_moments, target_slope_moments, target_error)
 
 
 # Functions of the module that the pasted ones call: numba does not cache functions that are handed compiled functions.
-HANDED = "g|dg|gt|dgt|target|loss|loss_slope|target_average|target_square|target_directional"
+HANDED = "g|dg|gt|dgt|target|loss|loss_slope|target_average|target_square|target_directional|own_kinks"
 
 
 def self_contained(functions: tuple[Any, ...]) -> str:

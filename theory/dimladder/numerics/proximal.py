@@ -26,9 +26,9 @@ __all__ = [
     "ROOTS_TYPE",
     "averages",
     "node_averages",
-    "outer_averages",
+    "posterior_moments",
     "prox",
-    "thresholds_averages",
+    "prox_many",
 ]
 
 # The normal weight beyond is below 1e-20 of the whole.
@@ -274,102 +274,11 @@ def averages(
                     out[6] += weight * chance
 
 
-@njit(
-    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _M, _V, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _V),
-    cache=True,
-    error_model="numpy",
-)
-def thresholds_averages(
-    value: Any, slope: Any, curvature: Any, roots: Any, labels: Any, table: Any, offsets: Any, shift: Any, v: Any,
-    q: Any, m: Any, rho: Any, width: Any, reach: Any, out: Any,
-) -> None:  # fmt: skip
-    """Channel of labels that are constant between cuts of a teacher field t ~ N(0, rho) with E[t omega] = m.
-
-    Parameters
-    ----------
-    labels : array, shape (L,)
-    table : array, shape (rows, 3)
-        Rows (low, high, weight) of intervals of t; label l owns the rows offsets[l] to offsets[l + 1].
-    shift : float
-        Mean of omega (a bias); the teacher field is centred.
-    reach : float
-        Absolute panel width in omega, for functions that are analytic in a strip only.
-    out : array, shape (7,)
-        Sums over labels of the averages of `averages`; out[5] is E d_t-mean P f.
-    """
-    s = math.sqrt(q)
-    spread2 = rho - m * m / q
-    if not spread2 > 0.0:
-        out[:] = math.nan
-        return
-    for i in range(labels.size):
-        cuts = table[int(offsets[i]) : int(offsets[i + 1])]
-        averages(
-            value, slope, curvature, roots, labels[i], shift, q, v, min(width, reach / s), cuts, 0.0, m / q,
-            math.sqrt(spread2), out,
-        )  # fmt: skip
-
-
-@njit(
-    types.void(
-        PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _V, _V, types.boolean, _F8, _F8, _F8, _F8, _F8, _F8, _F8,
-        _F8, _V,
-    ),
-    cache=True,
-    error_model="numpy",
-)  # fmt: skip
-def outer_averages(
-    value: Any, slope: Any, curvature: Any, roots: Any, weights: Any, fields: Any, labels: Any, residual: Any,
-    shift: Any, v: Any, q: Any, m: Any, rho: Any, noise: Any, width: Any, reach: Any, out: Any,
-) -> None:  # fmt: skip
-    """Channel of labels y_j at nodes t_j of the teacher field: an inner average over omega given t for each.
-
-    With `residual` the function depends on y - u alone, evaluated as l(0, -(y - u)), so that independent noise of
-    variance `noise` in y joins the field.
-
-    Parameters
-    ----------
-    out : array, shape (7,)
-        As in `averages`, but out[5] = E[t f]/rho - (m/rho) E f' in Stein's form E d_t f.
-    """
-    none = np.empty((0, 3))
-    inner = np.empty(7)
-    var = q - m * m / rho + noise
-    tf = 0.0
-    response = 0.0
-    for j in range(weights.size):
-        inner[:] = 0.0
-        mean = shift + m * fields[j] / rho
-        label = labels[j]
-        if residual:
-            mean, label = mean - labels[j], 0.0
-        averages(
-            value, slope, curvature, roots, label, mean, var, v, min(width, reach / math.sqrt(var)), none, 0.0, 0.0,
-            1.0, inner,
-        )  # fmt: skip
-        for k in range(5):
-            out[k] += weights[j] * inner[k]
-        tf += weights[j] * fields[j] * inner[0]
-        response += weights[j] * inner[2]
-        if not residual:
-            out[6] += weights[j] * inner[6]
-    # E[t f] = rho E d_t f + m E d_omega f, and E d_omega f = -response.
-    out[5] += (tf + m * response) / rho
-
-
 @njit(types.void(PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _V, _F8, _V), cache=True)
 def prox_many(slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any, out: Any) -> None:
     """Fill `out` with the proximal points of many fields for one label."""
     for i in range(omega.size):
         out[i] = prox(slope, curvature, roots, y, omega[i], v)
-
-
-@njit(types.void(PIECE_TYPE, _F8, _M, _M), cache=True)
-def values_on(value: Any, y: Any, u: Any, out: Any) -> None:
-    """Fill `out` with the function at a table of points for one label."""
-    for i in range(u.shape[0]):
-        for j in range(u.shape[1]):
-            out[i, j] = value(y, u[i, j], u[i, j])
 
 
 @njit(
@@ -389,3 +298,52 @@ def node_averages(
             value, slope, curvature, roots, labels[i], means[i], var, v, min(width, reach / math.sqrt(var)), none, 0.0,
             0.0, 1.0, out[i],
         )  # fmt: skip
+
+
+@njit(types.UniTuple(_F8, 3)(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8), cache=True,
+      error_model="numpy")  # fmt: skip
+def posterior_moments(
+    value: Any, slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any, beta: Any, reach: Any
+) -> Any:
+    """Return f, -df/domega and ln Z of exp(-beta l(y, u)) N(u; omega, V).
+
+    Panels march from the most probable field to either side, no longer than the density's local scale, and end at the
+    kinks of the loss.
+    """
+    kinks = np.empty(MAX_KINKS)
+    count = roots(y, kinks)
+    centre = prox(slope, curvature, roots, y, omega, beta * v)
+    top = -beta * value(y, centre, centre) - (centre - omega) ** 2 / (2.0 * v)
+    total = first = second = 0.0
+    for side in range(2):
+        direction = 1.0 if side == 0 else -1.0
+        at = centre
+        for _ in range(400):
+            # The kink that ends this piece, and a point inside it.
+            end = direction * np.inf
+            for k in range(count):
+                ahead = direction * (kinks[k] - at)
+                if ahead > 1e-13 * (1.0 + abs(at)) and ahead < direction * (end - at):
+                    end = kinks[k]
+            inside = at + direction * min(1e-3 * math.sqrt(v), 0.5 * direction * (end - at))
+            drift = abs(beta * slope(y, at, inside) + (at - omega) / v)
+            sharp = 1.0 / v + max(beta * curvature(y, at, inside), 0.0)
+            step = min(2.0 / math.sqrt(sharp), 3.0 * reach)
+            if drift > 0.0:
+                step = min(step, 6.0 / drift)
+            step = min(step, direction * (end - at))
+            for node in range(16):
+                offset = at + direction * 0.5 * step * (1.0 + GL_X[node])
+                cost = -beta * value(y, offset, inside) - (offset - omega) ** 2 / (2.0 * v) - top
+                w = 0.5 * step * GL_W[node] * math.exp(min(cost, 700.0))
+                total += w
+                first += w * (offset - centre)
+                second += w * (offset - centre) ** 2
+            at += direction * step
+            cost = -beta * value(y, at, at) - (at - omega) ** 2 / (2.0 * v) - top
+            if not cost > -42.0:
+                break
+    shift = first / total
+    variance = second / total - shift * shift
+    log_z = math.log(total / math.sqrt(2.0 * math.pi * v)) + top
+    return (centre + shift - omega) / v, (v - variance) / (v * v), log_z

@@ -15,7 +15,7 @@ import numpy as np
 
 from .jit import njit, types
 
-__all__ = ["resolvents"]
+__all__ = ["effective_ridge", "resolvents"]
 
 _F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
 
@@ -108,6 +108,8 @@ def climb(zeta: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, la
     here = np.empty(4)
     spectrum_sums(zeta, shares, eigenvalues, powers, here)
     at, rate = zeta, 1.0
+    out[0] = zeta
+    out[1:5] = here
     for layer in range(starts.size - 1):
         if not lift(here, at, layers[int(starts[layer]) : int(starts[layer + 1])], out):
             return False
@@ -183,3 +185,63 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
     out[:4] = full[1:5]
     out[4] = zeta
     return True
+
+
+@njit(types.boolean(_F8, _F8, _F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+def effective_ridge(
+    ridge: Any, weight: Any, total: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any
+) -> Any:
+    """Fill out with z, g, g', h, h' where ridge/z + weight g(z) = total: what a ridge is after n samples.
+
+    The left side falls in z, and z rises with the lowest layer's zeta: one root in zeta whatever the depth.
+
+    Parameters
+    ----------
+    ridge, weight, total : float
+        Positive. Least squares: the curvature of the loss, and that times samples over features.
+    shares, eigenvalues, powers, starts, layers : array
+        As of `resolvents`.
+    out : array, shape (6,)
+        out[5] > 0 on entry is a guess for zeta, and zeta on return.
+
+    Returns
+    -------
+    bool
+        Whether the root was found.
+    """
+    full = np.empty(6)
+    zeta = out[5] if out[5] > 0.0 else ridge / total
+    low, high, gap = 0.0, np.inf, np.inf
+    factor = 2.0
+    for _ in range(600):
+        found = climb(zeta, shares, eigenvalues, powers, starts, layers, full)
+        if found:
+            left = ridge / full[0]
+            gap = math.log((left + weight * full[1]) / total)
+            # Of the logarithm in log zeta.
+            slope = zeta / full[5] * (-left / full[0] + weight * full[2]) / (left + weight * full[1])
+            if gap > 0.0:
+                low = zeta
+            else:
+                high = zeta
+            if abs(gap) <= 2e-15:
+                break
+            new = zeta * math.exp(max(min(-gap / slope, 30.0), -30.0))
+        else:
+            # A layer's z is not positive there.
+            low, new = zeta, 0.0
+        if not low < new < high or not math.isfinite(new):
+            if high == np.inf:
+                new = low * factor
+                factor = min(factor * 1.5, 1e3)
+            elif low == 0.0:
+                new = high / factor
+                factor = min(factor * 1.5, 1e3)
+            else:
+                new = math.sqrt(low * high)
+        if new == zeta or (high < np.inf and high - low <= 4e-16 * high):
+            break
+        zeta = new
+    out[:5] = full[:5]
+    out[5] = zeta
+    return abs(gap) < 1e-9

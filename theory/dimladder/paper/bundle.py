@@ -6,12 +6,11 @@ import datetime
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError, did_you_mean
 from ..results import LearningCurve, Result, Source, gather, write_text
 from .citation import cite
-from .equations import equations_document
+from .equations import columns_of, equations_document
 from .labels import Names
 from .macros import macros
 from .plan import Plan, make
@@ -34,6 +33,7 @@ def export(
     prefix: str = "dl",
     names: Names | None = None,
     refine: Callable[[Result], Result | None] | None = None,
+    equations: Callable[[Result, int], str] | None = None,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
@@ -48,7 +48,8 @@ def export(
         ``pdf``, ``png``, ``svg``: ``figure.*``. ``pgf``: ``figure_pgf.tex`` (compiles by itself) around
         ``figure_body.tex`` and a CSV file for each panel. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
         booktabs tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
-        ``equations``: ``equations.tex`` as a standalone document, from a run folder.
+        ``equations``: ``equations_body.tex``, broken to the column of the style, around it ``equations.tex``, which
+        compiles by itself.
     style : str
         ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
     variables : sequence of str, optional
@@ -59,6 +60,8 @@ def export(
         How variables and coordinates are typeset, instead of as the theory says.
     refine : callable, optional
         Returns a theory at more points than were asked for, of which lines are drawn; `dimladder.export` solves again.
+    equations : callable, optional
+        Returns the LaTeX of the equations behind a result for a page of so many columns; `dimladder.export` derives.
 
     Raises
     ------
@@ -116,7 +119,13 @@ def export(
         put("references.bib", citation.bibtex)
         put("methods.tex", f"% {note}\n{citation.methods_latex}\n")
     if "equations" in formats:
-        put("equations.tex", _equations(source, results, note))
+        if equations is None:
+            raise UsageError("nothing derives equations here", where="formats: equations", hint="use dimladder.export")
+        columns = columns_of(style)
+        put("equations_body.tex", f"% {note}\n{equations(results[0], columns)}")
+        title = results[0].title or results[0].theory
+        document = equations_document(r"\input{equations_body}", title=title, note=note, columns=columns)
+        put("equations.tex", document)
     return written
 
 
@@ -134,20 +143,6 @@ def _pgf(plan: Plan, style: str, note: str, put: Callable[[str, str], None]) -> 
         put(file, text)
     put("figure_body.tex", body)
     put("figure_pgf.tex", standalone("figure_body.tex"))
-
-
-def _equations(source: Any, results: list[Result], note: str) -> str:
-    folder = Path(source) if isinstance(source, str | Path) else None
-    file = None if folder is None else folder / "equations.tex"
-    if file is None or not file.is_file():
-        raise UsageError(
-            "the equations are kept in run folders only",
-            where="formats: equations",
-            hint="export a folder written by solve -o DIR",
-        )
-    return equations_document(
-        [file.read_text(encoding="utf-8")], title=results[0].title or results[0].theory, note=note
-    )
 
 
 def _same_theory(results: Sequence[Result]) -> None:

@@ -129,16 +129,18 @@ def _sentence(
     solver = getattr(problem, "solver", None)
     rtol = getattr(solver, "rtol", None)
     tolerance = f" at relative tolerance {rtol:g}" if rtol is not None else ""
-    tail = ""
+    said: list[str] = []
     for m in (r for r in results if isinstance(r, Measurement)):
         axis = size_axis(m)
         count = m.stats.get("replicas")
         if axis and count:
             sizes = ", ".join(str(s) for s in m.dataset.coords[axis].values.tolist())
-            tail += (
+            said.append(
                 f" Markers show means over {count} independent simulations at {axis} = {sizes} "
                 f"(seed {m.stats.get('seed')}); error bars are one standard error of the mean."
             )
+    # Several runs of one design are described once.
+    tail = "".join(dict.fromkeys(said))
     subject = (
         "The predictions follow"
         if not results or any(isinstance(r, LearningCurve) for r in results)
@@ -147,7 +149,9 @@ def _sentence(
     plain_refs = "; ".join(map(_short, entries))
     plain = f"{subject} {about}" + (f" of {plain_refs}" if plain_refs else "")
     latex = f"{subject} {escape(about)}" + (rf"~\cite{{{','.join(keys)}}}" if keys else "")
-    what = f", computed with dimladder {release}{tolerance} (problem {problem.content_hash})."
+    hashes = list(dict.fromkeys(str(r.provenance.get("problem_hash")) for r in results)) or [problem.content_hash]
+    which = f"problem {hashes[0]}" if len(hashes) == 1 else f"problems {', '.join(hashes)}"
+    what = f", computed with dimladder {release}{tolerance} ({which})."
     return plain + what + tail, latex + escape(what).replace(
         "dimladder", rf"dimladder~\cite{{{SOFTWARE_KEY}}}", 1
     ) + escape(tail)

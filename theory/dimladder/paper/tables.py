@@ -47,6 +47,19 @@ def table(results: Sequence[Result], plan: Plan | None, note: str, names: Names 
     return render("table.tex", note=note, blocks=blocks)
 
 
+def simple_table(head: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> str:
+    """Return one booktabs table of words and numbers; words are escaped."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return ", ".join(map(cell, value))
+        return number(value) if isinstance(value, int | float) else escape(str(value))
+
+    texts = [[cell(v) for v in row] for row in rows]
+    block = {"columns": "l" * len(head), "spans": [], "head": [escape(h) for h in head], "rows": texts, "comment": ""}
+    return render("table.tex", note=note, blocks=[block])
+
+
 def scalars(results: Sequence[Result], names: Names | None = None) -> Iterator[tuple[list[str], str, float, float]]:
     """Yield (words of a name, label, value, standard error or NaN) of every number without axes, theories first.
 

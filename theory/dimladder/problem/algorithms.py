@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from .activations import activation
 from .checks import at_least, finite, formula, not_negative, positive
 from .spec import Spec
 
@@ -106,7 +107,7 @@ class GradientDescent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gr
     learning_rate, readout_learning_rate : float
         The second defaults to the first.
     steps : int
-        Number of updates.
+        Number of updates: outputs at 0..steps.
     schedule : str
         Factor on the learning rates, a formula in ``t`` (updates done) and ``T`` (`steps`).
     batch_fraction, batch_size : float, int
@@ -116,7 +117,8 @@ class GradientDescent(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gr
     batch_seed : int
     momentum : table
     temperature : float
-        > 0: Langevin noise.
+        Langevin noise: descent samples exp(-objective/temperature) at small rates, with the objective of the summed
+        loss, as in ``kind = "posterior"``.
     """
 
     learning_rate: float
@@ -152,7 +154,7 @@ class GradientFlow(Spec, frozen=True, kw_only=True, tag_field="kind", tag="gradi
     learning_rate, readout_learning_rate : float
         Time between two neighbouring outputs, where the outputs are counted.
     steps : int
-        Number of outputs.
+        Number of outputs after the start: outputs at 0, learning_rate, ..., steps learning_rate.
     substeps, levels : int
         Gradient steps between two outputs at the coarsest level, and levels of the extrapolation in the step.
     """
@@ -256,19 +258,34 @@ class SecondStage(Spec, frozen=True, kw_only=True):
         Penalty of the highest degree: (1/n) |y - f|^2 + sum_j lam_j |theta_j|^2; or the one of the smallest error.
     degrees : "all", "top" or sequence of int
         Every degree with weight in the label, the degree k of the polynomial alone, or those listed.
-    weights : {"optimal", "flat", "kernel", "top"}
+    weights : {"optimal", "flat", "kernel", "top", "units"}
         lam_j in the ratio D_j/F_j of the number of features to the label's power; equal; ridge D_j; the highest alone.
+        ``units``: in place of polynomials, one preconditioned step of random units with penalty `ridge`.
+    units : int
+        Their number p; each has weights uniform on the unit sphere of the learned subspace, and no bias.
+    activation : str
+        Of the units.
     """
 
     ridge: float | Literal["optimal"] = "optimal"
     degrees: Literal["all", "top"] | tuple[int, ...] = "all"
-    weights: Literal["flat", "kernel", "optimal", "top"] = "optimal"
+    weights: Literal["flat", "kernel", "optimal", "top", "units"] = "optimal"
+    units: int = 0
+    activation: str = "tanh(2*x - 1)"
 
     def __post_init__(self) -> None:
         if isinstance(self.ridge, float):
             not_negative(ridge=self.ridge)
         if isinstance(self.degrees, tuple) and (not self.degrees or min(self.degrees) < 1):
             raise ValueError(f"degrees must list degrees of at least 1, got {list(self.degrees)}")
+        if (self.weights == "units") != (self.units > 0):
+            raise ValueError('units, their number, goes with weights = "units"')
+        if self.weights == "units":
+            if self.degrees != "all":
+                raise ValueError("degrees belong to polynomials: units have all of them")
+            if self.ridge == 0.0:
+                raise ValueError("ridge must be positive for units")
+            activation(self.activation)
 
 
 class ThirdStage(Spec, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from .expressions import Expression, HermiteConvention
@@ -44,6 +45,7 @@ def at_least(least: int, **values: int | None) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+@lru_cache(maxsize=1024)
 def formula(
     name: str, text: str, variables: tuple[str, ...] | str = ("x",), hermite: HermiteConvention = "probabilists"
 ) -> Expression:

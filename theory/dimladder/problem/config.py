@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -29,7 +30,9 @@ MAX_NUMBER = 1e150
 
 
 def read(path: str | Path) -> str:
-    """Return the text of a run file, or raise `ConfigError` saying why it cannot be read."""
+    """Return the text of a run file, or raise `ConfigError` saying why it cannot be read; ``-`` is standard input."""
+    if str(path) == "-":
+        return _standard_input()
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -44,6 +47,16 @@ def read(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError("the run file cannot be read", where=str(path), why=why, hint="check the path") from None
+
+
+@cache
+def _standard_input() -> str:
+    """Read once what can be read once only."""
+    text = sys.stdin.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        why = f"it has more than {MAX_BYTES} characters"
+        raise ConfigError("standard input is too long for a run file", where="-", why=why)
+    return text
 
 
 def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:
@@ -342,6 +355,47 @@ def convert(document: dict[str, Any], kind: type[P], source: str = "<text>") -> 
     except DimladderError as error:
         error.where = f"{source}: {error.where}" if error.where else source
         raise
+
+
+def convert_sections(
+    document: dict[str, Any], classes: Mapping[str, type[Spec]], source: str = "<text>"
+) -> dict[str, Spec]:
+    """Check some sections of a problem and build them: of the given classes, with messages as of a whole run file."""
+    built: Any = convert(document, _document_type(tuple(classes.items())), source)
+    return {name: getattr(built, name) for name in classes}
+
+
+def value_at(problem: Problem, key: str) -> Any:
+    """Return the value of a dotted key: plain numbers, text or nested lists; None where it is optional and not given.
+
+    Raises
+    ------
+    ConfigError
+        Where the problem has no such key.
+    """
+    node: Any = problem
+    parts = _split(key)
+    for depth, part in enumerate(parts):
+        known: list[str] = []
+        if isinstance(node, Spec):
+            known = list(node.__struct_encode_fields__)
+            if part in known:
+                node = getattr(node, part)
+                continue
+        elif isinstance(node, tuple):
+            node = node[_index(list(node), part, key, "the problem")]
+            continue
+        elif isinstance(node, Coefficients):
+            known = [str(degree) for degree in node]
+            if part in known:
+                node = node[int(part)]
+                continue
+        above = ".".join(parts[:depth]) or "the problem"
+        raise ConfigError(
+            f"there is no key {key!r}", where=above, why=f"{above} has no {part!r}",
+            hint=did_you_mean(part, known) if known else "check the key",
+        )  # fmt: skip
+    return to_builtins(node)
 
 
 def _decode(kind: type, value: Any) -> Any:

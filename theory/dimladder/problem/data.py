@@ -92,22 +92,34 @@ class Spectrum(Spec, frozen=True, kw_only=True):
 
         Directions of fraction 0 take one each from the largest block.
         """
-        import numpy as np
-
-        _, shares = self.blocks()
-        exact = shares * dimension
-        counts = np.round(exact).astype(np.int64)
-        if np.abs(exact - counts).max() > 1e-6:
-            raise ValueError(f"fractions {shares.tolist()} of {dimension} dimensions are not whole numbers")
-        counts[shares == 0.0] = 1
-        counts[np.argmax(counts)] -= int((shares == 0.0).sum())
-        return counts
+        return whole_counts(self.blocks()[1], dimension)
 
     def eigenvalues(self, dimension: int) -> Array:
         """Return the eigenvalues of a covariance of that dimension, block after block, shape (dimension,)."""
         import numpy as np
 
         return np.repeat(self.blocks()[0], self.counts(dimension))
+
+
+def whole_counts(shares: Array, dimension: int) -> npt.NDArray[np.int64]:
+    """Return how many of `dimension` directions blocks of these shares hold; `ValueError` unless whole ones.
+
+    Blocks of share 0 take one direction each from the largest block.
+    """
+    import numpy as np
+
+    exact = shares * dimension
+    counts = np.round(exact).astype(np.int64)
+    if np.abs(exact - counts).max() > 1e-6:
+        raise ValueError(f"fractions {_short_list(shares)} of {dimension} dimensions are not whole numbers")
+    counts[shares == 0.0] = 1
+    counts[np.argmax(counts)] -= int((shares == 0.0).sum())
+    return counts
+
+
+def _short_list(values: Array) -> str:
+    shown = ", ".join(f"{v:.6g}" for v in values[:6])
+    return f"[{shown}{', ...' if len(values) > 6 else ''}]"
 
 
 def read_numbers(path: str, key: str) -> Array:

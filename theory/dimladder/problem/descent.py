@@ -29,7 +29,7 @@ class Descent:
 
     With u = s dl/dlam on a sample, s its mask in the batch, one update is
 
-        w <- w + v,    v <- momentum v - eta sqrt(d)/(b n) sum_i u_i x_i - eta ridge w,
+        w <- w + v,    v <- momentum v - eta sqrt(d)/(b n) sum_i u_i x_i - eta ridge w + noise xi,  xi ~ N(0, I_d),
         a <- a + v_a,  v_a <- momentum v_a - eta_a/(b n) sum_i s_i dl/da_i - eta_a readout_ridge a.
 
     Attributes
@@ -51,6 +51,9 @@ class Descent:
     batching : {"fresh", "epoch", "cyclic"}
         Every sample independently with probability b; a partition into 1/b batches drawn anew each epoch; one
         partition for ever.
+    temperature : float
+        That of the Gibbs measure exp(-objective/temperature) of the summed loss, which Langevin descent with full
+        batches samples at small rates. Readouts have no noise: it would vanish as d grows.
     """
 
     sample_ratio: float
@@ -67,6 +70,7 @@ class Descent:
     momentum: float = 0.0
     batch_fraction: float = 1.0
     batching: Batching = "fresh"
+    temperature: float = 0.0
 
     @classmethod
     def isotropic(cls, *, target_gram: Any, start_overlap: Any, start_gram: Any, **values: Any) -> Descent:
@@ -106,6 +110,13 @@ class Descent:
     def full(self) -> bool:
         """Whether every update sees every sample."""
         return self.batch_fraction == 1.0
+
+    @property
+    def noise(self) -> Array:
+        """Standard deviation of the Langevin noise of every update in every coordinate of w, shape (steps,)."""
+        import numpy as np
+
+        return np.sqrt(2.0 * self.rates * (1.0 - self.momentum) * self.temperature / self.sample_ratio)
 
     def field_gram(self, overlaps: Array) -> Array:
         """Return the covariance of fields, sum_j s_j O_j, from overlaps with the blocks on the third axis from last."""
@@ -271,6 +282,7 @@ def descent_of(problem: Problem) -> Descent:
         ridge=float(ridge), momentum=0.0 if flow or algorithm.momentum is None else algorithm.momentum.beta,
         batch_fraction=1.0 if flow else algorithm.batch_fraction,
         batching="fresh" if flow or algorithm.batch_fraction == 1.0 else algorithm.batching,
+        temperature=0.0 if flow else algorithm.temperature,
     )  # fmt: skip
 
 

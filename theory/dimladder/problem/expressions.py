@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from .grammar import CONSTANTS, FUNCTIONS, check_size, hermite_degree, parse
@@ -96,7 +97,7 @@ class Expression:
 
         The argument of every kinked function must be affine in the variable; otherwise `ValueError`.
         """
-        return tuple(sorted(set(_kinks(self._tree, variable, self))))
+        return _sorted_kinks(self, variable)
 
     def scaled_terms(self, variable: str = "x") -> list[tuple[float, str, float]] | None:
         """Write the formula as a sum of numbers times functions of multiples of one variable.
@@ -121,6 +122,11 @@ class Expression:
     def kinks_are_planes(self) -> bool:
         """Return whether `kink_planes` are all the places where the formula is not smooth."""
         return all(_plane(*call, self) is not None for call in _kinked_calls(self._tree))
+
+
+@lru_cache(maxsize=1024)
+def _sorted_kinks(formula: Expression, variable: str) -> tuple[float, ...]:
+    return tuple(sorted(set(_kinks(formula.tree, variable, formula))))
 
 
 def _natural(name: str) -> tuple[str, int]:

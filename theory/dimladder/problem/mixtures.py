@@ -1,11 +1,10 @@
 """A Gaussian mixture as numbers: clusters in an orthonormal frame, and a teacher among their directions.
 
-Read by the theory of convex losses on mixtures and by its experiment.
+Read by the estimation engine and by its experiment.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,21 +14,12 @@ from .spec import Problem
 from .targets import ClusterLabels, Index
 
 
-def binary_link(target: Index) -> tuple[float, tuple[float, ...]] | None:
-    """Return the label below the first threshold and the thresholds, or None when the link is not two-valued."""
-    link = target.expression
-    cuts = link.kinks("z") if link.variables else ()
-    if not cuts:
-        return None
-    edges = [cuts[0] - 1.0, *cuts, cuts[-1] + 1.0]
-    probes = [a + (b - a) * f for a, b in itertools.pairwise(edges) for f in (0.31, 0.77)]
-    values = [float(link.evaluate(np, z=np.asarray(z))) for z in probes]
-    pairs = list(zip(values[::2], values[1::2], strict=True))
-    if any(a != b or abs(a) != 1 for a, b in pairs):
-        return None
-    signs = [a for a, _ in pairs]
-    kept = tuple(c for c, a, b in zip(cuts, signs, signs[1:], strict=False) if a != b)
-    return signs[0], kept
+def cluster_targets(problem: Problem) -> tuple[float | Index, ...]:
+    """Return what labels the points of each cluster: a number, or a formula in the field z = w*.x."""
+    clusters = len(problem.data.weights)
+    if isinstance(problem.target, Index):
+        return (problem.target,) * clusters
+    return (problem.target or ClusterLabels()).laws(clusters)
 
 
 @dataclass(frozen=True)
@@ -43,15 +33,13 @@ class MixtureGeometry:
     spikes : list of rows
         Extra variances along the directions, clusters x directions.
     teacher : list of float
-        Coordinates of the teacher; empty where the labels are those of the clusters.
+        Coordinates of w*; empty where no label depends on it.
     kinds : tuple of int
         Which of the distinct covariances a cluster has.
     eigen, kind_spikes
         Bulk eigenvalues (a row a kind) and extra variances of the distinct covariances.
     shares : tuple of float
         Shares of the dimensions held by the blocks of the bulk.
-    binary : (label, thresholds) or None
-        Of a two-valued teacher, see `binary_link`.
     """
 
     coordinates: list[list[float]]
@@ -61,7 +49,6 @@ class MixtureGeometry:
     eigen: list[tuple[float, ...]]
     kind_spikes: list[tuple[float, ...]]
     shares: tuple[float, ...]
-    binary: tuple[float, tuple[float, ...]] | None
 
     @property
     def spiked(self) -> bool:
@@ -80,12 +67,12 @@ class MixtureGeometry:
 def mixture_geometry(problem: Problem) -> MixtureGeometry:
     """Return the clusters of a problem and its teacher, a unit vector (or the given coordinates)."""
     data: Mixture = problem.data
-    target: Index | ClusterLabels | None = problem.target
+    target = problem.target
     coordinates = [list(row) for row in data.coordinates()]
     width = len(coordinates[0])
     spikes = [list(row) + [0.0] * (width - len(row)) for row in data.spikes or ((),) * len(data.weights)]
     teacher: list[float] = []
-    if isinstance(target, Index):
+    if any(isinstance(label, Index) and label.fields for label in cluster_targets(problem)):
         if target.direction == "random":
             for row in (*coordinates, *spikes):
                 row.append(0.0)
@@ -101,5 +88,5 @@ def mixture_geometry(problem: Problem) -> MixtureGeometry:
     distinct = list(dict.fromkeys(signatures))
     return MixtureGeometry(
         coordinates, spikes, teacher, tuple(distinct.index(s) for s in signatures), [s[0] for s in distinct],
-        [s[1] for s in distinct], data.shares, binary_link(target) if isinstance(target, Index) else None,
+        [s[1] for s in distinct], data.shares,
     )  # fmt: skip

@@ -30,6 +30,7 @@ SAME_STEP = 8.0
 EPS = 2.220446049250313e-16
 
 
+@lru_cache(maxsize=256)
 def is_constant(text: str) -> bool:
     """Whether a schedule does not depend on the time."""
     return not Expression(text, ("t",)).variables

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -33,11 +33,13 @@ MAX_SIZE = 100_000_000
 
 def away_from_default(spec: Spec) -> list[str]:
     """Return the keys of a section whose value is not the default; a required key always is."""
-    return [
-        field.name
-        for field in msgspec.structs.fields(type(spec))
-        if field.required or getattr(spec, field.name) != _default(field)
-    ]
+    return [name for name, required, default in _keys(type(spec)) if required or getattr(spec, name) != default]
+
+
+@cache
+def _keys(kind: type[Spec]) -> tuple[tuple[str, bool, Any], ...]:
+    """Return (key, whether it is required, default) of a section: msgspec evaluates annotations at every asking."""
+    return tuple((f.name, f.required, None if f.required else _default(f)) for f in msgspec.structs.fields(kind))
 
 
 def _default(field: Any) -> Any:
@@ -158,6 +160,17 @@ class Problem(Spec, frozen=True, kw_only=True):
         # A section that is all defaults, such as ``Gaussian()``, is as good as absent.
         shown = ((name, repr(getattr(self, name))) for name in away_from_default(self))
         return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in shown if text[-2:] != '()')})"
+
+    def _repr_html_(self) -> str:
+        """Return the title and what differs from the defaults, section by section."""
+        from html import escape
+
+        rows = ""
+        for name in away_from_default(self):
+            value = getattr(self, name)
+            if repr(value)[-2:] != "()":
+                rows += f"<tr><th>{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>"
+        return f"<table>{rows}</table>"
 
     def to_toml(self) -> str:
         """Return the run file that loads back to this problem, every default written out."""

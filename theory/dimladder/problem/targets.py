@@ -242,22 +242,41 @@ class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clus
 
     Attributes
     ----------
-    labels : sequence of float
-        One a cluster; default: +1 and -1 for two, 0, 1, 2, ... for more.
+    labels : sequence of float or formula
+        One a cluster; default: +1 and -1 for two, 0, 1, 2, ... for more. A text is a formula as of an index target, in
+        ``z`` = w*.x and noise ``n1, n2, ...``: one link a cluster, such as ``["sign(z)", "-sign(z)", 1.0]``.
+    direction : "random", "aligned" or sequence of float
+        Of w* where a label is a formula: as of an index target.
     """
 
-    labels: tuple[float, ...] = ()
+    labels: tuple[float | str, ...] = ()
+    direction: Literal["random", "aligned"] | tuple[float, ...] = "random"
 
     def __post_init__(self) -> None:
-        finite(labels=self.labels)
+        for label in self.labels:
+            if isinstance(label, str):
+                Index(formula=label)
+            else:
+                finite(labels=label)
+        if isinstance(self.direction, tuple) and not any(self.direction):
+            raise ValueError("direction must not be the zero vector")
+        if self.direction != "random" and not any(isinstance(label, str) for label in self.labels):
+            raise ValueError("direction is that of the field z: no label is a formula")
 
     def values(self, clusters: int) -> tuple[float, ...]:
-        """Return one label a cluster; `ValueError` when their number does not fit."""
+        """Return one number a cluster; `ValueError` when their number does not fit, or one is a formula."""
+        found = self.laws(clusters)
+        if any(isinstance(label, Index) for label in found):
+            raise ValueError(f"labels are numbers here, not formulas: got {list(self.labels)}")
+        return tuple(label for label in found if not isinstance(label, Index))
+
+    def laws(self, clusters: int) -> tuple[float | Index, ...]:
+        """Return a number, or an index target, a cluster; `ValueError` when their number does not fit."""
         if not self.labels:
             return (1.0, -1.0) if clusters == 2 else tuple(float(c) for c in range(clusters))
         if len(self.labels) != clusters:
             raise ValueError(f"labels has {len(self.labels)} entries for {clusters} clusters")
-        return self.labels
+        return tuple(Index(formula=label) if isinstance(label, str) else label for label in self.labels)
 
 
 class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hierarchical"):

@@ -33,10 +33,10 @@ class Training:
         Number L of hidden layers.
     richness : float
         gamma; 1 is muP, gamma -> 0 the lazy limit.
-    learning_rates : (T,) array
-        eta(t).
-    weights : (T, m) array
-        p_nu(t): 1/m for a full batch, 1/|B| on a mini-batch and 0 off it.
+    learning_rates : (S,) array
+        eta(t) of the update that follows time t; 0 at the last time, which none follows.
+    weights : (S, m) array
+        p_nu(t): 1/m for a full batch, 1/|B| on a mini-batch and 0 off it; at the last time those of the batch to come.
     activation : callable
         ``h -> (phi(h), phi'(h), phi''(h))``.
     loss_function, loss_slope : callables
@@ -61,8 +61,8 @@ class Training:
         return len(self.gram)
 
     @property
-    def steps(self) -> int:
-        """Number T of times: t = 0..T-1 updates."""
+    def times(self) -> int:
+        """Number S = T + 1 of times: after 0..T updates."""
         return len(self.learning_rates)
 
     @property
@@ -97,26 +97,27 @@ def training_of(problem: Problem) -> Training:
 
     inputs, labels, m = load_points(problem.data)
     algorithm = problem.algorithm
-    times = np.arange(algorithm.steps, dtype=float)
+    updates, times = np.arange(algorithm.steps, dtype=float), algorithm.steps + 1
     if isinstance(algorithm, GradientDescent):
-        schedule = Expression(algorithm.schedule, ("t", "T")).evaluate(np, t=times, T=float(algorithm.steps))
-        weights = batch_weights(m, algorithm.steps, algorithm.batch_size, algorithm.batch_seed)
+        schedule = Expression(algorithm.schedule, ("t", "T")).evaluate(np, t=updates, T=float(algorithm.steps))
+        weights = batch_weights(m, times, algorithm.batch_size, algorithm.batch_seed)
     else:
-        schedule, weights = 1.0, batch_weights(m, algorithm.steps, 0, 0)
+        schedule, weights = 1.0, batch_weights(m, times, 0, 0)
+    rates = np.broadcast_to(algorithm.learning_rate * schedule, updates.shape)
     value, slope = _loss(problem.loss.form.expression)
     return Training(
         inputs=inputs, gram=inputs @ inputs.T, labels=labels, samples=m, layers=problem.student.hidden_layers,
         richness=problem.student.richness,
-        learning_rates=np.broadcast_to(algorithm.learning_rate * schedule, times.shape).copy(), weights=weights,
+        learning_rates=np.append(rates, 0.0), weights=weights,
         activation=derivatives(activation(problem.student.activation)),
         loss_function=value, loss_slope=slope,
     )  # fmt: skip
 
 
 def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
-    """Return the coordinates: time in updates 0..T-1 (times `time_step` for a flow), layers from 1, samples from 0."""
+    """Return the coordinates: time in updates 0..T (times `time_step` for a flow), layers from 1, samples from 0."""
     coords: dict[str, Any] = {
-        "time": time_step * np.arange(training.steps, dtype=float),
+        "time": time_step * np.arange(training.times, dtype=float),
         "layer": np.arange(1, training.layers + 1),
         "sample": np.arange(training.samples),
     }
@@ -125,20 +126,20 @@ def coordinates(training: Training, time_step: float = 1.0) -> dict[str, Any]:
     return coords
 
 
-def batch_weights(samples: int, steps: int, batch_size: int, seed: int) -> np.ndarray:
-    """Return ``p_nu(t)``, shape (steps, samples): 1/|B| on the batch of update t, 0 off it.
+def batch_weights(samples: int, times: int, batch_size: int, seed: int) -> np.ndarray:
+    """Return ``p_nu(t)``, shape (times, samples): 1/|B| on the batch of update t, 0 off it.
 
-    Each epoch is a permutation drawn from `seed`, cut into batches; the batch of update t does not depend on `steps`.
+    Each epoch is a permutation drawn from `seed`, cut into batches; the batch of update t does not depend on `times`.
     """
     if batch_size == 0 or batch_size >= samples:
-        return np.full((steps, samples), 1.0 / samples)
+        return np.full((times, samples), 1.0 / samples)
     generator = np.random.default_rng([0xBA7C, seed])
-    out, t = np.zeros((steps, samples)), 0
-    while t < steps:
+    out, t = np.zeros((times, samples)), 0
+    while t < times:
         order = generator.permutation(samples)
         for start in range(0, samples, batch_size):
             batch = order[start : start + batch_size]
-            if t < steps:
+            if t < times:
                 out[t, batch] = 1.0 / len(batch)
             t += 1
     return out

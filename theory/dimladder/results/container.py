@@ -15,8 +15,10 @@ from ..errors import ResultFileError, did_you_mean
 from ..problem import Problem, to_builtins
 from .files import check_seal, write_atomically
 from .provenance import provenance
+from .table import columns, main_axis
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 SCHEMA = 1
@@ -121,6 +123,30 @@ class Result:
         """Names of the variables and of their standard errors; not of further statistics, such as the skewness."""
         names = [str(n) for n in self.dataset.data_vars]
         return iter(n for n in names if not (n.endswith("_skewness") and n.removesuffix("_skewness") in names))
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def to_dataframe(self, axis: str | None = None) -> pd.DataFrame:
+        """Return the curves as a pandas DataFrame: a row a value of the axis, a column a component such as ``Q[0,1]``.
+
+        Parameters
+        ----------
+        axis : str, optional
+            Default: the axis that curves are drawn against. Without any, one row of the numbers.
+        """
+        import pandas as pd
+
+        axis = axis or main_axis(self)
+        table = columns(self, axis)
+        index = None if axis is None else pd.Index(table.pop(axis), name=axis)
+        return pd.DataFrame(table, index=index)
+
+    def plot(self, *others: Result, **options: Any) -> Any:
+        """Return a matplotlib figure of this result, and of others beside it; options as in `dimladder.figure`."""
+        from dimladder import figure
+
+        return figure([self, *others], **options)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{n}({', '.join(self.dims(n))})" for n in self)

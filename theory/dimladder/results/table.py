@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .container import Result
+if TYPE_CHECKING:
+    from .container import Result
+
+
+# What a reader looks at first.
+FIRST = ("generalization_error", "test_error", "mse", "test_mse")
 
 
 def main_axis(result: Result) -> str | None:
@@ -60,25 +65,78 @@ def _label(value: Any) -> str:
 
 
 def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
-    """Return the scalars and the curves of a result as aligned text, at most `limit` columns a block."""
-    lines = [f"{n} = {_cell(v.values[()])}" for n, v in result.dataset.data_vars.items() if v.ndim == 0]
+    """Return the scalars and the curves of a result as aligned text, at most `limit` columns a block.
+
+    The second half of a symmetric matrix is left out. A measured value stands with its standard error in its last
+    digits: ``0.1234(12)``.
+    """
+    numbers = _measured({str(n): np.atleast_1d(v.values) for n, v in result.dataset.data_vars.items() if v.ndim == 0})
+    lines = [f"{n} = {cells[0]}" for n, cells in numbers.items()]
     axis = axis or main_axis(result)
     done: set[str] = set()
     axes = [a for a in [axis] if a is not None]
     axes += [str(d) for v in result.dataset.data_vars.values() for d in v.dims if str(d) not in axes][:8]
     for current in dict.fromkeys(axes):
-        table = {k: v for k, v in columns(result, current).items() if k == current or k.split("[")[0] not in done}
+        found = columns(result, current)
+        table = {k: v for k, v in found.items() if k == current or k.split("[")[0] not in done}
         done.update(k.split("[")[0] for k in table if k != current)
-        names = [k for k in table if k != current]
+        shown = _measured(_without_mirrors(result, table))
+        names = sorted((k for k in shown if k != current), key=lambda k: k.partition("[")[0] not in FIRST)
         for start in range(0, len(names), limit):
             block = [current, *names[start : start + limit]]
-            cells = [[n, *map(_cell, table[n])] for n in block]
+            cells = [[n, *shown[n]] for n in block]
             widths = [max(map(len, column)) for column in cells]
             lines += [
                 "",
                 *("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in zip(*cells, strict=True)),
             ]
     return "\n".join(lines).strip() + "\n"
+
+
+def _without_mirrors(result: Result, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Leave out the components of symmetric matrices whose mirror image is there."""
+    out: dict[str, np.ndarray] = {}
+    for name, values in table.items():
+        variable, bracket, labels = name.rstrip("]").partition("[")
+        base = variable if variable in result.dataset else ""
+        dims = result.dims(base)[-2:] if base else []
+        mirror = f"{variable}[{','.join([*labels.split(',')[:-2], *labels.split(',')[:-3:-1]])}]" if bracket else ""
+        twice = len(dims) == 2 and dims[0] == dims[1] and mirror in out
+        if not (twice and np.array_equal(out[mirror], values, equal_nan=values.dtype.kind == "f")):
+            out[name] = values
+    return out
+
+
+def _measured(table: dict[str, np.ndarray]) -> dict[str, list[str]]:
+    """Return the cells of each column, standard errors drawn into the values they belong to."""
+    out: dict[str, list[str]] = {}
+    for name, values in table.items():
+        variable, bracket, rest = name.partition("[")
+        errors = table.get(f"{variable}_se{bracket}{rest}")
+        if variable.endswith("_se") and f"{variable.removesuffix('_se')}{bracket}{rest}" in table:
+            continue
+        if variable.endswith("_skewness") and f"{variable.removesuffix('_skewness')}{bracket}{rest}" in table:
+            continue
+        cells = [_cell(v) for v in values]
+        out[name] = cells if errors is None else [_with_error(v, e) for v, e in zip(values, errors, strict=True)]
+    return out
+
+
+def _with_error(value: float, error: float) -> str:
+    """Return a value with two digits of its standard error behind it, ``0.1234(12)``.
+
+    Examples
+    --------
+    >>> _with_error(0.123456, 0.0012), _with_error(3.2, 0.0), _with_error(1234.5, 21.0)
+    ('0.1235(12)', '3.2', '1234(21)')
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return _cell(value)
+    places = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    if places > 9 or places < 0:
+        return f"{value:.{max(places, 0) + 1}g} +- {error:.2g}" if places > 9 else f"{value:.0f}({error:.0f})"
+    digits = round(error * 10**places)
+    return f"{value:.{places}f}({digits})"
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,8 @@
 4. a power of a field goes by Stein's lemma: ``E[f_a F] = m_a E[F] + sum_b C_ab E[dF/df_b]``;
 5. what is left is a product of waves (characteristic function) or of signs and erfs. ``erf(s f/sqrt 2)`` is the average
    of ``sign(s f + xi)`` over a fresh standard normal ``xi``, so products of both are orthant moments: an arcsine for
-   two, Plackett's integral for four (`SignMoment4`), zero for an odd number.
+   two, Plackett's integral for four (`SignMoment4`), zero for an odd number. With means, an erf for one and
+   `SignMoment2` for two.
 
 Anything else stays an explicit `Expectation` node.
 """
@@ -23,7 +24,7 @@ from typing import Any
 import sympy as sp
 
 from .factors import ONE, UNIT, ZERO, Factor, Terms, X, decompose, differentiate, product
-from .nodes import Correlation, DensityAtZero, Expectation, Given, Schur, SignMoment4
+from .nodes import Correlation, DensityAtZero, Expectation, Given, Schur, SignMoment2, SignMoment4
 
 Label = Hashable
 
@@ -281,7 +282,10 @@ def _orthant_moment(signs: list[tuple[Any, Any]], law: Law) -> Any:
         a, s = signs[0]
         return sp.erf((ONE if s is None else s) * law.mean(a) / sp.sqrt(2 * variance(signs[0])))
     if not law.centred:
-        return None
+        if len(signs) != 2:
+            return None
+        thresholds = ((ONE if s is None else s) * law.mean(a) / sp.sqrt(variance((a, s))) for a, s in signs)
+        return SignMoment2(*thresholds, correlation(*signs))
     if len(signs) % 2:
         return ZERO
     if len(signs) == 2:

@@ -54,13 +54,14 @@ class Named:
 class Kernel:
     """One moment: one-field functions at index slots, times (optionally) a function of fixed teacher fields.
 
-    ``letters`` are those of the fields, for printing.
+    ``letters`` are those of the fields, for printing; ``given`` are the arguments that come before the indices.
     """
 
     name: str
     slots: tuple[Named, ...]
     target: str = ""
     letters: tuple[str, ...] = ()
+    given: tuple[str, ...] = ("C", "K")
 
 
 class MomentCall(sp.Function):  # type: ignore[misc]
@@ -81,7 +82,8 @@ class MomentCall(sp.Function):  # type: ignore[misc]
         letters = self.kernel.letters or ("f",) * len(self.args)
         fields = [field_latex(a, printer, letter) for a, letter in zip(self.args, letters, strict=True)]
         parts = [f"{slot.latex}({f})" if slot.latex else f for slot, f in zip(self.kernel.slots, fields, strict=True)]
-        return rf"\mathbb{{E}}\left[{' '.join(parts + ([self.kernel.target] if self.kernel.target else []))}\right]"
+        body = r"\, ".join(parts + ([self.kernel.target] if self.kernel.target else []))
+        return rf"\mathbb{{E}}\left[{body}\right]"
 
     def _sympystr(self, printer: Any) -> str:
         return f"{self.kernel.name}({', '.join(map(str, self.args))})"
@@ -121,6 +123,8 @@ class KernelSet:
         ``covariance(a, b)`` for index symbols or the integers that label fixed teacher fields (counted from 1).
     guard : {"schur", "given"}
         How covariances of kinked functions are conditioned, see `gaussian.Law`.
+    mean : callable, optional
+        ``mean(a)`` of the same labels, an entry of an array that kernels then read too; zero when left out.
     """
 
     indices: Indices
@@ -128,6 +132,12 @@ class KernelSet:
     kernels: dict[Any, tuple[Any, tuple[Any, ...], Products]] = field(default_factory=dict)
     cores: dict[Any, Core] = field(default_factory=dict)
     guard: str = "schur"
+    mean: Callable[[Any], Any] | None = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The arguments of a kernel before its indices."""
+        return ("C", "K") if self.mean is None else ("C", "mu", "K")
 
     def moment(self, slots: Sequence[tuple[Any, Named]], products: Products = ({},), target: str = "") -> Any:
         """Return ``E[prod slot(f_index) x sum of products]`` as a call.
@@ -145,7 +155,7 @@ class KernelSet:
         if key not in self.kernels:
             name = f"moment{len(self.kernels) + 1}"
             letters = tuple(self.indices.ranges[a].field for a, _ in slots)
-            kernel = Kernel(name, key[0], target, letters)
+            kernel = Kernel(name, key[0], target, letters, self.given)
             call = type(name, (MomentCall,), {"kernel": kernel, "nargs": len(slots)})
             self.kernels[key] = (call, tuple(a for a, _ in slots), tuple(products))
         return self.kernels[key][0](*(a for a, _ in slots))
@@ -153,7 +163,7 @@ class KernelSet:
     def closed_form(self, key: Any) -> Any:
         """Return the closed form of a kernel at distinct indices."""
         call, labels, products = self.kernels[key]
-        averager = Averager(Law(self.covariance))
+        averager = Averager(Law(self.covariance, self.mean))
         return _average(averager, tuple(zip(labels, call.kernel.slots, strict=True)), products)
 
     @property
@@ -189,7 +199,7 @@ class KernelSet:
         key = (functions, target)
         if key not in self.cores:
             arguments = tuple(sp.Symbol(f"p{q}", integer=True) for q in range(len(functions)))
-            program = _program(arguments, functions, products, self.fixed, self.guard if kinked else "")
+            program = _program(arguments, functions, products, self.fixed, self.guard if kinked else "", self.mean)
             self.cores[key] = Core(f"average{len(self.cores) + 1}", functions, target, arguments, program)
         return self.cores[key]
 
@@ -223,6 +233,7 @@ def _program(
     products: Products,
     covariance: Callable[[Any, Any], Any],
     guarded: str,
+    mean: Callable[[Any], Any] | None = None,
 ) -> Program:
     out = Program()
     seen: dict[Any, Any] = {}
@@ -233,7 +244,7 @@ def _program(
             out.statements.append((seen[value], value))
         return seen[value]
 
-    law = Law(covariance, name=name, guarded=guarded)
+    law = Law(covariance, mean, name=name, guarded=guarded)
     slots = tuple((a, Named("", terms)) for a, terms in zip(labels, functions, strict=True))
     out.value = _average(Averager(law, name), slots, products)
     return out
@@ -250,7 +261,7 @@ def has_closed_form(named: Sequence[Named]) -> bool:
 
 
 class KernelWriter:
-    """Prints the kernels of a set as njit functions ``name(C, K, index...)``.
+    """Prints the kernels of a set as njit functions ``name(C, K, index...)``, ``name(C, mu, K, index...)`` with means.
 
     Parameters
     ----------
@@ -285,7 +296,7 @@ class KernelWriter:
             heads += self._head(kernel.name, names, doc)
             for pattern, core, arguments in branches[key]:
                 tests = [f"{names[q]} == {names[first]}" for q, first in enumerate(pattern) if first != q]
-                value = f"return {core.name}({', '.join(['C', 'K', *map(parameter, arguments)])})"
+                value = f"return {core.name}({', '.join([*self.kernels.given, *map(parameter, arguments)])})"
                 heads += [f"{INDENT}if {' and '.join(tests)}:", INDENT * 2 + value] if tests else [INDENT + value]
             heads += ["", ""]
         lines: list[str] = []
@@ -334,7 +345,7 @@ class KernelWriter:
 
     def _head(self, name: str, labels: Sequence[Any], doc: str) -> list[str]:
         escaped = doc.replace("\\", "\\\\")
-        arguments = ", ".join(["C", "K", *map(str, labels)])
+        arguments = ", ".join([*self.kernels.given, *map(str, labels)])
         return [self._decorator, f"def {name}({arguments}):", f'{INDENT}"""{escaped}"""']
 
 

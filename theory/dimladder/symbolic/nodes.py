@@ -60,6 +60,36 @@ class Expectation(sp.Expr):  # type: ignore[misc]
         return sp.Float(self.numerical()[0], 17)
 
 
+class SignMoment2(sp.Function):  # type: ignore[misc]
+    """``E[sign(u + h) sign(v + k)]`` for centred unit Gaussians u, v of correlation rho; arguments (h, k, rho).
+
+    Without thresholds it is (2/pi) asin(rho). Derivatives are elementary.
+    """
+
+    nargs = 3
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = r"\mathcal{S}_2\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if not all(a.is_number for a in self.args):
+            return self
+        from ..numerics.thresholds import sign_moment2
+
+        return sp.Float(sign_moment2(*(float(a) for a in self.args)), 17)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """One sign becomes a delta function, which fixes its field, or both do."""
+        h, k, rho = self.args
+        free = 1 - rho**2
+        if argindex == 3:
+            return 2 * sp.exp(-(h**2 + k**2 - 2 * rho * h * k) / (2 * free)) / (sp.pi * sp.sqrt(free))
+        at, other = (h, k) if argindex == 1 else (k, h)
+        seen = sp.erf((other - rho * at) / (sp.sqrt(2) * sp.sqrt(free)))
+        return sp.sqrt(2 / sp.pi) * sp.exp(-(at**2) / 2) * seen
+
+
 class SignMoment4(sp.Function):  # type: ignore[misc]
     """``E[sign(u1) sign(u2) sign(u3) sign(u4)]`` for centred Gaussians with the correlations (12, 13, 14, 23, 24, 34).
 

@@ -105,8 +105,8 @@ def flow_module(system: Equations, title: str) -> str:
         lines += [
             "",
             "",
-            "@njit(types.float64[::1](types.float64, types.float64[::1], types.float64[::1]), **OPTIONS)",
+            "@njit(types.void(types.float64, types.float64[::1], types.float64[::1], types.float64[::1]), **OPTIONS)",
         ]
-        lines += ["def observe(t, y, p):", *load, *shared, f"    out = np.empty({len(values)})"]
-        lines += [f"    out[{k}] = {v}" for k, v in enumerate(values)] + ["    return out"]
+        lines += ["def observe(t, y, p, out):", *load, *shared]
+        lines += [f"    out[{k}] = {v}" for k, v in enumerate(values)]
     return "\n".join(lines) + "\n"

@@ -7,12 +7,14 @@ bytes, so no lock is needed. The last line is a checksum: a module that was cut 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import logging
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from ..cache import cache_dir, distrusted, folder
 
 log = logging.getLogger("dimladder.store")
 _MODULES: dict[str, ModuleType] = {}
+_LOCK = threading.RLock()
 _SEAL = "\n# sha256 "
 
 
@@ -35,12 +38,16 @@ def code_version(theory_module: str) -> str:
     """
     root = Path(__file__).resolve().parent.parent
     files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
-    # Functions of these modules are pasted into generated code.
-    files += [root / "numerics" / name for name in ("special.py", "orthant.py", "conditional.py")]
+    # Functions of these modules are pasted into generated code, or compiled into it.
+    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "label_channel.py",
+              "label_rules.py", "proximal.py", "resolvents.py")  # fmt: skip
+    files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
         beside = Path(own).resolve()
-        files += beside.parent.glob("*.py") if beside.parent.name != "theories" else [beside]
+        # Of a package within a package, the outer one prints too.
+        package = next((p for p in beside.parents if p.parent.name == "theories"), beside.parent)
+        files += package.rglob("*.py") if beside.parent.name != "theories" else [beside]
     digest = hashlib.sha256()
     for path in sorted(set(files)):
         if path.is_file():
@@ -54,7 +61,7 @@ def module_key(build: Callable[[], str], *parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def module(parts: tuple[Any, ...], build: Callable[[], str]) -> ModuleType:
+def module(parts: tuple[Any, ...], build: Callable[[], str], native: bool = False) -> ModuleType:
     """Return the generated module for a content key.
 
     Parameters
@@ -63,15 +70,30 @@ def module(parts: tuple[Any, ...], build: Callable[[], str]) -> ModuleType:
         What decides the source (theory, shapes, activations): anything with a faithful ``repr``.
     build : callable
         Derives the equations and returns the module's source. Called only when the store does not have it.
+    native : bool
+        Compile by `numerics.native` what it understands: for modules whose functions are reached from Python and by
+        their addresses only, not called by name from code of numba.
     """
     key = module_key(build, *parts)
     if key not in _MODULES:
-        path = _find(key)
-        if path is None:
-            log.info("deriving and printing module %s", key)
-            path = _write(key, build())
-        _MODULES[key] = _load(path, key)
+        # One thread compiles; a module may ask for another while it is derived.
+        with _LOCK:
+            if key not in _MODULES:
+                path = _find(key)
+                if path is None:
+                    log.info("deriving and printing module %s", key)
+                    path = _write(key, build())
+                _MODULES[key] = (native and _load_native(path, key)) or _load(path, key)
     return _MODULES[key]
+
+
+def over_rows(observable: Callable[..., float], states: Any, p: Any, work: Any) -> Any:
+    """Return a compiled observable ``f(y, p, work)`` of every row of `states`."""
+    import numpy as np
+
+    states = np.ascontiguousarray(states)
+    many = getattr(observable, "over", None)
+    return many(states, p, work) if many is not None else np.array([observable(y, p, work) for y in states])
 
 
 def source(loaded: ModuleType) -> str:
@@ -131,6 +153,29 @@ def _load(path: Path, key: str) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    return loaded
+
+
+def _load_native(path: Path, key: str) -> ModuleType | None:
+    """Execute a stored module with functions that are translated without numba; None where it is not so simple."""
+    from ..numerics import native
+
+    if not native.enabled():
+        return None
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text, str(path))
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "numba":
+            statement.module = native.__name__
+    loaded = ModuleType(f"dimladder_{key}")
+    loaded.__file__ = str(path)
+    try:
+        exec(compile(tree, str(path), "exec"), loaded.__dict__)
+        vars(loaded).update(native.module_functions(vars(loaded), _digest(text)))
+    except native.Refused as refused:
+        log.info("module %s is compiled by numba: %s", key, refused)
+        return None
+    sys.modules[loaded.__name__] = loaded
     return loaded
 
 

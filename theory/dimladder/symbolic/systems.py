@@ -85,13 +85,43 @@ class System(ABC):
     def solve(self) -> Solution:
         """Compute the prediction for the problem's grid."""
 
-    def latex(self) -> str:
-        """Return the equations as an ``align`` environment that compiles with amsmath."""
-        rows = []
-        for equation in self.equations():
-            left, equals, right = equation.latex.partition(" = ")
-            rows.append(f"  {left} &= {right}" if equals else f"  & {equation.latex}")
-        return "\\begin{align}\n" + " \\\\\n".join(rows) + "\n\\end{align}\n"
+    def latex(self, columns: int = 1) -> str:
+        """Return the equations as displayed LaTeX (amsmath, amssymb), broken to the width of a column.
+
+        Parameters
+        ----------
+        columns : {1, 2}
+            Columns of the page; with two, equations are broken to the narrow one.
+
+        Notes
+        -----
+        What is too wide for any line gets a name ``\\Xi_n`` and a line of its own below the equation that needs it; its
+        indices are those of that equation.
+        """
+        from ..typeset import displayed
+
+        return displayed([equation.latex for equation in self.equations()], columns)
+
+    def text(self) -> str:
+        """Return the equations as lines of Unicode, for a terminal."""
+        from ..typeset import plain
+
+        rows = self.equations()
+        width = max((len(e.label) for e in rows), default=0)
+        return "".join(f"{e.label:<{width}}  {plain(e.latex)}{_noted(e)}\n" for e in rows)
+
+    def _repr_latex_(self) -> str:
+        return self.latex()
+
+    def _repr_html_(self) -> str:
+        """Return the equations as a table, typeset by the browser itself."""
+        from html import escape
+
+        from ..typeset import mathml
+
+        rows = [(escape(e.label), mathml(e.latex, display=True), escape(e.note)) for e in self.equations()]
+        cells = "".join(f"<tr><td>{a}</td><td>{b}</td><td>{c}</td></tr>" for a, b, c in rows)
+        return f"<table>{cells}</table>"
 
     def sympy(self) -> str:
         """Return one ``lhs = rhs`` line for each equation that has a symbolic form, as sympy prints it."""
@@ -113,21 +143,27 @@ class System(ABC):
 
     def explain(self) -> str:
         """Return the derivation, the meaning of every order parameter and the assumptions, as text."""
+        from ..typeset import plain
+
         lines = []
         for number, step in enumerate(self.derivation(), 1):
             lines += [f"{number}. {step.title}", *_wrap(step.text)]
-            lines += [f"     [{e.label}]  {e.latex}" + (f"   ({e.note})" if e.note else "") for e in step.equations]
+            lines += [f"     [{e.label}]  {plain(e.latex)}{_noted(e)}" for e in step.equations]
             lines.append("")
         if self.order_parameters:
             lines.append("Order parameters")
             lines += [
-                f"   {p.name}({', '.join(p.dims)})  ${p.latex}$  {p.meaning}; {p.scaling}"
+                f"   {p.name}({', '.join(p.dims)})  {plain(p.latex)}  {p.meaning}; {p.scaling}"
                 for p in self.order_parameters
             ]
             lines.append("")
         if self.assumptions:
             lines += ["Assumptions", *(f"   - {a}" for a in self.assumptions), ""]
         return "\n".join(lines)
+
+
+def _noted(equation: Equation) -> str:
+    return f"   ({equation.note})" if equation.note else ""
 
 
 def _wrap(text: str) -> list[str]:
@@ -324,7 +360,7 @@ class ExplicitFlow(Flow):
     def module(self) -> ModuleType:
         from . import store
 
-        return store.module((type(self).__name__, *self.structure()), self._source)
+        return store.module((type(self).__name__, *self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from .printing import flow_module
@@ -368,8 +404,9 @@ class ExplicitFlow(Flow):
         generated = self.module()
         if generated.OBSERVABLES:
             p = self.parameters()
-            values = np.array([generated.observe(t, y, p) for t, y in zip(times, states, strict=True)])
-            values = values.reshape(len(times), len(generated.OBSERVABLES))
+            values = np.empty((len(times), len(generated.OBSERVABLES)))
+            for t, y, row in zip(times, states, values, strict=True):
+                generated.observe(t, y, p, row)
             for k, name in enumerate(generated.OBSERVABLES):
                 out[name] = Variable(("time",), values[:, k], long_name=name.replace("_", " "))
         return out

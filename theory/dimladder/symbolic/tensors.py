@@ -71,7 +71,8 @@ class IndexedLaw(Law):
     """A law whose labels are index symbols; tilting subtracts one rank-one matrix, kept as a named vector.
 
     With ``u_a = sqrt(p) C_ia / sqrt(1 + p C_ii)`` the tilted covariance is ``C_ab - u_a u_b``: the Schur complement of
-    the classical formulas, at two multiplications an entry.
+    the classical formulas, at two multiplications an entry. A mean is one more column of the covariance: the tilted one
+    is ``mu_a - u_a u_*`` with ``u_* = sqrt(p) mu_i / sqrt(1 + p C_ii)``, a vector too.
 
     Parameters
     ----------
@@ -79,28 +80,43 @@ class IndexedLaw(Law):
         ``covariance(a, b)`` for two index symbols.
     indices : Indices
         Where the vectors are recorded; ``indices.generic`` is the index symbol they are written with.
+    mean : callable, optional
+        ``mean(a)`` for an index symbol; zero when left out.
     """
 
     def __init__(
-        self, covariance: Callable[[Any, Any], Any], indices: Indices, chain: tuple[tuple[Any, Any], ...] = ()
+        self,
+        covariance: Callable[[Any, Any], Any],
+        indices: Indices,
+        chain: tuple[tuple[Any, Any], ...] = (),
+        mean: Callable[[Any], Any] | None = None,
     ) -> None:
-        super().__init__(covariance, key=chain)
+        super().__init__(covariance, mean, key=chain)
         self.indices, self.chain = indices, chain
 
     def _changed(self, a: Any, gain: Any, how: Any) -> IndexedLaw:
         chain = (*self.chain, (a, how))
         given = tuple(label for label, _ in chain)
 
-        def vector(b: Any) -> Any:
-            # Named when first needed: a tilt that only gives a weight leaves no vector behind.
-            base = sp.IndexedBase(_name(chain, self.indices))
-            if str(base) not in self.indices.vectors:
-                c = self.indices.generic
-                root = sp.sqrt(sp.fraction(gain)[0]) / sp.sqrt(sp.fraction(gain)[1])
-                self.indices.vectors[str(base)] = Vector(base[(*given, c)], root * self.cov(a, c))
-            return base[(*given, b)]
+        root = sp.sqrt(sp.fraction(gain)[0]) / sp.sqrt(sp.fraction(gain)[1])
+        c = self.indices.generic
 
-        return IndexedLaw(lambda b, c: self.cov(b, c) - vector(b) * vector(c), self.indices, chain)
+        # Vectors are named when first needed: a tilt that only gives a weight leaves none behind.
+        def recorded(name: str, rhs: Callable[[], Any]) -> Any:
+            base = sp.IndexedBase(name)
+            if name not in self.indices.vectors:
+                self.indices.vectors[name] = Vector(base[(*given, c)], rhs())
+            return base
+
+        def vector(b: Any) -> Any:
+            return recorded(_name(chain, self.indices), lambda: root * self.cov(a, c))[(*given, b)]
+
+        def mean(b: Any) -> Any:
+            shifted = lambda: self.mean(c) - vector(c) * root * self.mean(a)  # noqa: E731
+            return recorded(f"mu_{_name(chain, self.indices)}", shifted)[(*given, b)]
+
+        changed = lambda b, c: self.cov(b, c) - vector(b) * vector(c)  # noqa: E731
+        return IndexedLaw(changed, self.indices, chain, None if self.centred else mean)
 
 
 def _name(chain: tuple[tuple[Any, Any], ...], indices: Indices) -> str:

@@ -63,6 +63,20 @@ class Theory(ABC):
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
 
+    def __repr__(self) -> str:
+        return f"<Theory {self.name!r}: {self.title}>"
+
+    def _repr_html_(self) -> str:
+        """Return the card: title, summary, assumptions, limits."""
+        from html import escape
+
+        def block(title: str, lines: Iterable[str]) -> str:
+            items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+            return f"<p><b>{title}</b></p><ul>{items}</ul>" if items else ""
+
+        head = f"<p><b>{escape(self.name)}</b>: {escape(self.title)}</p><p>{escape(self.summary)}</p>"
+        return head + block("Assumptions", self.assumptions) + block("Limits", self.limits)
+
     @abstractmethod
     def derive(self, problem: Any) -> System:
         """Return the equations of a problem that this theory does not refuse."""
@@ -129,6 +143,10 @@ class Theory(ABC):
 
     def describe(self, problem: Any) -> dict[str, Any]:
         """Return facts about one problem worth showing, such as its information exponent."""
+        return {}
+
+    def reading_errors(self, problem: Any) -> dict[str, float]:
+        """Return relative errors that a second reading of the problem finds, by name; `check` counts them for all."""
         return {}
 
     def warnings(self, problem: Any) -> list[str]:

@@ -100,7 +100,7 @@ def simulate(
         If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
     """
     ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress)
-    measured = _measurement(problem, ensemble)
+    measured = measurement_of(problem, ensemble)
     if out is not None:
         measured.save(Path(out) / "result.nc")
     return measured
@@ -182,9 +182,7 @@ def _stored(store: BatchStore, resume: bool, force: bool) -> list[Batch]:
 
 def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
     if given is None:
-        raise SimulationError(
-            "no sizes to simulate", hint="give d=..., or set simulation.sizes"
-        )
+        raise SimulationError("no sizes to simulate", hint="give d=..., or set simulation.sizes")
     sizes = tuple(int(s) for s in given) if isinstance(given, Sequence) else (int(given),)
     try:
         check_sizes(name, sizes)
@@ -249,7 +247,8 @@ def _batch(sample: Sample, size: int, first: int, last: int) -> Batch:
     return Batch(size, first, last, {k: np.asarray(v) for k, v in sample.coords.items()}, variables)
 
 
-def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
+def measurement_of(problem: Any, ensemble: Ensemble) -> Measurement:
+    """Return means, standard errors and skewness of an ensemble as a result that belongs to a problem."""
     from dimladder.results import Measurement
 
     coords = {ensemble.size_name: list(ensemble.sizes), **ensemble.coords}

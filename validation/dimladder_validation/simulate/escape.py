@@ -86,26 +86,26 @@ def escape_times(
     import numpy as np
 
     from . import gram_kernel
-    from .one_pass import dynamics
-    from .sgd import check_dimension
+    from .frames import frame_of
+    from .one_pass import finite
+    from .sgd import at_finite_d, kernel_arguments
     from .streams import stream_hash, streams
-    from .two_layer import frame, model_module
 
     if not 0 < threshold <= 1:
         raise SimulationError(f"the threshold on a cosine must lie in (0, 1], got {threshold}")
-    what = dynamics(problem, d)
-    check_dimension(what, d)
-    start = frame(what.q, what.m, what.t)
-    compiled = model_module(what.activation, what.link, what.schedule)
-    k, m = what.m.shape
+    what = at_finite_d(finite(problem))
+    if not what.M:
+        raise SimulationError("there is no teacher to escape to", where="target.kind", why="labels are by cluster")
+    start = frame_of(what, d)
+    shape = (1, len(what.shares), what.moving, what.n)
     record = np.array([round(horizon * d)])
     times = np.full(replicas, np.inf)
     for replica, stream in enumerate(streams(seed, stream_hash(problem), "escape", d, 0, replicas)):
-        inputs, noise = stream.spawn(2)
+        inputs, noise, sources = stream.spawn(3)
         status, step = gram_kernel.one_pass_sgd(
-            inputs, noise, start.teacher, start.students.copy(), what.v.copy(), compiled.model,
-            compiled.schedule, d, *what.rates(), threshold, record, np.empty((1, k, k)), np.empty((1, k, m)),
-            np.empty((1, k)),
+            inputs, noise, sources, start.fixed, start.moving.copy(), start.columns, start.ranks, start.outside,
+            what.a.copy(), what.bias.ravel().copy(), *kernel_arguments(what, start, d), threshold, record,
+            np.empty(shape), np.empty((1, *what.a.shape)), np.empty((1, what.moving)),
         )  # fmt: skip
         if status == gram_kernel.BLEW_UP:
             raise SimulationError(f"replica {replica} blew up at t = {step / d:.4g}", hint="lower the learning rate")

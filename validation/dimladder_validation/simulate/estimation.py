@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .index_targets import clean, directions, drawn_target, is_bayes, label
-from .minimise import Fit, continuous_slope, minimise, minimise_penalty, ridge_slope
+from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_penalty, ridge_slope
 
 Array = NDArray[np.float64]
 # Fresh (field, label) pairs behind every test quantity, and fresh inputs where the fields are not Gaussian.
@@ -77,6 +77,22 @@ class World:
         return self.fresh_y if self.layers else label(self.problem, z, self.stream)
 
 
+def is_mixture(problem: Any) -> bool:
+    """Whether the inputs are a mixture."""
+    return bool(problem.data.__struct_config__.tag == "mixture")
+
+
+def whole_blocks(spectrum: Any, d: int) -> dict[str, Any] | None:
+    """Return the blocks with shares that are whole numbers of d directions; None where they are already."""
+    variances, shares = spectrum.blocks()
+    counts = np.diff(np.round(np.cumsum([0.0, *shares]) * d))
+    if np.max(np.abs(counts - shares * d)) < 1e-6:
+        return None
+    if not np.all(counts > 0):
+        raise SimulationError("a block of the spectrum is too small", where=f"d = {d}, shares {shares.tolist()}")
+    return {"variances": variances.tolist(), "fractions": (counts / d).tolist()}
+
+
 class EstimationExperiment(Experiment):
     """One data set a replica; every sample ratio is fitted on its beginning."""
 
@@ -85,11 +101,21 @@ class EstimationExperiment(Experiment):
     least_size = 10
     batch_size = 1
 
+    def closing(self, problem: Any) -> Closing:
+        """Mixtures and losses of Lipschitz slope: overlaps fluctuate by d^-1/2 and are biased by 1/d."""
+        form = problem.loss.form
+        if is_mixture(problem) and (form.vector or continuous_slope(form, np.array([-1.0, 0.3, 1.0]))):
+            return Closing(1.0, reason="a strongly convex fit of Lipschitz slope on Gaussian clusters is biased by 1/d")
+        return Closing()
+
     def at_size(self, problem: Any, size: int) -> Any:
         """The problem with its spectrum as the d directions of that size resolve it."""
         from dimladder.solve import replace
 
         spectrum = problem.data.spectrum
+        if spectrum is not None and is_mixture(problem):
+            blocks = whole_blocks(spectrum, size)
+            return problem if blocks is None else replace(problem, {"data.spectrum": blocks})
         if spectrum is None or getattr(problem.student, "covariances", None) is not None:
             return problem
         try:
@@ -112,6 +138,10 @@ class EstimationExperiment(Experiment):
                 "measured covariances are not simulated", where="student.covariances",
                 why="they say nothing about the features beyond their second moments",
             )  # fmt: skip
+        if is_mixture(problem):
+            from .estimation_mixture import mixture_sample
+
+            return mixture_sample(problem, size, streams, backend)
         if is_bayes(problem):
             from .message_passing import bayes_sample
 
@@ -253,7 +283,7 @@ def _best_ridge(problem: Any, world: World, a: Array, y: Array, near: tuple[floa
             labels.append(world.test_labels(z))
         return _test(problem, u + found.b, z, labels[0])[problem.loss.optimise]
 
-    return _golden(value, start, fitted)
+    return golden_ridge(value, start, fitted)
 
 
 def _root(slope: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
@@ -269,13 +299,6 @@ def _root(slope: Callable[[float], float], start: float, fitted: Callable[[float
         other = other + step
     t = float(brentq(slope, min(low, other), max(low, other), xtol=RIDGE_TOLERANCE))
     return math.exp(t), fitted(t)
-
-
-def _golden(value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(value, bracket=(start, start + 0.5), options={"xtol": 1e-2, "maxiter": 25})
-    return math.exp(float(found.x)), fitted(float(found.x))
 
 
 def _test(problem: Any, u: Array, z: Array, y: Array) -> dict[str, float]:

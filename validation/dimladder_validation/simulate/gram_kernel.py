@@ -1,20 +1,19 @@
-"""Compiled one-pass SGD of two-layer networks: the exact Gram chain, and the same dynamics on explicit weights.
+"""The inner loop of one-pass SGD, on explicit weights or on the exact chain of their overlaps.
 
-One kernel follows one replica from its own generators; the columns of the state say which of the two it is.
+The inputs fall into blocks of d_b coordinates. In block b the vectors that move (species by species: w, a velocity, an
+average) and those that do not (teachers, then directions of the means) are rows of numbers in units of sqrt d. Let r_b
+be the rank of the latter. In an orthonormal frame of the span they are ``fixed`` (F x r_b) and ``moving``
+(P x (r_b + P)), along the fixed ones in the first r_b columns and across them in the others:
 
-Gram chain. Gaussian inputs enter only through their coordinates in the span of teachers and students, which are i.i.d.
-normal, and through inner products of what is orthogonal to it. Let r = rank T. In an orthonormal frame of the span,
-teacher m is the row m of ``teacher`` (M x r), student i the row i of ``w`` (K x n, n = r + K), along the teachers in
-its first r columns and across them in the others:
+    Gamma^b = [moving; fixed] [moving; fixed]^T,   fields = rows . x,   x = mean + sqrt(s_cb) z in block b.
 
-    T = teacher teacher^T,   M = w[:, :r] teacher^T,   Q = w w^T,   fields = rows . z.
+Explicit weights are a frame of the whole block, d_b columns: nothing is outside it and nothing is turned. So are blocks
+with fewer coordinates than r_b + P. The columns of all blocks lie side by side.
 
-Explicit weights are a frame of the whole space, n = r = d: nothing is outside it and nothing is turned.
-
-A mini-batch moves student i by sum_b c_ib x_b / d (weights in units of sqrt d). In the frame this is c Z / d, and
-outside it c Y / d with Y (B x (d - n)) of independent normals: its Gram matrix is a Wishart matrix of
-scale c c^T with d - n degrees of freedom, drawn by Bartlett's decomposition. The frame is then turned so that the
-students fill K directions again (LQ). C = [[Q, M], [M^T, T]] stays positive semi-definite by construction.
+A mini-batch moves row p by sum_b c_pb x_b / d. In the frame this is c x / d, and outside it c Y / d with Y of
+independent normals times sqrt(s_cb): a Wishart matrix with d_b - r_b - P degrees of freedom, drawn by Bartlett's
+decomposition. The frame is then turned so that the moving rows fill P directions again (LQ). Gamma^b stays positive
+semi-definite by construction.
 
 One file, because a cached numba caller does not notice an edited callee elsewhere.
 """
@@ -28,40 +27,20 @@ import numpy as np
 
 from dimladder.numerics.jit import njit, types
 
-# model(fields, g, dg) fills g and g' of the student fields (the first len(g)) and returns the noiseless target.
-MODEL = types.FunctionType(types.float64(types.float64[::1], types.float64[::1], types.float64[::1]))
-# schedule(t): the factor of both learning rates at t = steps / d.
-SCHEDULE = types.FunctionType(types.float64(types.float64))
 VECTOR, MATRIX, CUBE, RNG = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1], types.npy_rng
-Model = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-Schedule = Callable[[float], float]
+TENSOR, COUNTS = types.float64[:, :, :, ::1], types.int64[::1]
+# model(students, teachers, row, g, dg) fills g and g' of the students' fields and returns the target without label.
+MODEL = types.FunctionType(types.float64(VECTOR, VECTOR, VECTOR, VECTOR, VECTOR))
+# schedule(t): the factor of the rates at t = steps / d. slope(f, y), value(f, y): of the loss.
+SCHEDULE = types.FunctionType(types.float64(types.float64))
+LOSS = types.FunctionType(types.float64(types.float64, types.float64))
+# push(fields, a, error, f, y, rate, out): coefficients of -x/sqrt d in one unit's vectors, from its S fields.
+PUSH = types.FunctionType(
+    types.void(VECTOR, types.float64, types.float64, types.float64, types.float64, types.float64, VECTOR)
+)
+Function = Callable[..., float]
 DIVERGED = 1e10
 COMPLETED, ESCAPED, BLEW_UP = 0, 1, 2
-
-
-@njit(types.float64(types.int64, types.float64, types.float64), cache=True, nogil=True)
-def _slope(loss: int, output: float, label: float) -> float:
-    """Derivative of the loss in the output: square (f-y)^2/2, correlation -y f, logistic log(1 + exp(-y f))."""
-    if loss == 0:
-        return output - label
-    if loss == 1:
-        return -label
-    margin = label * output
-    if margin > 0:
-        return -label * math.exp(-margin) / (1.0 + math.exp(-margin))
-    return -label / (1.0 + math.exp(margin))
-
-
-@njit(cache=True, nogil=True)
-def _pull(loss: int, label: float, v: np.ndarray, g: np.ndarray, dg: np.ndarray, c: np.ndarray, b: int) -> float:
-    """Fill ``c[:, b] = v g' slope``, the pull of sample b on each unit, and return the slope of the loss."""
-    output = 0.0
-    for i in range(c.shape[0]):
-        output += v[i] * g[i]
-    slope = _slope(loss, output, label)
-    for i in range(c.shape[0]):
-        c[i, b] = v[i] * dg[i] * slope
-    return slope
 
 
 @njit(types.void(MATRIX, types.int64, types.int64), cache=True, nogil=True)
@@ -126,27 +105,96 @@ def _bartlett(rng: np.random.Generator, rows: int, freedom: int, out: np.ndarray
                 out[i, j] = rng.standard_normal()
 
 
-@njit(types.float64(MATRIX, MATRIX), cache=True, nogil=True)
-def _largest_cosine(w: np.ndarray, teacher: np.ndarray) -> float:
+@njit(types.float64(VECTOR, VECTOR), cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "reassoc"})
+def _dot(u: np.ndarray, v: np.ndarray) -> float:
+    total = 0.0
+    for a in range(u.shape[0]):
+        total += u[a] * v[a]
+    return total
+
+
+@njit(types.float64(MATRIX, MATRIX, types.int64, types.int64), cache=True, nogil=True)
+def _largest_cosine(moving: np.ndarray, fixed: np.ndarray, units: int, teachers: int) -> float:
     best = 0.0
-    for i in range(w.shape[0]):
+    for i in range(units):
         norm = 0.0
-        for a in range(w.shape[1]):
-            norm += w[i, a] ** 2
-        for m in range(teacher.shape[0]):
+        for a in range(moving.shape[1]):
+            norm += moving[i, a] ** 2
+        for m in range(teachers):
             dot, length = 0.0, 0.0
-            for a in range(teacher.shape[1]):
-                dot += w[i, a] * teacher[m, a]
-                length += teacher[m, a] ** 2
+            for a in range(fixed.shape[1]):
+                dot += moving[i, a] * fixed[m, a]
+                length += fixed[m, a] ** 2
             best = max(best, abs(dot) / math.sqrt(norm * length))
     return best
 
 
 @njit(
+    types.void(MATRIX, MATRIX, COUNTS, types.int64, MATRIX, VECTOR, TENSOR, CUBE, MATRIX),
+    cache=True,
+    nogil=True,
+)
+def _write(
+    moving: np.ndarray,
+    fixed: np.ndarray,
+    columns: np.ndarray,
+    place: int,
+    a: np.ndarray,
+    bias: np.ndarray,
+    out_gram: np.ndarray,
+    out_a: np.ndarray,
+    out_bias: np.ndarray,
+) -> None:
+    rows = moving.shape[0]
+    out_bias[place] = bias
+    out_a[place] = a
+    for block in range(columns.shape[0] - 1):
+        low, high = columns[block], columns[block + 1]
+        for p in range(rows):
+            for q in range(rows):
+                out_gram[place, block, p, q] = np.sum(moving[p, low:high] * moving[q, low:high])
+            for m in range(fixed.shape[0]):
+                out_gram[place, block, p, rows + m] = np.sum(moving[p, low:high] * fixed[m, low:high])
+
+
+@njit(
+    types.void(MATRIX, VECTOR, MATRIX, types.int64),
+    cache=True,
+    nogil=True,
+)
+def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> None:
+    """Multiply the species by a matrix: ``u_p <- sum_q mix_pq u_q``, unit by unit, biases with them."""
+    species = mix.shape[0]
+    if species == 1:
+        if mix[0, 0] != 1.0:
+            for i in range(units):
+                bias[i] *= mix[0, 0]
+                for a in range(moving.shape[1]):
+                    moving[i, a] *= mix[0, 0]
+        return
+    old = np.empty(species)
+    for i in range(units):
+        for a in range(moving.shape[1] + 1):
+            for q in range(species):
+                old[q] = bias[q * units + i] if a == moving.shape[1] else moving[q * units + i, a]
+            for p in range(species):
+                total = 0.0
+                for q in range(species):
+                    total += mix[p, q] * old[q]
+                if a == moving.shape[1]:
+                    bias[p * units + i] = total
+                else:
+                    moving[p * units + i, a] = total
+
+
+@njit(
     types.UniTuple(types.int64, 2)(
-        RNG, RNG, MATRIX, MATRIX, VECTOR, MODEL, SCHEDULE, types.int64, types.int64, types.int64,
-        types.float64, types.float64, types.float64, types.float64, types.float64, types.float64,
-        types.boolean, types.float64, types.int64[::1], CUBE, CUBE, MATRIX,
+        RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
+        MATRIX, MATRIX, MATRIX, VECTOR, MATRIX, VECTOR, COUNTS, MATRIX,  # sources
+        CUBE, MATRIX, types.boolean, VECTOR,  # moves
+        MODEL, SCHEDULE, LOSS, PUSH,
+        types.int64, types.int64, types.int64, types.float64, types.boolean, types.float64, COUNTS,
+        TENSOR, CUBE, MATRIX,
     ),
     cache=True,
     nogil=True,
@@ -155,216 +203,329 @@ def _largest_cosine(w: np.ndarray, teacher: np.ndarray) -> float:
 def one_pass_sgd(
     rng: np.random.Generator,
     noise_rng: np.random.Generator,
-    teacher: np.ndarray,
-    w: np.ndarray,
+    source_rng: np.random.Generator,
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    columns: np.ndarray,
+    ranks: np.ndarray,
+    outside: np.ndarray,
     v: np.ndarray,
-    model: Model,
-    schedule: Schedule,
+    bias: np.ndarray,
+    deviations: np.ndarray,
+    means: np.ndarray,
+    chances: np.ndarray,
+    labels: np.ndarray,
+    teacher_rows: np.ndarray,
+    noise: np.ndarray,
+    head: np.ndarray,
+    masks: np.ndarray,
+    mixing: np.ndarray,
+    gains: np.ndarray,
+    general: bool,
+    rates: np.ndarray,
+    model: Function,
+    schedule: Function,
+    slope_of: Function,
+    push_of: Function,
     d: int,
     batch: int,
-    loss: int,
-    eta: float,
-    eta_v: float,
-    noise: float,
-    decay: float,
-    decay_v: float,
+    uses: int,
     displacement: float,
     spherical: bool,
     threshold: float,
     record: np.ndarray,
-    out_q: np.ndarray,
-    out_m: np.ndarray,
-    out_v: np.ndarray,
+    out_gram: np.ndarray,
+    out_a: np.ndarray,
+    out_bias: np.ndarray,
 ) -> tuple[int, int]:
-    """Run one replica; w and v are overwritten. Returns (status, step of escape or of the end).
+    """Run one replica; moving, v and bias are overwritten. Returns (status, step of escape or of the end).
 
     Parameters
     ----------
-    rng, noise_rng : Generator
-        Inputs, label noise.
-    teacher, w, v : arrays (M, r), (K, r + K), (K,)
-        The frame, see the module, or explicit weights (M, d), (K, d) in units of sqrt d; v is the readout.
-    d, batch : int
-        Input dimension (at least r + K, or exactly the columns of explicit weights), fresh samples a step.
-    eta, eta_v, noise, decay, decay_v, displacement : float
-        w += -(eta / sqrt d) mean_b[v g'(lambda) loss' x] - (decay / d) w;  v += -(eta_v / d) mean_b[g loss'] -
-        (decay_v / d) v; the gradient of w is taken at w - (displacement / sqrt d) mean_b[v g' loss' x].
+    rng, noise_rng, source_rng : Generator
+        Inputs, label noise, who emits the next sample.
+    fixed, moving : arrays (F, N), (P, N)
+        The frame, see the module; the teachers are the first of the fixed rows. P = S K.
+    columns, ranks, outside : int arrays (blocks + 1,), (blocks,), (blocks,)
+        First column of each block, the rank of its fixed rows, and the coordinates outside its frame: -1 for a block
+        whose columns are its coordinates.
+    v, bias : arrays (heads, K), (P,)
+    deviations, means : arrays (C, blocks), (C, N)
+        sqrt(s_cb), and the means in the frame.
+    chances : array (stages, 1 + C)
+        The first step of a stage, and the cumulated probabilities of the sources.
+    labels, teacher_rows, noise, head, masks : arrays (C,), (C, M), (C,), (C,), (C, K)
+    mixing : array (3, S, S)
+        u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
+    gains : array (2, S)
+        u_p -= (gains[0] + rate gains[1])_p/sqrt d mean_batch[a g' slope x].
+    general : bool
+        Coefficients from `push_of` instead.
+    rates : array (3,)
+        Of the readout (times the schedule), its decay, and of the bias relative to the weights.
+    model, schedule, slope_of, push_of : compiled functions
+    d, batch, uses : int
+    displacement : float
+        The gradient is taken at w - (rate displacement/sqrt d) mean_batch[a g' slope x].
     spherical : bool
-        Put every student back to its initial norm after each step.
+        Put every w back to its initial norm after each step.
     threshold : float
-        Stop when the largest |cosine| of a student with a teacher reaches it; above 1: never.
+        Stop when the largest |cosine| of a w with a teacher reaches it; above 1: never.
     record : int array
-        Steps at which Q, M and v are written, increasing; rows not reached stay as they are.
+        Steps at which Gamma^b, v and biases are written, increasing; rows not reached stay as they are.
+    out_gram, out_a, out_bias : arrays (times, blocks, P, P + F), (times, heads, K), (times, P)
     """
-    k_count, n = w.shape
-    m_count, rank = teacher.shape
-    explicit = n == rank
-    free = d - n
+    p_count, n = moving.shape
+    blocks, sources, k_count = ranks.shape[0], labels.shape[0], masks.shape[1]
+    teachers, species = teacher_rows.shape[1], mixing.shape[1]
+    # Rows of coefficients: one a unit, or one a vector where the species move differently.
+    c_count = p_count if general else k_count
     x = np.empty((batch, n))
-    fields = np.empty((batch, k_count + m_count))
-    shifted = np.empty(k_count + m_count)
-    g, dg, change_v, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count), np.empty(k_count)
-    labels = np.empty(batch)
-    c, push = np.empty((k_count, batch)), np.empty((k_count, batch))
+    fields = np.empty((batch, p_count + teachers))
+    shifted = np.empty(k_count)
+    one, pushed = np.empty(species), np.empty(species)
+    g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
+    change_v, active = np.empty_like(v), np.empty(k_count)
+    y, source = np.empty(batch), np.zeros(batch, dtype=np.int64)
+    c, total_c, trial = np.empty((c_count, batch)), np.empty((c_count, batch)), np.empty((k_count, batch))
+    scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
-    full = not explicit and (displacement != 0.0 or batch <= k_count)
-    order = 0 if explicit else (batch if full else k_count)
-    wishart = np.zeros((order, order))
-    gram, root = np.empty((k_count, k_count)), np.empty((k_count, k_count))
-    rows = np.zeros((k_count, k_count + order))
+    inner_needed = displacement != 0.0 or uses > 1
+    full = inner_needed or batch <= c_count
+    order = batch if full else c_count
+    wishart = np.zeros((blocks, order, order))
+    inner = np.zeros((batch, batch))
+    gram, root = np.empty((c_count, c_count)), np.empty((c_count, c_count))
+    rows = np.zeros((p_count, p_count + order))
+    framed = False
+    for block in range(blocks):
+        framed = framed or outside[block] >= 0
     for i in range(k_count):
-        radius[i] = math.sqrt(np.sum(w[i] * w[i]))
-    step, place, last = 0, 0, record[-1]
+        radius[i] = math.sqrt(np.sum(moving[i] * moving[i]))
+    step, place, last, stage = 0, 0, record[-1], 0
     while True:
         while place < record.shape[0] and record[place] == step:
-            for i in range(k_count):
-                out_v[place, i] = v[i]
-                for j in range(k_count):
-                    out_q[place, i, j] = np.sum(w[i] * w[j])
-                for m in range(m_count):
-                    out_m[place, i, m] = np.sum(w[i, :rank] * teacher[m])
+            _write(moving, fixed, columns, place, v, bias, out_gram, out_a, out_bias)
             place += 1
-        if threshold <= 1.0 and _largest_cosine(w, teacher) >= threshold:
+        if threshold <= 1.0 and _largest_cosine(moving, fixed, k_count, teachers) >= threshold:
             return ESCAPED, step
         if step >= last:
             return COMPLETED, step
         rate = schedule(step / d)
-        for i in range(k_count):
-            change_v[i] = 0.0
+        while stage + 1 < chances.shape[0] and step >= chances[stage + 1, 0]:
+            stage += 1
+        change_v[:] = 0.0
+        total_c[:] = 0.0
         for b in range(batch):
-            for a in range(n):
-                x[b, a] = rng.standard_normal()
-            for i in range(k_count):
-                total = 0.0
+            if sources > 1:
+                chance, chosen = source_rng.random(), 0
+                while chosen < sources - 1 and chance >= chances[stage, 1 + chosen]:
+                    chosen += 1
+                source[b] = chosen
+            for block in range(blocks):
+                deviation = deviations[source[b], block]
+                inputs = x[b, columns[block] : columns[block + 1]]
+                for a in range(inputs.shape[0]):
+                    inputs[a] = deviation * rng.standard_normal()
+            if means.shape[0] > 0:
                 for a in range(n):
-                    total += w[i, a] * x[b, a]
-                fields[b, i] = total
-            for m in range(m_count):
-                total = 0.0
-                for a in range(rank):
-                    total += teacher[m, a] * x[b, a]
-                fields[b, k_count + m] = total
-            labels[b] = model(fields[b], g, dg)
-            if noise > 0.0:
-                labels[b] += noise * noise_rng.standard_normal()
-            slope = _pull(loss, labels[b], v, g, dg, c, b)
-            for i in range(k_count):
-                change_v[i] += g[i] * slope
+                    x[b, a] += means[source[b], a]
+            for p in range(p_count):
+                fields[b, p] = _dot(moving[p], x[b]) + bias[p]
+            for m in range(teachers):
+                fields[b, p_count + m] = _dot(fixed[m], x[b])
         if full:
-            _bartlett(rng, batch, free, wishart)
-        if displacement != 0.0:
-            for i in range(k_count):
-                for b in range(batch):
-                    push[i, b] = -rate * displacement * c[i, b] / batch
+            for block in range(blocks):
+                if outside[block] >= 0:
+                    _bartlett(rng, batch, outside[block], wishart[block])
+        if inner_needed:
             for b in range(batch):
-                for i in range(k_count + m_count):
-                    shifted[i] = fields[b, i]
                 for other in range(batch):
-                    inner = 0.0
+                    total = 0.0
                     for a in range(n):
-                        inner += x[b, a] * x[other, a]
-                    for a in range(order):
-                        inner += wishart[b, a] * wishart[other, a]
+                        total += x[b, a] * x[other, a]
+                    for block in range(blocks):
+                        if outside[block] >= 0:
+                            both = deviations[source[b], block] * deviations[source[other], block]
+                            for a in range(order):
+                                total += both * wishart[block, b, a] * wishart[block, other, a]
+                    inner[b, other] = total + rates[2]
+        for use in range(uses):
+            for attempt in range(2 if displacement != 0.0 else 1):
+                for b in range(batch):
+                    s = source[b]
                     for i in range(k_count):
-                        shifted[i] += push[i, other] * inner / d
-                model(shifted, g, dg)
-                _pull(loss, labels[b], v, g, dg, c, b)
-        scale = -rate * eta / (d * batch)
-        shrink = 1.0 - decay / d
-        for i in range(k_count):
-            if decay != 0.0:
-                for a in range(n):
-                    w[i, a] *= shrink
+                        shifted[i] = fields[b, i]
+                    if attempt == 1:
+                        for i in range(k_count):
+                            for other in range(batch):
+                                shifted[i] -= rate * displacement * trial[i, other] * inner[b, other] / (d * batch)
+                    target = labels[s] + model(
+                        shifted, fields[b, p_count : p_count + teachers], teacher_rows[s], g, dg
+                    )  # fmt: skip
+                    if use == 0 and attempt == 0:
+                        y[b] = target
+                        if noise[s] > 0.0:
+                            y[b] += noise[s] * noise_rng.standard_normal()
+                    output = 0.0
+                    for i in range(k_count):
+                        active[i] = masks[s, i] * v[head[s], i]
+                        output += active[i] * g[i]
+                    error = slope_of(output, y[b])
+                    if attempt == 0:
+                        for i in range(k_count):
+                            change_v[head[s], i] += masks[s, i] * g[i] * error
+                    for i in range(k_count):
+                        if general:
+                            for q in range(species):
+                                one[q] = fields[b, q * k_count + i]
+                            push_of(one, active[i], error, output, y[b], rate, pushed)
+                            for q in range(species):
+                                c[q * k_count + i, b] = pushed[q]
+                        else:
+                            c[i, b] = active[i] * dg[i] * error
+                if attempt == 0 and displacement != 0.0:
+                    for i in range(k_count):
+                        for b in range(batch):
+                            trial[i, b] = c[i, b]
+            for r in range(c_count):
+                for b in range(batch):
+                    total_c[r, b] += c[r, b]
+            if use + 1 < uses:
+                step_size = (gains[0, 0] + rate * gains[1, 0]) / (d * batch)
+                for b in range(batch):
+                    for i in range(k_count):
+                        for other in range(batch):
+                            fields[b, i] -= step_size * c[i, other] * inner[b, other]
+                for h in range(v.shape[0]):
+                    for i in range(k_count):
+                        v[h, i] -= rate * rates[0] / (d * batch) * change_v[h, i]
+                        change_v[h, i] = 0.0
+        still = True
+        for p in range(species):
+            scale[p] = -1.0 / (d * batch) if general else -(gains[0, p] + rate * gains[1, p]) / (d * batch)
+            for q in range(species):
+                mix[p, q] = mixing[0, p, q] + (mixing[1, p, q] + rate * mixing[2, p, q]) / d
+                still = still and mix[p, q] == (1.0 if p == q else 0.0)
+        if not still:
+            _mix(moving, bias, mix, k_count)
+        for p in range(p_count):
+            row = p if general else p % k_count
+            factor = scale[p // k_count]
+            if factor == 0.0:
+                continue
             for b in range(batch):
-                amount = scale * c[i, b]
+                amount = factor * total_c[row, b]
+                bias[p] += rates[2] * amount
                 for a in range(n):
-                    w[i, a] += amount * x[b, a]
-        if not explicit:
+                    moving[p, a] += amount * x[b, a]
+        for block in range(blocks):
+            if outside[block] < 0:
+                continue
+            first = columns[block] + ranks[block]
             if full:
-                for i in range(k_count):
+                for row in range(c_count):
                     for a in range(batch):
                         total = 0.0
                         for b in range(a, batch):
-                            total += c[i, b] * wishart[b, a]
-                        rows[i, k_count + a] = scale * total
+                            total += total_c[row, b] * deviations[source[b], block] * wishart[block, b, a]
+                        for q in range(species):
+                            if general:
+                                rows[row, p_count + a] = scale[0] * total
+                            else:
+                                rows[q * k_count + row, p_count + a] = scale[q] * total
             else:
-                for i in range(k_count):
-                    for j in range(k_count):
+                for i in range(c_count):
+                    for j in range(c_count):
                         total = 0.0
                         for b in range(batch):
-                            total += c[i, b] * c[j, b]
+                            total += total_c[i, b] * total_c[j, b] * deviations[source[b], block] ** 2
                         gram[i, j] = total
                 _root(gram, root)
-                _bartlett(rng, k_count, free, wishart)
-                for i in range(k_count):
-                    for a in range(k_count):
+                _bartlett(rng, c_count, outside[block], wishart[block])
+                for row in range(c_count):
+                    for a in range(c_count):
                         total = 0.0
-                        for b in range(a, i + 1):
-                            total += root[i, b] * wishart[b, a]
-                        rows[i, k_count + a] = scale * total
-            for i in range(k_count):
-                for a in range(k_count):
-                    rows[i, a] = w[i, rank + a]
-            _lower(rows, k_count, k_count + order)
-            for i in range(k_count):
-                for a in range(k_count):
-                    w[i, rank + a] = rows[i, a]
-        for i in range(k_count):
-            if spherical or not explicit or step % 64 == 0:
+                        for b in range(a, row + 1):
+                            total += root[row, b] * wishart[block, b, a]
+                        for q in range(species):
+                            if general:
+                                rows[row, p_count + a] = scale[0] * total
+                            else:
+                                rows[q * k_count + row, p_count + a] = scale[q] * total
+            for p in range(p_count):
+                for a in range(p_count):
+                    rows[p, a] = moving[p, first + a]
+            _lower(rows, p_count, p_count + order)
+            for p in range(p_count):
+                for a in range(p_count):
+                    moving[p, first + a] = rows[p, a]
+        if spherical or framed or step % 64 == 0:
+            for p in range(p_count):
                 total = 0.0
                 for a in range(n):
-                    total += w[i, a] * w[i, a]
+                    total += moving[p, a] * moving[p, a]
                 if not total < DIVERGED:
                     return BLEW_UP, step
-                if spherical:
-                    factor = radius[i] / math.sqrt(total)
+                if spherical and p < k_count:
+                    factor = radius[p] / math.sqrt(total)
                     for a in range(n):
-                        w[i, a] *= factor
-            v[i] += -rate * eta_v / (d * batch) * change_v[i] - decay_v / d * v[i]
-            if not abs(v[i]) < DIVERGED:
-                return BLEW_UP, step
+                        moving[p, a] *= factor
+        for h in range(v.shape[0]):
+            for i in range(k_count):
+                v[h, i] += -rate * rates[0] / (d * batch) * change_v[h, i] - rates[1] / d * v[h, i]
+                if not abs(v[h, i]) < DIVERGED:
+                    return BLEW_UP, step
         step += 1
 
 
 @njit(
-    types.UniTuple(types.float64, 2)(MATRIX, VECTOR, MATRIX, MATRIX, VECTOR, MODEL, types.boolean),
+    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, VECTOR, VECTOR, types.float64, MODEL, LOSS, VECTOR),
     cache=True,
     nogil=True,
 )
 def population_means(
     points: np.ndarray,
-    noise: np.ndarray,
-    teacher: np.ndarray,
-    w: np.ndarray,
+    added: np.ndarray,
+    covariance: np.ndarray,
+    losses: bool,
+    mean: np.ndarray,
     v: np.ndarray,
-    model: Model,
-    logistic: bool,
-) -> tuple[float, float]:
-    """Mean of (target - output)^2 / 2, and of the logistic loss of labels with `noise` where asked for (otherwise 0).
+    row: np.ndarray,
+    label: float,
+    model: Function,
+    value_of: Function,
+    out: np.ndarray,
+) -> None:
+    """Averages over fields N(mean, covariance) of the M teachers, then the K students, over normal points (N, M + K).
 
-    Over normal points (N, r + K or more columns) in the frame of a state.
+    ``out``: mean of (target - output)^2/2, of [output target < 0], and of the loss of labels with the noise ``added``
+    (N, 1) where `losses`.
     """
-    (k_count, n), (m_count, rank) = w.shape, teacher.shape
-    fields = np.empty(k_count + m_count)
+    k_count, m_count = v.shape[0], row.shape[0]
+    count = m_count + k_count
+    root = np.empty((count, count))
+    _root(covariance, root)
+    fields = np.empty(count)
     g, dg = np.empty(k_count), np.empty(k_count)
-    squares, losses = 0.0, 0.0
+    squares, wrong, loss = 0.0, 0.0, 0.0
     for p in range(points.shape[0]):
-        for i in range(k_count):
-            total = 0.0
-            for a in range(n):
-                total += w[i, a] * points[p, a]
+        for i in range(count):
+            total = mean[i]
+            for j in range(i + 1):
+                total += root[i, j] * points[p, j]
             fields[i] = total
-        for m in range(m_count):
-            total = 0.0
-            for a in range(rank):
-                total += teacher[m, a] * points[p, a]
-            fields[k_count + m] = total
-        target = model(fields, g, dg)
+        target = label + model(fields[m_count:], fields[:m_count], row, g, dg)
         output = 0.0
         for i in range(k_count):
             output += v[i] * g[i]
         squares += (target - output) ** 2
-        if logistic:
-            margin = (target + noise[p]) * output
-            losses += math.log1p(math.exp(-abs(margin))) + max(-margin, 0.0)
-    return 0.5 * squares / points.shape[0], losses / points.shape[0]
+        if target * output < 0.0:
+            wrong += 1.0
+        elif target * output == 0.0:
+            wrong += 0.5
+        if losses:
+            loss += value_of(output, target + added[p, 0])
+    out[0] = 0.5 * squares / points.shape[0]
+    out[1] = wrong / points.shape[0]
+    out[2] = loss / points.shape[0]

@@ -20,7 +20,7 @@ from dimladder.problem.hierarchy import draw_readout
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_target import Realization, level_sizes
-from .sgd import derivative
+from .model_code import derivative
 
 # Samples drawn together: a block and its temporaries stay in the processor's cache.
 BLOCK = 4096

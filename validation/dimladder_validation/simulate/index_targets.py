@@ -47,7 +47,11 @@ def directions(problem: Any, d: int) -> Directions:
 
 def label(problem: Any, z: Array, stream: np.random.Generator) -> Array:
     """Draw labels of latent fields: noises, flips and outliers included."""
-    target = problem.target
+    return draw_label(problem.target, z, stream)
+
+
+def draw_label(target: Any, z: Array, stream: np.random.Generator) -> Array:
+    """Draw labels of the fields of one index target."""
 
     def value(expression: Any) -> Array:
         known = {n: stream.standard_normal(z.shape) for n in expression.variables if n.startswith("n")}
@@ -71,10 +75,15 @@ def label(problem: Any, z: Array, stream: np.random.Generator) -> Array:
 
 def clean(problem: Any, z: Array) -> Array:
     """The target without noise, flips and outliers."""
-    expression = problem.target.expression
+    return clean_label(problem.target, z)
+
+
+def clean_label(target: Any, z: Array) -> Array:
+    """One index target without noise, flips and outliers."""
+    expression = target.expression
     known = {n: z if n.startswith("z") else np.zeros(z.shape) for n in expression.variables}
     y = np.broadcast_to(np.asarray(expression.evaluate(np, **known), dtype=float), z.shape)
-    return np.asarray(1.0 / (1.0 + np.exp(-y)) if problem.target.is_logit else y)
+    return np.asarray(1.0 / (1.0 + np.exp(-y)) if target.is_logit else y)
 
 
 def drawn_target(problem: Any, d: int, stream: np.random.Generator) -> Array:

@@ -9,6 +9,8 @@ residual of their fixed point.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,3 +271,103 @@ def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: floa
         if moved <= 1e-9 * (np.linalg.norm(w) + 1e-12):
             return Fit(w, 0.0, float(moved), np.zeros(n))
     raise SimulationError("a penalised fit did not converge", where=f"{n} samples, {k} weights, strength {strength:g}")
+
+
+def golden_ridge(
+    value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]
+) -> tuple[float, Fit]:
+    """Minimise value(log ridge) to 1e-2: return the ridge and its fit."""
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(value, bracket=(start, start + 0.5), options={"xtol": 1e-2, "maxiter": 25})
+    return math.exp(float(found.x)), fitted(float(found.x))
+
+
+@dataclass(frozen=True)
+class ClassesFit:
+    """A minimiser with one output a class.
+
+    Attributes
+    ----------
+    w : ndarray, shape (classes, k)
+    b : ndarray, shape (classes,)
+    loss : float
+        Mean loss of the samples.
+    gap : float
+        Objective minus a lower bound of the minimum, over the objective.
+    """
+
+    w: Array
+    b: Array
+    loss: float
+    gap: float
+
+
+def minimise_classes(name: str, x: Array, labels: Any, classes: int, ridge: float, bias: bool) -> ClassesFit:
+    """Minimise sum_i l(W x_i + b, y_i) + (ridge/2)|W|^2 for the ``cross-entropy`` or ``one-hot`` (square) loss.
+
+    Raises
+    ------
+    SimulationError
+        When the relative duality gap does not fall to 1e-6.
+    """
+    hot = np.eye(classes)[labels]
+    w, b = _one_hot(x, hot, ridge, bias) if name == "one-hot" else _softmax(x, hot, ridge, bias)
+    u = x @ w.T + b
+    if name == "one-hot":
+        s = u - hot
+        per = 0.5 * np.sum(s * s, axis=1)
+    else:
+        top = u.max(axis=1, keepdims=True)
+        log_total = np.log(np.exp(u - top).sum(axis=1, keepdims=True)) + top
+        s = np.exp(u - log_total) - hot
+        per = log_total[:, 0] - np.sum(u * hot, axis=1)
+    value = float(per.sum()) + 0.5 * ridge * float(np.sum(w * w))
+    # As in `minimise`: s_i subgradients at u_i; with a bias they must sum to zero.
+    dual = float(per.sum() - np.sum(s * u)) - 0.5 * float(np.sum((s.T @ x) ** 2)) / ridge
+    slack = float(np.abs(s.sum(axis=0)) @ (1.0 + np.abs(b))) if bias else 0.0
+    gap = (value - dual + slack) / (abs(value) + 1e-300)
+    if not gap <= 1e-6:
+        raise SimulationError(
+            "a multi-class fit did not converge", where=f"{x.shape[0]} samples, {x.shape[1]} inputs, ridge {ridge:g}",
+            why=f"relative duality gap {gap:.2g}", hint="raise loss.ridge",
+        )  # fmt: skip
+    return ClassesFit(w, b, float(per.mean()), gap)
+
+
+def _one_hot(x: Array, hot: Array, ridge: float, bias: bool) -> tuple[Array, Array]:
+    """Ridge regression of every column of the labels."""
+    mean_x, mean_y = (x.mean(axis=0), hot.mean(axis=0)) if bias else (np.zeros(x.shape[1]), np.zeros(hot.shape[1]))
+    centred, target = x - mean_x, hot - mean_y
+    samples, d = x.shape
+    if samples < d:
+        w = centred.T @ np.linalg.solve(centred @ centred.T + ridge * np.eye(samples), target)
+    else:
+        w = np.linalg.solve(centred.T @ centred + ridge * np.eye(d), centred.T @ target)
+    return w.T, mean_y - w.T @ mean_x
+
+
+def _softmax(x: Array, hot: Array, ridge: float, bias: bool) -> tuple[Array, Array]:
+    from scipy.optimize import minimize
+
+    (samples, d), classes = x.shape, hot.shape[1]
+
+    def value(theta: Array) -> tuple[float, Array]:
+        w = theta[: classes * d].reshape(classes, d)
+        b = theta[classes * d :] if bias else np.zeros(classes)
+        u = x @ w.T + b
+        top = u.max(axis=1, keepdims=True)
+        e = np.exp(u - top)
+        total = e.sum(axis=1, keepdims=True)
+        gap = e / total - hot
+        cost = float(np.sum(top[:, 0] + np.log(total[:, 0]) - np.sum(u * hot, axis=1)) + 0.5 * ridge * np.sum(w * w))
+        gradient = gap.T @ x + ridge * w
+        parts = [gradient.ravel(), gap.sum(axis=0)] if bias else [gradient.ravel()]
+        return cost / samples, np.concatenate(parts) / samples
+
+    start = np.zeros(classes * d + (classes if bias else 0))
+    options = {"maxiter": 10_000, "maxcor": 30, "gtol": 1e-10, "ftol": 1e-16}
+    theta = minimize(value, start, jac=True, method="L-BFGS-B", options=options).x
+    w = theta[: classes * d].reshape(classes, d)
+    b = theta[classes * d :] if bias else np.zeros(classes)
+    return w, b - b.mean()

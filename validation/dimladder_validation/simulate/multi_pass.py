@@ -7,7 +7,9 @@ orthonormal family F of the u met so far. One more vector u, with r = u - F F^T 
 
     X^T f = nu e_new + (known),  nu^2 ~ chi^2_{d-m};     X e_new = nu f + (1 - F F^T - f f^T) zeta,  zeta ~ N(0, I_n),
 
-and nothing is left to reveal when m = d. Cost: O(n (K T)^2), whatever d. Start overlaps are exact at every d.
+and nothing is left to reveal when m = d. Langevin noise of the weights has normal coordinates on the known directions
+and its length on a fresh one, with X e_new = (1 - F F^T) zeta. Cost: O(n (K T)^2), whatever d. Start overlaps are exact
+at every d.
 """
 
 from __future__ import annotations
@@ -136,12 +138,12 @@ class Chain:
     """
 
     def __init__(self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, queries: int) -> None:
-        self._stream, self.samples = stream, round(descent.sample_ratio * d)
+        self._stream, self.samples, self._dimension = stream, round(descent.sample_ratio * d), d
         k, n, blocks = descent.students, self.samples, descent.blocks
         self._sizes, self._scale = block_sizes(descent, d), np.sqrt(descent.variances)
         self._teachers, students = start_coordinates(descent)
         self._start = self._known = k + descent.teachers
-        most = self._known + k * queries
+        most = self._known + k * queries * (1 + (descent.temperature > 0))
         self._z = np.zeros((blocks, most, n))
         self._z[:, : self._known] = stream.standard_normal((blocks, self._known, n))
         self.weights = np.zeros((blocks, k, most))
@@ -180,6 +182,21 @@ class Chain:
         out[:, :, : self._known] = self._scale[:, None, None] * (u @ self._z[:, : self._known].transpose(0, 2, 1))
         return out
 
+    def noise(self) -> Array:
+        """Return independent standard normals for every coordinate of every unit, shaped as the weights."""
+        k, known, basis = self.weights.shape[1], self._known, self._basis[: self._rank]
+        out = np.zeros_like(self.weights)
+        for j, size in enumerate(self._sizes):
+            for i in range(k):
+                seen = min(known + i, size)
+                out[j, i, :seen] = self._stream.standard_normal(seen)
+                if seen < size:
+                    out[j, i, seen] = np.sqrt(self._stream.chisquare(size - seen))
+                    zeta = self._stream.standard_normal(self.samples)
+                    self._z[j, seen] = zeta - (zeta @ basis.T) @ basis
+        self._known += k
+        return out / np.sqrt(self._dimension)
+
     def overlaps(self, weights: Array) -> tuple[Array, Array]:
         """Return w.w/d and w.w*/d inside each block."""
         return weights @ weights.transpose(0, 2, 1), weights[:, :, : self._start] @ self._teachers.transpose(0, 2, 1)
@@ -194,7 +211,7 @@ class Dense:
     def __init__(
         self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, backend: Backend
     ) -> None:
-        self._backend, self.samples = backend, round(descent.sample_ratio * d)
+        self._backend, self._stream, self.samples = backend, stream, round(descent.sample_ratio * d)
         sizes = block_sizes(descent, d)
         self._first, self._sizes = np.cumsum(sizes) - sizes, sizes
         teachers, students = start_coordinates(descent)
@@ -220,6 +237,10 @@ class Dense:
         """Return X^T u, shaped as the weights."""
         return self._product(self._across, u)
 
+    def noise(self) -> Array:
+        """Return independent standard normals for every coordinate of every unit, shaped as the weights."""
+        return self._stream.standard_normal(self.weights.shape) / np.sqrt(self.weights.shape[1])
+
     def overlaps(self, weights: Array) -> tuple[Array, Array]:
         """Return w.w/d and w.w*/d inside each block."""
         parts = [slice(f, f + size) for f, size in zip(self._first, self._sizes, strict=True)]
@@ -243,6 +264,8 @@ def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.
             break
         force = data.gradient(u) / batch + descent.ridge * w
         velocity = descent.momentum * velocity - descent.rates[t] * force
+        if descent.temperature > 0:
+            velocity += descent.noise[t] * data.noise()
         readout_force = pull / batch + descent.readout_ridge * a
         readout_velocity = descent.momentum * readout_velocity - descent.readout_rates[t] * readout_force
         w, a = w + velocity, a + readout_velocity

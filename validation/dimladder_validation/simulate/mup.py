@@ -20,7 +20,7 @@ from dimladder.problem.algorithms import GradientFlow
 from dimladder.problem.training import Training, coordinates, training_of
 
 from .base import Backend, Closing, Experiment, Sample
-from .sgd import derivative
+from .model_code import derivative
 
 # (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
 EXPONENTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -200,11 +200,11 @@ def train(
     network = Network(
         training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend
     )
-    m, layers, steps = training.samples, training.layers, training.steps
+    m, layers, times = training.samples, training.layers, training.times
     first: Pass | None = None
     outputs, smallest, speeds = [], [], []
     fields = network.run()
-    for t in range(steps):
+    for t in range(times):
         outputs.append(backend.to_numpy(fields.f).astype(float))
         grams = _grams([x[:, :m, ...] for x in fields.post], backend) / width
         smallest.append(np.linalg.eigvalsh(_finite(grams))[..., 0].T)
@@ -213,7 +213,7 @@ def train(
         if observe is not None:
             observe(t, fields)
         first = fields if first is None else first
-        if t + 1 < steps:
+        if t + 1 < times:
             if isinstance(algorithm, GradientFlow):
                 network.flow(fields, training.weights[t], float(training.learning_rates[t]), algorithm.substeps)
             else:

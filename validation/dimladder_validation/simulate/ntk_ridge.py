@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .base import Backend, Closing, Experiment, Sample
-from .sgd import derivative
+from .model_code import derivative
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,59 +14,41 @@ from .base import Backend, Closing, Experiment, Sample
 if TYPE_CHECKING:
     import numpy as np
 
-    from .sgd import Dynamics
+    from dimladder.problem.update_table import Table
 
 log = logging.getLogger("dimladder.simulate")
 
 
-def dynamics(problem: Any, d: int) -> Dynamics:
-    """Return student, target, start and algorithm of a one-pass problem, in the normalisation of `sgd`.
+def finite(problem: Any) -> Table:
+    """Return the table of a problem that a finite d can run.
 
     Raises
     ------
     SimulationError
-        For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates.
+        For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates, and
+        for losses of several outputs.
     """
-    from dimladder.problem import Expression
-    from dimladder.problem.geometry import start
+    from dimladder.problem.update_table import table
 
-    from .sgd import LOSSES, Dynamics
-    from .two_layer import link_of
-
-    algorithm, target, student, loss = problem.algorithm, problem.target, problem.student, problem.loss.form.name
-    if loss not in LOSSES:
+    if problem.loss.form.vector:
         raise SimulationError(
-            f"no experiment trains on the loss {loss!r}", where="loss.function", why=f"known are {', '.join(LOSSES)}"
-        )
-    state = start(problem)
-    link = link_of(problem, len(state.T))
-    batch = algorithm.batch_size
-    if algorithm.regime == "gradient-flow":
-        # The drift alone: batches of sqrt d samples or more push the noise terms to order d^-1/2.
-        batch = max(batch, math.isqrt(d - 1) + 1)
-    elif algorithm.regime != "classical":
+            f"no experiment trains on the loss {problem.loss.function!r}", where="loss.function",
+            why="it takes one output a class, the student has one output",
+        )  # fmt: skip
+    if problem.algorithm.regime == "noise-dominated":
         raise SimulationError(
-            f"no experiment realises the regime {algorithm.regime!r}",
+            "no experiment realises the regime 'noise-dominated'",
             why="it keeps the diffusion of the equations and drops their drift",
             hint='simulate with algorithm.regime = "classical"',
         )
-    rate, readout_rate = algorithm.learning_rate, algorithm.readout_learning_rate
-    trained = student.train_readout
-    return Dynamics(
-        activation=student.expression, link=link, q=state.Q, m=state.M, t=state.T, v=state.a,
-        eta=rate, eta_v=(rate if readout_rate is None else readout_rate) if trained else 0.0, noise=target.noise,
-        batch=batch, loss=loss, spherical=algorithm.spherical, decay=algorithm.weight_decay,
-        decay_v=algorithm.readout_weight_decay if trained else 0.0, displacement=algorithm.displacement,
-        schedule=Expression(algorithm.schedule, ("t",)) if algorithm.schedule.strip() != "1" else None,
-    )  # fmt: skip
+    return table(problem)
 
 
 class OnePassExperiment(Experiment):
     """One-pass SGD.
 
     ``[simulation] method = "gram"`` (the default) follows the overlaps by their exact law at a cost independent of d;
-    ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device. Several steps on each sample
-    always move weights.
+    ``"weights"`` moves explicit weights, compiled on the CPU or batched on a torch device.
     """
 
     theory = "one-pass"
@@ -81,13 +62,13 @@ class OnePassExperiment(Experiment):
         from dimladder.problem import axis_values
 
         from . import sgd
-        from .reuse import reused_sgd
+        from .frames import frame_of
+        from .measured import sample
+        from .sgd_array import weight_sgd_array
 
-        if problem.algorithm.uses > 1 or problem.student.slope:
-            return reused_sgd(problem, size, streams, backend)
         times = np.array(axis_values(problem.grid.time))
-        what = dynamics(problem, size)
-        sgd.check_dimension(what, size)
+        what = finite(problem)
+        frame_of(sgd.at_finite_d(what), size)  # refuses sizes that are too small, whatever the method
         method = problem.simulation.method or "gram"
         if method == "gram" and backend.is_numpy:
             # K + M numbers a step: double precision costs nothing, whatever the dtype asked for.
@@ -97,8 +78,8 @@ class OnePassExperiment(Experiment):
         else:
             if method == "gram":
                 _say_weights_are_moved(problem.content_hash)
-            runs = sgd.weight_sgd_array(what, times, size, streams, backend)
-        return sgd.sample(what, times, runs, _threads())
+            runs = weight_sgd_array(what, times, size, streams, backend)
+        return sample(what, times, runs, _threads())
 
     def closing(self, problem: Any) -> Closing:
         """Exactly imposed overlaps: van Kampen's expansion. Without the noise terms: their share, 1/batch."""
@@ -118,7 +99,9 @@ class OnePassExperiment(Experiment):
 
     def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
         start = {"time": 0.0}
-        return {"Q": start, "M": start, "a": start if problem.student.train_readout else {}}
+        names = ("Q", "M", "Q_block", "M_block", "mean_overlap", "bias")
+        # A readout that is not trained stays what it is.
+        return {**dict.fromkeys(names, start), "a": start if problem.student.train_readout else {}}
 
 
 @lru_cache(maxsize=16)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from dimladder.errors import SimulationError
 
 from .base import Backend, Closing, Experiment, Sample
-from .sgd import derivative, recorded_steps
+from .model_code import derivative
+from .sgd import recorded_steps
 
 if TYPE_CHECKING:
     import numpy as np

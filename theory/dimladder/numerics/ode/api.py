@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..addresses import addresses
 from . import driver, layout
 from .explicit import explicit_interpolant, explicit_step
 from .functions import Event, Interpreted, compiled, register, release, trampoline
@@ -177,7 +178,7 @@ class _Setup:
             *((compiled(e.function, layout.SCALAR, "the event"), layout.SCALAR) for e in self.events),
         ]
         self.alive = [f for f, _ in pairs]
-        self.address = np.array([(0, 0) if f is None else layout.addresses(f, ftype) for f, ftype in pairs], np.int64)
+        self.address = np.array([(0, 0) if f is None else addresses(f, ftype) for f, ftype in pairs], np.int64)
         self.event_flags = np.array([(e.direction, int(e.terminal)) for e in self.events], np.int64).reshape(-1, 2)
         self.sizes = np.array(
             [
@@ -211,7 +212,7 @@ class _Setup:
         """Compile, or read from the cache, the implicit method of `auto`: most curves never need it."""
         steps = _steps(self.plan.used[-1])
         self.alive += steps
-        self.address[layout.SECOND_METHOD] = [layout.addresses(f, layout.STEP) for f in steps]
+        self.address[layout.SECOND_METHOD] = [addresses(f, layout.STEP) for f in steps]
 
     def __enter__(self) -> _Setup:
         return self
@@ -407,7 +408,7 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
 
     code = layout.DONE
     if st[layout.T_END] != st[layout.T]:
-        code = driver.start(setup.address, st, cnt, y, f, fnew, ynew, setup.atol, p, work, setup.order)
+        code = driver.start.compiled(setup.address, st, cnt, y, f, fnew, ynew, setup.atol, p, work, setup.order)
         setup.raise_interpreted()
         for i, event in enumerate(setup.events):
             event_state[i, 0] = compiled(event.function, layout.SCALAR, "the event")(st[layout.T], y, p)
@@ -422,7 +423,7 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
                 segment_rows = np.concatenate([segment_rows, np.empty_like(segment_rows)])
             found = np.concatenate([found, np.empty_like(found)])
         begin = time.perf_counter()
-        code = driver.advance(
+        code = driver.advance.compiled(
             setup.address, st, cnt, *setup.tables, times, out, y, f, ynew, fnew, setup.atol, p, work, ws, pivots,
             nested, segments, segment_rows, event_state, setup.event_flags, found, switches, budget,
         )  # fmt: skip

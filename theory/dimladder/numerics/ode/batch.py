@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numba.core import sigutils
 
+from ..addresses import addresses, from_addresses_of
 from ..jit import njit, types
 from . import driver
 from .common import OPTIONS
@@ -19,9 +20,7 @@ from .layout import (
     Integers,
     T,
     Vector,
-    addresses,
     as_scalar,
-    from_addresses_of,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..jit import njit
+from ..native import njit
 from .layout import Vector
 
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ..jit import njit
+from ..native import njit
 from .common import OPTIONS, evaluate_nested, scaled_norm
 from .layout import (
     ACCEPTED,

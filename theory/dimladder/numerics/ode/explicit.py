@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..jit import njit
+from ..native import njit
 from .common import OPTIONS, first_bad, scaled_norm, step_factor
 from .layout import (
     ACCEPTED,

@@ -13,7 +13,9 @@ import numpy as np
 from numba import errors
 from numpy.typing import NDArray
 
+from ..addresses import addresses
 from ..jit import njit, types
+from ..native import Native
 from . import layout
 
 __all__ = ["Event", "Interpreted", "compiled"]
@@ -111,12 +113,17 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
     TypeError
         If it is not callable, or numba cannot compile it for this signature.
     """
-    known = hasattr(function, "get_compile_result") or (hasattr(function, "address") and hasattr(function, "_sig"))
+    if isinstance(function, Native):
+        return function
+    known = hasattr(function, "get_compile_result")
     try:
-        if known:
-            if hasattr(function, "_sig") and function._sig != ftype.signature:
+        if hasattr(function, "_sig") and hasattr(function, "_pyfunc"):
+            # A cfunc has no entry of the kind that compiled code calls.
+            if function._sig != ftype.signature:
                 raise TypeError(f"{what} has the signature {function._sig}; needed: {ftype.signature}")
-            layout.addresses(function, ftype)
+            function = function._pyfunc
+        if known:
+            addresses(function, ftype)
             return function
         if not callable(function):
             raise TypeError(f"{what} must be a function, got {type(function).__name__}")

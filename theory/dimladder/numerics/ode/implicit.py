@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..jit import njit, types
+from ..native import njit
 from .common import OPTIONS, first_bad, scaled_norm, step_factor
 from .layout import (
     ACCEPTED,
@@ -25,7 +25,6 @@ from .layout import (
     H_DID,
     HAS_JAC,
     J_FRESH,
-    JAC,
     LU_READY,
     MOVED,
     N_EQUAL,
@@ -40,7 +39,6 @@ from .layout import (
     PSI,
     RATIO,
     RHO,
-    RHS,
     RTOL,
     SQUARE,
     STEP_SIGNATURE,
@@ -58,7 +56,6 @@ EPS = 2.220446049250313e-16
 ROOT_EPS = 1.4901161193847656e-08
 NEWTON = 4  # most iterations of a step
 NEGLIGIBLE = 0.05  # size of a Newton correction, in units of the tolerance, that a step can do without
-_v, _i, _m = types.float64[::1], types.int64[::1], types.float64[:, ::1]
 # Real stability interval of the explicit methods, against which implicit steps are measured (DOP853 6.1, Tsit5 3.5).
 EXPLICIT_INTERVAL = 5.0
 
@@ -110,7 +107,7 @@ def solve_factored(a: Vector, row: int, n: int, pivots: Integers, b: Vector) -> 
         b[i] = (b[i] - acc) / line[i]
 
 
-@njit(types.int64(RHS, JAC, _v, _i, _v, _v, _v, _v, _v, _m, _m), **OPTIONS)
+@njit("i8(RHS, JAC, f8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[:, ::1])", **OPTIONS)
 def jacobian(
     rhs: Compiled, jac: Compiled, st: Vector, cnt: Integers, y: Vector, f: Vector, atol: Vector, p: Vector,
     work: Vector, ws: Vector, out: Vector,
@@ -300,7 +297,7 @@ def rescale(differences: Vector, order: int, factor: float) -> None:
     """Backward differences for a step `factor` times as long (Shampine & Reichelt 1997, section 2.2)."""
     m = order + 1
     n = differences.shape[1]
-    scaled, unit, product = np.empty((m, m)), np.empty((m, m)), np.empty((m, m))
+    scaled, unit, product = np.empty((6, 6)), np.empty((6, 6)), np.empty((6, 6))
     for j in range(m):
         scaled[0, j] = unit[0, j] = 1.0
     for i in range(1, m):
@@ -314,7 +311,7 @@ def rescale(differences: Vector, order: int, factor: float) -> None:
             for k in range(m):
                 acc += scaled[i, k] * unit[k, j]
             product[i, j] = acc
-    column = np.empty(m)
+    column = np.empty(6)
     for c in range(n):
         for j in range(m):
             acc = 0.0

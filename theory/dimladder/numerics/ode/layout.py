@@ -1,8 +1,7 @@
 """What the compiled kernels share: the meaning of each slot, the function types, and functions made from addresses.
 
-A compiled function takes other compiled functions as *addresses* and turns them into numba first-class functions
-inside. So the integrator is compiled once for every right-hand side, is cached on disk, runs without the interpreter
-lock, and a call costs microseconds (unboxing one dispatcher into a first-class function argument costs sixty).
+Right-hand sides, Jacobians, steps and events enter as addresses (`numerics.addresses`): the integrator is compiled once
+for every right-hand side and runs without the interpreter lock.
 
 The constants below are frozen into the cached machine code of `explicit`, `implicit` and `driver`: whoever edits them
 must touch those files too.
@@ -10,7 +9,6 @@ must touch those files too.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from .. import native
+from ..addresses import from_addresses_of
 from ..jit import types
 
 Vector = NDArray[np.float64]
@@ -56,9 +56,16 @@ _f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], type
 RHS = types.FunctionType(types.void(_f8, _v, _v, _v, _v))
 JAC = types.FunctionType(types.void(_f8, _v, _m, _v, _v))
 SCALAR = types.FunctionType(_f8(_f8, _v, _v))
+STEP = types.FunctionType(types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m))
 # step(rhs, jac, st, cnt, info, control, table, y, f, ynew, fnew, atol, p, work, ws, pivots, F) -> code
-STEP_SIGNATURE = types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m)
-STEP = types.FunctionType(STEP_SIGNATURE)
+STEP_SIGNATURE = (
+    "i8(RHS, JAC, f8[::1], i8[::1], i8[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1],"
+    "f8[::1], f8[::1], f8[:, ::1], i8[::1], f8[:, ::1])"
+)
+native.value_type("as_rhs", "RHS", "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])")
+native.value_type("as_jac", "JAC", "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])")
+native.value_type("as_scalar", "SCALAR", "f8(f8, f8[::1], f8[::1])")
+native.value_type("as_step", "STEP", STEP_SIGNATURE)
 
 
 @intrinsic
@@ -77,54 +84,7 @@ def borrowed(typingctx: Any, array: Any) -> Any:
     return array(array), codegen
 
 
-def from_addresses_of(ftype: types.FunctionType) -> Compiled:
-    """Return the compiled function that makes a first-class function of this type from two addresses."""
-
-    @intrinsic
-    def from_addresses(typingctx: Any, c_address: Any, jit_address: Any) -> Any:
-        """First-class function of this type from the addresses of its C wrapper and of its native code (or 0)."""
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = context.get_value_type(types.voidptr)
-            struct = cgutils.create_struct_proxy(ftype)(context, builder)
-            struct.c_addr = builder.inttoptr(args[0], pointer)
-            struct.py_addr = pointer(None)
-            struct.jit_addr = builder.inttoptr(args[1], pointer)
-            return struct._getvalue()
-
-        return ftype(types.int64, types.int64), codegen
-
-    return from_addresses
-
-
 as_rhs = from_addresses_of(RHS)
 as_jac = from_addresses_of(JAC)
 as_scalar = from_addresses_of(SCALAR)
 as_step = from_addresses_of(STEP)
-
-
-_known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.WeakKeyDictionary()
-
-
-def addresses(function: Any, ftype: types.FunctionType) -> tuple[int, int]:
-    """Return the addresses (C wrapper, native code) of a numba function or cfunc, compiled for the type if need be.
-
-    The caller keeps `function` alive while the addresses are in use.
-    """
-    known = _known.setdefault(function, {})
-    if ftype not in known:
-        known[ftype] = _look_up(function, ftype.signature)
-    return known[ftype]
-
-
-def _look_up(function: Any, signature: Any) -> tuple[int, int]:
-    if not hasattr(function, "get_compile_result"):
-        return int(function.address), 0
-    if signature.args not in function.overloads:
-        function.compile(signature)
-    result = function.get_compile_result(signature)
-    library, names = result.library, result.fndesc
-    return (
-        library.get_pointer_to_function(names.llvm_cfunc_wrapper_name),
-        library.get_pointer_to_function(names.llvm_func_name),
-    )

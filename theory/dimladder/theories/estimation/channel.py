@@ -12,25 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...numerics.quadrature import gauss_hermite
 from ...symbolic.pieces import Pieces, pieces
+from .equations import algebra
 from .labels import Component, LabelLaw
 
 Array = NDArray[np.float64]
-# Panel widths: standard deviations of the field, and (for losses whose proximal point is found by Newton's method,
-# hence analytic in a strip only) units of the field over the scale at which the loss bends.
-PANEL, REACH = 0.75, 1.0
+# Panel widths in standard deviations of the field: where the proximal point is found by Newton's method, and where it
+# is a closed form, so that averages are of polynomials on stretches (16 nodes on 2.4 give 17 digits).
+PANEL, WIDE_PANEL = 0.75, 2.4
+# Losses of the former kind are analytic in a strip only: panels in units of the field over the scale of the bend.
+REACH = 1.0
+# Gauss-Hermite nodes of noise on a label that the loss does not see as y - f.
+_NOISE_NODES = 40
 
 
 class Averages(NamedTuple):
-    """E f, E f^2, -E f', E d_z f, E l(prox), E l(omega), P(sign of the field differs from the label)."""
+    """E f, E f^2, -E f', E l(prox), E l(omega), E d_z f, P(sign of the field differs from the label), E (f')^2.
+
+    Under a posterior the fourth is -E ln Z, the mean training log-loss of the measure.
+    """
 
     f: float
     ff: float
     fv: float
-    fz: float
     loss: float
     test: float
+    fz: float
     error: float
+    curvature2: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,11 @@ class Loss:
         b = np.array([m.value(-y, -f, -f) for y, f in pairs])
         return bool(np.max(np.abs(a - b)) <= 1e-13 * (1.0 + np.max(np.abs(a))))
 
+    @property
+    def panel(self) -> float:
+        """Panel width in standard deviations of the field."""
+        return WIDE_PANEL if self.pieces.linear_slope else PANEL
+
     @cached_property
     def strip(self) -> float:
         """Panel width in the field that resolves the proximal map: infinite for closed pieces, 1 for the logistic."""
@@ -107,7 +122,7 @@ class Loss:
         scale = change / (4.0 * worst) if math.isfinite(worst) and worst > 0 and math.isfinite(change) else 0.25
         return REACH * min(max(scale, 0.1), 1.0)
 
-    def check_convex(self, labels: Array, reach: float = 8.0) -> None:
+    def check_convex(self, labels: tuple[float, ...], reach: float = 8.0) -> None:
         """Refuse a loss that is not convex in f for one of these labels.
 
         Raises
@@ -115,6 +130,13 @@ class Loss:
         DerivationError
             With the label and the place.
         """
+        checked = self.__dict__.setdefault("_checked", set())
+        if (labels, reach) in checked:
+            return
+        self._check_convex(labels, reach)
+        checked.add((labels, reach))
+
+    def _check_convex(self, labels: tuple[float, ...], reach: float) -> None:
         m, kinks = self.module(), np.empty(16)
         for y in labels:
             u = y + np.linspace(-reach, reach, 801) + 1e-9
@@ -136,6 +158,63 @@ class Loss:
                 )
 
 
+def vector(loss: Loss, law: LabelLaw, rho: float = 1.0, fineness: float = 1.0, beta: float = 0.0,
+           panels: bool = False, node_width: float = 0.5) -> Array:  # fmt: skip
+    """Return the numbers that `numerics.label_channel.law_averages` reads, for a latent field of variance rho.
+
+    Parameters
+    ----------
+    fineness : float
+        Divides the panel widths: the check of the quadrature halves them.
+    beta : float
+        Inverse temperature of a posterior; 0 is the minimiser.
+    panels : bool
+        Whether the quick routes are left out, for comparison.
+    node_width : float
+        Panel width of the nodes of the label's field, in its standard deviations.
+    """
+    from ...numerics import label_channel
+
+    route = label_channel.PANELS
+    if not panels and (beta > 0.0 or not loss.pieces.kinks):
+        # The kinks of a loss are smoothed by a posterior, not by the proximal map.
+        route = label_channel.TRAPEZOID
+    if not panels and beta == 0.0 and loss.pieces.linear_slope:
+        route = label_channel.CLOSED
+    rows = [_component(loss, law, c, rho, node_width) for c in law.components]
+    return label_channel.flatten(loss.module(), route, loss.panel / fineness, loss.strip / fineness, rows, beta)
+
+
+def _component(loss: Loss, law: LabelLaw, c: Component, rho: float, width: float) -> Any:
+    """Which integral a component needs, and its numbers."""
+    from ...numerics import label_channel as numbers
+
+    parts: list[Any]
+    if c.kind == "linear" and loss.of_residual:
+        kind, parts = numbers.RESIDUAL, [c.slope, c.intercept]
+    elif c.kind == "thresholds":
+        labels, table, offsets = c.table()
+        # Where (t, y) and (-t, -y) are alike, positive labels hold everything.
+        mirrored = law.discrete and 0.0 not in law.values and law.symmetric() and loss.odd_labels
+        kind, parts = numbers.THRESHOLDS, [mirrored, labels.size, len(table), labels, offsets, table]
+    else:
+        t, w = c.nodes(rho, width=width)
+        if c.kind == "logit":
+            from scipy.special import expit
+
+            chance = c.flip + (1.0 - 2.0 * c.flip) * expit(c.function(t))
+            kind, parts = numbers.CHANCES, [t.size, w, t, chance]
+        else:
+            y = c.function(t)
+            if not loss.of_residual and c.outer > 0.0:
+                x, v = gauss_hermite(_NOISE_NODES)
+                y = (y[:, None] + math.sqrt(c.outer) * x).ravel()
+                w, t = (w[:, None] * v).ravel(), np.repeat(t, x.size)
+            kind, parts = numbers.NODES, [loss.of_residual, t.size, w, t, y]
+    data = np.concatenate([np.atleast_1d(np.asarray(part, dtype=float)).ravel() for part in parts])
+    return numbers.Component(kind, c.probability, c.gain, c.variance(rho), c.outer, data)
+
+
 class Channel:
     """Averages over the label law for one loss.
 
@@ -145,106 +224,33 @@ class Channel:
     law : LabelLaw
     rho : float
         Variance of the latent field.
-    fineness : float
-        Divides the panel widths: the check of the quadrature halves them.
+    fineness, beta : float
+        As of `vector`.
     """
 
-    def __init__(self, loss: Loss, law: LabelLaw, rho: float, fineness: float = 1.0) -> None:
-        self.loss, self.law, self.rho, self.fineness = loss, law, rho, fineness
-        loss.check_convex(law.range(rho))
+    def __init__(self, loss: Loss, law: LabelLaw, rho: float, fineness: float = 1.0, beta: float = 0.0) -> None:
+        self.loss, self.law, self.rho, self.fineness, self.beta = loss, law, rho, fineness, beta
         if self.closed:
             self.moments = law.moments(rho)
         else:
-            self.compiled = loss.module()
-            # Where (z, y) and (-z, -y) are alike, positive labels hold everything.
-            self.mirrored = law.discrete and 0.0 not in law.values and law.symmetric() and loss.odd_labels
-            self._nodes = {c: self._outer(c) for c in law.components if self.route(c) == "nodes"}
+            loss.check_convex(tuple(law.range(rho)))
 
     @property
     def closed(self) -> bool:
-        """Whether the averages are closed forms: the square loss."""
-        return self.loss.square != 0.0
+        """Whether the averages are closed forms of the label's moments: the square loss."""
+        return self.loss.square > 0.0 and self.beta == 0.0
 
-    def route(self, c: Component) -> str:
-        """Which integral a component needs: ``residual``, ``thresholds``, or ``nodes`` of the teacher field."""
-        if c.kind == "linear" and self.loss.of_residual:
-            return "residual"
-        if c.kind == "thresholds":
-            return "thresholds"
-        return "nodes"
-
-    def _outer(self, c: Component) -> tuple[Array, Array, Array, bool]:
-        """Weights, fields t and labels of the nodes."""
-        t, w = c.nodes(self.rho)
-        if c.kind == "logit":
-            from scipy.special import expit
-
-            p = c.flip + (1.0 - 2.0 * c.flip) * expit(c.function(t))
-            return (
-                np.concatenate([w * p, w * (1.0 - p)]), np.concatenate([t, t]),
-                np.repeat([1.0, -1.0], t.size), False,
-            )  # fmt: skip
-        if not self.loss.of_residual and c.outer > 0.0:
-            x, v = np.polynomial.hermite_e.hermegauss(40)
-            v = v / v.sum()
-            y = (c.function(t)[:, None] + math.sqrt(c.outer) * x).ravel()
-            return (w[:, None] * v).ravel(), np.repeat(t, x.size), y, False
-        return w, t, c.function(t), self.loss.of_residual
-
-    def averages(self, V: float, q: float, m: float, b: float = 0.0) -> Averages:
-        """Averages at one state; NaN outside the domain (q rho < m^2, q or V not positive)."""
-        nan = Averages(*[math.nan] * 7)
-        if not (V > 0.0 and q > 0.0 and q * self.rho > m * m and math.isfinite(V + q + m + b)):
-            return nan
+    @property
+    def compiled(self) -> Any:
+        """The averages as a compiled function of the state, of the type of `numerics.label_channel.law_averages`."""
         if self.closed:
-            from .equations import algebra
+            return algebra().square_channel
+        from ...numerics import label_channel
 
-            k = self.loss.square
-            f, ff, fv, fz, loss, test = algebra().square(V * k, q, m, b, *self.moments)
-            return Averages(k * f, k * k * ff, k * fv, k * fz, k * loss, k * test, math.nan)
-        total, fz = np.zeros(7), 0.0
-        for c in self.law.components:
-            out = self._component(c, V, q, m, b)
-            total += c.probability * out
-            fz += c.probability * c.gain * out[5]
-        return Averages(total[0], total[1], total[2], fz, total[3], total[4], total[6])
+        return label_channel.law_averages
 
-    def _component(self, c: Component, V: float, q: float, m: float, b: float) -> Array:
-        from ...numerics import proximal
-
-        out = np.zeros(7)
-        k = self.compiled
-        width, reach = PANEL / self.fineness, self.loss.strip / self.fineness
-        rho, cross = c.variance(self.rho), c.gain * m
-        route = self.route(c)
-        if route == "residual":
-            # y - omega is one Gaussian variable; f falls as y rises by as much as it does as omega falls.
-            slope, none = c.slope, np.empty((0, 3))
-            var = slope**2 * rho + c.outer - 2.0 * slope * cross + q
-            mean = b - c.intercept
-            proximal.averages(
-                k.value, k.slope, k.curvature, k.roots, 0.0, mean, var, V, min(width, reach / math.sqrt(var)), none,
-                0.0, 0.0, 1.0, out,
-            )  # fmt: skip
-            out[5], out[6] = slope * out[2], math.nan
-        elif route == "thresholds":
-            labels, table, offsets = c.table()
-            half = self.mirrored and b == 0.0
-            if half:
-                # Labels are sorted from the largest.
-                labels = labels[labels > 0.0]
-            proximal.thresholds_averages(
-                k.value, k.slope, k.curvature, k.roots, labels, table, offsets, b, V, q, cross, rho, width, reach, out
-            )
-            if half:
-                out *= 2.0
-                out[0] = 0.0
-        else:
-            w, t, y, residual = self._nodes[c]
-            noise = c.outer if residual else 0.0
-            proximal.outer_averages(
-                k.value, k.slope, k.curvature, k.roots, w, t, y, residual, b, V, q, cross, rho, noise, width, reach, out
-            )
-            if residual:
-                out[6] = math.nan
-        return out
+    def data(self) -> Array:
+        """What the compiled function reads."""
+        if self.closed:
+            return np.array([self.loss.square, self.rho, *self.moments])
+        return vector(self.loss, self.law, self.rho, self.fineness, self.beta)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,12 +115,12 @@ class Component:
             offsets.append(float(len(rows)))
         return np.array(values), np.array(rows), np.array(offsets)
 
-    def nodes(self, rho: float, count: int = 16) -> tuple[Array, Array]:
+    def nodes(self, rho: float, count: int = 16, width: float = 0.5) -> tuple[Array, Array]:
         """Nodes of t ~ N(0, Var t) and weights, split where psi has kinks or jumps (`cuts`)."""
         from ...numerics.quadrature import gauss_legendre
 
         s = math.sqrt(self.variance(rho))
-        tail, width = 9.5, 0.5
+        tail = 9.5
         ends = sorted({-tail, tail, *(c / s for c in self.cuts if abs(c) < tail * s)})
         edges = [ends[0]]
         for a, b in itertools.pairwise(ends):
@@ -215,9 +215,18 @@ def component_moments(c: Component, rho: float) -> tuple[float, float, float]:
     return keep * float(w @ y), second, keep * c.gain * float(w @ (y * t)) / variance
 
 
+def constant_law(y: float) -> LabelLaw:
+    """Return the law of a label that is certain."""
+    import sympy as sp
+
+    only = Component(1.0, "thresholds", 0.0, 1.0, 0.0, sp.Float(y), labels=(y,))
+    return LabelLaw((only,), f"{y:g}", only)
+
+
+@lru_cache(maxsize=256)
 def label_law(
     formula: Any, *, flip: float = 0.0, noise: float = 0.0, logit: bool = False,
-    outliers: tuple[float, Any] | None = None, text: str = "",
+    outliers: tuple[float, Any] | None = None, text: str = "", free: bool = False,
 ) -> LabelLaw:  # fmt: skip
     """Build the law of y from its formula.
 
@@ -231,6 +240,8 @@ def label_law(
         Standard deviation of noise added to the label.
     outliers : (probability, formula), optional
         With this probability the label is the other formula's.
+    free : bool
+        Whether the label need not depend on the latent field.
 
     Raises
     ------
@@ -250,7 +261,7 @@ def label_law(
             why=f"{', '.join(sorted(s.name for s in more))} beside z",
             hint='use one latent field z, or algorithm.kind = "bayes" for two',
         )
-    main = _components(formula, z, noise**2, logit, flip, text)
+    main = _components(formula, z, noise**2, logit, flip, text, free)
     if flip and not all(c.kind in ("thresholds", "logit") and set(c.values()) <= {-1.0, 1.0} for c in main):
         raise DerivationError(
             "only labels -1 and +1 can be flipped", where=f"target.flip = {flip:g}", why=f"the formula is {text!r}"

@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
-from . import fixed_point
+from ...numerics import fixedpoint
+from ...numerics.addresses import packed
 from .channel import Averages, Channel
-from .equations import algebra
+from .equations import WORK, algebra
+from .penalty import RidgeSide
+from .regression import RidgeFit, ridge_fit
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
 RIDGE_RANGE = (1e-8, 1e8)
+_NAMES = ("log V", "log q", "the angle of q and m", "b")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Point:
     averages : Averages
     x : ndarray
         Free coordinates (log V, log q, atanh(m/sqrt(q rho)), b).
+    fit : RidgeFit or None
+        More of it, for ridge regression.
     """
 
     alpha: float
@@ -51,6 +58,7 @@ class Point:
     x: Array
     residual: float
     evaluations: int
+    fit: RidgeFit | None = None
 
 
 class StateEvolution:
@@ -59,48 +67,62 @@ class StateEvolution:
     Parameters
     ----------
     channel : Channel
-    side : object
-        ``side.overlaps(Vh, qh, mh, ridge) -> (V, q, m, norm)`` and ``side.psi``.
+    side : RidgeSide or PenaltySide
     rho : float
     constant : bool
         Whether an unpenalised constant b is fitted.
     """
 
-    def __init__(self, channel: Channel, side: Any, rho: float, constant: bool = False, **options: Any) -> None:
+    def __init__(
+        self, channel: Channel, side: Any, rho: float, constant: bool = False, *, rtol: float = 1e-12,
+        damping: float = 0.5, max_iterations: int = 2000,
+    ) -> None:  # fmt: skip
         self.channel, self.side, self.rho, self.constant = channel, side, rho, constant
-        self.options = options
+        self.options = {"rtol": rtol, "atol": rtol, "damping": damping, "max_iterations": max_iterations}
+        self.direct = channel.closed and isinstance(side, RidgeSide)
+        self._work, self._seen = np.zeros(WORK), np.zeros(8)
+
+    @cached_property
+    def _data(self) -> Array:
+        """Parameters of the compiled map; alpha and ridge are put in."""
+        c, s = self.channel, self.side
+        seen = c.data()
+        head = np.array([0.0, self.side.psi, self.rho, 0.0, float(seen.size)])
+        module = algebra()
+        functions = packed([(c.compiled, module.CHANNEL), (s.compiled, module.SIDE)])
+        return np.concatenate([functions, head, seen, s.data()])
+
+    def parameters(self, alpha: float, ridge: float) -> Array:
+        """Parameters of the compiled map."""
+        p = self._data.copy()
+        p[4], p[7] = alpha, ridge
+        return p
 
     def unpack(self, x: Array) -> tuple[float, float, float, float]:
         """V, q, m, b of free coordinates."""
-        with np.errstate(over="ignore"):
-            V, q = float(np.exp(x[0])), float(np.exp(x[1]))
-        m = math.tanh(x[2]) * math.sqrt(q * self.rho)
-        return V, q, m, float(x[3]) if self.constant else 0.0
+        V, q = math.exp(x[0]), math.exp(x[1])
+        return V, q, math.tanh(x[2]) * math.sqrt(q * self.rho), float(x[3]) if self.constant else 0.0
 
     def pack(self, V: float, q: float, m: float, b: float) -> Array:
-        """Free coordinates; NaN outside the domain."""
-        if not (V > 0 and q > 0 and math.isfinite(V + q + m + b)):
-            return np.full(4 if self.constant else 3, math.nan)
-        c = m / math.sqrt(q * self.rho)
-        if not abs(c) < 1.0:
-            return np.full(4 if self.constant else 3, math.nan)
-        return np.array([math.log(V), math.log(q), math.atanh(c), b][: 4 if self.constant else 3])
+        """Free coordinates of a state inside the domain."""
+        free = [math.log(V), math.log(q), math.atanh(m / math.sqrt(q * self.rho)), b]
+        return np.array(free[: 4 if self.constant else 3])
+
+    def averages(self, V: float, q: float, m: float, b: float = 0.0) -> Averages:
+        """All averages of the channel at one state; NaN outside the domain."""
+        self.channel.compiled(self._data, 9, V, q, m, b, True, self._seen)
+        return Averages(*(float(a) for a in self._seen))
 
     def conjugates(self, x: Array, alpha: float) -> tuple[float, float, float, Averages]:
         """V^, q^, m^ and the averages they come from."""
-        V, q, m, b = self.unpack(x)
-        e = self.channel.averages(V, q, m, b)
+        e = self.averages(*self.unpack(x))
         return (*algebra().conjugates(alpha, self.side.psi, e.ff, e.fv, e.fz), e)
 
     def step(self, x: Array, alpha: float, ridge: float) -> Array:
-        """F(x) in free coordinates."""
-        Vh, qh, mh, e = self.conjugates(x, alpha)
-        if not (Vh > 0.0 and math.isfinite(Vh + qh + mh)):
-            return np.full(x.size, math.nan)
-        V, q, m, _ = self.side.overlaps(Vh, qh, mh, ridge)
-        # E f = 0 at the solution; the division makes it a Newton step.
-        b = float(x[3]) + e.f / e.fv if self.constant else 0.0
-        return self.pack(V, q, m, b)
+        """F(x) in free coordinates; NaN outside the domain."""
+        out = np.empty(x.size)
+        algebra().fmap(np.ascontiguousarray(x), out, self.parameters(alpha, ridge), self._work)
+        return out
 
     def start(self, ridge: float) -> Array:
         """A heavily regularised state."""
@@ -114,10 +136,12 @@ class StateEvolution:
     def _mean(self) -> float:
         return self.channel.law.moments(self.rho)[0] if self.constant and self.channel.closed else 0.0
 
-    def _solve(self, x: Array, alpha: float, ridge: float, known: Array | None) -> fixed_point.Root:
-        return fixed_point.solve(lambda y: self.step(y, alpha, ridge), x, known=known, **self.options)
+    def _solve(self, x: Array, alpha: float, ridge: float, warm: bool = False) -> fixedpoint.FixedPointResult:
+        return fixedpoint.solve(
+            algebra().fmap, x, self.parameters(alpha, ridge), work_size=WORK, warm=warm, names=_NAMES, **self.options
+        )
 
-    def solve(self, alpha: float, ridge: float, near: Point | None = None, known: Array | None = None) -> Point:
+    def solve(self, alpha: float, ridge: float, near: Point | None = None) -> Point:
         """Solve at one sample ratio and ridge; from `near` where given, from a path in the ridge where that fails.
 
         Raises
@@ -125,20 +149,39 @@ class StateEvolution:
         SolveError
             When the path stops: with the reason.
         """
-        root = self._solve(near.x if near is not None else self.start(ridge), alpha, ridge, known)
-        if not root.success and near is not None:
-            root = self._solve(self.start(ridge), alpha, ridge, None)
+        if self.direct:
+            return self._ridge_point(alpha, ridge)
+        start = self.start(ridge) if near is None else near.x
+        return self._settled(self._solve(start, alpha, ridge, near is not None), alpha, ridge)
+
+    def _settled(self, root: fixedpoint.FixedPointResult, alpha: float, ridge: float) -> Point:
+        """The point of a root, or of a second and a third attempt where it is none."""
+        if not root.success:
+            root = self._solve(self.start(ridge), alpha, ridge)
         if not root.success:
             root = self._down(alpha, ridge)
         return self._point(root, alpha, ridge)
 
-    def _down(self, alpha: float, ridge: float) -> fixed_point.Root:
+    def _ridge_point(self, alpha: float, ridge: float) -> Point:
+        """Square loss and l2 penalty: one root, and closed forms."""
+        k, module = self.channel.loss.square, algebra()
+        b = self.channel.moments[0] if self.constant else 0.0
+        fit = ridge_fit(self.side.covariance, alpha, ridge, self.channel.moments, b, k)
+        f, ff, fv, fz, _, _ = (float(a) for a in module.square(k * fit.V, fit.q, fit.m, b, *self.channel.moments))
+        e = Averages(k * f, k * k * ff, k * fv, k * fit.train / 2, k * fit.test / 2, k * fz, math.nan, (k * fv) ** 2)
+        Vh, qh, mh = module.conjugates(alpha, self.side.psi, e.ff, e.fv, e.fz)
+        norm = module.overlaps(Vh, qh, mh, fit.z, fit.g, fit.gp, fit.h, fit.hp)[3]
+        inside = fit.q * self.rho > fit.m * fit.m
+        x = self.pack(fit.V, fit.q, fit.m, b) if inside else np.full(4 if self.constant else 3, math.nan)
+        return Point(alpha, ridge, fit.V, fit.q, fit.m, b, Vh, qh, mh, norm, e, x, 0.0, 1, fit)
+
+    def _down(self, alpha: float, ridge: float) -> fixedpoint.FixedPointResult:
         """Follow the solution from a comfortable ridge by secants in its logarithm."""
         from_ridge = max(1.0, ridge)
-        here = self._solve(self.start(from_ridge), alpha, from_ridge, None)
+        here = self._solve(self.start(from_ridge), alpha, from_ridge)
         if not here.success:
             from_ridge = 100.0 * from_ridge
-            here = self._solve(self.start(from_ridge), alpha, from_ridge, None)
+            here = self._solve(self.start(from_ridge), alpha, from_ridge)
         if not here.success:
             raise self._failure(alpha, from_ridge, here)
         total, reached, size = math.log(ridge / from_ridge), 0.0, 0.1
@@ -149,7 +192,7 @@ class StateEvolution:
             guess = here.x
             if before is not None:
                 guess = here.x + (to - reached) / (reached - before[0]) * (here.x - before[1])
-            trial = self._solve(guess, alpha, at, None)
+            trial = self._solve(guess, alpha, at, True)
             if trial.success:
                 before, here, reached = (reached, here.x), trial, to
                 size *= 1.5
@@ -159,7 +202,7 @@ class StateEvolution:
                     raise self._failure(alpha, at, trial)
         return here
 
-    def _failure(self, alpha: float, ridge: float, root: fixed_point.Root) -> SolveError:
+    def _failure(self, alpha: float, ridge: float, root: fixedpoint.FixedPointResult) -> SolveError:
         return SolveError(
             "the fixed point was not reached",
             status="max_iterations",
@@ -168,33 +211,37 @@ class StateEvolution:
             hint="raise loss.ridge; without a penalty the minimiser may not exist (separable data)",
         )
 
-    def _point(self, root: fixed_point.Root, alpha: float, ridge: float) -> Point:
+    def _point(self, root: fixedpoint.FixedPointResult, alpha: float, ridge: float) -> Point:
         V, q, m, b = self.unpack(root.x)
         Vh, qh, mh, e = self.conjugates(root.x, alpha)
-        norm = self.side.overlaps(Vh, qh, mh, ridge)[3]
-        return Point(alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, root.x, root.residual, root.evaluations)
+        # The overlaps of the map at this state, without another call of the channel.
+        self.side.compiled(Vh, qh, mh, ridge, self._data[9 + int(self._data[8]) :], self._work[8:])
+        norm = float(self._work[11])
+        return Point(
+            alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, root.x, root.residual, int(root.stats["evaluations"])
+        )  # fmt: skip
 
     def curve(self, ratios: Sequence[float], ridges: Sequence[float] | float) -> list[Point | SolveError]:
         """Solve at every sample ratio, from small to large, each from the last; failures stand in their place."""
         values = np.asarray(ratios, dtype=float)
         penalties = np.broadcast_to(np.asarray(ridges, dtype=float), values.shape)
         out: list[Point | SolveError] = [SolveError("not reached", status="failed")] * values.size
-        last: Point | None = None
-        before: Point | None = None
-        for i in np.argsort(values, kind="stable"):
-            near = last
-            if last is not None and before is not None and last.alpha > before.alpha:
-                # Secant in log alpha.
-                t = math.log(values[i] / last.alpha) / math.log(last.alpha / before.alpha)
-                if t <= 1.5:
-                    near = Point(**{**last.__dict__, "x": last.x + t * (last.x - before.x)})
+        order = np.argsort(values, kind="stable")
+        roots: list[Any] = [None] * values.size
+        if not self.direct:
+            table = np.array([self.parameters(float(values[i]), float(penalties[i])) for i in order])
+            roots = list(
+                fixedpoint.follow(
+                    algebra().fmap, self.start(float(penalties[order[0]])), table, work_size=WORK, names=_NAMES,
+                    **self.options,
+                )
+            )  # fmt: skip
+        for i, root in zip(order, roots, strict=True):
+            alpha, ridge = float(values[i]), float(penalties[i])
             try:
-                point = self.solve(float(values[i]), float(penalties[i]), near)
+                out[i] = self._ridge_point(alpha, ridge) if root is None else self._settled(root, alpha, ridge)
             except SolveError as error:
                 out[i] = error
-                continue
-            out[i] = point
-            before, last = last, point
         return out
 
     def best_ridge(
@@ -229,7 +276,7 @@ class StateEvolution:
                 return observable(Point(**{**point.__dict__, "V": V, "q": q, "m": m, "b": b, "averages": e, "x": x,
                                            "Vh": Vh, "qh": qh, "mh": mh}))  # fmt: skip
 
-            dx = fixed_point.sensitivity(lambda x, s: self.step(x, alpha, math.exp(s)), point.x, t)
+            dx = _sensitivity(lambda x, s: self.step(x, alpha, math.exp(s)), point.x, t)
             size = 1e-5 / max(1.0, float(np.max(np.abs(dx))))
             return (value(point.x + size * dx) - value(point.x - size * dx)) / (2.0 * size)
 
@@ -259,20 +306,9 @@ class StateEvolution:
         return at(float(root))
 
 
-class RidgeSide:
-    """The prior side of an l2 penalty: any spectrum, any layers.
-
-    Parameters
-    ----------
-    covariance : Covariance
-    """
-
-    def __init__(self, covariance: Any) -> None:
-        self.covariance, self.psi = covariance, covariance.psi
-        self.scale = float(np.sum(covariance.shares * covariance.eigenvalues))
-
-    def overlaps(self, Vh: float, qh: float, mh: float, ridge: float) -> tuple[float, float, float, float]:
-        """V, q, m and |w|^2/k."""
-        z = ridge / Vh
-        result: tuple[float, float, float, float] = algebra().overlaps(Vh, qh, mh, z, *self.covariance.resolvents(z))
-        return result
+def _sensitivity(function: Callable[[Array, float], Array], x: Array, at: float, step: float = 1e-5) -> Array:
+    """dx/dt of the fixed point x = F(x; t), by one linear solve."""
+    unit, h = np.eye(x.size), 1e-6
+    matrix = np.column_stack([(function(x + h * e, at) - function(x - h * e, at)) / (2 * h) for e in unit])
+    drive = (function(x, at + step) - function(x, at - step)) / (2 * step)
+    return np.asarray(np.linalg.solve(unit - matrix, drive))

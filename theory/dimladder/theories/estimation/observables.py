@@ -1,4 +1,4 @@
-"""What is read off a solved point: errors, and how far predicted probabilities can be trusted.
+"""What is read off a solved point: errors, and the frequency of labels given the field.
 
 The field of a fresh sample is u = b + omega, omega ~ N(0, q); the target field given it is N(m omega/q, rho - m^2/q).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,31 +85,7 @@ def field_rule(law: LabelLaw, rho: float, q: float, m: float, b: float, marks: t
 def classification_error(law: LabelLaw, rho: float, q: float, m: float, b: float) -> float:
     """P(sign(u) differs from y) for labels -1 and +1."""
     rule = field_rule(law, rho, q, m, b)
-    wrong = np.where(rule.omega + b > 0.0, 1.0 - rule.frequency, rule.frequency)
-    return float(rule.weights @ wrong)
-
-
-def calibration(
-    law: LabelLaw, rho: float, q: float, m: float, b: float, predicted: Callable[[Array], Array]
-) -> tuple[float, float]:
-    """Expected calibration error E|p - P(y = 1 | u)| and Brier score E (1[y = 1] - p)^2.
-
-    Parameters
-    ----------
-    predicted : callable
-        p as a function of the field u.
-    """
-    coarse = field_rule(law, rho, q, m, b)
-    gap = predicted(coarse.omega + b) - coarse.frequency
-    crossings = [
-        float(coarse.omega[i] - gap[i] * (coarse.omega[i + 1] - coarse.omega[i]) / (gap[i + 1] - gap[i]))
-        for i in np.flatnonzero(gap[:-1] * gap[1:] < 0.0)
-    ]
-    rule = field_rule(law, rho, q, m, b, tuple(crossings))
-    p = predicted(rule.omega + b)
-    error = float(rule.weights @ np.abs(p - rule.frequency))
-    brier = float(rule.weights @ (rule.frequency * (1.0 - p) ** 2 + (1.0 - rule.frequency) * p**2))
-    return error, brier
+    return float(rule.weights @ np.where(rule.omega + b > 0.0, 1.0 - rule.frequency, rule.frequency))
 
 
 def mean_squared_error(law: LabelLaw, rho: float, point: Point) -> float:
@@ -122,6 +97,4 @@ def mean_squared_error(law: LabelLaw, rho: float, point: Point) -> float:
     return float(algebra().errors(point.q, point.m, point.b, mean, second, slope)[0])
 
 
-__all__: list[Any] = [
-    "FieldRule", "calibration", "classification_error", "field_rule", "mean_squared_error", "positive_chance",
-]  # fmt: skip
+__all__: list[Any] = ["FieldRule", "classification_error", "field_rule", "mean_squared_error", "positive_chance"]

@@ -16,6 +16,11 @@ from .spectrum import Covariance
 _CELLS = 3
 
 
+RIDGE_ROOT = Equation(
+    "effective_ridge", r"\frac{\lambda}{\zeta} + c\,g(\zeta) = \frac{c\,\alpha}{\psi}", None, "one root"
+)
+
+
 def block_rows(group: str, note: str = "") -> list[Equation]:
     """Return the equations of one block."""
     import sympy as sp

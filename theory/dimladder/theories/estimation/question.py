@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .system import Question
 
 if TYPE_CHECKING:
     from ...problem import Problem
+    from ...problem.targets import Index
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,29 @@ class BayesQuestion:
 
 def target_law(problem: Problem) -> LabelLaw:
     """Return the law of the label of an index target."""
-    target = problem.target
+    return label_law_of(problem.target)
+
+
+def label_law_of(target: Index, mean: float = 0.0, scale: float = 1.0) -> LabelLaw:
+    """Return the law of the label where the field of the formula is mean + scale z."""
+    import sympy as sp
+
+    def placed(expression: Any) -> Any:
+        field = next((s for s in expression.free_symbols if s.name in ("z", "z1")), None)
+        if field is None or (mean == 0.0 and scale == 1.0):
+            return expression
+        return expression.subs(field, mean + scale * sp.Symbol("z", real=True))
+
     outliers = None
     if target.outliers is not None and target.outliers.probability > 0.0:
         from ...problem.checks import formula
         from ...problem.targets import INDEX_VARIABLES
 
         other = formula("outliers.formula", target.outliers.formula, INDEX_VARIABLES, target.hermite)
-        outliers = (target.outliers.probability, other.sympy())
+        outliers = (target.outliers.probability, placed(other.sympy()))
     return label_law(
-        target.expression.sympy(), flip=target.flip, noise=target.noise, logit=target.is_logit, outliers=outliers,
-        text=target.formula,
+        placed(target.expression.sympy()), flip=target.flip, noise=target.noise, logit=target.is_logit,
+        outliers=outliers, text=target.formula, free=not target.fields,
     )  # fmt: skip
 
 
@@ -121,7 +135,13 @@ def coordinate_prior(problem: Problem) -> Prior:
 def loss_of(problem: Problem) -> Loss:
     """Return the loss as a formula."""
     form = problem.loss.form
-    return Loss(form.name, form.value)
+    return _known_loss(form.name, form.value)
+
+
+@lru_cache(maxsize=256)
+def _known_loss(name: str, value: Any) -> Loss:
+    """Return the one loss of a formula: what it has worked out is kept."""
+    return Loss(name, value)
 
 
 def penalty_of(problem: Problem) -> Loss | None:

@@ -12,7 +12,7 @@ exact as the widths grow, for any depth (Gaussian equivalence: Gerace et al. 202
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class Covariance:
     layers : tuple of LayerLaw
     width : float
         Features over input dimension, before the layers (1 for the inputs themselves).
+    mean : bool
+        Whether the inputs have means of their own, so that without layers the readout has a constant at no cost.
     """
 
     shares: Array
@@ -67,6 +69,7 @@ class Covariance:
     rho: float
     layers: tuple[LayerLaw, ...] = ()
     width: float = 1.0
+    mean: bool = False
     _guess: Array = field(default_factory=lambda: np.zeros(5), repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +93,7 @@ class Covariance:
     @property
     def free_constant(self) -> bool:
         """Whether the last layer's mean direction gives the readout a constant at no cost."""
-        return bool(self.layers) and self.layers[-1].uncentred
+        return self.layers[-1].uncentred if self.layers else self.mean
 
     def arrays(self) -> tuple[Array, Array]:
         """Rows of `numerics.resolvents`: starts and layers."""
@@ -216,5 +219,13 @@ def through_layers(base: Covariance, activations: list[Any], ratios: list[float]
         if not new_r > 0.0:
             raise DomainError("a layer of features is constant", where=f"activation {sigma.text!r}")
         r, offset = new_r, new_offset
-        layers.append(LayerLaw(psi, shares, a, b, r, offset))
-    return Covariance(base.shares, base.eigenvalues, base.powers, base.rho, (*base.layers, *layers), base.width)
+        layer = LayerLaw(psi, shares, a, b, r, offset)
+        if np.all(a <= 1e-26 * (r + offset)):
+            # No unit has a linear part: features are independent noise, whose strengths are the units' own.
+            keep = b > 0.0
+            width = base.width * math.prod(below.psi for below in (*base.layers, *layers)) * psi
+            base = Covariance(shares[keep], b[keep], np.zeros(int(keep.sum())), base.rho, (), width, layer.uncentred)
+            layers = []
+        else:
+            layers.append(layer)
+    return replace(base, layers=(*base.layers, *layers), _guess=np.zeros(5))

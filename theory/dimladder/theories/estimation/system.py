@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from . import observables, printed
-from .channel import Channel, Loss
+from .channel import Channel, Loss, vector
 from .labels import LabelLaw
-from .minimiser import Point, RidgeSide, StateEvolution
-from .penalty import NORMAL, PenaltySide, Prior
+from .minimiser import Point, StateEvolution
+from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
 from .spectrum import Covariance
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ _MEANING = {
     "mse": (r"\mathrm{mse}", "E (f - f*)^2 with the noise-free target"),
     "test_mse": (r"\mathrm{mse}_{\mathrm{test}}", "E (y - f)^2 on fresh samples"),
     "train_mse": (r"\mathrm{mse}_{\mathrm{train}}", "mean of (y - f)^2 over the training samples"),
+    "effective_ridge": (r"\zeta", "ridge of the regression on the whole law that shrinks as the fit does"),
+    "squared_bias": ("B", "squared error of that regression; the test error is this over 1 - degrees of freedom"),
+    "degrees_of_freedom": (r"\mathrm{df}_2", "second degrees of freedom over the samples"),
     "classification_error": (r"\varepsilon", "probability that sign(f) differs from the label of a fresh sample"),
     "test_loss": (r"\mathcal L_{\mathrm{test}}", "mean loss of fresh samples"),
     "train_loss": (r"\mathcal L", "mean loss over the training samples, without penalty"),
@@ -99,6 +103,8 @@ class MinimiserSystem(FixedPoint):
         self.constant = question.constant or question.covariance.free_constant
         self.classifies = law.two_valued
         self.regresses = loss.square != 0.0 or not law.discrete
+        # Ridge regression.
+        self.closed = loss.square > 0.0 and question.penalty is None
         self.calibrates = law.two_valued and _likelihood(loss)
         self.order_parameters = tuple(
             OrderParameter(name, GRID, *self.meaning[name]) for name in ("V", "q", "m", *self.observable_names())
@@ -128,6 +134,7 @@ class MinimiserSystem(FixedPoint):
         names = ["bias"] if self.constant else []
         names += ["mse"] if self.regresses else []
         names += ["test_mse", "train_mse"] if self.question.loss.square else []
+        names += ["effective_ridge", "squared_bias", "degrees_of_freedom"] if self.closed else []
         names += ["classification_error"] if self.classifies else []
         names += ["test_loss", "train_loss"]
         names += ["calibration_error", "brier"] if self.calibrates else []
@@ -165,19 +172,27 @@ class MinimiserSystem(FixedPoint):
             out["mse"] = observables.mean_squared_error(a.law, rho, point)
         if c:
             out["test_mse"], out["train_mse"] = 2.0 * e.test / c, 2.0 * e.loss / c
+        if point.fit is not None:
+            out["effective_ridge"], out["squared_bias"] = point.fit.z, point.fit.squared_bias
+            out["degrees_of_freedom"] = point.fit.df
         if self.classifies:
-            known = math.isfinite(e.error) and not self.constant
-            out["classification_error"] = (
-                e.error if known else observables.classification_error(a.law, rho, point.q, point.m, point.b)
-            )
+            out["classification_error"], out["calibration_error"], out["brier"] = self.trust(point)
         out["test_loss"], out["train_loss"] = e.test, e.loss
-        if self.calibrates:
-            from scipy.special import expit
-
-            out["calibration_error"], out["brier"] = observables.calibration(
-                a.law, rho, point.q, point.m, point.b, expit
-            )
         return out
+
+    @cached_property
+    def _labels(self) -> Array:
+        a = self.question
+        return vector(a.loss, a.law, a.covariance.rho, node_width=0.1)
+
+    def trust(self, point: Point, predictive: Array | None = None) -> tuple[float, float, float]:
+        """P(sign(u) != y), calibration error and Brier score; of 1/(1 + exp(-u)), or of a posterior's vector."""
+        from ...numerics.readings import calibration
+
+        out = np.empty(3)
+        data = np.empty(0) if predictive is None else predictive
+        calibration(point.V, point.q, point.m, point.b, self._labels, data, self.calibrates, out)
+        return float(out[0]), float(out[1]), float(out[2])
 
     def target(self, point: Point) -> float:
         """The observable that a free ridge minimises."""
@@ -242,8 +257,16 @@ class MinimiserSystem(FixedPoint):
 
     def _thresholds(self) -> dict[str, Variable]:
         a = self.question
+        out = {}
+        if self.closed:
+            mean, second, _ = a.law.moments(a.covariance.rho)
+            unlearnt = second - mean**2 if self.constant else second
+            out["label_variance"] = Variable(
+                (), np.array(unlearnt), r"\operatorname{Var} y",
+                "error of predicting nothing: the best constant where one is learnt, else 0",
+            )  # fmt: skip
         if a.loss.square or a.loss.of_residual:
-            return {
+            return out | {
                 "interpolation_threshold": Variable(
                     (),
                     np.array(a.covariance.psi),
@@ -318,6 +341,15 @@ class MinimiserSystem(FixedPoint):
                 tuple(printed.penalty_rows(a.penalty)),
             ),
         ]
+        if self.closed:
+            steps.append(
+                Step(
+                    "Ridge regression",
+                    "The square loss needs no iteration: lambda/zeta + c g(zeta) = c alpha/psi is one equation for the "
+                    "renormalised ridge, and everything else follows from it.",
+                    (printed.RIDGE_ROOT, *printed.block_rows("ridge")),
+                )
+            )
         if self.regresses:
             steps.append(Step("Errors", "Observables at the fixed point.", tuple(printed.block_rows("errors"))))
         return steps

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import DerivationError, DimladderError, DomainError
 from ...problem.grids import FixedPointSolver, Simulation
 from ...problem.losses import Loss
+from ...problem.targets import Index
 from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ class EstimationTheory(Theory):
     name = "estimation"
     title = "Minimisers and posteriors of generalised linear estimation"
     summary = (
-        "State evolution at samples = alpha d: any convex loss, penalty and label law, spectra and random features; "
-        "Bayes-optimal estimation with its phase transitions."
+        "State evolution at samples = alpha d: any convex loss, penalty and label law, spectra, random features and "
+        "Gaussian mixtures, one output or one a class; Bayes-optimal estimation with its phase transitions."
     )
     reads: ClassVar[Reads] = {
-        "data": {"gaussian": "spectrum"},
-        "target": {"index": "formula noise overlap flip outliers prior hermite power"},
+        "data": {"gaussian": "spectrum", "mixture": "weights means mean_overlap variances spikes spectrum"},
+        "target": {
+            "index": "formula noise overlap flip outliers prior hermite power direction",
+            "cluster-labels": "labels direction",
+            None: "",
+        },
         "student": {"linear": "bias", "features": "layers covariances bias"},
         "loss": "function penalty ridge ridge_per_sample optimise",
         "algorithm": {"minimise": "", "bayes": "", "posterior": "temperature", "spectral": "preprocessing"},
@@ -49,6 +54,9 @@ class EstimationTheory(Theory):
     )
     limits = (
         "square loss: the deterministic equivalent of ridge regression",
+        "square loss, ridge to 0 with fewer samples than features: the training error vanishes; the test error peaks "
+        "where they are as many",
+        "features without a linear part: nothing is learnt beyond the mean of the labels",
         "ridge to 0 below the separability threshold: q diverges as 1/ridge",
         "Bayes-optimal error: a lower bound of every minimiser's",
     )
@@ -56,6 +64,17 @@ class EstimationTheory(Theory):
     def checks(self, problem: Problem) -> Iterable[Refusal]:
         """Refuse what the equations do not hold for."""
         target = problem.target
+        if problem.data.__struct_config__.tag == "mixture":
+            from .mixture_question import mixture_refusals
+
+            yield from mixture_refusals(problem)
+            return
+        if not isinstance(target, Index):
+            yield Refusal("target.kind", "the labels of Gaussian inputs are a formula", 'use target.kind = "index"')
+            return
+        if target.direction != "random":
+            yield Refusal("target.direction", "Gaussian inputs have no distinguished directions", "drop it")
+            return
         pair = target.directions == 2 and problem.algorithm.__struct_config__.tag == "bayes"
         if target.directions > 1 and not pair:
             yield Refusal(
@@ -117,9 +136,10 @@ class EstimationTheory(Theory):
         if isinstance(loss.ridge_per_sample, str):
             yield Refusal("loss.ridge_per_sample", "a formula in k has no limit", "give a number")
             return
+        key = "loss.ridge" if loss.ridge is not None else "loss.ridge_per_sample"
         if (loss.ridge if loss.ridge is not None else loss.ridge_per_sample) == 0:
             yield Refusal(
-                "loss.ridge", "is 0: below the separability or interpolation threshold no minimiser is unique",
+                key, "is 0: below the separability or interpolation threshold no minimiser is unique",
                 "a small ridge such as 1e-6 follows the limit",
             )  # fmt: skip
             return
@@ -162,6 +182,14 @@ class EstimationTheory(Theory):
             yield Refusal("data.spectrum", str(error))
 
     def _system(self, problem: Problem) -> System:
+        if problem.data.__struct_config__.tag == "mixture":
+            if problem.loss.form.vector:
+                from .mixture_classes import ClassesSystem
+
+                return ClassesSystem(problem)
+            from .mixture_system import MixtureSystem
+
+            return MixtureSystem(problem)
         if problem.algorithm.__struct_config__.tag == "bayes":
             from .bayes_system import BayesSystem
             from .question import bayes_question
@@ -189,8 +217,12 @@ class EstimationTheory(Theory):
 
     def references_for(self, problem: Problem) -> tuple[str, ...]:
         """Return what this problem uses."""
+        if problem.data.__struct_config__.tag == "mixture":
+            return ("mignacco2020role", "loureiro2021mixtures", "loureiro2021curves")
         if problem.algorithm.__struct_config__.tag == "bayes":
             return ("barbier2019optimal",)
+        if len(getattr(problem.student, "layers", ())) == 1 and problem.loss.function == "square":
+            return ("meimontanari2022generalization", "goldt2022gaussian", "hulu2023universality")
         if getattr(problem.student, "layers", ()):
             return ("gerace2020generalisation", "schroder2023deterministic", "hulu2023universality")
         return ("thrampoulidis2018precise", "loureiro2021curves")

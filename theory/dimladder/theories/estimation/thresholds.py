@@ -31,7 +31,8 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
 
     z = 1e-13 * float(np.sum(covariance.shares * covariance.eigenvalues))
     rank, _, carried, _ = covariance.resolvents(z)
-    carried = min(carried, covariance.rho)
+    # Features that see nothing of the target: labels of chance.
+    carried = min(max(carried, 1e-30 * covariance.rho), covariance.rho)
     # Steep separators are resolved by panels that shrink towards the boundary.
     near = np.geomspace(1e-5, 1.0, 11)
     cuts = [c / math.sqrt(carried) for component in law.components for c in component.cuts] or [0.0]

@@ -19,7 +19,7 @@ from ...numerics.quadrature import gauss_hermite
 from ...numerics.random_matrix import marchenko_pastur_nodes
 from ...problem import Expression
 from ...symbolic.hermite_moments import profile
-from ..mixtures.random_features import ridge_errors
+from ..estimation.regression import random_layer, ridge_fit
 
 Array = NDArray[np.float64]
 
@@ -68,8 +68,9 @@ def one_step_limit(
     vary = second - float(c[0]) ** 2 if abs(mu0) > 1e-13 or degree > 0 else second
     gamma2 = step_overlap(float(c[1]), second, batch_ratio or alpha) if degree > 0 else 0.0
     vary -= sum(float(c[p]) ** 2 * gamma2**p for p in range(1, degree + 1))
-    rows = ridge_errors(psi, alpha, ridge, mu1, mustar2, float(c[1]) * math.sqrt(1.0 - gamma2), vary)
-    return float(rows[0]), float(rows[1])
+    moments = (0.0, vary, float(c[1]) * math.sqrt(1.0 - gamma2))
+    fit = ridge_fit(random_layer(psi, mu1, mustar2), alpha, ridge * alpha / psi, moments)
+    return fit.test, fit.train
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,12 @@ def solve_linear(descent: Descent, label: Regression) -> LinearCurves:
     steps, b, alpha = descent.steps, descent.batch_fraction, descent.sample_ratio
     gram, start = descent.target_gram[0], descent.start_overlap[0, 0]
     beta = label.coefficients
-    # Rows of w(t) and of the velocity on the basis (target direction, w(0), noise of each update).
-    rows, velocity = np.zeros((steps + 1, steps + 2)), np.zeros(steps + 2)
+    # Rows of w(t) and of the velocity on (target direction, w(0), noise of each gradient, Langevin noises).
+    basis = 2 + steps * (1 + (descent.temperature > 0))
+    rows, velocity = np.zeros((steps + 1, basis)), np.zeros(basis)
     rows[0, 1] = 1.0
-    inner = np.zeros((steps + 2, steps + 2))
+    inner = np.eye(basis)
+    inner[: steps + 2, : steps + 2] = 0.0
     inner[:2, :2] = [[beta @ gram @ beta, beta @ start], [beta @ start, descent.start_gram[0, 0, 0]]]
     q, norm = batch_law(descent, steps + 1)
     kernel, weak = np.zeros((steps + 1, steps + 1)), np.zeros((steps + 1, steps))
@@ -146,11 +148,12 @@ def solve_linear(descent: Descent, label: Regression) -> LinearCurves:
         inner[2 + t, 2 : 3 + t] = inner[2 : 3 + t, 2 + t] = alpha * noise[t, : t + 1]
         upper, last = (np.eye(t + 1) - kernel[: t + 1, : t + 1]).T, np.eye(t + 1)[t]
         response[t, : t + 1] = b * solve_triangular(upper, last, unit_diagonal=True, check_finite=False)
+        shake = descent.noise[t] * (np.arange(basis) == 2 + steps + t)
         pull = alpha * response[t, : t + 1] @ rows[: t + 1]
         pull[0] -= alpha * response[t, : t + 1].sum()
         pull[2 + t] += 1.0
         rows[t + 1], velocity = advance(
-            rows[t], velocity, pull / (alpha * b), descent.rates[t], descent.ridge, descent.momentum
+            rows[t], velocity, pull / (alpha * b), descent.rates[t], descent.ridge, descent.momentum, shake
         )
     overlaps = rows[:, [1]] * start + rows[:, [0]] * (gram @ beta)
     return LinearCurves(train, overlaps, history, weak, response, noise)

@@ -17,7 +17,7 @@ from .model import Model
 from .update import advance
 
 alpha, b, eta, ridge, beta = sp.symbols("alpha b eta lambda beta", positive=True)
-eta_a, ridge_a = sp.symbols("eta_a lambda_a", positive=True)
+eta_a, ridge_a, temperature = sp.symbols("eta_a lambda_a T_L", positive=True)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Terms:
 
     Attributes
     ----------
-    momentum, ridge, batches, readouts : bool
+    momentum, ridge, batches, readouts, noise : bool
     students, teachers : int
     """
 
@@ -34,6 +34,7 @@ class Terms:
     ridge: bool = False
     batches: bool = False
     readouts: bool = False
+    noise: bool = False
     students: int = 1
     teachers: int = 1
 
@@ -42,7 +43,7 @@ class Terms:
         """Return those of a run."""
         return cls(
             descent.momentum != 0, descent.ridge != 0, not descent.full, bool(descent.readout_rates.any()),
-            descent.students, descent.teachers,
+            descent.temperature > 0, descent.students, descent.teachers,
         )  # fmt: skip
 
     @property
@@ -50,10 +51,11 @@ class Terms:
         """b, or 1 for full batches."""
         return b if self.batches else sp.Integer(1)
 
-    def step(self, x: Any, velocity: Any, gradient: Any) -> Any:
-        """Return x(t+1) for weights and whatever is linear in them."""
+    def step(self, x: Any, velocity: Any, gradient: Any, shake: Any = 0) -> Any:
+        """Return x(t+1) for weights and whatever is linear in them; `shake` is what it sees of a unit of noise."""
         decay, momentum = (symbol if there else 0 for symbol, there in ((ridge, self.ridge), (beta, self.momentum)))
-        after, _ = advance(x, velocity, gradient, eta, decay, momentum)
+        noise = sp.sqrt(2 * eta * (1 - momentum) * temperature / alpha) * shake if self.noise else 0
+        after, _ = advance(x, velocity, gradient, eta, decay, momentum, noise)
         return sp.expand(after)
 
 
@@ -84,8 +86,10 @@ def linear_steps(terms: Terms) -> dict[str, tuple[Any, Any]]:
         "weight response": ("R_w(t,s)", "R_w(t+1,s)", symbol(r"\partial\Gamma(t)/\partial g(s)") / (alpha * batch)),
         "coordinates": ("c(t)", "c(t+1)", symbol("h(t)") / (alpha * batch)),
     }
+    # Langevin noise is new: nothing that is known correlates with it, and it is a direction of its own.
+    shaken = {"weights": symbol(r"\zeta_w(t)"), "coordinates": symbol(r"e_\zeta(t)")}
     return {
-        label: (symbol(after), terms.step(symbol(now), velocity_of(now), gradient))
+        label: (symbol(after), terms.step(symbol(now), velocity_of(now), gradient, shaken.get(label, 0)))
         for label, (now, after, gradient) in seen.items()
     }
 

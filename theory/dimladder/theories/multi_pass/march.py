@@ -11,7 +11,8 @@ Z_i = e_i.x/sqrt d. With < > the average over particles and F orthonormal for it
 Why: W = X/sqrt d has independent entries and is met through W w and W^T u only. Given those, W^T f_new is known on the
 revealed directions and has length sqrt n on a fresh one, e_new; hence <f_new Z_new> = 1/sqrt alpha, and Z_new is a
 fresh Gaussian otherwise (Bolthausen's conditioning). No response functions, no second derivative, no covariance to
-factor: kinks and jumps need no care. Inputs of several variances s_j have a family e^(j) each; f is shared.
+factor: kinks and jumps need no care. Inputs of several variances s_j have a family e^(j) each; f is shared. Langevin
+noise of the weights is one more fresh direction a unit, along which Z = zeta without its part on F.
 
 Operations: about 6 N (T K)^2 multiply-adds; memory 16 N T K bytes (one variance).
 """
@@ -36,6 +37,8 @@ Array = NDArray[np.float64]
 
 BLOCK = 256  # particles treated together: their rows stay in the cache
 LOST = 1e-10  # a residual below this part of its vector is rounding: the direction is known
+SAME = 1e-13  # units whose new parts differ by less than this part of a square have one direction: rounding of a Gram
+ALIKE = 1e-3  # below this part, new directions are orthogonalised among themselves again
 CLOSE = 0.5  # a residual below this part of its vector is orthogonalised again: errors would compound from step to step
 
 VECTOR, MATRIX, CUBE = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1]
@@ -133,6 +136,34 @@ def _subtract(Z, F, known, found, fu, fz, counts, u, square, mixed):  # type: ig
                 mixed[q, k] += total
 
 
+@njit(types.void(CUBE, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX, MATRIX), **_FAST)
+def _combine(Z, known, counts, u, mix, square, mixed):  # type: ignore[no-untyped-def]
+    """Replace u by ``mix u``; ``square[k, l]`` = sum u_k u_l (lower half), ``mixed[q, k]`` = sum zeta_q u_k."""
+    students = mix.shape[0]
+    square[:] = 0.0
+    mixed[:] = 0.0
+    for block in range(u.shape[0]):
+        count = counts[block]
+        z, v = Z[block], u[block]
+        for k in range(students - 1, -1, -1):
+            for p in range(count):
+                v[k, p] *= mix[k, k]
+            for l in range(k):
+                for p in range(count):
+                    v[k, p] += mix[k, l] * v[l, p]
+        for k in range(students):
+            for l in range(k + 1):
+                total = 0.0
+                for p in range(count):
+                    total += v[k, p] * v[l, p]
+                square[k, l] += total
+            for q in range(mixed.shape[0]):
+                total = 0.0
+                for p in range(count):
+                    total += v[k, p] * z[known + q, p]
+                mixed[q, k] += total
+
+
 @njit(types.void(CUBE, CUBE, types.int64, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX), **_FAST)
 def _reveal(Z, F, known, found, counts, u, mix, shift):  # type: ignore[no-untyped-def]
     """Write the new rows ``F_new = mix u`` and turn zeta into ``Z_new = zeta + shift F_new``."""
@@ -160,7 +191,7 @@ class Particles:
     Attributes
     ----------
     rows : (directions, N) array
-        Standard normal coordinates: the start directions of every block, then ``blocks K`` rows of zeta an update.
+        Standard normal coordinates: the start directions of every block, then `fresh_rows` rows of zeta an update.
     labels : (N,) array
     masks : (steps, N) uint8 array
         1 where a sample is in the batch of an update.
@@ -228,10 +259,15 @@ def start_rows(descent: Descent) -> tuple[Array, Array]:
     return teacher, student
 
 
+def fresh_rows(descent: Descent) -> int:
+    """Return the number of directions that one update reveals: gradients, and Langevin noise, in every block."""
+    return descent.blocks * descent.students * (1 + (descent.temperature > 0))
+
+
 def memory(descent: Descent, samples: int) -> int:
     """Return the bytes that a march holds at once, the nodes it was made from included."""
     k, j = descent.students, descent.blocks
-    directions = j * (descent.teachers + k) + j * k * descent.steps
+    directions = j * (descent.teachers + k) + fresh_rows(descent) * descent.steps
     return samples * (16 * directions + 8 * k * (descent.steps + 2) + descent.steps)
 
 
@@ -260,12 +296,13 @@ class March:
         first = j * (descent.teachers + k)
         self._first = first
         teacher, student = start_rows(descent)
-        directions = first + j * k * steps
+        # Rows of an update: gradients of all units block by block, then noises.
+        self._fresh = fresh_rows(descent)
+        directions = first + self._fresh * steps
         self._teacher = np.zeros((descent.teachers, directions))
         self._teacher[:, :first] = teacher
-        self._block = np.concatenate(
-            [np.repeat(np.arange(j), descent.teachers + k), np.tile(np.repeat(np.arange(j), k), steps)]
-        )
+        start, update = np.repeat(np.arange(j), descent.teachers + k), np.repeat(np.arange(j), k)
+        self._block = np.concatenate([start, np.tile(update, steps * self._fresh // (j * k))])
         self._scale = np.sqrt(descent.variances)[self._block]
         self.weights = np.zeros((steps + 1, k, directions))
         self.weights[0, :, :first] = student
@@ -305,10 +342,8 @@ class March:
     def _fields(self) -> tuple[Array, Array, Array, Array]:
         """Evaluate fields and gradients at the current time; return averages with Z and F, and sums over the batch."""
         descent, t = self.descent, self.time
-        k, fresh = descent.students, descent.blocks * descent.students
-        known, found = self._first + fresh * t, k * t
-        if t == descent.steps:
-            fresh = 0
+        k, fresh = descent.students, self._fresh if t < descent.steps else 0
+        known, found = self._first + self._fresh * t, k * t
         uz, fu, fz = np.empty((k, known)), np.empty((k, found)), np.empty((fresh, found))
         sums = np.empty(2 + k)
         weights = np.ascontiguousarray((self.weights[t] * self._scale)[:, :known])
@@ -321,7 +356,7 @@ class March:
     def _step(self) -> None:
         descent, t = self.descent, self.time
         k, j, alpha = descent.students, descent.blocks, descent.sample_ratio
-        fresh = j * k
+        fresh, seen = self._fresh, j * k
         known, found = self._first + fresh * t, k * t
         uz, fu, fz, pull = self._fields()
         before = np.einsum("bkp,bkp->k", self._u, self._u)
@@ -332,20 +367,32 @@ class March:
             _project(self._f, found, fu, self._counts, self._u)
             _subtract(self._z, self._f, known, found, fu / self.samples, np.empty((0, found)), self._counts, self._u,
                       square, mixed)  # fmt: skip
-        root, mix = _innovation(square / self.samples, LOST**2 * before / self.samples)
+        new = np.diag(square).copy()
+        root, mix = _innovation(square / self.samples, np.maximum(LOST**2 * before, SAME * new) / self.samples)
+        kept = np.diag(root) > 0
+        if (kept & (np.diag(root) ** 2 < ALIKE * new / self.samples)).any():
+            _combine(self._z, known, self._counts, self._u, mix, square, mixed)
+            again, mix = _innovation(square / self.samples, np.full(k, 0.5))
+            root = root @ again
         # zeta loses its part along the new f, which is then given the part that the weights reveal.
         along = mixed / self.samples @ mix.T
         fractions = self._fractions(known)
-        shift = np.repeat(np.sqrt(fractions / alpha), k)[:, None] * np.tile(np.eye(k), (j, 1)) - along
+        shift = -along
+        shift[:seen] += np.repeat(np.sqrt(fractions / alpha), k)[:, None] * np.tile(np.eye(k), (j, 1))
         _reveal(self._z, self._f, known, found, self._counts, self._u, mix, shift)
         h = np.zeros_like(self._velocity)
         h[:, :known] = alpha * uz * self._scale[:known]
         reach = np.sqrt(descent.variances * fractions * alpha)
-        h[:, known : known + fresh] = (reach[:, None, None] * root).transpose(1, 0, 2).reshape(k, fresh)
+        h[:, known : known + seen] = (reach[:, None, None] * root).transpose(1, 0, 2).reshape(k, seen)
+        noise = np.zeros_like(h)
+        if fresh > seen:
+            shares = descent.noise[t] * np.sqrt(descent.fractions)
+            noise[:, known + seen : known + fresh] = np.kron(shares, np.eye(k))
         batch = descent.batch_fraction
         self.weights[t + 1], self._velocity = advance(
-            self.weights[t], self._velocity, h / (alpha * batch), descent.rates[t], descent.ridge, descent.momentum
-        )
+            self.weights[t], self._velocity, h / (alpha * batch), descent.rates[t], descent.ridge, descent.momentum,
+            noise,
+        )  # fmt: skip
         self.readouts[t + 1], self._readout_velocity = advance(
             self.readouts[t], self._readout_velocity, pull / batch, descent.readout_rates[t], descent.readout_ridge,
             descent.momentum,

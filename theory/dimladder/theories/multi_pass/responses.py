@@ -93,10 +93,12 @@ def solve_responses(
     labels = model.labels(z, start[m : m + noises])
     respond = model.curved_module().respond
 
-    basis = m + k + k * steps
+    # Behind the gradients' noises stand those of Langevin descent.
+    basis = m + k + k * steps * (1 + (descent.temperature > 0))
     rows, velocity = np.zeros((steps + 1, k, basis)), np.zeros((k, basis))
     rows[0, :, m : m + k] = np.eye(k)
-    inner = np.zeros((basis, basis))
+    inner = np.eye(basis)
+    inner[: m + k * (1 + steps), : m + k * (1 + steps)] = 0.0
     cross = descent.start_overlap[0]
     inner[: m + k, : m + k] = np.block([[gram, cross.T], [cross, descent.start_gram[0]]])
     weak = np.zeros((steps + 1, steps, k, k))
@@ -142,8 +144,9 @@ def solve_responses(
         force = alpha * np.einsum("skl,sli->ki", response[t, : t + 1], rows[: t + 1])
         force[:, :m] += alpha * star[t]
         force[:, m + k + k * t : m + k + k * (t + 1)] += np.eye(k)
+        shake = descent.noise[t] * np.eye(k, basis, m + k + k * (steps + t))
         rows[t + 1], velocity = advance(
-            rows[t], velocity, force / (alpha * b), descent.rates[t], descent.ridge, descent.momentum
+            rows[t], velocity, force / (alpha * b), descent.rates[t], descent.ridge, descent.momentum, shake
         )
         push = (pull * weight).mean(axis=1) / b
         a, readout_velocity = advance(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...numerics.sampling import Sampler, uniforms
 from ...problem.descent import Descent
-from .march import Particles, start_rows
+from .march import Particles, fresh_rows, start_rows
 from .model import Model
 
 Array = NDArray[np.float64]
@@ -142,7 +142,7 @@ def draw(
     teacher, _ = start_rows(descent)
     teacher *= np.repeat(np.sqrt(descent.variances), descent.teachers + descent.students)
     start, noises = teacher.shape[1], model.sources - len(model.fields)
-    order = order_of(descent, start + noises, descent.blocks * descent.students)
+    order = order_of(descent, start + noises, fresh_rows(descent))
     points = uniforms(order.total, samples, stream, sampler)
     normal = ndtri(points[order.start])
     normal = np.linalg.solve(np.linalg.cholesky(normal @ normal.T / samples), normal)

@@ -81,7 +81,9 @@ class MultiPassTheory(Theory):
         "student": {"linear": "", "two-layer": "width activation readout train_readout hermite"},
         "loss": "function ridge ridge_per_sample",
         "algorithm": {
-            "gradient-descent": "learning_rate readout_learning_rate steps schedule batch_fraction batching momentum",
+            "gradient-descent": (
+                "learning_rate readout_learning_rate steps schedule batch_fraction batching momentum temperature"
+            ),
             "gradient-flow": "learning_rate readout_learning_rate steps substeps levels",
         },
         "initial": {"explicit": "Q M a block_Q block_M", "random": "overlap norm a seed"},
@@ -101,7 +103,7 @@ class MultiPassTheory(Theory):
     )
     limits = (
         "small batches in the first epoch: one-pass SGD at learning rate eta/(alpha b)",
-        "many updates of a convex loss: the minimiser of [loss]",
+        "many updates of a convex loss: the minimiser of [loss]; at a temperature, its posterior",
         "sample_ratio -> infinity: gradient descent on the population loss",
     )
 

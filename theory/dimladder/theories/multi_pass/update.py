@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def advance(x: Any, velocity: Any, gradient: Any, rate: Any, decay: Any, momentum: Any) -> tuple[Any, Any]:
-    """Return x and its velocity after ``v <- momentum v - rate (gradient + decay x)``, ``x <- x + v``.
+def advance(
+    x: Any, velocity: Any, gradient: Any, rate: Any, decay: Any, momentum: Any, noise: Any = 0
+) -> tuple[Any, Any]:
+    """Return x and its velocity after ``v <- momentum v - rate (gradient + decay x) + noise``, ``x <- x + v``.
 
     The map is linear, so x may be weights, their coordinates on any directions, their overlaps with anything, or their
-    responses, with the gradient seen in the same way.
+    responses, with the gradient and the Langevin noise seen in the same way.
     """
-    velocity = momentum * velocity - rate * (gradient + decay * x)
+    velocity = momentum * velocity - rate * (gradient + decay * x) + noise
     return x + velocity, velocity

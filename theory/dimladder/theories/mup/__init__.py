@@ -1,9 +1,10 @@
 """Infinitely wide L-hidden-layer networks under muP: exact training dynamics in discrete time.
 
-Modules: `settings` (of the prediction), `equations` (sympy), `march` with `responses`, `gaussian` and `sampling` (the
-general solver), `deep_linear`, `quadrature`, `lazy`, `lazy_limit` and `kernels` (special cases and independent rungs),
-`summary` (variables and diagnostics), `assumptions` (what the convergence theorem needs). The data are in
-`problem.points`, the numbers of a run in `problem.training`: finite-width networks read them too.
+Modules: `settings` (of the prediction), `equations` (sympy), `march` (one sweep in time) with `revealed` (in revealed
+directions) or `responses` and `adjoint` (in response functions), `sampling`; `deep_linear`, `quadrature`, `lazy_limit`
+and `kernels` (special cases and independent rungs), `summary` (variables and diagnostics), `assumptions` (what the
+convergence theorem needs). The data are in `problem.points`, the numbers of a run in `problem.training`: finite-width
+networks read them too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class MupTheory(Theory):
     assumptions = (
         "Width n -> infinity at fixed depth, number of samples and number of steps; muP scaling of initial "
         "weights and rates.",
-        "Activation with two derivatives (for more than one hidden layer); loss differentiable in the output.",
+        "Activation and loss with one derivative almost everywhere; the response form of a deep network needs two.",
         "Linear independence of features (Chen et al. 2025) also needs generic inputs (no pair orthogonal or "
         "antipodal) and a "
         "GOOD activation; `dimladder.theories.mup.assumptions` checks both.",
@@ -57,7 +58,7 @@ class MupTheory(Theory):
         "layer has no responses.",
         "Finite width: fluctuations of order n^-1/2, bias of order 1/n with a constant that grows with depth and time.",
         "f(0) = 0 exactly: the readout is random but of order 1/n.",
-        "Cost grows like (samples x steps)^3: for many samples use method = 'lazy-weights'.",
+        "Cost grows like (samples x steps)^2, of the response form like its cube.",
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:
@@ -91,7 +92,7 @@ class MupTheory(Theory):
         Raises
         ------
         DerivationError
-            For a parametrisation other than muP, or a kinked activation in a deep network.
+            For a parametrisation other than muP, or the responses of a deep network with a kinked activation.
         """
         from .system import MupTraining
 

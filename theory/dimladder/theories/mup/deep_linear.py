@@ -31,14 +31,14 @@ def solve_linear(training: Training, slope: float) -> OrderParameters:
         When an output is no longer finite (the learning rate is above the edge of stability).
     """
     out = OrderParameters.empty(training)
-    steps, layers, m, total, c = training.steps, training.layers, training.samples, training.points, slope
-    k, kt = steps * m, steps * total
-    train = (np.arange(steps)[:, None] * total + np.arange(m)).ravel()  # rows of the training samples
-    phi = [np.tile(training.gram, (steps, steps)), *out.phi]
+    times, layers, m, total, c = training.times, training.layers, training.samples, training.points, slope
+    k, kt = times * m, times * total
+    train = (np.arange(times)[:, None] * total + np.arange(m)).ravel()  # rows of the training samples
+    phi = [np.tile(training.gram, (times, times)), *out.phi]
     g = [*out.g, np.ones((k, k))]
     uh, rh = [np.zeros((kt, kt)) for _ in range(layers)], [np.zeros((kt, k)) for _ in range(layers)]
     uz, rz = [np.zeros((k, kt)) for _ in range(layers)], [np.zeros((k, k)) for _ in range(layers)]
-    for t in range(steps):
+    for t in range(times):
         rows, now = slice(t * total, (t + 1) * total), slice(t * m, (t + 1) * m)
         pt, past = (t + 1) * total, t * m
         seen, a = train[:past], out.rates[:t].ravel()
@@ -99,6 +99,6 @@ def _pivots(training: Training, out: OrderParameters, phi: list[np.ndarray], g: 
             if (store is out.forward_pivots and l == 0) or (store is out.backward_pivots and l == training.layers - 1):
                 continue
             process = CausalGaussian(len(kernel), len(kernel))
-            for t in range(training.steps):
+            for t in range(training.times):
                 rows = slice(t * size, (t + 1) * size)
                 store[t, l] = process.extend(kernel[rows, : t * size], kernel[rows, rows])[0]

@@ -98,7 +98,7 @@ def _follow_outputs(
         nodes, weights = _halved(nodes, weights)
     m = training.samples
     h, w = root @ nodes[:-1], nodes[-1].copy()
-    for t in range(training.steps):
+    for t in range(training.times):
         x, slope, _ = training.activation(h)
         out.f[t] = x @ (w * weights) / training.richness
         require_finite(out.f[t], "output f", out, t)
@@ -116,14 +116,14 @@ def _updated(
 
 
 def _add_kernels(training: Training, out: OrderParameters, h: np.ndarray, w: np.ndarray, weights: np.ndarray) -> None:
-    m, total, steps = training.samples, training.points, training.steps
-    xs, gs, first = np.empty((steps * total, len(w))), np.empty((steps * m, len(w))), h
-    for t in range(steps):
+    m, total, times = training.samples, training.points, training.times
+    xs, gs, first = np.empty((times * total, len(w))), np.empty((times * m, len(w))), h
+    for t in range(times):
         x, slope, _ = training.activation(h)
         xs[t * total : (t + 1) * total], gs[t * m : (t + 1) * m] = x, slope[:m] * w
         if t == 0:
             out.pre[0][0] += (h * weights) @ h.T
-        if t == steps - 1:
+        if t == times - 1:
             out.pre[0][1] += (h * weights) @ h.T
             out.change[0] += (h - first) ** 2 @ weights
         h, w = _updated(training, out.rates[t], h, w, x, slope)
@@ -151,13 +151,13 @@ def few_step_nodes(
     """
     from .sampling import dimensions
 
-    steps, nodes = training.steps, []
+    times, nodes = training.times, []
     for index, (forward, backward) in enumerate(dimensions(training)):
         rules = []
         for count, per_time, is_backward in ((forward, training.points, False), (backward, training.samples, True)):
             for row in range(count):
                 t = row // per_time
-                if is_backward and count > 1 and t == steps - 1 and t > 0:
+                if is_backward and count > 1 and t == times - 1 and t > 0:
                     rules.append(gauss_hermite(2))  # exact for G at the last time; moves no output
                 else:
                     rules.append(trapezoid(spacings[min(t, len(spacings) - 1)]))

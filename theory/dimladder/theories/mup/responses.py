@@ -1,205 +1,147 @@
-"""Response functions of one layer by the adjoint sweep.
+"""The march in response functions, the form of the literature: for the kernels A and B, and for ablations.
 
-For the single-site process of a layer,
+    h = u + C g,   z = r + D x,   C = A^{l-1} + a Phi^{l-1},   D = B^{l+1} + 1[s<t] a G^{l+1}
 
-    h(t) = u(t) + sum_{s<t} C(t,s) g(s),   z(t) = r(t) + sum_{s<=t} D(t,s) x(s),   x = phi(h),  g = z phi'(h),
+The Gaussian drives u and r are drawn given the past by extending a Cholesky factor of their kernels; A and B are
+averages of Jacobians over the samples, by one adjoint sweep a time. The equations are those of `equations.py`, and a
+test evaluates one against the other. `revealed` gives the same order parameters without A and B, at a lower cost.
 
-the responses ``A(t,s) = <dx(t)/dr(s)>`` and ``B(t,s) = <dg(t)/du(s)>`` are averages of Jacobians. One sweep backwards
-in s carries the adjoints of all outputs at time t:
-
-    lambda_g(s) = sum_{s'>s} C(s',s)^T lambda_h(s'),    lambda_z(s) = phi'(h(s)) lambda_g(s),
-    lambda_x(s) = sum_{s'>=s} D(s',s)^T lambda_z(s'),   lambda_h(s) = phi'(h(s)) lambda_x(s) + phi''(h(s)) z(s)
-    lambda_g(s).
-
-Started from x(t), ``A = <lambda_z>``; started from g(t), ``B = <lambda_h>``, the equal time s = t included. Samples are
-taken in chunks that stay in cache, so the memory is that of one chunk.
+Memory: about ``6 L N m T`` numbers for the samples and ``6 L (m T)^2`` for the kernels. Time: at most
+``(4/3) (L-1) N (m T)^3`` multiply-adds, half of it for the first and the last layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-# Times whose contributions from the later ones are gathered in one matrix product; rows of that product.
-BLOCK_ROWS = 24
+from ...numerics.causal import CausalGaussian
+from ...problem.training import Training
+from .adjoint import AdjointSweep, Coupling
+from .march import March, Nodes, train_columns
 
 
-@dataclass
-class Coupling:
-    """A causal matrix coupling, dense or of the form ``kernel[mu, nu] a_nu(s)`` for s < t.
-
-    The latter is that of ``C`` in the first layer and ``D`` in the last, whose kernels do not depend on time: a running
-    sum replaces the matrix product.
-    """
-
-    dense: np.ndarray | None  # (T m, T m)
-    kernel: np.ndarray | None = None  # (m, m)
-    rates: np.ndarray | None = None  # (T, m): a_nu(s)
-
-
-class AdjointSweep:
-    """Work space of the sweeps of one march.
+class ResponseMarch(March):
+    """A march of sampled trajectories with sampled responses.
 
     Parameters
     ----------
-    steps, samples : int
-        T, and the number m of training samples.
-    outputs : int
-        The largest number of outputs at one time: training and test samples.
+    training, nodes, exact_start
+        As of `March`.
+    responses : bool
+        False drops A and B ("gradient independence"), which is wrong at O(1): for ablations.
+    response_samples : int, optional
+        Use only this many of the samples for A and B.
     chunk : int
-        Single-site samples treated together.
-    dtype : str
-        ``float64``, or ``float32`` to halve the time at an error near 1e-6 in the responses.
+        Samples treated together in the adjoint sweep.
+    response_dtype : {"float64", "float32"}
     """
 
-    def __init__(self, steps: int, samples: int, outputs: int, chunk: int, dtype: str = "float64") -> None:
-        self.m, self.chunk, self.dtype = samples, chunk, np.dtype(dtype)
-        self._lh = np.empty((steps * samples, outputs * chunk), self.dtype)
-        self._lz = np.empty_like(self._lh)
-
-    def forward(
+    def __init__(
         self,
-        t: int,
-        c: Coupling,
-        d: Coupling,
-        c_row: np.ndarray,
-        slope_out: np.ndarray,
-        slope: np.ndarray,
-        curve: np.ndarray,
-        weights: np.ndarray,
-    ) -> np.ndarray:
-        """Return ``A(t, <t)``, shape ``(outputs, t m)``.
-
-        Parameters
-        ----------
-        c_row : (outputs, t m) array
-            ``C(t, <t)``, test samples included.
-        slope_out : (outputs, N) array
-            ``phi'(h(t))``.
-        slope, curve : (t m, N) arrays
-            ``phi'(h(s))`` and ``phi''(h(s)) z(s)`` of the training samples for s < t.
-        weights : (N,) array
-            Weights of the single-site samples, of sum one.
-        """
-        return self._run(t, c, d, slope_out, slope, curve, weights, c_row)
-
-    def backward(
-        self, t: int, c: Coupling, d: Coupling, slope: np.ndarray, curve: np.ndarray, weights: np.ndarray
-    ) -> np.ndarray:
-        """Return ``B(t, <=t)``, shape ``(m, (t + 1) m)``; `slope` and `curve` include time t."""
-        return self._run(t, c, d, None, slope, curve, weights, None)
-
-    def _run(
-        self,
-        t: int,
-        c: Coupling,
-        d: Coupling,
-        slope_out: np.ndarray | None,
-        slope: np.ndarray,
-        curve: np.ndarray,
-        weights: np.ndarray,
-        c_row: np.ndarray | None,
-    ) -> np.ndarray:
-        outputs = self.m if c_row is None else len(c_row)
-        result = np.zeros((outputs, len(slope)))
-        total = slope.shape[1]
-        c, d = _cast(c, self.dtype), _cast(d, self.dtype)
-        row = None if c_row is None else c_row.astype(self.dtype, copy=False)
-        for start in range(0, total, self.chunk):
-            part = slice(start, min(start + self.chunk, total))
-            self._sweep(
-                t, c, d,
-                None if slope_out is None else slope_out[:, part].astype(self.dtype, copy=False),
-                slope[:, part].astype(self.dtype, copy=False),
-                curve[:, part].astype(self.dtype, copy=False),
-                weights[part].astype(self.dtype, copy=False), row, result,
-            )  # fmt: skip
-        return result
-
-    def _sweep(
-        self,
-        t: int,
-        c: Coupling,
-        d: Coupling,
-        slope_out: np.ndarray | None,
-        slope: np.ndarray,
-        curve: np.ndarray,
-        weights: np.ndarray,
-        c_row: np.ndarray | None,
-        result: np.ndarray,
+        training: Training,
+        nodes: Sequence[Nodes],
+        *,
+        responses: bool = True,
+        response_samples: int | None = None,
+        chunk: int = 256,
+        response_dtype: str = "float64",
+        exact_start: bool = True,
     ) -> None:
-        m, outputs, n = self.m, len(result), slope.shape[1]
-        width = outputs * n
-        # Behind a running sum only the present adjoint is needed: one block of rows is written over and over, in cache.
-        lh, row_h = self._rows(self._lh, c, width)
-        lz, row_z = self._rows(self._lz, d, width)
-        top = t
-        sum_h, sum_z = np.zeros((m, width), self.dtype), np.zeros(width, self.dtype)
-        if c_row is None:
-            # Outputs g_mu(t): lambda_g(t) = e_mu, and x(t) enters z(t) through the equal-time B of the layer above.
-            now = slice(t * m, (t + 1) * m)
-            lz_now, lh_now = lz[row_z(t)], lh[row_h(t)]
-            zs, hs = lz_now.reshape(m, m, n), lh_now.reshape(m, m, n)
-            diagonal = np.arange(m)
-            zs[:], hs[:] = 0.0, 0.0
-            zs[diagonal, diagonal] = slope[now]
-            if d.dense is not None:
-                hs[:] = slope[now][:, None] * (d.dense[now, now].T @ lz_now).reshape(m, m, n)
-            hs[diagonal, diagonal] += curve[now]
-            result[:, now] += (hs @ weights).T
-            top = t + 1
-            sum_h += lh_now
-            sum_z += lz_now.sum(axis=0)
-        block = max(1, BLOCK_ROWS // m)
-        for high in range(t, 0, -block):
-            low = max(0, high - block)
-            rows, later = slice(low * m, high * m), slice(high * m, top * m)
-            from_h = c.dense[later, rows].T @ lh[later] if c.dense is not None else None
-            from_z = d.dense[later, rows].T @ lz[later] if d.dense is not None else None
-            for s in range(high - 1, low - 1, -1):
-                here, local = slice(s * m, (s + 1) * m), slice((s - low) * m, (s - low + 1) * m)
-                inside = slice((s + 1) * m, high * m)
-                # lambda_g(s)
-                if from_h is not None:
-                    lg = from_h[local]
-                    if s + 1 < high:
-                        lg += c.dense[inside, here].T @ lh[inside]  # type: ignore[index]
-                else:
-                    lg = (c.kernel * c.rates[s]).T @ sum_h  # type: ignore[index]
-                lg3 = lg.reshape(m, outputs, n)
-                if c_row is not None:
-                    lg3 += c_row[:, here].T[:, :, None] * slope_out
-                # lambda_z(s), lambda_x(s), lambda_h(s)
-                slope_s = slope[here][:, None]
-                z_now, h_now = lz[row_z(s)], lh[row_h(s)]
-                z3, h3 = z_now.reshape(m, outputs, n), h_now.reshape(m, outputs, n)
-                np.multiply(lg3, slope_s, out=z3)
-                if from_z is not None:
-                    lx = from_z[local]
-                    lx += d.dense[s * m : high * m, here].T @ lz[s * m : high * m]  # type: ignore[index]
-                    np.multiply(lx.reshape(m, outputs, n), slope_s, out=h3)
-                else:
-                    # z of the last layer has no sample index: every row of its kernel is the same.
-                    lx = (d.kernel[0] * d.rates[s])[:, None] * sum_z  # type: ignore[index]
-                    np.multiply(lx.reshape(m, outputs, n), slope_s, out=h3)
-                    sum_z += z_now.sum(axis=0)
-                lg3 *= curve[here][:, None]
-                h3 += lg3
-                if from_h is None:
-                    sum_h += h_now
-                result[:, here] += ((z3 if c_row is not None else h3) @ weights).T
+        super().__init__(training, nodes, exact_start=exact_start)
+        self._keep = response_samples
+        times, m, total, layers = training.times, training.samples, training.points, training.layers
+        k = times * m
+        self._sweep = AdjointSweep(times, m, total, chunk, response_dtype) if responses and layers > 1 else None
+        self._slope, self._curve = ([np.empty_like(g) for g in self.g] for _ in range(2))
+        static_c = Coupling(None, training.gram[:m, :m], self.result.rates)
+        static_d = Coupling(None, np.ones((m, m)), self.result.rates)
+        self._c = [static_c, *(Coupling(np.zeros((k, k))) for _ in range(layers - 1))]
+        self._d = [*(Coupling(np.zeros((k, k))) for _ in range(layers - 1)), static_d]
+        # Of the layers above the first and below the last.
+        self._u = {i: CausalGaussian(times * total, len(nodes[i].forward)) for i in range(1, layers)}
+        self._r = {i: CausalGaussian(k, len(nodes[i].backward)) for i in range(layers - 1)}
+        self._row = np.empty(0)
 
-    def _rows(self, buffer: np.ndarray, coupling: Coupling, width: int) -> tuple[np.ndarray, Callable[[int], slice]]:
-        m = self.m
-        if coupling.dense is None:
-            return buffer.ravel()[: m * width].reshape(m, width), lambda s: slice(0, m)
-        return buffer.ravel()[: len(buffer) * width].reshape(-1, width), lambda s: slice(s * m, (s + 1) * m)
+    def _hidden(self, index: int, t: int) -> np.ndarray:
+        m, total, out = self.training.samples, self.training.points, self.result
+        rows, past, below = slice(t * total, (t + 1) * total), t * total, self.result.phi[index - 1]
+        out.forward_pivots[t, index] = self._u[index].extend(below[rows, :past], below[rows, rows])[0]
+        self._row = (
+            train_columns(below[rows, :past], total, m) * out.rates[:t].ravel() + out.a[index - 1][rows, : t * m]
+        )
+        self._c[index].dense[t * m : (t + 1) * m, : t * m] = self._row[:m]  # type: ignore[index]
+        return self._u[index].draw(total, self.nodes[index].forward) + self._row @ self.g[index][: t * m]
+
+    def _returned(self, index: int, t: int) -> np.ndarray:
+        m, total, out = self.training.samples, self.training.points, self.result
+        rows, past, above = slice(t * m, (t + 1) * m), t * m, self.result.g[index + 1]
+        out.backward_pivots[t, index] = self._r[index].extend(above[rows, :past], above[rows, rows])[0]
+        row = out.b[index][rows, : past + m].copy()
+        row[:, :past] += above[rows, :past] * out.rates[:t].ravel()
+        self._d[index].dense[rows, : past + m] = row  # type: ignore[index]
+        x = self.x[index].reshape(self.training.times, total, -1)[: t + 1, :m].reshape(past + m, -1)
+        return self._r[index].draw(m, self.nodes[index].backward) + row @ x
+
+    def _forward(self, index: int, t: int) -> None:
+        super()._forward(index, t)
+        training, m = self.training, self.training.samples
+        slope = self._slopes[index][0]
+        self._slope[index][t * m : (t + 1) * m] = slope[:m]
+        if self._sweep is None or index == training.layers - 1 or t == 0:
+            return
+        row = np.tile(training.gram[:, :m], t) * self.result.rates[:t].ravel() if index == 0 else self._row
+        some, weights = self._for_responses(index)
+        self.result.a[index][t * training.points : (t + 1) * training.points, : t * m] = self._sweep.forward(
+            t, self._c[index], self._d[index], row, slope[:, some], self._slope[index][: t * m, some],
+            self._curve[index][: t * m, some], weights,
+        )  # fmt: skip
+
+    def _backward(self, index: int, t: int) -> np.ndarray:
+        z, m = super()._backward(index, t), self.training.samples
+        rows, end = slice(t * m, (t + 1) * m), (t + 1) * m
+        self._curve[index][rows] = z * self._slopes[index][1][:m]
+        if self._sweep is None or index == 0:
+            return z
+        some, weights = self._for_responses(index)
+        self.result.b[index - 1][rows, :end] = self._sweep.backward(
+            t, self._c[index], self._d[index], self._slope[index][:end, some], self._curve[index][:end, some], weights
+        )
+        return z
+
+    def _for_responses(self, index: int) -> tuple[slice, np.ndarray]:
+        weights = self.nodes[index].weights
+        if self._keep is None or self._keep >= len(weights):
+            return slice(None), weights
+        kept = weights[: self._keep]
+        return slice(0, self._keep), kept / kept.sum()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        out = super().arrays()
+        for i in range(self.training.layers):
+            out |= {f"slope{i}": self._slope[i], f"curve{i}": self._curve[i]}
+            for name, coupling in (("c", self._c[i]), ("d", self._d[i])):
+                if coupling.dense is not None:
+                    out[f"{name}{i}"] = coupling.dense
+        return out
+
+    def _drives(self) -> dict[str, CausalGaussian]:
+        return {f"u{i}": u for i, u in self._u.items()} | {f"r{i}": r for i, r in self._r.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        drives = {f"{name}.{k}": v for name, drive in self._drives().items() for k, v in drive.state().items()}
+        return super().state() | drives
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        super().restore(state)
+        for name, drive in self._drives().items():
+            drive.restore({k: state[f"{name}.{k}"] for k in ("size", "factor", "table", "whiteners")})
 
 
-def _cast(coupling: Coupling, dtype: np.dtype) -> Coupling:
-    def cast(a: np.ndarray | None) -> np.ndarray | None:
-        return None if a is None else a.astype(dtype, copy=False)
-
-    return Coupling(cast(coupling.dense), cast(coupling.kernel), cast(coupling.rates))
+def memory(training: Training, samples: int) -> int:
+    """Return the bytes a march holds at once: samples with their nodes, and kernels."""
+    k, kt, layers = training.times * training.samples, training.times * training.points, training.layers
+    per_sample = layers * (kt + 3 * k) + (layers - 1) * (kt + k) + training.points + 1
+    kernels = layers * (3 * kt * kt + 6 * k * k)
+    return 8 * (per_sample * samples + kernels)

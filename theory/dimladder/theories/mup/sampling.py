@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
+from ...numerics.sampling import Sampler, normals
 from ...problem.training import Training
 from .march import Nodes
-
-Sampler = Literal["sobol", "monte-carlo"]
-MAX_DIMENSIONS = 21201  # the direction numbers that scipy knows
 
 
 def dimensions(training: Training) -> list[tuple[int, int]]:
     """Return the number of normals of u and of r for each layer, as an upper bound on the ranks of their kernels."""
-    k, kt, layers = training.steps * training.samples, training.steps * training.points, training.layers
+    k, kt, layers = training.times * training.samples, training.times * training.points, training.layers
     return [(training.points if index == 0 else kt, 1 if index == layers - 1 else k) for index in range(layers)]
 
 
@@ -25,26 +21,16 @@ def sampled_nodes(
     """Return independent nodes for every layer.
 
     Sobol dimensions follow time, u before r, because early innovations carry most of the variance. The sequence is
-    scrambled (Owen 1995; scipy's digital shift and linear matrix scramble), so each scramble is an unbiased rule.
+    scrambled, so each scramble is an unbiased rule.
     """
-    from scipy.special import ndtri
-    from scipy.stats import qmc
-
     nodes = []
     for index, (forward, backward) in enumerate(dimensions(training)):
         order_u, order_r = _time_order(training, index, forward, backward)
         stream = generator.spawn(1)[0]
-        if sampler == "monte-carlo":
-            normals = stream.standard_normal((forward + backward, samples))
-        else:
-            engine = qmc.Sobol(forward + backward, scramble=True, rng=stream, bits=30)
-            power = max(1, int(np.ceil(np.log2(samples))))
-            points = engine.random_base2(power)[:samples]
-            # The digital net has 2^30 cells: the half cell keeps the inverse distribution function finite.
-            normals = ndtri(points.T + 2.0**-31)
+        points = normals(forward + backward, samples, stream, sampler)
         nodes.append(
             Nodes(
-                np.ascontiguousarray(normals[order_u]), np.ascontiguousarray(normals[order_r]),
+                np.ascontiguousarray(points[order_u]), np.ascontiguousarray(points[order_r]),
                 np.full(samples, 1.0 / samples),
             )
         )  # fmt: skip

@@ -14,10 +14,11 @@ class MupSolver(Spec, frozen=True, kw_only=True):
     Attributes
     ----------
     method : str
-        ``march`` (any network), ``closed-form`` (linear activation), ``quadrature`` (one hidden layer with few inputs,
-        or few steps with one input), ``lazy-weights`` (a network of finite `width` whose weights are revealed as they
-        are used). ``auto``: closed form if linear, quadrature for one hidden layer on at most two independent inputs,
-        else the march.
+        ``particles`` (any network), ``responses`` (the response form: A and B, with phi''), ``closed-form`` (linear
+        activation), ``quadrature`` (one hidden layer with few inputs, or few steps with one input), ``lazy-weights``
+        (a network of finite `width` whose weights are revealed as they are used). ``auto``: closed form if linear,
+        quadrature for one hidden layer on at most two independent inputs, else particles, or responses where the output
+        asks for A and B.
     samples, scrambles, seed
         Single-site samples of each layer, and independent scrambles (or networks) for the error bars.
     sampler : {"sobol", "monte-carlo"}
@@ -43,10 +44,10 @@ class MupSolver(Spec, frozen=True, kw_only=True):
     checkpoint_every : int
         Times between two checkpoints.
     output : {"summary", "space-time"}
-        ``space-time`` adds every order parameter over all pairs of times.
+        ``space-time`` adds every order parameter over all pairs of times; A and B where the method knows them.
     """
 
-    method: Literal["auto", "march", "closed-form", "quadrature", "lazy-weights"] = "auto"
+    method: Literal["auto", "particles", "responses", "closed-form", "quadrature", "lazy-weights"] = "auto"
     samples: int = 8192
     scrambles: int = 4
     seed: int = 0

@@ -34,8 +34,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "test_loss": (("time",), r"\mathcal{L}_\mathrm{test}(t)", "mean loss on the held-out samples"),
     "f": (("time", "sample"), r"f_\mu(t)", "output on the training inputs"),
     "test_f": (("time", "test_sample"), r"f_\mu(t)", "output on the held-out inputs"),
-    "feature_kernel": (("layer", "sample", "sample"), r"\Phi^l_{\mu\nu}(T-1, T-1)", "feature kernel at the last time"),
-    "gradient_kernel": (("layer", "sample", "sample"), r"G^l_{\mu\nu}(T-1, T-1)", "gradient kernel at the last time"),
+    "feature_kernel": (("layer", "sample", "sample"), r"\Phi^l_{\mu\nu}(T, T)", "feature kernel at the last time"),
+    "gradient_kernel": (("layer", "sample", "sample"), r"G^l_{\mu\nu}(T, T)", "gradient kernel at the last time"),
     "feature_min_eigenvalue": (
         ("time", "layer"), r"\lambda_{\min}(\Phi^l(t, t))",
         "smallest eigenvalue of the Gram matrix of post-activations",
@@ -45,11 +45,11 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "smallest eigenvalue of the Gram matrix of pre-activations at the last time",
     ),
     "space_time_min_eigenvalue": (
-        ("layer",), r"\lambda_{\min}([x_0, x_{T-1}])",
+        ("layer",), r"\lambda_{\min}([x_0, x_{T}])",
         "smallest eigenvalue of the joint Gram matrix of first and last features",
     ),
     "relative_feature_change": (
-        ("layer",), r"\|h(T-1)-h(0)\|/\|h(0)\|",
+        ("layer",), r"\|h(T)-h(0)\|/\|h(0)\|",
         "root mean square change of the pre-activations, relative to their start",
     ),
     "forward_innovation": (
@@ -88,14 +88,14 @@ def summarize(
     training: Training, result: OrderParameters, *, squared_loss: bool, space_time: bool
 ) -> dict[str, np.ndarray]:
     """Return the variables of one realisation by name."""
-    m, total, layers, steps = training.samples, training.points, training.layers, training.steps
-    last, first = slice((steps - 1) * total, (steps - 1) * total + m), slice(0, m)
+    m, total, layers, times = training.samples, training.points, training.layers, training.times
+    last, first = slice((times - 1) * total, (times - 1) * total + m), slice(0, m)
     out = {"loss": training.loss(result.f), "f": result.f[:, :m]}
     if total > m:
         out |= {"test_loss": training.loss(result.f, test=True), "test_f": result.f[:, m:]}
     out["feature_kernel"] = np.array([phi[last, last] for phi in result.phi])
-    out["gradient_kernel"] = np.array([g[(steps - 1) * m :, (steps - 1) * m :] for g in result.g])
-    equal = [equal_times(phi, steps, total, m) for phi in result.phi]
+    out["gradient_kernel"] = np.array([g[(times - 1) * m :, (times - 1) * m :] for g in result.g])
+    equal = [equal_times(phi, times, total, m) for phi in result.phi]
     smallest = np.array([np.linalg.eigvalsh(e)[:, 0] for e in equal]).T
     out["feature_min_eigenvalue"] = smallest
     out["preactivation_min_eigenvalue"] = np.array([np.linalg.eigvalsh(pre[1][:m, :m])[0] for pre in result.pre])
@@ -115,23 +115,24 @@ def summarize(
     if squared_loss:
         out["pl_rate"] = 2 / m * smallest[:, -1]
     if space_time:
-        k = (steps, m, steps, m)
+        k = (times, m, times, m)
         empty = np.zeros(k)
-        phis = [phi.reshape(steps, total, steps, total)[:, :m, :, :m] for phi in result.phi]
-        a = [a.reshape(steps, total, steps, m)[:, :m] for a in result.a] + [empty]
-        b = [empty] + [b.reshape(k) for b in result.b]
+        phis = [phi.reshape(times, total, times, total)[:, :m, :, :m] for phi in result.phi]
         out |= {
             "feature_kernel_history": np.array(phis),
             "gradient_kernel_history": np.array([g.reshape(k) for g in result.g]),
-            "feature_response": np.array(a), "gradient_response": np.array(b),
-        }  # fmt: skip
+        }
+        if len(result.a) == layers - 1:
+            a = [a.reshape(times, total, times, m)[:, :m] for a in result.a] + [empty]
+            b = [empty] + [b.reshape(k) for b in result.b]
+            out |= {"feature_response": np.array(a), "gradient_response": np.array(b)}
     assert len(out["feature_kernel"]) == layers
     return out
 
 
-def equal_times(kernel: np.ndarray, steps: int, rows: int, keep: int) -> np.ndarray:
-    """Return ``K(t, t)`` on the first `keep` samples of each time, shape (T, keep, keep)."""
-    return np.array([kernel[t * rows : t * rows + keep, t * rows : t * rows + keep] for t in range(steps)])
+def equal_times(kernel: np.ndarray, times: int, rows: int, keep: int) -> np.ndarray:
+    """Return ``K(t, t)`` on the first `keep` samples of each time, shape (times, keep, keep)."""
+    return np.array([kernel[t * rows : t * rows + keep, t * rows : t * rows + keep] for t in range(times)])
 
 
 def averaged(realisations: Sequence[dict[str, np.ndarray]], *, deterministic: bool) -> dict[str, Variable]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ...problem.algorithms import GradientDescent, GradientFlow
 from ...problem.training import Training, coordinates, training_of
 from ...results.files import write_arrays
 from ...symbolic.systems import Equation, Recursion, Solution, Step
-from .march import Diverged, March, OrderParameters, memory
+from .march import Diverged, March, OrderParameters
 from .quadrature import MAX_NODES, few_step_nodes, node_count, quadrature_error, solve_one_layer
 from .summary import ORDER_PARAMETERS, averaged, summarize
 
@@ -45,19 +46,14 @@ class MupTraining(Recursion):
                 why="the other parametrisations do not learn features in this limit, or have no stable one",
                 hint='use "mup" (with a small richness for the lazy limit), or simulate the finite network',
             )  # fmt: skip
-        kinked = bool(self._expression.kinks("x"))
-        if (
-            kinked
-            and student.hidden_layers > 1
-            and problem.solver.approximation == "none"
-            and problem.solver.method != "lazy-weights"
-        ):
+        kinked, deep = bool(self._expression.kinks("x")), student.hidden_layers > 1
+        if kinked and deep and problem.solver.approximation == "none" and self.method() == "responses":
             raise DerivationError(
                 f"the responses of a deep network need phi'', which {student.activation!r} does not have",
-                where="student.activation",
+                where="solver.method",
                 why="at a kink, B(t, t) = <phi''(h) z> holds a delta function that samples miss",
-                hint='use a smooth activation such as "softplus(4*x)/4", one hidden layer, or '
-                'solver.method = "lazy-weights"',
+                hint='use method = "particles" with output = "summary", which needs none, or a smooth activation such '
+                'as "softplus(4*x)/4"',
             )  # fmt: skip
 
     @property
@@ -84,12 +80,13 @@ class MupTraining(Recursion):
         import inspect
 
         from ...numerics import causal
-        from . import deep_linear, lazy, lazy_limit, march, quadrature, responses
+        from . import adjoint, deep_linear, lazy_limit, march, quadrature, responses, revealed
 
+        sampled = (march, responses, adjoint, causal)
         modules: dict[str, tuple[Any, ...]] = {
-            "march": (march, responses, causal), "closed-form": (deep_linear,), "lazy-weights": (lazy,),
-            "lazy-limit": (lazy_limit,),
-            "quadrature": (quadrature,) if self.problem.student.hidden_layers == 1 else (quadrature, march, responses),
+            "particles": (march, revealed), "responses": sampled, "closed-form": (deep_linear,),
+            "lazy-weights": (march, revealed), "lazy-limit": (lazy_limit,),
+            "quadrature": (quadrature, *(sampled if self.problem.student.hidden_layers > 1 else ())),
         }  # fmt: skip
         return "\n\n".join(f"# {module.__name__}\n{inspect.getsource(module)}" for module in modules[self.method()])
 
@@ -110,14 +107,14 @@ class MupTraining(Recursion):
         if solver.method != "auto":
             return solver.method
         if solver.approximation != "none":
-            return "march"
+            return "responses"
         if self.slope() is not None:
             return "closed-form"
         if student.hidden_layers == 1 and not self._expression.kinks("x"):
             rank = np.linalg.matrix_rank((training or training_of(self.problem)).gram)
             if rank <= 2 and node_count(int(rank) + 1, solver.node_spacing) <= MAX_NODES:
                 return "quadrature"
-        return "march"
+        return "responses" if solver.output == "space-time" else "particles"
 
     def solve(self) -> Solution:
         """Compute the order parameters and their error bars.
@@ -164,13 +161,13 @@ class MupTraining(Recursion):
             except ValueError as error:
                 raise SolveError(
                     f"the method {method!r} does not apply", status="too-large", where="solver.method", why=str(error),
-                    hint='use method = "march", or a larger node_spacing',
+                    hint='use method = "particles", or a larger node_spacing',
                 ) from None  # fmt: skip
 
         results = each_scramble(guarded, count, self.problem.solver.workers)
-        if method == "march":
+        if method in ("particles", "responses"):
             self._forget_checkpoints(training, count)
-        deterministic = count == 1 and method not in ("march", "lazy-weights")
+        deterministic = count == 1 and method not in ("particles", "responses", "lazy-weights")
         stats: dict[str, Any] = {"method": method, "realisations": count}
         if method == "quadrature" and training.layers == 1 and isinstance(algorithm, GradientDescent):
             stats["quadrature_error"] = quadrature_error(training, self._spacing(training), results[0])
@@ -192,10 +189,11 @@ class MupTraining(Recursion):
             from .lazy_limit import solve_lazy_limit
 
             return (lambda training, _: solve_lazy_limit(training, self._expression)), 1
-        if solver.approximation == "no-responses" and method != "march":
+        if solver.approximation == "no-responses" and method != "responses":
             raise DerivationError(
-                "only the march has responses to drop", where="solver.approximation", hint='set solver.method = "march"'
-            )
+                "only the response form has responses to drop", where="solver.approximation",
+                hint='set solver.method = "responses"',
+            )  # fmt: skip
         if method == "closed-form":
             from .deep_linear import solve_linear
 
@@ -203,46 +201,48 @@ class MupTraining(Recursion):
             if slope is None:
                 raise DerivationError(
                     f"the closed form is for linear activations, not {self.problem.student.activation!r}",
-                    where="solver.method", hint='use method = "march"',
+                    where="solver.method", hint='use method = "particles"',
                 )  # fmt: skip
             return (lambda training, _: solve_linear(training, slope)), 1
         if method == "quadrature":
             if self.problem.student.hidden_layers == 1:
                 return (lambda training, _: solve_one_layer(training, self._spacing(training))), 1
-            return (
-                lambda training, _: March(training, few_step_nodes(training), chunk=2048, exact_start=False).run()
-            ), 1
-        if method == "lazy-weights":
-            from .lazy import train_lazily
-
-            return (
-                lambda training, i: train_lazily(training, solver.width, np.random.default_rng([solver.seed, 1, i]))
-            ), solver.scrambles
-        return self._march, solver.scrambles
+            return (lambda training, _: _tensor(training)), 1
+        return partial(self._march, method), solver.scrambles
 
     def _spacing(self, training: Training) -> float:
         # On one independent input the grid is two-dimensional: half the spacing costs nothing.
         spacing = self.problem.solver.node_spacing
         return spacing / 2 if np.linalg.matrix_rank(training.gram) == 1 else spacing
 
-    def _march(self, training: Training, index: int) -> OrderParameters:
+    def _march(self, method: str, training: Training, index: int) -> OrderParameters:
+        from . import responses, revealed
         from .sampling import sampled_nodes
 
         solver = self.problem.solver
-        need = memory(training, solver.samples) * min(solver.workers, solver.scrambles)
+        samples = solver.width if method == "lazy-weights" else solver.samples
+        held = (responses if method == "responses" else revealed).memory(training, samples)
+        need = held * min(solver.workers, solver.scrambles)
         if need > solver.memory_limit * GIB:
             raise SolveError(
                 "the march would not fit into memory", status="memory", where="solver.memory_limit",
-                why=f"{solver.samples} samples of {training.steps} times and {training.points} inputs need "
+                why=f"{samples} samples of {training.times} times and {training.points} inputs need "
                 f"{need / GIB:.2f} GiB, the limit is {solver.memory_limit:g} GiB",
                 hint="lower solver.samples and raise solver.scrambles, or raise solver.memory_limit",
             )  # fmt: skip
-        nodes = sampled_nodes(training, solver.samples, np.random.default_rng([solver.seed, index]), solver.sampler)
-        march = March(
-            training, nodes, responses=solver.approximation != "no-responses",
-            response_samples=solver.response_samples or None,
-            chunk=solver.chunk_size, response_dtype=solver.response_dtype,
-        )  # fmt: skip
+        march: March
+        if method == "lazy-weights":
+            stream = np.random.default_rng([solver.seed, 1, index])
+            return revealed.network(training, samples, stream).run()
+        nodes = sampled_nodes(training, samples, np.random.default_rng([solver.seed, index]), solver.sampler)
+        if method == "particles":
+            march = revealed.RevealedMarch(training, nodes)
+        else:
+            march = responses.ResponseMarch(
+                training, nodes, responses=solver.approximation != "no-responses",
+                response_samples=solver.response_samples or None, chunk=solver.chunk_size,
+                response_dtype=solver.response_dtype,
+            )  # fmt: skip
         if not solver.checkpoint:
             return march.run()
         path = self._checkpoint(training, index)
@@ -251,7 +251,7 @@ class MupTraining(Recursion):
                 march.restore(dict(saved))
 
         def save(current: March) -> None:
-            if current.time % solver.checkpoint_every == 0 or current.time == training.steps:
+            if current.time % solver.checkpoint_every == 0 or current.time == training.times:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_arrays(path, current.state())
 
@@ -263,12 +263,12 @@ class MupTraining(Recursion):
         apart = ("checkpoint", "checkpoint_every", "workers", "memory_limit", "scrambles", "output")
         settings = {k: v for k, v in content["solver"].items() if k not in apart}
         key = json.dumps(
-            [content["data"], content["student"], content["loss"], content["algorithm"], settings, training.steps],
+            [content["data"], content["student"], content["loss"], content["algorithm"], settings, training.times],
             sort_keys=True,
         )
         # The data may come from a file whose content changed: hash the numbers too.
         digest = hashlib.sha256(key.encode() + training.gram.tobytes() + training.labels.tobytes()).hexdigest()[:16]
-        return Path(self.problem.solver.checkpoint) / f"march-{digest}-{index}.npz"
+        return Path(self.problem.solver.checkpoint) / f"mup-{self.method(training)}-{digest}-{index}.npz"
 
     def _forget_checkpoints(self, training: Training, count: int) -> None:
         if self.problem.solver.checkpoint:
@@ -276,16 +276,23 @@ class MupTraining(Recursion):
                 self._checkpoint(training, index).unlink(missing_ok=True)
 
 
+def _tensor(training: Training) -> OrderParameters:
+    """March a deep network over few steps on tensor nodes."""
+    from .responses import ResponseMarch
+
+    return ResponseMarch(training, few_step_nodes(training), chunk=2048, exact_start=False).run()
+
+
 def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], OrderParameters]) -> OrderParameters:
     """Extrapolate gradient descent to a vanishing learning rate (Richardson: its error is a series in eta)."""
     rows = []
     for level in range(flow.levels):
         sub = flow.substeps * 2**level
-        steps = (training.steps - 1) * sub + 1
+        times = (training.times - 1) * sub + 1
         fine = replace(
             training,
-            learning_rates=np.full(steps, flow.learning_rate / sub),
-            weights=np.repeat(training.weights[:1], steps, axis=0),
+            learning_rates=np.full(times, flow.learning_rate / sub),
+            weights=np.repeat(training.weights[:1], times, axis=0),
         )
         rows.append(_thinned(solve(fine), fine, sub))
     for order in range(1, flow.levels):
@@ -298,7 +305,7 @@ def _flow(training: Training, flow: GradientFlow, solve: Callable[[Training], Or
 
 def _thinned(result: OrderParameters, training: Training, every: int) -> OrderParameters:
     m, total = training.samples, training.points
-    times = np.arange(0, training.steps, every)
+    times = np.arange(0, training.times, every)
     row = (times[:, None] * total + np.arange(total)).ravel()
     back = (times[:, None] * m + np.arange(m)).ravel()
     return OrderParameters(

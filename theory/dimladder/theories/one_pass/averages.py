@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy as sp
@@ -36,12 +36,15 @@ class Group:
 class Error:
     """f - f* (or what stands for it in the loss): sums over units, minus a function of fixed teacher fields.
 
-    ``target`` and ``target_squared`` are sums of products of one-field functions, by the number of the teacher field.
+    ``target`` and ``target_squared`` are sums of products of one-field functions, by the number of the teacher field;
+    ``target_weight`` multiplies the target, ``offset`` is a number that the error has beside all that.
     """
 
     groups: tuple[Group, ...]
     target: tuple[dict[Any, Terms], ...] = ()
     target_squared: tuple[dict[Any, Terms], ...] = ()
+    target_weight: Any = 1
+    offset: Any = 0
 
 
 def difference(setting: Setting, for_loss: bool) -> Error:
@@ -107,14 +110,24 @@ class Averages:
         ``entry(p, q)``: the covariance of two fields.
     inline : bool
         Write averages out in the tilted covariance; otherwise they are calls of kernels, derived apart.
+    mean : callable, optional
+        ``mean(p)`` of a field; zero when left out.
     """
 
-    def __init__(self, names: Indices, entry: Callable[[Any, Any], Any], inline: bool = False) -> None:
+    def __init__(
+        self,
+        names: Indices,
+        entry: Callable[[Any, Any], Any],
+        inline: bool = False,
+        mean: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.names, self.inline = names, inline
-        self.kernels = KernelSet(names, entry)
-        self._averager = Averager(IndexedLaw(entry, names))
+        self.kernels = KernelSet(names, entry, mean=mean)
+        self._averager = Averager(IndexedLaw(entry, names, mean=mean))
 
     def __call__(self, slots: dict[Any, Named], factor: tuple[dict[Any, Terms], ...] = (), shown: str = "") -> Any:
+        if not slots and not factor:
+            return sp.Integer(1)
         if self.inline:
             return self._averager.average({u: named.terms for u, named in slots.items()})
         return self.kernels.moment(tuple(slots.items()), factor or ({},), shown)
@@ -128,7 +141,9 @@ class Averages:
             u = group.index[0]
             total += self.names.sum(group.weight(u) * self(slots | group.slots(u), factor, shown), u)
         if error.target:
-            total -= self(slots, _times(error.target, extra), shown + r"f_\star")
+            total -= error.target_weight * self(slots, _times(error.target, extra), shown + r"f_\star")
+        if error.offset != 0:
+            total += error.offset * self(slots, factor, shown)
         return total
 
     def second(self, slots: dict[Any, Named], error: Error) -> Any:
@@ -142,9 +157,12 @@ class Averages:
             if error.target:
                 u = one.index[0]
                 cross = self(slots | one.slots(u), error.target, r"f_\star")
-                total -= 2 * self.names.sum(one.weight(u) * cross, u)
+                total -= 2 * error.target_weight * self.names.sum(one.weight(u) * cross, u)
         if error.target_squared:
-            total += self(slots, error.target_squared, r"f_\star^2")
+            total += error.target_weight**2 * self(slots, error.target_squared, r"f_\star^2")
+        if error.offset != 0:
+            linear = self.first(slots, replace(error, offset=sp.Integer(0)))
+            total += 2 * error.offset * linear + error.offset**2 * self(slots)
         return total
 
 

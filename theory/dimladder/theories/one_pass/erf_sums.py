@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,7 @@ class ErfMixture:
 PLAIN = ErfMixture(0.0, np.ones(1), np.ones(1), 0.0, 0.0)
 
 
+@lru_cache(maxsize=256)
 def erf_mixture(function: Expression, slope_error: float) -> ErfMixture | None:
     """Write a function as a sum of erfs.
 

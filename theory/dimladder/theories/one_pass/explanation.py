@@ -8,9 +8,10 @@ import sympy as sp
 
 from ...symbolic.equations import Equation, Step
 from ...symbolic.factors import X, is_closed
-from ...symbolic.kernels import Named
+from ...symbolic.kernels import KernelSet, Named
+from ...symbolic.tensors import Indices
 from .derivation import Derived
-from .erf_sums import ErfMixture
+from .erf_sums import PLAIN, ErfMixture
 from .notation import OUTPUT, SCHEDULE, Setting, eta, eta_a
 
 
@@ -81,7 +82,6 @@ def schedule_equation(setting: Setting) -> Equation:
 def definitions(setting: Setting) -> list[Equation]:
     """Return the model and every symbol that the moments use: fields, activations, target, error, units."""
     error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
-    x = sp.Symbol("x")
     rows = [
         Equation("student", r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k)"),
         Equation("label", r"y = f_\star(x) + \sigma\zeta,\quad f_\star = " + target_latex(setting)),
@@ -94,14 +94,23 @@ def definitions(setting: Setting) -> list[Equation]:
         ),
     ]
     if not setting.mixture:
-        rows.append(Equation("activation", f"g(x) = {sp.latex(setting.student.subs(X, x))}"))
+        rows.append(Equation("activation", f"g(x) = {function_latex(setting.student)}"))
         if setting.target is None and not same_activation(setting):
-            rows.append(Equation("teacher", rf"\tilde g(x) = {sp.latex(setting.teacher.subs(X, x))}"))
+            rows.append(Equation("teacher", rf"\tilde g(x) = {function_latex(setting.teacher)}"))
     if setting.stacked:
         rows.append(
             Equation("units", r"c = (a_1,\dots,a_K,-A_1,\dots,-A_M),\quad N = K + M", None, "units in one list")
         )
     return rows
+
+
+def function_latex(function: Any) -> str:
+    """Return an activation in LaTeX; a ramp is printed as max(0, x)."""
+    x = sp.Symbol("x")
+    step = function.atoms(sp.Heaviside)
+    if step and sp.simplify(function - X * sp.Heaviside(X, 0)) == 0:
+        function = sp.Max(0, X)
+    return str(sp.latex(function.subs(X, x)))
 
 
 def same_activation(setting: Setting) -> bool:
@@ -121,6 +130,9 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
+        if m is PLAIN:
+            # No activation of a teacher: the target is a formula, or its units are single erfs.
+            continue
         terms = [f"{m.constant:.6g}"] if m.constant else []
         terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
@@ -151,14 +163,14 @@ def mixture_step(mixtures: tuple[ErfMixture, ErfMixture]) -> Step:
     )
 
 
-def vector_equations(out: Derived) -> list[Equation]:
+def vector_equations(indices: Indices) -> list[Equation]:
     """Return the auxiliary vectors of the tilted covariances."""
-    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in out.indices.vectors.values()]
+    return [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in indices.vectors.values()]
 
 
 def moment_equations(out: Derived) -> list[Equation]:
     """Return the moments of the error: the average that each stands for, then its form."""
-    rows = vector_equations(out)
+    rows = vector_equations(out.indices)
     for stage in out.moments:
         name = str(stage.lhs.base)
         if out.route == "fields":
@@ -167,7 +179,7 @@ def moment_equations(out: Derived) -> list[Equation]:
         else:
             text = f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)} = {sp.latex(stage.rhs)}"
             rows.append(Equation(name, text, (stage.lhs, stage.rhs)))
-    return rows + kernel_equations(out)
+    return rows + kernel_equations(out.kernels, out.route)
 
 
 def _meaning(moment: Any) -> str:
@@ -184,29 +196,35 @@ def _meaning(moment: Any) -> str:
     return rf"\mathbb{{E}}\left[g({field(first)})\, \Delta\right]"
 
 
-# Closed forms longer than this are left to the generated code, which names their parts.
-PRINTED = 250
+# Of closed forms longer than this the integral is printed; the generated code holds them, and names their parts.
+PRINTED = 120
 
 
-def kernel_equations(out: Derived) -> list[Equation]:
+def kernel_equations(kernels: KernelSet, route: str) -> list[Equation]:
     """Return the closed forms of the averages that the moments call, at distinct indices."""
     rows = []
-    for key, (call, labels, _) in out.kernels.kernels.items() if out.route != "fields" else ():
+    for key, (call, labels, _) in kernels.kernels.items() if route != "fields" else ():
         left = sp.latex(call(*labels))
-        if out.route == "conditional":
+        if route == "conditional":
             if not is_computed(call.kernel.slots):
                 rows.append(
                     Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")
                 )
             continue
-        value = out.kernels.closed_form(key)
+        value = kernels.closed_form(key)
         size = sp.count_ops(value)
         if size <= PRINTED:
             rows.append(Equation.of(call.kernel.name, left, value))
         else:
-            text = rf"{left}\ \text{{in closed form, {size} operations: see the generated code}}"
-            rows.append(Equation(call.kernel.name, text))
+            note = f"its closed form has {size} operations: derive --format python prints it"
+            rows.append(Equation(call.kernel.name, integral(left), None, note))
     return rows
+
+
+def integral(average: str) -> str:
+    """Return an average with the integral that it stands for."""
+    body = average.removeprefix(r"\mathbb{E}\left[").removesuffix(r"\right]")
+    return rf"{average} = \int {body}\, \mathcal{{N}}(\mathbf{{f}}; 0, C)\, \mathrm{{d}}\mathbf{{f}}"
 
 
 def is_computed(slots: tuple[Named, ...]) -> bool:

@@ -58,6 +58,27 @@ def describe(problem: Any) -> dict[str, Any]:
     return found
 
 
+def describe_spectrum(problem: Any) -> dict[str, Any]:
+    """Return exponent and effective dimension of the inputs, and the exponent of the error's decay.
+
+    The effective dimension over d is (tr Sigma)^2/(d tr Sigma^2). With s_b ~ b^-(1+alpha) and shares of |w*|^2 ~
+    b^-omega, a linear student at small learning rate has e_g ~ t^-(alpha + omega)/(1 + alpha) between the times
+    1/(eta s_1) and 1/(eta s_L).
+    """
+    spectrum = problem.data.spectrum
+    if spectrum is None:
+        return {}
+    values, shares = spectrum.blocks()
+    mean = float(shares @ values)
+    found = {"effective dimension / d": mean**2 / float(shares @ values**2), "largest eigenvalue": float(values.max())}
+    if spectrum.exponent is not None:
+        found = {"spectrum exponent": 1.0 + spectrum.exponent, **found}
+        omega = getattr(getattr(problem.target, "power", None), "exponent", None)
+        if omega is not None and 1 + spectrum.exponent > 0 and spectrum.exponent + omega > 0:
+            found["decay exponent of linear students"] = (spectrum.exponent + omega) / (1 + spectrum.exponent)
+    return found
+
+
 def link_of(target: Any) -> tuple[Callable[[Array], Array], tuple[float, ...]]:
     """Return an index target of one direction as a NumPy function of its field, and its kinks."""
     link = target.expression

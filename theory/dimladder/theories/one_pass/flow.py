@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +176,11 @@ class OnePassFlow(Flow):
         return steps if self.mixtures is None else [*steps[:3], mixture_step(self.mixtures), *steps[3:]]
 
     def module(self) -> ModuleType:
-        return store.module(("one-pass", self.structure()), self._source)
+        return self._module
+
+    @cached_property
+    def _module(self) -> ModuleType:
+        return store.module(("one-pass", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from .generate import source
@@ -201,13 +205,13 @@ class OnePassFlow(Flow):
             return jacobian_source(self.derived, derive(self.setting(), inline=False))
 
         source.__module__ = __name__
-        return store.module(("one-pass jacobian", self.structure()), source)
+        return store.module(("one-pass jacobian", self.structure()), source, native=True)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
     def initial_state(self) -> Array:
         s = self.start
-        return np.concatenate([s.Q[np.tril_indices(self.K)], s.M.ravel(), s.a if self.trained else []])
+        return np.concatenate([s.Q[lower_triangle(self.K)], s.M.ravel(), s.a if self.trained else []])
 
     def names(self) -> list[str]:
         names = [f"Q[{i},{k}]" for i in range(self.K) for k in range(i + 1)]
@@ -325,7 +329,7 @@ class OnePassFlow(Flow):
         """Return Q (time, K, K), M (time, K, M) and a (time, K) of states of shape (time, n)."""
         K, M = self.K, self.M
         count = K * (K + 1) // 2
-        i, k = np.tril_indices(K)
+        i, k = lower_triangle(K)
         Q = np.empty((len(states), K, K))
         Q[:, i, k] = Q[:, k, i] = states[:, :count]
         overlap = states[:, count : count + K * M].reshape(-1, K, M)
@@ -338,7 +342,7 @@ class OnePassFlow(Flow):
 
     def _observe(self, name: str, states: Array) -> Array:
         observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
-        return np.array([observable(np.ascontiguousarray(y), p, work) for y in states])
+        return store.over_rows(observable, states, p, work)
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         Q, M, a = self.unpack(states)
@@ -354,6 +358,12 @@ class OnePassFlow(Flow):
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
         return out
+
+
+@cache
+def lower_triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indices of the lower triangle, row by row."""
+    return np.tril_indices(size)
 
 
 def order_parameters() -> tuple[OrderParameter, ...]:

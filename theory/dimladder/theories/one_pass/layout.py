@@ -14,7 +14,7 @@ from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
 from ...symbolic.kernels import MomentCall
 from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
-from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment4, SignSlope4
+from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment2, SignMoment4, SignSlope4
 from ...symbolic.printing import printer
 from ...symbolic.tensors import Tensor
 from . import notation as d
@@ -165,7 +165,8 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
         def _print_Function(self, expr: Any) -> str:
             if isinstance(expr, MomentCall):
-                return f"{expr.kernel.name}(C, K, {', '.join(map(place_of, expr.args))})"
+                given = ", ".join(expr.kernel.given)
+                return f"{expr.kernel.name}({given}, {', '.join(map(place_of, expr.args))})"
             return str(super()._print_Function(expr))
 
         def _print_Schur(self, expr: Schur) -> str:
@@ -177,6 +178,13 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
         def _print_Correlation(self, expr: Correlation) -> str:
             return f"correlation({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_KroneckerDelta(self, expr: Any) -> str:
+            one, two = map(place_of, expr.args)
+            return f"(1.0 if {one} == {two} else 0.0)"
+
+        def _print_SignMoment2(self, expr: SignMoment2) -> str:
+            return f"sign_moment2({', '.join(self._print(a) for a in expr.args)})"
 
         def _print_SignMoment4(self, expr: SignMoment4) -> str:
             return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"

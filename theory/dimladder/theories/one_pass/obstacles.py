@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ...problem import activation
 from ...problem.geometry import Start, start
 from ...problem.targets import Committee
+from ...problem.update_table import Table, table
+from .routes import structure
 
 Array = NDArray[np.float64]
 LOG_POINTS = 13
@@ -26,6 +28,8 @@ GRID = np.linspace(-40.0, 40.0, 3201)
 
 def obstacles(problem: Any) -> list[str]:
     """Return what keeps the student from its target, a sentence each; empty where nothing is known to."""
+    if structure(problem):
+        return _of_table(table(problem))
     displaced = problem.algorithm.uses > 1 or problem.algorithm.displacement != 0
     begin = start(problem)
     found = list(_of_function(problem.target, problem.student, begin.a.tobytes(), begin.T.tobytes()))
@@ -93,6 +97,46 @@ def _of_start(problem: Any, begin: Start, displaced: bool) -> list[str]:
             found.append(f"units {i} and {k} start alike, and the flow keeps them alike: they cannot specialise")
             break
     return found
+
+
+def _of_table(t: Table) -> list[str]:
+    """Return the obstacles of problems with blocks, sources or several tracked vectors: parity and twins."""
+    found = []
+    with np.errstate(all="ignore"):
+        g = np.asarray(t.activation.evaluate(np, x=GRID), dtype=float) + 0.0 * GRID
+    odd = bool(np.isfinite(g).all()) and np.allclose(g, -g[::-1], rtol=0, atol=1e-12 * (float(abs(g).max()) or 1.0))
+    if odd and t.bias_rate is None and t.labels.any():
+        floor, power = _even_part(t), 0.5 * float(t.probabilities(0.0) @ t.labels**2)
+        if floor > SMALL * power:
+            found.append(
+                "an odd activation without bias: clusters of opposite means have the same label, as in XOR, and the "
+                f"output is odd, so the generalisation error stays above {floor:.2g}"
+            )
+    if (t.masks == 1.0).all():
+        for i, k in combinations(range(t.K), 2):
+            swap = np.arange(t.n)
+            for s in range(len(t.species)):
+                swap[[s * t.K + i, s * t.K + k]] = s * t.K + k, s * t.K + i
+            same = np.array_equal(t.gram, t.gram[:, swap][:, :, swap]) and np.array_equal(t.bias[:, i], t.bias[:, k])
+            if same and np.array_equal(t.a[:, i], t.a[:, k]):
+                found.append(f"units {i} and {k} start alike, and the flow keeps them alike: they cannot specialise")
+                break
+    return found
+
+
+def _even_part(t: Table) -> float:
+    """Return half the mean square of the even part of the labels: no odd function has a smaller error.
+
+    Of two clusters that are each other's mirror image, x -> -x, only half the difference of the labels is odd.
+    """
+    chance, total = t.probabilities(0.0), 0.0
+    for c in range(len(t.labels)):
+        for other in range(len(t.labels)):
+            alike = np.array_equal(t.variances[c], t.variances[other]) and chance[c] == chance[other]
+            if alike and np.array_equal(t.means[c], -t.means[other]):
+                total += 0.5 * chance[c] * (0.5 * (t.labels[c] + t.labels[other])) ** 2
+                break
+    return float(total)
 
 
 @lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from ...symbolic.printing import OBSERVE_SIGNATURE, assignments, printer
 from .averages import products
 from .derivation import Derived
 from .layout import VIEWS
-from .notation import LABEL, OUTPUT
+from .notation import LABEL, OUTPUT, Setting
 
 INDENT = "    "
 # Moments that the quadrature over all fields fills.
@@ -42,6 +42,12 @@ def constants(**arrays: Any) -> list[str]:
         f"{name} = np.array({list(values)!r}, dtype=np.{kind[type(values[0]) if len(values) else float]})"
         for name, values in arrays.items()
     ]
+
+
+def teacher_field(setting: Setting, field: int) -> str:
+    """Return a teacher field in terms of the fields ``z`` along the axes of a target's kinks."""
+    parts = [(axis[field], q) for q, axis in enumerate(setting.target_axes) if axis[field] != 0.0]
+    return " + ".join(f"z[{q}]" if c == 1.0 else f"{c!r} * z[{q}]" for c, q in parts)
 
 
 class Conditional:
@@ -163,7 +169,7 @@ class Fields:
             lines += constants(KINKS=kinks, KINKS_T=list(setting.teacher_kinks))
         else:
             shared, (value,) = assignments([setting.target], indent="")
-            body = [f"z{r + 1} = {self._along(r)}" for r in range(setting.directions)]
+            body = [f"z{r + 1} = {teacher_field(setting, r)}" for r in range(setting.directions)]
             body += [*shared, f"return 1.0 * ({value})"]
             starts = [0]
             for own in setting.target_kinks:
@@ -177,11 +183,6 @@ class Fields:
             text = printer().doprint(function)
             lines += ["@njit(**OPTIONS)", f"def {name}({OUTPUT}, {LABEL}):", f"    return 1.0 * ({text})", "", ""]
         return [*lines, FIELDS_SOURCE, "", ""]
-
-    def _along(self, field: int) -> str:
-        """Return a teacher field in terms of the fields along the axes."""
-        parts = [(axis[field], q) for q, axis in enumerate(self.setting.target_axes) if axis[field] != 0.0]
-        return " + ".join(f"z[{q}]" if c == 1.0 else f"{c!r} * z[{q}]" for c, q in parts)
 
     def _averages(self) -> list[str]:
         lines = [

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ...errors import ConfigError
 from ...problem.grids import OdeSolver
-from ...problem.targets import Committee, Index
+from ...problem.targets import ClusterLabels, Committee, Index
 from ..base import Reads, Refusal, Theory
+from .routes import is_displaced, structure
 
 if TYPE_CHECKING:
     from ...symbolic.systems import System
@@ -39,12 +41,6 @@ class OnePassSolver(OdeSolver, frozen=True, kw_only=True):
             raise ValueError(f"quadrature_rtol must lie in [1e-13, 1), got {self.quadrature_rtol}")
 
 
-def is_displaced(problem: Any) -> bool:
-    """Whether the gradient sees fields that a step on the same sample has moved, or only the slope is given."""
-    rule = problem.algorithm
-    return bool(rule.uses > 1 or rule.displacement != 0 or problem.student.slope)
-
-
 class OnePassTheory(Theory):
     """Order-parameter flow of one-pass SGD, derived from the SGD step."""
 
@@ -54,14 +50,22 @@ class OnePassTheory(Theory):
         "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     )
     reads: ClassVar[Reads] = {
-        "target": {"committee": "activation readout overlap noise", "index": "formula noise hermite"},
-        "student": {"two-layer": "width activation slope readout train_readout hermite"},
+        "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
+        "target": {
+            "committee": "activation readout overlap noise power",
+            "index": "formula noise hermite overlap power",
+            "cluster-labels": "labels",
+        },
+        "student": {
+            "two-layer": "width activation slope readout train_readout hermite heads bias dropout",
+            "linear": "bias",
+        },
         "loss": "function",
         "algorithm": {
-            "one-pass": "learning_rate readout_learning_rate batch_size schedule regime spherical weight_decay "
-            "readout_weight_decay uses displacement",
+            "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
+            "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
         },
-        "initial": {"explicit": "Q M a", "random": "overlap norm a seed"},
+        "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
     axes = ("time",)
     solver = OnePassSolver()
@@ -71,8 +75,11 @@ class OnePassTheory(Theory):
         "arnaboldi2024repetita",
     )  # fmt: skip
     assumptions = (
-        "inputs are standard Gaussian and no sample is met again after its step",
-        "the width, the number of teacher directions and the time steps/d stay finite as d -> infinity",
+        "inputs are Gaussian given their source, and no sample is met again after its step",
+        "covariances of sources commute, cluster means have a norm of order one, and updates are linear in the tracked "
+        "vectors and in the sample",
+        "the width, the number of teacher directions, of sources and of blocks, and the time steps/d stay finite as "
+        "d -> infinity",
     )
     limits = (
         'gradient flow: drop the terms quadratic in the learning rate (regime = "gradient-flow")',
@@ -85,6 +92,10 @@ class OnePassTheory(Theory):
             from .displaced import DisplacedFlow
 
             return DisplacedFlow(problem)
+        if structure(problem):
+            from .general.flow import GeneralFlow
+
+            return GeneralFlow(problem)
         from .flow import OnePassFlow
 
         return OnePassFlow(problem)
@@ -94,27 +105,58 @@ class OnePassTheory(Theory):
         loss = problem.loss.form
         if loss.vector:
             yield Refusal("loss.function", f"{loss.name!r} takes one output a class, the student has one output")
-        if isinstance(target, Committee) and len(target.readouts) > 1:
-            yield Refusal("target.readout", "has one row a task", "give one list of numbers")
         if isinstance(target, Index) and target.is_logit:
             yield Refusal("target.formula", "random labels are not read here", "write their mean, or sign(...)")
         if isinstance(target, Index) and target.noises:
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        for name in ("Q", "M"):
-            if hasattr(problem.initial, name) and getattr(problem.initial, name) is None:
-                hint = 'give both Q and M, or kind = "random" with overlap and seed'
-                yield Refusal(f"initial.{name}", "is missing", hint)
+        yield from self._start_checks(problem)
+        general = structure(problem)
         if is_displaced(problem):
+            if general:
+                path = "student.slope" if rule.uses == 1 and not rule.displacement else "algorithm.uses"
+                path = "algorithm.displacement" if rule.displacement else path
+                yield Refusal(general, f"{path} is read for isotropic inputs and plain SGD only", "drop one of them")
+                return
             yield from self._displaced_checks(problem)
+        elif general:
+            yield from self._general_checks(problem)
+            return
         if student.slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if student.slope and problem.simulation.method == "gram":
-            yield Refusal("simulation.method", "with student.slope explicit weights are moved", "drop it")
         if rule.uses > MOST_USES:
             yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
+
+    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+        initial = problem.initial
+        labelled = isinstance(problem.target, ClusterLabels)
+        for name in ("Q", "M"):
+            if hasattr(initial, name) and getattr(initial, name) is None and getattr(initial, f"block_{name}") is None:
+                if name == "M" and labelled:
+                    continue
+                hint = 'give both Q and M, or kind = "random" with overlap and seed'
+                yield Refusal(f"initial.{name}", "is missing", hint)
+        if structure(problem):
+            return
+        for name in ("bias", "means", "block_M"):
+            if getattr(initial, name, None) is not None:
+                yield Refusal(f"initial.{name}", "belongs to problems with biases, means or blocks", "drop it")
+        if problem.algorithm.bias_learning_rate is not None:
+            yield Refusal("algorithm.bias_learning_rate", "there is no bias to train", "set student.bias = true")
+
+    def _general_checks(self, problem: Any) -> Iterable[Refusal]:
+        from ...problem.update_table import table
+
+        rule = problem.algorithm
+        if rule.spherical and (rule.update or rule.momentum is not None):
+            path = "algorithm.update" if rule.update else "algorithm.momentum"
+            yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
+        try:
+            table(problem)
+        except ConfigError as error:
+            yield Refusal(error.where or "", error.why or error.what, error.hint or "")
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
         student, rule = problem.student, problem.algorithm
@@ -132,20 +174,30 @@ class OnePassTheory(Theory):
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
 
+    def reading_errors(self, problem: Any) -> dict[str, float]:
+        """A written rule is run on vectors of numbers as it stands, against the table made of it."""
+        from ...problem.update_check import update_error
+
+        return {"update_error": update_error(problem)} if problem.algorithm.update else {}
+
     def warnings(self, problem: Any) -> list[str]:
         from .obstacles import obstacles
 
         return obstacles(problem)
 
     def describe(self, problem: Any) -> dict[str, Any]:
-        from .exponents import describe
+        from .exponents import describe, describe_spectrum
 
         reasons = self.warnings(problem)
+        if structure(problem):
+            return describe_spectrum(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})
         return describe(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})
 
     def references_for(self, problem: Any) -> tuple[str, ...]:
         target, rule = problem.target, problem.algorithm
         keys = ["saad1995online", "goldt2019dynamics"]
+        if structure(problem):
+            keys += general_references(problem)
         if isinstance(target, Index):
             keys += ["benarous2021online", "arnaboldi2023dimensionless"]
             if target.directions > 1:
@@ -161,6 +213,11 @@ class OnePassTheory(Theory):
         if rule.displacement:
             keys += ["arnaboldi2024repetita", "dandi2024benefits"]
         return tuple(keys)
+
+
+def general_references(problem: Any) -> list[str]:
+    """Return the keys of works on the data laws and update rules that a problem uses."""
+    return []
 
 
 THEORY = OnePassTheory()

@@ -144,7 +144,7 @@ class Form:
             return near_source(near.derive_near(setting), f"one-pass in differences: {flow.structure()}")
 
         source.__module__ = __name__
-        module = store.module(("one-pass differences", flow.structure()), source)
+        module = store.module(("one-pass differences", flow.structure()), source, native=True)
         # A constant beside an odd function: -w* gives another one.
         parity = 0 if flow.mixtures and flow.mixtures[0].constant else near.parity(setting)
         return cls(flow, module, parity, KINKED_RESOLVED if setting.student_kinks else RESOLVED)

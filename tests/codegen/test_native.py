@@ -1,0 +1,299 @@
+"""The translation to LLVM against interpreted Python and against numba: the language, and every printed module."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.numerics import native
+from dimladder.numerics.addresses import addresses
+from dimladder.numerics.native import Refused, njit
+from dimladder.numerics.ode import layout
+from dimladder.symbolic import store
+
+OPTIONS = {"error_model": "numpy"}
+STEPS = np.array([0.5, -0.25, 2.0])
+DEPTH = 3
+
+
+@njit(**OPTIONS)
+def halves(a, b):  # type: ignore[no-untyped-def]
+    return a // 2, b % 4
+
+
+@njit(**OPTIONS)
+def clipped(x, low, high):  # type: ignore[no-untyped-def]
+    return min(max(x, low), high)
+
+
+@njit(**OPTIONS)
+def fill(row, value):  # type: ignore[no-untyped-def]
+    for i in range(row.size):
+        row[i] = value * i
+
+
+@njit("void(f8[::1], i8[::1], f8[:, ::1])", **OPTIONS)
+def everything(x, k, out):  # type: ignore[no-untyped-def]
+    """One of each: what is printed, and what the integrators are written in."""
+    place = 0
+    for a in range(-7, 8):
+        for b in range(3, -4, -1):
+            if b == 0:
+                continue
+            out[0, place] = a // b + 10 * (a % b)
+            place += 1
+    first, second = halves(k[0], k[1])
+    out[1, 0], out[1, 1] = first, second
+    out[1, 2] = k[0] // k[1] + 100 * (k[0] % k[1])
+    view = x[1 : x.size - 1]
+    out[1, 3], out[1, 4], out[1, 5] = view[0], view[-1], view.size
+    square = x[:4].reshape((2, 2))
+    out[1, 6] = square[1, 0] + square.shape[1]
+    fill(out[2], 0.5)
+    total = 0
+    for i in range(x.size):
+        if x[i] < 0.0:
+            continue
+        if x[i] > 1e3:
+            break
+        total += x[i]
+    out[3, 0] = total
+    n = 0
+    while n < 5 and not n * n > 10:
+        n += 1
+    out[3, 1] = n
+    out[3, 2] = x[0] if x[1] > x[0] > -1e9 else math.sqrt(abs(x[1]))
+    out[3, 3] = clipped(x[0], -0.5, 0.5) + min(3, 1, 2) + max(k[0], 2.5)
+    out[3, 4] = x[0] ** 3 + x[0] ** -2 + abs(x[0]) ** 0.3 + k[1] ** 2 + x[0] ** 0
+    out[3, 5] = STEPS[1] * DEPTH + math.pi
+    out[3, 6] = int(2.9 * x[2]) + float(k[0]) / 3
+    out[3, 7] = math.floor(x[1]) + math.ceil(x[1])
+    out[3, 8] = 1.0 if math.isfinite(x[0] / (x[0] - x[0])) or math.isnan(x[0]) else -1.0
+    out[3, 9] = math.erf(x[0]) + math.erfc(x[0]) + math.tanh(x[0]) + math.log1p(abs(x[1])) + math.atan2(x[0], x[1])
+    out[3, 10] = math.copysign(2.0, x[0]) - -x[1] + (not x[0] > 0.0) + (k[0] == -7)
+    out[3, 11] = -k[0] + abs(k[0])
+    big = x if x[0] > 0.0 else view
+    out[3, 12] = big[0]
+
+
+@njit("void(f8[::1], f8[::1])", **OPTIONS)
+def functions(x, out):  # type: ignore[no-untyped-def]
+    a, b = x[0], x[1]
+    out[0] = a * b / (1.0 + b**2) - 3 * a + STEPS[1] * b
+    out[1] = math.sqrt(a) + math.exp(b) + math.log(a) + math.sin(b) * math.cos(a)
+    out[2] = abs(-b) + math.copysign(a, -b) + max(a, b) * min(a, b)
+    out[3] = a**0.3 + a**b + b**-3
+    out[4] = math.erf(a) + math.erfc(b) + math.tanh(b) + math.tan(a)
+    out[5] = math.asin(a) * math.acos(a) + math.atan(b) + math.atan2(a, b) + math.hypot(a, b)
+    out[6] = math.sinh(a) + math.cosh(b) + math.asinh(b) + math.acosh(1.0 + b) + math.atanh(a)
+    out[7] = math.expm1(a) + math.log1p(b) + math.log2(a) + math.log10(b)
+    out[8] = (a if a > b else b) * math.floor(b) + int(a) * b
+
+
+def test_tangents_are_derivatives_and_values_stay() -> None:
+    from dimladder.numerics.differences import derivative
+    from dimladder.numerics.native.kernels import FUNCTION_TYPES
+    from dimladder.numerics.native.machine import compiled
+    from dimladder.numerics.native.tangents import LANES
+
+    tangents = compiled("test", [("functions", functions, functions.signature)], FUNCTION_TYPES, tangents=True)
+    x, directions = np.array([0.4, 1.7]), np.array([[1.0, 0.0], [0.0, 1.0], [0.3, -2.0]])
+    given, out = np.zeros((2, LANES)), np.zeros((9, LANES))
+    given[:, 0], given[:, 1:] = x, directions.T
+    tangents["functions"](given.ravel(), out.reshape(-1))
+
+    def values(x: np.ndarray) -> np.ndarray:
+        found = np.zeros(9)
+        functions.py_func(x, found)
+        return found
+
+    np.testing.assert_allclose(out[:, 0], values(x), rtol=4e-16)
+    for k, d in enumerate(directions):
+        exact, _ = derivative(lambda step, d=d: values(x + step * d), 0.0, 0.05)
+        np.testing.assert_allclose(out[:, k + 1], exact, rtol=1e-10, atol=1e-11)
+
+
+SCALAR = "f8(f8[::1])"
+
+
+@njit(SCALAR, **OPTIONS)
+def allocates(x):  # type: ignore[no-untyped-def]
+    return np.zeros(3)[0] + x[0]
+
+
+@njit(SCALAR, **OPTIONS)
+def two_types(x):  # type: ignore[no-untyped-def]
+    a = x[0]
+    a = x
+    return a[0]
+
+
+@njit(SCALAR, **OPTIONS)
+def strided(x):  # type: ignore[no-untyped-def]
+    return x[::2][0]
+
+
+@njit(SCALAR, **OPTIONS)
+def unknown(x):  # type: ignore[no-untyped-def]
+    return elsewhere(x[0])  # type: ignore[name-defined]  # noqa: F821
+
+
+@njit(SCALAR, **OPTIONS)
+def raises(x):  # type: ignore[no-untyped-def]
+    if x[0] < 0.0:
+        raise ValueError("negative")
+    return x[0]
+
+
+def used(function):  # type: ignore[no-untyped-def]
+    return {n: function.__globals__[n] for n in function.__code__.co_names if n in function.__globals__}
+
+
+def by_numba(kernel: native.Kernel) -> object:
+    """The same function compiled by numba, and all that it calls."""
+    function = kernel.py_func
+    scope = {n: by_numba(v) if isinstance(v, native.Kernel) else v for n, v in used(function).items()}
+    again = type(function)(function.__code__, scope, function.__name__)
+    return numba.njit(error_model="numpy")(again)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_language_means_what_python_means(sign: float) -> None:
+    x, k = sign * np.array([0.3, -1.7, 2.2, 0.9, 4000.0, 1.0]), np.array([-7, 3])
+    found = []
+    for function in (everything.py_func, everything.native, by_numba(everything)):
+        out = np.zeros((4, 90))
+        with np.errstate(all="ignore"):
+            function(x.copy(), k.copy(), out)  # type: ignore[operator]
+        found.append(out)
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_allclose(found[1], found[0], rtol=4e-16, atol=0)
+    np.testing.assert_allclose(found[1], found[2], rtol=4e-16, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [allocates, two_types, strided, unknown, raises], ids=lambda k: k.__name__)
+def test_what_is_not_in_the_language_is_refused(kernel: native.Kernel) -> None:
+    with pytest.raises(Refused):
+        _ = kernel.native
+
+
+def test_division_that_raises_is_refused() -> None:
+    with pytest.raises(Refused, match="divides by zero"):
+        njit(SCALAR)(lambda x: x[0])
+
+
+def test_arrays_of_another_kind_are_refused() -> None:
+    call = everything.native
+    with pytest.raises(TypeError, match="contiguous"):
+        call(np.zeros(6, np.float32), np.zeros(2, np.int64), np.zeros((4, 90)))
+    with pytest.raises(TypeError, match="contiguous"):
+        call(np.zeros(12)[::2], np.zeros(2, np.int64), np.zeros((4, 90)))
+
+
+# Run file, what is replaced: every generator of flows, and each kind of average that has a code of its own.
+MODULES = {
+    "erf": ("online-erf", {}),
+    "relu": ("online-erf", {"student.activation": "relu", "target.activation": "relu"}),
+    "cubic": ("online-erf", {"student.activation": "x**3", "target.activation": "He3(x)"}),
+    "tanh": ("online-erf", {"student.activation": "tanh", "solver.quadrature_rtol": 1e-3}),
+    "frozen": ("online-erf", {"student.train_readout": False, "algorithm.schedule": "1/(1 + t)"}),
+    "spherical": ("online-erf", {"algorithm.spherical": True, "target.noise": 0.0}),
+    "index": ("online-multi-index", {}),
+    "truncation": ("truncation-flow", {}),
+}
+
+
+NUMBA = [pytest.param(name, True, marks=pytest.mark.nightly, id=f"{name}-numba") for name in MODULES]
+
+
+@pytest.mark.parametrize(("name", "numba"), [*((name, False) for name in MODULES), ("truncation", True), *NUMBA])
+def test_every_printed_module_means_what_python_and_numba_make_of_it(
+    name: str, numba: bool, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, overrides = MODULES[name]
+    caplog.set_level(logging.INFO, "dimladder.store")
+    flow = dl.derive(dl.load(runs / f"{run}.toml", overrides))
+    module = flow.module()
+    assert isinstance(module.rhs, native.Native), caplog.text
+    if numba:
+        path = Path(str(module.__file__))
+        oracle: Any = store._load(path, path.stem.removeprefix("dimladder_"))
+    else:
+        functions = {n: f.py_func for n, f in vars(module).items() if isinstance(f, native.Native)}
+        oracle = SimpleNamespace(**functions)
+    p, size = flow.parameters(), flow.work_size()
+    rng = np.random.default_rng(5)
+    for scale in (0.0, 1e-3):
+        y = flow.initial_state() * (1.0 + scale * rng.uniform(size=flow.initial_state().shape))
+        velocity = []
+        for compiled in (module, oracle):
+            dy = np.full_like(y, np.nan)
+            compiled.rhs(0.7, y, dy, p, np.zeros(size))
+            velocity.append(dy)
+        assert np.isfinite(velocity[0]).all()
+        np.testing.assert_allclose(*velocity, rtol=1e-12, atol=1e-14 * abs(velocity[0]).max())
+        if isinstance(getattr(module, "generalization_error", None), native.Native):
+            states = np.stack([y, 1.01 * y])
+            many = store.over_rows(module.generalization_error, states, p, np.zeros(size))
+            one = [oracle.generalization_error(row, p, np.zeros(size)) for row in states]
+            np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-14)
+
+
+def test_code_of_numba_calls_it_by_its_address(runs: Path) -> None:
+    flow = dl.derive(dl.load(runs / "online-erf.toml"))
+    y, p, rhs = flow.initial_state(), flow.parameters(), flow.module().rhs
+
+    @numba.njit
+    def twice(addresses, y, dy, p, work):  # type: ignore[no-untyped-def]
+        function = layout.as_rhs(*addresses)
+        function(0.0, y, dy, p, work)
+        function(0.0, y + dy, dy, p, work)
+
+    dy, direct, work = np.empty_like(y), np.empty_like(y), np.zeros(flow.work_size())
+    twice(addresses(rhs, layout.RHS), y, dy, p, work)
+    rhs(0.0, y, direct, p, work)
+    rhs(0.0, y + direct, direct, p, work)
+    np.testing.assert_array_equal(dy, direct)
+
+
+def test_object_code_is_kept_and_a_damaged_file_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+    text = (
+        "from numba import njit, types\n\n\n"
+        "@njit(types.float64(types.float64), error_model='numpy')\ndef double(x):\n    return 2.0*x\n"
+    )
+
+    def build() -> str:
+        return text
+
+    def fresh() -> ModuleType:
+        store._MODULES.clear()
+        return store.module(("native test",), build, native=True)
+
+    kept = dict(store._MODULES)
+    try:
+        assert fresh().double(1.5) == 3.0
+        (path,) = (tmp_path / "compiled").glob("native_*.o")
+        stamp = path.stat().st_mtime_ns
+        assert fresh().double(1.5) == 3.0
+        assert path.stat().st_mtime_ns == stamp
+        content = bytearray(path.read_bytes())
+        content[200] ^= 1
+        path.write_bytes(content)
+        assert fresh().double(1.5) == 3.0
+        assert "compiled again" in caplog.text
+        monkeypatch.setenv("DIMLADDER_NATIVE", "0")
+        assert not isinstance(fresh().double, native.Native)
+    finally:
+        store._MODULES.clear()
+        store._MODULES.update(kept)

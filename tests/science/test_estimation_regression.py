@@ -1,0 +1,127 @@
+"""Ridge regression on random features: closed forms against Marchenko-Pastur averages, ten digits, limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.errors import ConfigError
+from dimladder.numerics.random_matrix import marchenko_pastur_expectation
+from dimladder.theories.estimation.regression import random_layer, ridge_fit
+
+RANDOM_FEATURES = dl.load(Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "estimation-random-features.toml")
+
+# (psi, alpha, Lambda): test and training error for ReLU on ReLU, then tanh on tanh, 10 digits.
+RIDGE = {
+    (1, 1, 0.1): (0.3301692932, 0.0700572134, 0.2562547153, 0.0589079227),
+    (2, 1, 0.1): (0.2918019352, 0.0193896654, 0.1865886996, 0.0169992665),
+    (0.5, 2, 0.01): (0.3360094587, 0.1950438722, 0.3007787045, 0.1750747110),
+    (3, 0.5, 1): (0.2896002910, 0.0443147055, 0.2774282415, 0.0417944335),
+    (1, 1, 0.001): (1.5941988066, 0.0071190298, 0.7592012970, 0.0053717898),
+    (2, 3, 0.01): (0.3015581646, 0.0534033291, 0.0896088197, 0.0215579970),
+}
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+@pytest.mark.parametrize("point", RIDGE)
+def test_random_features_to_ten_digits(name: str, point: tuple[float, float, float]) -> None:
+    psi, alpha, ridge = point
+    curve = dl.solve(
+        dl.replace(
+            RANDOM_FEATURES,
+            {
+                "target.formula": f"{name}(z)",
+                "student.layers": [{"activation": name, "width_ratio": psi}],
+                "loss.ridge_per_sample": ridge,
+                "grid.sample_ratio": [alpha],
+            },
+        )
+    )
+    expected = RIDGE[point][:2] if name == "relu" else RIDGE[point][2:]
+    assert float(curve["test_mse"][0]) == pytest.approx(expected[0], abs=6e-11)
+    assert float(curve["train_mse"][0]) == pytest.approx(expected[1], abs=6e-11)
+
+
+def test_interpolation_peak_sits_at_width() -> None:
+    problem = dl.replace(
+        RANDOM_FEATURES,
+        {"loss.ridge_per_sample": 1e-6, "student.layers.0.width_ratio": 1.5, "grid.sample_ratio": [1.0, 1.5, 2.0]},
+    )
+    curve = dl.solve(problem)
+    errors = np.asarray(curve["test_mse"])
+    assert float(curve["interpolation_threshold"]) == 1.5
+    assert errors[1] > 30 * errors[[0, 2]].max()
+    assert float(curve["train_mse"][0]) < 1e-9 < 1e-3 < float(curve["train_mse"][2])
+
+
+@pytest.mark.parametrize(("psi", "alpha"), [(1.3, 0.8), (0.6, 2.5), (2.0, 0.4)])
+def test_closed_forms_are_marchenko_pastur_averages(psi: float, alpha: float) -> None:
+    """The deterministic equivalent, written down with the law x of W W^T/d: om = mu1^2 x + mu*^2, Lambda = k lambda."""
+    mu1, mustar2, c1, vary, penalty = 0.6, 0.15, 0.7, 1.1, 0.05
+    fit = ridge_fit(random_layer(psi, mu1, mustar2), alpha, penalty * alpha / psi, (0.0, vary, c1))
+    z = fit.z
+
+    def average(f: object) -> float:
+        return marchenko_pastur_expectation(f, psi)  # type: ignore[arg-type]
+
+    def om(x: np.ndarray) -> np.ndarray:
+        return mu1**2 * x + mustar2
+
+    assert z == pytest.approx(penalty + z * psi / alpha * average(lambda x: om(x) / (om(x) + z)), rel=1e-12)
+    assert fit.df == pytest.approx(psi / alpha * average(lambda x: (om(x) / (om(x) + z)) ** 2), rel=1e-11)
+    amplitude = mu1**2 * c1**2 * psi
+    bias = vary - 2 * amplitude * average(lambda x: x / (om(x) + z))
+    bias += amplitude * average(lambda x: x * om(x) / (om(x) + z) ** 2)
+    assert fit.squared_bias == pytest.approx(bias, rel=1e-11)
+    assert fit.test == pytest.approx(bias / (1.0 - fit.df), rel=1e-11)
+    assert fit.train == pytest.approx((penalty / z) ** 2 * fit.test, rel=1e-13)
+
+
+def test_closed_forms_solve_the_iterated_equations() -> None:
+    """The map of the channel and the prior side rests at the closed form, for a spectrum under two layers too."""
+    layers = [{"activation": "relu", "width_ratio": 1.4}, {"activation": "tanh", "width_ratio": 0.6}]
+    for depth in range(3):
+        student = {"kind": "features", "layers": layers[:depth]} if depth else {"kind": "linear"}
+        problem = dl.problem(
+            data={"spectrum": {"exponent": 0.7, "levels": 30}},
+            target={"kind": "index", "formula": "tanh(2*z) + 0.3*n1", "power": {"exponent": 0.4}}, student=student,
+            loss={"ridge": 0.02}, algorithm={"kind": "minimise"}, grid={"sample_ratio": [0.3, 1.7]},
+        )  # fmt: skip
+        system = dl.derive(problem)
+        flow = system.evolution()
+        for point in system.points():
+            step = flow.step(point.x, point.alpha, point.ridge)
+            np.testing.assert_allclose(step, point.x, atol=1e-12 * (1.0 + np.max(np.abs(point.x))))
+
+
+def test_features_without_a_linear_part_learn_the_mean_only() -> None:
+    problem = dl.replace(
+        RANDOM_FEATURES,
+        {"student.layers.0.activation": "abs(x)", "target.formula": "z + 0.5", "loss.ridge_per_sample": 1e3},
+    )  # fmt: skip
+    curve = dl.solve(problem)
+    # The features are noise with a mean: nothing of z is seen, the constant of the labels is.
+    assert curve["m"].values == pytest.approx(np.zeros(4), abs=1e-15)
+    assert curve["bias"].values == pytest.approx(np.full(4, 0.5), rel=1e-12)
+    assert curve["test_mse"].values == pytest.approx(np.ones(4), abs=1e-3)
+    assert float(curve["label_variance"]) == pytest.approx(1.0, rel=1e-12)
+    # Other losses than the square see the same: no field, whatever the ridge.
+    signs = {"target.formula": "sign(z)", "loss": {"function": "logistic", "ridge": 0.1}}
+    assert dl.solve(dl.replace(problem, signs))["classification_error"].values == pytest.approx(np.full(4, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"loss.ridge_per_sample": 0.0}, "ridge_per_sample"),
+        ({"student.layers.0.width_ratio": -1.0}, "width_ratio"),
+        ({"student.layers.0.activation": "reul"}, "relu"),
+    ],
+)
+def test_bad_values_are_refused_with_a_reason(overrides: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        dl.replace(RANDOM_FEATURES, overrides)
+    assert words in str(caught.value)

@@ -1,0 +1,227 @@
+"""Derivatives of predictions against exact ones, and fits that give back what made the curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.cli import main
+from dimladder.errors import SolveError, UsageError
+from dimladder.numerics.differences import derivative
+from dimladder.problem import Problem
+from dimladder.sensitivity import numbers, slopes
+from dimladder.tangents import TangentFlow
+
+
+def linear_unit(**changes: object) -> Problem:
+    """One linear unit on one: dM/dt = eta (1 - M), dQ/dt = 2 eta (M - Q) + eta^2 (1 - 2M + Q + sigma^2)."""
+    document = {
+        "target": {"kind": "committee", "activation": "x", "readout": [1.0], "noise": 0.3},
+        "student": {"kind": "two-layer", "width": 1, "activation": "x", "train_readout": False},
+        "algorithm": {"kind": "one-pass", "learning_rate": 0.4},
+        "initial": {"Q": [[0.5]], "M": [[0.2]]},
+        "grid": {"time": [0.0, 0.7, 3.0]},
+    }
+    return dl.replace(dl.problem("one-pass", **document), changes)
+
+
+def exact_error(t: float, eta: float, sigma: float, m0: float, q0: float) -> mpmath.mpf:
+    """e = (1 - 2M + Q)/2 of the linear unit: de/dt = -(2 eta - eta^2) e + eta^2 sigma^2/2."""
+    e0, rate = (1 - 2 * m0 + q0) / 2, 2 * eta - eta**2
+    rest = eta**2 * sigma**2 / (2 * rate)
+    return rest + (e0 - rest) * mpmath.exp(-rate * t)
+
+
+def exact_ridge(ratio: float, ridge: float, sigma: float) -> mpmath.mpf:
+    """Test error 1 - 2m + q of isotropic ridge regression, sum of squares/2 + ridge |w|^2/2."""
+    # V (ridge + ratio/(1 + V)) = 1
+    b = ridge + ratio - 1
+    V = (-b + mpmath.sqrt(b**2 + 4 * ridge)) / (2 * ridge)
+    g = ratio / (1 + V)
+    m = g * V
+    s = ratio * V**2 / (1 + V) ** 2
+    q = (m**2 + s * (1 + sigma**2 - 2 * m)) / (1 - s)
+    return 1 - 2 * m + q
+
+
+def test_flow_against_the_exact_derivatives() -> None:
+    keys = ["algorithm.learning_rate", "target.noise", "initial.M.0.0", "initial.Q.0.0"]
+    found = dl.sensitivity(linear_unit(), keys)
+    assert found.dims("generalization_error") == ["parameter", "time"]
+    with mpmath.workdps(30):
+        for k, t in enumerate((0.0, 0.7, 3.0)):
+            for j, key in enumerate(keys):
+                at = [mpmath.mpf("0.4"), mpmath.mpf("0.3"), mpmath.mpf("0.2"), mpmath.mpf("0.5")]
+                exact = mpmath.diff(lambda x, j=j, at=at, t=t: exact_error(t, *at[:j], x, *at[j + 1 :]), at[j])
+                here = found["generalization_error"].sel(parameter=key).values[k]
+                assert here == pytest.approx(float(exact), rel=1e-8, abs=1e-9), (key, t)
+    assert found.stats["method"] == "tangents"
+    assert (found["generalization_error_error"].values < 1e-7).all()
+
+
+def test_tangents_are_the_differences_of_a_committee(runs: Path) -> None:
+    """Both layers, and a number through the teacher's overlaps: one integration against many."""
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [1.0, 20.0, 100.0]})
+    keys = ["algorithm.learning_rate", "target.noise", "initial.M.0.0", "target.readout.1"]
+    prepared = dl.prepare(problem, keys, rtol=1e-11, atol=1e-13)
+    base = numbers(prepared)
+    solution = prepared.solution(base)
+    exact, errors, method = slopes(prepared, base, solution)
+    assert method == "tangents"
+    names = list(exact)
+
+    def moved(x: float, k: int) -> np.ndarray:
+        found = prepared([*base[:k], x, *base[k + 1 :]])
+        return np.concatenate([found[n].ravel() for n in names])
+
+    for k in (0, 3):
+        value, error = derivative(lambda x, k=k: moved(x, k), base[k], 0.02)
+        flat = np.concatenate([exact[n][k].ravel() for n in names])
+        bounds = np.concatenate([errors[n][k].ravel() for n in names])
+        assert (abs(flat - value) <= 1e-8 * (1.0 + abs(value)) + bounds + 10 * error).all()
+        assert bounds.max() < 1e-6 * max(1.0, abs(flat).max())
+
+
+def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
+    relu = {"student.activation": "relu", "target.activation": "relu", "grid.time": [1.0, 5.0], "solver.rtol": 1e-8}
+    problem = dl.load(runs / "online-erf.toml", relu)
+    assert TangentFlow.of(dl.prepare(problem, ["target.noise"]), [0.2]) is None
+
+
+def test_fixed_point_against_the_exact_derivatives() -> None:
+    problem = dl.problem(
+        data={"kind": "gaussian"}, target={"kind": "index", "formula": "z", "noise": 0.5}, student={"kind": "linear"},
+        loss={"function": "square", "ridge": 0.3}, algorithm={"kind": "minimise"}, grid={"sample_ratio": [0.7, 2.0]},
+    )  # fmt: skip
+    found = dl.sensitivity(problem, ["loss.ridge", "target.noise"])
+    with mpmath.workdps(30):
+        ridge, noise = mpmath.mpf("0.3"), mpmath.mpf("0.5")
+        for k, ratio in enumerate((0.7, 2.0)):
+            exact = [
+                mpmath.diff(lambda x, r=ratio: exact_ridge(r, x, noise), ridge),
+                mpmath.diff(lambda x, r=ratio: exact_ridge(r, ridge, x), noise),
+            ]
+            np.testing.assert_allclose(found["mse"].values[:, k], np.array(exact, dtype=float), rtol=1e-8)
+
+
+def test_recursion_against_the_map_in_thirty_digits(runs: Path) -> None:
+    """One class of spherical gradient steps: q(step) follows from the printed map."""
+    import sympy as sp
+
+    change = {"algorithm.map": True, "grid.time": [0.0, 2.0, 9.0]}
+    problem = dl.load(runs / "hierarchical-flow.toml", change)
+    system = dl.derive(problem)
+    built = system.build()  # type: ignore[attr-defined]
+    (symbol, right), parameters = next(iter(built.state.items())), list(built.parameters)
+    function = sp.lambdify([symbol, *parameters], right, "mpmath")
+    solver = dl.prepare(problem, ["algorithm.step"])
+    start = float(solver([problem.algorithm.step])["subspace_overlap"][0])
+
+    def iterated(step: float, times: int) -> mpmath.mpf:
+        values = [mpmath.mpf(v) for v in solver.system([step]).parameter_values()]  # type: ignore[attr-defined]
+        q = mpmath.mpf(start)
+        for _ in range(times):
+            q = function(q, *values)
+        return q
+
+    found = dl.sensitivity(problem, ["algorithm.step"])["subspace_overlap"].values[0]
+    with mpmath.workdps(30):
+        for k, times in enumerate((0, 2, 9)):
+            h = 1e-4
+            # Fourth order, of numbers in thirty digits but for the parameters, which are in sixteen.
+            steps = [(-2, 1), (-1, -8), (1, 8), (2, -1)]
+            exact = sum(w * iterated(problem.algorithm.step + s * h, times) for s, w in steps) / (12 * h)
+            assert found[k] == pytest.approx(float(exact), rel=1e-8, abs=1e-10)
+
+
+def test_what_is_no_number_has_no_derivative() -> None:
+    with pytest.raises(UsageError, match="no derivative"):
+        dl.sensitivity(linear_unit(), ["algorithm.schedule"])
+    with pytest.raises(UsageError, match=r"initial.M.0"):
+        dl.sensitivity(linear_unit(), ["initial.M"])
+
+
+def test_one_sided_at_the_end_of_a_range() -> None:
+    """e depends on sigma^2: at sigma = 0 the slope is 0, and noise < 0 is no problem."""
+    found = dl.sensitivity(linear_unit(**{"target.noise": 0.0}), ["target.noise"])
+    assert abs(found["generalization_error"].values).max() < 1e-9
+
+
+@pytest.mark.parametrize("power", [3, -1])
+def test_extrapolated_differences_know_their_error(power: int) -> None:
+    value, error = derivative(lambda x: np.array([x**power, np.sin(x), 1.0]), 1.3, 0.1)
+    exact = [power * 1.3 ** (power - 1), np.cos(1.3), 0.0]
+    np.testing.assert_allclose(value, exact, rtol=1e-11, atol=1e-13)
+    assert (abs(value - exact) <= 10 * error + 1e-13).all()
+    one_sided, error = derivative(lambda x: None if x < 1.3 else np.array([x**power]), 1.3, 0.1)
+    np.testing.assert_allclose(one_sided, exact[:1], rtol=1e-8)
+
+
+def test_a_fit_gives_back_what_made_the_curve() -> None:
+    """Gaussian errors of known size: values within four standard errors, chi^2 of its degrees, errors as scattered."""
+    keys = ["algorithm.learning_rate", "target.noise"]
+    times = list(np.linspace(0.0, 6.0, 25))
+    truth = linear_unit(**{"grid.time": times})
+    exact = dl.solve(truth)["generalization_error"].values
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(12):
+        noise = 1e-3 * rng.standard_normal(len(times))
+        measured = {"generalization_error": (exact + noise, np.full(len(times), 1e-3))}
+        result = dl.fit(dl.replace(truth, {"algorithm.learning_rate": 0.3, "target.noise": 0.4}), measured, keys)
+        assert result.degrees == len(times) - 2
+        assert result.chi_squared < result.degrees + 5 * np.sqrt(2 * result.degrees)
+        z = [(result.values[k] - v) / result.errors[k] for k, v in zip(keys, (0.4, 0.3), strict=True)]
+        found.append(z)
+    scores = np.array(found)
+    assert abs(scores).max() < 4.0
+    assert 0.5 < scores.std() < 1.6
+    assert result.problem.algorithm.learning_rate == result.values["algorithm.learning_rate"]
+
+
+def test_the_verbs_print_what_the_functions_return(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = linear_unit(**{"grid.time": list(np.linspace(0.0, 3.0, 9))})
+    curve = dl.solve(truth)["generalization_error"].values
+    sizes = {"d": np.array([100, 400]), "time": np.linspace(0.0, 3.0, 9)}
+    both = np.stack([curve + 0.1, curve])
+    dims = ("d", "time")
+    dl.Measurement.build(
+        truth, sizes, {
+            "generalization_error": (dims, both, "", "", None),
+            "generalization_error_se": (dims, np.full_like(both, 1e-3), "", "", None),
+        },
+    ).save(tmp_path / "measured.nc")  # fmt: skip
+    run = tmp_path / "run.toml"
+    run.write_text(dl.replace(truth, {"target.noise": 0.5}).to_toml())
+    assert main(["fit", str(run), str(tmp_path / "measured.nc"), "target.noise", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["values"]["target.noise"] == pytest.approx(0.3, abs=1e-5)
+    assert answer["degrees"] == 8
+    assert main(["fit", str(run), str(tmp_path / "measured.nc"), "target.noise"]) == 0
+    assert "target.noise  0.3" in capsys.readouterr().out
+    assert main(["sensitivity", str(run), "target.noise", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)["variables"]["generalization_error"]
+    expected = dl.sensitivity(dl.load(run), ["target.noise"])["generalization_error"].values
+    np.testing.assert_array_equal(printed["values"], expected)
+    assert main(["sensitivity", str(run), "target.nose"]) == 2
+    assert "noise" in capsys.readouterr().err
+
+
+def test_keys_that_the_curve_cannot_tell_apart_are_named() -> None:
+    """e(0) depends on M and Q only through 1 - 2M + Q, and so does every later e without a noise to tell."""
+    truth = linear_unit()
+    measured = {"generalization_error": (dl.solve(truth)["generalization_error"].values, np.full(3, 1e-3))}
+    with pytest.raises(SolveError, match="tell the keys apart"):
+        dl.fit(truth, measured, ["initial.M.0.0", "initial.Q.0.0"])
+    one_number = {"generalization_error": (np.ones(3), np.array([0.0, np.nan, 1.0]))}
+    with pytest.raises(UsageError, match="do not decide"):
+        dl.fit(truth, one_number, ["target.noise", "initial.M.0.0"])
+    with pytest.raises(UsageError, match="another grid"):
+        dl.fit(truth, {"generalization_error": (np.ones(4), np.ones(4))}, ["target.noise"])
+    with pytest.raises(UsageError, match="generalization_error"):
+        dl.fit(truth, measured, ["target.noise"], ["generalisation_error"])

@@ -1,0 +1,95 @@
+"""A prepared problem gives what `solve` gives, from any thread, for every kind of theory."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.errors import ConfigError, SolveError, UsageError
+
+# A flow, a fixed point, a recursion through layers, a closed form, and keys of each with two values.
+CASES = {
+    "online-erf": ({"grid.time": [1.0, 10.0], "solver.rtol": 1e-8}, {
+        "algorithm.learning_rate": (0.2, 0.5), "initial.M": ([[0.3, 0.0], [0.0, 0.2], [0.1, 0.1]], [[0.0, 0.1]] * 3),
+        "target.noise": (0.0, 0.3), "initial.Q.0.0": (0.9, 1.0),
+    }),
+    "estimation-mixture": ({}, {"loss.ridge": (0.3, 0.7)}),
+    "truncation-flow": ({"grid.time": [0.0, 1.0, 4.0]}, {"data.target": (1.5, 1.9), "initial.threshold": (0.6, 0.9)}),
+    "hierarchical-layerwise": ({}, {"target.noise": (0.1, 0.2), "algorithm.second.ridge": (0.3, 0.5)}),
+    "multiscale": ({}, {"data.spectrum.variances": ([0.25, 2.5e-5], [0.3, 1e-4])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_call_is_bitwise_the_solve_of_that_problem(name: str, runs: Path) -> None:
+    overrides, vary = CASES[name]
+    problem = dl.load(runs / f"{name}.toml", overrides)
+    keys = list(vary)
+    solver = dl.prepare(problem, keys)
+    for pick in (0, 1):
+        values = {key: vary[key][pick] for key in keys}
+        alone = dl.solve(dl.replace(problem, values))
+        assert solver.at(values) == dl.replace(problem, values)
+        for given in (values, list(values.values())):
+            found = solver(given)
+            for variable in alone:
+                np.testing.assert_array_equal(found[variable], alone[variable].values)
+            for axis in set(found) - set(alone):
+                np.testing.assert_array_equal(found[axis], alone.dataset.coords[axis])
+
+
+def test_threads_share_a_prepared_problem(runs: Path) -> None:
+    solver = dl.prepare(dl.load(runs / "online-erf.toml"), ["algorithm.learning_rate"], rtol=1e-6)
+    rates = np.linspace(0.05, 0.6, 24)
+    alone = [solver([rate])["Q"] for rate in rates]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda rate: solver([rate])["Q"], rates))
+    np.testing.assert_array_equal(together, alone)
+    many = solver.many(rates[:, None])
+    np.testing.assert_array_equal([m["Q"] for m in many if isinstance(m, dict)], alone)
+
+
+def test_failures_are_those_of_solve(runs: Path) -> None:
+    problem = dl.load(
+        runs / "online-erf.toml", {"student.activation": "quadratic", "grid.time": [1.0, 10.0], "solver.rtol": 1e-8}
+    )
+    solver = dl.prepare(problem, ["algorithm.learning_rate"])
+    with pytest.raises(SolveError) as caught:
+        solver([30.0])
+    assert caught.value.partial is not None
+    fine, failed = solver.many([[0.01], [30.0]])
+    assert isinstance(fine, dict)
+    assert isinstance(failed, SolveError)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        solver([-1.0])
+    with pytest.raises(ConfigError, match="learning_rate"):
+        solver(["fast"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "match"),
+    [
+        ([], UsageError, "nothing to vary"),
+        ("algorithm.learning_rate", UsageError, "nothing to vary"),
+        (["algorithm.learning_rat"], ConfigError, "learning_rate"),
+        (["initial.Q.7.0"], ConfigError, "no entry"),
+        (["student.kind"], UsageError, "cannot vary"),
+        (["theory"], UsageError, "cannot vary"),
+        (["target.noise", "target.noise"], UsageError, "twice"),
+    ],
+)
+def test_what_cannot_vary_is_refused_by_name(keys: list[str], error: type, match: str, runs: Path) -> None:
+    with pytest.raises(error, match=match):
+        dl.prepare(dl.load(runs / "online-erf.toml"), keys)
+
+
+def test_the_number_of_values_must_fit(runs: Path) -> None:
+    solver = dl.prepare(dl.load(runs / "online-erf.toml"), ["target.noise", "algorithm.learning_rate"])
+    with pytest.raises(UsageError, match="1 values for 2 keys"):
+        solver([0.1])
+    with pytest.raises(UsageError, match="keys"):
+        solver({"target.noise": 0.1, "loss.ridge": 0.1})

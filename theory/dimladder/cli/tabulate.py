@@ -1,0 +1,66 @@
+"""Small tables of the command line: aligned text, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..problem import Problem
+
+FORMATS = ("text", "tex", "csv")
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Add ``--grid`` and ``--format``."""
+    parser.add_argument(
+        "--grid", action="append", default=[], metavar="a.b=lo:hi:n[:log]",
+        help="a row for each value of one key: a range, or a list v1,v2,...; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--format", default="text", choices=FORMATS, help="default text")
+
+
+def problems(problem: Problem, grids: Sequence[str]) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Yield the values of the swept keys, and the problem with them."""
+    from ..solve import replace
+    from ..sweep import parse_grid
+
+    axes = dict(parse_grid(text) for text in grids)
+    for values in itertools.product(*axes.values()):
+        changes = dict(zip(axes, values, strict=True))
+        yield changes, replace(problem, changes) if changes else problem
+
+
+def cell(value: Any) -> str:
+    """Return a value for a table in text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def write(head: Sequence[str], rows: Sequence[Sequence[Any]], form: str, note: str = "") -> str:
+    """Return a table as aligned text, as a booktabs ``tabular`` or as CSV."""
+    if form == "csv":
+        import csv
+        import io
+
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([head, *rows])
+        return out.getvalue()
+    if form == "tex":
+        from ..paper.tables import simple_table
+
+        return simple_table(head, rows, note)
+    texts = [list(head), *([cell(v) for v in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "".join("  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() + "\n" for r in texts)
+
+
+def plain(value: Any) -> Any:
+    """Return a value for JSON: null for what is not finite."""
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

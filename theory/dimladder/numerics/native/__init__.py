@@ -1,0 +1,13 @@
+"""A second compiler, for the code that is met first: what we print, and the integrators.
+
+numba takes most of its time in Python, inferring types of everything that Python can say. What we print and integrate
+with says little, so that a short translation to LLVM does (`lowering`), in a tenth of the time and to the same machine
+code. numba remains the compiler of all other kernels, of what is outside the subset, and the oracle in tests;
+``DIMLADDER_NATIVE=0`` leaves everything to it.
+"""
+
+from .kernels import Kernel, enabled, module_functions, njit, value_type
+from .machine import Native
+from .types import Refused, types
+
+__all__ = ["Kernel", "Native", "Refused", "enabled", "module_functions", "njit", "types", "value_type"]

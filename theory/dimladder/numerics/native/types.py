@@ -1,0 +1,74 @@
+"""Types and signatures of compiled code, as numba writes them: ``void(f8, f8[::1])``, ``types.float64[::1]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+class Refused(Exception):
+    """Code outside the subset that is translated; numba compiles it."""
+
+
+@dataclass(frozen=True)
+class Type:
+    """A scalar: its name in LLVM. Indexing gives the type of an array, a call that of a signature."""
+
+    llvm: str
+
+    def __getitem__(self, axes: Any) -> Array:
+        axes = axes if isinstance(axes, tuple) else (axes,)
+        if axes[-1] != slice(None, None, 1):
+            raise Refused("arrays are contiguous, [..., ::1]")
+        return Array(self, len(axes))
+
+    def __call__(self, *arguments: Any) -> Signature:
+        return Signature(self, arguments)
+
+
+@dataclass(frozen=True)
+class Array:
+    """A C-contiguous array: in code a pointer to the first element, and its shape."""
+
+    element: Type
+    ndim: int
+
+    def __call__(self, *arguments: Any) -> Signature:
+        return Signature(self, arguments)
+
+
+@dataclass(frozen=True)
+class Tuple:
+    """Several values returned together."""
+
+    members: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function takes and returns; as the type of a value: the address of such a function."""
+
+    result: Any
+    arguments: tuple[Any, ...]
+
+
+F64, I64, BOOL, VOID = Type("double"), Type("i64"), Type("i1"), Type("void")
+_NAMES: dict[str, Any] = {"f8": F64, "i8": I64, "b1": BOOL, "void": VOID}
+
+
+def signature(text: str) -> Signature:
+    """Return a signature of the library's own that is given as text, such as ``"i8(f8[:, ::1], i8)"``."""
+    found: Signature = eval(text, {"__builtins__": {}}, _NAMES)
+    return found
+
+
+def function_type(name: str, text: str) -> Signature:
+    """Return a signature, and make it a type that other signatures may name."""
+    _NAMES[name] = found = signature(text)
+    return found
+
+
+class types:
+    """What generated modules name of ``numba.types``."""
+
+    float64, int64, boolean, void = F64, I64, BOOL, VOID

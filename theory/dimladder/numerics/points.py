@@ -1,0 +1,174 @@
+"""Points of a quadrature over several Gaussian fields with means, axis by axis, split where the integrand has kinks.
+
+The axes are taken in the order in which they are given: f = mean + L zeta with L the triangular root of the covariance.
+The rule of an axis is split at the kinks of its own field, and where an output, known but for this field and those that
+it determines, meets a kink of the loss or changes its sign. A field that those before determine has one point.
+
+Generated modules are self-contained: `POINTS_SOURCE` is the source text of these functions. They call functions of the
+module: the activation ``g``, and ``own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out)``,
+which fills the kinks along an axis, given the fields before it, and returns their number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .conditional import normal_nodes, self_contained, spacing
+from .fields import triangular_root
+from .jit import njit
+
+Array = NDArray[np.float64]
+
+__all__ = [
+    "POINTS_SOURCE",
+    "add_levels",
+    "along_axis",
+    "axis_capacity",
+    "derivatives",
+    "given_mean",
+    "insert",
+    "next_point",
+]
+
+
+@njit(cache=True)
+def axis_capacity(L: Array, rule: Array, most: int) -> int:
+    """Return the most nodes that `normal_nodes` makes along an axis with at most so many kinks."""
+    scale = 1e-3
+    for q in range(L.shape[0]):
+        scale = max(scale, L[q, q])
+    return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * (int(0.5 * rule[1]) + most + 2)
+
+
+@njit(cache=True)
+def next_point(stop: int, mean: Array, L: Array, order: Array, K: int, c: Array, label: float, tested: bool,
+               own_kinks: Any, ties: Array, kinks: Array, rule: Array, z: Array, w: Array, counts: Array, at: Array,
+               zeta: Array, weight: Array, f: Array) -> bool:  # fmt: skip
+    """Go to the next point of the axes before `stop`, and return whether there is one; begin with ``counts[0] = -1``.
+
+    Fills ``zeta``, ``f`` and the product ``weight[stop]`` of the weights.
+    """
+    cutoff = 0.01 * math.exp(-0.5 * rule[1] * rule[1])
+    opened = counts[0] < 0
+    depth = 0 if opened else stop - 1
+    if opened:
+        counts[0] = 0
+        weight[0] = 1.0
+        if stop == 0:
+            return True
+    elif stop == 0:
+        return False
+    else:
+        at[depth] += 1
+    while True:
+        if opened:
+            opened = False
+            if depth == stop:
+                return True
+            at[depth] = 0
+            spread = L[depth, depth]
+            if spread == 0.0:
+                z[depth, 0], w[depth, 0], counts[depth] = 0.0, 1.0, 1
+            else:
+                found = own_kinks(depth, mean, L, zeta, f, rule[1], order, K, c, label, tested, ties, kinks)
+                centre = given_mean(depth, depth, mean, L, zeta)
+                counts[depth] = normal_nodes(kinks[:found], centre, spread, rule, z[depth], w[depth])
+        if at[depth] == counts[depth]:
+            depth -= 1
+            if depth < 0:
+                return False
+            at[depth] += 1
+            continue
+        zeta[depth] = z[depth, at[depth]]
+        weight[depth + 1] = weight[depth] * w[depth, at[depth]]
+        if weight[depth + 1] < cutoff:
+            # Beyond the range in all dimensions together there is no weight.
+            at[depth] += 1
+            continue
+        f[depth] = given_mean(depth, depth, mean, L, zeta) + L[depth, depth] * zeta[depth]
+        depth += 1
+        opened = True
+
+
+@njit(cache=True)
+def given_mean(axis: int, known: int, mean: Array, L: Array, zeta: Array) -> float:
+    """Return the mean of the field of an axis given those before `known`."""
+    total = mean[axis]
+    for r in range(known):
+        total += L[axis, r] * zeta[r]
+    return total
+
+
+@njit(cache=True)
+def insert(value: float, values: Array, count: int) -> int:
+    """Put a finite number into a sorted list of `count`, while there is room; return how many there are."""
+    if not math.isfinite(value) or count == values.size:
+        return count
+    place = count
+    while place > 0 and values[place - 1] > value:
+        values[place] = values[place - 1]
+        place -= 1
+    values[place] = value
+    return count + 1
+
+
+@njit(cache=True)
+def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float:
+    """Return ``rest + sum_j a_j g(b_j + s_j u)`` for the first rows (a, b, s) of `ties`."""
+    total = rest
+    for j in range(number):
+        total += ties[j, 0] * g(ties[j, 1] + ties[j, 2] * u)
+    return total
+
+
+@njit(cache=True)
+def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, g: Any, kinks: Array,
+               count: int) -> int:  # fmt: skip
+    """Add the solutions u in (low, high) of ``along_axis(u) = level`` to sorted kinks; return their number.
+
+    Found by the change of sign between 64 points, then by bisection.
+    """
+    if not math.isfinite(level):
+        return count
+    cells = 64
+    left, at_left = low, along_axis(low, g, rest, ties, number) - level
+    for cell in range(1, cells + 1):
+        right = low + (high - low) * cell / cells
+        at_right = along_axis(right, g, rest, ties, number) - level
+        if (at_left < 0.0) != (at_right < 0.0):
+            a, b = left, right
+            for _ in range(60):
+                middle = 0.5 * (a + b)
+                if (along_axis(middle, g, rest, ties, number) - level < 0.0) == (at_left < 0.0):
+                    a = middle
+                else:
+                    b = middle
+            count = insert(a, kinks, count)
+        left, at_left = right, at_right
+    return count
+
+
+@njit(cache=True)
+def derivatives(moments: Array, L: Array, H: Array) -> None:
+    """Fill H with H C = E[b (f - mean)], from ``moments`` = E[b zeta], f = mean + L zeta: regression on the fields.
+
+    Where b is smooth, H is E[db/df] up to what vanishes on the range of C = L L^T; determined fields get none.
+    """
+    n = L.shape[0]
+    for i in range(moments.shape[0]):
+        for q in range(n - 1, -1, -1):
+            total = moments[i, q]
+            for r in range(q + 1, n):
+                total -= H[i, r] * L[r, q]
+            H[i, q] = total / L[q, q] if L[q, q] > 0.0 else 0.0
+
+
+_POINTS = (
+    spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, add_levels,
+    derivatives,
+)  # fmt: skip
+POINTS_SOURCE = self_contained(_POINTS)

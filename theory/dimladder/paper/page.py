@@ -1,0 +1,152 @@
+"""One self-contained page about a result: curves to zoom into, equations, verdict, provenance, data to take along."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResultFileError
+from ..results import Result
+from ..typeset import mathml
+from .citation import cite
+from .labels import Names
+from .plan import COLOURS, Panel, Plan, make
+from .sheets import sheets, stems, to_csv
+from .tables import scalars
+from .tex import render
+
+VERDICTS = {"agree": COLOURS[2], "disagree": COLOURS[1], "inconclusive": COLOURS[4]}
+SIGNS = {"theory": "—┄┈┅", "simulation": "○■◆▲"}
+
+
+def page(
+    results: Sequence[Result],
+    equations: Sequence[tuple[str, str, str]],
+    *,
+    folder: Path | None = None,
+    variables: Sequence[str] | None = None,
+    names: Names | None = None,
+    lines: Mapping[int, Result] | None = None,
+) -> str:
+    """Return the page as HTML that needs no other file and no network.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Theories and measurements.
+    equations : sequence of (label, LaTeX, note)
+    folder : path, optional
+        Run folder of a comparison, whose verdict is shown.
+    variables, names, lines
+        As in `dimladder.paper.figure`.
+    """
+    first = results[0]
+    plan = make(results, variables, names, lines)
+    panels = [p for p in plan.panels if p.map_z is None]
+    shown = [_panel(k, p, plan) for k, p in enumerate(panels)]
+    comparison = _comparison(folder)
+    return render(
+        "report.html",
+        title=first.title or first.theory,
+        subtitle=f"{first.theory}, {', '.join(sorted({r.kind.replace('-', ' ') for r in results}))}",
+        verdict=_verdict(comparison),
+        panels=[html for html, _ in shown],
+        tables=_judged(comparison),
+        numbers=[[_words(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
+        equations=[{"label": a, "math": mathml(b, display=True), "note": c} for a, b, c in equations],
+        problem=first.problem_toml,
+        files=_files(results),
+        provenance=[[k, v if isinstance(v, str) else json.dumps(v)] for k, v in first.provenance.items()],
+        bibtex=cite(results).bibtex,
+        # Data inside of a script: no text of a file may end it.
+        data=json.dumps([data for _, data in shown], allow_nan=False).replace("<", "\\u003c"),
+        script=files("dimladder.paper").joinpath("templates/report.js").read_text(encoding="utf-8"),
+    )
+
+
+def _panel(number: int, panel: Panel, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    series = []
+    colours: dict[str, str] = {}
+    signs: dict[str, str] = {}
+    for s in panel.series:
+        x, y = s.line if s.line is not None else (s.x, s.y)
+        name = ", ".join(t for t in (s.component, s.run_label) if t)
+        colours.setdefault(name, s.colour)
+        points = {"x": _plain(x), "y": _plain(y), "se": None if s.se is None else _plain(s.se)}
+        series.append({"kind": s.kind, "colour": s.colour, "style": s.style, "name": name, **points})
+        told = plan.size_labels if s.kind == "simulation" else plan.theory_labels
+        if s.style < len(told):
+            signs.setdefault(told[s.style], SIGNS[s.kind][s.style % len(SIGNS[s.kind])])
+    legend = [{"colour": c, "sign": "●", "html": _words(n)} for n, c in colours.items() if len(colours) > 1]
+    legend += [{"colour": "inherit", "sign": sign, "html": _words(n)} for n, sign in signs.items()]
+    html = {"x_html": _words(panel.x_label), "y_html": _words(panel.y_label), "legend": legend}
+    logs = {"x_log": bool(panel.x_log), "y_log": bool(panel.y_log)}
+    return html, {"id": number, "name": panel.variable, "series": series, **logs}
+
+
+def _plain(values: Any) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in values]
+
+
+def _words(label: str) -> str:
+    """Return a label as HTML: words escaped, what stands between dollars typeset."""
+    from html import escape
+
+    return "".join(mathml(part) if k % 2 else escape(part) for k, part in enumerate(label.split("$")))
+
+
+def _number(value: float, se: float) -> str:
+    return f"{value:.6g}" if not math.isfinite(se) else f"{value:.6g} ± {se:.2g}"
+
+
+def _comparison(folder: Path | None) -> dict[str, Any]:
+    file = None if folder is None else folder / "comparison.json"
+    if file is None or not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ResultFileError("the comparison cannot be read", where=str(file), why=str(error)) from None
+
+
+def _verdict(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not comparison:
+        return None
+    parts = []
+    if comparison.get("p_value") is not None:
+        parts.append(f"family-wise p = {comparison['p_value']:.2g}")
+    if comparison.get("visible_deviation") is not None:
+        parts.append(f"a deviation of {100 * comparison['visible_deviation']:.2g} % would have been seen")
+    if comparison["verdict"] == "inconclusive" and comparison.get("replicas_wanted") is not None:
+        parts.append(f"about {comparison['replicas_wanted']} replicas would decide")
+    word = comparison["verdict"]
+    colour = VERDICTS.get(word, COLOURS[7])
+    reasons = comparison.get("reasons", [])
+    return {"word": word.upper(), "colour": colour, "headline": "; ".join(parts), "reasons": reasons}
+
+
+def _judged(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = comparison.get("by_variable")
+    if not found:
+        return None
+    head = ["variable", "verdict", "largest z", "p"]
+    rows = [[n, v["verdict"], _cell(v.get("max_z")), _cell(v.get("p_value"))] for n, v in found.items()]
+    return {"head": head, "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _files(results: Sequence[Result]) -> list[dict[str, str]]:
+    out = []
+    for result, stem in zip(results, stems(results), strict=True):
+        for file, sheet in sheets(result, stem).items():
+            text = to_csv(sheet).encode()
+            out.append({"name": file, "base64": base64.b64encode(text).decode()})
+    return out

@@ -1,0 +1,473 @@
+"""A one-pass problem as one table: who emits the samples, the blocks of the inputs, the vectors, how they move.
+
+    x | c = m_c + sum_b sqrt(s_cb) Pi_b z,   P(c) = p_c(t),   m_c = sum_r means[c, r] r_r / sqrt d
+    y | c = y0_c + sum_m A_cm g*(w*_m.x/sqrt d) + sigma_c z',   f | c = sum_k mask_ck a^h(c)_k g(w_k.x/sqrt d + b_k)
+    u_p <- u_p + (1/d) sum_q L_pq u_q - (P_p/sqrt d) mean_batch[a g'(lambda_w) l'(f, y) x]         time = steps/d
+
+Theories derive their flow from it, experiments run it at finite d: what both share is the problem, as data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .activations import activation
+from .data import Mixture
+from .expressions import Expression
+from .losses import LossFunction
+from .spec import Problem
+from .students import Linear
+from .targets import ClusterLabels, Committee, Index
+from .update_text import affine, gradient_part, read_update
+
+Array = NDArray[np.float64]
+MOST_DROPPED = 8  # units with dropout: 2^units masks
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One-pass training as numbers. C sources (with dropout: source x mask), B blocks, S species of K vectors each.
+
+    Vectors are numbered species by species (K each), then the M teachers, then the D directions of the means: n in all.
+
+    Attributes
+    ----------
+    species : tuple of str
+        ``"w"``, the trained weights, first; then ``"u"`` (momentum) or the names of ``[algorithm.vectors]``.
+    outputs : tuple of str
+        Species beside w whose network is measured.
+    K, M, D, heads : int
+        Hidden units, teachers, directions of the means, readouts.
+    activation, slope : Expression
+        g, in ``x``; its slope where that is given instead, and g is then without meaning.
+    teacher : Expression or None
+        g* of a committee, in ``x``.
+    index : Expression or None
+        The target as a formula in the teachers' fields, in their order ``z`` or ``z1, z2, ...``.
+    shares : array (B,)
+        gamma_b, the share of the coordinates; 0: a single direction.
+    variances : array (C, B)
+        s_cb.
+    means : array (C, D)
+        m_c in the directions.
+    stages : tuple of (end, weights)
+        Probabilities of the sources until that time, in the order of time; the last one stays.
+    labels, noise : arrays (C,)
+        y0_c, and the standard deviation sigma_c of the label noise.
+    teacher_rows : array (C, M)
+        A_c; rows of ones where `index` is given.
+    head : int array (C,)
+        Which readout is used.
+    masks : array (C, K)
+        Which units are kept.
+    emitter : int array (C,)
+        The source without its mask: the index of ``error(time, source)``.
+    drift, scheduled_drift : arrays (S, S)
+        L, and the part of it that the learning-rate schedule multiplies.
+    gain, fixed_gain : arrays (S,)
+        P that the schedule multiplies, and the part that it does not.
+    coefficients : tuple of (Expression or None), or None
+        Sample coefficients b_p instead of P where an update rule is not a multiple of the gradient; see `update_text`.
+    beta : float or None
+        Momentum of order one, w and u: `gain` is lr/(1 - beta) for w, the limit; a finite d runs the rule itself.
+    readout_rate, readout_decay : float
+        da = -rate mean[mask g l'] - decay a, in units of 1/d; the schedule multiplies the rate.
+    bias_rate : float or None
+        Biases are a coordinate of the weights, moved at this multiple of their rate: decay and momentum act on it.
+    schedule : str
+        Factor of the rates, a formula in ``t``.
+    batch, uses : int
+    displacement : float
+    spherical : bool
+    regime : str
+    loss : LossFunction
+    gram : array (B, n, n)
+        Gamma^b at time 0: V_p.Pi_b V_q / d.
+    a, bias : arrays (heads, K), (S, K)
+        Readouts and biases at time 0.
+    nodes : bool
+        Whether the blocks are nodes of a Gauss rule in the eigenvalue, which no finite d has.
+    """
+
+    species: tuple[str, ...]
+    outputs: tuple[str, ...]
+    K: int
+    M: int
+    D: int
+    heads: int
+    activation: Expression
+    slope: Expression | None
+    teacher: Expression | None
+    index: Expression | None
+    shares: Array
+    variances: Array
+    means: Array
+    stages: tuple[tuple[float, tuple[float, ...]], ...]
+    labels: Array
+    noise: Array
+    teacher_rows: Array
+    head: NDArray[np.int64]
+    masks: Array
+    emitter: NDArray[np.int64]
+    drift: Array
+    scheduled_drift: Array
+    gain: Array
+    fixed_gain: Array
+    coefficients: tuple[Expression | None, ...] | None
+    learning_rate: float
+    beta: float | None
+    readout_rate: float
+    readout_decay: float
+    bias_rate: float | None
+    schedule: str
+    batch: int
+    uses: int
+    displacement: float
+    spherical: bool
+    regime: str
+    loss: LossFunction
+    gram: Array
+    a: Array
+    bias: Array
+    nodes: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of vectors."""
+        return self.moving + self.M + self.D
+
+    @property
+    def moving(self) -> int:
+        """Number of vectors that move: S K, the first ones."""
+        return len(self.species) * self.K
+
+    @property
+    def sources(self) -> int:
+        """Number of sources, masks apart."""
+        return int(self.emitter.max()) + 1
+
+    @property
+    def switches(self) -> tuple[float, ...]:
+        """Times at which the probabilities jump."""
+        return tuple(end for end, _ in self.stages[:-1])
+
+    def probabilities(self, t: float) -> Array:
+        """Return p_c(t), shape (C,): at a switch those of the stage that begins."""
+        weights = next((w for end, w in self.stages if t < end), self.stages[-1][1])
+        return np.array(weights)
+
+    def source_weights(self, t: float) -> Array:
+        """Return the probabilities of the sources without their masks, shape (sources,)."""
+        return np.asarray(np.bincount(self.emitter, self.probabilities(t), self.sources), dtype=float)
+
+    @cached_property
+    def signs(self) -> bool:
+        """Whether labels are signs, so that there is a classification error: P(f y < 0), y without noise."""
+        by_cluster = self.teacher is None and self.index is None
+        return bool((by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))) or self.loss.two_valued)
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is SGD on standard Gaussian inputs with one target and readout: one block, one source."""
+        return bool(
+            len(self.species) == 1 and len(self.shares) == 1 and len(self.head) == 1 and self.D == 0
+            and self.variances[0, 0] == 1.0 and self.bias_rate is None and self.coefficients is None
+            and self.labels[0] == 0.0 and self.M and not self.fixed_gain.any() and self.beta is None
+        )  # fmt: skip
+
+
+def table(problem: Problem) -> Table:
+    """Return the table of a one-pass problem.
+
+    Raises
+    ------
+    ConfigError
+        For sections that do not fit together; the message names the key.
+    DomainError
+        For overlaps that no weights have.
+    """
+    return _table(problem)
+
+
+@lru_cache(maxsize=64)
+def _table(problem: Problem) -> Table:
+    from .block_start import initial_state
+
+    student: Any = problem.student
+    rule: Any = problem.algorithm
+    linear = isinstance(student, Linear)
+    width = 1 if linear else student.width
+    trained = not linear and student.train_readout
+    shares, base, tau, nodes = _blocks(problem)
+    sources = _sources(problem)
+    means = _means(problem)
+    masks, chances = _masks(problem, width)
+    count = len(sources.labels)
+    emitter = np.repeat(np.arange(count), len(masks))
+    variances = np.broadcast_to(base, (count, len(shares)))
+    species, outputs, moves = _moves(problem)
+    heads = 1 if linear else student.heads
+    if heads not in (1, count):
+        raise ConfigError(
+            "heads and sources do not fit together", where="student.heads",
+            why=f"{heads} readouts for {count} sources of samples", hint="give one readout a source, or 1: shared",
+        )  # fmt: skip
+    head = np.arange(count) if heads > 1 else np.zeros(count, dtype=np.int64)
+    gram, a, bias = initial_state(problem, species, heads, shares, tau, variances, sources.stages, means)
+    lr = rule.learning_rate
+    readout_rate = lr if rule.readout_learning_rate is None else rule.readout_learning_rate
+    return Table(
+        species=species, outputs=outputs, K=width, M=sources.rows.shape[1], D=means.shape[1], heads=heads,
+        activation=activation("x") if linear else student.expression,
+        slope=student.slope_expression if not linear and student.slope else None,
+        teacher=sources.teacher, index=sources.index, shares=shares, variances=variances[emitter],
+        means=means[emitter], labels=sources.labels[emitter], noise=sources.noise[emitter],
+        stages=tuple((end, tuple(np.outer(w, chances).ravel().tolist())) for end, w in sources.stages),
+        teacher_rows=sources.rows[emitter], head=head[emitter], masks=np.tile(masks, (count, 1)), emitter=emitter,
+        learning_rate=lr, readout_rate=readout_rate if trained else 0.0,
+        readout_decay=rule.readout_weight_decay if trained else 0.0, bias_rate=_bias_rate(problem),
+        schedule=rule.schedule, batch=rule.batch_size, uses=rule.uses, displacement=rule.displacement,
+        spherical=rule.spherical, regime=rule.regime, loss=problem.loss.form, gram=gram, a=a, bias=bias, nodes=nodes,
+        **moves,
+    )  # fmt: skip
+
+
+def _bias_rate(problem: Problem) -> float | None:
+    student: Any = problem.student
+    rule: Any = problem.algorithm
+    if not student.bias:
+        if rule.bias_learning_rate is not None:
+            raise ConfigError(
+                "there is no bias to train", where="algorithm.bias_learning_rate", why="student.bias is false"
+            )
+        return None
+    if rule.bias_learning_rate is None or rule.bias_learning_rate == rule.learning_rate:
+        return 1.0
+    if rule.learning_rate == 0:
+        raise ConfigError(
+            "biases move at a multiple of the learning rate of the weights", where="algorithm.bias_learning_rate",
+            why="algorithm.learning_rate is zero",
+        )  # fmt: skip
+    return float(rule.bias_learning_rate / rule.learning_rate)
+
+
+def _blocks(problem: Problem) -> tuple[Array, Array, Array, bool]:
+    """Return shares (B,), variances (sources or 1, B), shares of |w*|^2 (B,), and whether the blocks are nodes."""
+    from .targets import power_shares
+
+    data: Any = problem.data
+    spectrum = data.spectrum
+    power = getattr(problem.target, "power", None)
+    try:
+        values, shares = (np.ones(1), np.ones(1)) if spectrum is None else spectrum.blocks()
+        if power == "latent":
+            with np.errstate(divide="ignore"):
+                tau = np.where(shares > 0, shares / values, 0.0)
+            if not np.isfinite(tau).all():
+                raise ValueError('power = "latent" needs positive variances')
+            tau = tau / tau.sum()
+        else:
+            tau = np.asarray(power_shares(power, shares), dtype=float)
+        nodes = spectrum is not None and 0 < spectrum.nodes < len(shares)
+        if nodes:
+            values, shares, tau = _gauss_rule(values, shares, tau, spectrum.nodes, power)
+    except ValueError as error:
+        key = "target.power" if str(error).startswith("power") else "data.spectrum"
+        raise ConfigError("the blocks of the inputs cannot be built", where=key, why=str(error)) from None
+    if isinstance(data, Mixture):
+        if nodes:
+            why = "its variances are rows, an entry a block"
+            raise ConfigError("a mixture takes no Gauss rule", where="data.spectrum.nodes", why=why)
+        return shares, np.array(data.eigenvalues()), tau, False
+    return shares, values[None, :], tau, nodes
+
+
+def _gauss_rule(values: Array, shares: Array, tau: Array, nodes: int, power: Any) -> tuple[Array, Array, Array]:
+    """Return the Gauss rule of the spectral measure (Lanczos), with the teachers' density at its nodes.
+
+    Overlaps by eigenvalue are entire functions of it, so that the rule converges geometrically in the nodes.
+    """
+    if power not in (None, "latent") and getattr(power, "exponent", None) is None:
+        raise ValueError("power: a list of shares has no values between the levels; use { exponent } with nodes")
+    diagonal, off = np.zeros(nodes), np.zeros(nodes - 1)
+    basis = np.zeros((nodes, len(shares)))
+    basis[0] = np.sqrt(shares)
+    for k in range(nodes):
+        rest = values * basis[k]
+        diagonal[k] = rest @ basis[k]
+        for _ in range(2):
+            rest = rest - basis[: k + 1].T @ (basis[: k + 1] @ rest)
+        if k + 1 < nodes:
+            off[k] = np.linalg.norm(rest)
+            basis[k + 1] = rest / off[k]
+    found, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+    weights = vectors[0] ** 2
+    order = np.argsort(-found)
+    found, weights = found[order], weights[order]
+    # log tau/gamma is linear in log s for a power law of levels and shares, and for "latent".
+    slope = 0.0
+    if np.ptp(values) > 0:
+        slope = float(np.log(tau[-1] / tau[0] * shares[0] / shares[-1]) / np.log(values[-1] / values[0]))
+    density = weights * found**slope
+    return found, weights, density / density.sum()
+
+
+@dataclass(frozen=True)
+class _Sources:
+    stages: tuple[tuple[float, Array], ...]
+    labels: Array
+    noise: Array
+    rows: Array
+    teacher: Expression | None
+    index: Expression | None
+
+
+def _sources(problem: Problem) -> _Sources:
+    """Return who emits the samples and what their labels are, masks apart."""
+    data: Any = problem.data
+    target: Any = problem.target
+    clusters = len(data.weights) if isinstance(data, Mixture) else None
+    if isinstance(target, ClusterLabels):
+        if clusters is None:
+            raise ConfigError(
+                "labels by cluster need clusters", where="target.kind", why='data.kind is not "mixture"',
+                hint='use data.kind = "mixture"',
+            )  # fmt: skip
+        try:
+            labels = np.array(target.values(clusters))
+        except ValueError as error:
+            what = "labels and clusters do not fit together"
+            raise ConfigError(what, where="target.labels", why=str(error)) from None
+        return _Sources(_stages(problem, clusters), labels, np.zeros(clusters), np.zeros((clusters, 0)), None, None)
+    if isinstance(target, Committee):
+        rows, teacher, index = np.array(target.readouts), activation(target.activation), None
+    elif isinstance(target, Index):
+        rows, teacher, index = np.ones((1, target.directions)), None, target.expression
+    else:
+        kind = type(target).__name__
+        raise ConfigError("one-pass training has no such target", where="target.kind", why=f"{kind} is not read")
+    tasks = len(data.tasks[0].weights) if data.tasks else None
+    count = clusters or tasks or 1
+    if len(rows) not in (1, count):
+        hint = "give data.tasks one weight a row" if clusters is None else "give one row, or one a cluster"
+        raise ConfigError(
+            "readout rows and sources do not fit together", where="target.readout",
+            why=f"{len(rows)} rows for {count} sources of samples", hint=hint,
+        )  # fmt: skip
+    rows = np.repeat(rows, count, axis=0) if len(rows) == 1 else rows
+    return _Sources(_stages(problem, count), np.zeros(count), np.full(count, target.noise), rows, teacher, index)
+
+
+def _stages(problem: Problem, count: int) -> tuple[tuple[float, Array], ...]:
+    data: Any = problem.data
+    if not data.tasks:
+        weights = data.weights if isinstance(data, Mixture) else (1.0,)
+        return ((np.inf, np.array(weights)),)
+    if len(data.tasks[0].weights) != count:
+        raise ConfigError(
+            "tasks and sources do not fit together", where="data.tasks",
+            why=f"{len(data.tasks[0].weights)} weights for {count} sources of samples",
+        )  # fmt: skip
+    return tuple((task.until, np.array(task.weights)) for task in data.tasks)
+
+
+def _means(problem: Problem) -> Array:
+    """Return the means of the sources in their directions, shape (sources, D)."""
+    data: Any = problem.data
+    if not isinstance(data, Mixture):
+        tasks = len(data.tasks[0].weights) if data.tasks else 1
+        return np.zeros((tasks, 0))
+    if data.means == "opposite":
+        return np.array([[1.0], [-1.0]])
+    if data.means == "zero":
+        return np.zeros((len(data.weights), 0))
+    return np.array(data.means)
+
+
+def _masks(problem: Problem, width: int) -> tuple[Array, Array]:
+    """Return the masks of dropout (masks, K) and their probabilities; units are kept independently."""
+    keep = getattr(problem.student, "dropout", 1.0)
+    if keep == 1.0:
+        return np.ones((1, width)), np.ones(1)
+    if width > MOST_DROPPED:
+        raise ConfigError(
+            "too many masks", where="student.dropout", why=f"{width} units have 2^{width} masks",
+            hint=f"dropout is read up to width {MOST_DROPPED}",
+        )  # fmt: skip
+    masks = np.array(list(product((1.0, 0.0), repeat=width)))
+    kept = masks.sum(axis=1)
+    return masks, keep**kept * (1.0 - keep) ** (width - kept)
+
+
+def _moves(problem: Problem) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    """Return the species, those whose network is measured beside w, and how they move."""
+    rule: Any = problem.algorithm
+    lr = rule.learning_rate
+    if rule.update:
+        return _written(rule)
+    if rule.momentum is None or rule.momentum.beta is not None:
+        beta = None if rule.momentum is None else float(rule.momentum.beta)
+        limit = lr if beta is None else lr / (1.0 - beta)
+        species, drift, gain = ("w",), np.array([[-rule.weight_decay]]), np.array([limit])
+        if beta is not None and rule.weight_decay:
+            raise _not_together("algorithm.weight_decay", "momentum = { beta }")
+        if beta is not None and rule.uses > 1:
+            raise _not_together("algorithm.uses", "momentum")
+        return species, (), _moving(drift, gain, beta=beta)
+    if rule.uses > 1:
+        raise _not_together("algorithm.uses", "momentum")
+    ball = rule.momentum
+    drift = np.array([[-rule.weight_decay, 1.0 if ball.coupling is None else ball.coupling], [0.0, -ball.decay]])
+    return ("w", "u"), (), _moving(drift, np.array([lr * (ball.direct or 0.0), lr]))
+
+
+def _moving(drift: Array, gain: Array, **more: Any) -> dict[str, Any]:
+    still = {"scheduled_drift": np.zeros_like(drift), "fixed_gain": np.zeros_like(gain), "coefficients": None}
+    return {"drift": drift, "gain": gain, "beta": None, **still, **more}
+
+
+def _not_together(key: str, other: str) -> ConfigError:
+    return ConfigError(f"{key} is not read together with {other}", where=key, hint=f"drop one; {other} says it all")
+
+
+def _written(rule: Any) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    for key, set_ in (
+        ("momentum", rule.momentum is not None), ("weight_decay", rule.weight_decay != 0), ("uses", rule.uses > 1),
+        ("displacement", rule.displacement != 0),
+    ):  # fmt: skip
+        if set_:
+            raise _not_together(f"algorithm.{key}", "a table [algorithm.update]")
+    try:
+        rows = read_update(rule.update, rule.constants)
+        missing = [name for name in rows if name != "w" and name not in rule.vectors]
+        if missing:
+            raise ValueError(f"vectors: {missing[0]!r} has a row in update, but no start: zero, w, or overlaps")
+        size = len(rows)
+        drift, scheduled = np.zeros((size, size)), np.zeros((size, size))
+        gain, fixed = np.zeros(size), np.zeros(size)
+        standard = True
+        for p, (name, row) in enumerate(rows.items()):
+            for q, other in enumerate(rows):
+                if other in row.drift:
+                    drift[p, q], scheduled[p, q] = affine(row.drift[other], f"update.{name}", rule.learning_rate)
+            if row.sample is not None:
+                part = gradient_part(row.sample)
+                if part is None:
+                    standard = False
+                else:
+                    fixed[p], gain[p] = affine(part, f"update.{name}", rule.learning_rate)
+    except ValueError as error:
+        key = str(error).split(":")[0]
+        raise ConfigError("the update rule cannot be read", where=f"algorithm.{key}", why=str(error)) from None
+    general = None if standard else tuple(row.sample for row in rows.values())
+    if general is not None:
+        gain, fixed = np.zeros(size), np.zeros(size)
+    moves = _moving(drift, gain) | {"scheduled_drift": scheduled, "fixed_gain": fixed, "coefficients": general}
+    return tuple(rows), tuple(name for name in rows if name != "w"), moves

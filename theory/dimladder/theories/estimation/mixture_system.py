@@ -1,0 +1,484 @@
+"""The system of a convex loss on a Gaussian mixture: its numbers, its fixed points, and what is read off them."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SolveError
+from ...problem import Problem
+from ...symbolic.equations import in_words
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from . import observables, printed
+from .channel import vector
+from .labels import component_moments
+from .mixture_equations import Program, Shape, program, source, start
+from .mixture_question import MixtureQuestion
+from .mixture_separability import separability_threshold
+
+Array = NDArray[np.float64]
+GRID, CLUSTERS = ("sample_ratio",), ("sample_ratio", "cluster")
+# A best ridge is searched for between these; its derivative is taken by differences of this step in its logarithm.
+RIDGE_RANGE, _STEP = (1e-8, 1e8), 2e-3
+
+
+class MixtureSystem(FixedPoint):
+    """State evolution of one mixture problem with one output."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.question = MixtureQuestion(problem)
+        g = self.geometry = self.question.geometry
+        self.kinds, self.loss, self.laws = g.kinds, self.question.loss, self.question.laws
+        self.weights = np.array(problem.data.weights)
+        self.classifies = self.question.two_valued
+        self.regresses = not self.classifies
+        self.shape = Shape(
+            kinds=g.kinds,
+            groups=len(g.shares),
+            spiked=g.spiked,
+            means=tuple(tuple(bool(v) for v in row) for row in g.coordinates),
+            teacher=tuple(bool(v) for v in g.teacher),
+            square=self.loss.square,
+            bias=problem.student.bias,
+        )
+        self.order_parameters = self._order_parameters()
+
+    def _order_parameters(self) -> tuple[OrderParameter, ...]:
+        per = GRID if max(self.kinds) == 0 else CLUSTERS
+        rows = [
+            OrderParameter("V", per, "V", "variance of the fluctuation: tr(Sigma_c R)/d, R the Hessian's resolvent"),
+            OrderParameter("q", per, "q", "variance of w.x within a cluster: w.Sigma_c w"),
+            OrderParameter("m", GRID if self._scalar_m() else CLUSTERS, "m", self._meaning_m()),
+        ]
+        if self.geometry.teacher:
+            rows.append(OrderParameter("teacher_overlap", per, "M", "w.Sigma_c xi, xi the target's direction"))
+        rows.append(OrderParameter("bias", GRID, "b", "the bias"))
+        if self.classifies:
+            meaning = "probability of the wrong sign of f"
+            rows.append(OrderParameter("classification_error", GRID, r"\varepsilon", meaning))
+        if self.regresses or self.loss.square:
+            rows.append(OrderParameter("test_mse", GRID, r"\mathrm{mse}_{\mathrm{test}}", "E (y - f)^2, fresh samples"))
+        if self.regresses:
+            rows.append(OrderParameter("mse", GRID, r"\mathrm{mse}", "E (f - f*)^2 with the noise-free target"))
+        rows += [
+            OrderParameter("test_loss", GRID, r"\mathcal{L}_{\mathrm{test}}", "mean loss of fresh samples"),
+            OrderParameter("train_loss", GRID, r"\mathcal{L}", "mean loss over the training set, without penalty"),
+        ]
+        if self.problem.loss.ridge == "optimal":
+            rows.append(OrderParameter("ridge", GRID, r"\lambda", "strength of the penalty"))
+        return tuple(rows)
+
+    def _scalar_m(self) -> bool:
+        return self.problem.data.means == "opposite" or not self.shape.used
+
+    def _meaning_m(self) -> str:
+        if self.problem.data.means == "opposite":
+            return "w.mu"
+        return "w.mu_c" if self.shape.used else "w.Sigma xi: overlap with the target's direction"
+
+    # --- the compiled map ---
+
+    @cached_property
+    def _program(self) -> Program:
+        return program(self.shape)
+
+    def module(self) -> ModuleType:
+        """Return the generated module: ``fmap``, ``observe`` and the names of their slots."""
+        from ...symbolic import store
+
+        return store.module(("mixture", self.shape), self._source)
+
+    def _source(self) -> str:
+        return source(self._program, f"State evolution on a Gaussian mixture: {self.shape}")
+
+    def python(self) -> str:
+        """Return the source of what is computed: the map, and the loss between its kinks."""
+        from ...symbolic.store import source as text
+
+        written = text(self.module())
+        return written if self.shape.square else written + "\n\n# The loss.\n\n" + text(self.loss.module())
+
+    def parameter_values(self, sample_ratio: float, ridge: float) -> dict[str, float]:
+        """Name -> value of every parameter of the program but the places of the laws."""
+        problem, shape, g = self.problem, self.shape, self.geometry
+        clusters = range(len(self.kinds))
+        values = {"alpha": sample_ratio, "ridge": ridge}
+        values |= {f"rho_{c}": problem.data.weights[c] for c in clusters}
+        values |= {f"Delta_{k}_{j}": e for k, row in enumerate(g.eigen) for j, e in enumerate(row)}
+        if shape.groups > 1:
+            values |= {f"pi_{j}": f for j, f in enumerate(g.shares)}
+        values |= {f"mu_{c}_{j}": v for c, row in enumerate(g.coordinates) for j, v in enumerate(row)}
+        values |= {f"t_{j}": v for j, v in enumerate(g.teacher)}
+        if shape.spiked:
+            for k, row in enumerate(g.kind_spikes):
+                values |= {f"D_{k}_{j}": g.eigen[k][0] + s for j, s in enumerate(row)}
+        for c, ((mean, second, slope), _) in enumerate(self._moments):
+            values |= {f"y_{c}": mean, f"Ey_{c}": mean, f"Eyy_{c}": second, f"Edy_{c}": slope / self._spread(c)}
+        return values
+
+    def _spread(self, cluster: int) -> float:
+        """Standard deviation of the target field."""
+        return math.sqrt(self.geometry.teacher_field(cluster)[1]) if self.geometry.teacher else 1.0
+
+    @cached_property
+    def _moments(self) -> list[tuple[tuple[float, float, float], tuple[float, float, float]]]:
+        """E y, E y^2 and E d_z y by cluster: of the label, and of the target without noise, flips and outliers."""
+        return [(law.moments(1.0), component_moments(law.clean, 1.0)) for law in self.laws]
+
+    @cached_property
+    def _law_numbers(self) -> tuple[list[int], Array]:
+        """Where each cluster's law begins in the tail of the parameter vector, and the tail; equal laws share one."""
+        if self.shape.square:
+            return [0] * len(self.laws), np.zeros(0)
+        from ...numerics.addresses import packed
+        from ...numerics.label_channel import CHANNEL_TYPE, law_averages
+
+        places: dict[int, int] = {}
+        known: dict[Any, int] = {}
+        parts: list[Array] = [packed([(law_averages, CHANNEL_TYPE)])]
+        for c, law in enumerate(self.laws):
+            key = (law.components, law.text)
+            if key not in known:
+                known[key] = sum(p.size for p in parts)
+                parts.append(vector(self.loss, law))
+            places[c] = known[key]
+        return [places[c] for c in range(len(self.laws))], np.concatenate(parts)
+
+    def parameters(self, sample_ratio: float, ridge: float) -> Array:
+        """The parameter vector of the generated module."""
+        module = self.module()
+        values = self.parameter_values(sample_ratio, ridge)
+        places, tail = self._law_numbers
+        count = len(module.PARAMETERS)
+        values |= {f"law_{c}": float(count + place) for c, place in enumerate(places)}
+        return np.concatenate([[values[name] for name in module.PARAMETERS], tail])
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        settings, module = self.problem.solver, self.module()
+        names = list(module.STATE)
+        return {
+            "rtol": settings.rtol,
+            "atol": 1e-3 * settings.rtol,
+            "damping": settings.damping,
+            "memory": settings.memory,
+            "max_iterations": settings.max_iterations,
+            "newton_steps": settings.newton_steps,
+            "lower": np.array([0.0 if n[0] in "Vq" else -np.inf for n in names]),
+            "names": names,
+            "work_size": module.WORK,
+        }
+
+    def _start(self, sample_ratio: float, ridge: float) -> Array:
+        return start(self.shape, self.parameter_values(sample_ratio, ridge))
+
+    def fixed_points(self, ratios: Array, ridges: Array) -> list[Any]:
+        """Solve along increasing sample ratios; see `numerics.fixedpoint.follow`."""
+        from ...numerics import fixedpoint
+
+        table = np.array([self.parameters(float(a), float(r)) for a, r in zip(ratios, ridges, strict=True)])
+        first = self._start(float(ratios[0]), float(ridges[0]))
+        results = fixedpoint.follow(self.module().fmap, first, table, **self._options)
+        for i, result in enumerate(results):
+            if not result.success:
+                again = self._from_easy_end(table[i])
+                results[i] = again if again.success else result
+        return results
+
+    def _from_easy_end(self, target: Array) -> Any:
+        """Follow the solution from few samples up to the asked ratio at a comfortable ridge, then down (or up) in the
+        ridge."""
+        from ...numerics import fixedpoint
+
+        module, options = self.module(), self._options
+        order = list(module.PARAMETERS)
+        alpha, ridge = order.index("alpha"), order.index("ridge")
+        path = np.tile(target, (25, 1))
+        path[:, ridge] = 0.3
+        path[:, alpha] = np.geomspace(min(1e-2, target[alpha] / 10), target[alpha], 25)
+        begin = self._start(float(path[0, alpha]), 0.3)
+        last = fixedpoint.follow(module.fmap, begin, path, **options)[-1]
+        if not last.success:
+            return last
+        reached, before, size = 0.0, None, 0.1
+        span = math.log(target[ridge] / 0.3)
+        here, previous = last, last
+        while reached < 1.0 and size > 1e-4:
+            to = min(1.0, reached + size)
+            point = target.copy()
+            point[ridge] = target[ridge] if to == 1.0 else 0.3 * math.exp(span * to)
+            guess = here.x.copy()
+            if before is not None:
+                # Secant in the logarithms of V and q, which move by powers of the ridge; linear in the rest.
+                t = (to - reached) / (reached - before)
+                positive = options["lower"] == 0.0
+                guess = here.x + t * (here.x - previous.x)
+                guess[positive] = here.x[positive] * (here.x[positive] / previous.x[positive]) ** t
+            trial = fixedpoint.solve(module.fmap, guess, point, warm=True, **options)
+            if trial.success:
+                before, reached, previous, here = reached, to, here, trial
+                size *= 1.5
+            else:
+                size *= 0.5
+                last = trial
+        return here if reached == 1.0 else last
+
+    def best_ridge(self, sample_ratio: float, near: tuple[float, Array] | None) -> tuple[float, Any]:
+        """The ridge that minimises ``loss.optimise`` at one sample ratio, and the solution there.
+
+        The derivative in log ridge is taken by extrapolated differences along the solution; its root is bracketed by a
+        walk, then found by Brent's method.
+
+        Raises
+        ------
+        SolveError
+            When there is no minimum inside `RIDGE_RANGE`, or a fixed point on the way is not reached.
+        """
+        from scipy.optimize import brentq
+
+        from ...numerics import fixedpoint
+
+        module, last = self.module(), near
+
+        def at(t: float) -> Any:
+            nonlocal last
+            ridge = math.exp(t)
+            p = self.parameters(sample_ratio, ridge)
+            begin = last[1] if last is not None else self._start(sample_ratio, ridge)
+            found = fixedpoint.solve(module.fmap, begin, p, warm=last is not None, **self._options)
+            if not found.success:
+                found = self._from_easy_end(p)
+            if not found.success:
+                raise SolveError("the fixed point was not reached", status=found.status, why=found.message,
+                                 where=f"sample_ratio = {sample_ratio:g}, ridge = {ridge:g}")  # fmt: skip
+            last = (ridge, found.x)
+            return found
+
+        def value(t: float) -> float:
+            return self._read(at(t).x, sample_ratio, math.exp(t))[self.problem.loss.optimise]
+
+        def slope(t: float) -> float:
+            near_, far = (value(t + s) - value(t - s) for s in (_STEP, 2 * _STEP))
+            return (8.0 * near_ - far) / (12.0 * _STEP)
+
+        low, high = (math.log(r) for r in RIDGE_RANGE)
+        t, stride = (math.log(near[0]) if near is not None else 0.0), 0.5
+        first = slope(t)
+        side, here = (-1.0 if first > 0 else 1.0), first
+        while (here > 0) == (first > 0):
+            before, t = t, min(max(t + side * stride, low), high)
+            here, stride = slope(t), 1.6 * stride
+            if t in (low, high) and (here > 0) == (first > 0):
+                raise SolveError(
+                    "there is no best ridge", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
+                    why=f"{self.problem.loss.optimise} still improves at the ridge {math.exp(t):g}",
+                    hint="give loss.ridge as a number, or another loss.optimise",
+                )  # fmt: skip
+        root = float(brentq(slope, min(before, t), max(before, t), xtol=1e-10, rtol=1e-12))
+        return math.exp(root), at(root)
+
+    # --- what is read off a solution ---
+
+    def _read(self, x: Array, sample_ratio: float, ridge: float) -> dict[str, Any]:
+        """Observables of one solution."""
+        module = self.module()
+        state = dict(zip(module.STATE, x, strict=True))
+        seen = dict(zip(module.OBSERVABLES, module.observe(x, self.parameters(sample_ratio, ridge)), strict=True))
+        clusters = range(len(self.kinds))
+        bias = float(state.get("b", 0.0))
+        means = np.array([seen[f"cluster_mean_{c}"] for c in clusters])
+        out: dict[str, Any] = {"ridge": ridge, "bias": bias}
+        if self.problem.loss.ridge_per_sample is not None:
+            out["ridge"] = ridge / sample_ratio
+        for name, prefix in (("V", "V"), ("q", "q"), ("teacher_overlap", "M")):
+            if f"{prefix}_0" in state:
+                rows = np.array([state[f"{prefix}_{k}"] for k in self.kinds])
+                out[name] = rows[0] if max(self.kinds) == 0 else rows
+        if self.problem.data.means == "opposite":
+            out["m"] = state["w_0"]
+        elif self.shape.used:
+            out["m"] = means - bias
+        else:
+            out["m"] = out.get("teacher_overlap", 0.0)
+        errors, squares = np.full(len(self.kinds), math.nan), np.empty((len(self.kinds), 2))
+        for c, (law, k) in enumerate(zip(self.laws, self.kinds, strict=True)):
+            q, overlap = float(state[f"q_{k}"]), float(state.get(f"M_{k}", 0.0)) / self._spread(c)
+            for i, moments in enumerate(self._moments[c]):
+                squares[c, i] = _squares(moments, q, overlap, float(means[c]))
+            errors[c] = seen.get(f"cluster_error_{c}", math.nan) if self.classifies else squares[c, 0]
+            if self.classifies and not math.isfinite(errors[c]):
+                errors[c] = observables.classification_error(law, 1.0, q, overlap, float(means[c]))
+        out["cluster_error"] = errors
+        if self.classifies:
+            out["classification_error"] = float(self.weights @ errors)
+        out["test_mse"], out["mse"] = self.weights @ squares
+        out["test_loss"], out["train_loss"] = seen["test_loss"], seen["train_loss"]
+        return out
+
+    def solve(self) -> Solution:
+        """Solve every sample ratio of the grid, from small to large.
+
+        Raises
+        ------
+        SolveError
+            With what was reached.
+        """
+        ratios = np.array(self.problem.grid.values("sample_ratio"))
+        order = np.argsort(ratios, kind="stable")
+        found, failed = self._solutions(ratios[order])
+        rows = [
+            self._read(result.x, float(ratios[i]), ridge) if result is not None else None
+            for i, (ridge, result) in zip(order, found, strict=True)
+        ]
+        clusters = len(self.kinds)
+        variables: dict[str, Variable] = {}
+        wanted = [(p.name, p.dims, p.latex, p.meaning) for p in self.order_parameters]
+        if clusters > 1:
+            what = "error by cluster: " + ("of the sign of f" if self.classifies else "mean of (y - f)^2")
+            wanted.append(("cluster_error", CLUSTERS, "", what))
+        for name, dims, latex, meaning in wanted:
+            values = np.full((ratios.size, *([clusters] if len(dims) == 2 else [])), np.nan)
+            for i, row in zip(order, rows, strict=True):
+                if row is not None:
+                    values[i] = row[name]
+            variables[name] = Variable(dims, values, latex, meaning)
+        solution = Solution(
+            {"sample_ratio": ratios} | ({"cluster": np.arange(clusters)} if clusters > 1 else {}),
+            variables | self._thresholds(),
+            stats={
+                "evaluations": sum(r.stats["evaluations"] for _, r in found if r is not None),
+                "residual": max((r.residual for _, r in found if r is not None), default=math.nan),
+            },
+        )
+        if failed:
+            status, message, where = failed[0]
+            solution.status, solution.message = status, message
+            raise SolveError(
+                f"{len(failed)} of {ratios.size} fixed points did not converge",
+                status=status,
+                partial=solution,
+                where=where,
+                why=message,
+                hint="lower solver.damping, raise solver.max_iterations, or raise loss.ridge",
+            )
+        return solution
+
+    def _solutions(self, ratios: Array) -> tuple[list[tuple[float, Any]], list[tuple[str, str, str]]]:
+        """(ridge, solution or None) for every ratio, and status, message and place of what failed."""
+        failed: list[tuple[str, str, str]] = []
+        if self.problem.loss.ridge != "optimal":
+            ridges = np.array([self.question.ridge_at(float(a)) for a in ratios], dtype=float)
+            results = self.fixed_points(ratios, ridges)
+            failed = [
+                (r.status, r.message, f"sample_ratio = {a:g}") for a, r in zip(ratios, results, strict=True)
+                if not r.success
+            ]  # fmt: skip
+            return [(float(t), r if r.success else None) for t, r in zip(ridges, results, strict=True)], failed
+        found: list[tuple[float, Any]] = []
+        near: tuple[float, Array] | None = None
+        for a in ratios:
+            try:
+                ridge, result = self.best_ridge(float(a), near)
+            except SolveError as error:
+                failed.append((error.status, str(error), f"sample_ratio = {a:g}"))
+                found.append((math.nan, None))
+                continue
+            found.append((ridge, result))
+            near = (ridge, result.x)
+        return found, failed
+
+    def _thresholds(self) -> dict[str, Variable]:
+        if self.loss.square or self.loss.of_residual:
+            meaning = "sample ratio up to which a vanishing ridge interpolates the samples, n = d"
+            return {"interpolation_threshold": Variable((), np.array(1.0), r"\alpha_\star", meaning)}
+        threshold = separability_threshold(self.question) if self.classifies else None
+        if threshold is None:
+            return {}
+        meaning = "sample ratio up to which the samples are linearly separable, so that only a penalty bounds w"
+        return {"separability_threshold": Variable((), np.array(threshold), r"\alpha_{\mathrm{sep}}", meaning)}
+
+    # --- what is printed ---
+
+    def equations(self) -> list[Equation]:
+        return [row for step in self.derivation() for row in step.equations]
+
+    def _label_rows(self) -> list[Equation]:
+        """The law of the label in each cluster; equal ones once."""
+        rows: list[Equation] = []
+        seen: set[str] = set()
+        for c, law in enumerate(self.laws):
+            index = "" if len(self.laws) == 1 else f"_{{{c + 1}}}"
+            if self.geometry.teacher:
+                mean, variance = self.geometry.teacher_field(c)
+                field = rf"\nu{index} \sim \mathcal N({mean:.6g},{variance:.6g})"
+                if field not in seen:
+                    rows.append(Equation(f"nu_{c}", field, None, "the target's field within the cluster"))
+                    seen.add(field)
+            for row in printed.label_rows(law):
+                text = row.latex.replace("y =", f"y{index} =", 1)
+                if text not in seen:
+                    rows.append(Equation(f"{row.label}_{c}", text, None, "t: the standardised field, with its noise"))
+                    seen.add(text)
+        return rows
+
+    def derivation(self) -> list[Step]:
+        g = self._program
+        groups: dict[str, list[Equation]] = {}
+        for binding in g.bindings:
+            group = groups.setdefault(binding.group, [])
+            if binding.call:
+                group += [
+                    Equation(str(s), f"{g.latex[s]} = {text}", None, "integrals of numerics/label_channel.py")
+                    for s, text in zip(binding.symbols, binding.latex, strict=True)
+                ]  # fmt: skip
+            else:
+                symbol = binding.symbols[0]
+                group.append(Equation.of(str(symbol), symbol, binding.rhs, symbol_names=g.latex))
+        updates = [Equation.of(str(s), s, rhs, "fixed point", symbol_names=g.latex) for s, rhs in g.updates.items()]
+        errors = [
+            Equation.of(name, in_words(name), g.observables[name], symbol_names=g.latex)
+            for name in ("test_loss", "train_loss")
+        ]
+        channel = list(groups["channel"])
+        if not self.shape.square:
+            force = r"f = \frac{\mathrm{prox}-\omega}{V},\quad \omega\sim\mathcal N(m,q)\ \text{within a cluster}"
+            channel = [*printed.proximal_rows(self.loss), Equation("force", force), *channel]
+        return [
+            Step(
+                "Objective",
+                "Minimise (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2 over samples = alpha d points of the "
+                "mixture; Gordon's comparison (or leave-one-out) replaces each field w.x_i by a scalar Gaussian "
+                "channel.",
+            ),
+            Step("Labels", "The label of a point, given its cluster and the target's field.", (*self._label_rows(),)),
+            Step(
+                "Fields",
+                "Within cluster c the field of the leave-one-out minimiser is N(m_c, q).",
+                tuple(groups["field"]),
+            ),
+            Step(
+                "Channel",
+                "Putting the sample back moves the field to the proximal point of the loss.",
+                tuple(channel),
+            ),
+            Step("Conjugates", "Forces summed over the samples of each cluster.", tuple(groups["conjugate"])),
+            Step(
+                "Resolvent",
+                "R is the inverse Hessian of the effective quadratic problem for w, s its mean response.",
+                tuple(groups["resolvent"]),
+            ),
+            Step("Fixed point", "The overlaps of the effective problem reproduce those of the fields.", tuple(updates)),
+            Step("Errors", "Observables at the fixed point.", tuple(errors)),
+        ]
+
+
+def _squares(moments: tuple[float, float, float], q: float, overlap: float, mean: float) -> float:
+    """E (y - f)^2, f ~ N(mean, q), from E y, E y^2 and E d_z y, with E[(f - mean) z] = overlap."""
+    first, second, slope = moments
+    return second - 2.0 * (first * mean + overlap * slope) + mean**2 + q

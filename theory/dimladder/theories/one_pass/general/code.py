@@ -1,0 +1,232 @@
+"""The general flow as one self-contained numba module; every count is a parameter, so one module serves all of them.
+
+State and parameters are laid out as `layout` says.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ....symbolic.contractions import ContractionWriter
+from ....symbolic.printing import HEADER, RHS_SIGNATURE, printer
+from ....symbolic.tensors import Tensor
+from ..layout import indented
+from . import notation as d
+from .derivation import Derived
+from .layout import COUNTS, PARAMETERS
+
+SCRATCH: dict[str, tuple[str, ...]] = {
+    "G": ("n", "n", "B"),
+    "X": ("rows", "n", "B"),
+    "Z": ("rows", "rows", "B"),
+    "square": ("(rows + M) * (rows + M)",),
+    "mean": ("rows + M",),
+    "w": ("K + M",),
+    "Gr": ("rows",),
+    "slopes": ("rows * (rows + M)",),
+    "NN": ("rows", "rows"),
+    "R": ("K",),
+    "growth": ("K",),
+    "norm": ("K",),
+    "rate": ("V",),
+    "at": ("rows + M",),
+    "now_L": ("V", "V"),
+    "now_P": ("V", "K"),
+}
+
+SIZES = """V = S * K
+rows = {rows}
+F = M + D
+n = V + F
+moving = V * (V + 1) // 2
+pairs = moving + V * F"""
+
+LOAD = '''@njit(**INNER)
+def load(y, fixed, V, F, B, G):
+    """Fill the block overlaps of all vectors."""
+    place = 0
+    for p in range(V):
+        for q in range(p + 1):
+            for b in range(B):
+                G[p, q, b] = y[place + b]
+                G[q, p, b] = y[place + b]
+            place += B
+    for p in range(V):
+        for f in range(V, V + F):
+            for b in range(B):
+                G[p, f, b] = y[place + b]
+                G[f, p, b] = y[place + b]
+            place += B
+    for f in range(F):
+        for g in range(F):
+            for b in range(B):
+                G[V + f, V + g, b] = fixed[f, g, b]
+
+
+@njit(**INNER)
+def combine(moved, steady, schedule, out):
+    """Fill a table of rates: what the schedule multiplies, and the rest."""
+    for p in range(moved.shape[0]):
+        for q in range(moved.shape[1]):
+            out[p, q] = steady[p, q] + schedule * moved[p, q]
+
+
+@njit(**INNER)
+def fields(species, K, M, V, rows, teacher, at):
+    """Fill the vectors whose fields a source reads: the students of a species, others, the teachers it listens to."""
+    for i in range(rows):
+        at[i] = i
+    for i in range(K):
+        if rows > K:
+            at[species * K + i] = i
+        at[i] = species * K + i
+    N = rows
+    for m in range(M):
+        if teacher[m] != 0.0:
+            at[N] = V + m
+            N += 1
+    return N
+'''
+
+LAW = "c, N, K, M, V, rows, B, D, heads, at, teacher, s, nu, mask, head, a, G, cov, mean, w"
+
+
+def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[str]:
+    lines = []
+    for name, shape in arrays.items():
+        if not shape:
+            lines += [f"{name} = {source}[{place}]", f"{place} += 1"]
+            continue
+        size = " * ".join(f"({s})" if " " in s else s for s in shape)
+        reshaped = f".reshape(({', '.join(shape)}))" if len(shape) > 1 else ""
+        lines += [f"{name} = {source}[{place}:{place} + {size}]{reshaped}", f"{place} += {size}"]
+    return lines
+
+
+def _element(expression: Any, scheduled: bool) -> str:
+    """Return the source of a symbol or of an entry of an array, within the loop over sources."""
+    if not expression.is_Indexed:
+        return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(expression, str(expression))
+    base, indices = expression.base, expression.indices
+    x = [_place(index) for index in indices]
+    if base in (d.Gamma, d.X, d.Z):
+        return f"{'GXZ'[(d.Gamma, d.X, d.Z).index(base)]}[{x[1]}, {x[2]}, {x[0]}]"
+    if base == d.dGamma:
+        block, one, two = indices
+        if two == d.f:
+            pair = f"moving + {one} * F + {two} - V"
+        else:
+            pair = f"{one} * ({one} + 1) // 2 + {two}"
+        return f"dy[({pair}) * B + {block}]"
+    if base == d.da:
+        return f"dy[pairs * B + {x[0]} * K + {x[1]}]"
+    per_source = {d.C: "cov", d.mu: "mean", d.w: "w", d.G: "Gr", d.H: "H", d.N2: "NN", d.R: "R"}
+    if base in per_source:
+        # Only those of one source exist at a time, over its own fields.
+        return f"{per_source[base]}[{', '.join(map(str, indices[1:]))}]"
+    if base == d.pi:
+        return "chance[piece, c]"
+    plain = {
+        d.share: "share", d.counts: "counts", d.s: "s", d.nu: "nu", d.mask: "mask", d.head: "head", d.L: "L", d.P: "P",
+        d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a",
+    }  # fmt: skip
+    if scheduled and base in (d.L, d.P):
+        return f"now_{base}[{', '.join(x)}]"
+    inner = [str(index) for index in indices] if base == d.nu else x
+    return f"{plain[base]}[{', '.join(inner)}]"
+
+
+def _place(index: Any) -> str:
+    """Return where the vector of an index lies: directions after the teachers, fields where a source reads them."""
+    if index in (d.l, d.j):
+        return f"int(at[{index}])"
+    return f"V + M + {index}" if index == d.m else str(index)
+
+
+def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True) -> list[str]:
+    lines = []
+    for stage in stages:
+        lines += [f"# {stage.lhs}", *writer.tensor(stage, clear)]
+    return lines
+
+
+def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) -> str:
+    """Return the source of ``rhs`` and ``observe``.
+
+    Parameters
+    ----------
+    out : Derived
+    averages : list of str
+        Source of ``averages``, ``errors`` and ``averages_work_size``.
+    title : str
+    ends : dict
+        What else the module says of itself: name -> value.
+    """
+    names, form = d.indices(), out.form
+    sizes = SIZES.format(rows="V" if form.written else "K").splitlines()
+    element = partial(_element, scheduled=form.schedule != 1)
+    outside = ContractionWriter(names, element, d.b, where={d.q: "q > p"})
+    inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
+    whole = ContractionWriter(names, element, d.b)
+    begin = [
+        *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
+        *sizes, f"place = {len(COUNTS)}", *_views(PARAMETERS, "table", "place"), "rule = table[place:]",
+        "use = 0", *_views(SCRATCH, "work", "use"), "load(y, fixed, V, F, B, G)",
+        "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
+    ]  # fmt: skip
+    law = ["cov = square[:N * N].reshape((N, N))", f"law({LAW})"]
+    call = "K, N - rows, mean[:N], cov, w[:K + N - rows], label[c], sigma[c], rule, work[use:]"
+    time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
+    body = [*begin, *time]
+    if form.schedule != 1:
+        # What the schedule multiplies, and the rest.
+        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule", "step *= schedule"]
+        body += ["combine(L, steady_L, schedule, now_L)", "combine(P, steady_P, schedule, now_P)"]
+    drift = form.regime != "noise-dominated"
+    readout = [stage for stage in out.flow if stage.lhs.base == d.da]
+    overlaps = [stage for stage in out.flow if stage.lhs.base == d.dGamma]
+    sampled = [Tensor(t.lhs, _part(t.rhs, True)) for t in readout]
+    steady = [Tensor(t.lhs, _part(t.rhs, False)) for t in readout]
+    moments = [whole.clear(stage) for stage in out.moments]
+    body += [line for lines in moments for line in lines] + _stages(outside, steady)
+    body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
+    per = ["N = fields(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
+    per.append(f"averages({call}, Gr, H, NN, R{', step' if form.written else ''})")
+    per += _stages(inside, out.moments, clear=False)
+    per += _stages(inside, sampled, clear=False) if drift else []
+    body += indented(per)
+    body += _stages(outside, overlaps)
+    if out.sphere:
+        body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
+    lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
+    lines += ["@njit(**INNER)", f"def law({LAW}):"]
+    lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
+    lines += indented(
+        [
+            *_stages(inside, out.laws), "for l in range(N):", "    for j in range(l):", "        cov[j, l] = cov[l, j]",
+            "for l in range(rows, N):", "    w[K + l - rows] = -teacher[c, int(at[l]) - V]", "", "",
+        ]
+    )  # fmt: skip
+    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, table, work):", *indented(body)]
+    each = ["N = fields(species, K, M, V, rows, teacher[c], at)", *law, "first = (species * tests + c - tested) * 3"]
+    each.append(f"errors({call}, dy[first:first + 3])")
+    observe = [*begin, "tests = C - tested", "for species in range(S):", "    for c in range(tested, C):"]
+    observe += indented(indented(each))
+    lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, table, work):"]
+    lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
+    lines += indented(observe)
+    lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)"]
+    lines += ["def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
+    lines += indented(sizes)
+    length = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
+    lines += [f"    return {length} + averages_work_size(K, M)", "", ""]
+    return "\n".join([*lines, *(f"{name} = {value!r}" for name, value in ends.items())]) + "\n"
+
+
+def _part(expression: Any, sampled: bool) -> Any:
+    """Return the terms that a sample moves, or the others."""
+    import sympy as sp
+
+    parts = sp.Add.make_args(sp.expand(expression))
+    return sp.Add(*(term for term in parts if term.has(d.R) == sampled))

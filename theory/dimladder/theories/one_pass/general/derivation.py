@@ -1,0 +1,189 @@
+"""From one step of any update that is linear in vectors and samples to the flow of block overlaps.
+
+The step is written down on formal vectors, block by block; the products after it are expanded in 1/d, averaged over
+the sample by Gaussian regression of each block's fields on the whole ones, and over the sources. Everything printed or
+compiled is a tensor made here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+from ....symbolic.tensors import Tensor
+from . import notation as d
+from .notation import Form, b, c, f, h, i, j, k, l, m, p, q, r, total
+
+
+def gradient(vector: Any) -> Any:
+    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi w_ci g'(lambda_i) Delta, or -b_p."""
+    return sp.Symbol(rf"\beta_{{{vector}}}", real=True)
+
+
+def block_field(vector: Any) -> Any:
+    """Symbol of the part of a field that a block holds, f^b_p = V_p^(b) . x^(b) / sqrt d."""
+    return sp.Symbol(rf"f^{{b}}_{{{vector}}}", real=True)
+
+
+# What a sample moves a readout by.
+READOUT = sp.Symbol(r"\rho_{hi}", real=True)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Increments times d in one step, as d -> infinity, before the average: of two moving vectors, of one and a fixed.
+
+    ``sphere`` is what putting the norms back adds to the two.
+    """
+
+    moving: Any
+    fixed: Any
+    readout: Any
+    sphere: tuple[Any, Any]
+
+
+def one_step(form: Form) -> Update:
+    """Expand the block overlaps of the updated vectors to first order in 1/d.
+
+    Formal vectors of block b have the inner products V_p.V_q = d Gamma^b_pq, V_p.x = sqrt(d) f^b_p and
+    x.x = d gamma_b s_cb, divided by B_s for the mean over a batch. A moving vector becomes
+    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d).
+    """
+    e = sp.Symbol("e", positive=True)  # 1/d
+
+    def product(one: Any, two: Any) -> Any:
+        if one == "x" and two == "x":
+            return d.share[b] * d.s[c, b] / (e * d.batch)
+        if one == "x" or two == "x":
+            kind, index = two if one == "x" else one
+            # To first order in 1/d the drift only meets vectors.
+            return block_field(index) / sp.sqrt(e) if kind == "V" else sp.Integer(0)
+        (kind, u), (other, v) = (one, two) if one[0] <= two[0] else (two, one)
+        if kind == "V":
+            return d.Gamma[b, u, v] / e
+        return sp.Integer(0) if other == "mixed" else total(d.L[u, r] * d.Gamma[b, r, v], r) / e
+
+    def inner(one: dict[Any, Any], two: dict[Any, Any]) -> Any:
+        return sum(x * y * product(*_ordered(u, v)) for u, x in one.items() for v, y in two.items())
+
+    def _ordered(u: Any, v: Any) -> tuple[Any, Any]:
+        return (v, u) if u != "x" and v != "x" and u[0] == "V" and v[0] != "V" else (u, v)
+
+    def moved(index: Any) -> dict[Any, Any]:
+        return {("V", index): 1, ("LV", index): e, "x": -sp.sqrt(e) * gradient(index)}
+
+    def first_order(quantity: Any) -> Any:
+        return sp.expand(sp.expand(quantity * e)).coeff(e, 1)
+
+    # w_p is multiplied by (1 + e v_p)^(-1/2), v_p the relative growth of its squared norm: products lose v_p/2.
+    half = sp.Rational(1, 2)
+    sphere = -half * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q], -half * d.rate[p] * d.Gamma[b, p, f]
+    moving = first_order(inner(moved(p), moved(q)))
+    fixed = first_order(inner(moved(p), {("V", f): 1}))
+    readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
+    return Update(_keep(moving, form), _keep(fixed, form), _keep(readout, form), sphere)
+
+
+def _keep(increment: Any, form: Form) -> Any:
+    """Select the terms of the regime: the drift is linear in what a sample moves, the diffusion quadratic."""
+    if form.regime == "classical":
+        return increment
+    orders = {"gradient-flow": (0, 1), "noise-dominated": (2,)}[form.regime]
+    moved = {READOUT, *(gradient(v) for v in (p, q))}
+
+    def order(term: Any) -> int:
+        return int(sum(power for base, power in term.as_powers_dict().items() if base in moved))
+
+    return sp.Add(*(t for t in sp.Add.make_args(sp.expand(increment)) if order(t) in orders))
+
+
+@dataclass
+class Derived:
+    """The equations of one form.
+
+    Attributes
+    ----------
+    update : Update
+    laws : list of Tensor
+        Covariance and mean of the fields of each source, and the weights of its units.
+    moments : list of Tensor
+        X and Z, from the averages of each source.
+    flow : list of Tensor
+        dGamma (two moving vectors, then a moving and a fixed one) and, where the readout is trained, da.
+    sphere : list of Tensor
+        What keeps the norms, after the rest of dGamma is known; the last two are added to dGamma.
+    """
+
+    form: Form
+    update: Update
+    laws: list[Tensor] = field(default_factory=list)
+    moments: list[Tensor] = field(default_factory=list)
+    flow: list[Tensor] = field(default_factory=list)
+    sphere: list[Tensor] = field(default_factory=list)
+
+
+def derive(form: Form) -> Derived:
+    """Derive the flow of the block overlaps."""
+    update = one_step(form)
+    out = Derived(form, update)
+    weights = total(d.mask[c, i] * d.head[c, h] * d.a[h, i], h)
+    out.laws = [
+        Tensor(d.C[c, l, j], total(d.s[c, b] * d.Gamma[b, l, j], b)),
+        Tensor(d.w[c, i], weights),
+    ]
+    if not form.centred:
+        out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
+    # Rows of what a sample moves: units with gains, or every vector by itself.
+    one, two = (p, r) if form.written else (i, k)
+    weigh = (lambda unit: sp.Integer(1)) if form.written else (lambda unit: d.w[c, unit])
+    if form.regime != "noise-dominated":
+        # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
+        by_mean = total(d.pi[c] * weigh(one) * d.G[c, one] * d.nu[c, m] * d.Gamma[b, q, m], c, m)
+        by_mean = sp.Integer(0) if form.centred else by_mean
+        by_fields = total(d.pi[c] * weigh(one) * d.H[c, one, l] * d.s[c, b] * d.Gamma[b, l, q], c, l)
+        out.moments.append(Tensor(d.X[b, one, q], by_mean + by_fields))
+    if form.regime != "gradient-flow":
+        both = d.pi[c] * weigh(one) * weigh(two) * d.N2[c, one, two] * d.s[c, b] * d.share[b] / d.batch
+        out.moments.append(Tensor(d.Z[b, one, two], total(both, c)))
+    out.flow = [
+        Tensor(d.dGamma[b, p, q], averaged(update.moving, form), symmetric=True),
+        Tensor(d.dGamma[b, p, f], averaged(update.fixed, form)),
+    ]
+    if form.train_readout:
+        out.flow.append(Tensor(d.da[h, i], averaged(update.readout, form)))
+    if form.spherical:
+        out.sphere = [
+            Tensor(d.growth[i], total(d.counts[b] * d.dGamma[b, i, i], b)),
+            Tensor(d.norm[i], total(d.counts[b] * d.Gamma[b, i, i], b)),
+            Tensor(d.rate[i], d.growth[i] / d.norm[i]),
+            Tensor(d.dGamma[b, p, q], update.sphere[0]),
+            Tensor(d.dGamma[b, p, f], update.sphere[1]),
+        ]
+    return out
+
+
+def averaged(increment: Any, form: Form) -> Any:
+    """Average an increment over sample and source, by the names of the averages."""
+    result = sp.Integer(0)
+    for term in sp.Add.make_args(sp.expand(increment)):
+        powers = term.as_powers_dict()
+        betas = [v for v in (p, q) for _ in range(int(powers.pop(gradient(v), 0)))]
+        fields = [v for v in (p, q, f) if powers.pop(block_field(v), 0)]
+        readout = powers.pop(READOUT, 0)
+        rest = sp.Mul(*(base**power for base, power in powers.items()))
+        if readout:
+            result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * d.R[c, i], c)
+        elif len(betas) == 1 and len(fields) == 1:
+            moved = -d.X[b, betas[0], fields[0]] if form.written else total(d.P[betas[0], i] * d.X[b, i, fields[0]], i)
+            result += rest * moved
+        elif len(betas) == 2 and not fields:
+            # |x|^2/d, the batch and the source's variances are in Z.
+            bare = sp.simplify(rest * d.batch / (d.share[b] * d.s[c, b]))
+            result += bare * (d.Z[b, p, q] if form.written else total(d.P[p, i] * d.P[q, k] * d.Z[b, i, k], i, k))
+        elif not betas and not fields:
+            result += rest
+        else:
+            raise AssertionError(f"an increment of an unknown form: {term}")
+    return result

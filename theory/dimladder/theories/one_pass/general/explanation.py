@@ -1,0 +1,215 @@
+"""The table, the closure and the flow of one problem, in words and LaTeX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sympy as sp
+
+from ....symbolic.equations import Equation, Step
+from ..explanation import definitions as unit_definitions
+from ..explanation import kernel_equations, vector_equations
+from ..exponents import describe_spectrum
+from ..source_averages import MEANING
+from . import notation as d
+
+if TYPE_CHECKING:
+    from .flow import GeneralFlow
+
+# More sources or blocks than this are summed up.
+LISTED = 6
+
+
+def explain(flow: GeneralFlow) -> list[Step]:
+    """Return the derivation, step by step."""
+    out, form = flow.derived, flow.form
+    increments = [
+        Equation.of("moving", r"d\,\delta \Gamma^{b}_{pq}", out.update.moving),
+        Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", out.update.fixed, "f a fixed vector"),
+    ]
+    if flow.trained:
+        increments.append(Equation.of("readout", r"d\,\delta a_{hi}", out.update.readout))
+    regime = {
+        "classical": "",
+        "gradient-flow": " Only terms of first order in the sample are kept: the limit of a vanishing learning rate.",
+        "noise-dominated": " Only terms of second order in the sample are kept: the noise-dominated limit.",
+    }[form.regime]
+    sphere = "" if not form.spherical else " Weights put back to their old norm lose the growth of that norm."
+    return [
+        Step("Model", "Given who emits it, the input is Gaussian in every block.", tuple(model(flow))),
+        Step("The update as a table", "Linear in the vectors and in the sample.", tuple(rule(flow))),
+        Step(
+            "Increments of the overlaps",
+            "Multiply updated vectors block by block and expand to first order in 1/d; x.x = d gamma_b s_cb in a block,"
+            " divided by B_s for the mean over a batch." + regime + sphere,
+            tuple(increments),
+        ),
+        Step(
+            "Closure",
+            "The part of a field that a block holds is regressed on the whole fields, and Stein's lemma turns the "
+            "regression into derivatives: one set of averages a source, whatever the number of blocks.",
+            (*law_equations(flow), *average_equations(flow), *map(_stage, out.moments)),
+        ),
+        Step("Flow", "With these moments the block overlaps obey a closed system.", tuple(flow_equations(flow))),
+    ]
+
+
+def equations(flow: GeneralFlow) -> list[Equation]:
+    """Return every equation that is computed."""
+    return [
+        *model(flow), *rule(flow), *law_equations(flow), *average_equations(flow),
+        *map(_stage, flow.derived.moments), *flow_equations(flow),
+    ]  # fmt: skip
+
+
+def model(flow: GeneralFlow) -> list[Equation]:
+    """Return data, label and student."""
+    t = flow.table
+    mean = r"m_c + " if t.means.any() else ""
+    note = "with probability pi_c; Pi_b: projector on gamma_b d coordinates; zeta standard Gaussian"
+    rows = [Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta", None, note)]
+    if t.D:
+        rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
+    label = [r"\sum_{m} A_{cm}\, \tilde g(z_m)"] if t.teacher is not None else []
+    if t.index is not None:
+        label = [sp.latex(t.index.sympy())]
+    if t.labels.any():
+        label.insert(0, r"y_{0c}")
+    if t.noise.any():
+        label.append(r"\sigma_c\, \zeta'")
+    rows.append(Equation("label", rf"y = {' + '.join(label) or '0'}"))
+    bias = " + b_k" if flow.biased else ""
+    masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
+    index = r"^{h(c)}" if t.heads > 1 else ""
+    field = rf"\lambda_k = w_k\cdot x/\sqrt d{bias}"
+    rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
+    shown = unit_definitions(flow.averages.setting)
+    rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
+    return rows + blocks(flow) + sources(flow)
+
+
+def blocks(flow: GeneralFlow) -> list[Equation]:
+    """Return the spectrum: its blocks, or its law with exponent and effective dimension."""
+    t, spectrum = flow.table, getattr(flow.p.data, "spectrum", None)
+    if len(t.shares) == 1 or spectrum is None:
+        return []
+    facts = describe_spectrum(flow.p)
+    note = f"effective dimension (tr Sigma)^2/tr Sigma^2 = {facts['effective dimension / d']:.4g} d"
+    if spectrum.exponent is not None:
+        law = rf"s_b \propto b^{{-{1 + spectrum.exponent:g}}},\quad \gamma_b = 1/{spectrum.levels}"
+        rows = [Equation("spectrum", law, None, f"{note}, largest eigenvalue {facts['largest eigenvalue']:.4g}")]
+        if t.nodes:
+            rows.append(Equation("nodes", rf"{len(t.shares)}\ \text{{nodes of the Gauss rule of this spectrum}}"))
+        omega = getattr(getattr(flow.p.target, "power", None), "exponent", None)
+        if omega is not None:
+            rows.append(Equation("power", rf"w^\star_m\cdot \Pi_b w^\star_m \propto b^{{-{omega:g}}}"))
+        if "decay exponent of linear students" in facts:
+            text = rf"\varepsilon_g \sim t^{{-{facts['decay exponent of linear students']:.4g}}}"
+            note = "linear students as the learning rate vanishes, between the times 1/(eta s_1) and 1/(eta s_L)"
+            rows.append(Equation("decay", text, None, note))
+        return rows
+    if len(t.shares) > LISTED:
+        return [Equation("spectrum", rf"{len(t.shares)}\ \text{{blocks}}", None, note)]
+    pairs = enumerate(zip(t.shares, t.variances[0], strict=True))
+    text = r",\ ".join(rf"(\gamma, s)_{{{b}}} = ({g:g}, {s:g})" for b, (g, s) in pairs)
+    return [Equation("spectrum", text, None, note)]
+
+
+def sources(flow: GeneralFlow) -> list[Equation]:
+    """Return who emits the samples, in time."""
+    t = flow.table
+    if t.sources == 1:
+        return []
+    rows, begin = [], 0.0
+    for end, _ in t.stages[:LISTED]:
+        weights = ", ".join(f"{v:g}" for v in t.source_weights(begin))
+        until = "" if end == float("inf") else f",\\ t < {end:g}"
+        rows.append(Equation("sources", rf"\pi = ({weights}){until}"))
+        begin = end
+    return rows
+
+
+def rule(flow: GeneralFlow) -> list[Equation]:
+    """Return one step of every tracked vector."""
+    t, rows = flow.table, []
+    gradient = r"a_k\, g'(\lambda_k)\,\Delta\, x/\sqrt{d}"
+    scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
+    for row, name in enumerate(t.species):
+        drift = []
+        for column, other in enumerate(t.species):
+            parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
+            drift += [rf"{v:+g}{s}\, {_vector(other)}_k/d" for v, s in parts if v]
+        moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
+        drift += [rf"{-v:+g}{s}\, {gradient}" for v, s in moved if v]
+        symbol = _vector(name)
+        rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *drift])}"))
+    if flow.trained:
+        decay = rf"(1 - {t.readout_decay:g}/d)\, a_k" if t.readout_decay else "a_k"
+        text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta"
+        rows.append(Equation("readout", text))
+    if flow.biased:
+        note = "a coordinate of the weights on which every input has the same value: the last block; eta is their rate"
+        text = rf"b_k \leftarrow b_k - ({t.bias_rate:g}\,\eta/d)\, a_k\, g'(\lambda_k)\,\Delta"
+        rows.append(Equation("bias", text, None, note))
+    if scheduled:
+        rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
+    if t.spherical:
+        rows.append(Equation("sphere", r"w_k \leftarrow w_k\,\lVert w_k^{\rm old}\rVert / \lVert w_k\rVert"))
+    mixed = r" \\ ".join(" & ".join(f"{v:g}" for v in r) for r in t.drift + t.scheduled_drift)
+    gains = r" \\ ".join(f"{v:g}" for v in t.gain + t.fixed_gain)
+    entries = rf"L = \begin{{pmatrix}}{mixed}\end{{pmatrix}},\quad P = \begin{{pmatrix}}{gains}\end{{pmatrix}}"
+    note = f"a row a species ({', '.join(t.species)}), times the identity in the units; with s(t) = 1"
+    return [
+        *rows,
+        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
+                          r"\beta_p = \sum_i P_{pi}\, w_{ci}\, g'(\lambda_i)\,\Delta"),
+        Equation("entries", entries, None, note),
+    ]  # fmt: skip
+
+
+def _vector(name: str) -> str:
+    return {"wbar": r"\bar w"}.get(name, name if len(name) == 1 else rf"\mathrm{{{name}}}")
+
+
+def law_equations(flow: GeneralFlow) -> list[Equation]:
+    """Return covariance and mean of the fields of a source, and the weights of its units."""
+    units = Equation("units", r"c_{i} = w_{ci},\quad c_{K+m} = -A_{cm}", None, "weights of fields, given the source")
+    return [*map(_stage, flow.derived.laws), units]
+
+
+def average_equations(flow: GeneralFlow) -> list[Equation]:
+    """Return the averages of a source in closed form, or what they stand for."""
+    averages = flow.averages
+    rows = vector_equations(averages.indices)
+    for stage in averages.definitions:
+        name, left = str(stage.lhs.base), sp.latex(stage.lhs)
+        if averages.route == "closed":
+            text = f"{left} = {MEANING[name]} = {sp.latex(stage.rhs)}"
+            rows.append(Equation(name, text, (stage.lhs, stage.rhs), "given the source"))
+        else:
+            rows.append(Equation(name, f"{left} = {MEANING[name]}", None, "given the source, by quadrature"))
+    return rows + kernel_equations(averages.averages.kernels, averages.route)
+
+
+def _stage(stage: Any) -> Equation:
+    return Equation.of(str(stage.lhs.base), stage.lhs, stage.rhs)
+
+
+def flow_equations(flow: GeneralFlow) -> list[Equation]:
+    """Return the flow and the generalisation error."""
+    rows = []
+    for stage in flow.derived.flow:
+        name = "a" if stage.lhs.base == d.da else r"\Gamma"
+        subscript = ",".join(map(str, stage.lhs.indices))
+        left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
+        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means"}.get(stage.lhs.indices[-1], "")
+        rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
+    for stage in flow.derived.sphere:
+        if stage.lhs.base == d.dGamma:
+            at = ",".join(map(str, stage.lhs.indices))
+            rows.append(
+                Equation.of("sphere", rf"\delta_{{\rm sphere}}\, \dot\Gamma_{{{at}}}", stage.rhs, "added to it")
+            )
+        else:
+            rows.append(_stage(stage))
+    return [*rows, Equation.of("generalization_error", r"\varepsilon_c", flow.averages.error)]

@@ -1,0 +1,391 @@
+"""The flow of one problem with blocks, sources or several tracked vectors: its numbers, module and variables."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....problem import Expression, schedules
+from ....problem.update_table import Table, table
+from ....symbolic import store
+from ....symbolic.equations import Equation, OrderParameter, Step
+from ....symbolic.systems import Flow, Solution, Variable
+from .. import quadrature_rules as rules
+from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
+from .layout import values
+
+if TYPE_CHECKING:
+    from ....problem import Problem
+    from ..source_averages import SourceAverages
+    from .derivation import Derived
+    from .notation import Form
+
+log = logging.getLogger("dimladder.one_pass")
+Array = NDArray[np.float64]
+
+
+class GeneralFlow(Flow):
+    """dGamma^b/dt and, where the readout is trained, da/dt; time is steps / d.
+
+    Biases are overlaps with a direction of their own, in a last block that the covariances do not see.
+
+    Parameters
+    ----------
+    problem : Problem
+    given : Table, optional
+        A table written by hand; the problem then only gives grid, solver and the formula of an index target.
+    """
+
+    time_unit = "steps / d"
+
+    def __init__(self, problem: Problem, given: Table | None = None) -> None:
+        super().__init__(problem)
+        self.p: Any = problem
+        self.table = table(problem) if given is None else given
+        t = self.table
+        self.biased = t.bias_rate is not None
+        self.K, self.M, self.D = t.K, t.M, t.D + self.biased
+        self.S, self.B = len(t.species), len(t.shares) + self.biased
+        self.V, self.F = self.S * self.K, self.M + self.D
+        self.trained = bool(getattr(problem.student, "train_readout", False))
+        # With dropout the full network is tested: sources of its own, which emit nothing.
+        self.tested = len(t.head) if (t.masks != 1.0).any() else 0
+        self.order_parameters = self._order_parameters()
+
+    # Derivation ---------------------------------------------------------------------------------------------------
+
+    @property
+    def centred(self) -> bool:
+        """Whether every field has mean zero and no label an offset."""
+        return not (self.biased or self.table.means.any() or self.table.labels.any())
+
+    def structure(self) -> dict[str, Any]:
+        """Return what decides the form of the equations; counts and every number are parameters."""
+        t = self.table
+        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index}
+        return {
+            **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
+            "directions": 0 if t.index is None else t.M,
+            "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
+            "species": t.species if t.coefficients else (),
+            "loss": t.loss.name,
+            "centred": self.centred,
+            "train_readout": self.trained,
+            "spherical": t.spherical,
+            "regime": t.regime,
+            "schedule": t.schedule,
+        }
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule multiplies the rates."""
+        text = self.table.schedule
+        return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+
+    @cached_property
+    def form(self) -> Form:
+        """What decides the form of the equations."""
+        from .notation import Form
+
+        t = self.table
+        schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
+        written = t.coefficients is not None
+        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule)
+
+    @cached_property
+    def averages(self) -> SourceAverages:
+        """The averages of one source."""
+        from ....symbolic.factors import X
+        from ..kink_axes import target_kinks
+        from ..notation import Setting
+        from ..source_averages import SourceAverages
+
+        t = self.table
+        student = t.activation.sympy(x=X)
+        kinked: dict[str, Any] = {}
+        if t.index is not None:
+            kinked["target_axes"], kinked["target_kinks"] = target_kinks(self.p.target, t.M)
+        setting = Setting(
+            student=student,
+            teacher=None if t.index is not None else student if t.teacher is None else t.teacher.sympy(x=X),
+            target=None if t.index is None else _fields(t.index),
+            directions=0 if t.index is None else t.M,
+            loss=t.loss.name,
+            train_readout=self.trained,
+            student_kinks=t.activation.kinks("x"),
+            teacher_kinks=() if t.teacher is None else t.teacher.kinks("x"),
+            **kinked,
+        )
+        if t.coefficients is not None:
+            return SourceAverages(setting, self.centred, species=t.species, coefficients=t.coefficients)
+        return SourceAverages(setting, self.centred)
+
+    @cached_property
+    def derived(self) -> Derived:
+        """The symbolic equations; derived on first use, never for a problem whose module is in the store."""
+        from .derivation import derive
+
+        return derive(self.form)
+
+    def equations(self) -> list[Equation]:
+        from .explanation import equations
+
+        return equations(self)
+
+    def derivation(self) -> list[Step]:
+        from .explanation import explain
+
+        return explain(self)
+
+    def module(self) -> ModuleType:
+        return store.module(("one-pass general", self.structure()), self._source, native=True)
+
+    def _source(self) -> str:
+        from ..source_code import source_functions
+        from . import code
+
+        averages = self.averages
+        ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
+        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
+
+    # Numbers ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def gram(self) -> Array:
+        """Overlaps by block of all vectors at time 0, biases included, shape (B, n, n)."""
+        t = self.table
+        if not self.biased:
+            return t.gram
+        n, V = t.n, self.V
+        out = np.zeros((self.B, n + 1, n + 1))
+        out[:-1, :n, :n] = t.gram
+        rate, bias = float(t.bias_rate or 0.0), t.bias.ravel()
+        out[-1, :V, n] = out[-1, n, :V] = bias
+        out[-1, n, n] = rate
+        out[-1, :V, :V] = np.outer(bias, bias) / rate if rate else 0.0
+        return out
+
+    def initial_state(self) -> Array:
+        p, q = np.tril_indices(self.V)
+        cross = self.gram[:, : self.V, self.V :].transpose(1, 2, 0)
+        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else np.zeros(0)]
+        return np.concatenate(parts)
+
+    def names(self) -> list[str]:
+        names = self._vectors()
+        at = [f"[{b}]" if self.B > 1 else "" for b in range(self.B)]
+        pairs = [(names[p], names[q]) for p in range(self.V) for q in range(p + 1)]
+        pairs += [(names[p], name) for p in range(self.V) for name in names[self.V :]]
+        out = [f"{one}.{two}{b}" for one, two in pairs for b in at]
+        heads = [f"[{h}]" if self.table.heads > 1 else "" for h in range(self.table.heads)]
+        return out + ([f"a{h}[{i}]" for h in heads for i in range(self.K)] if self.trained else [])
+
+    def _vectors(self) -> list[str]:
+        moving = [f"{s}{i}" for s in self.table.species for i in range(self.K)]
+        fixed = [f"w*{m}" for m in range(self.M)] + [f"m{r}" for r in range(self.table.D)]
+        return moving + fixed + (["bias"] if self.biased else [])
+
+    def parameters(self) -> Array:
+        return np.concatenate([self.plain_parameters, self.rule])
+
+    @cached_property
+    def plain_parameters(self) -> Array:
+        """The parameters but for a quadrature."""
+        t, unit = self.table, np.eye(self.K)
+        tests = (
+            np.array([int(np.argmax(t.emitter == c)) for c in range(t.sources)])
+            if self.tested
+            else np.zeros(0, dtype=int)
+        )
+        chosen = np.concatenate([np.arange(len(t.head)), tests]).astype(int)
+        extra = len(chosen) - len(t.head)
+        stages = np.array([weights for _, weights in t.stages])
+        one = np.ones((len(chosen), 1))
+        variances, means = t.variances[chosen], t.means[chosen]
+        if self.biased:
+            variances, means = np.hstack([variances, 0.0 * one]), np.hstack([means, one])
+        masks = t.masks[chosen]
+        masks[len(t.head) :] = 1.0
+        shares = np.append(t.shares, 0.0) if self.biased else t.shares
+        counts = {
+            "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
+            "switches": len(t.switches), "tested": self.tested,
+        }  # fmt: skip
+        rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
+        steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
+        if not self.scheduled:
+            rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
+        arrays = {
+            "step": t.learning_rate,
+            "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
+            "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
+            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
+            "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
+            "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
+        }  # fmt: skip
+        return values(counts, arrays | rates | steady)
+
+    @cached_property
+    def rule(self) -> Array:
+        """The quadrature of averages without closed form; empty where they have one."""
+        if self.module().ROUTE == "closed":
+            return np.zeros(0)
+        return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
+
+    @cached_property
+    def families(self) -> list[list[Array]]:
+        """The quadratures to choose from, over as many fields as the source that reads most."""
+        t, module = self.table, self.module()
+        own = self.V if t.coefficients is not None else self.K
+        most = own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
+        return rules.source_levels(most, bool(t.noise.any()), bool(module.LINEAR_IN_NOISE))
+
+    def velocity(self, y: Array, rule: Array) -> Array:
+        """Return dy/dt with a given quadrature, where the schedule is largest."""
+        out = np.empty_like(y)
+        t = schedules.largest(self.table.schedule, 0.0, float(self.times()[-1]))
+        self.module().rhs(t, y, out, np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size()))
+        return out
+
+    def work_size(self) -> int:
+        return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
+
+    # Integration --------------------------------------------------------------------------------------------------
+
+    @property
+    def schedule_texts(self) -> dict[str, str]:
+        return {"algorithm.schedule": self.table.schedule}
+
+    def pieces(self) -> tuple[tuple[float, float], ...]:
+        last = float(self.times()[-1])
+        switches = [time for time in self.table.switches if time < last]
+        return schedules.together(super().pieces(), [(end, np.inf) for end in (*switches, last)] if switches else ())
+
+    @property
+    def conserved(self) -> tuple[int, ...]:
+        """The norms, on the sphere, where they are components of the state: in a single block."""
+        if not self.table.spherical or self.B > 1:
+            return ()
+        return tuple(i * (i + 3) // 2 for i in range(self.K))
+
+    def integrator_options(self) -> dict[str, Any]:
+        settings = self.p.solver
+        return {
+            "jac": None,
+            # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
+            "rtol": max(SAFETY * settings.rtol, 1e-14),
+            "atol": max(SAFETY * settings.atol, 1e-16),
+            "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
+            "autonomous": schedules.is_constant(self.table.schedule) and not self.table.switches,
+            # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
+            "output": "step" if self.module().ROUTE == "closed" else "interpolate",
+        }
+
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        if len(self.rule) and len(states):
+            worst = rules.refinement(self.families, self.velocity, self.rule, states[[0, len(states) // 2, -1]])
+            stats = {**stats, "quadrature_error": worst}
+        solution = super().finish(times, states, status, message, stats)
+        values = np.asarray(solution.variables["generalization_error"].values)
+        resolution = RESOLUTION * self.integrator_options()["rtol"] * max(1.0, float(values[0]) if len(values) else 1.0)
+        if values.size and values.min() < resolution:
+            solution.stats["generalization_error_resolution"] = resolution
+            log.warning(
+                "e_g is known to %.1e only: the difference form that resolves smaller errors is derived for isotropic, "
+                "centred inputs and one tracked vector a unit", resolution,
+            )  # fmt: skip
+        return solution
+
+    # Variables ----------------------------------------------------------------------------------------------------
+
+    def _order_parameters(self) -> tuple[OrderParameter, ...]:
+        t = self.table
+        unit = "vector" if t.outputs else "student"
+        blocks = len(t.shares) > 1
+        who = "vector" if t.outputs else "student"
+        out = [
+            OrderParameter("Q", (unit, unit), "Q_{ik}", f"{who}-{who} overlap w_i.w_k/d, all blocks", symmetric=True)
+        ]
+        if self.M:
+            out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
+        if blocks:
+            meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
+            out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
+            if self.M:
+                meaning = "student-teacher overlap in a block, w_i.Pi_b w*_m/d"
+                out.append(OrderParameter("M_block", ("block", "student", "teacher"), "M^b_{im}", meaning))
+        if t.D:
+            out.append(OrderParameter("mean_overlap", ("student", "direction"), "R_{ir}", "overlap with means w_i.r/d"))
+        dims = ("head", "student") if t.heads > 1 else ("student",)
+        out.append(OrderParameter("a", dims, "a_{hi}" if t.heads > 1 else "a_{i}", "student readout"))
+        if self.biased:
+            out.append(OrderParameter("bias", ("student",), "b_{i}", "bias of a student unit"))
+        return tuple(out)
+
+    def unpack(self, states: Array) -> tuple[Array, Array, Array]:
+        """Return overlaps by block, (time, B, V, V) and (time, B, V, F), and readouts (time, heads, K)."""
+        count, steps = self.V * (self.V + 1) // 2, len(states)
+        p, q = np.tril_indices(self.V)
+        moving = np.empty((steps, self.B, self.V, self.V))
+        pairs = states[:, : count * self.B].reshape(steps, count, self.B).transpose(0, 2, 1)
+        moving[:, :, p, q] = moving[:, :, q, p] = pairs
+        end = (count + self.V * self.F) * self.B
+        cross = states[:, count * self.B : end].reshape(steps, self.V, self.F, self.B).transpose(0, 3, 1, 2)
+        shape = (steps, *self.table.a.shape)
+        return moving, cross, states[:, end:].reshape(shape) if self.trained else np.broadcast_to(self.table.a, shape)
+
+    def observed(self, times: Array, states: Array) -> Array:
+        """Return error, classification error and loss, shape (time, species, source, 3)."""
+        sources = self.table.sources
+        out = np.empty((len(states), self.S, sources, 3))
+        p, work, row = self.parameters(), np.zeros(self.work_size()), np.empty(self.S * sources * 3)
+        for place, (t, y) in enumerate(zip(times, states, strict=True)):
+            self.module().observe(t, np.ascontiguousarray(y), row, p, work)
+            out[place] = row.reshape(self.S, sources, 3)
+        return out
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        t, K, M = self.table, self.K, self.M
+        moving, cross, a = self.unpack(states)
+        seen = self.observed(times, states)
+        weights = np.array([t.source_weights(time) for time in times]).reshape(len(times), t.sources)
+        means = np.einsum("tskv,tk->tsv", seen, weights)
+        e = r"\varepsilon_g"
+        out = {"generalization_error": Variable(("time",), means[:, 0, 0], e, "E[(f* - f)^2]/2 without label noise")}
+        for name in t.outputs:
+            meaning = f"E[(f* - f)^2]/2 of the network of {name}, without label noise"
+            value = means[:, t.species.index(name), 0]
+            out[f"generalization_error_{name}"] = Variable(("time",), value, rf"{e}[{name}]", meaning)
+        if t.sources > 1:
+            meaning = "E[(f* - f)^2]/2 on the samples of one source"
+            out["error"] = Variable(("time", "source"), seen[:, 0, :, 0], r"\varepsilon_c", meaning)
+        if t.signs:
+            out["classification_error"] = Variable(
+                ("time",), means[:, 0, 1], r"\varepsilon_{01}", "P(sign f != sign f*)"
+            )
+        if t.loss.name not in QUADRATIC:
+            meaning = "E[loss(f, y)], label noise included"
+            out["test_loss"] = Variable(("time",), means[:, 0, 2], r"\mathbb{E}[\ell]", meaning)
+        used = self.V if t.outputs else K
+        whole = slice(0, len(t.shares))
+        values = {
+            "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
+            "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
+            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1), "a": a if t.heads > 1 else a[:, 0],
+            "bias": cross[:, -1, :K, -1] if self.biased else None,
+        }  # fmt: skip
+        for op in self.order_parameters:
+            out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
+        return out
+
+
+def _fields(index: Expression) -> Any:
+    """Return a target in the symbols z1, z2, ..."""
+    import sympy as sp
+
+    return index.sympy().subs(sp.Symbol("z", real=True), sp.Symbol("z1", real=True))

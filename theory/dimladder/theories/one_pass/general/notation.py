@@ -1,0 +1,85 @@
+"""Symbols of the general flow and the ranges of their indices.
+
+Vectors V_p are the moving ones, species by species (K of each; the weights first), then the fixed ones: teachers, then
+the directions of the means. Block overlaps are Gamma[b, p, q] = V_p . Pi_b V_q / d.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from ....symbolic.tensors import Indices, Range
+
+VECTORS = Range("vectors", "n", "0", "n")
+MOVING = Range("moving", "V", "0", "V")
+FIXED = Range("fixed", "F", "V", "n")
+FIELDS = Range("fields", "N", "0", "N")
+DIRECTIONS = Range("directions", "D", "0", "D")
+UNITS = Range("units", "K", "0", "K")
+BLOCKS = Range("blocks", "B", "0", "B")
+SOURCES = Range("sources", "C", "0", "C")
+HEADS = Range("heads", "heads", "0", "heads")
+
+b, c, h = sp.symbols("b c h", integer=True)
+i, k = sp.symbols("i k", integer=True)
+p, q = sp.symbols("p q", integer=True)
+# A moving vector, a field and another one, a direction of the means, a fixed vector.
+r, l, j, m, f = sp.symbols("r l j m f", integer=True)
+
+# Overlaps by block, shares of the blocks, eigenvalues and means by source, who emits the next sample.
+Gamma, share, s, nu, pi = (sp.IndexedBase(name) for name in ("Gamma", "gamma", "s", "nu", "pi"))
+# What mixes vectors, what a gradient moves; masks and heads of a source, readouts.
+L, P, mask, head, a = (sp.IndexedBase(name) for name in ("L", "P", "chi", "delta", "a"))
+# Per source: covariance and mean of the fields, weights of the units, averages of the gradient.
+C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", "w", "G", "H", "N", "R"))
+# Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
+X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
+# Growth of the norm, and what counts in it: every block but that of the biases.
+growth, norm, rate, counts = (sp.IndexedBase(name) for name in ("J", "Q", "v", "u"))
+dGamma, da = sp.IndexedBase("dGamma"), sp.IndexedBase("da")
+
+eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
+
+
+def indices() -> Indices:
+    """Return the index symbols and their ranges."""
+    return Indices(
+        {b: BLOCKS, c: SOURCES, h: HEADS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
+         j: FIELDS, m: DIRECTIONS, f: FIXED}
+    )  # fmt: skip
+
+
+def total(expression: Any, *over: Any) -> Any:
+    """Return a sum over the whole range of each index, outermost first."""
+    ranges = indices().ranges
+    for index in reversed(over):
+        stop = sp.Symbol(ranges[index].latex_stop, integer=True, positive=True)
+        expression = sp.Sum(expression, (index, 1, stop))
+    return expression
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decides the form of the equations; numbers and counts are parameters of the compiled code.
+
+    Attributes
+    ----------
+    train_readout, spherical : bool
+    written : bool
+        Whether the update is a formula of its own, b_p a sample, instead of gains P times the gradient.
+    centred : bool
+        Whether no source has a mean and no unit a bias.
+    regime : {"classical", "gradient-flow", "noise-dominated"}
+    schedule : sympy expression in ``t``
+        Factor of all learning rates.
+    """
+
+    train_readout: bool = False
+    spherical: bool = False
+    centred: bool = False
+    written: bool = False
+    regime: str = "classical"
+    schedule: Any = 1

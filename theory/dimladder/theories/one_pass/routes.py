@@ -1,0 +1,37 @@
+"""Which of the flows a problem takes: displaced fields, the general one, or the narrower plain one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...problem.data import Mixture
+from ...problem.students import Linear
+from ...problem.targets import ClusterLabels, Committee, Index
+
+
+def is_displaced(problem: Any) -> bool:
+    """Whether the gradient sees fields that a step on the same sample has moved, or only the slope is given."""
+    rule = problem.algorithm
+    return bool(rule.uses > 1 or rule.displacement != 0 or getattr(problem.student, "slope", ""))
+
+
+def structure(problem: Any) -> str:
+    """Return the first key that needs blocks, sources or several tracked vectors; "" for the narrower plain flow."""
+    data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
+    asked = {
+        "data.kind": isinstance(data, Mixture),
+        "data.spectrum": data.spectrum is not None,
+        "data.tasks": bool(data.tasks),
+        "target.kind": isinstance(target, ClusterLabels),
+        "target.readout": isinstance(target, Committee) and len(target.readouts) > 1,
+        "target.power": getattr(target, "power", None) is not None,
+        "target.overlap": isinstance(target, Index) and bool(target.overlap),
+        "student.kind": isinstance(student, Linear),
+        "student.heads": getattr(student, "heads", 1) > 1,
+        "student.bias": student.bias,
+        "student.dropout": getattr(student, "dropout", 1.0) != 1.0,
+        "algorithm.momentum": rule.momentum is not None,
+        "algorithm.update": bool(rule.update),
+        "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,
+    }
+    return next((key for key, needed in asked.items() if needed), "")

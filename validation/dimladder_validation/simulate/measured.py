@@ -1,0 +1,142 @@
+"""What is measured on trajectories of one-pass SGD: overlaps under the theory's names, and errors on fresh inputs."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .base import Sample
+from .model_code import code_for
+from .sgd import Trajectories, in_threads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dimladder.problem.update_table import Table
+
+TEST_POINTS = 13  # log2 of the number of test inputs
+
+
+@cache
+def _sobol(dimension: int) -> np.ndarray:
+    from scipy.stats import qmc
+
+    points: np.ndarray = qmc.Sobol(dimension, scramble=False).random_base2(TEST_POINTS)
+    return points
+
+
+def has_test_loss(table: Table) -> bool:
+    """Whether the average loss is measured beside the generalisation error."""
+    return table.loss.name not in ("square", "correlation")
+
+
+def population_errors(
+    table: Table, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray, rng: np.random.Generator,
+    species: int = 0,
+) -> np.ndarray:  # fmt: skip
+    """Return averages over fresh inputs of each source, shape (3, time, sources).
+
+    E[(f* - f)^2]/2 and P(f f* < 0) without label noise, and the loss with it (0 where it is not measured), all units
+    kept. Inputs enter through their fields only, which are Gaussian given the source: the average runs over 2^13 Sobol'
+    points with one random shift, the same at every time and for every source. It is unbiased, and its error (about 1e-3
+    of the value for smooth activations) belongs to the scatter between replicas.
+
+    Parameters
+    ----------
+    gram, a, bias : arrays (time, B, P, n), (time, heads, K), (time, P)
+        Of one replica.
+    fixed : array (B, F, F)
+        Overlaps of teachers and directions of the means.
+    rng : Generator
+    species : int
+        Whose network it is.
+    """
+    import numpy as np
+    from scipy.special import ndtri
+
+    from . import gram_kernel
+
+    code, losses = code_for(table), has_test_loss(table)
+    K, M, moving = table.K, table.M, table.moving
+    dimension = K + M + int(losses)
+    uniform = (_sobol(dimension) + rng.random(dimension)) % 1.0
+    normal = ndtri(np.clip(uniform, 1e-16, 1.0 - 1e-16))
+    own = slice(species * K, (species + 1) * K)
+    result = np.full((3, len(a), table.sources), np.nan)
+    firsts = [int(np.argmax(table.emitter == source)) for source in range(table.sources)]
+    for place in range(len(a)):
+        if not (np.isfinite(gram[place]).all() and np.isfinite(a[place]).all()):
+            continue
+        rows = np.concatenate([gram[place][:, own], np.zeros((len(gram[place]), M, table.n))], axis=1)
+        rows[:, K:, moving:] = fixed[:, :M]
+        rows[:, K:, own] = gram[place][:, own, moving : moving + M].transpose(0, 2, 1)
+        order = np.r_[K : K + M, 0:K]  # teachers first: students that come close keep their digits
+        seen = np.r_[moving : moving + M, species * K : (species + 1) * K]
+        for source, c in enumerate(firsts):
+            covariance = np.einsum("b,bpq->pq", table.variances[c], rows[:, order][:, :, seen])
+            mean = rows.sum(axis=0)[order, moving + M :] @ table.means[c]
+            mean[M:] += bias[place, own]
+            out = np.empty(3)
+            gram_kernel.population_means(
+                np.ascontiguousarray(normal[:, : K + M]), np.ascontiguousarray(table.noise[c] * normal[:, -1:]),
+                np.ascontiguousarray(covariance), losses, mean, a[place, table.head[c]].copy(),
+                table.teacher_rows[c].astype(float), float(table.labels[c]), code.model, code.value, out,
+            )  # fmt: skip
+            result[:, place, source] = out
+    return result
+
+
+def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1) -> Sample:
+    """Return the measured variables under the theory's names (`docs/theory/gram-chain.md` lists them)."""
+    import numpy as np
+
+    K, M, moving = table.K, table.M, table.moving
+    fixed = table.gram[:, moving:, moving:]
+    own = slice(0, moving if table.outputs else K)
+    vector = "vector" if table.outputs else "student"
+    gram = runs.gram
+    # Momentum of order one has a velocity at finite d alone: the table of the limit has not.
+    extra = gram.shape[-1] - table.n
+    if extra:
+        kept = np.r_[0:moving, moving + extra : gram.shape[-1]]
+        gram, bias = gram[..., :moving, :][..., kept], runs.bias[..., :moving]
+    else:
+        bias = runs.bias
+    total = gram.sum(axis=2)
+    variables: dict[str, Any] = {"Q": (("time", vector, vector), total[:, :, own, own])}
+    if M:
+        variables["M"] = (("time", vector, "teacher"), total[:, :, own, moving : moving + M])
+    if len(table.shares) > 1:
+        variables["Q_block"] = (("time", "block", "student", "student"), gram[..., :K, :K])
+        if M:
+            variables["M_block"] = (("time", "block", "student", "teacher"), gram[..., :K, moving : moving + M])
+    if table.D:
+        variables["mean_overlap"] = (("time", "student", "direction"), total[:, :, :K, moving + M :])
+    heads = ("time", "head", "student") if table.heads > 1 else ("time", "student")
+    variables["a"] = (heads, runs.a if table.heads > 1 else runs.a[:, :, 0])
+    if table.bias_rate is not None:
+        variables["bias"] = (("time", "student"), bias[..., :K])
+    weights = np.stack([table.source_weights(float(t)) for t in times])
+    for species, name in enumerate(table.species):
+        if species and name not in table.outputs:
+            continue
+
+        def one(replica: int, species: int = species) -> np.ndarray:
+            rng = runs.test_streams[replica]
+            return population_errors(table, gram[replica], runs.a[replica], bias[replica], fixed, rng, species)
+
+        if table.slope is not None:
+            break
+        found = np.stack(in_threads(one, len(gram), threads), axis=1)
+        average = (found * weights).sum(axis=-1)
+        ending = f"_{name}" if species else ""
+        variables[f"generalization_error{ending}"] = (("time",), average[0])
+        if species:
+            continue
+        if table.sources > 1:
+            variables["error"] = (("time", "source"), found[0])
+        if table.signs:
+            variables["classification_error"] = (("time",), average[1])
+        if has_test_loss(table):
+            variables["test_loss"] = (("time",), average[2])
+    return Sample({"time": np.asarray(times)}, variables)

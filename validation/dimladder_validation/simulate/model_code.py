@@ -1,0 +1,183 @@
+"""Student, target, loss and update rule of a one-pass problem as compiled functions, and as formulas on any array."""
+
+from __future__ import annotations
+
+from functools import lru_cache, reduce
+from typing import TYPE_CHECKING, Any
+
+from dimladder.problem import Expression
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from dimladder.problem.update_table import Table
+
+
+def slope_of(table: Table) -> Expression:
+    """Return g' as a formula in ``x``."""
+    return table.slope if table.slope is not None else derivative(table.activation)
+
+
+def index_fields(table: Table) -> dict[str, int]:
+    """Return the teacher field of each name in the formula of an index target."""
+    assert table.index is not None
+    return {name: int(name[1:] or 1) - 1 for name in table.index.variables}
+
+
+def clean_label(table: Table, xp: Any, fields: Any, rows: Any) -> Any:
+    """Return the target of teacher fields (..., M) and readouts `rows` that broadcast with them, label apart."""
+    if table.index is not None:
+        return table.index.evaluate(xp, **{name: fields[..., m] for name, m in index_fields(table).items()})
+    if table.teacher is None:
+        return 0.0
+    return xp.sum(rows * table.teacher.evaluate(xp, x=fields), axis=-1)
+
+
+def code_for(table: Table) -> ModuleType:
+    """Return the compiled module of a table: ``model``, ``schedule``, ``slope``, ``value``, ``push`` (`gram_kernel`).
+
+    It is stored under what it depends on, and compiled once.
+    """
+    from dimladder.symbolic import store
+
+    def build() -> str:
+        return _source(table)
+
+    parts = [table.activation, table.slope, table.teacher, table.index, *(table.coefficients or ())]
+    texts = tuple(None if part is None else (part.text, part.hermite) for part in parts)
+    written = (table.species, table.learning_rate) if table.coefficients else ()
+    key = ("one-pass-model", texts, written, table.M, table.schedule, table.loss.name)
+    return store.module(key, build)
+
+
+_VECTOR, _NUMBER = "types.float64[::1]", "types.float64"
+
+
+def _source(table: Table) -> str:
+    import sympy as sp
+
+    from dimladder.problem.expressions import drop_atoms
+    from dimladder.symbolic.printing import HEADER, assignments
+
+    x = sp.Symbol("x", real=True)
+    g = sp.Integer(0) if table.slope is not None else table.activation.sympy(x=x)
+    dg = table.slope.sympy(x=x) if table.slope is not None else drop_atoms(sp.diff(g, x))
+    unit, (value, slope) = assignments([g, dg], prefix="s", indent="        ")
+    lines = [
+        HEADER.format(title=f"student activation {table.activation.text}; loss {table.loss.name}"),
+        *_function("model", [_VECTOR] * 5, "fields, teachers, row, g, dg"),
+        "    for k in range(g.shape[0]):",
+        "        x = fields[k]",
+        *unit,
+        f"        g[k] = {value}",
+        f"        dg[k] = {slope}",
+        *_target(table),
+    ]
+    t = sp.Symbol("t", real=True)
+    factor, (last,) = assignments([Expression(table.schedule, ("t",)).sympy(t=t)], prefix="q")
+    lines += [*_function("schedule", [_NUMBER], "t"), *factor, f"    return 1.0 * ({last})"]
+    for name, formula in (("slope", loss_slope(table)), ("value", stable(table.loss.value))):
+        first, (last,) = assignments([formula], prefix="q")
+        lines += [*_function(name, [_NUMBER] * 2, "f, y"), *first, f"    return 1.0 * ({last})"]
+    lines += _push(table, g, dg)
+    return "\n".join(lines) + "\n"
+
+
+def _function(name: str, kinds: list[str], arguments: str, result: str = _NUMBER) -> list[str]:
+    head = f"@njit({result}({', '.join(kinds)}), cache=True, nogil=True)"
+    return ["", "", head, f"def {name}({arguments}):"]
+
+
+def _target(table: Table) -> list[str]:
+    import sympy as sp
+
+    from dimladder.symbolic.printing import assignments
+
+    if table.index is not None:
+        places = index_fields(table)
+        symbols = {name: sp.Symbol(f"z{m}", real=True) for name, m in places.items()}
+        first, (last,) = assignments([table.index.sympy(**symbols)], prefix="r")
+        return [*(f"    z{m} = teachers[{m}]" for m in places.values()), *first, f"    return 1.0 * ({last})"]
+    if table.teacher is None:
+        return ["    return 0.0"]
+    unit, (value,) = assignments(
+        [table.teacher.sympy(x=sp.Symbol("z", real=True))], prefix="r", indent="        "
+    )  # fmt: skip
+    return [
+        "    total = 0.0", "    for m in range(row.shape[0]):", "        if row[m] != 0.0:",
+        "            z = teachers[m]", *(f"    {line}" for line in unit), f"            total += row[m] * ({value})",
+        "    return total",
+    ]  # fmt: skip
+
+
+def loss_slope(table: Table) -> Any:
+    """Return dl/df in sympy, in a form that does not overflow for a softplus."""
+    return stable(table.loss.slope)
+
+
+def stable(formula: Any) -> Any:
+    """Write log(1 + exp(u)) and exp(u)/(1 + exp(u)) so that no large u overflows."""
+    import sympy as sp
+
+    def bounded(product: Any) -> Any:
+        for factor in product.args:
+            if factor.func is sp.exp and 1 / (1 + factor) in product.args:
+                rest = [a for a in product.args if a not in (factor, 1 / (1 + factor))]
+                return sp.Mul(*rest, (1 + sp.tanh(factor.args[0] / 2)) / 2)
+        return product
+
+    def softplus(log: Any) -> Any:
+        u = log.args[0] - 1
+        if u.func is not sp.exp:
+            return log
+        return sp.log(1 + sp.exp(-sp.Abs(u.args[0]))) + sp.Max(u.args[0], 0)
+
+    return formula.replace(lambda e: e.is_Mul, bounded).replace(lambda e: e.func is sp.log, softplus)
+
+
+def _push(table: Table, g: Any, dg: Any) -> list[str]:
+    import sympy as sp
+
+    from dimladder.symbolic.printing import assignments
+
+    kinds = [_VECTOR, *[_NUMBER] * 5, _VECTOR]
+    head = _function("push", kinds, "fields, a, error, f, y, rate, out", "types.void")
+    if table.coefficients is None:
+        return [*head, "    return"]
+    x = sp.Symbol("x", real=True)
+    named: dict[str, Any] = {}
+    for q, name in enumerate(table.species):
+        field = sp.Symbol(f"u{q}", real=True)
+        named |= {f"lambda_{name}": field, f"g_{name}": g.subs(x, field), f"dg_{name}": dg.subs(x, field)}
+    named["learning_rate"] = sp.Float(table.learning_rate, 17) * sp.Symbol("rate", real=True)
+    formulas = [-c.sympy(**named) if c is not None else sp.Integer(0) for c in table.coefficients]
+    first, values = assignments(formulas, prefix="q")
+    return [
+        *head, *(f"    u{q} = fields[{q}]" for q in range(len(table.species))), *first,
+        *(f"    out[{q}] = {value}" for q, value in enumerate(values)),
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def derivative(formula: Expression, variable: str = "x") -> Expression:
+    """Return the derivative of a formula (almost everywhere) as a formula in ``x``, for any array namespace."""
+    import sympy as sp
+
+    from dimladder.problem.expressions import drop_atoms
+
+    x = sp.Symbol(variable, real=True)
+    return as_formula(drop_atoms(sp.diff(formula.sympy(), x)), (variable,), formula.hermite)
+
+
+def as_formula(expression: Any, variables: tuple[str, ...], hermite: Any = "probabilists") -> Expression:
+    """Return a sympy expression as a formula of the language, that evaluates to an array of its variables' shape."""
+    import sympy as sp
+
+    step, least, most = (sp.Function(name) for name in ("step", "min", "max"))
+    expression = expression.subs(sp.E, sp.Float(sp.E, 17))
+    expression = expression.replace(sp.Heaviside, lambda u, *_: step(u))
+    # The formula's own functions take two arguments, sympy's any number.
+    expression = expression.replace(sp.Min, lambda *u: reduce(least, u)).replace(sp.Max, lambda *u: reduce(most, u))
+    missing = [v for v in variables if not expression.has(sp.Symbol(v, real=True))]
+    text = " + ".join([*(f"0*{v}" for v in missing), f"({expression})"])
+    return Expression(text.replace("Abs(", "abs("), variables, hermite)

@@ -1,0 +1,224 @@
+"""One-pass SGD on explicit weights of all replicas at once, on any array namespace and device; see `sgd`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dimladder.problem import Expression
+
+from .base import Backend
+from .frames import explicit
+from .model_code import as_formula, clean_label, loss_slope, slope_of
+from .rows import Rows
+from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dimladder.problem.update_table import Table
+
+
+def weight_sgd_array(
+    table: Table,
+    times: np.ndarray,
+    d: int,
+    streams: Sequence[np.random.Generator],
+    backend: Backend,
+    chunk_numbers: int = 250_000,
+) -> Trajectories:
+    """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
+
+    Every replica draws about `chunk_numbers` input numbers at a time, however many replicas run together: on an
+    accelerator the size of a chunk changes the draws.
+    """
+    import numpy as np
+
+    table = at_finite_d(table)
+    xp = backend.xp
+    record, low, high, weight = recorded_steps(times, d)
+    children = [children_of(stream) for stream in streams]
+    frames = [explicit(table, d, c[2]) for c in children]
+    run = _Step(table, backend, d, np.stack([f.fixed for f in frames]), frames[0].columns)
+    w = backend.asarray(np.stack([f.moving for f in frames]))
+    replicas = len(streams)
+    a = backend.asarray(np.broadcast_to(table.a, (replicas, *table.a.shape)).copy())
+    bias = backend.asarray(np.broadcast_to(table.bias.ravel(), (replicas, table.moving)).copy())
+    run.radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))[:, : table.K, :]
+    block = max(1, chunk_numbers // (run.batch * d))
+    schedule = Expression(table.schedule, ("t",))
+    chain = Rows(backend, run, (w, a, bias))
+    found: list[list[np.ndarray]] = [[], [], []]
+    place = 0
+    for step in range(int(record[-1]) + 1):
+        if step == record[place]:
+            for values, kept in zip((run.overlaps(chain.state[0]), *chain.state[1:]), found, strict=True):
+                kept.append(backend.to_numpy(values).astype(np.float64).copy())
+            place += 1
+            if place == len(record):
+                break
+        if step % block == 0:
+            factors = [float(schedule.evaluate(np, t=min(step + row, record[-1]) / d)) for row in range(block)]
+            chain.load(run.draw(children, step, block), factors)
+        with np.errstate(over="ignore", invalid="ignore"):  # a replica that blows up is reported at the end
+            chain.advance()
+    gram, out_a, out_bias = (np.stack(values, axis=1) for values in found)
+    report(table, d, int(np.sum(~np.isfinite(gram[:, -1]).all(axis=(1, 2, 3)))), replicas)
+    gram, out_a, out_bias = (at_times(values, low, high, weight) for values in (gram, out_a, out_bias))
+    return Trajectories(gram, out_a, out_bias, [c[3] for c in children])
+
+
+class _Step:
+    """One step of every replica; inputs are rows of draws, the facts of each sample's source gathered beside them."""
+
+    def __init__(self, table: Table, backend: Backend, d: int, fixed: np.ndarray, columns: np.ndarray) -> None:
+        import numpy as np
+
+        self.table, self.backend, self.d, self.columns = table, backend, d, columns
+        self.batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+        self.teachers = backend.asarray(fixed[:, : table.M])
+        self.directions = backend.asarray(fixed[:, table.M :])
+        self.all_fixed = backend.asarray(fixed)
+        self.radius: Any = None
+        self.slope, self.loss = slope_of(table), as_formula(loss_slope(table), ("f", "y"))
+        self.scales = bool((table.variances != 1.0).any())
+        spread = np.zeros((len(table.shares), d))
+        for b in range(len(table.shares)):
+            spread[b, columns[b] : columns[b + 1]] = 1.0
+        self.spread = backend.asarray(spread)
+        self.noisy = bool((table.noise > 0).any())
+
+    def draw(self, children: Any, step: int, block: int) -> list[Any]:
+        """Return normal inputs (R, block, B, d), noise (R, block, B), and what the samples' sources say of them."""
+        import numpy as np
+
+        table, backend = self.table, self.backend
+        rows = [backend.normal([c[0] for c in children], (block, self.batch, self.d))]
+        source = np.zeros((len(children), block, self.batch), dtype=np.int64)
+        if len(table.head) > 1:
+            for r, c in enumerate(children):
+                uniform = c[4].random((block, self.batch))
+                for k in range(block):
+                    cumulated = np.cumsum(table.probabilities((step + k) / self.d + 1e-9 / self.d))
+                    source[r, k] = np.minimum(np.searchsorted(cumulated, uniform[k], side="right"), len(table.head) - 1)
+        noise = backend.normal([c[1] for c in children], (block, self.batch)) if self.noisy else None
+        facts: list[Any] = [np.sqrt(table.variances), table.means, table.teacher_rows, table.labels, table.noise]
+        facts += [np.eye(table.heads)[table.head], table.masks]
+        rows += [backend.asarray(np.asarray(fact, dtype=float)[source]) for fact in facts]
+        return rows if noise is None else [*rows, noise]
+
+    def __call__(self, state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
+        """Take one step: w (R, P, d) in units of sqrt d, a (R, heads, K), bias (R, P); rate the schedule's factor."""
+        xp, table, d, batch = self.backend.xp, self.table, self.d, self.batch
+        w, a, bias = state
+        x, deviations, means, teacher_rows, labels, noise, head, masks = row[:8]
+        x = self._inputs(x, deviations, means)
+        fields = self._fields(w, x) + bias[:, None, :]  # (R, B, P)
+        label = labels + clean_label(table, xp, self._fields(self.teachers, x), teacher_rows)
+        if self.noisy:
+            label = label + noise * row[8]
+        K, species = table.K, len(table.species)
+        inner = None
+        if table.displacement != 0.0 or table.uses > 1:
+            inner = xp.matmul(x, xp.matrix_transpose(x)) + (table.bias_rate or 0.0)
+        total: Any = 0.0
+        for use in range(table.uses):
+            readout = xp.matmul(head, a) * masks  # (R, B, K)
+            g, error, c = self._pull(fields, readout, label, rate)
+            change = xp.matmul(xp.matrix_transpose(head), masks * g * error[:, :, None])
+            if table.displacement != 0.0:
+                moved = (rate * table.displacement / (batch * d)) * xp.matmul(inner, c)
+                c = self._pull(fields - moved, readout, label, rate)[2]
+            total = total + c
+            a_next = a - (rate * table.readout_rate / (d * batch)) * change
+            if use + 1 < table.uses:
+                gain = float(table.fixed_gain[0]) + rate * float(table.gain[0])
+                fields = fields - (gain / (batch * d)) * xp.matmul(inner, c)
+                a = a_next
+        a = a_next - (table.readout_decay / d) * a
+        steps, shifts = self._moves(xp.matrix_transpose(total), x, K, species, rate)
+        w, bias = self._mixed(w, bias, K, species, rate)
+        w, bias = w - steps, bias - (table.bias_rate or 0.0) * shifts
+        if table.spherical:
+            norm = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))[:, :K, :]
+            scaled = w[:, :K, :] * (self.radius / norm)
+            w = scaled if species == 1 else xp.concat([scaled, w[:, K:, :]], axis=1)
+        return w, a, bias
+
+    def _inputs(self, x: Any, deviations: Any, means: Any) -> Any:
+        xp = self.backend.xp
+        if self.scales:
+            x = x * xp.matmul(deviations, self.spread)
+        return x + xp.matmul(means, self.directions) if self.table.D else x
+
+    def _fields(self, rows: Any, x: Any) -> Any:
+        xp = self.backend.xp
+        # On an accelerator batched matrix products with a single column take longer than what they are made of.
+        if self.batch == 1 and not self.backend.device.startswith("cpu"):
+            return xp.sum(rows * x, axis=-1)[:, None, :]
+        return xp.matmul(x, xp.matrix_transpose(rows))
+
+    def _pull(self, fields: Any, readout: Any, label: Any, rate: Any) -> tuple[Any, Any, Any]:
+        """Return g, the slope of the loss, and coefficients of -x/sqrt d: (R, B, K), or (R, B, P) of a written rule."""
+        xp, table = self.backend.xp, self.table
+        units = fields[:, :, : table.K]
+        g = 0.0 * units if table.slope is not None else table.activation.evaluate(xp, x=units) + 0.0 * units
+        output = xp.sum(readout * g, axis=-1)
+        error = self.loss.evaluate(xp, f=output, y=label) + 0.0 * output
+        if table.coefficients is None:
+            return g, error, readout * (self.slope.evaluate(xp, x=units) + 0.0 * units) * error[:, :, None]
+        known = {"a": readout, "error": error[:, :, None], "f": output[:, :, None], "y": label[:, :, None]}
+        known["learning_rate"] = table.learning_rate * rate
+        for q, name in enumerate(table.species):
+            field = fields[:, :, q * table.K : (q + 1) * table.K]
+            known[f"lambda_{name}"] = field
+            known[f"g_{name}"] = table.activation.evaluate(xp, x=field)
+            known[f"dg_{name}"] = self.slope.evaluate(xp, x=field)
+        parts = [0.0 * units if b is None else 0.0 * units - b.evaluate(xp, **known) for b in table.coefficients]
+        return g, error, xp.concat(parts, axis=-1)
+
+    def _moves(self, c: Any, x: Any, K: int, species: int, rate: Any) -> tuple[Any, Any]:
+        """Return what the sample takes from vectors (R, P, d) and biases (R, P)."""
+        xp, table, scale = self.backend.xp, self.table, 1.0 / (self.d * self.batch)
+        plain = self.batch == 1 and not self.backend.device.startswith("cpu")
+        step = scale * c * x if plain else scale * xp.matmul(c, x)
+        shift = scale * xp.sum(c, axis=-1)
+        if table.coefficients is not None:
+            return step, shift
+        gains = [float(table.fixed_gain[p]) + rate * float(table.gain[p]) for p in range(species)]
+        if species == 1:
+            return gains[0] * step, gains[0] * shift
+        return (
+            xp.concat([gain * step for gain in gains], axis=1),
+            xp.concat([gain * shift for gain in gains], axis=1),
+        )
+
+    def _mixed(self, w: Any, bias: Any, K: int, species: int, rate: Any) -> tuple[Any, Any]:
+        """Return the species mixed: ``u_p <- sum_q mix_pq u_q``."""
+        xp = self.backend.xp
+        base, drift, scheduled = mixing(self.table)
+        ws, bs = [], []
+        for p in range(species):
+            new_w: Any = 0.0
+            new_b: Any = 0.0
+            for q in range(species):
+                if base[p, q] == drift[p, q] == scheduled[p, q] == 0.0:
+                    continue
+                factor = float(base[p, q]) + float(drift[p, q]) / self.d
+                if scheduled[p, q] != 0.0:
+                    factor = factor + rate * (float(scheduled[p, q]) / self.d)
+                own = slice(q * K, (q + 1) * K)
+                new_w, new_b = new_w + factor * w[:, own, :], new_b + factor * bias[:, own]
+            ws.append(new_w)
+            bs.append(new_b)
+        return (ws[0], bs[0]) if species == 1 else (xp.concat(ws, axis=1), xp.concat(bs, axis=1))
+
+    def overlaps(self, w: Any) -> Any:
+        """Return Gamma^b of the moving vectors with all, (R, B, P, n)."""
+        xp = self.backend.xp
+        every = xp.concat([w, self.all_fixed], axis=1)
+        parts = []
+        for low, high in zip(self.columns, self.columns[1:], strict=False):
+            parts.append(xp.matmul(w[:, :, low:high], xp.matrix_transpose(every[:, :, low:high])))
+        return xp.stack(parts, axis=1)
