@@ -82,7 +82,7 @@ class Result:
 
     @cached_property
     def dataset(self) -> xr.Dataset:
-        """The whole, as xarray knows it: made when it is first asked for, since that import takes longer than a curve."""
+        """The whole as xarray has it, made when it is first asked for: that import takes longer than most curves."""
         import xarray as xr
 
         if self._parts is None:
