@@ -154,13 +154,9 @@ class OnePassTheory(Theory):
             path = "algorithm.update" if rule.update else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
         try:
-            found = table(problem)
+            table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
-            return
-        if found.coefficients is not None:
-            why = "only multiples of a*dg(lambda_w)*error are averaged as what multiplies the sample"
-            yield Refusal("algorithm.update", why, "write each vector's step as a number times that, times x/sqrt(d)")
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
         student, rule = problem.student, problem.algorithm
