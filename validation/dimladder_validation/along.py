@@ -91,8 +91,10 @@ def compare_along(
     """
     from dimladder.registry import file_of
     from dimladder.solve import replace
+    from dimladder.sweep import plain_values
     from dimladder.workers import each
 
+    grid = {key: plain_values(values) for key, values in grid.items()}
     if not grid or not all(len(values) for values in grid.values()):
         raise UsageError("a grid needs at least one key and one value each", where="grid")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
