@@ -200,8 +200,8 @@ def test_bad_grids_are_explained(text: str) -> None:
         parse_grid(text)
 
 
-def test_numbers_of_numpy_are_values_like_others() -> None:
-    problem = dl.load(RUNS / "online-erf.toml", {"grid.time": [0.0, 1.0]})
+def test_numbers_of_numpy_are_values_like_others(runs: Path) -> None:
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [0.0, 1.0]})
     rates = np.linspace(0.1, 0.3, 3)
     plain = dl.sweep(problem, {"algorithm.learning_rate": rates.tolist()})
     for values in (rates, list(rates)):
