@@ -28,6 +28,7 @@ from .notation import LABEL, OUTPUT
 from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
+    CENTRED_MEAN,
     INTEGRATE,
     LAW,
     NODES,
@@ -35,7 +36,9 @@ from .source_quadrature_text import (
     SCRATCH,
     SCRATCH_SIZE,
     STRAIGHT,
+    STRAIGHT_MEAN,
     TURNED,
+    TURNED_MEAN,
     WORK,
     WRONG_SHARE,
 )
@@ -77,7 +80,8 @@ class Quadrature:
         if turned:
             lines += [f"AXES = np.array({[[float(v) for v in axis] for axis in setting.target_axes]!r})", "", ""]
         work = WORK.replace("{size}", SCRATCH_SIZE)
-        return [*lines, *self._kinks(), POINTS_SOURCE, "", "", TURNED if turned else STRAIGHT, LAW, work]
+        mean = CENTRED_MEAN if self.averages.centred else TURNED_MEAN if turned else STRAIGHT_MEAN
+        return [*lines, *self._kinks(), POINTS_SOURCE, "", "", mean, TURNED if turned else STRAIGHT, LAW, work]
 
     def _target(self) -> list[str]:
         """Return ``target(z, c)``: the label without noise and offset, for teachers of weights -c."""

@@ -77,13 +77,34 @@ def share(k, C, c):
 
 '''
 
-STRAIGHT = '''@njit(**INNER)
+CENTRED_MEAN = '''@njit(**INNER)
+def mean_along(p, V, M, mu):
+    """Return the mean of a field: none has one."""
+    return 0.0
+
+
+'''
+STRAIGHT_MEAN = '''@njit(**INNER)
 def mean_along(p, V, M, mu):
     """Return the mean of a field, teachers' fields along the axes of the target's kinks: their own."""
     return mu[p]
 
 
-@njit(**INNER)
+'''
+TURNED_MEAN = '''@njit(**INNER)
+def mean_along(p, V, M, mu):
+    """Return the mean of a field, teachers' fields along the axes of the target's kinks."""
+    if p < V:
+        return mu[p]
+    total = 0.0
+    for m in range(M):
+        total += AXES[p - V, m] * mu[V + m]
+    return total
+
+
+'''
+
+STRAIGHT = '''@njit(**INNER)
 def covariance_along(p, q, V, M, C):
     """Return the covariance of two such fields."""
     return C[p, q]
@@ -96,17 +117,6 @@ def back(V, M, H, x):
 
 '''
 TURNED = '''@njit(**INNER)
-def mean_along(p, V, M, mu):
-    """Return the mean of a field, teachers' fields along the axes of the target's kinks."""
-    if p < V:
-        return mu[p]
-    total = 0.0
-    for m in range(M):
-        total += AXES[p - V, m] * mu[V + m]
-    return total
-
-
-@njit(**INNER)
 def covariance_along(p, q, V, M, C):
     """Return the covariance of two such fields."""
     total = 0.0
