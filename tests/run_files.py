@@ -35,6 +35,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "estimation-random-features": {"grid.sample_ratio": [0.5, 2.0]},
     "online-look-ahead": {"grid.time": [0.0, 1.0]},
     "online-reuse": {"grid.time": [0.0, 1.0]},
+    "online-power-law": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-xor": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-continual": {"grid.time": [0.0, 1.0, 2.0]},
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
     "truncation-flow": {"grid.time": [0.0, 1.0, 2.0]},
@@ -42,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "multi-pass-committee": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 6},
     "multi-pass-logistic": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 3},
 }  # fmt: skip
-_SIZE = {"hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
+_SIZE = {"online-power-law": 64, "hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60}
 
 # The smallest problem in the words of schema 2, of a theory that takes no time: dl.replace it, or set its keys.
 TWO_LAYER_LINEAR = """

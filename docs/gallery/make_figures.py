@@ -24,7 +24,7 @@ def main(names: list[str]) -> None:
         runpy.run_path(str(script), run_name="__main__")
         for count, number in enumerate(plt.get_fignums()):
             suffix = "" if count == 0 else f"_{count + 1}"
-            plt.figure(number).savefig(HERE / "figures" / f"{name}{suffix}.png", dpi=110, bbox_inches="tight")
+            plt.figure(number).savefig(HERE / "figures" / f"{name}{suffix}.png", dpi=150)
         print(name)
 
 

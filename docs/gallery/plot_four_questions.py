@@ -14,6 +14,8 @@ import dimladder as dl
 from dimladder.paper.draw import save
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 HERE = Path(__file__).parent
 RUN = HERE / "runs" / "multi-pass-ridge.toml"
 RATIOS = np.geomspace(0.2, 8.0, 33)
@@ -47,7 +49,7 @@ def many_passes(ratio: float) -> dict:
 
 
 def main() -> None:
-    picture, axes = plt.subplots(figsize=(5.4, 3.8), constrained_layout=True)
+    picture, axes = plt.subplots(figsize=(3.9, 2.7), layout="constrained")
     for colour, (name, change) in enumerate(QUESTIONS.items()):
         axes.plot(RATIOS, error(dl.solve(dl.load(RUN, change))).ravel(), color=f"C{colour}", label=name)
         axis = "grid.time" if name == "one pass" else "grid.sample_ratio"
@@ -65,7 +67,7 @@ def main() -> None:
     ticks = [0.2, 0.5, 1, 2, 5]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=6)
     save(picture, HERE / "figures" / "four_questions.png", "single")
 
 

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 import dimladder as dl
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 ratios = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0]
 base = dl.load(
@@ -33,7 +35,7 @@ images = dl.replace(
     },
 )
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 for axis, problem, title in (
     (axes[0], base, "spiked clusters, ReLU link"),
     (axes[1], images, "digits 0 and 1, class means kept"),
@@ -46,4 +48,4 @@ for axis, problem, title in (
         )
     axis.set(title=title, xlabel="sample ratio m/n", ylabel="mean squared error", yscale="log")
 axes[0].legend(frameon=False)
-figure.tight_layout()
+dl.key(figure, simulation="networks, mean and 2 s.e.")

@@ -16,13 +16,15 @@ import numpy as np
 import dimladder as dl
 from dimladder.theories.giant_step.degrees import needed_degree
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 base = dl.load(
     here / "runs" / "giant-step-mixture.toml", {"grid.sample_ratio": [1.0], "limit.n": 200, "limit.draws": 4}
 )
 totals = np.linspace(0.1, 0.9, 7)
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.3), sharey=True, layout="constrained")
 for axis, split in zip(axes, (0.0, 0.25, 0.5), strict=True):
     rows = {"network": [], "degree 1": [], "degree 2": []}
     for total in totals:
@@ -43,4 +45,3 @@ for axis, split in zip(axes, (0.0, 0.25, 0.5), strict=True):
     axis.set(title=f"split {split:g}", xlabel=r"total exponent $\beta$")
 axes[0].set_ylabel("test error / Var y")
 axes[0].legend(frameon=False)
-figure.tight_layout()

@@ -14,6 +14,8 @@ import numpy as np
 import dimladder as dl
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 problem = dl.load(
     here / "runs" / "hierarchical-layerwise.toml",
@@ -28,7 +30,7 @@ names = {
     "feature_correlation": r"corr$(\hat h, h^*)$",
     "mse": "mean squared error",
 }
-figure, axes = plt.subplots(1, 4, figsize=(14, 3.5))
+figure, axes = plt.subplots(1, 4, figsize=(7, 2.1), layout="constrained")
 leading = dl.solve(fine)
 refined = {
     d: dl.solve(
@@ -68,6 +70,5 @@ for ratio in (0.5, 1.0, 2.0):
     ]
     axes[3].loglog(sizes, gap, "o-", ms=4, label=f"ratio {ratio:g}")
 axes[3].set(xlabel="d", title="|simulation - leading order| of $q$")
-axes[3].legend(fontsize=7)
-figure.tight_layout()
+axes[3].legend(fontsize=6)
 plt.show()

@@ -21,6 +21,8 @@ from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_features import union_features
 from dimladder_validation.simulate.hierarchical_target import Realization
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 fine = {"start": 1.0, "stop": 2.4, "points": 29}
 problem = dl.load(here / "runs" / "hierarchical-paper.toml", {"grid.kappa": fine, "target.readout": "rademacher"})
@@ -59,18 +61,18 @@ def kernel_run(n, seed):
     return float(np.mean((phi @ theta - f) ** 2))
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
-for learner, colour in (("kernel", "tab:orange"), ("two-layer", "tab:green"), ("deep", "tab:blue")):
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
+for learner, colour in (("kernel", "C1"), ("two-layer", "C2"), ("deep", "C0")):
     heights = [stairs.error(learner, k) for k in curve["kappa"].values]
     left.step(curve["kappa"], heights, where="post", color=colour, lw=0.8, ls=":", label=rf"{learner}, $d \to \infty$")
 sizes = np.round(d ** curve["kappa"].values)
-left.plot(curve["kappa"], [kernel(n)[0] for n in sizes], color="tab:orange", label=f"quadratic kernel, d = {d}")
+left.plot(curve["kappa"], [kernel(n)[0] for n in sizes], color="C1", label=f"quadratic kernel, d = {d}")
 for kappa in (1.3, 1.6, 1.9, 2.2):
-    left.plot(kappa, np.mean([kernel_run(round(d**kappa), s) for s in range(2)]), "s", color="tab:orange", mfc="none")
+    left.plot(kappa, np.mean([kernel_run(round(d**kappa), s) for s in range(2)]), "s", color="C1", mfc="none")
 for size, style, marker in ((64, "--", "s"), (144, "-", "o"), (400, "-.", None)):
     chosen = curve["mse"].sel(d=size)
-    left.plot(curve["kappa"], chosen, style, color="tab:blue", label=f"three layers, d = {size}")
-    for name, colour in (("subspace_overlap", "tab:purple"), ("feature_correlation", "tab:red")):
+    left.plot(curve["kappa"], chosen, style, color="C0", label=f"three layers, d = {size}")
+    for name, colour in (("subspace_overlap", "C3"), ("feature_correlation", "C1")):
         label = {"subspace_overlap": "$q$", "feature_correlation": r"$\rho$"}[name]
         right.plot(curve["kappa"], curve[name].sel(d=size), style, color=colour, label=f"{label}, d = {size}")
         if marker:
@@ -79,10 +81,10 @@ for size, style, marker in ((64, "--", "s"), (144, "-", "o"), (400, "-.", None))
                            color=colour, mfc="none", ms=4)  # fmt: skip
     if marker:
         left.errorbar(few.grid.values("kappa"), measured["mse"].sel(d=size), measured["mse_se"].sel(d=size),
-                      fmt=marker, color="tab:blue", mfc="none", ms=4)  # fmt: skip
+                      fmt=marker, color="C0", mfc="none", ms=4)  # fmt: skip
 left.set(xlabel=r"$\kappa = \log n / \log d$", ylabel=r"$E[(f^* - f)^2]$", ylim=(0, 0.8))
 right.set(xlabel=r"$\kappa = \log n / \log d$", ylabel="overlap, correlation", ylim=(-0.02, 1.02))
 left.legend(fontsize=6)
 right.legend(fontsize=6)
-figure.tight_layout()
+dl.key(figure, simulation="trained networks")
 plt.show()

@@ -11,11 +11,14 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 
+import dimladder as dl
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical.staircase import Staircase
 from dimladder_validation.simulate import hierarchical_training as training
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_target import Realization
+
+plt.style.use(dl.style("double"))
 
 d, kappas, seeds = 25, [1.0, 1.5, 2.0], 2
 target = Hierarchical(
@@ -50,7 +53,7 @@ for k, kappa in enumerate(kappas):
             if done.weight_overlap:
                 weight[name][k, seed] = done.weight_overlap[-1][0]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 for name in runs:
     left.semilogy(kappas, np.median(error[name], axis=1), "o-", ms=4, label=name)
     if np.isfinite(weight[name]).all():
@@ -63,6 +66,5 @@ left.set(
 )
 right.axhline(d**-0.25, color="0.7", lw=0.8)
 right.set(xlabel=r"$\kappa$", ylabel="$M_W$")
-left.legend(fontsize=7)
-figure.tight_layout()
+left.legend(fontsize=6)
 plt.show()

@@ -14,10 +14,12 @@ import numpy as np
 import dimladder as dl
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 base = dl.load(here / "runs" / "estimation-mixture.toml")
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 for loss, colour in (("square", "C0"), ("logistic", "C1"), ("hinge", "C2")):
     line = dl.solve(
         dl.replace(base, {"loss.function": loss, "grid.sample_ratio": {"start": 0.3, "stop": 6.0, "points": 120}})
@@ -33,12 +35,12 @@ for loss, colour in (("square", "C0"), ("logistic", "C1"), ("hinge", "C2")):
 axes[0].set(xlabel="samples / d", ylabel="classification error")
 axes[1].set(xlabel="samples / d", ylabel="training loss, without penalty")
 axes[0].legend(frameon=False)
-figure.tight_layout()
+dl.key(figure, simulation="minimisers, mean and 2 s.e.")
 
 # %%
 # The bias that a small cluster needs, and what a vanishing penalty does at the threshold.
 
-figure, axis = plt.subplots(figsize=(5.5, 3.8))
+figure, axis = plt.subplots(figsize=(3.9, 2.7), layout="constrained")
 for ridge in (1e-1, 1e-2, 1e-3, 1e-4):
     line = dl.solve(
         dl.replace(base, {"loss.ridge": ridge, "grid.sample_ratio": {"start": 0.3, "stop": 8.0, "points": 80}})
@@ -47,4 +49,4 @@ for ridge in (1e-1, 1e-2, 1e-3, 1e-4):
 axis.axvline(float(line["separability_threshold"]), color="0.6", ls=":")
 axis.set(xlabel="samples / d", ylabel="$q = |w|^2$")
 axis.legend(frameon=False)
-figure.tight_layout()
+dl.key(figure, simulation="minimisers, mean and 2 s.e.")

@@ -15,6 +15,8 @@ import dimladder as dl
 from dimladder.paper.draw import save
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 HERE = Path(__file__).parent
 RUN = HERE / "runs" / "multi-pass-committee.toml"
 QUICK = {"solver.samples": 16384, "simulation.sizes": [1000]}
@@ -22,7 +24,7 @@ SHOWN = [1, 2, 4, 7, 12, 20, 30, 42, 60]
 
 
 def main() -> None:
-    picture, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), constrained_layout=True)
+    picture, (left, right) = plt.subplots(1, 2, figsize=(7, 3.1), layout="constrained")
     ways = {
         "all samples": {"algorithm.batch_fraction": 1.0},
         "fresh batches": {"algorithm.batching": "fresh"},

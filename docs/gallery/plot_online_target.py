@@ -13,6 +13,8 @@ import numpy as np
 import dimladder as dl
 from dimladder.paper.draw import save
 
+plt.style.use(dl.style("double"))
+
 HERE = Path(__file__).parent
 TEXT = """
 schema = 2
@@ -39,7 +41,7 @@ atol = 1e-12
 
 
 def main() -> None:
-    picture, axes = plt.subplots(figsize=(6.3, 3.6), constrained_layout=True)
+    picture, axes = plt.subplots(figsize=(3.9, 2.2), layout="constrained")
     for colour, activation in enumerate(("erf", "relu", "x**2 - 1", "sin")):
         rate = 0.05 if "**" in activation else 0.3
         problem = dl.loads(TEXT.format(activation=activation), {"algorithm.learning_rate": rate})

@@ -14,12 +14,14 @@ import matplotlib.pyplot as plt
 import dimladder as dl
 from dimladder_validation import simulate
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 run = here / "runs" / "staircase.toml"
 fine = {"start": 0.5, "stop": 1000.0, "points": 80, "spacing": "log"}
 coarse = {"start": 1.0, "stop": 1000.0, "points": 16, "spacing": "log"}
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.1), layout="constrained")
 curve = dl.solve(dl.load(run, {"grid.time": fine}))
 measured = simulate(dl.load(run, {"grid.time": coarse}), dtype="float32")
 axes[0].plot(curve["time"], curve["risk"], "k-")
@@ -48,4 +50,4 @@ for axis, letter in zip(axes, "abc", strict=True):
     axis.set(xscale="log", xlabel=r"time $\eta\,\times$ steps", title=f"({letter})")
 axes[1].legend(frameon=False)
 axes[2].legend(frameon=False, loc="upper right")
-figure.tight_layout()
+dl.key(figure, simulation="networks at the largest d")

@@ -15,11 +15,13 @@ import dimladder as dl
 from dimladder.numerics.threshold_path import threshold_path
 from dimladder.problem.coordinates import draw
 
+plt.style.use(dl.style("double"))
+
 here = Path(__file__).parent if "__file__" in globals() else Path()
 times = np.linspace(0, 10, 101)
 problem = dl.load(here / "runs" / "truncation-flow.toml", {"grid.time": times})
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5), sharey=True, layout="constrained")
 for start in (0.2, 0.4, 0.5, 0.6, 0.75, 1.0, 1.4, 2.2, 2.6):
     curve = dl.solve(dl.replace(problem, {"initial.threshold": start}))
     left.plot(times, curve["threshold"], color="C0", lw=1)
@@ -34,5 +36,4 @@ for _ in range(15):
     )
 right.plot(times, dl.solve(problem)["threshold"], color="C0", lw=2)
 right.set(title="100 points each", xlabel="time")
-figure.tight_layout()
 plt.show()

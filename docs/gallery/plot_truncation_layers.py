@@ -9,14 +9,17 @@ and leaves the others where they are. The wedge is the cone that the layer keeps
 import matplotlib.pyplot as plt
 import numpy as np
 
+import dimladder as dl
 from dimladder.problem.truncation import geometry as g
+
+plt.style.use(dl.style("double"))
 
 data = g.ball_clusters(2, [60, 60], separation=3.0, mean_jitter=0.25, radius=0.25, seed=2)
 cones = g.cones(data)
 cones.require()
 layers = g.hidden_layers(data, cones, g.default_shifts(cones))
 
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.4), sharex=True, sharey=True, layout="constrained")
 for stage, axis in enumerate(axes):
     points = g.truncated(layers, data.inputs, stage)
     if stage < data.classes:
@@ -37,8 +40,7 @@ for stage, axis in enumerate(axes):
         aspect="equal",
     )
 axes[0].set_ylabel("$x_2$")
-axes[0].legend(loc="upper right", fontsize=8)
-figure.tight_layout()
+axes[0].legend(loc="upper right", fontsize=6)
 
 # %%
 # The network is exact, without training:

@@ -25,7 +25,13 @@ LINK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFERENCE)
+# Every shape of the equations is compiled once: those that others cover are left to the night.
+_NIGHTLY = ("unequal", "overlap", "xor", "aligned", "window")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] if n.startswith(_NIGHTLY) else []) for n in REFERENCE]
+)
 def test_values_of_the_special_theory(name: str) -> None:
     row = REFERENCE[name]
     common = {"solver.rtol": 1e-12, "solver.max_iterations": 5000, "loss.ridge": 0.07, "grid.sample_ratio": [0.6, 2.7]}
@@ -109,8 +115,8 @@ def test_a_formula_a_cluster_against_simulation(case: str) -> None:
     by_name = {v.name: v.verdict for v in verdict.variables}
     assert "disagree" not in by_name.values(), verdict.reasons
     assert by_name["test_loss"] == by_name["train_loss"] == "agree", verdict.reasons
-    wrong = compare(solve(_clusters(labels, **{"loss.function": loss, "data.weights": [0.55, 0.45]})), measured)
-    assert wrong.verdict == "disagree"
+    wrong = compare(solve(_clusters(labels, **{"loss.function": loss, "data.weights": [0.4, 0.6]})), measured)
+    assert wrong.verdict == "disagree", wrong.reasons
 
 
 def test_the_best_ridge_is_a_stationary_point() -> None:
@@ -123,9 +129,9 @@ def test_the_best_ridge_is_a_stationary_point() -> None:
     ]
     assert around[1] == pytest.approx(least, rel=1e-10)
     assert min(around[0], around[2]) > least
-    # Second differences tell where the parabola ends: the ridge itself to 1e-4.
+    # The vertex of the parabola through the three, whose own error is of the order of the step's square, 4e-4.
     shift = (around[0] - around[2]) / (around[0] + around[2] - 2 * around[1])
-    assert abs(0.01 * shift) < 1e-4
+    assert abs(0.01 * shift) < 1e-3
 
 
 def test_ridge_per_sample_is_a_ridge() -> None:
@@ -166,7 +172,7 @@ def test_separability_with_covariances_that_differ() -> None:
         ({"target": {"kind": "cluster-labels", "labels": [1.0, -1.0], "direction": [1.0]}}, "no label is a formula"),
         ({"target": {"kind": "index", "formula": "sign(z)", "prior": "rademacher"}}, "not read beside a mixture"),
         ({"loss.penalty": "l1"}, "l2"),
-        ({"loss.function": "f**4 - y*f"}, "convex"),
+        ({"loss.function": "f**4 - f**2 - y*f"}, "convex"),
         ({"algorithm": {"kind": "bayes"}}, "a mixture is fitted"),
         ({"data.spikes": [[1.0], [0.0]], "data.spectrum": {"fractions": [0.5, 0.5]}}, "spikes need a bulk"),
     ],

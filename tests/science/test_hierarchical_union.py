@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.errors import DomainError
+from dimladder.errors import ConfigError, DomainError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder.theories.hierarchical import spectral, union, union_refined
+from dimladder.theories.hierarchical import ridge as ridge_theory
+from dimladder.theories.hierarchical import spectral, union, union_refined, units
 from dimladder.theories.hierarchical.analysis import levels, link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
+from dimladder_validation import simulate
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.hierarchical_features import union_features
 from dimladder_validation.simulate.hierarchical_layerwise import EXPERIMENT
@@ -241,6 +243,100 @@ def test_union_against_real_fits_of_its_own():
         se = np.std(found, ddof=1) / math.sqrt(24)
         predicted = refined(t, d_eff, n, q, weights, ridge, (1, 2, 3))
         assert abs(np.mean(found) - predicted) < 4 * se + 0.015 * predicted, (n, ridge, np.mean(found), predicted, se)
+
+
+# ------------------------------------------------------------------------------------------------------ random units
+
+
+@pytest.mark.parametrize(("readout", "trace"), [("balanced", 0.0), ("ones", 1.0)])
+def test_random_units_by_simulation(readout, trace):
+    """The preconditioned step itself on 16 learned coordinates: corr(h_hat, h) within 5 %, |h_hat|^2 within 10 %."""
+    d_eff, p, q, ridge = 16, 600, 0.9, 0.06
+    t = target(noise=0.3)
+    link, level = link_of(t), levels(t)[0]
+    sigma, rng = units.hermite_coefficients("tanh(2*x - 1)"), np.random.default_rng(8)
+    a = np.ones(d_eff) if readout == "ones" else np.where(np.arange(d_eff) % 2, 1.0, -1.0)
+    shares = union.represented(level, q ** np.arange(4.0))
+    mean = float(sigma[0])
+
+    def draw(n):
+        true = rng.standard_normal((n, d_eff))
+        h = np.tensordot(level.coefficients, hermite_values(true, 3), axes=(0, 0)) @ a / math.sqrt(d_eff)
+        return h, math.sqrt(q) * true + math.sqrt(1 - q) * rng.standard_normal((n, d_eff))
+
+    scalar, test = draw(10_000)
+    for n in (300, 900):
+        found = []
+        for _ in range(9):
+            w = rng.standard_normal((p, d_eff))
+            w /= np.linalg.norm(w, axis=1, keepdims=True)
+            h, z = draw(n)
+            y = np.tanh(3 * h) + 0.3 * rng.standard_normal(n)
+            phi = np.tanh(2 * z @ w.T - 1) - mean
+            fit = np.linalg.solve(phi.T @ phi / n + ridge * np.eye(p), phi.T @ (y - y.mean()) / n)
+            estimate = (np.tanh(2 * test @ w.T - 1) - mean) @ fit
+            found.append([np.corrcoef(estimate, scalar)[0, 1], np.var(estimate)])
+        state = units.unit_state(link, t.noise, shares, trace, d_eff, n, sigma, p, ridge)
+        mean_of, se = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / 3
+        wanted = (state.correlation, state.norm)
+        for value, predicted, error, slack in zip(mean_of, wanted, se, (0.05, 0.1), strict=True):
+            assert abs(value - predicted) < 4 * error + slack * predicted, (n, value, predicted, error)
+
+
+def test_very_many_units_are_their_kernel():
+    d_eff, n, ridge = 12, 400, 0.02
+    t = target(noise=0.2)
+    link, level, sigma = link_of(t), levels(t)[0], units.hermite_coefficients("relu(x)")
+    shares = union.represented(level, 0.8 ** np.arange(4.0))
+    p = 10**9
+    # lam p = n lam_kernel: the kernel's own ridge.
+    state = units.unit_state(link, t.noise, shares, 0.0, d_eff, n, sigma, p, ridge * p)
+    counts = np.array([float(union.feature_count(d_eff, j)) for j in range(1, units.HIGHEST + 1)])
+    eigenvalue, power = sigma[1:] ** 2 / counts, np.zeros(units.HIGHEST)
+    power[:3] = union.label_power(link, shares)[1:]
+    # Without a trace direction of its own degree 2 has the eigenvalue of its traceless part.
+    eigenvalue[1] *= (d_eff + 1) / (d_eff + 2)
+    left = link.second_moment - link.coefficients[0] ** 2 + t.noise**2
+    seen = eigenvalue > 1e-15 * eigenvalue.max()
+    known = units.label_power(link, np.append(shares, np.zeros(units.HIGHEST - 3)))[1:]
+    exact = ridge_theory.kernel_ridge(counts[seen], eigenvalue[seen], known[seen], left - known[seen].sum(), n, ridge)
+    assert state.error == pytest.approx(exact.error + left - known[seen].sum(), rel=2e-3)
+    # A share that ReLU has no odd Hermite coefficient for is never learned: sigma_3 = 0.
+    assert sigma[3] == pytest.approx(0.0, abs=1e-12)
+    assert state.gain[3] == 0.0
+
+
+def test_units_of_a_run_file():
+    second = {"weights": "units", "units": 300}
+    grid = {"limit.d": 64, "grid.kappa": [1.6, 2.2], "algorithm.first.order": "leading"}
+    best, fixed, many = (
+        np.asarray(dl.solve(dl.load(PAPER, grid | {"algorithm.second": second | more}))["feature_correlation"].values)
+        for more in ({}, {"ridge": 0.5}, {"units": 3000})
+    )
+    assert best[1] > fixed[1] + 0.01
+    assert many[1] > best[1] + 0.01
+    for wrong, message in (
+        ({"algorithm.second": {"weights": "units"}}, "units"), ({"algorithm.second": {"units": 5}}, "units"),
+        ({"algorithm.second": {"weights": "units", "units": 5, "ridge": 0.0}}, "ridge"),
+        ({"algorithm.second": {"weights": "units", "units": 5, "degrees": "top"}}, "degrees"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            dl.load(PAPER, wrong)
+    with pytest.raises(ConfigError, match=r"limit\.d"):
+        dl.load(LAYERWISE, {"theory": "hierarchical-layerwise", "algorithm.second": second})
+
+
+def test_units_of_a_run_file_meet_the_experiment():
+    """Known subspace, d = 144: within 10 % at d_eff = 12, where leading order in 1/d_eff is that far off."""
+    problem = dl.load(PAPER, {
+        "algorithm.first.order": "leading", "algorithm.second": {"weights": "units", "units": 300, "ridge": 0.1},
+        "grid": {"first_ratio": [math.inf], "second_samples": [250.0, 1000.0]}, "limit.d": 144,
+        "simulation": {"sizes": [144], "replicas": 3},
+    })  # fmt: skip
+    curve, measured = dl.solve(problem), simulate(problem)
+    rho, se = (np.asarray(measured[f"feature_correlation{s}"].values).ravel() for s in ("", "_se"))
+    predicted = np.asarray(curve["feature_correlation"].values).ravel()
+    assert (np.abs(rho - predicted) < 0.1 * predicted + 4 * se).all(), (rho, predicted, se)
 
 
 # ------------------------------------------------------------------------------------------ subspace and end to end

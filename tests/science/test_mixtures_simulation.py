@@ -56,7 +56,7 @@ CASES = {
             "loss.function": "hinge",
             "grid.sample_ratio": [2.0],
         },
-        {"d": [100, 200], "replicas": 24},
+        {"d": [80, 160], "replicas": 12},
     ),
     "regression of a link": (
         MIXTURE,

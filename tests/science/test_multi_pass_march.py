@@ -269,6 +269,98 @@ def test_first_step_of_a_quadratic_network_by_wick() -> None:
     assert run.history[1, 1, 0, 0, 0] > run.history[1, 0, 0, 0, 0] ** 2 / q
 
 
+@pytest.mark.parametrize("power", [1, 2])
+def test_two_steps_of_the_printed_equations_by_wick(power: int) -> None:
+    """The response form, unrolled and averaged exactly for f = lam^p, y = z^p: a polynomial in eta and 1/alpha."""
+    eta, alpha, q, m = 0.06, 1.7, 0.8, 0.3
+    descent = Descent.isotropic(
+        sample_ratio=alpha, rates=np.full(2, eta), readout_rates=np.zeros(2), target_gram=[[1.0]],
+        start_overlap=[[m]], start_gram=[[q]], start_readout=np.ones(1),
+    )  # fmt: skip
+    text = "x" if power == 1 else "x**2"
+    model = Model(1, Expression(text), SQUARE, ("z",), Expression(text.replace("x", "z"), ("z",)))
+    lam, z, r0, r1 = sp.symbols("lam z r0 r1", real=True)
+    gradient, bend, _ = sample_gradient(model)
+    named = {"f": lam**power, "y": z**power, r"\lambda_k": lam, "a_k": sp.Integer(1)}
+    u, curve = (e.subs({s: named[s.name] for s in e.free_symbols}) for e in (gradient, bend))
+    rules = {label: right for label, (_, right) in linear_steps(Terms.of(descent)).items()}
+
+    def step(label: str, now: float, push: float) -> float:
+        numbers = {"eta": eta, "alpha": alpha}
+        kept = [a for a in rules[label].atoms(sp.Symbol) if a.name not in numbers]
+        change = {a: (push if r"\Gamma" in a.name or "langle" in a.name else now) for a in kept}
+        return float(rules[label].subs(change | {a: numbers[a.name] for a in rules[label].free_symbols - set(kept)}))
+
+    def mean(expression: Any, law: Law, order: tuple[Any, ...]) -> float:
+        return float(average_expression(sp.expand(expression), {s: i for i, s in enumerate(order)}, law))
+
+    start, first = Law.of_matrix(sp.Matrix([[sp.Float(q), m], [m, 1]])), (r0, z)
+    u0 = u.subs(lam, r0)
+    to_z, to_lam, square = (mean(u0 * x, start, first) for x in (z, r0, u0))
+    own = mean(curve.subs(lam, r0), start, first)  # R_u(0, 0)
+    star = to_z - own * m  # R_*(0): Stein
+    m1, c10 = step("target overlap", m, to_z), step("two-time overlap", q, to_lam)
+    # w(1) = step of w(0) by g(0) + alpha R_u w(0) + alpha R_* w_*, cov(g) = alpha C_u.
+    basis = np.array([step("weights", 1.0, alpha * own), step("weights", 0.0, alpha * star), step("weights", 0.0, 1.0)])
+    c11 = basis @ np.array([[q, m, 0.0], [m, 1.0, 0.0], [0.0, 0.0, alpha * square]]) @ basis
+    memory = step("weight response", 0.0, 1.0)
+    assert memory == pytest.approx(-eta / alpha)
+    later = Law.of_matrix(sp.Matrix([[sp.Float(q), c10, m], [c10, c11, m1], [m, m1, 1]]))
+    lam1 = r1 + memory * u0
+    u1 = u.subs(lam, lam1)
+    m2 = step("target overlap", m1, mean(u1 * z, later, (r0, r1, z)))
+    c21 = step("two-time overlap", c11, mean(u1 * lam1, later, (r0, r1, z)))
+    if power == 1:
+        exact = solve_linear(descent, label_moments(model, descent))
+        assert [m1, m2] == pytest.approx(exact.overlaps[1:, 0], abs=1e-12)
+        assert [c10, c11, c21] == pytest.approx(exact.history[[1, 1, 2], [0, 1, 1]], abs=1e-12)
+        return
+    runs = []
+    for i in range(8):
+        march = March(descent, draw(descent, model, 32768, np.random.default_rng([4, i])), model.module().respond)
+        march.run()
+        run = march.trajectory(two_time=True)
+        history = run.history[:, :, 0, 0, 0]
+        runs.append([run.overlaps[1, 0, 0, 0], run.overlaps[2, 0, 0, 0], history[1, 0], history[1, 1], history[2, 1]])
+    found, se = mean_and_se(runs)
+    assert (np.abs(found - [m1, m2, c10, c11, c21]) < 5.0 * se + 1e-5).all()
+    # What the data remember is far above the error: without R_w(1, 0) the second step would differ.
+    forgotten = step("two-time overlap", c11, mean(u.subs(lam, r1) * r1, later, (r0, r1, z)))
+    assert abs(c21 - forgotten) > 20.0 * se[-1]
+
+
+def test_printed_identities_hold_on_the_particles() -> None:
+    """M(t+1) and C(t+1, s) move by the printed step with averages over samples, to rounding."""
+    descent, model = reference_case("mini_epoch")
+    descent = replace(
+        descent, rates=descent.rates[:6] * np.linspace(1.0, 0.5, 6), readout_rates=np.zeros(6), momentum=0.3, ridge=0.2
+    )
+    march = March(descent, draw(descent, model, 3000, np.random.default_rng(0)), model.module().respond)
+    masks = march._masks.reshape(6, -1)
+    march.run()
+    run = march.trajectory(two_time=True)
+    rows = march._z.transpose(1, 0, 2).reshape(march._z.shape[1], -1)
+    lam = march.weights @ rows
+    labels, a = march._labels.ravel(), descent.start_readout
+    slope, pull = model.activation.derivative("x"), model.loss.derivative("f")
+    z = march._teacher @ rows
+    for label, name, history, seen in (
+        ("target overlap", "M(t)", run.overlaps[:, 0], z), ("two-time overlap", "C(t,s)", run.history[:, 1, 0], lam[1]),
+    ):  # fmt: skip
+        _, right = linear_steps(Terms.of(descent))[label]
+        symbols = {s.name: s for s in right.free_symbols}
+        push = next(s for s in symbols if "langle" in s)
+        order = (name, rf"\Delta {name}", push, "eta", "lambda", "beta", "b")
+        step = sp.lambdify([symbols[s] for s in order], right)
+        for t in range(1, 6):
+            u = masks[t] * pull(f=model.output(np, lam[t], a), y=labels) * a[:, None] * slope(x=lam[t])
+            after = step(
+                history[t], history[t] - history[t - 1], u @ seen.T / march.samples, descent.rates[t], descent.ridge,
+                descent.momentum, descent.batch_fraction,
+            )  # fmt: skip
+            assert after == pytest.approx(history[t + 1], abs=1e-12), (label, t)
+
+
 @pytest.mark.parametrize(
     ("shift", "gram", "overlap"),
     [("0", (0.7379, 0.7445, 0.7995), 0.3122), ("1", (None, None, 1.1394), 0.3198)],

@@ -65,12 +65,12 @@ def interpreted_source(averages: SourceAverages) -> dict[str, Any]:
 
 
 def built(setting: Setting) -> tuple[SourceAverages, dict[str, Any]]:
-    averages = SourceAverages(setting, centred=False)
+    averages = SourceAverages(setting, centred=False, signs=True)
     return averages, interpreted_source(averages)
 
 
 def by_quadrature(setting: Setting) -> tuple[SourceAverages, dict[str, Any]]:
-    averages = SourceAverages(setting, centred=False)
+    averages = SourceAverages(setting, centred=False, signs=True)
     averages.__dict__["route"] = "fields"
     return averages, interpreted_source(averages)
 
@@ -205,12 +205,37 @@ def test_kinks_are_split(name: str) -> None:
     assert_monte_carlo(found, source, setting, skip="wrong" if source.M == 2 else "")
 
 
-def test_the_share_of_wrong_signs() -> None:
-    """One unit on a cluster: the chance that its field lies on the other side."""
-    source = replace(drawn(1, 0, y0=-1.0), c=np.array([0.7]))
-    found = computed(built(Setting(ERF, ERF, loss="logistic")), source, 3)
+@pytest.mark.parametrize("loss", ["logistic", "square"])
+def test_the_share_of_wrong_signs(loss: str) -> None:
+    """Where averages are closed, too. One unit on a cluster: the chance that its field lies on the other side."""
+    source, functions = replace(drawn(1, 0, y0=-1.0), c=np.array([0.7])), built(Setting(ERF, ERF, loss=loss))
+    found = computed(functions, source, 3)
     chance = scipy.special.ndtr(source.mean[0] / math.sqrt(source.C[0, 0]))
-    assert found["wrong"] == pytest.approx(chance, abs=1e-9)
+    assert found["wrong"] == pytest.approx(chance, abs=1e-14)
+    # Two units, one the negative of the other: f = (c_1 - c_2) g.
+    P = np.array([[1.0], [-1.0]])
+    twice = replace(source, K=2, mean=P @ source.mean, C=P @ source.C @ P.T, c=np.array([0.9, 0.4]))
+    assert computed(functions, twice, 1)["wrong"] == pytest.approx(chance, abs=1e-14)
+    # Three units: nested rules, and points.
+    three = drawn(3, 0, y0=1.0, seed=12)
+    nested = computed(functions, three, 2)["wrong"]
+    if loss == "square":
+        assert_monte_carlo(computed(functions, three, 2), three, Setting(ERF, ERF), skip="loss")
+        assert computed(functions, three, 1, 1)["wrong"] == pytest.approx(nested, abs=1e-3)
+    assert computed(functions, three, 3)["wrong"] == pytest.approx(nested, abs=1e-6)
+
+
+def test_teachers_in_another_order() -> None:
+    """The axes of the kinks of a target are its fields, the second first."""
+    z1, z2 = sp.symbols("z1 z2", real=True)
+    swapped = {"target_axes": ((0.0, 1.0), (1.0, 0.0)), "target_kinks": ((0.0,), ())}
+    own = {"target_axes": ((1.0, 0.0), (0.0, 1.0)), "target_kinks": ((), (0.0,))}
+    source = drawn(1, 2, seed=13)
+    one, two = (
+        computed(by_quadrature(Setting(ERF, None, sp.Abs(z2) + z1, 2, **axes)), source, 0) for axes in (swapped, own)
+    )
+    for name in ("G", "H", "N", "R", "e"):
+        assert np.abs(one[name] - two[name]).max() < 1e-6, name
 
 
 def update(*rows: str | None) -> tuple[SourceAverages, dict[str, Any]]:

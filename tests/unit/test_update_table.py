@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dimladder.errors import ConfigError, DomainError
-from dimladder.problem import Problem, apply_overrides, state
+from dimladder.problem import Problem, apply_overrides, state, update_check
 from dimladder.problem.geometry import start
+from dimladder.problem.update_check import update_error
 from dimladder.problem.update_table import table
 
 COMMITTEE: dict[str, Any] = {
@@ -229,3 +231,35 @@ def test_a_gauss_rule_keeps_the_moments_of_spectrum_and_power() -> None:
         assert abs(nodes.shares @ nodes.variances[0] ** k - exact) < 1e-10 * exact
         exact = every.gram[:, 2, 2] @ every.variances[0] ** k
         assert abs(nodes.gram[:, 2, 2] @ nodes.variances[0] ** k - exact) < 2e-2 * exact
+
+
+RULES = [
+    {"w": SGD, "wbar": "wbar + gamma*(w - wbar)/d"},
+    {"w": "w + learning_rate*v/d - 0.1*w/d", "v": "v*(1 - gamma/d) - x*error*dg(lambda_w)*a*d^(-1/2)"},
+    {
+        "w": "w - (error*a*dg(lambda_w) + 0.2*tanh(lambda_s)*f)*learning_rate*x/sqrt(d) - (w - s)/(2*d)",
+        "s": "s + y*g(lambda_s)*x/sqrt(d)/3",
+    },
+]
+
+
+@pytest.mark.parametrize("rows", RULES)
+def test_a_step_of_the_text_is_a_step_of_the_table(rows: dict[str, str]) -> None:
+    assert update_error(update(**rows)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "fault", [("drift", -1.0), ("gain", 1.1), ("scheduled_drift", 0.0), ("fixed_gain", 2.0), ("coefficients", None)]
+)
+def test_a_rule_that_was_read_wrongly_is_seen(fault: tuple[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    name, factor = fault
+    caught = []
+    for rows in RULES:
+        right = table(update(**rows))
+        value = getattr(right, name)
+        wrong = replace(right, **{name: value if factor is None or value is None else factor * value})
+        if name == "coefficients" and value is not None:
+            wrong = replace(right, coefficients=value[::-1])
+        monkeypatch.setattr(update_check, "table", lambda problem, wrong=wrong: wrong)
+        caught.append(update_error(update(**rows)) > 1e-3)
+    assert any(caught)

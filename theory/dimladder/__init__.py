@@ -12,21 +12,22 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module. Resolved on first use, so that importing the package costs nothing.
 _PUBLIC = {
     "load": "solve", "loads": "solve", "problem": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
     "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
     "critical_value": "equilibria", "escape_time": "equilibria", "prepare": "prepare", "Prepared": "prepare",
-    "sensitivity": "sensitivity", "fit": "fit", "Fit": "fit",
+    "sensitivity": "sensitivity", "fit": "fit", "Fit": "fit", "optimise": "optimise",
+    "Optimum": "optimise",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
     "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",
-    "figure": "publish", "report": "publish", "errors": "errors",
+    "figure": "publish", "report": "publish", "style": "paper", "key": "paper", "errors": "errors",
     "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
 }  # fmt: skip
-_RENAMED = {"find_theory": "find", "theory_names": "names"}
+_RENAMED = {"find_theory": "find", "theory_names": "names", "style": "sheets_of"}
 
 __all__ = sorted([*_PUBLIC, "__version__"])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from .choose import find
 from .errors import ConfigError
 from .problem import Problem, axis_values
 from .solve import as_curve, derive, replace, solve, stored_errors
@@ -116,7 +117,7 @@ def check(problem: Problem) -> Accuracy:
     boosts = {f"solver.{k}": _BOOSTS[k](v) for k, v in present.items() if k in _BOOSTS and v is not None}
     boosts = {k: v for k, v in boosts.items() if v != present[k.removeprefix("solver.")]}
     base = solve(problem)
-    stored = stored_errors(base)
+    stored = stored_errors(base) | find(problem.theory).reading_errors(problem)
     if "activation_error" in stored:
         # Activations were replaced by close ones: no setting of theirs says what that changed, the other route does.
         boosts["solver.averages"] = "quadrature"

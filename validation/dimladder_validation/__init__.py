@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from .compare import Comparison, compare
+from .probe import Probe, measured
 from .simulate import replicate, simulate
 
-__all__ = ["Comparison", "compare", "replicate", "simulate"]
+__all__ = ["Comparison", "Probe", "compare", "measured", "replicate", "simulate"]

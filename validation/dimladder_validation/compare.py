@@ -186,6 +186,7 @@ def compare(
     """
     from dimladder.results import LearningCurve
 
+    from .probe import SOURCE
     from .simulate import experiment, simulate
 
     if not (0 < alpha < 1 and resolution > 0):
@@ -208,7 +209,8 @@ def compare(
         raise UsageError(f"the measurement belongs to {measurement.theory!r}, the theory is {problem.theory!r}")
     size = str(measurement.stats.get("size", "d"))
     try:
-        found = experiment(problem.theory)
+        # Of a loop that is not ours nothing is known: what it imposes, how fast its gap closes.
+        found = None if measurement.stats.get("source") == SOURCE else experiment(problem.theory)
     except SimulationError:
         found = None  # a measurement from elsewhere, of a theory without an experiment of ours
     curves = _theory(problem, given, found, size, [float(s) for s in measurement[size].values])
@@ -218,6 +220,8 @@ def compare(
     if found is not None:
         closing = found.closing(problem)
         settings = Settings(alpha, resolution, closing.exponent, closing.slowest, found.open_limit(problem))
+    elif measurement.stats.get("closing") is not None:
+        settings = Settings(alpha, resolution, float(measurement.stats["closing"]))
     differences = _differences(problem, measurement, found, int(measurement[size].values.max()))
     return _compare(measurement, curves, size, variables, settings, declared, differences)
 

@@ -111,19 +111,66 @@ def _average(
         if observe:
             out[6] += wrong_side(y, mean, math.sqrt(var), cuts, weights, fields, plus, positive, gain, spread)
     elif route == TRAPEZOID and trapezoid(
-        value, slope, curvature, roots, y, mean, var, v, beta, reach, width, cuts, weights, fields, plus, positive,
-        gain, spread, observe, out,
+        value,
+        slope,
+        curvature,
+        roots,
+        y,
+        mean,
+        var,
+        v,
+        beta,
+        reach,
+        width,
+        cuts,
+        weights,
+        fields,
+        plus,
+        positive,
+        gain,
+        spread,
+        observe,
+        out,
     ):
         pass
     elif fields.size > 0 or beta > 0.0:
         panels(
-            value, slope, curvature, roots, y, mean, var, v, beta, reach, width, cuts, weights, fields, plus, positive,
-            gain, spread, out,
+            value,
+            slope,
+            curvature,
+            roots,
+            y,
+            mean,
+            var,
+            v,
+            beta,
+            reach,
+            width,
+            cuts,
+            weights,
+            fields,
+            plus,
+            positive,
+            gain,
+            spread,
+            out,
         )
     else:
         averages(
-            value, slope, curvature, roots, y, mean, var, v, min(width, reach / math.sqrt(var)), cuts, 0.0, gain,
-            spread, out,
+            value,
+            slope,
+            curvature,
+            roots,
+            y,
+            mean,
+            var,
+            v,
+            min(width, reach / math.sqrt(var)),
+            cuts,
+            0.0,
+            gain,
+            spread,
+            out,
         )
         out[7] = math.nan
 
@@ -222,9 +269,7 @@ def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, 
                 cuts = table[int(offsets[i]) : int(offsets[i + 1])]
                 if cuts.shape[0] == 1 and cuts[0, 0] == -np.inf and cuts[0, 1] == np.inf and cuts[0, 2] == 1.0:
                     cuts = no_cuts
-                _average(
-                    p, at, data[3 + i], b, q, v, cuts, none, none, none, True, cross / q, spread, observe, part
-                )
+                _average(p, at, data[3 + i], b, q, v, cuts, none, none, none, True, cross / q, spread, observe, part)
             if mirrored:
                 part *= 2.0
                 part[0] = 0.0
@@ -232,8 +277,20 @@ def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, 
             residual, number = data[0] > 0.0, int(data[1])
             weights, fields = data[2 : 2 + number], data[2 + number : 2 + 2 * number]
             _nodes(
-                p, at, v, q, cross, b, variance, residual, outer if residual else 0.0, weights, fields,
-                data[2 + 2 * number :], observe, part,
+                p,
+                at,
+                v,
+                q,
+                cross,
+                b,
+                variance,
+                residual,
+                outer if residual else 0.0,
+                weights,
+                fields,
+                data[2 + 2 * number :],
+                observe,
+                part,
             )
         else:
             number = int(data[0])

@@ -1,12 +1,12 @@
 """Points of a quadrature over several Gaussian fields with means, axis by axis, split where the integrand has kinks.
 
-The axes are taken in the order in which they are given. The rule of an axis is split at the kinks of its own field, and
-where an output ``rest + weight g(field)``, known but for this field, meets a kink of the loss or changes its sign. A
-field that those before determine has one point.
+The axes are taken in the order in which they are given: f = mean + L zeta with L the triangular root of the covariance.
+The rule of an axis is split at the kinks of its own field, and where an output, known but for this field and those that
+it determines, meets a kink of the loss or changes its sign. A field that those before determine has one point.
 
 Generated modules are self-contained: `POINTS_SOURCE` is the source text of these functions. They call functions of the
-module: the activation ``g``, and ``own_kinks(axis, f, mean, spread, top, order, K, c, label, tested, out)``, which
-fills the kinks along an axis, given the fields before it, and returns their number.
+module: the activation ``g``, and ``own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out)``,
+which fills the kinks along an axis, given the fields before it, and returns their number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from .jit import njit
 
 Array = NDArray[np.float64]
 
-__all__ = ["POINTS_SOURCE", "add_levels", "axis_capacity", "derivatives", "insert", "next_point"]
+__all__ = [
+    "POINTS_SOURCE",
+    "add_levels",
+    "along_axis",
+    "axis_capacity",
+    "derivatives",
+    "given_mean",
+    "insert",
+    "next_point",
+]
 
 
 @njit(cache=True)
@@ -32,66 +41,74 @@ def axis_capacity(L: Array, rule: Array, most: int) -> int:
     scale = 1e-3
     for q in range(L.shape[0]):
         scale = max(scale, L[q, q])
-    return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * 8 * (most + 2)
+    return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * (int(0.5 * rule[1]) + most + 2)
 
 
 @njit(cache=True)
-def next_point(mean: Array, L: Array, order: Array, K: int, c: Array, label: float, tested: bool, own_kinks: Any,
-               kinks: Array, rule: Array, z: Array, w: Array, counts: Array, at: Array, means: Array, zeta: Array,
-               weight: Array, f: Array) -> bool:  # fmt: skip
-    """Go to the next point of all axes but the last, and return whether there is one; begin with ``at[-1] = -1``.
+def next_point(stop: int, mean: Array, L: Array, order: Array, K: int, c: Array, label: float, tested: bool,
+               own_kinks: Any, ties: Array, kinks: Array, rule: Array, z: Array, w: Array, counts: Array, at: Array,
+               zeta: Array, weight: Array, f: Array) -> bool:  # fmt: skip
+    """Go to the next point of the axes before `stop`, and return whether there is one; begin with ``counts[0] = -1``.
 
-    ``L`` is the lower triangular root of the covariance. Fills ``zeta`` (f = mean + L zeta), ``f`` and the product
-    ``weight[last]`` of the weights, and ``means[last]``, the mean of the last field given the others.
+    Fills ``zeta``, ``f`` and the product ``weight[stop]`` of the weights. All arrays are of floats.
     """
-    last = f.size - 1
     cutoff = 0.01 * math.exp(-0.5 * rule[1] * rule[1])
-    depth = last - 1
-    opened = at[last] < 0
+    opened = counts[0] < 0.0
+    depth = 0 if opened else stop - 1
     if opened:
-        at[last] = 0
+        counts[0] = 0.0
         weight[0] = 1.0
-        depth = 0
-    elif last == 0:
+        if stop == 0:
+            return True
+    elif stop == 0:
         return False
     else:
-        at[depth] += 1
+        at[depth] += 1.0
     while True:
         if opened:
             opened = False
-            means[depth] = mean[depth]
-            for r in range(depth):
-                means[depth] += L[depth, r] * zeta[r]
-            if depth == last:
+            if depth == stop:
                 return True
-            at[depth] = 0
-            if L[depth, depth] == 0.0:
-                z[depth, 0], w[depth, 0], counts[depth] = 0.0, 1.0, 1
+            at[depth] = 0.0
+            spread = L[depth, depth]
+            if spread == 0.0:
+                z[depth, 0] = 0.0
+                w[depth, 0] = 1.0
+                counts[depth] = 1.0
             else:
-                spread = L[depth, depth]
-                found = own_kinks(depth, f, means[depth], spread, rule[1], order, K, c, label, tested, kinks)
-                counts[depth] = normal_nodes(kinks[:found], means[depth], spread, rule, z[depth], w[depth])
-        if at[depth] == counts[depth]:
+                found = own_kinks(depth, mean, L, zeta, f, rule[1], order, K, c, label, tested, ties, kinks)
+                centre = given_mean(depth, depth, mean, L, zeta)
+                counts[depth] = normal_nodes(kinks[:found], centre, spread, rule, z[depth], w[depth])
+        if at[depth] >= counts[depth]:
             depth -= 1
             if depth < 0:
                 return False
-            at[depth] += 1
+            at[depth] += 1.0
             continue
-        zeta[depth] = z[depth, at[depth]]
-        weight[depth + 1] = weight[depth] * w[depth, at[depth]]
+        zeta[depth] = z[depth, int(at[depth])]
+        weight[depth + 1] = weight[depth] * w[depth, int(at[depth])]
         if weight[depth + 1] < cutoff:
             # Beyond the range in all dimensions together there is no weight.
-            at[depth] += 1
+            at[depth] += 1.0
             continue
-        f[depth] = means[depth] + L[depth, depth] * zeta[depth]
+        f[depth] = given_mean(depth, depth, mean, L, zeta) + L[depth, depth] * zeta[depth]
         depth += 1
         opened = True
 
 
 @njit(cache=True)
+def given_mean(axis: int, known: int, mean: Array, L: Array, zeta: Array) -> float:
+    """Return the mean of the field of an axis given those before `known`."""
+    total = mean[axis]
+    for r in range(known):
+        total += L[axis, r] * zeta[r]
+    return total
+
+
+@njit(cache=True)
 def insert(value: float, values: Array, count: int) -> int:
-    """Put a finite number into a sorted list of `count`; return how many there are."""
-    if not math.isfinite(value):
+    """Put a finite number into a sorted list of `count`, while there is room; return how many there are."""
+    if not math.isfinite(value) or count == values.size:
         return count
     place = count
     while place > 0 and values[place - 1] > value:
@@ -102,24 +119,33 @@ def insert(value: float, values: Array, count: int) -> int:
 
 
 @njit(cache=True)
-def add_levels(rest: float, weight: float, level: float, low: float, high: float, g: Any, kinks: Array, count: int
-               ) -> int:  # fmt: skip
-    """Add the solutions u in (low, high) of ``rest + weight g(u) = level`` to sorted kinks; return their number.
+def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float:
+    """Return ``rest + sum_j a_j g(b_j + s_j u)`` for the first rows (a, b, s) of `ties`."""
+    total = rest
+    for j in range(number):
+        total += ties[j, 0] * g(ties[j, 1] + ties[j, 2] * u)
+    return total
+
+
+@njit(cache=True)
+def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, g: Any, kinks: Array,
+               count: int) -> int:  # fmt: skip
+    """Add the solutions u in (low, high) of ``along_axis(u) = level`` to sorted kinks; return their number.
 
     Found by the change of sign between 64 points, then by bisection.
     """
-    if weight == 0.0 or not math.isfinite(level):
+    if not math.isfinite(level):
         return count
     cells = 64
-    left, at_left = low, rest + weight * g(low) - level
+    left, at_left = low, along_axis(low, g, rest, ties, number) - level
     for cell in range(1, cells + 1):
         right = low + (high - low) * cell / cells
-        at_right = rest + weight * g(right) - level
-        if (at_left < 0.0) != (at_right < 0.0) and count < kinks.size:
+        at_right = along_axis(right, g, rest, ties, number) - level
+        if (at_left < 0.0) != (at_right < 0.0):
             a, b = left, right
             for _ in range(60):
                 middle = 0.5 * (a + b)
-                if (rest + weight * g(middle) - level < 0.0) == (at_left < 0.0):
+                if (along_axis(middle, g, rest, ties, number) - level < 0.0) == (at_left < 0.0):
                     a = middle
                 else:
                     b = middle
@@ -143,6 +169,8 @@ def derivatives(moments: Array, L: Array, H: Array) -> None:
             H[i, q] = total / L[q, q] if L[q, q] > 0.0 else 0.0
 
 
-POINTS_SOURCE = self_contained(
-    (spacing, normal_nodes, triangular_root, axis_capacity, next_point, insert, add_levels, derivatives)
-)
+_POINTS = (
+    spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, add_levels,
+    derivatives,
+)  # fmt: skip
+POINTS_SOURCE = self_contained(_POINTS).replace("@njit(cache=True)", "@njit(**OPTIONS)")

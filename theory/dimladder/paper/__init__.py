@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import FORMATS, export
     from .citation import Citation, cite
-    from .draw import STYLES, figure
+    from .draw import STYLES, figure, key, sheets_of
     from .equations import equations_document
     from .labels import Names
 
-__all__ = ["FORMATS", "STYLES", "Citation", "Names", "cite", "equations_document", "export", "figure"]
+__all__ = [
+    "FORMATS",
+    "STYLES",
+    "Citation",
+    "Names",
+    "cite",
+    "equations_document",
+    "export",
+    "figure",
+    "key",
+    "sheets_of",
+]
 
 _WHERE = {
     "FORMATS": "bundle", "export": "bundle", "Citation": "citation", "cite": "citation",
-    "STYLES": "draw", "figure": "draw", "equations_document": "equations", "Names": "labels",
+    "STYLES": "draw", "figure": "draw", "key": "draw", "sheets_of": "draw",
+    "equations_document": "equations", "Names": "labels",
 }  # fmt: skip
 
 

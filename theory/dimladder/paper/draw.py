@@ -42,6 +42,31 @@ def style_files(style: str) -> tuple[list[str], float, int]:
     )
 
 
+def sheets_of(style: str = "double") -> list[str]:
+    """Return the style sheets of a style, for ``matplotlib.pyplot.style.use``: pictures of your own look like ours.
+
+    Parameters
+    ----------
+    style : str
+        ``single``, ``double``, ``neurips``, ``slides``, or the path of a ``.mplstyle`` file.
+
+    Raises
+    ------
+    UsageError
+        For an unknown style.
+    """
+    return style_files(style)[0]
+
+
+def key(figure: Any, theory: str = "theory", simulation: str = "simulation") -> None:
+    """Say below a matplotlib figure what lines and markers are; an empty text leaves one out."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color="0.25", label=theory)] if theory else []
+    handles += [Line2D([], [], color="0.25", ls="", marker="o", ms=3.2, label=simulation)] if simulation else []
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
 def panels_across(most: int, count: int) -> int:
     """Return how many panels stand side by side: at most `most`, but no column of more than two."""
     if most == 3 and count == 4:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from .activations import activation
 from .checks import at_least, finite, formula, not_negative, positive
 from .spec import Spec
 
@@ -42,7 +43,7 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     Attributes
     ----------
     learning_rate, readout_learning_rate, bias_learning_rate : float
-        The others default to the first.
+        The others default to the first. Biases are one more coordinate of w: its decay and momentum act on them.
     batch_size : int
         Samples a step; time stays the number of steps / d.
     schedule : str
@@ -59,9 +60,13 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
         rho: the gradient is taken after a trial step of that size on the same sample; negative is sharpness-aware.
     momentum : table
     update : table vector -> text
-        The update rule written out, linear in the vectors and in the sample x; ``/d`` marks a drift.
+        The update rule written out, linear in the vectors and in the sample: each row is its vector, plus vectors over
+        d, plus ``x/sqrt(d)`` times a function of ``a`` (the unit's readout), ``error`` (slope of the loss), ``f``,
+        ``y``, ``learning_rate``, and ``lambda_w``, ``g(lambda_w)``, ``dg(lambda_w)``: the unit's field of a vector,
+        activation and slope there. All right-hand sides are those before the step.
     vectors : table name -> text
-        Vectors tracked beside w, and where they start.
+        Vectors tracked beside w, and where they start: ``"zero"``, ``"w"`` (a copy), or ``"overlaps"``: the Q and M of
+        ``[initial]`` are over all vectors, w first, then by name.
     constants : table name -> number
         Numbers used by `update`.
     """
@@ -257,19 +262,34 @@ class SecondStage(Spec, frozen=True, kw_only=True):
         Penalty of the highest degree: (1/n) |y - f|^2 + sum_j lam_j |theta_j|^2; or the one of the smallest error.
     degrees : "all", "top" or sequence of int
         Every degree with weight in the label, the degree k of the polynomial alone, or those listed.
-    weights : {"optimal", "flat", "kernel", "top"}
+    weights : {"optimal", "flat", "kernel", "top", "units"}
         lam_j in the ratio D_j/F_j of the number of features to the label's power; equal; ridge D_j; the highest alone.
+        ``units``: in place of polynomials, one preconditioned step of random units with penalty `ridge`.
+    units : int
+        Their number p; each has weights uniform on the unit sphere of the learned subspace, and no bias.
+    activation : str
+        Of the units.
     """
 
     ridge: float | Literal["optimal"] = "optimal"
     degrees: Literal["all", "top"] | tuple[int, ...] = "all"
-    weights: Literal["flat", "kernel", "optimal", "top"] = "optimal"
+    weights: Literal["flat", "kernel", "optimal", "top", "units"] = "optimal"
+    units: int = 0
+    activation: str = "tanh(2*x - 1)"
 
     def __post_init__(self) -> None:
         if isinstance(self.ridge, float):
             not_negative(ridge=self.ridge)
         if isinstance(self.degrees, tuple) and (not self.degrees or min(self.degrees) < 1):
             raise ValueError(f"degrees must list degrees of at least 1, got {list(self.degrees)}")
+        if (self.weights == "units") != (self.units > 0):
+            raise ValueError('units, their number, goes with weights = "units"')
+        if self.weights == "units":
+            if self.degrees != "all":
+                raise ValueError("degrees belong to polynomials: units have all of them")
+            if self.ridge == 0.0:
+                raise ValueError("ridge must be positive for units")
+            activation(self.activation)
 
 
 class ThirdStage(Spec, frozen=True, kw_only=True):

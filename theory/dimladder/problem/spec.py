@@ -33,9 +33,7 @@ MAX_SIZE = 100_000_000
 
 def away_from_default(spec: Spec) -> list[str]:
     """Return the keys of a section whose value is not the default; a required key always is."""
-    return [
-        name for name, required, default in _keys(type(spec)) if required or getattr(spec, name) != default
-    ]
+    return [name for name, required, default in _keys(type(spec)) if required or getattr(spec, name) != default]
 
 
 @cache

@@ -84,13 +84,17 @@ class ContractionWriter:
         free = list(dict.fromkeys(index for index in stage.lhs.indices if index not in self.given))
         outer = [index for index in free if index != self.lane]
         target = self.element(stage.lhs)
-        lines: list[str] = []
-        if clear:
-            head, deep = self._head([*outer, *([self.lane] if self.lane in free else [])], "")
-            lines += [*head, f"{deep}{target} = 0.0"]
+        lines = self.clear(stage) if clear else []
         for term in terms_of(sp.expand(stage.rhs)):
             lines += self._term(term, outer, self.lane in free, target)
         return lines
+
+    def clear(self, stage: Tensor) -> list[str]:
+        """Return the loops that set ``stage.lhs`` to zero."""
+        free = dict.fromkeys(index for index in stage.lhs.indices if index not in self.given)
+        outer = [index for index in free if index != self.lane]
+        head, deep = self._head([*outer, *([self.lane] if self.lane in free else [])], "")
+        return [*head, f"{deep}{self.element(stage.lhs)} = 0.0"]
 
     def _head(self, over: Sequence[Any], indent: str) -> tuple[list[str], str]:
         lines = []

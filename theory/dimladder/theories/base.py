@@ -145,6 +145,10 @@ class Theory(ABC):
         """Return facts about one problem worth showing, such as its information exponent."""
         return {}
 
+    def reading_errors(self, problem: Any) -> dict[str, float]:
+        """Return relative errors that a second reading of the problem finds, by name; `check` counts them for all."""
+        return {}
+
     def warnings(self, problem: Any) -> list[str]:
         """Return what the user of a curve should know before trusting it, a sentence each; `solve` logs them."""
         return []

@@ -100,7 +100,7 @@ def simulate(
         If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
     """
     ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress)
-    measured = _measurement(problem, ensemble)
+    measured = measurement_of(problem, ensemble)
     if out is not None:
         measured.save(Path(out) / "result.nc")
     return measured
@@ -247,7 +247,8 @@ def _batch(sample: Sample, size: int, first: int, last: int) -> Batch:
     return Batch(size, first, last, {k: np.asarray(v) for k, v in sample.coords.items()}, variables)
 
 
-def _measurement(problem: Any, ensemble: Ensemble) -> Measurement:
+def measurement_of(problem: Any, ensemble: Ensemble) -> Measurement:
+    """Return means, standard errors and skewness of an ensemble as a result that belongs to a problem."""
     from dimladder.results import Measurement
 
     coords = {ensemble.size_name: list(ensemble.sizes), **ensemble.coords}

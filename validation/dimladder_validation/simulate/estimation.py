@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Experiment, Sample
+from .base import Backend, Closing, Experiment, Sample
 from .index_targets import clean, directions, drawn_target, is_bayes, label
 from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_penalty, ridge_slope
 
@@ -82,12 +82,13 @@ def is_mixture(problem: Any) -> bool:
     return bool(problem.data.__struct_config__.tag == "mixture")
 
 
-def whole_blocks(spectrum: Any, d: int) -> dict[str, Any]:
-    """Return the blocks of a spectrum with shares that are whole numbers of d directions."""
+def whole_blocks(spectrum: Any, d: int) -> dict[str, Any] | None:
+    """Return the blocks with shares that are whole numbers of d directions; None where they are already."""
     variances, shares = spectrum.blocks()
     counts = np.diff(np.round(np.cumsum([0.0, *shares]) * d))
-    kept = counts > 0
-    if not np.all(kept):
+    if np.max(np.abs(counts - shares * d)) < 1e-6:
+        return None
+    if not np.all(counts > 0):
         raise SimulationError("a block of the spectrum is too small", where=f"d = {d}, shares {shares.tolist()}")
     return {"variances": variances.tolist(), "fractions": (counts / d).tolist()}
 
@@ -100,13 +101,21 @@ class EstimationExperiment(Experiment):
     least_size = 10
     batch_size = 1
 
+    def closing(self, problem: Any) -> Closing:
+        """Mixtures and losses of Lipschitz slope: overlaps fluctuate by d^-1/2 and are biased by 1/d."""
+        form = problem.loss.form
+        if is_mixture(problem) and (form.vector or continuous_slope(form, np.array([-1.0, 0.3, 1.0]))):
+            return Closing(1.0, reason="a strongly convex fit of Lipschitz slope on Gaussian clusters is biased by 1/d")
+        return Closing()
+
     def at_size(self, problem: Any, size: int) -> Any:
         """The problem with its spectrum as the d directions of that size resolve it."""
         from dimladder.solve import replace
 
         spectrum = problem.data.spectrum
         if spectrum is not None and is_mixture(problem):
-            return replace(problem, {"data.spectrum": whole_blocks(spectrum, size)})
+            blocks = whole_blocks(spectrum, size)
+            return problem if blocks is None else replace(problem, {"data.spectrum": blocks})
         if spectrum is None or getattr(problem.student, "covariances", None) is not None:
             return problem
         try:

@@ -18,7 +18,7 @@ from dimladder.problem import Expression
 from dimladder.problem.hierarchy import effective_dimension, orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_features import solve, union_features
+from .hierarchical_features import Features, solve
 from .hierarchical_target import Realization, leading_eigenvectors
 
 BLOCK = 8192
@@ -121,9 +121,9 @@ def three_stages(
     w = truth.directions.reshape(-1, d)
     overlap = np.array([float(np.linalg.norm(w @ u) ** 2) / len(w) for u in subspaces])
     bases = [backend.asarray(u) for u in subspaces]
-    learned = second_stage(problem, truth, bases, rows, stream, backend)
-    degrees = fitted_degrees(problem)
-    correlation, error = third_stage(truth, bases, learned, degrees, problem.algorithm.third, stream, backend)
+    features = features_of(problem, truth.features, stream, backend)
+    learned = second_stage(problem, truth, bases, features, rows, stream, backend)
+    correlation, error = third_stage(truth, bases, learned, features, problem.algorithm.third, stream, backend)
     return overlap, correlation, error
 
 
@@ -238,10 +238,19 @@ def fitted_degrees(problem: Any) -> tuple[int, ...]:
     return tuple(sorted(reached))
 
 
+def features_of(problem: Any, d_eff: int, stream: np.random.Generator, backend: Backend) -> Features:
+    """Return what stage 2 is fitted on."""
+    second = problem.algorithm.second
+    if second.weights == "units":
+        return Features.random_units(d_eff, second.units, second.activation, stream, backend)
+    return Features.polynomials(d_eff, fitted_degrees(problem), backend)
+
+
 def second_stage(
     problem: Any,
     truth: Realization,
     bases: Sequence[Any],
+    features: Features,
     rows: Sequence[Row],
     stream: np.random.Generator,
     backend: Backend,
@@ -251,14 +260,12 @@ def second_stage(
     The subspaces see the same fresh samples, and larger sample counts contain the smaller ones.
     """
     xp = backend.xp
-    degrees = fitted_degrees(problem)
-    counts = np.array([math.comb(truth.features + j - 1, j) for j in degrees])
-    place = np.repeat(np.arange(len(degrees)), counts)
+    counts, place = features.counts, features.place
     total_count = int(counts.sum())
     gram = [backend.zeros((total_count, total_count)) for _ in bases]
     moment = [backend.zeros((total_count,)) for _ in bases]
     feature_sum = [backend.zeros((total_count,)) for _ in bases]
-    judges = [Judge.measure(truth, basis, degrees, place, stream, backend) for basis in bases]
+    judges = [Judge.measure(truth, basis, features, stream, backend) for basis in bases]
     estimates: list[dict[int, Any]] = [{} for _ in bases]
     done, total = 0, 0.0
     for n in sorted({n for row in rows for n in row.second}):
@@ -268,7 +275,7 @@ def second_stage(
             y = truth.labels(x, stream)
             total += float(xp.sum(y))
             for i in wanted:
-                phi = union_features(xp.matmul(x, bases[i]), degrees, backend)
+                phi = features(xp.matmul(x, bases[i]))
                 gram[i] = gram[i] + xp.matmul(xp.permute_dims(phi, (1, 0)), phi)
                 moment[i] = moment[i] + xp.matmul(y, phi)
                 feature_sum[i] = feature_sum[i] + xp.sum(phi, axis=0)
@@ -289,7 +296,7 @@ class Judge:
 
     Attributes
     ----------
-    power : (degrees,) array
+    power : (groups,) array
         |E[y Phi_j]|^2, an unbiased estimate from two halves, cut off below at 1e-4 of the variance.
     variance : float
         Var y.
@@ -306,8 +313,7 @@ class Judge:
         cls,
         truth: Realization,
         basis: Any,
-        degrees: Sequence[int],
-        place: np.ndarray,
+        features: Features,
         stream: np.random.Generator,
         backend: Backend,
         samples: int = 40_000,
@@ -315,22 +321,22 @@ class Judge:
         """Draw fresh inputs for one subspace."""
         xp = backend.xp
         halves, values = [], []
-        features = None
+        first = None
         for _ in range(2):
             sums, labels = 0.0, []
             for block in chunks(samples // 2, BLOCK):
                 x = truth.inputs(block, stream)
                 y = truth.labels(x, stream)
-                phi = union_features(xp.matmul(x, basis), degrees, backend)
+                phi = features(xp.matmul(x, basis))
                 labels.append(y)
                 sums = sums + xp.matmul(y, phi) - xp.mean(y) * xp.sum(phi, axis=0)
-                if features is None:
-                    features, kept = phi, y
+                if first is None:
+                    first, kept = phi, y
             values.append(backend.to_numpy(xp.concat(labels)).astype(float))
             halves.append(backend.to_numpy(sums).astype(float) / (samples // 2))
         variance = float(np.var(np.concatenate(values)))
-        power = np.bincount(place, halves[0] * halves[1], minlength=len(degrees))
-        return cls(np.maximum(power, 1e-4 * variance), variance, features, kept)
+        power = np.bincount(features.place, halves[0] * halves[1], minlength=len(features.counts))
+        return cls(np.maximum(power, 1e-4 * variance), variance, first, kept)
 
     def error(self, theta: Any, backend: Backend) -> float:
         """Return the variance of what an estimate leaves of the labels of the first fresh inputs."""
@@ -373,7 +379,7 @@ def third_stage(
     truth: Realization,
     bases: Sequence[Any],
     learned: Sequence[Any],
-    degrees: Sequence[int],
+    features: Features,
     third: Any,
     stream: np.random.Generator,
     backend: Backend,
@@ -389,18 +395,17 @@ def third_stage(
     xp = backend.xp
 
     def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        features, scalar, clean = [], [], []
+        learnt, scalar, clean = [], [], []
         for block in chunks(n, BLOCK):
             x = truth.inputs(block, stream)
             h = truth.features_of(truth.project(x))
             clean.append(backend.to_numpy(truth.link(h)))
             scalar.append(backend.to_numpy(h[0]))
             made = [
-                xp.matmul(union_features(xp.matmul(x, basis), degrees, backend), theta)
-                for basis, theta in zip(bases, learned, strict=True)
+                xp.matmul(features(xp.matmul(x, basis)), theta) for basis, theta in zip(bases, learned, strict=True)
             ]
-            features.append(backend.to_numpy(xp.stack(made, axis=0)))
-        joined = np.concatenate(features, axis=1), np.concatenate(scalar), np.concatenate(clean)
+            learnt.append(backend.to_numpy(xp.stack(made, axis=0)))
+        joined = np.concatenate(learnt, axis=1), np.concatenate(scalar), np.concatenate(clean)
         return joined[0].astype(float), joined[1].astype(float), joined[2].astype(float)
 
     test, scalar, wanted = draw(TEST_SAMPLES)

@@ -11,7 +11,7 @@ node by node.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -256,7 +256,7 @@ class ClassesSystem(FixedPoint):
             evaluations += used
             s = self._unpack(x)
             errors = self.cluster_errors(s)
-            row = {
+            row: dict[str, Any] = {
                 "V": found.response, "q": found.norm, "m": self.means @ s.w.T, "bias": s.b, "cluster_error": errors,
                 "classification_error": float(self.rho @ errors), "train_loss": found.loss,
             }  # fmt: skip
@@ -351,9 +351,7 @@ def wrong_class(label: int, mean: Array, covariance: Array) -> float:
         return float(ndtr(-centre[0] / math.sqrt(spread[0, 0])))
     if k == 3:
         return 1.0 - _bivariate(centre, spread)
-    law = multivariate_normal(
-        np.zeros(k - 1), spread, allow_singular=True, maxpts=100_000 * k, abseps=1e-7, seed=0
-    )
+    law = multivariate_normal(np.zeros(k - 1), spread, allow_singular=True, maxpts=100_000 * k, abseps=1e-7, seed=0)
     return 1.0 - float(law.cdf(centre))
 
 

@@ -227,9 +227,7 @@ def program(shape: Shape) -> Program:
                 closed["fd"] = scale * edy[c] / soft
             for name, latex, _ in CHANNEL:
                 if name in closed:
-                    rows[name].append(
-                        g.let(f"{name}{sub(c)}", mark(latex, c, plain=single), closed[name], "channel")
-                    )
+                    rows[name].append(g.let(f"{name}{sub(c)}", mark(latex, c, plain=single), closed[name], "channel"))
             continue
         wanted = [row for row in CHANNEL if teacher or row[0] != "fd"]
         symbols = tuple(g.symbol(f"{n}{sub(c)}", mark(latex, c, plain=single)) for n, latex, _ in wanted)

@@ -127,6 +127,7 @@ def _common(cells: _Cells, rho: Array, bias: bool, losses: object) -> float:
     from scipy.optimize import minimize
 
     size = cells.size + int(bias)
+
     # With one covariance, and w scaled so that its bulk part has variance 1.
     def value(theta: Array) -> float:
         mean, part, overlap = cells.overlaps(theta[: cells.size])

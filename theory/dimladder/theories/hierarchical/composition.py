@@ -32,6 +32,7 @@ from .union import (
     union_state,
 )
 from .union_refined import Draws, directions, learned_feature, squared_norms
+from .units import UnitState, best_state, hermite_coefficients, unit_state
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
@@ -106,6 +107,11 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
         squares = np.array([float(fractions @ (values**2 * q**j)) for j in range(level.degree + 1)])
         shares = represented(level, squares)
         curves.begin(float(fractions @ q))
+        if algorithm.second.weights == "units":
+            assert d is not None
+            means = Means(squares, float(fractions @ (values * q)) ** 2)
+            add_units(curves, target, algorithm, means, [delta * unit for delta in row.second], d_eff)
+            continue
         for delta in row.second:
             if counts is None:
                 crowding = np.array([1.0 / delta if j == level.degree else 0.0 for j in degrees])
@@ -119,6 +125,60 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
                 fit = _mehler_fit(link, target.noise, state.correlation, algorithm.third)
             curves.add(state.correlation, fit)
     return curves
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means over directions of what a subspace holds.
+
+    Attributes
+    ----------
+    squares : (k + 1,) array
+        <a^2 q^j>.
+    mean_square : float
+        <a q>^2.
+    """
+
+    squares: Array
+    mean_square: float
+
+
+def add_units(
+    curves: Curves, target: Hierarchical, algorithm: Layerwise, means: Means, samples: Sequence[float], d_eff: int
+) -> None:
+    """Append the second stages of random units at these sample counts."""
+    link, level, second = link_of(target, max(60, algorithm.third.degree)), levels(target)[0], algorithm.second
+    shares, sigma = represented(level, means.squares), hermite_coefficients(second.activation)
+    at_two = float(means.squares[2]) if level.degree > 1 else 0.0
+    along = means.mean_square
+    if target.readout in ("rademacher", "gaussian"):
+        # The mean of d_eff random readouts is of order d_eff^-1/2.
+        along += (at_two - along) / d_eff
+    trace = along / at_two if at_two > 0 else 0.0
+    law = (link, target.noise, shares, trace, d_eff)
+    for n in samples:
+        state = (
+            best_state(*law, n, sigma, second.units)
+            if isinstance(second.ridge, str)
+            else unit_state(*law, n, sigma, second.units, second.ridge)
+        )
+        if higher_orders(target):
+            fit = _units_fit(target, link, state, means.squares, algorithm.third)
+        else:
+            fit = _mehler_fit(link, target.noise, state.correlation, algorithm.third)
+        curves.add(state.correlation, fit)
+
+
+def _units_fit(
+    target: Hierarchical, link: LinkAnalysis, state: UnitState, squares: Array, third: ThirdStage
+) -> FiniteFit:
+    """Return stage 3 of a feature that holds higher orders of the link: what is above degree k is noise to it."""
+    level = levels(target)[0]
+    degrees = tuple(range(1, level.degree + 1))
+    task = Task.of(link, target.noise, degrees, np.zeros(level.degree), represented(level, squares))
+    gain = state.gain[1 : level.degree + 1]
+    spread = max(state.norm - float(gain**2 @ task.power), 0.0)
+    return _joint_fit(target, link, task, squares, gain, spread, third)
 
 
 def weighting(second: SecondStage) -> tuple[str, float | str]:
@@ -217,6 +277,13 @@ def refined_curves(
             lift = math.sqrt(max(subspace.second_power, 0.0) / second) if 2 in parts and second > 0 else 1.0
             seen = np.minimum(1.0, lift * q)
         curves.begin(float(q.mean()))
+        if algorithm.second.weights == "units":
+            # Units are at leading order in the samples, on the refined subspace.
+            means = Means(
+                np.array([float(np.mean(a**2 * seen**j)) for j in range(k + 1)]), float(np.mean(a * seen)) ** 2
+            )
+            add_units(curves, target, algorithm, means, [delta * unit for delta in row.second], d_eff)
+            continue
         z = np.sqrt(seen) * true + np.sqrt(1.0 - seen) * other
         basis = hermite_values(z, k)
         norms = squared_norms(basis)[list(degrees)] / counts[:, None]

@@ -95,6 +95,8 @@ class LayerwiseSystem(ClosedForm):
         }
         for j, symbol in share.items():
             rows[f"share {j}"] = (symbol, sp.Symbol(f"v_{j}", positive=True) * q**j)
+        if self.algorithm.second.weights == "units":
+            return rows | self._units_symbolic(expansion, x, share, c[1])
         powers, gains, crowding = {}, {}, {}
         for j in self.degrees:
             powers[j], gains[j] = sp.Symbol(f"F_{j}", positive=True), sp.Symbol(f"A_{j}", positive=True)
@@ -112,6 +114,27 @@ class LayerwiseSystem(ClosedForm):
         rows["correlation"] = (sp.Symbol("rho", real=True), c[1] * represented / sp.sqrt(norm))
         return rows
 
+    def _units_symbolic(self, expansion: Any, x: Any, share: dict[int, Any], slope: Any) -> dict[str, tuple[Any, Any]]:
+        """Return the relations of random units; sums over j run over all degrees of the kernel."""
+        import sympy as sp
+
+        j = sp.Symbol("j", integer=True)
+        n, p, nu, nu1, ridge = sp.symbols("n_2 p nu nu_1 lambda", positive=True)
+        count, gain, power = (sp.IndexedBase(name)[j] for name in ("D", "A", "F"))
+        error, norm = sp.symbols("E_f q_2", positive=True)
+        effective = sp.Sum(count * gain, (j, 1, sp.oo))
+        rows = {
+            f"power {i}": (sp.Symbol(f"F_{i}", positive=True), expansion.coeff_monomial(x**i))
+            for i in range(1, self.k + 1)
+        }
+        rows["strength"] = ((n - effective) * nu1, n * ridge / p)
+        rows["shared strength"] = (nu1, nu * (1 - effective / p))
+        rows["gain"] = (gain, 1 / (1 + nu * count / sp.IndexedBase("sigma")[j] ** 2))
+        rows["norm"] = (norm, error - sp.Sum(power * (1 - 2 * gain), (j, 1, sp.oo)))
+        held = sum(sp.IndexedBase("A")[i] * v for i, v in share.items())
+        rows["correlation"] = (sp.Symbol("rho", real=True), slope * held / sp.sqrt(norm))
+        return rows
+
     def equations(self) -> list[Equation]:
         import sympy as sp
 
@@ -123,6 +146,12 @@ class LayerwiseSystem(ClosedForm):
             "fresh error": "on a fresh label, label noise included",
             "correlation": "corr(h_hat, h)",
         }
+        if self.algorithm.second.weights == "units":
+            notes |= {
+                "strength": "D_j = binom(d_eff + j - 1, j); sigma_j: Hermite coefficients of the units, p of them",
+                "norm": "E_f = E(f - h_hat)^2: the error of ridge regression on random features",
+                "gain": "the trace of degree 2 has sigma_2^2/d_eff in place of sigma_2^2/D_2",
+            }
         rows = [
             Equation.of(label, left, right, notes.get(label, "")) for label, (left, right) in self.symbolic().items()
         ]
@@ -181,8 +210,8 @@ class LayerwiseSystem(ClosedForm):
                 "only its first order is correlated with h, and what no degree represents is noise.",
                 pick(
                     *(f"share {j}" for j in each), *(f"power {j}" for j in each), "strength",
-                    *(f"gain {j}" for j in each), "df2", "residual", "fresh error", "norm", "correlation",
-                    "sample norms",
+                    "shared strength", "gain", *(f"gain {j}" for j in each), "df2", "residual", "fresh error", "norm",
+                    "correlation", "sample norms",
                 ),
             ),
             Step(
@@ -336,6 +365,7 @@ class LayerwiseTheory(Theory):
         "leading order is off by 10-100 % near the threshold at d ~ 1000; order = refined by 1-4 %",
         "without [limit] d the degrees below k are learned at n2 ~ D_k; with it every D_j/n2 counts",
         "degrees of 4 and more: finite-size dominated below d_eff ~ 100",
+        "units: leading order in the samples on either subspace, 2-4 % at d_eff ~ 20",
         "b_2 tau_1 = 0 or small: the second-order channel (leak_recovery_ratio, units d d_eff^2) comes first; leading "
         "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
@@ -365,6 +395,7 @@ class LayerwiseTheory(Theory):
                 "grid.kappa": grid.kappa is not None,
                 "grid.second_samples": grid.second_samples is not None,
                 "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
+                'weights = "units"': second.weights == "units",
             }
             for what, asked in why.items():
                 if asked:

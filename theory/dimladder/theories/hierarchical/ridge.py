@@ -78,6 +78,28 @@ def random_feature_ridge(
 
     `ridge` is the penalty of sum_mu (y - f)^2 + lam |a|^2 with features of mean square 1/width each.
     """
+    nu2 = _feature_ridge(multiplicity, eigenvalue, n, width, ridge)
+    seen = eigenvalue / (eigenvalue + nu2)
+    t1, t2 = float(multiplicity @ seen), float(multiplicity @ seen**2)
+    share = 1 - t1 / width
+    chi = float(multiplicity @ (eigenvalue / (eigenvalue + nu2) ** 2)) / (width - t2)
+    ups = width / n * ((1 - share) ** 2 + share**2 * t2 / (width - t2))
+    bias = (
+        nu2**2
+        / (1 - ups)
+        * (float(power @ (1 / (eigenvalue + nu2) ** 2)) + chi * float(power @ (eigenvalue / (eigenvalue + nu2) ** 2)))
+    )
+    variance = noise * ups / (1 - ups)
+    return KernelErrors(bias + variance, bias, variance)
+
+
+def random_feature_gain(multiplicity: Array, eigenvalue: Array, n: float, width: float, ridge: float) -> Array:
+    """Return A = ev/(ev + nu2): what the mean of the fit of `random_feature_ridge` holds of each eigenspace."""
+    return eigenvalue / (eigenvalue + _feature_ridge(multiplicity, eigenvalue, n, width, ridge))
+
+
+def _feature_ridge(multiplicity: Array, eigenvalue: Array, n: float, width: float, ridge: float) -> float:
+    """Return nu2."""
     from scipy.optimize import brentq
 
     if ridge <= 0:
@@ -101,15 +123,4 @@ def random_feature_ridge(
 
     if clear(low) < 0:
         low = float(brentq(clear, low, high))
-    nu2 = math.exp(float(brentq(excess, low, high, xtol=1e-14)))
-    t1, t2 = first(nu2), float(multiplicity @ (eigenvalue / (eigenvalue + nu2)) ** 2)
-    share = 1 - t1 / width
-    chi = float(multiplicity @ (eigenvalue / (eigenvalue + nu2) ** 2)) / (width - t2)
-    ups = width / n * ((1 - share) ** 2 + share**2 * t2 / (width - t2))
-    bias = (
-        nu2**2
-        / (1 - ups)
-        * (float(power @ (1 / (eigenvalue + nu2) ** 2)) + chi * float(power @ (eigenvalue / (eigenvalue + nu2) ** 2)))
-    )
-    variance = noise * ups / (1 - ups)
-    return KernelErrors(bias + variance, bias, variance)
+    return math.exp(float(brentq(excess, low, high, xtol=1e-14)))

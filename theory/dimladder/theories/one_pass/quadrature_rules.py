@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from .flow import OnePassFlow
 
 Array = NDArray[np.float64]
+# Of each family the rules, coarse to fine; dy/dt at a state with a given rule.
+Families = list[list[Array]]
+Velocity = Callable[[Array, Array], Array]
 # From coarse to fine: order of Mehler's series, trapezoidal step, Gauss-Legendre order of a panel.
 SIZES = ((8, 0.7, 8), (10, 0.6, 10), (12, 0.5, 12), (16, 0.38, 16), (24, 0.3, 20), (36, 0.22, 24))
 REACH = 7.5
@@ -79,6 +83,21 @@ def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]
     ]
 
 
+def sign_rule(dimension: int) -> Array:
+    """Return the rule that counts wrong signs where averages need none; the last axis needs no nodes.
+
+    Parameters
+    ----------
+    dimension : int
+        The most fields that any source has.
+    """
+    from ...numerics.fields import sobol_rule
+
+    axes = max(1, dimension - 1)
+    family = _over_fields(axes)[0] if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
+    return np.concatenate([[1.0, 0.0, 1.0], family[min(3, len(family) - 1)]])
+
+
 def _noise(flow: OnePassFlow, count: int) -> Array:
     """Return the number of values of the label noise, then each value with its weight; `count` where they matter."""
     from ...numerics.quadrature import gauss_hermite
@@ -102,26 +121,33 @@ def choose(flow: OnePassFlow, rtol: float) -> Array:
     candidates = levels(flow)
     if flow.module().ROUTE == "conditional" and flow.module().POLYNOMIAL_DEGREE:
         return candidates[0][0]
-    y = flow.initial_state()
+    return coarsest(candidates, flow.velocity, flow.initial_state(), rtol)
+
+
+def coarsest(families: Families, velocity: Velocity, y: Array, rtol: float) -> Array:
+    """Return the coarsest rule whose refinement changes ``velocity(y, rule)`` by less than `rtol`; see `choose`."""
     reached: list[tuple[float, int]] = []
-    for family in candidates:
-        before, change = flow.velocity(y, family[0]), np.inf
+    for family in families:
+        before, change = velocity(y, family[0]), np.inf
         for level, finer in itertools.pairwise(family):
-            after = flow.velocity(y, finer)
+            after = velocity(y, finer)
             change = float(abs(after - before).max()) / max(1.0, float(abs(after).max()))
             if change <= rtol:
                 return level
             before = after
         reached.append((change, len(reached)))
-    return candidates[min(reached)[1]][-1]
+    return families[min(reached)[1]][-1]
 
 
 def error(flow: OnePassFlow, used: Array, states: Array) -> float:
     """Return the largest change of dy/dt over states (time, n) when the rule is refined by one level."""
-    family = next(f for f in levels(flow) if any(np.array_equal(other, used) for other in f))
+    return refinement(levels(flow), flow.velocity, used, states)
+
+
+def refinement(families: Families, velocity: Velocity, used: Array, states: Array) -> float:
+    """Return the largest change of ``velocity(y, rule)`` over states (time, n) when the rule is refined a level."""
+    family = next(f for f in families if any(np.array_equal(other, used) for other in f))
     place = next(k for k, other in enumerate(family) if np.array_equal(other, used))
     other = family[place + 1] if place + 1 < len(family) else family[place - 1]
-    changes = [
-        flow.velocity(y, used) - flow.velocity(y, other) for y in (np.ascontiguousarray(state) for state in states)
-    ]
+    changes = [velocity(y, used) - velocity(y, other) for y in (np.ascontiguousarray(state) for state in states)]
     return float(abs(np.array(changes)).max())

@@ -61,6 +61,8 @@ class SourceAverages:
         What a sample moves each species by, in ``a``, ``error``, ``f``, ``y``, ``learning_rate``, and ``lambda_s``,
         ``g_s``, ``dg_s`` for species s: averages are then over the fields of all species and teachers, and
         g'_i Delta is this coefficient in G, H and N. None: the gradient.
+    signs : bool
+        Whether the share of samples whose sign is wrong is wanted: it takes a rule even where averages do not.
 
     Attributes
     ----------
@@ -79,6 +81,7 @@ class SourceAverages:
     centred: bool = True
     species: tuple[str, ...] = ("w",)
     coefficients: tuple[Any, ...] | None = None
+    signs: bool = False
     indices: Indices = field(init=False)
     averages: Averages = field(init=False)
 

@@ -31,6 +31,7 @@ from .layout import (
     stage_lines,
 )
 from .source_averages import MU, TARGET_WEIGHT, SourceAverages
+from .source_quadrature import Quadrature
 
 AVERAGES = "def averages(K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R):"
 ERRORS = "def errors(K, M, mu, C, c, y0, sigma, rule, work, out):"
@@ -38,8 +39,6 @@ ERRORS = "def errors(K, M, mu, C, c, y0, sigma, rule, work, out):"
 
 def source_functions(averages: SourceAverages) -> list[str]:
     """Return the source of ``averages``, ``errors`` and ``averages_work_size``, and of all that they call."""
-    from .source_quadrature import Quadrature
-
     return (Closed(averages) if averages.route == "closed" else Quadrature(averages)).functions()
 
 
@@ -78,10 +77,13 @@ class Closed:
         lines = ["@njit(**INNER)", AVERAGES, *body]
         lines += ["@njit(**INNER)", "def half_square(K, M, mu, C, c, y0, work):", *half]
         lines += ["@njit(**INNER)", ERRORS, "    out[0] = half_square(K, M, mu, C, c, y0, work)"]
-        lines += ["    out[1] = math.nan", "    out[2] = math.nan", "", ""]
+        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.signs else "math.nan"
+        lines += [f"    out[1] = {share}", "    out[2] = math.nan", "", ""]
         lines += ["@njit(**INNER)", "def averages_work_size(K, M):", "    N = K + M", f"    {LANES}"]
-        lines += [f"    return K + {size}"]
-        return [*_library([*self.kernels, *lines]), *self.kernels, *lines]
+        room = f"max({size}, N * N + quadrature_work(N))" if self.averages.signs else size
+        lines += [f"    return K + {room}"]
+        signs = Quadrature(self.averages).signs() if self.averages.signs else []
+        return [*_library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
 
 
 def _library(lines: list[str]) -> list[str]:

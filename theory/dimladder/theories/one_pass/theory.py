@@ -126,8 +126,6 @@ class OnePassTheory(Theory):
         if student.slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if student.slope and problem.simulation.method == "gram":
-            yield Refusal("simulation.method", "with student.slope explicit weights are moved", "drop it")
         if rule.uses > MOST_USES:
             yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
 
@@ -156,13 +154,9 @@ class OnePassTheory(Theory):
             path = "algorithm.update" if rule.update else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
         try:
-            found = table(problem)
+            table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
-            return
-        if found.coefficients is not None:
-            why = "only multiples of a*dg(lambda_w)*error are averaged as what multiplies the sample"
-            yield Refusal("algorithm.update", why, "write each vector's step as a number times that, times x/sqrt(d)")
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
         student, rule = problem.student, problem.algorithm
@@ -179,6 +173,12 @@ class OnePassTheory(Theory):
             yield Refusal("algorithm.regime", f"{path} is read with every term", 'use regime = "classical"')
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
+
+    def reading_errors(self, problem: Any) -> dict[str, float]:
+        """A written rule is run on vectors of numbers as it stands, against the table made of it."""
+        from ...problem.update_check import update_error
+
+        return {"update_error": update_error(problem)} if problem.algorithm.update else {}
 
     def warnings(self, problem: Any) -> list[str]:
         from .obstacles import obstacles

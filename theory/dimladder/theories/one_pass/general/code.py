@@ -5,6 +5,7 @@ State and parameters are laid out as `layout` says.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ....symbolic.contractions import ContractionWriter
@@ -17,22 +18,25 @@ from .layout import COUNTS, PARAMETERS
 
 SCRATCH: dict[str, tuple[str, ...]] = {
     "G": ("n", "n", "B"),
-    "X": ("K", "n", "B"),
-    "Z": ("K", "K", "B"),
-    "square": ("K + M", "K + M"),
-    "mean": ("K + M",),
+    "X": ("rows", "n", "B"),
+    "Z": ("rows", "rows", "B"),
+    "square": ("(rows + M) * (rows + M)",),
+    "mean": ("rows + M",),
     "w": ("K + M",),
-    "Gr": ("K",),
-    "slopes": ("K", "K + M"),
-    "NN": ("K", "K"),
+    "Gr": ("rows",),
+    "slopes": ("rows * (rows + M)",),
+    "NN": ("rows", "rows"),
     "R": ("K",),
     "growth": ("K",),
     "norm": ("K",),
     "rate": ("V",),
-    "at": ("K + M",),
+    "at": ("rows + M",),
+    "now_L": ("V", "V"),
+    "now_P": ("V", "K"),
 }
 
 SIZES = """V = S * K
+rows = {rows}
 F = M + D
 n = V + F
 moving = V * (V + 1) // 2
@@ -61,17 +65,31 @@ def load(y, fixed, V, F, B, G):
 
 
 @njit(**INNER)
-def fields(species, K, M, V, teacher, at):
-    """Fill the vectors whose fields a source reads: the students of a species, the teachers it listens to."""
+def combine(moved, steady, schedule, out):
+    """Fill a table of rates: what the schedule multiplies, and the rest."""
+    for p in range(moved.shape[0]):
+        for q in range(moved.shape[1]):
+            out[p, q] = steady[p, q] + schedule * moved[p, q]
+
+
+@njit(**INNER)
+def fields(species, K, M, V, rows, teacher, at):
+    """Fill the vectors whose fields a source reads: the students of a species, others, the teachers it listens to."""
+    for i in range(rows):
+        at[i] = i
     for i in range(K):
+        if rows > K:
+            at[species * K + i] = i
         at[i] = species * K + i
-    N = K
+    N = rows
     for m in range(M):
         if teacher[m] != 0.0:
             at[N] = V + m
             N += 1
     return N
 '''
+
+LAW = "c, N, K, M, V, rows, B, D, heads, at, teacher, s, nu, mask, head, a, G, cov, mean, w"
 
 
 def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[str]:
@@ -86,7 +104,7 @@ def _views(arrays: dict[str, tuple[str, ...]], source: str, place: str) -> list[
     return lines
 
 
-def _element(expression: Any) -> str:
+def _element(expression: Any, scheduled: bool) -> str:
     """Return the source of a symbol or of an entry of an array, within the loop over sources."""
     if not expression.is_Indexed:
         return {d.eta_a: "eta_a", d.kappa_a: "kappa_a", d.batch: "batch"}.get(expression, str(expression))
@@ -113,7 +131,9 @@ def _element(expression: Any) -> str:
         d.share: "share", d.counts: "counts", d.s: "s", d.nu: "nu", d.mask: "mask", d.head: "head", d.L: "L", d.P: "P",
         d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a",
     }  # fmt: skip
-    inner = [str(index) for index in indices] if base in (d.nu,) else x
+    if scheduled and base in (d.L, d.P):
+        return f"now_{base}[{', '.join(x)}]"
+    inner = [str(index) for index in indices] if base == d.nu else x
     return f"{plain[base]}[{', '.join(inner)}]"
 
 
@@ -131,7 +151,7 @@ def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True)
     return lines
 
 
-def source(out: Derived, averages: list[str], title: str) -> str:
+def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) -> str:
     """Return the source of ``rhs`` and ``observe``.
 
     Parameters
@@ -140,65 +160,68 @@ def source(out: Derived, averages: list[str], title: str) -> str:
     averages : list of str
         Source of ``averages``, ``errors`` and ``averages_work_size``.
     title : str
+    ends : dict
+        What else the module says of itself: name -> value.
     """
-    names = d.indices()
-    outside = ContractionWriter(names, _element, d.b, where={d.q: "q > p"})
-    inside = ContractionWriter(names, _element, d.b, given=(d.c,), where={d.j: "j > l"})
-    form = out.form
+    names, form = d.indices(), out.form
+    sizes = SIZES.format(rows="V" if form.written else "K").splitlines()
+    element = partial(_element, scheduled=form.schedule != 1)
+    outside = ContractionWriter(names, element, d.b, where={d.q: "q > p"})
+    inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
+    whole = ContractionWriter(names, element, d.b)
     begin = [
-        *[f"{name} = int(p[{place}])" for place, name in enumerate(COUNTS)],
-        *SIZES.splitlines(), f"place = {len(COUNTS)}", *_views(PARAMETERS, "p", "place"), "rule = p[place:]",
+        *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
+        *sizes, f"place = {len(COUNTS)}", *_views(PARAMETERS, "table", "place"), "rule = table[place:]",
         "use = 0", *_views(SCRATCH, "work", "use"), "load(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
-    law = [
-        "cov = square.ravel()[:N * N].reshape((N, N))",
-        "H = slopes.ravel()[:K * N].reshape((K, N))",
-        *_stages(inside, out.laws),
-        "for l in range(N):",
-        "    for j in range(l):",
-        "        cov[j, l] = cov[l, j]",
-        "for l in range(K, N):",
-        "    w[l] = -teacher[c, int(at[l]) - V]",
-    ]
-    call = "K, N - K, mean[:N], cov, w[:N], label[c], sigma[c], rule, work[use:]"
+    law = ["cov = square[:N * N].reshape((N, N))", f"law({LAW})"]
+    call = "K, N - rows, mean[:N], cov, w[:K + N - rows], label[c], sigma[c], rule, work[use:]"
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
     if form.schedule != 1:
         # What the schedule multiplies, and the rest.
-        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule"]
-        body += ["L = steady_L + schedule * L", "P = steady_P + schedule * P"]
+        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule", "step *= schedule"]
+        body += ["combine(L, steady_L, schedule, now_L)", "combine(P, steady_P, schedule, now_P)"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
     overlaps = [stage for stage in out.flow if stage.lhs.base == d.dGamma]
     sampled = [Tensor(t.lhs, _part(t.rhs, True)) for t in readout]
     steady = [Tensor(t.lhs, _part(t.rhs, False)) for t in readout]
-    body += ["X[:] = 0.0", "Z[:] = 0.0", *_stages(outside, steady)]
+    moments = [whole.clear(stage) for stage in out.moments]
+    body += [line for lines in moments for line in lines] + _stages(outside, steady)
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
-    per = ["N = fields(0, K, M, V, teacher[c], at)", *law, f"averages({call}, Gr, H, NN, R)"]
+    per = ["N = fields(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
+    per.append(f"averages({call}, Gr, H, NN, R{', step' if form.written else ''})")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
     body += indented(per)
     body += _stages(outside, overlaps)
     if out.sphere:
-        body += ["rate[:] = 0.0", *_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
+        body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
     lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
-    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, p, work):", *indented(body)]
-    observe = [
-        *begin, "tests = C - tested", "found = np.empty(3)", "for species in range(S):",
-        "    for c in range(tested, C):",
-        *indented(indented(["N = fields(species, K, M, V, teacher[c], at)", *law, f"errors({call}, found)",
-                            "dy[(species * tests + c - tested) * 3:(species * tests + c - tested) * 3 + 3] = found"])),
-    ]  # fmt: skip
-    lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, p, work):"]
+    lines += ["@njit(**INNER)", f"def law({LAW}):"]
+    lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
+    lines += indented(
+        [
+            *_stages(inside, out.laws), "for l in range(N):", "    for j in range(l):", "        cov[j, l] = cov[l, j]",
+            "for l in range(rows, N):", "    w[K + l - rows] = -teacher[c, int(at[l]) - V]", "", "",
+        ]
+    )  # fmt: skip
+    lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, table, work):", *indented(body)]
+    each = ["N = fields(species, K, M, V, rows, teacher[c], at)", *law, "first = (species * tests + c - tested) * 3"]
+    each.append(f"errors({call}, dy[first:first + 3])")
+    observe = [*begin, "tests = C - tested", "for species in range(S):", "    for c in range(tested, C):"]
+    observe += indented(indented(each))
+    lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, table, work):"]
     lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
     lines += indented(observe)
     lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)"]
     lines += ["def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
-    lines += indented(SIZES.splitlines())
-    sizes = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
-    lines += [f"    return {sizes} + averages_work_size(K, M)"]
-    return "\n".join(lines) + "\n"
+    lines += indented(sizes)
+    length = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
+    lines += [f"    return {length} + averages_work_size(K, M)", "", ""]
+    return "\n".join([*lines, *(f"{name} = {value!r}" for name, value in ends.items())]) + "\n"
 
 
 def _part(expression: Any, sampled: bool) -> Any:

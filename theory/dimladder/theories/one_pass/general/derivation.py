@@ -18,7 +18,7 @@ from .notation import Form, b, c, f, h, i, j, k, l, m, p, q, r, total
 
 
 def gradient(vector: Any) -> Any:
-    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi w_ci g'(lambda_i) Delta."""
+    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi w_ci g'(lambda_i) Delta, or -b_p."""
     return sp.Symbol(rf"\beta_{{{vector}}}", real=True)
 
 
@@ -135,22 +135,24 @@ def derive(form: Form) -> Derived:
     ]
     if not form.centred:
         out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
-    drift = form.regime != "noise-dominated"
-    if drift:
+    # Rows of what a sample moves: units with gains, or every vector by itself.
+    one, two = (p, r) if form.written else (i, k)
+    weigh = (lambda unit: sp.Integer(1)) if form.written else (lambda unit: d.w[c, unit])
+    if form.regime != "noise-dominated":
         # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
-        by_mean = total(d.pi[c] * d.w[c, i] * d.G[c, i] * d.nu[c, m] * d.Gamma[b, q, m], c, m)
+        by_mean = total(d.pi[c] * weigh(one) * d.G[c, one] * d.nu[c, m] * d.Gamma[b, q, m], c, m)
         by_mean = sp.Integer(0) if form.centred else by_mean
-        by_fields = total(d.pi[c] * d.w[c, i] * d.H[c, i, l] * d.s[c, b] * d.Gamma[b, l, q], c, l)
-        out.moments.append(Tensor(d.X[b, i, q], by_mean + by_fields))
+        by_fields = total(d.pi[c] * weigh(one) * d.H[c, one, l] * d.s[c, b] * d.Gamma[b, l, q], c, l)
+        out.moments.append(Tensor(d.X[b, one, q], by_mean + by_fields))
     if form.regime != "gradient-flow":
-        both = total(d.pi[c] * d.w[c, i] * d.w[c, k] * d.N2[c, i, k] * d.s[c, b] * d.share[b] / d.batch, c)
-        out.moments.append(Tensor(d.Z[b, i, k], both))
+        both = d.pi[c] * weigh(one) * weigh(two) * d.N2[c, one, two] * d.s[c, b] * d.share[b] / d.batch
+        out.moments.append(Tensor(d.Z[b, one, two], total(both, c)))
     out.flow = [
-        Tensor(d.dGamma[b, p, q], averaged(update.moving), symmetric=True),
-        Tensor(d.dGamma[b, p, f], averaged(update.fixed)),
+        Tensor(d.dGamma[b, p, q], averaged(update.moving, form), symmetric=True),
+        Tensor(d.dGamma[b, p, f], averaged(update.fixed, form)),
     ]
     if form.train_readout:
-        out.flow.append(Tensor(d.da[h, i], averaged(update.readout)))
+        out.flow.append(Tensor(d.da[h, i], averaged(update.readout, form)))
     if form.spherical:
         out.sphere = [
             Tensor(d.growth[i], total(d.counts[b] * d.dGamma[b, i, i], b)),
@@ -162,7 +164,7 @@ def derive(form: Form) -> Derived:
     return out
 
 
-def averaged(increment: Any) -> Any:
+def averaged(increment: Any, form: Form) -> Any:
     """Average an increment over sample and source, by the names of the averages."""
     result = sp.Integer(0)
     for term in sp.Add.make_args(sp.expand(increment)):
@@ -174,11 +176,12 @@ def averaged(increment: Any) -> Any:
         if readout:
             result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * d.R[c, i], c)
         elif len(betas) == 1 and len(fields) == 1:
-            result += rest * total(d.P[betas[0], i] * d.X[b, i, fields[0]], i)
+            moved = -d.X[b, betas[0], fields[0]] if form.written else total(d.P[betas[0], i] * d.X[b, i, fields[0]], i)
+            result += rest * moved
         elif len(betas) == 2 and not fields:
             # |x|^2/d, the batch and the source's variances are in Z.
             bare = sp.simplify(rest * d.batch / (d.share[b] * d.s[c, b]))
-            result += bare * total(d.P[p, i] * d.P[q, k] * d.Z[b, i, k], i, k)
+            result += bare * (d.Z[b, p, q] if form.written else total(d.P[p, i] * d.P[q, k] * d.Z[b, i, k], i, k))
         elif not betas and not fields:
             result += rest
         else:

@@ -15,6 +15,7 @@ from ....problem.update_table import Table, table
 from ....symbolic import store
 from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
+from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from .layout import values
 
@@ -70,6 +71,8 @@ class GeneralFlow(Flow):
         return {
             **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
             "directions": 0 if t.index is None else t.M,
+            "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
+            "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
             "centred": self.centred,
             "train_readout": self.trained,
@@ -91,7 +94,8 @@ class GeneralFlow(Flow):
 
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
-        return Form(self.trained, t.spherical, self.centred, t.regime, schedule)
+        written = t.coefficients is not None
+        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule)
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -117,6 +121,8 @@ class GeneralFlow(Flow):
             teacher_kinks=() if t.teacher is None else t.teacher.kinks("x"),
             **kinked,
         )
+        if t.coefficients is not None:
+            return SourceAverages(setting, self.centred, species=t.species, coefficients=t.coefficients)
         return SourceAverages(setting, self.centred)
 
     @cached_property
@@ -137,13 +143,15 @@ class GeneralFlow(Flow):
         return explain(self)
 
     def module(self) -> ModuleType:
-        return store.module(("one-pass general", self.structure()), self._source)
+        return store.module(("one-pass general", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         from ..source_code import source_functions
         from . import code
 
-        return code.source(self.derived, source_functions(self.averages), f"one-pass: {self.structure()}")
+        averages = self.averages
+        ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
+        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -183,6 +191,11 @@ class GeneralFlow(Flow):
         return moving + fixed + (["bias"] if self.biased else [])
 
     def parameters(self) -> Array:
+        return np.concatenate([self.plain_parameters, self.rule])
+
+    @cached_property
+    def plain_parameters(self) -> Array:
+        """The parameters but for a quadrature."""
         t, unit = self.table, np.eye(self.K)
         tests = (
             np.array([int(np.argmax(t.emitter == c)) for c in range(t.sources)])
@@ -208,18 +221,36 @@ class GeneralFlow(Flow):
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
+            "step": t.learning_rate,
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
-        return values(counts, arrays | rates | steady, self.rule)
+        return values(counts, arrays | rates | steady)
 
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
-        return np.zeros(0)
+        if self.module().ROUTE == "closed":
+            return np.zeros(0)
+        return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
+
+    @cached_property
+    def families(self) -> list[list[Array]]:
+        """The quadratures to choose from, over as many fields as the source that reads most."""
+        t, module = self.table, self.module()
+        own = self.V if t.coefficients is not None else self.K
+        most = own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
+        return rules.source_levels(most, bool(t.noise.any()), bool(module.LINEAR_IN_NOISE))
+
+    def velocity(self, y: Array, rule: Array) -> Array:
+        """Return dy/dt with a given quadrature, where the schedule is largest."""
+        out = np.empty_like(y)
+        t = schedules.largest(self.table.schedule, 0.0, float(self.times()[-1]))
+        self.module().rhs(t, y, out, np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size()))
+        return out
 
     def work_size(self) -> int:
         return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
@@ -251,10 +282,14 @@ class GeneralFlow(Flow):
             "atol": max(SAFETY * settings.atol, 1e-16),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
             "autonomous": schedules.is_constant(self.table.schedule) and not self.table.switches,
-            "output": "step",
+            # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
+            "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        if len(self.rule) and len(states):
+            worst = rules.refinement(self.families, self.velocity, self.rule, states[[0, len(states) // 2, -1]])
+            stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
         values = np.asarray(solution.variables["generalization_error"].values)
         resolution = RESOLUTION * self.integrator_options()["rtol"] * max(1.0, float(values[0]) if len(values) else 1.0)

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
+    "step": (),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
@@ -41,8 +42,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def values(counts: dict[str, int], arrays: dict[str, Any], rule: Array) -> Array:
-    """Return the parameter vector."""
+def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
+    """Return the parameter vector, but for the rule of a quadrature."""
     parts = [np.array([float(counts[name]) for name in COUNTS])]
     sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
     for name, shape in PARAMETERS.items():
@@ -50,7 +51,7 @@ def values(counts: dict[str, int], arrays: dict[str, Any], rule: Array) -> Array
         array = np.asarray(arrays[name], dtype=float)
         assert array.shape == wanted, f"{name} is {array.shape}, {wanted} is needed"
         parts.append(array.ravel())
-    return np.concatenate([*parts, rule])
+    return np.concatenate(parts)
 
 
 def eval_size(text: str, sizes: dict[str, int]) -> int:

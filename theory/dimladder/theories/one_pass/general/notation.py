@@ -68,6 +68,8 @@ class Form:
     Attributes
     ----------
     train_readout, spherical : bool
+    written : bool
+        Whether the update is a formula of its own, b_p a sample, instead of gains P times the gradient.
     centred : bool
         Whether no source has a mean and no unit a bias.
     regime : {"classical", "gradient-flow", "noise-dominated"}
@@ -78,5 +80,6 @@ class Form:
     train_readout: bool = False
     spherical: bool = False
     centred: bool = False
+    written: bool = False
     regime: str = "classical"
     schedule: Any = 1
