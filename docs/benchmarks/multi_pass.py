@@ -1,6 +1,7 @@
 """Particles in revealed directions against two response-function schemes, at equal error, in one run.
 
     python docs/benchmarks/multi_pass.py [--case committee] [--json FILE]
+    python docs/benchmarks/multi_pass.py --costs
 
 Training on one data set of n = alpha d samples, full batches. Beside the particles stand the causal march in response
 functions (`solver.method = "responses"`), with Sobol' points and plain, and the form in which solvers of this kind are
@@ -152,6 +153,48 @@ def weights(
     return rows, weak
 
 
+def costs() -> None:
+    """Print what the run files cost at full size, and how exact the linear cases are."""
+    import dimladder as dl
+    from dimladder.theories.multi_pass.averages import FreshData
+    from dimladder.theories.multi_pass.closed import solve_linear, solve_spectral
+
+    runs = Path(__file__).parents[1] / "gallery" / "runs"
+    full = {"algorithm.batch_fraction": 1.0, "algorithm.learning_rate": 1.5, "data.sample_ratio": 1.5}
+    fixed = full | {"student.train_readout": False}
+
+    def timed(text: str, function: Any) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        function()
+        print(f"{text:70s} {time.perf_counter() - wall:7.2f} s wall {time.process_time() - cpu:7.2f} s CPU", flush=True)
+
+    for name, change in (("reshuffled tenths", {}), ("full batches", fixed)):
+        problem = dl.load(runs / "multi-pass-committee.toml", change)
+        dl.solve(problem, samples=64, scrambles=2)
+        timed(f"theory, K = 2, T = 60, 32768 particles x 8, {name}", lambda p=problem: dl.solve(p, workers=2))
+        ratio = problem.data.ratio
+        timed(f"chain, d = 20000, T = 60, K = 2, n = {ratio:g} d, {name}",
+              lambda p=problem: one_chain(p))  # fmt: skip
+    for alpha, rate, ridge in ((2.0, 0.5, 0.1), (0.5, 0.3, 0.0), (1.3, 0.4, 0.05)):
+        descent = Descent.isotropic(
+            sample_ratio=alpha, rates=np.full(60, rate), readout_rates=np.zeros(60), target_gram=[[1.0]],
+            start_overlap=[[0.0]], start_gram=[[1.0]], start_readout=np.ones(1), ridge=ridge,
+        )  # fmt: skip
+        model = Model(1, Expression("x"), SQUARE, ("z",), Expression("z", ("z",)), noise=0.5)
+        label = FreshData(model, np.eye(1)).label_moments
+        one, two = solve_linear(descent, label), solve_spectral(descent, label)
+        gap = max(np.abs(getattr(one, n) - getattr(two, n)).max() for n in ("train_loss", "overlaps", "history"))
+        print(f"linear, alpha = {alpha}: recursion and spectral integrals differ by {gap:.1e}")
+
+
+def one_chain(problem: Any) -> None:
+    """Run one replica of the chain at d = 20000."""
+    from dimladder_validation.simulate.base import backend_for
+    from dimladder_validation.simulate.multi_pass import EXPERIMENT
+
+    EXPERIMENT.run(problem, 20000, [np.random.default_rng(0)], backend_for())
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,8 +203,12 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=65536, help="particles of each of eight scrambles")
     parser.add_argument("--most", type=int, default=16384, help="most samples of the march in response functions")
     parser.add_argument("--picard", type=int, default=1024, help="samples of the iteration; 0: leave it out")
+    parser.add_argument("--costs", action="store_true", help="what the run files cost, instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.costs:
+        costs()
+        return
     descent, model = case(options.case, options.steps)
     runs = [particles(descent, model, options.reference, np.random.default_rng([77, i])) for i in range(8)]
     reference = np.mean(runs, axis=0)

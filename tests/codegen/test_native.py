@@ -84,6 +84,43 @@ def everything(x, k, out):  # type: ignore[no-untyped-def]
     out[3, 12] = big[0]
 
 
+@njit("void(f8[::1], f8[::1])", **OPTIONS)
+def functions(x, out):  # type: ignore[no-untyped-def]
+    a, b = x[0], x[1]
+    out[0] = a * b / (1.0 + b**2) - 3 * a + STEPS[1] * b
+    out[1] = math.sqrt(a) + math.exp(b) + math.log(a) + math.sin(b) * math.cos(a)
+    out[2] = abs(-b) + math.copysign(a, -b) + max(a, b) * min(a, b)
+    out[3] = a**0.3 + a**b + b**-3
+    out[4] = math.erf(a) + math.erfc(b) + math.tanh(b) + math.tan(a)
+    out[5] = math.asin(a) * math.acos(a) + math.atan(b) + math.atan2(a, b) + math.hypot(a, b)
+    out[6] = math.sinh(a) + math.cosh(b) + math.asinh(b) + math.acosh(1.0 + b) + math.atanh(a)
+    out[7] = math.expm1(a) + math.log1p(b) + math.log2(a) + math.log10(b)
+    out[8] = (a if a > b else b) * math.floor(b) + int(a) * b
+
+
+def test_tangents_are_derivatives_and_values_stay() -> None:
+    from dimladder.numerics.differences import derivative
+    from dimladder.numerics.native.kernels import FUNCTION_TYPES
+    from dimladder.numerics.native.machine import compiled
+    from dimladder.numerics.native.tangents import LANES
+
+    tangents = compiled("test", [("functions", functions, functions.signature)], FUNCTION_TYPES, tangents=True)
+    x, directions = np.array([0.4, 1.7]), np.array([[1.0, 0.0], [0.0, 1.0], [0.3, -2.0]])
+    given, out = np.zeros((2, LANES)), np.zeros((9, LANES))
+    given[:, 0], given[:, 1:] = x, directions.T
+    tangents["functions"](given.ravel(), out.reshape(-1))
+
+    def values(x: np.ndarray) -> np.ndarray:
+        found = np.zeros(9)
+        functions.py_func(x, found)
+        return found
+
+    np.testing.assert_allclose(out[:, 0], values(x), rtol=4e-16)
+    for k, d in enumerate(directions):
+        exact, _ = derivative(lambda step, d=d: values(x + step * d), 0.0, 0.05)
+        np.testing.assert_allclose(out[:, k + 1], exact, rtol=1e-10, atol=1e-11)
+
+
 SCALAR = "f8(f8[::1])"
 
 

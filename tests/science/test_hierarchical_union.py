@@ -250,7 +250,7 @@ def test_union_against_real_fits_of_its_own():
 
 @pytest.mark.parametrize(("readout", "trace"), [("balanced", 0.0), ("ones", 1.0)])
 def test_random_units_by_simulation(readout, trace):
-    """The preconditioned step itself on d_eff = 16 learned coordinates: corr(h_hat, h) and |h_hat|^2 within 5 %."""
+    """The preconditioned step itself on 16 learned coordinates: corr(h_hat, h) within 5 %, |h_hat|^2 within 10 %."""
     d_eff, p, q, ridge = 16, 600, 0.9, 0.06
     t = target(noise=0.3)
     link, level = link_of(t), levels(t)[0]
@@ -277,8 +277,10 @@ def test_random_units_by_simulation(readout, trace):
             estimate = (np.tanh(2 * test @ w.T - 1) - mean) @ fit
             found.append([np.corrcoef(estimate, scalar)[0, 1], np.var(estimate)])
         state = units.unit_state(link, t.noise, shares, trace, d_eff, n, sigma, p, ridge)
-        rho, se = np.mean(found, axis=0)[0], np.std(found, axis=0, ddof=1)[0] / 3
-        assert abs(rho - state.correlation) < 4 * se + 0.05 * state.correlation, (n, rho, state.correlation, se)
+        mean_of, se = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / 3
+        wanted = (state.correlation, state.norm)
+        for value, predicted, error, slack in zip(mean_of, wanted, se, (0.05, 0.1), strict=True):
+            assert abs(value - predicted) < 4 * error + slack * predicted, (n, value, predicted, error)
 
 
 def test_very_many_units_are_their_kernel():

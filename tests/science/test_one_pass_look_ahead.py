@@ -60,6 +60,28 @@ def test_drift_of_a_relu_against_truncated_moments() -> None:
     np.testing.assert_allclose(rates, [-0.29, -0.10, 0.11, 0.32], atol=0.03)
 
 
+def test_fast_oscillations_against_brute_force() -> None:
+    """cos(3 x) after a trial step of size z^2: hundreds of radians; trapezoidal sums, and the error stated is small."""
+    changes = {
+        "target.formula": "z**2", "student.activation": "cos(3*x)", "student.readout": [0.8], "loss.function":
+        "correlation", "algorithm.displacement": 1.0, "algorithm.learning_rate": 0.2, "initial.M": [[0.1]],
+        "initial.Q": [[0.9]], "solver.quadrature_rtol": 1e-5, "grid.time": [0.0, 0.01],
+    }  # fmt: skip
+    curve = dl.solve(dl.load(RUN, changes))
+    assert curve.stats["quadrature_error"] < 1e-5
+    u, step = np.linspace(-7.0, 7.0, 2001, retstep=True)
+    weight = step * np.exp(-u * u / 2) / math.sqrt(2 * math.pi)
+    dM = dQ = 0.0
+    for z, w in zip(u, weight, strict=True):
+        lam = 0.1 * z + math.sqrt(0.89) * u
+        gain = -2.4 * z**2 * np.sin(3 * (lam - 2.4 * z**2 * np.sin(3 * lam)))
+        dM += 0.2 * w * float(weight @ gain) * z
+        dQ += w * float(weight @ (0.4 * gain * lam + 0.04 * gain**2))
+    found = drift(changes) * 0.2
+    np.testing.assert_allclose(found, [dM, dQ], atol=4e-6)
+    np.testing.assert_allclose(found, [2.153e-5, 0.346155], atol=4e-6)
+
+
 def test_reference_curve() -> None:
     curve = dl.solve(dl.load(RUN))
     np.testing.assert_allclose(curve["M"].values[1:, 0, 0], [-0.0115, -0.0228, -0.0341, -0.0453, -0.0566], atol=1.5e-4)

@@ -30,7 +30,7 @@ def test_averages_with_kinks_noise_and_three_uses() -> None:
         "relu(x) + step(x + 0.2)", "algorithm.uses": 3, "algorithm.learning_rate": 0.3,
     }  # fmt: skip
     flow = dl.derive(dl.load(RUN, override))
-    parameters = averages.parameters([0.3, 0.0, 1.0, 0.0], np.ones(2), 1e-5, 0.4, averages.LEVELS[0])
+    parameters = averages.parameters([0.3, 0.0, 1.0, 0.0], np.ones(4), 1e-5, 0.4, averages.LEVELS[0])
     rng, eta, n = np.random.default_rng(5), 0.3, 400_000
     z, xi, noise = rng.standard_normal((3, n))
     y = np.abs(z**2 - 1) + np.sign(z**3 - 2 * z) + 0.4 * noise
@@ -46,6 +46,22 @@ def test_averages_with_kinks_noise_and_three_uses() -> None:
         assert abs(dy[0] - change.mean()) < 4 * change.std() / math.sqrt(n)
 
 
+@pytest.mark.parametrize("slope", ["tanh(x + 1/2)", "relu(x) + step(x + 0.2)"])
+def test_tables_of_label_noise_against_its_average_in_place(slope: str) -> None:
+    """What is tabulated once is what each point would average; beyond the reach of the table there is no other way."""
+    changes = {"target.noise": 0.4, "student.slope": slope, "algorithm.uses": 3}
+    module = dl.derive(dl.load(RUN, changes)).module()
+    states = np.array([[-0.3, 1.0], [0.2, 1.3]])
+    system = averages.Averages(module, [0.3, 0.0, 1.0, 0.0], 0.4, tabulated=True)
+    plain = averages.parameters(system.head, np.ones(4), 1e-7, system.noise, averages.LEVELS[0])
+    # A table that reaches all of lambda, a part of it, and none.
+    tables = [np.empty(0), system.tabulate(np.ones(4), 1e-7, 0.2), system.tabulate(np.ones(4), 1e-7, 1.2)]
+    found = [system.at(states, np.concatenate([plain, table])) for table in tables]
+    assert len(tables[2]) > len(tables[1]) > 0
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0][:, :2], other[:, :2], atol=2e-6)
+
+
 def test_one_pass_has_no_drift_at_zero_overlap() -> None:
     """He3 has information exponent 3; two uses see the cube of the label, and the drift is negative."""
     import sympy as sp
@@ -59,7 +75,8 @@ def test_one_pass_has_no_drift_at_zero_overlap() -> None:
     for uses in (1, 2):
         flow = dl.derive(dl.load(RUN, {"algorithm.uses": uses}))
         (symbol, integrand), (norm, _) = flow.averages().drifts.items()
-        at = integrand.subs({symbol: 0, norm: 1, sp.Symbol("a", real=True): 1, sp.Symbol("kappa", real=True): 0})
+        gained = integrand.subs(sp.Symbol("G", real=True), flow.averages().gain)
+        at = gained.subs({symbol: 0, norm: 1, sp.Symbol("a", real=True): 1, sp.Symbol("kappa", real=True): 0})
         f = sp.lambdify([sp.Symbol(s, real=True) for s in ("z", "lam", "y", "eta")], at)
         drift[uses] = float(w @ f(z, lam, y, 0.5) @ w)
     assert abs(drift[1]) < 1e-12
@@ -86,6 +103,29 @@ def test_bad_problems_are_refused() -> None:
             dl.derive(dl.load(RUN, override))
     with pytest.raises(DerivationError, match="polynomial"):
         dl.solve(dl.load(RUN, {"target.formula": "sign(sin(z))"}))
+
+
+def test_three_uses_with_label_noise_against_brute_force() -> None:
+    """Trapezoidal sums over both fields, Gauss-Hermite over the noise; the accuracy asked for is reached."""
+    from dimladder.numerics.quadrature import gauss_hermite
+
+    changes = {"target.noise": 0.3, "algorithm.uses": 3, "initial.M": [[-0.1]], "solver.quadrature_rtol": 1e-7}
+    flow = dl.derive(dl.load(RUN, changes))
+    dy = np.empty(2)
+    flow.module().rhs(0.0, flow.initial_state(), dy, flow.parameters(), np.zeros(0))
+    u, step = np.linspace(-7.5, 7.5, 601, retstep=True)
+    weight = step * np.exp(-u * u / 2) / math.sqrt(2 * math.pi)
+    z, (xi, chance) = u[:, None], gauss_hermite(100)
+    lam, drift = -0.1 * z + math.sqrt(0.99) * u, 0.0
+    for x, w in zip(xi, chance, strict=True):
+        y = (z**3 - 3 * z) / math.sqrt(6) + 0.3 * x
+        field, gain = lam, 0.0 * lam
+        for _ in range(3):
+            gradient = y * np.tanh(field + 0.5)
+            gain, field = gain + gradient, field + 0.5 * gradient
+        change = 0.5 * gain * z + 0.1 * (0.5 * gain * lam + 0.125 * gain**2)
+        drift += w * float(weight @ change @ weight)
+    assert dy[0] == pytest.approx(drift, abs=2e-7)
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from dimladder.cli import main
 from dimladder.errors import SolveError, UsageError
 from dimladder.numerics.differences import derivative
 from dimladder.problem import Problem
+from dimladder.sensitivity import numbers, slopes
+from dimladder.tangents import TangentFlow
 
 
 def linear_unit(**changes: object) -> Problem:
@@ -58,7 +60,37 @@ def test_flow_against_the_exact_derivatives() -> None:
                 exact = mpmath.diff(lambda x, j=j, at=at, t=t: exact_error(t, *at[:j], x, *at[j + 1 :]), at[j])
                 here = found["generalization_error"].sel(parameter=key).values[k]
                 assert here == pytest.approx(float(exact), rel=1e-8, abs=1e-9), (key, t)
+    assert found.stats["method"] == "tangents"
     assert (found["generalization_error_error"].values < 1e-7).all()
+
+
+def test_tangents_are_the_differences_of_a_committee(runs: Path) -> None:
+    """Both layers, and a number through the teacher's overlaps: one integration against many."""
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [1.0, 20.0, 100.0]})
+    keys = ["algorithm.learning_rate", "target.noise", "initial.M.0.0", "target.readout.1"]
+    prepared = dl.prepare(problem, keys, rtol=1e-11, atol=1e-13)
+    base = numbers(prepared)
+    solution = prepared.solution(base)
+    exact, errors, method = slopes(prepared, base, solution)
+    assert method == "tangents"
+    names = list(exact)
+
+    def moved(x: float, k: int) -> np.ndarray:
+        found = prepared([*base[:k], x, *base[k + 1 :]])
+        return np.concatenate([found[n].ravel() for n in names])
+
+    for k in (0, 3):
+        value, error = derivative(lambda x, k=k: moved(x, k), base[k], 0.02)
+        flat = np.concatenate([exact[n][k].ravel() for n in names])
+        bounds = np.concatenate([errors[n][k].ravel() for n in names])
+        assert (abs(flat - value) <= 1e-8 * (1.0 + abs(value)) + bounds + 10 * error).all()
+        assert bounds.max() < 1e-6 * max(1.0, abs(flat).max())
+
+
+def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
+    relu = {"student.activation": "relu", "target.activation": "relu", "grid.time": [1.0, 5.0], "solver.rtol": 1e-8}
+    problem = dl.load(runs / "online-erf.toml", relu)
+    assert TangentFlow.of(dl.prepare(problem, ["target.noise"]), [0.2]) is None
 
 
 def test_fixed_point_against_the_exact_derivatives() -> None:

@@ -207,7 +207,7 @@ def critical_value(
     return equilibria.critical_parameter(lambda value: unstable(value) == at_low, low, high, rtol=rtol)
 
 
-def _check_component(flow: Flow, variable: str, index: tuple[int, ...]) -> None:
+def check_component(flow: Flow, variable: str, index: tuple[int, ...]) -> None:
     """Refuse a name that is no variable in time, and an index that is none of its components."""
     start = flow.variables(np.zeros(1), flow.initial_state().reshape(1, -1))
     known = {name: np.asarray(v.values).shape[1:] for name, v in start.items() if v.dims[:1] == ("time",)}
@@ -248,7 +248,7 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
     from .numerics.ode import integrate
 
     flow = _flow(problem)
-    _check_component(flow, variable, tuple(index))
+    check_component(flow, variable, tuple(index))
     if not 0 < t_max < np.inf or not np.isfinite(level):
         raise UsageError("a level and a last time > 0 are numbers", where="escape_time", why=f"{level = }, {t_max = }")
     asked = {**flow.integration(), "t_eval": [t_max]}

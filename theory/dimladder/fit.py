@@ -120,7 +120,7 @@ def fit(
         if steps == MOST_STEPS:
             raise SolveError("the fit has not arrived", status="max_steps", why=f"{MOST_STEPS} steps were made")
         steps += 1
-        derivatives, _ = slopes(prepared, list(x), solution)
+        derivatives, _, _ = slopes(prepared, list(x), solution)
         columns = [derivatives[n].reshape(len(x), -1)[:, kept[n]] / measured[n][1].ravel()[kept[n]] for n in measured]
         J = np.concatenate(columns, axis=1).T
         covariance = _covariance(J, keys)

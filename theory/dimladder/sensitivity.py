@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from .solve import with_solver
 
 if TYPE_CHECKING:
     from .results import LearningCurve
-    from .symbolic.systems import Solution
+    from .symbolic.systems import Solution, Variable
 
-__all__ = ["numbers", "sensitivity", "slopes"]
+__all__ = ["numbers", "sensitivity", "slopes", "tight"]
 
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
@@ -30,8 +30,9 @@ STEP = 0.1
 def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> LearningCurve:
     """Differentiate a theory's prediction in numbers of its problem.
 
-    The derivative is taken by extrapolated differences of the solution, whatever the kind of the theory, each with an
-    estimate of its error.
+    A flow is integrated together with its derivatives, which its compiled equations give exactly
+    (``stats["method"]`` is "tangents"); of whatever else there is, differences of the solution are extrapolated
+    ("differences"). Each number comes with an estimate of its error.
 
     Parameters
     ----------
@@ -63,11 +64,11 @@ def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> Learnin
     """
     from .results import LearningCurve
 
-    solver = _tight(problem, solver)
+    solver = tight(problem, solver)
     prepared = prepare(problem, keys, **solver)
     base = numbers(prepared)
     solution = prepared.solution(base)
-    values, errors = slopes(prepared, base, solution)
+    values, errors, method = slopes(prepared, base, solution)
     variables: dict[str, Any] = {}
     for name, variable in solution.variables.items():
         if name in values:
@@ -77,7 +78,7 @@ def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> Learnin
             variables[name] = (dims, values[name], latex, f"derivative of: {text}", variable.units)
             variables[f"{name}_error"] = (dims, errors[name], "", f"estimated error of the derivative of: {text}", None)
     coords = {"parameter": np.array(prepared.vary), **solution.coords}
-    return LearningCurve.build(prepared.problem, coords, variables, stats={"method": "differences"})
+    return LearningCurve.build(prepared.problem, coords, variables, stats={"method": method})
 
 
 def numbers(prepared: Prepared) -> list[float]:
@@ -99,45 +100,97 @@ def numbers(prepared: Prepared) -> list[float]:
     return [float(v) for v in values]
 
 
-def slopes(prepared: Prepared, base: Sequence[float], solution: Solution) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the derivatives of every numeric variable, and their errors, with a first axis over the open keys."""
+def slopes(
+    prepared: Prepared, base: Sequence[float], solution: Solution
+) -> tuple[dict[str, Array], dict[str, Array], str]:
+    """Return the derivatives of every numeric variable, with a first axis over the open keys, their errors, and how."""
     names = [n for n, v in solution.variables.items() if np.issubdtype(np.asarray(v.values).dtype, np.floating)]
     shapes = {n: np.shape(solution.variables[n].values) for n in names}
-    rows = []
-    for k, key in enumerate(prepared.vary):
 
-        def moved(x: float, k: int = k) -> Array | None:
-            try:
-                found = prepared.solution([*base[:k], x, *base[k + 1 :]])
-            except SolveError:
-                return None
-            except DimladderError:
-                # Outside the range of the number.
-                return None
-            parts = [np.asarray(found.variables[n].values, dtype=float) for n in names]
-            if any(p.shape != shapes[n] for n, p in zip(names, parts, strict=True)):
-                return None
-            return np.concatenate([p.ravel() for p in parts])
+    def flattened(variables: Mapping[str, Variable]) -> Array | None:
+        parts = [np.asarray(variables[n].values, dtype=float) for n in names]
+        if any(p.shape != shapes[n] for n, p in zip(names, parts, strict=True)):
+            return None
+        return np.concatenate([p.ravel() for p in parts])
 
-        try:
-            rows.append(derivative(moved, base[k], STEP * (abs(base[k]) or 1.0)))
-        except ValueError:
-            raise SolveError(
-                f"the derivative in {key!r} cannot be taken", status="no_neighbours", where=f"{key} = {base[k]:g}",
-                why="the problem has no solution on either side of the value",
-            ) from None  # fmt: skip
+    found, method = _by_tangents(prepared, base, solution, flattened), "tangents"
+    if found is None:
+        found, method = _by_differences(prepared, base, flattened), "differences"
     values: dict[str, Array] = {}
     errors: dict[str, Array] = {}
     start = 0
     for n in names:
         size = int(np.prod(shapes[n]))
-        for out, which in ((values, 0), (errors, 1)):
-            out[n] = np.stack([r[which][start : start + size].reshape(shapes[n]) for r in rows])
+        values[n], errors[n] = (a[:, start : start + size].reshape(-1, *shapes[n]) for a in found)
         start += size
-    return values, errors
+    return values, errors, method
 
 
-def _tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:
+def _by_differences(
+    prepared: Prepared, base: Sequence[float], flattened: Callable[[Mapping[str, Variable]], Array | None]
+) -> tuple[Array, Array]:
+    rows = []
+    for k, key in enumerate(prepared.vary):
+
+        def moved(x: float, k: int = k) -> Array | None:
+            try:
+                return flattened(prepared.solution([*base[:k], x, *base[k + 1 :]]).variables)
+            except DimladderError:
+                # Outside the range of the number, or nothing to be solved there.
+                return None
+
+        try:
+            rows.append(derivative(moved, base[k], step_of(base[k])))
+        except ValueError:
+            raise SolveError(
+                f"the derivative in {key!r} cannot be taken", status="no_neighbours", where=f"{key} = {base[k]:g}",
+                why="the problem has no solution on either side of the value",
+            ) from None  # fmt: skip
+    return np.stack([r[0] for r in rows]), np.stack([r[1] for r in rows])
+
+
+def _by_tangents(
+    prepared: Prepared, base: Sequence[float], solution: Solution,
+    flattened: Callable[[Mapping[str, Variable]], Array | None],
+) -> tuple[Array, Array] | None:  # fmt: skip
+    """Integrate the flow with its derivatives; None where that cannot be."""
+    from .tangents import TangentFlow
+
+    flow = TangentFlow.of(prepared, base)
+    if flow is None:
+        return None
+    times, states, tangents, errors = flow.integrated()
+    if len(times) != len(flow.system.integration()["t_eval"]):
+        return None
+    skip = len(times) - len(flow.system.times())
+    times, states, tangents, errors = times[skip:], states[skip:], tangents[:, skip:], errors[:, skip:]
+    rows, bounds = [], []
+    for k, x in enumerate(base):
+
+        def read(step: float, k: int = k, x: float = x, slope: Array | None = None) -> Array | None:
+            here = flow.at(k, x + step)
+            moved = states + step * (tangents[k] if slope is None else slope)
+            return None if here is None else flattened(here.variables(times, moved))
+
+        value, error = derivative(read, 0.0, step_of(x))
+        rows.append(value)
+        # What the integration left open, as the variables see it.
+        def open_(step: float, k: int = k) -> Array | None:
+            return flattened(flow.system.variables(times, states + step * errors[k]))
+
+        still, _ = derivative(open_, 0.0, 1e-3)
+        bounds.append(error + abs(still))
+    if not np.isfinite(rows).all():
+        return None
+    return np.stack(rows), np.stack(bounds)
+
+
+def step_of(value: float) -> float:
+    """Return the longest step of differences in a number."""
+    return STEP * (abs(value) or 1.0)
+
+
+def tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:
     """Return solver settings of which differences can be taken."""
     section = with_solver(problem, solver).solver
     for name, least in (("rtol", RTOL), ("atol", ATOL)):

@@ -23,8 +23,8 @@ from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
 BUILT_IN = (
-    "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "check", "escape", "thresholds",
-    "export", "report", "cite", "doctor", "examples", "new",
+    "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "optimise", "check", "escape",
+    "thresholds", "export", "report", "cite", "doctor", "examples", "new",
 )  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

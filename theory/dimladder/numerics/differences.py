@@ -49,12 +49,12 @@ def derivative(function: Callable[[float], Array | None], x: float, step: float)
         end = function(x + sign * step)
         if end is not None:
 
-            def quotient(h: float, ends: tuple[Array, ...], sign: float = sign, here: Array = here) -> Array:
-                found: Array = sign * (ends[0] - here) / h
-                return found
-
-            return _extrapolated(quotient, (end,), 1, function, x, sign * step)
+            return _extrapolated(_one_sided(sign, here), (end,), 1, function, x, sign * step)  # type: ignore[arg-type]
     raise ValueError(f"the function is defined on neither side of {x:.9g}")
+
+
+def _one_sided(sign: float, here: Array) -> Callable[[float, tuple[Array, ...]], Array]:
+    return lambda h, ends: sign * (ends[0] - here) / h
 
 
 def _extrapolated(

@@ -37,6 +37,33 @@ Typed = tuple[Value, Any]
 class Expressions(Inference):
     """Emits the code of expressions, line by line."""
 
+    # How a real number is represented: `tangents` has another way.
+    aligned = ""
+
+    def llvm(self, kind: Any) -> str:
+        """Return the LLVM type of a value."""
+        return llvm(kind)
+
+    def number(self, value: float) -> str:
+        """Return a real constant."""
+        return number(value)
+
+    def widened(self, value: str) -> str:
+        """Return a double as a real number."""
+        return value
+
+    def plain(self, value: str) -> str:
+        """Return the value of a real number as a double."""
+        return value
+
+    def arithmetic(self, op: type[ast.operator], x: str, y: str) -> str:
+        """Return the sum, difference, product or quotient of two real numbers."""
+        return self.op(f"{_FLOAT_OP[op]} {self.fast}double {x}, {y}")
+
+    def library(self, name: str, arguments: Sequence[str]) -> str:
+        """Return a function of `math` of real numbers."""
+        return self.call_library(name, arguments)
+
     def fresh(self, prefix: str = "%v") -> str:
         self.count += 1
         return f"{prefix}{self.count}"
@@ -70,7 +97,7 @@ class Expressions(Inference):
             for k, length in enumerate(shape):
                 self.out(f"store i64 {length}, ptr %{name}.{k}.slot")
         else:
-            self.out(f"store {llvm(wanted)} {self.convert(value, kind, wanted)}, ptr %{name}.slot")
+            self.out(f"store {self.llvm(wanted)} {self.convert(value, kind, wanted)}, ptr %{name}.slot")
 
     def convert(self, value: Value, kind: Any, wanted: Any) -> Value:
         if kind == wanted:
@@ -81,9 +108,11 @@ class Expressions(Inference):
         }.get((kind, wanted))  # fmt: skip
         if rule is None:
             raise Refused(f"{kind} where {wanted} is needed")
-        if kind == I64 and wanted == F64 and value.lstrip("-").isdigit():
-            return number(int(value))
-        return self.op(rule.format(value))
+        if wanted != F64:
+            return self.op(rule.format(self.plain(value) if kind == F64 else value))
+        if kind == I64 and value.lstrip("-").isdigit():
+            return self.number(int(value))
+        return self.widened(self.op(rule.format(value)))
 
     def whole(self, e: ast.expr) -> str:
         return str(self.convert(*self.value(e), I64))
@@ -98,7 +127,7 @@ class Expressions(Inference):
         """Emit an expression; return its value and type."""
         if isinstance(e, ast.Constant):
             kind = self.type_of(e)
-            return (number(e.value) if kind == F64 else str(int(e.value))), kind  # type: ignore[arg-type]
+            return (self.number(e.value) if kind == F64 else str(int(e.value))), kind  # type: ignore[arg-type]
         if isinstance(e, ast.Name):
             return self.read(e.id)
         if isinstance(e, ast.BinOp):
@@ -118,7 +147,7 @@ class Expressions(Inference):
             whole = "undef"
             for k, (m, member) in enumerate(zip(e.elts, kind.members, strict=True)):
                 value = self.convert(*self.value(m), member)
-                whole = self.op(f"insertvalue {llvm(kind)} {whole}, {llvm(member)} {value}, {k}")
+                whole = self.op(f"insertvalue {self.llvm(kind)} {whole}, {self.llvm(member)} {value}, {k}")
             return whole, kind
         if isinstance(e, ast.Attribute):
             return self.attribute(e)
@@ -129,7 +158,7 @@ class Expressions(Inference):
             kind = self.type_of(e)
             if isinstance(kind, Array):
                 return self.place(e), kind
-            return self.op(f"load {llvm(kind)}, ptr {self.place(e)[0]}"), kind
+            return self.op(f"load {self.llvm(kind)}, ptr {self.place(e)[0]}{self.aligned}"), kind
         if isinstance(e, ast.Call):
             return self.call(e)
         raise Refused(ast.unparse(e))
@@ -140,13 +169,13 @@ class Expressions(Inference):
             shape = [self.op(f"load i64, ptr %{name}.{k}.slot") for k in range(kind.ndim)]
             return (self.op(f"load ptr, ptr %{name}.slot"), shape), kind
         if kind is not None:
-            return self.op(f"load {llvm(kind)}, ptr %{name}.slot"), kind
+            return self.op(f"load {self.llvm(kind)}, ptr %{name}.slot"), kind
         kind, value = self.outer_type(name), self.scope.get(name)
         if kind is None:
             raise Refused(f"the name {name}")
         if isinstance(value, np.ndarray):
             return (self.unit.constant(name, value), [str(n) for n in value.shape]), kind
-        return (number(value) if kind == F64 else str(int(value))), kind  # type: ignore[arg-type]
+        return (self.number(value) if kind == F64 else str(int(value))), kind  # type: ignore[arg-type]
 
     def attribute(self, e: ast.Attribute) -> Typed:
         if e.attr == "size":
@@ -156,7 +185,7 @@ class Expressions(Inference):
                 size = self.op(f"mul nsw i64 {size}, {length}")
             return size, I64
         if isinstance(e.value, ast.Name) and e.value.id == "math" and e.attr in ("pi", "e", "inf", "nan"):
-            return number(getattr(math, e.attr)), F64
+            return self.number(getattr(math, e.attr)), F64
         raise Refused(ast.unparse(e))
 
     def place(self, e: ast.Subscript) -> Typed:
@@ -181,19 +210,19 @@ class Expressions(Inference):
                     first = self.op(f"add nsw i64 {length}, {first}")
             scaled = offset if offset == "0" else self.op(f"mul nsw i64 {offset}, {length}")
             offset = first if scaled == "0" else scaled if first == "0" else self.op(f"add nsw i64 {scaled}, {first}")
-        return self.op(f"getelementptr inbounds {kind.element.llvm}, ptr {pointer}, i64 {offset}"), rest
+        return self.op(f"getelementptr inbounds {self.llvm(kind.element)}, ptr {pointer}, i64 {offset}"), rest
 
     def unary(self, e: ast.UnaryOp) -> Typed:
         if isinstance(e.op, ast.Not):
             return self.op(f"xor i1 {self.test(e.operand)}, true"), BOOL
         if isinstance(e.operand, ast.Constant) and isinstance(e.op, ast.USub):
             kind = self.type_of(e.operand)
-            return (number(-e.operand.value) if kind == F64 else str(-int(e.operand.value))), kind  # type: ignore
+            return (self.number(-e.operand.value) if kind == F64 else str(-int(e.operand.value))), kind  # type: ignore
         value, kind = self.value(e.operand)
         if isinstance(e.op, ast.UAdd):
             return value, kind
         if isinstance(e.op, ast.USub) and kind == F64:
-            return self.op(f"fneg {self.fast}double {value}"), F64
+            return self.op(f"fneg {self.fast}{self.llvm(F64)} {value}"), F64
         if isinstance(e.op, ast.USub) and kind == I64:
             return self.op(f"sub nsw i64 0, {value}"), I64
         raise Refused(ast.unparse(e))
@@ -206,7 +235,7 @@ class Expressions(Inference):
             if type(op) not in _FLOAT_OP:
                 raise Refused(f"{type(op).__name__} of floats")
             x, y = self.convert(a, first, F64), self.convert(b, second, F64)
-            return self.op(f"{_FLOAT_OP[type(op)]} {self.fast}double {x}, {y}"), F64
+            return self.arithmetic(type(op), x, y), F64
         x, y = self.convert(a, first, I64), self.convert(b, second, I64)
         if type(op) in _INT_OP:
             return self.op(f"{_INT_OP[type(op)]} i64 {x}, {y}"), I64
@@ -227,12 +256,12 @@ class Expressions(Inference):
     def power(self, base: Typed, exponent: Typed, whole: int | None) -> Typed:
         if whole is None or abs(whole) > _LARGEST_POWER:
             if whole is not None:
-                exponent = number(whole), F64
+                exponent = self.number(whole), F64
             x, y = self.convert(*base, F64), self.convert(*exponent, F64)
             return self.library("pow", [x, y]), F64
         if whole < 0:
             base = self.convert(*base, F64), F64
-        found: Typed = ("1", I64) if base[1] == I64 else (number(1.0), F64)
+        found: Typed = ("1", I64) if base[1] == I64 else (self.number(1.0), F64)
         square, left = base, abs(whole)
         first = True
         while left:
@@ -243,7 +272,7 @@ class Expressions(Inference):
             if left:
                 square = self.binary(ast.Mult(), square, square, ast.Constant(0))
         if whole < 0:
-            return self.op(f"fdiv {self.fast}double {number(1.0)}, {found[0]}"), F64
+            return self.arithmetic(ast.Div, self.number(1.0), found[0]), F64
         return found
 
     def compare(self, e: ast.Compare) -> Typed:
@@ -254,6 +283,8 @@ class Expressions(Inference):
                 raise Refused(ast.unparse(e))
             wide = F64 if F64 in (left[1], right[1]) else I64
             x, y = self.convert(*left, wide), self.convert(*right, wide)
+            if wide == F64:
+                x, y = self.plain(x), self.plain(y)
             word = f"fcmp {_FLOAT_CMP[type(op)]} double" if wide == F64 else f"icmp {_INT_CMP[type(op)]} i64"
             here = self.op(f"{word} {x}, {y}")
             result = self.op(f"and i1 {result}, {here}") if result else here
@@ -283,19 +314,19 @@ class Expressions(Inference):
             return (self.op(f"select i1 {test}, ptr {p}, ptr {q}"), lengths), kind
         if cheap(e.body) and cheap(e.orelse):
             x, y = (self.convert(*self.value(side), kind) for side in (e.body, e.orelse))
-            return self.op(f"select i1 {test}, {llvm(kind)} {x}, {llvm(kind)} {y}"), kind
+            return self.op(f"select i1 {test}, {self.llvm(kind)} {x}, {self.llvm(kind)} {y}"), kind
         slot, yes, no, end = self.fresh("%choice"), self.fresh("then"), self.fresh("else"), self.fresh("end")
-        self.slots.append(f"{slot} = alloca {llvm(kind)}")
+        self.slots.append(f"{slot} = alloca {self.llvm(kind)}")
         self.branch(test, yes, no)
         for label, side in ((yes, e.body), (no, e.orelse)):
             self.label(label)
-            self.out(f"store {llvm(kind)} {self.convert(*self.value(side), kind)}, ptr {slot}")
+            self.out(f"store {self.llvm(kind)} {self.convert(*self.value(side), kind)}, ptr {slot}")
             self.jump(end)
         self.label(end)
-        return self.op(f"load {llvm(kind)}, ptr {slot}"), kind
+        return self.op(f"load {self.llvm(kind)}, ptr {slot}"), kind
 
-    def library(self, name: str, arguments: Sequence[str]) -> str:
-        """Call a function of LLVM or of the C library on floats."""
+    def call_library(self, name: str, arguments: Sequence[str]) -> str:
+        """Call a function of LLVM or of the C library on doubles."""
         target = _LLVM.get(name) or ROUND.get(name) or name
         pure = "" if target.startswith("llvm") else " nounwind memory(none)"
         self.unit.declarations[f"declare double @{target}({', '.join(['double'] * len(arguments))}){pure}"] = None
@@ -328,17 +359,18 @@ class Expressions(Inference):
         if callee.result == VOID:
             self.out(f"call void @{callee.name}({passed})")
             return None, VOID
-        return self.op(f"call {llvm(callee.result)} @{callee.name}({passed})"), callee.result
+        return self.op(f"call {self.llvm(callee.result)} @{callee.name}({passed})"), callee.result
 
-    @staticmethod
-    def passed(value: Value, kind: Any) -> list[str]:
+    def passed(self, value: Value, kind: Any) -> list[str]:
         if isinstance(kind, Array):
             return [f"ptr {value[0]}", *(f"i64 {n}" for n in value[1])]
-        return [f"{llvm(kind)} {value}"]
+        return [f"{self.llvm(kind)} {value}"]
 
     def call_int(self, e: ast.Call) -> Typed:
         value, kind = self.value(e.args[0])
-        return (self.op(f"fptosi double {value} to i64") if kind == F64 else self.convert(value, kind, I64)), I64
+        if kind == F64:
+            return self.op(f"fptosi double {self.plain(value)} to i64"), I64
+        return self.convert(value, kind, I64), I64
 
     def call_float(self, e: ast.Call) -> Typed:
         return self.real(e.args[0]), F64
@@ -371,9 +403,11 @@ class Expressions(Inference):
         found = self.convert(*self.value(e.args[0]), kind)
         for a in e.args[1:]:
             other = self.convert(*self.value(a), kind)
-            word = f"fcmp o{order} double" if kind == F64 else f"icmp s{order} i64"
-            better = self.op(f"{word} {other}, {found}")
-            found = self.op(f"select i1 {better}, {llvm(kind)} {other}, {llvm(kind)} {found}")
+            if kind == F64:
+                better = self.op(f"fcmp o{order} double {self.plain(other)}, {self.plain(found)}")
+            else:
+                better = self.op(f"icmp s{order} i64 {other}, {found}")
+            found = self.op(f"select i1 {better}, {self.llvm(kind)} {other}, {self.llvm(kind)} {found}")
         return found, kind
 
     def local_array(self, e: ast.Call) -> Typed:
@@ -382,18 +416,19 @@ class Expressions(Inference):
         if not all(isinstance(n, int) for n in lengths) or math.prod(lengths) > _LARGEST_LOCAL:  # type: ignore
             raise Refused(f"{ast.unparse(e)}: nothing is allocated")
         place = self.fresh("%local")
-        self.slots.append(f"{place} = alloca [{math.prod(lengths)} x double], align 64")  # type: ignore[arg-type]
+        self.slots.append(f"{place} = alloca [{math.prod(lengths)} x {self.llvm(F64)}], align 64")  # type: ignore[arg-type]
         return (place, [str(n) for n in lengths]), self.type_of(e)
 
     def math_call(self, name: str, e: ast.Call) -> Typed:
         given = [self.real(a) for a in e.args]
         if name == "isnan":
-            return self.op(f"fcmp uno double {given[0]}, 0.0"), BOOL
+            return self.op(f"fcmp uno double {self.plain(given[0])}, 0.0"), BOOL
         if name in ("isfinite", "isinf"):
-            size = self.library("fabs", given)
+            size = self.call_library("fabs", [self.plain(given[0])])
             return self.op(f"fcmp {'olt' if name == 'isfinite' else 'oeq'} double {size}, {number(math.inf)}"), BOOL
         if name in ROUND:
-            return self.op(f"fptosi double {self.library(name, given)} to i64"), I64
+            rounded = self.call_library(name, [self.plain(given[0])])
+            return self.op(f"fptosi double {rounded} to i64"), I64
         if name not in _LLVM and name not in _LIBM:
             raise Refused(f"math.{name}")
         return self.library(name, given), F64
@@ -424,12 +459,12 @@ class Expressions(Inference):
         self.label(on)
         if kind.result == VOID:
             return None, VOID
-        return self.op(f"load {llvm(kind.result)}, ptr {result}"), kind.result
+        return self.op(f"load {self.llvm(kind.result)}, ptr {result}"), kind.result
 
     def numba_passed(self, value: Value, kind: Any) -> list[str]:
         """Return the words of an argument: of an array, what numba keeps of it (no owner, so no reference counts)."""
         if not isinstance(kind, Array):
-            return [f"{llvm(kind)} {value}"]
+            return [f"{self.llvm(kind)} {value}"]
         pointer, shape = value
         strides, count = ["8"], shape[-1]
         for length in reversed(shape[1:]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,11 @@ def unify(first: Any, second: Any) -> Any:
     raise Refused(f"one name for {first} and {second}")
 
 
-def flat(name: str, kind: Any) -> list[str]:
+def flat(name: str, kind: Any, spelled: Callable[[Any], str] | None = None) -> list[str]:
     """Return the parameters by which functions translated here pass a value to each other."""
     if isinstance(kind, Array):
         return [f"ptr {name}", *(f"i64 {name}.{k}" for k in range(kind.ndim))]
-    return [f"{llvm(kind)} {name}"]
+    return [f"{(spelled or llvm)(kind)} {name}"]
 
 
 def llvm(kind: Any) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -108,6 +108,11 @@ def njit(signature: Any = None, **options: Any) -> Any:
     return lambda function: Kernel(function, spoken_signature, options)
 
 
+def _tangents(stamp: str, name: str, kernel: Kernel) -> Native:
+    assert kernel.signature is not None
+    return compiled(stamp + name, [(name, kernel, kernel.signature)], FUNCTION_TYPES, tangents=True)[name]
+
+
 def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Native]:
     """Compile the functions of a generated module that have signatures, together."""
     kernels = {n: k for n, k in namespace.items() if isinstance(k, Kernel) and k.signature is not None}
@@ -115,4 +120,5 @@ def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Nati
     found = compiled(stamp, entries, FUNCTION_TYPES)
     for name, function in found.items():
         function.py_func = kernels[name].py_func
+        function.with_tangents = cache(partial(_tangents, stamp, name, kernels[name]))
     return found

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from .expressions import Expressions, Value
-from .inference import flat, integer, llvm, number
+from .inference import flat, integer, number
 from .types import I64, VOID, Array, Refused, Signature
 
 
 class Unit:
     """One LLVM module: the functions asked for and all that they call, once for each combination of types."""
 
-    def __init__(self, function_types: Mapping[str, Signature]) -> None:
-        self.function_types = function_types
+    def __init__(self, function_types: Mapping[str, Signature], translator: type[Function] | None = None) -> None:
+        self.function_types, self.translator = function_types, translator or Function
         self.instances: dict[Any, Function] = {}
         self.declarations: dict[str, None] = {}
         self.text: list[str] = []
@@ -31,8 +31,9 @@ class Unit:
         """Return the function for arguments of these types, its types inferred."""
         key = kernel, arguments
         if key not in self.instances:
-            self.instances[key] = Function(self, kernel, arguments, f"{kernel.__name__}.{len(self.instances)}")
-            self.instances[key].infer()
+            found = self.translator(self, kernel, arguments, f"{kernel.__name__}.{len(self.instances)}")
+            self.instances[key] = found
+            found.infer()
         return self.instances[key]
 
     def emitted(self, kernel: Any, arguments: tuple[Any, ...]) -> Function:
@@ -44,8 +45,11 @@ class Unit:
         return found
 
     def constant(self, name: str, values: np.ndarray) -> str:
-        kind = "double" if values.dtype == np.float64 else "i64"
-        items = ", ".join(f"{kind} {number(v) if kind == 'double' else int(v)}" for v in values.ravel())
+        if values.dtype == np.float64:
+            kind, numbers = self.translator.array_of(values)
+        else:
+            kind, numbers = "i64", [str(int(v)) for v in values.ravel()]
+        items = ", ".join(f"{kind} {v}" for v in numbers)
         label = f"@{name}"
         line = f"{label} = private unnamed_addr constant [{values.size} x {kind}] [{items}], align 64"
         self.declarations[line] = None
@@ -59,6 +63,11 @@ class Unit:
 class Function(Expressions):
     """One function for arguments of given types: its statements."""
 
+    @staticmethod
+    def array_of(values: np.ndarray) -> tuple[str, list[str]]:
+        """Return the LLVM type of the elements of a constant array, and the elements."""
+        return "double", [number(v) for v in values.ravel()]
+
     def emit(self) -> str:
         """Return the definition."""
         for name, kind in self.types.items():
@@ -66,7 +75,7 @@ class Function(Expressions):
                 self.slots.append(f"%{name}.slot = alloca ptr")
                 self.slots += [f"%{name}.{k}.slot = alloca i64" for k in range(kind.ndim)]
             else:
-                self.slots.append(f"%{name}.slot = alloca {llvm(kind)}")
+                self.slots.append(f"%{name}.slot = alloca {self.llvm(kind)}")
         for name, kind in zip(self.parameters, self.arguments, strict=True):
             shape = [f"%in.{name}.{k}" for k in range(kind.ndim)] if isinstance(kind, Array) else None
             self.store(name, f"%in.{name}" if shape is None else (f"%in.{name}", shape), kind)
@@ -75,10 +84,11 @@ class Function(Expressions):
             self.out("ret void" if self.result == VOID else "unreachable")
         if isinstance(self.result, Array):
             raise Refused(f"{self.kernel.__name__} returns an array")
-        given = [p for n, k in zip(self.parameters, self.arguments, strict=True) for p in flat(f"%in.{n}", k)]
+        named = zip(self.parameters, self.arguments, strict=True)
+        given = [p for n, k in named for p in flat(f"%in.{n}", k, self.llvm)]
         parameters = ", ".join(["ptr %state", *given])
         inline = " alwaysinline" if self.kernel.options.get("forceinline") else ""
-        head = f"define internal {llvm(self.result)} @{self.name}({parameters}) nounwind{inline} {{"
+        head = f"define internal {self.llvm(self.result)} @{self.name}({parameters}) nounwind{inline} {{"
         return "\n".join([head, "entry:", *(f"  {s}" for s in self.slots), *self.body, "}"])
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
@@ -108,7 +118,8 @@ class Function(Expressions):
                 values = [self.value(v) for v in s.value.elts]
             else:
                 whole, kind = self.value(s.value)
-                values = [(self.op(f"extractvalue {llvm(kind)} {whole}, {k}"), m) for k, m in enumerate(kind.members)]
+                members = enumerate(kind.members)
+                values = [(self.op(f"extractvalue {self.llvm(kind)} {whole}, {k}"), m) for k, m in members]
             for t, (value, kind) in zip(target.elts, values, strict=True):
                 self.assign(t, value, kind)
             return
@@ -120,9 +131,9 @@ class Function(Expressions):
         if isinstance(s.target, ast.Subscript):
             kind = self.type_of(s.target)
             place, _ = self.place(s.target)
-            old = self.op(f"load {llvm(kind)}, ptr {place}")
+            old = self.op(f"load {self.llvm(kind)}, ptr {place}{self.aligned}")
             value, found = self.binary(s.op, (old, kind), self.value(s.value), s.value)
-            self.out(f"store {llvm(kind)} {self.convert(value, found, kind)}, ptr {place}")
+            self.out(f"store {self.llvm(kind)} {self.convert(value, found, kind)}, ptr {place}{self.aligned}")
         elif isinstance(s.target, ast.Name):
             self.assign(s.target, *self.value(ast.BinOp(s.target, s.op, s.value)))
         else:
@@ -133,7 +144,7 @@ class Function(Expressions):
             self.out("ret void")
         else:
             value, kind = self.value(s.value)
-            self.out(f"ret {llvm(self.result)} {self.convert(value, kind, self.result)}")
+            self.out(f"ret {self.llvm(self.result)} {self.convert(value, kind, self.result)}")
         self.dead = True
 
     def do_if(self, s: ast.If) -> None:
@@ -200,6 +211,6 @@ class Function(Expressions):
             if isinstance(element, Array):
                 raise Refused(ast.unparse(target))
             place, _ = self.place(target)
-            self.out(f"store {llvm(element)} {self.convert(value, kind, element)}, ptr {place}")
+            self.out(f"store {self.llvm(element)} {self.convert(value, kind, element)}, ptr {place}{self.aligned}")
         else:
             raise Refused(ast.unparse(target))

@@ -24,6 +24,7 @@ import numpy as np
 from ... import cache as disk
 from .inference import flat, llvm
 from .lowering import Unit
+from .tangents import LANES, VECTOR, Tangents
 from .types import BOOL, F64, I64, VOID, Array, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
@@ -58,6 +59,7 @@ class Native:
     """One compiled function: its address for other compiled code, a call from Python, and the Python it came from."""
 
     py_func: Any = None
+    with_tangents: Callable[[], Native] | None = None
 
     def __init__(self, engine: Any, name: str, signature: Signature) -> None:
         self.__name__, self.signature = name, signature
@@ -113,7 +115,10 @@ def _words(value: Any, kind: Array) -> list[int]:
 
 
 def compiled(
-    stamp: str, entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature]
+    stamp: str,
+    entries: Sequence[tuple[str, Any, Signature]],
+    function_types: dict[str, Signature],
+    tangents: bool = False,
 ) -> dict[str, Native]:
     """Translate functions and load them; from the disk where a process has done so before.
 
@@ -124,6 +129,8 @@ def compiled(
     entries : sequence of (name, kernel, signature)
     function_types : dict
         Names of the functions that make a callable from an address, and its type.
+    tangents : bool
+        Of numbers that carry derivatives; see `tangents`. Arrays are then four times as long.
 
     Raises
     ------
@@ -131,16 +138,23 @@ def compiled(
         For code outside the subset.
     """
     with _LOCK:
-        code = _kept(stamp, lambda: _object(_ir(entries, function_types)))
+        code = _kept(f"{stamp}{tangents}", lambda: _object(_ir(entries, function_types, tangents)))
         engine = _loaded(code)
         return {name: Native(engine, name, signature) for name, _, signature in entries}
 
 
-def _ir(entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature]) -> str:
-    unit = Unit(function_types)
+def _ir(
+    entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature], tangents: bool = False
+) -> str:
+    unit = Unit(function_types, Tangents if tangents else None)
     for name, kernel, signature in entries:
         function = unit.emitted(kernel, signature.arguments)
-        unit.text += _entries(name, function.name, signature)
+        if not tangents:
+            unit.text += _entries(name, function.name, signature)
+            continue
+        # Its arrays are seen from outside as longer ones of doubles; that is undone between the two.
+        unit.text.append(_shortened(f"{function.name}.long", function.name, signature))
+        unit.text += _entries(name, f"{function.name}.long", signature)
     return unit.ir()
 
 
@@ -174,6 +188,29 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
     if signature == OBSERVABLE:
         lines += [_ROWS.format(name=name, inner=inner)]
     return lines
+
+
+def _shortened(name: str, inner: str, signature: Signature) -> str:
+    """Return a function of arrays of doubles that calls one of arrays of vectors: the last axis holds them."""
+    if signature.result != VOID:
+        raise Refused("tangents of a function that returns something")
+    names = [f"%a{k}" for k in range(len(signature.arguments))]
+    given, lines = ["ptr %state"], []
+    for n, kind in zip(names, signature.arguments, strict=True):
+        if isinstance(kind, Array):
+            last = f"{n}.{kind.ndim - 1}"
+            lines.append(f"{last}.q = sdiv i64 {last}, {LANES}")
+            given += [f"ptr {n}", *(f"i64 {n}.{k}" for k in range(kind.ndim - 1)), f"i64 {last}.q"]
+        elif kind == F64:
+            lines.append(f"{n}.v = insertelement {VECTOR} zeroinitializer, double {n}, i32 0")
+            given.append(f"{VECTOR} {n}.v")
+        else:
+            given.append(f"{llvm(kind)} {n}")
+    parameters = ", ".join(
+        ["ptr %state", *(p for n, k in zip(names, signature.arguments, strict=True) for p in flat(n, k))]
+    )
+    body = [*lines, f"call void @{inner}({', '.join(given)})", "ret void"]
+    return "\n".join([f"define internal void @{name}({parameters}) nounwind {{", *body, "}"])
 
 
 _ROWS = """define void @"{name}.rows"(ptr %y, i64 %rows, i64 %n, ptr %p, i64 %np, ptr %w, i64 %nw, ptr %out) nounwind {{

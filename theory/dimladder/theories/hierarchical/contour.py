@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 NODES = 96
 # Heights of the nodes on the lines, in units of the half radius of the semicircle.
 LOWEST, HIGHEST = 1e-4, 3e3
+# Lines closer to the imaginary axis are not resolved by the nodes.
+NEAREST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     Raises
     ------
     SolveError
-        If the resolvent does not converge on the lines.
+        If the resolvent does not converge on the lines, or if no cut keeps that many eigenvalues.
     """
     from scipy.optimize import brentq
 
@@ -100,10 +102,19 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     def excess(t: float) -> float:
         return float(outside((line(t).g - line(-t).g).real, t)) - gamma
 
-    high = 2.0 * sigma
+    # With fewer samples than dimensions most eigenvalues are null, and the cut is far inside the semicircle.
+    low, high = 0.02 * sigma, 2.0 * sigma
+    while excess(low) <= 0 and low > NEAREST * sigma:
+        low *= 0.5
     while excess(high) > 0 and high < 1e9 * sigma:
         high *= 1.5
-    cut = float(brentq(excess, 0.02 * sigma, high, xtol=1e-7 * sigma))
+    if excess(low) <= 0 or excess(high) > 0:
+        raise SolveError(
+            "stage 1 gives no subspace of the dimension of the features", status="no_solution",
+            why=f"no cut keeps the fraction d_eff/d = {gamma:.3g} of the eigenvalues at n/d = {delta:.3g}",
+            hint='larger kappa, more samples, or order = "leading"',
+        )  # fmt: skip
+    cut = float(brentq(excess, low, high, xtol=5e-6 * low))
     right, left = line(cut), line(-cut)
     overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
     power = _second_power(right, left, weights, law, overlap, gamma, delta)

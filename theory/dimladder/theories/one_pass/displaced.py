@@ -27,7 +27,7 @@ from ...problem.geometry import start
 from ...problem.targets import Committee
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
-from .sample_averages import SampleAverages, choose_level, module_source, overlap_drifts, symbols
+from .sample_averages import Averages, SampleAverages, module_source, overlap_drifts, symbols
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -82,6 +82,7 @@ class DisplacedFlow(Flow):
         return (
             *label, student.slope or student.activation, bool(student.slope), student.hermite,
             self.problem.loss.form.name, rule.uses, bool(rule.displacement), rule.spherical, rule.schedule,
+            bool(target.noise),
         )  # fmt: skip
 
     def label(self) -> Any:
@@ -130,14 +131,12 @@ class DisplacedFlow(Flow):
         value = None if shape is None else lambda u: shape.subs(x, u)
         gradient = self.gradient(a, value, lambda u: slope.subs(x, u))
         fields, gain = displaced_fields(gradient, lam, eta, rho if rule.displacement else 0, rule.uses)
-        # The gradient enters by one symbol: it is expanded only after the drift is derived.
-        symbol = sp.Symbol("G", real=True)
-        drifts = overlap_drifts(symbol, eta, m, q, kappa, spherical=rule.spherical)
+        drifts = overlap_drifts(sp.Symbol("G", real=True), eta, m, q, kappa, spherical=rule.spherical)
         return SampleAverages(
-            fields, self.label(), slope if shape is None else sp.Tuple(shape, slope),
-            {s: e.subs(symbol, gain) for s, e in zip((m, q), drifts, strict=True)},
+            fields, self.label(), slope if shape is None else sp.Tuple(shape, slope), gain,
+            dict(zip((m, q), drifts, strict=True)),
             {} if shape is None else {ERROR.name: (y0 - a * shape.subs(x, lam)) ** 2 / 2},
-            q, (eta, rho, a, kappa), Expression(rule.schedule, ("t",)).sympy(),
+            q, (eta, rho, a, kappa), Expression(rule.schedule, ("t",)).sympy(), bool(self.problem.target.noise),
         )  # fmt: skip
 
     def equations(self) -> list[Equation]:
@@ -229,10 +228,16 @@ class DisplacedFlow(Flow):
         solver: Any = self.problem.solver
         return {"rtol": max(solver.rtol, self.accuracy), "atol": max(solver.atol, self.accuracy)}
 
-    def _choose(self, states: Array, least: int = 0) -> tuple[Array, float, int]:
-        rule = self.problem.algorithm
+    @cached_property
+    def _sample(self) -> Averages:
+        rule, noise = self.problem.algorithm, float(self.problem.target.noise)
         head = (rule.learning_rate, rule.displacement, float(self.start.a[0]), rule.weight_decay)
-        return choose_level(self.module(), head, float(self.problem.target.noise), states, self.accuracy, least)
+        # Where a later use of the sample follows a step of changing size, its field depends on the time.
+        steady = rule.uses == 1 or rule.schedule.strip() == "1"
+        return Averages(self.module(), head, noise, steady)
+
+    def _choose(self, states: Array, least: int = 0) -> tuple[Array, float, int]:
+        return self._sample.choose(states, float(states[:, 1].max()), self.accuracy, least)
 
     @cached_property
     def _refined(self) -> dict[str, Any]:

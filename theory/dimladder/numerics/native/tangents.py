@@ -1,0 +1,145 @@
+"""The same functions on numbers that carry their derivatives: exact tangents of whatever is printed.
+
+A real number becomes a vector of four: its value, and its derivatives in three directions. Sums and products are those
+of the vectors, functions follow the chain rule, comparisons and indices look at the value. An array of them is an array
+of four times as many doubles.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .inference import llvm, number
+from .lowering import Function
+from .types import F64, Refused, Tuple
+
+LANES = 4
+VECTOR = f"<{LANES} x double>"
+_SPREAD = f"<{LANES} x i32> zeroinitializer"
+_TANGENTS = f"<{LANES} x i1> <i1 false, i1 true, i1 true, i1 true>"
+
+
+class Tangents(Function):
+    """Emits a function of numbers that carry derivatives."""
+
+    # Arrays of NumPy lie at multiples of 16 only.
+    aligned = ", align 8"
+
+    def llvm(self, kind: Any) -> str:
+        if kind == F64:
+            return VECTOR
+        return f"{{ {', '.join(self.llvm(m) for m in kind.members)} }}" if isinstance(kind, Tuple) else llvm(kind)
+
+    def number(self, value: float) -> str:
+        return f"<double {number(value)}{', double 0.0' * (LANES - 1)}>"
+
+    @staticmethod
+    def array_of(values: np.ndarray) -> tuple[str, list[str]]:
+        return VECTOR, [f"<double {number(v)}{', double 0.0' * (LANES - 1)}>" for v in values.ravel()]
+
+    def widened(self, value: str) -> str:
+        return self.op(f"insertelement {VECTOR} zeroinitializer, double {value}, i32 0")
+
+    def plain(self, value: str) -> str:
+        return self.op(f"extractelement {VECTOR} {value}, i32 0")
+
+    def spread(self, value: str) -> str:
+        """Return a vector of copies of the first element."""
+        return self.op(f"shufflevector {VECTOR} {value}, {VECTOR} undef, {_SPREAD}")
+
+    def only_tangents(self, value: str) -> str:
+        """Return the vector with 0 in place of the value."""
+        return self.op(f"select {_TANGENTS}, {VECTOR} {value}, {VECTOR} zeroinitializer")
+
+    def vector(self, word: str, x: str, y: str) -> str:
+        return self.op(f"{word} {self.fast}{VECTOR} {x}, {y}")
+
+    def arithmetic(self, op: type[ast.operator], x: str, y: str) -> str:
+        if op is ast.Mult:
+            return self.vector(
+                "fadd",
+                self.vector("fmul", self.spread(x), y),
+                self.vector("fmul", self.spread(y), self.only_tangents(x)),
+            )
+        if op is ast.Div:
+            # (x + dx)/(y + dy) = x/y + (dx - (x/y) dy)/y
+            below = self.spread(y)
+            quotient = self.vector("fdiv", self.spread(x), below)
+            return self.vector(
+                "fdiv", self.vector("fsub", x, self.vector("fmul", quotient, self.only_tangents(y))), below
+            )
+        return self.vector("fadd" if op is ast.Add else "fsub", x, y)
+
+    def scalar(self, word: str, x: str, y: str) -> str:
+        return self.op(f"{word} double {x}, {y}")
+
+    def chained(self, value: str, *parts: tuple[str, str]) -> str:
+        """Return the number of that value whose tangents are the sum of slope times argument."""
+        total = "zeroinitializer"
+        for slope, argument in parts:
+            term = self.vector("fmul", self.spread(self.widened(slope)), argument)
+            total = term if total == "zeroinitializer" else self.vector("fadd", total, term)
+        return self.op(f"insertelement {VECTOR} {total}, double {value}, i32 0")
+
+    def library(self, name: str, arguments: Sequence[str]) -> str:
+        u = [self.plain(a) for a in arguments]
+        value = self.call_library(name, u)
+        one, half = number(1.0), number(0.5)
+        x = u[0]
+
+        def call(other: str, *given: str) -> str:
+            return self.call_library(other, given)
+
+        def over(denominator: str, numerator: str = one) -> str:
+            return self.scalar("fdiv", numerator, denominator)
+
+        def square(v: str) -> str:
+            return self.scalar("fmul", v, v)
+
+        if name in ("copysign", "pow", "atan2", "hypot"):
+            y = u[1]
+            if name == "copysign":
+                signs = self.scalar("fmul", call("copysign", one, x), call("copysign", one, y))
+                return self.chained(value, (signs, arguments[0]))
+            if name == "pow":
+                first = self.scalar("fmul", y, call("pow", x, self.scalar("fsub", y, one)))
+                # Where the base is not positive, the exponent is a constant.
+                positive = self.op(f"fcmp ogt double {x}, 0.0")
+                log = call("log", self.op(f"select i1 {positive}, double {x}, double {one}"))
+                return self.chained(value, (first, arguments[0]), (self.scalar("fmul", value, log), arguments[1]))
+            if name == "hypot":
+                return self.chained(value, (over(value, x), arguments[0]), (over(value, y), arguments[1]))
+            size = self.scalar("fadd", square(x), square(y))
+            minus = self.op(f"fneg double {x}")
+            return self.chained(value, (over(size, y), arguments[0]), (over(size, minus), arguments[1]))
+        bell = {"erf": 2.0 / math.sqrt(math.pi), "erfc": -2.0 / math.sqrt(math.pi)}
+        if name in bell:
+            slope = self.scalar("fmul", number(bell[name]), call("exp", self.op(f"fneg double {square(x)}")))
+        elif name in ("sqrt", "exp", "log", "sin", "cos", "fabs", "sinh", "cosh", "expm1", "log1p"):
+            slope = {
+                "sqrt": lambda: over(value, half), "exp": lambda: value, "log": lambda: over(x),
+                "sin": lambda: call("cos", x), "cos": lambda: self.op(f"fneg double {call('sin', x)}"),
+                "fabs": lambda: call("copysign", one, x), "sinh": lambda: call("cosh", x),
+                "cosh": lambda: call("sinh", x), "expm1": lambda: self.scalar("fadd", value, one),
+                "log1p": lambda: over(self.scalar("fadd", one, x)),
+            }[name]()  # fmt: skip
+        elif name in ("tan", "tanh"):
+            slope = self.scalar("fadd" if name == "tan" else "fsub", one, square(value))
+        elif name in ("asin", "acos", "asinh", "acosh"):
+            inside = {"asinh": ("fadd", square(x), one), "acosh": ("fsub", square(x), one)}.get(
+                name, ("fsub", one, square(x))
+            )
+            slope = over(call("sqrt", self.scalar(*inside)))
+            slope = self.op(f"fneg double {slope}") if name == "acos" else slope
+        elif name in ("atan", "atanh"):
+            slope = over(self.scalar("fadd" if name == "atan" else "fsub", one, square(x)))
+        elif name in ("log2", "log10"):
+            slope = over(self.scalar("fmul", x, number(math.log(2.0 if name == "log2" else 10.0))))
+        else:
+            raise Refused(f"the derivative of {name}")
+        return self.chained(value, (slope, arguments[0]))
