@@ -77,6 +77,7 @@ class GeneralFlow(Flow):
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
             "centred": self.centred,
+            "signs": t.signs,
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
@@ -124,8 +125,8 @@ class GeneralFlow(Flow):
             **kinked,
         )
         if t.coefficients is not None:
-            return SourceAverages(setting, self.centred, species=t.species, coefficients=t.coefficients)
-        return SourceAverages(setting, self.centred)
+            return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs)
 
     @cached_property
     def derived(self) -> Derived:
@@ -235,9 +236,19 @@ class GeneralFlow(Flow):
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
-        if self.module().ROUTE == "closed":
+        closed = self.module().ROUTE == "closed"
+        if closed and not self.table.signs:
             return np.zeros(0)
-        return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
+        # Where moments have closed forms, the rule is that of the classification error.
+        watched = self._shares if closed else self.velocity
+        return rules.coarsest(self.families, watched, self.initial_state(), self.p.solver.quadrature_rtol)
+
+    def _shares(self, y: Array, rule: Array) -> Array:
+        """Return the classification error of every source with a given quadrature."""
+        row = np.empty(self.S * self.table.sources * 3)
+        p = np.concatenate([self.plain_parameters, rule])
+        self.module().observe(0.0, y, row, p, np.zeros(self.work_size()))
+        return np.ascontiguousarray(row[1::3])
 
     @cached_property
     def families(self) -> list[list[Array]]:
@@ -291,7 +302,7 @@ class GeneralFlow(Flow):
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
-        if len(self.rule) and len(states):
+        if len(self.rule) and len(states) and self.module().ROUTE != "closed":
             worst = rules.refinement(self.families, self.velocity, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
