@@ -251,9 +251,11 @@ def test_code_of_numba_calls_it_by_its_address(runs: Path) -> None:
     flow = dl.derive(dl.load(runs / "online-erf.toml"))
     y, p, rhs = flow.initial_state(), flow.parameters(), flow.module().rhs
 
+    as_rhs = layout.as_rhs.numba_form
+
     @numba.njit
     def twice(addresses, y, dy, p, work):  # type: ignore[no-untyped-def]
-        function = layout.as_rhs(*addresses)
+        function = as_rhs(*addresses)
         function(0.0, y, dy, p, work)
         function(0.0, y + dy, dy, p, work)
 

@@ -90,9 +90,11 @@ def test_cost_grows_no_faster_than_the_number_of_pairs() -> None:
 
     both = addresses(dl.derive(wider(2)).module().rhs, layout.RHS)
 
+    as_rhs = layout.as_rhs.numba_form
+
     @njit
     def repeat(addresses, y, dy, p, work, times):  # type: ignore[no-untyped-def]
-        rhs = layout.as_rhs(*addresses)
+        rhs = as_rhs(*addresses)
         for _ in range(times):
             rhs(0.0, y, dy, p, work)
 

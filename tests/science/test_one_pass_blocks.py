@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
@@ -12,7 +13,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import apply_overrides
 from dimladder.problem.update_table import Table, table
 from dimladder_validation.simulate import sgd, streams
-from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.frames import explicit, frame_of
 from dimladder_validation.simulate.measured import sample
 from dimladder_validation.simulate.sgd_array import weight_sgd_array
@@ -111,6 +112,8 @@ def test_compiled_and_array_weights_are_the_same_trajectories(name: str) -> None
     batched = weight_sgd_array(what, times, d, streams(3, "h", "e", d, 0, 3), backend_for(), chunk_numbers=2000)
     for a, b in ((compiled.gram, batched.gram), (compiled.a, batched.a), (compiled.bias, batched.bias)):
         assert np.abs(a - b).max() < 1e-12
+    checked = weight_sgd_array(what, times[:2], d, streams(3, "h", "e", d, 0, 1), Backend(strict), chunk_numbers=2000)
+    assert np.abs(checked.gram - batched.gram[:1, :2]).max() < 1e-13
     measured = sample(what, times, compiled).variables
     assert np.abs(compiled.gram[:, 0] - sgd.at_finite_d(what).gram[:, : compiled.gram.shape[3]]).max() < 1e-13
     assert ("classification_error" in measured) == what.signs

@@ -174,6 +174,7 @@ def _by_tangents(
 
         value, error = derivative(read, 0.0, step_of(x))
         rows.append(value)
+
         # What the integration left open, as the variables see it.
         def open_(step: float, k: int = k) -> Array | None:
             return flattened(flow.system.variables(times, states + step * errors[k]))

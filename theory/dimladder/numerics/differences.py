@@ -48,7 +48,6 @@ def derivative(function: Callable[[float], Array | None], x: float, step: float)
     for sign in (1.0, -1.0) if here is not None else ():
         end = function(x + sign * step)
         if end is not None:
-
             return _extrapolated(_one_sided(sign, here), (end,), 1, function, x, sign * step)  # type: ignore[arg-type]
     raise ValueError(f"the function is defined on neither side of {x:.9g}")
 

@@ -50,44 +50,46 @@ def next_point(stop: int, mean: Array, L: Array, order: Array, K: int, c: Array,
                zeta: Array, weight: Array, f: Array) -> bool:  # fmt: skip
     """Go to the next point of the axes before `stop`, and return whether there is one; begin with ``counts[0] = -1``.
 
-    Fills ``zeta``, ``f`` and the product ``weight[stop]`` of the weights.
+    Fills ``zeta``, ``f`` and the product ``weight[stop]`` of the weights. All arrays are of floats.
     """
     cutoff = 0.01 * math.exp(-0.5 * rule[1] * rule[1])
-    opened = counts[0] < 0
+    opened = counts[0] < 0.0
     depth = 0 if opened else stop - 1
     if opened:
-        counts[0] = 0
+        counts[0] = 0.0
         weight[0] = 1.0
         if stop == 0:
             return True
     elif stop == 0:
         return False
     else:
-        at[depth] += 1
+        at[depth] += 1.0
     while True:
         if opened:
             opened = False
             if depth == stop:
                 return True
-            at[depth] = 0
+            at[depth] = 0.0
             spread = L[depth, depth]
             if spread == 0.0:
-                z[depth, 0], w[depth, 0], counts[depth] = 0.0, 1.0, 1
+                z[depth, 0] = 0.0
+                w[depth, 0] = 1.0
+                counts[depth] = 1.0
             else:
                 found = own_kinks(depth, mean, L, zeta, f, rule[1], order, K, c, label, tested, ties, kinks)
                 centre = given_mean(depth, depth, mean, L, zeta)
                 counts[depth] = normal_nodes(kinks[:found], centre, spread, rule, z[depth], w[depth])
-        if at[depth] == counts[depth]:
+        if at[depth] >= counts[depth]:
             depth -= 1
             if depth < 0:
                 return False
-            at[depth] += 1
+            at[depth] += 1.0
             continue
-        zeta[depth] = z[depth, at[depth]]
-        weight[depth + 1] = weight[depth] * w[depth, at[depth]]
+        zeta[depth] = z[depth, int(at[depth])]
+        weight[depth + 1] = weight[depth] * w[depth, int(at[depth])]
         if weight[depth + 1] < cutoff:
             # Beyond the range in all dimensions together there is no weight.
-            at[depth] += 1
+            at[depth] += 1.0
             continue
         f[depth] = given_mean(depth, depth, mean, L, zeta) + L[depth, depth] * zeta[depth]
         depth += 1
@@ -171,4 +173,4 @@ _POINTS = (
     spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, add_levels,
     derivatives,
 )  # fmt: skip
-POINTS_SOURCE = self_contained(_POINTS)
+POINTS_SOURCE = self_contained(_POINTS).replace("@njit(cache=True)", "@njit(**OPTIONS)")

@@ -43,7 +43,7 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     Attributes
     ----------
     learning_rate, readout_learning_rate, bias_learning_rate : float
-        The others default to the first.
+        The others default to the first. Biases are one more coordinate of w: its decay and momentum act on them.
     batch_size : int
         Samples a step; time stays the number of steps / d.
     schedule : str
@@ -60,9 +60,13 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
         rho: the gradient is taken after a trial step of that size on the same sample; negative is sharpness-aware.
     momentum : table
     update : table vector -> text
-        The update rule written out, linear in the vectors and in the sample x; ``/d`` marks a drift.
+        The update rule written out, linear in the vectors and in the sample: each row is its vector, plus vectors over
+        d, plus ``x/sqrt(d)`` times a function of ``a`` (the unit's readout), ``error`` (slope of the loss), ``f``,
+        ``y``, ``learning_rate``, and ``lambda_w``, ``g(lambda_w)``, ``dg(lambda_w)``: the unit's field of a vector,
+        activation and slope there. All right-hand sides are those before the step.
     vectors : table name -> text
-        Vectors tracked beside w, and where they start.
+        Vectors tracked beside w, and where they start: ``"zero"``, ``"w"`` (a copy), or ``"overlaps"``: the Q and M of
+        ``[initial]`` are over all vectors, w first, then by name.
     constants : table name -> number
         Numbers used by `update`.
     """

@@ -40,7 +40,8 @@ class Table:
     Attributes
     ----------
     species : tuple of str
-        ``"w"``, the trained weights, first; then ``"u"`` (momentum) or the names of ``[algorithm.vectors]``.
+        ``"w"``, the trained weights, first; then ``"u"`` (momentum) or those of ``[algorithm.vectors]``
+        by name.
     outputs : tuple of str
         Species beside w whose network is measured.
     K, M, D, heads : int

@@ -181,7 +181,7 @@ def _over(a: ast.expr, b: ast.expr) -> ast.expr:
 
 
 def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str, Row]:
-    """Return the rows of `update`, ``w`` first.
+    """Return the rows of `update`, ``w`` first, then by name.
 
     Parameters
     ----------
@@ -196,7 +196,8 @@ def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str
     """
     if "w" not in update:
         raise ValueError('update has no row for the trained weights: add w = "w - ..."')
-    vectors = ("w", *(name for name in update if name != "w"))
+    # Not as written: tables of a run file have no order, and two that differ in it are one problem.
+    vectors = ("w", *sorted(name for name in update if name != "w"))
     taken = {"x", "d", "g", "dg", "sqrt", *SCALARS}
     for name in (*vectors, *constants):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name in taken:

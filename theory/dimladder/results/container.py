@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -62,6 +63,10 @@ def labelled(
     return axes, arrays
 
 
+# Coordinates, variables as (axes, values, attributes), and the attributes of the whole.
+_Parts = tuple[dict[str, Any], dict[str, tuple[tuple[str, ...], Any, dict[str, str]]], dict[str, Any]]
+
+
 class Result:
     """A labelled set of arrays that belongs to one problem.
 
@@ -70,8 +75,34 @@ class Result:
 
     kind: ClassVar[str] = "result"
 
-    def __init__(self, dataset: xr.Dataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: xr.Dataset | None = None, parts: _Parts | None = None) -> None:
+        self._parts = parts
+        if dataset is not None:
+            self.dataset = dataset
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """The whole as xarray has it, made when it is first asked for: that import takes longer than most curves."""
+        import xarray as xr
+
+        if self._parts is None:
+            raise ValueError("a result holds a dataset, or the parts of one")
+        axes, arrays, attrs = self._parts
+        return xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What belongs to the whole: theory, status, provenance, the problem."""
+        return self._parts[2] if self._parts is not None else self.dataset.attrs
+
+    def _arrays(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Mapping[str, Any]]]]:
+        """Return the values of every coordinate, and values and attributes of every variable."""
+        if self._parts is not None:
+            axes, arrays, _ = self._parts
+            return axes, {n: (v, attrs) for n, (_, v, attrs) in arrays.items() if n not in axes}
+        data = self.dataset
+        variables: dict[str, Any] = {str(n): (v.values, v.attrs) for n, v in data.data_vars.items()}
+        return {str(n): c.values for n, c in data.coords.items()}, variables
 
     @classmethod
     def build(
@@ -93,8 +124,6 @@ class Result:
         ValueError
             When the shape of a variable does not fit its axes.
         """
-        import xarray as xr
-
         axes, arrays = labelled(coords, variables)
         attrs = {
             "schema": SCHEMA,
@@ -107,7 +136,7 @@ class Result:
             "problem": problem.to_toml() if problem is not None else "",
             "provenance": json.dumps({**provenance(problem, generated), **dict(extra or {})}, default=_plain),
         }
-        return cls(xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs))
+        return cls(parts=(axes, arrays, attrs))
 
     def __getitem__(self, name: str) -> xr.DataArray:
         try:
@@ -121,7 +150,7 @@ class Result:
 
     def __iter__(self) -> Any:
         """Names of the variables and of their standard errors; not of further statistics, such as the skewness."""
-        names = [str(n) for n in self.dataset.data_vars]
+        names = list(self._arrays()[1])
         return iter(n for n in names if not (n.endswith("_skewness") and n.removesuffix("_skewness") in names))
 
     def _ipython_key_completions_(self) -> list[str]:
@@ -158,40 +187,42 @@ class Result:
     @property
     def theory(self) -> str:
         """Name of the theory."""
-        return str(self.dataset.attrs["theory"])
+        return str(self.attributes["theory"])
 
     @property
     def title(self) -> str:
         """Title of the problem."""
-        return str(self.dataset.attrs["title"])
+        return str(self.attributes["title"])
 
     @property
     def status(self) -> str:
         """``"success"``, or why the computation stopped early."""
-        return str(self.dataset.attrs["status"])
+        return str(self.attributes["status"])
 
     @property
     def message(self) -> str:
         """What the solver said."""
-        return str(self.dataset.attrs.get("message", ""))
+        return str(self.attributes.get("message", ""))
 
     @property
     def stats(self) -> dict[str, Any]:
         """Work counters of the solver or the experiment."""
-        return dict(json.loads(self.dataset.attrs.get("stats", "{}")))
+        return dict(json.loads(self.attributes.get("stats", "{}")))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions, git state, hashes, command line, seeds."""
-        return dict(json.loads(self.dataset.attrs["provenance"]))
+        return dict(json.loads(self.attributes["provenance"]))
 
     @property
     def problem_toml(self) -> str:
         """The resolved run file."""
-        return str(self.dataset.attrs["problem"])
+        return str(self.attributes["problem"])
 
     def dims(self, name: str) -> list[str]:
         """Return the axes of a variable as the theory names them (a repeated index is not primed)."""
+        if self._parts is not None and name in self._parts[1]:
+            return list(json.loads(self._parts[1][name][2]["dims"]))
         array = self.dataset[name]
         return list(json.loads(array.attrs["dims"])) if "dims" in array.attrs else [str(d) for d in array.dims]
 
@@ -199,13 +230,13 @@ class Result:
         """Return the JSON contract: schema, theory, status, coords, variables, parameters, provenance."""
         import tomllib
 
-        data = self.dataset
+        coords, arrays = self._arrays()
         variables = {
             name: {
                 "dims": self.dims(name),
-                "values": _finite(data[name].values.tolist()),
-                "units": data[name].attrs.get("units"),
-                "latex": data[name].attrs.get("latex", ""),
+                "values": _finite(np.asarray(arrays[name][0]).tolist()),
+                "units": arrays[name][1].get("units"),
+                "latex": arrays[name][1].get("latex", ""),
             }
             for name in self
         }
@@ -213,7 +244,7 @@ class Result:
             "schema": SCHEMA,
             "theory": self.theory,
             "status": self.status,
-            "coords": {str(n): _finite(c.values.tolist()) for n, c in data.coords.items()},
+            "coords": {name: _finite(np.asarray(values).tolist()) for name, values in coords.items()},
             "variables": variables,
             "parameters": _finite(tomllib.loads(self.problem_toml)),
             "provenance": _finite({**self.provenance, "message": self.message, "stats": self.stats}),

@@ -21,9 +21,10 @@ log = logging.getLogger("dimladder.native")
 FUNCTION_TYPES: dict[str, Signature] = {}
 
 
-def value_type(function: str, name: str, text: str) -> None:
+def value_type(function: str, name: str, text: str) -> Signature:
     """Make ``function(c_address, native_address)`` a callable of that signature, whose type others name `name`."""
-    FUNCTION_TYPES[function] = spoken.function_type(name, text)
+    FUNCTION_TYPES[function] = found = spoken.function_type(name, text)
+    return found
 
 
 def enabled() -> bool:
@@ -79,6 +80,7 @@ class Kernel:
         function = self.py_func
         used = {n: self.scope[n] for n in function.__code__.co_names if n in self.scope}
         scope = dict(self.scope) | {n: k.by_numba for n, k in used.items() if isinstance(k, Kernel)}
+        scope |= {n: v.numba_form for n, v in used.items() if hasattr(v, "numba_form")}
         again = FunctionType(function.__code__, scope, function.__name__)
         return numba.njit(**self.options)(again)
 

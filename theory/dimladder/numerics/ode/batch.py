@@ -9,7 +9,7 @@ from numba.core import sigutils
 
 from ..addresses import addresses, from_addresses_of
 from ..jit import njit, types
-from . import driver
+from . import driver, layout
 from .common import OPTIONS
 from .layout import (
     I_OUT,
@@ -20,7 +20,6 @@ from .layout import (
     Integers,
     T,
     Vector,
-    as_scalar,
 )
 
 
@@ -30,6 +29,7 @@ def _function_type(text: str) -> types.FunctionType:
 
 
 _START, _ADVANCE = _function_type(driver.START_SIGNATURE), _function_type(driver.ADVANCE_SIGNATURE)
+as_scalar = layout.as_scalar.numba_form
 as_start, as_advance = from_addresses_of(_START), from_addresses_of(_ADVANCE)
 
 

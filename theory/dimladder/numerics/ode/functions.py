@@ -10,12 +10,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import errors
 from numpy.typing import NDArray
 
-from ..addresses import addresses
-from ..jit import njit, types
+from ..addresses import addresses, numba_type
 from ..native import Native
+from ..native.types import Signature
 from . import layout
 
 __all__ = ["Event", "Interpreted", "compiled"]
@@ -97,7 +96,9 @@ def trampoline() -> Any:
     """Return the compiled right-hand side that calls the interpreted one (compiled when first needed)."""
     from numba import objmode
 
-    @njit(layout.RHS.signature)
+    from ..jit import njit
+
+    @njit(numba_type(layout.RHS).signature)
     def rhs(t, y, dy, p, work):  # type: ignore[no-untyped-def]
         with objmode():
             _call_interpreted(t, y, dy, p, work)
@@ -105,7 +106,7 @@ def trampoline() -> Any:
     return rhs
 
 
-def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
+def compiled(function: Any, ftype: Signature, what: str) -> Any:
     """Return `function` as a numba function with an implementation for the type, compiling a plain Python one.
 
     Raises
@@ -115,12 +116,17 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
     """
     if isinstance(function, Native):
         return function
+    from numba import errors
+
+    from ..jit import njit
+
+    signature = numba_type(ftype).signature
     known = hasattr(function, "get_compile_result")
     try:
         if hasattr(function, "_sig") and hasattr(function, "_pyfunc"):
             # A cfunc has no entry of the kind that compiled code calls.
-            if function._sig != ftype.signature:
-                raise TypeError(f"{what} has the signature {function._sig}; needed: {ftype.signature}")
+            if function._sig != signature:
+                raise TypeError(f"{what} has the signature {function._sig}; needed: {signature}")
             function = function._pyfunc
         if known:
             addresses(function, ftype)
@@ -128,12 +134,12 @@ def compiled(function: Any, ftype: types.FunctionType, what: str) -> Any:
         if not callable(function):
             raise TypeError(f"{what} must be a function, got {type(function).__name__}")
         if function not in _compiled:
-            _compiled[function] = njit(ftype.signature)(function)
+            _compiled[function] = njit(signature)(function)
         return _compiled[function]
     except errors.NumbaError as error:
         reason = str(error).strip().splitlines()
         raise TypeError(
-            f"numba cannot compile {what} {getattr(function, '__name__', function)!r} as {ftype.signature}: {reason[0]}"
+            f"numba cannot compile {what} {getattr(function, '__name__', function)!r} as {signature}: {reason[0]}"
             f"{' ' + reason[1] if len(reason) > 1 else ''}; write it in numba's subset of Python, or wrap a right-hand "
             "side f(t, y, p) -> dy in Interpreted(...)"
         ) from error

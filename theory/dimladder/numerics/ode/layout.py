@@ -13,13 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from .. import native
-from ..addresses import from_addresses_of
-from ..jit import types
+from ..addresses import FromAddresses
+from ..addresses import borrowed as borrowed
 
 Vector = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -52,39 +50,13 @@ RUNNING, NEED_SPACE, NEED_IMPLICIT = 0, -1, -2
 SECOND_METHOD = slice(5, 7)
 DONE, EVENT, STEADY, OUT_OF_STEPS, UNDERFLOW, NAN, LEFT_DOMAIN, BLEW_UP = range(1, 9)
 
-_f8, _v, _m, _i = types.float64, types.float64[::1], types.float64[:, ::1], types.int64[::1]
-RHS = types.FunctionType(types.void(_f8, _v, _v, _v, _v))
-JAC = types.FunctionType(types.void(_f8, _v, _m, _v, _v))
-SCALAR = types.FunctionType(_f8(_f8, _v, _v))
-STEP = types.FunctionType(types.int64(RHS, JAC, _v, _i, _i, _v, _m, _v, _v, _v, _v, _v, _v, _v, _m, _i, _m))
 # step(rhs, jac, st, cnt, info, control, table, y, f, ynew, fnew, atol, p, work, ws, pivots, F) -> code
 STEP_SIGNATURE = (
     "i8(RHS, JAC, f8[::1], i8[::1], i8[::1], f8[::1], f8[:, ::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1],"
     "f8[::1], f8[::1], f8[:, ::1], i8[::1], f8[:, ::1])"
 )
-native.value_type("as_rhs", "RHS", "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])")
-native.value_type("as_jac", "JAC", "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])")
-native.value_type("as_scalar", "SCALAR", "f8(f8, f8[::1], f8[::1])")
-native.value_type("as_step", "STEP", STEP_SIGNATURE)
-
-
-@intrinsic
-def borrowed(typingctx: Any, array: Any) -> Any:
-    """Return the array without its reference count, which every slice and call would change by atomic operations.
-
-    The caller of the compiled function keeps the memory alive while it runs.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        view = context.make_array(array)(context, builder, args[0])
-        view.meminfo = cgutils.get_null_value(view.meminfo.type)
-        view.parent = cgutils.get_null_value(view.parent.type)
-        return view._getvalue()
-
-    return array(array), codegen
-
-
-as_rhs = from_addresses_of(RHS)
-as_jac = from_addresses_of(JAC)
-as_scalar = from_addresses_of(SCALAR)
-as_step = from_addresses_of(STEP)
+RHS = native.value_type("as_rhs", "RHS", "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])")
+JAC = native.value_type("as_jac", "JAC", "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])")
+SCALAR = native.value_type("as_scalar", "SCALAR", "f8(f8, f8[::1], f8[::1])")
+STEP = native.value_type("as_step", "STEP", STEP_SIGNATURE)
+as_rhs, as_jac, as_scalar, as_step = (FromAddresses(kind) for kind in (RHS, JAC, SCALAR, STEP))

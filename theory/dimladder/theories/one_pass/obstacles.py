@@ -158,12 +158,20 @@ def information_exponent_of(target: Any, readout: bytes, overlap: bytes) -> int 
 
 
 def _points(overlap: Array) -> Array:
-    """Return Sobol' points of Gaussian fields of that covariance, shape (points, fields)."""
+    """Return Gaussian fields of that covariance at the points of a Kronecker sequence, shape (points, fields).
+
+    Multiples of powers of the root of x^(n+1) = x + 1 fill the cube evenly; Sobol' points would take `scipy.stats`,
+    whose import costs more than all else here.
+    """
     from scipy.special import ndtri
-    from scipy.stats import qmc
 
     values, vectors = np.linalg.eigh(overlap)
-    uniform = qmc.Sobol(len(overlap), scramble=True, rng=0).random_base2(LOG_POINTS)
+    n = len(overlap)
+    root = 1.5
+    for _ in range(60):
+        root = (1.0 + root) ** (1.0 / (n + 1))
+    steps = np.arange(1, 2**LOG_POINTS + 1)
+    uniform = np.mod(0.5 + np.outer(steps, root ** -np.arange(1.0, n + 1)), 1.0)
     normal = ndtri(np.clip(uniform, 1e-15, 1 - 1e-15))
     points: Array = normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     return points

@@ -77,10 +77,11 @@ class Closed:
         lines = ["@njit(**INNER)", AVERAGES, *body]
         lines += ["@njit(**INNER)", "def half_square(K, M, mu, C, c, y0, work):", *half]
         lines += ["@njit(**INNER)", ERRORS, "    out[0] = half_square(K, M, mu, C, c, y0, work)"]
-        share = "wrong_share(K, M, mu, C, c, y0, rule)" if self.averages.signs else "math.nan"
+        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.signs else "math.nan"
         lines += [f"    out[1] = {share}", "    out[2] = math.nan", "", ""]
         lines += ["@njit(**INNER)", "def averages_work_size(K, M):", "    N = K + M", f"    {LANES}"]
-        lines += [f"    return K + {size}"]
+        room = f"max({size}, N * N + quadrature_work(N))" if self.averages.signs else size
+        lines += [f"    return K + {room}"]
         signs = Quadrature(self.averages).signs() if self.averages.signs else []
         return [*_library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
 

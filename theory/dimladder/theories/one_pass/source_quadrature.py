@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import keyword
+import re
 from typing import Any
 
 import sympy as sp
@@ -27,63 +28,172 @@ from .notation import LABEL, OUTPUT
 from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 
+# Most nodes along an axis: a trial state far from the curve, or a blow-up, would have them without number.
+NODES = 4096
+
+SCRATCH = """order, place = work[:N], N
+mean = work[place:place + N]
+place += N
+cov = work[place:place + N * N].reshape((N, N))
+place += N * N
+f = work[place:place + N]
+place += N
+zeta = work[place:place + N]
+place += N
+x = work[place:place + N]
+place += N
+b = work[place:place + N]
+place += N
+value = work[place:place + N]
+place += N
+ties = work[place:place + 3 * N].reshape((N, 3))
+place += 3 * N
+kinks = work[place:place + MOST]
+place += MOST
+counts = work[place:place + N]
+place += N
+at = work[place:place + N]
+place += N
+weights = work[place:place + N + 1]
+place += N + 1
+z = work[place:place + N * NODES].reshape((N, NODES))
+place += N * NODES
+w = work[place:place + N * NODES].reshape((N, NODES))
+place += N * NODES
+steps = work[place:place + NODES]
+place += NODES
+masses = work[place:place + NODES]
+place += NODES
+turns = work[place:place + NOISE_LEVELS + 1]"""
+SCRATCH_SIZE = "N * N + 13 * N + 1 + MOST + 2 * (N + 1) * NODES + NOISE_LEVELS + 1"
+
+LAW = '''@njit(**INNER)
+def law(K, M, N, mu, C, c, order, mean, cov, L):
+    """Fill the order of the first N fields, their means and covariances in that order, and the triangular root."""
+    V = SPECIES * K
+    for m in range(M):
+        order[m] = V + m
+    for p in range(M + K, N):
+        order[p] = p - M
+    # Units by their share in the output.
+    for k in range(K):
+        place = M + k
+        while place > M and share(int(order[place - 1]), C, c) > share(k, C, c):
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = k
+    for q in range(N):
+        mean[q] = mean_along(int(order[q]), V, M, mu)
+        for r in range(N):
+            cov[q, r] = covariance_along(int(order[q]), int(order[r]), V, M, C)
+            L[q, r] = 0.0
+    triangular_root(cov, 0, L)
+
+
+@njit(**INNER)
+def share(k, C, c):
+    """Return the size of the part of a unit in the output."""
+    return abs(c[k]) * math.sqrt(max(C[k, k], 0.0))
+
+
+'''
+
+STRAIGHT = '''@njit(**INNER)
+def mean_along(p, V, M, mu):
+    """Return the mean of a field, teachers' fields along the axes of the target's kinks: their own."""
+    return mu[p]
+
+
+@njit(**INNER)
+def covariance_along(p, q, V, M, C):
+    """Return the covariance of two such fields."""
+    return C[p, q]
+
+
+@njit(**INNER)
+def back(V, M, H, x):
+    """Turn derivatives along those axes into derivatives in the fields."""
+
+
+'''
+TURNED = '''@njit(**INNER)
+def mean_along(p, V, M, mu):
+    """Return the mean of a field, teachers' fields along the axes of the target's kinks."""
+    if p < V:
+        return mu[p]
+    total = 0.0
+    for m in range(M):
+        total += AXES[p - V, m] * mu[V + m]
+    return total
+
+
+@njit(**INNER)
+def covariance_along(p, q, V, M, C):
+    """Return the covariance of two such fields."""
+    total = 0.0
+    for m in range(M if p >= V else 1):
+        for n in range(M if q >= V else 1):
+            one = AXES[p - V, m] if p >= V else 1.0
+            two = AXES[q - V, n] if q >= V else 1.0
+            total += one * two * C[V + m if p >= V else p, V + n if q >= V else q]
+    return total
+
+
+@njit(**INNER)
+def back(V, M, H, x):
+    """Turn derivatives along those axes into derivatives in the fields."""
+    for p in range(V):
+        for m in range(M):
+            x[m] = 0.0
+            for n in range(M):
+                x[m] += H[p, V + n] * AXES[n, m]
+        for m in range(M):
+            H[p, V + m] = x[m]
+
+
+'''
+
 INTEGRATE = '''@njit(**INNER)
-def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L, out):
+def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L, out, work):
     """Average over all fields; `tested`: only the errors, otherwise only what moves the vectors.
 
-    L becomes the root of the covariance of the fields in the order that `arrange` gives.
+    L becomes the root of the covariance of the fields in the order at the head of `work`.
     """
     V = SPECIES * K
     N = V + M
-    order = np.empty(N, np.int64)
-    mean, cov = np.empty(N), np.empty((N, N))
-    along_mu, along_C = along(V, M, mu, C)
-    arrange(K, M, along_C, c, order)
-    for q in range(N):
-        mean[q] = along_mu[order[q]]
-        for r in range(N):
-            cov[q, r] = along_C[order[q], order[r]]
-    L[:] = 0.0
-    triangular_root(cov, 0, L)
-    G[:], moments[:], N2[:], R[:], out[:] = 0.0, 0.0, 0.0, 0.0, 0.0
-    count = int(rule[0]) if sigma > 0.0 else 1
-    noise = rule[1:1 + 2 * int(rule[0])].reshape((int(rule[0]), 2)).copy()
-    if not sigma > 0.0:
-        noise[0, 0], noise[0, 1] = 0.0, 1.0
-    points = rule[1 + 2 * int(rule[0]):]
-    f, zeta, x = np.empty(N), np.zeros(N), np.empty(N)
-    b, value = np.empty(V), np.empty(K)
+{scratch}
+    law(K, M, N, mu, C, c, order, mean, cov, L)
+    clear(G, moments, N2, R, out, 0.0)
+    values = int(rule[0])
+    count = values if sigma > 0.0 else 1
+    points = rule[1 + 2 * values:]
     if points[0] == 1.0:
         total = int(points[1])
-        table = points[2:].reshape((total, (points.size - 2) // total))
+        width = (points.size - 2) // total
         for s in range(total):
-            zeta[:] = table[s, :N]
             for q in range(N):
-                x[order[q]] = given_mean(q, q + 1, mean, L, zeta)
+                zeta[q] = points[2 + s * width + q]
+            for q in range(N):
+                x[int(order[q])] = given_mean(q, q + 1, mean, L, zeta)
             star = y0 + target(x[V:], c[K:])
             for v in range(count):
-                shift, weight = sigma * noise[v, 0], noise[v, 1] / total
-                add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
+                weight = (rule[2 + 2 * v] if sigma > 0.0 else 1.0) / total
+                add(x, zeta, K, c, star, sigma * rule[1 + 2 * v], weight, eta, tested, b, value, G, moments, N2, R, out)
         return
     axes = points[1:]
-    size = axis_capacity(L, axes, MOST)
-    if not size < 20000:
-        # A trial state far from the curve, or a blow-up: nodes would be without number.
-        G[:], moments[:], N2[:], R[:], out[:] = math.nan, math.nan, math.nan, math.nan, math.nan
+    if not axis_capacity(L, axes, MOST) < NODES:
+        clear(G, moments, N2, R, out, math.nan)
         return
-    z, w, kinks, ties = np.empty((N, size)), np.empty((N, size)), np.empty(MOST), np.empty((K, 3))
-    counts, at, weights = np.zeros(N, np.int64), np.zeros(N, np.int64), np.ones(N + 1)
     # Noise that meets kinks of the loss is the innermost axis, split there. Otherwise it has few values; where outputs
     # have to be split for each label, they are outside.
     inside = sigma > 0.0 and NOISE_LEVELS > 0
     outside = LEVELS > 0 and not inside
-    steps, masses, turns = np.empty(size), np.empty(size), np.empty(NOISE_LEVELS + 1)
     for u in range(count if outside else 1):
-        counts[0] = -1
-        label = math.nan if inside else y0 + (sigma * noise[u, 0] if outside else 0.0)
+        counts[0] = -1.0
+        label = math.nan if inside else y0 + (sigma * rule[1 + 2 * u] if outside else 0.0)
         while next_point(N, mean, L, order, K, c, label, False, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
             for q in range(N):
-                x[order[q]] = f[q]
+                x[int(order[q])] = f[q]
             star = y0 + target(x[V:], c[K:])
             if inside:
                 output = 0.0
@@ -97,14 +207,28 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
                     add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
                 continue
             for v in range(u if outside else 0, u + 1 if outside else count):
-                shift, weight = sigma * noise[v, 0], weights[N] * noise[v, 1]
-                add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
+                weight = weights[N] * (rule[2 + 2 * v] if sigma > 0.0 else 1.0)
+                add(x, zeta, K, c, star, sigma * rule[1 + 2 * v], weight, eta, tested, b, value, G, moments, N2, R, out)
+
+
+@njit(**INNER)
+def clear(G, moments, N2, R, out, number):
+    """Set all averages to a number."""
+    for p in range(G.size):
+        G[p] = number
+        for q in range(moments.shape[1]):
+            moments[p, q] = number
+        for q in range(G.size):
+            N2[p, q] = number
+    for k in range(R.size):
+        R[k] = number
+    for q in range(out.size):
+        out[q] = number
 
 
 @njit(**INNER)
 def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N2, R, out):
     """Add one sample to the averages: its fields x, their independent parts, its label without noise, the noise."""
-    V = b.size
     f = 0.0
     for k in range(K):
         value[k] = g(x[k])
@@ -118,7 +242,7 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N
     moved(x, K, c, f, y, error, eta, b)
     for k in range(K):
         R[k] += weight * error * value[k]
-    for p in range(V):
+    for p in range(SPECIES * K):
         G[p] += weight * b[p]
         for q in range(zeta.size):
             moments[p, q] += weight * b[p] * zeta[q]
@@ -133,19 +257,17 @@ def averages({signature}):
     L = work[:N * N].reshape((N, N))
     moments = work[N * N:N * N + V * N].reshape((V, N))
     slopes = work[N * N + V * N:N * N + 2 * V * N].reshape((V, N))
-    out = work[N * N + 2 * V * N:N * N + 2 * V * N + 3]
-    integrate(K, M, mu, C, c, y0, sigma, rule, eta, False, G, moments, N2, R, L, out)
+    place = N * N + 2 * V * N
+    out, rest = work[place:place + 3], work[place + 3:]
+    integrate(K, M, mu, C, c, y0, sigma, rule, eta, False, G, moments, N2, R, L, out, rest)
     for p in range(V):
         for q in range(p):
             N2[q, p] = N2[p, q]
     derivatives(moments, L, slopes)
-    order = np.empty(N, np.int64)
-    _, along_C = along(V, M, mu, C)
-    arrange(K, M, along_C, c, order)
     for q in range(N):
         for p in range(V):
-            H[p, order[q]] = slopes[p, q]
-    back(V, M, H)
+            H[p, int(rest[q])] = slopes[p, q]
+    back(V, M, H, rest[N:])
 
 
 @njit(**INNER)
@@ -155,9 +277,10 @@ def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
     L = work[:N * N].reshape((N, N))
     moments = work[N * N:N * N + V * N].reshape((V, N))
     place = N * N + V * N
-    G, N2 = work[place:place + V], work[place + V:place + V + V * V].reshape((V, V))
-    R = work[place + V + V * V:place + V + V * V + K]
-    integrate(K, M, mu, C, c, y0, sigma, rule, 0.0, True, G, moments, N2, R, L, out)
+    G, R = work[place:place + V], work[place + V:place + V + K]
+    N2 = work[place + V + K:place + V + K + V * V].reshape((V, V))
+    rest = work[place + V + K + V * V:]
+    integrate(K, M, mu, C, c, y0, sigma, rule, 0.0, True, G, moments, N2, R, L, out, rest)
     out[1] = {share}
 
 
@@ -165,54 +288,62 @@ def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
 def averages_work_size(K, M):
     V = SPECIES * K
     N = V + M
-    return N * N + 2 * V * N + V + V * V + K + 3
+    return N * N + 2 * V * N + V + V * V + K + 3 + quadrature_work(N)
+
+
+'''
+WORK = '''@njit(**INNER)
+def quadrature_work(N):
+    """Return the length of the scratch array of an average over so many fields."""
+    return {size}
+
+
 '''
 
 OWN_KINKS = '''@njit(**INNER)
-def field_kinks(field, K, V):
-    """Return the kinks along the axis of a field that are its own."""
-    own = KINKS_0
+def add_own_kinks(field, K, V, origin, slope, out, count):
+    """Add the kinks of a field that is (u - origin) slope, as values of u; return the number of all."""
 {own}
-    return own
+    return count
 
 
 @njit(**INNER)
 def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out):
     """Fill the kinks along the axis of a field, those before it given; return their number."""
     V, M = SPECIES * K, c.size - K
-    own = field_kinks(order[axis], K, V)
-    count = own.size
-    out[:count] = own
-    centre, reach = given_mean(axis, axis, mean, L, zeta), top * L[axis, axis]
+    centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
+    count = add_own_kinks(int(order[axis]), K, V, 0.0, 1.0, out, 0)
     for q in range(axis + 1, order.size):
         # A field that this one is the last to determine has its kinks here.
         latest = q
         while latest > axis and L[q, latest] == 0.0:
             latest -= 1
         if latest == axis and L[q, axis] != 0.0:
-            for kink in field_kinks(order[q], K, V):
-                at = (kink - given_mean(q, axis, mean, L, zeta)) / L[q, axis]
-                count = insert(centre + L[axis, axis] * at, out, count)
-    if order[axis] >= K:
+            slope = L[q, axis] / spread
+            origin = centre - given_mean(q, axis, mean, L, zeta) / slope
+            count = add_own_kinks(int(order[q]), K, V, origin, slope, out, count)
+    if order[axis] >= K or (LEVELS == 0 and not tested):
         return count
     # Units that this field determines go along with it; the others of later axes are at rest: flat, or saturated.
     free = free_units(axis, M + K, L)
     number = tie(axis, mean, L, zeta, order, M + K if free == 0 else axis + 1, c, ties)
-    if LEVELS == 0 and not tested:
-        return count
     y = label + target(f[:M], c[K:])
-    for choice in range(REST.size ** free):
+    low, high = centre - top * spread, centre + top * spread
+    choices = 1
+    for q in range(free):
+        choices *= REST.size
+    for choice in range(choices):
         rest, digits = 0.0, choice
         for q in range(M, M + K):
             if q < axis:
-                rest += c[order[q]] * g(f[q])
+                rest += c[int(order[q])] * g(f[q])
             elif q >= axis + number and free > 0:
-                rest += c[order[q]] * REST[digits % REST.size]
+                rest += c[int(order[q])] * REST[digits % REST.size]
                 digits //= REST.size
         for r in range(LEVELS):
-            count = add_levels(rest, ties, number, level(r, y), centre - reach, centre + reach, out, count)
+            count = add_levels(rest, ties, number, level(r, y), low, high, out, count)
         if tested:
-            count = add_levels(rest, ties, number, 0.0, centre - reach, centre + reach, out, count)
+            count = add_levels(rest, ties, number, 0.0, low, high, out, count)
     return count
 
 
@@ -231,7 +362,7 @@ def tie(axis, mean, L, zeta, order, stop, c, ties):
     centre = given_mean(axis, axis, mean, L, zeta)
     for q in range(axis, stop):
         slope = L[q, axis] / L[axis, axis]
-        ties[q - axis, 0] = c[order[q]]
+        ties[q - axis, 0] = c[int(order[q])]
         ties[q - axis, 1] = given_mean(q, axis, mean, L, zeta) - slope * centre
         ties[q - axis, 2] = slope
     return stop - axis
@@ -239,67 +370,35 @@ def tie(axis, mean, L, zeta, order, stop, c, ties):
 
 '''
 
-ARRANGE = '''@njit(**INNER)
-def arrange(K, M, C, c, order):
-    """Fill the order of the fields: teachers, units by their share in the output, then other vectors."""
-    V = SPECIES * K
-    for m in range(M):
-        order[m] = V + m
-    for p in range(K, V):
-        order[M + p] = p
-    for k in range(K):
-        place = M + k
-        share = abs(c[k]) * math.sqrt(max(C[k, k], 0.0))
-        while place > M:
-            other = order[place - 1]
-            if abs(c[other]) * math.sqrt(max(C[other, other], 0.0)) <= share:
-                break
-            order[place] = other
-            place -= 1
-        order[place] = k
-
-
-'''
-
 WRONG_SHARE = '''@njit(**INNER)
-def wrong_share(K, M, mu, C, c, y0, rule):
+def wrong_share(K, M, mu, C, c, y0, rule, memory):
     """Return P(f f* < 0): exact along the last axis of a unit, by the rule along those before it."""
-    V, N = SPECIES * K, K + M
+    N = K + M
     if rule.size == 0:
         return math.nan
-    along_mu, along_C = along(V, M, mu, C)
-    every = np.empty(V + M, np.int64)
-    arrange(K, M, along_C, c, every)
-    order = every[:N]
-    mean, cov, L = np.empty(N), np.empty((N, N)), np.zeros((N, N))
-    for q in range(N):
-        mean[q] = along_mu[order[q]]
-        for r in range(N):
-            cov[q, r] = along_C[order[q], order[r]]
-    triangular_root(cov, 0, L)
+    L, work = memory[:N * N].reshape((N, N)), memory[N * N:]
+{scratch}
+    law(K, M, N, mu, C, c, order, mean, cov, L)
     points = rule[1 + 2 * int(rule[0]):]
     last = N - 1
     while last > M and L[last, last] == 0.0:
         last -= 1
-    f, zeta, kinks, ties = np.empty(N), np.zeros(N), np.empty(MOST), np.empty((K, 3))
     total = 0.0
     if points[0] == 1.0:
         count = int(points[1])
-        table = points[2:].reshape((count, (points.size - 2) // count))
+        width = (points.size - 2) // count
         for s in range(count):
-            zeta[:last] = table[s, :last]
+            for q in range(last):
+                zeta[q] = points[2 + s * width + q]
             for q in range(last):
                 f[q] = given_mean(q, q + 1, mean, L, zeta)
             total += wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks) / count
         return total
     axes = points[1:]
-    size = axis_capacity(L, axes, MOST)
-    if not size < 20000:
+    if not axis_capacity(L, axes, MOST) < NODES:
         return math.nan
-    z, w = np.empty((N, size)), np.empty((N, size))
-    counts, at, weights = np.full(N, -1), np.zeros(N, np.int64), np.ones(N + 1)
-    while next_point(last, mean, L, order, K, c, math.nan, True, ties, kinks, axes, z, w, counts, at, zeta, weights,
-                     f):
+    counts[0] = -1.0
+    while next_point(last, mean, L, order, K, c, math.nan, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
         total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks)
     return total
 
@@ -312,52 +411,24 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, ties, kinks):
     centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
     rest = 0.0
     for q in range(M, axis):
-        rest += c[order[q]] * g(f[q])
+        rest += c[int(order[q])] * g(f[q])
     if spread == 0.0:
         for q in range(axis, M + K):
-            rest += c[order[q]] * g(given_mean(q, axis, mean, L, zeta))
+            rest += c[int(order[q])] * g(given_mean(q, axis, mean, L, zeta))
         return 1.0 if rest * star < 0.0 else 0.0
     found = own_kinks(axis, mean, L, zeta, f, 12.0, order, K, c, math.nan, True, ties, kinks)
     number = tie(axis, mean, L, zeta, order, M + K, c, ties)
     total, left, below = 0.0, centre - 12.0 * spread, 0.0
     for e in range(found + 1):
-        right = min(max(kinks[e], left), centre + 12.0 * spread) if e < found else centre + 12.0 * spread
-        above = 0.5 * math.erfc(-0.7071067811865476 * (right - centre) / spread) if e < found else 1.0
+        right, above = centre + 12.0 * spread, 1.0
+        if e < found:
+            right = min(max(kinks[e], left), right)
+            above = 0.5 * math.erfc(-0.7071067811865476 * (right - centre) / spread)
         if right > left:
             if along_axis(0.5 * (left + right), rest, ties, number) * star < 0.0:
                 total += above - below
             left, below = right, above
     return total
-
-
-'''
-
-STRAIGHT = '''@njit(**INNER)
-def along(V, M, mu, C):
-    """Return means and covariances with the teachers' fields along the axes of the target's kinks: their own."""
-    return mu, C
-
-
-@njit(**INNER)
-def back(V, M, H):
-    """Turn derivatives along those axes into derivatives in the fields."""
-
-
-'''
-TURNED = '''@njit(**INNER)
-def along(V, M, mu, C):
-    """Return means and covariances with the teachers' fields along the axes of the target's kinks."""
-    turned, mean = C.copy(), mu.copy()
-    mean[V:] = np.dot(AXES, mu[V:].copy())
-    turned[:, V:] = np.dot(turned[:, V:].copy(), AXES.T.copy())
-    turned[V:, :] = np.dot(AXES, turned[V:, :].copy())
-    return mean, turned
-
-
-@njit(**INNER)
-def back(V, M, H):
-    """Turn derivatives along those axes into derivatives in the fields."""
-    H[:, V:] = np.dot(H[:, V:].copy(), AXES)
 
 
 '''
@@ -375,28 +446,31 @@ class Quadrature:
         text = INTEGRATE.replace("{signature}", f"K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R{rate}")
         if not rate:
             text = text.replace("sigma, rule, eta, False", "sigma, rule, 0.0, False")
-        share = "wrong_share(K, M, mu, C, c, y0, rule)" if self.averages.signs else "math.nan"
-        return [*self._law(), *self._moved(), *self._signs(), text.replace("{share}", share), ""]
+        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.signs else "math.nan"
+        text = text.replace("{share}", share).replace("{scratch}", "\n".join(indented(SCRATCH.splitlines())))
+        return [*self._law(), *self._moved(), *self._signs(), text]
 
     def signs(self) -> list[str]:
         """Return the source of ``wrong_share`` and of all that it calls."""
         return [*self._law(), *self._signs()]
 
     def _signs(self) -> list[str]:
-        return [WRONG_SHARE] if self.averages.signs else []
+        scratch = "\n".join(indented(SCRATCH.splitlines()))
+        return [WRONG_SHARE.replace("{scratch}", scratch)] if self.averages.signs else []
 
     def _law(self) -> list[str]:
         """Return activation, target, loss, their kinks, and how points are made."""
         setting = self.setting
-        size = len(self.averages.species)
-        lines = [f"SPECIES = {size}", "", "", *STABLE_SOURCE.strip().splitlines(), "", ""]
+        stable = re.sub(r"@njit\(.*\)", "@njit(**OPTIONS)", STABLE_SOURCE.strip())
+        lines = [f"SPECIES = {len(self.averages.species)}", f"NODES = {NODES}", "", "", stable, "", ""]
         lines += functions_of_x({"g": setting.student})
         lines += [*self._target(), *self._loss()]
         straight = tuple(tuple(float(q == r) for r in range(setting.directions)) for q in range(setting.directions))
         turned = setting.target is not None and setting.target_axes != straight
         if turned:
-            lines += [f"AXES = np.array({[list(axis) for axis in setting.target_axes]!r})", "", ""]
-        return [*lines, *self._kinks(), POINTS_SOURCE, "", "", TURNED if turned else STRAIGHT, ARRANGE]
+            lines += [f"AXES = np.array({[[float(v) for v in axis] for axis in setting.target_axes]!r})", "", ""]
+        work = WORK.replace("{size}", SCRATCH_SIZE)
+        return [*lines, *self._kinks(), POINTS_SOURCE, "", "", TURNED if turned else STRAIGHT, LAW, work]
 
     def _target(self) -> list[str]:
         """Return ``target(z, c)``: the label without noise and offset, for teachers of weights -c."""
@@ -439,7 +513,7 @@ class Quadrature:
 
     def _moved(self) -> list[str]:
         """Return ``moved``, which fills what a sample moves each vector by."""
-        body = ["b[:] = 0.0", "for k in range(K):"]
+        body = ["for k in range(K):", *(f"    b[{s} * K + k] = 0.0" for s in range(len(self.averages.species)))]
         rows = self._coefficients()
         if self.averages.coefficients is None:
             body += ["    b[k] = dg(x[k]) * error"]
@@ -461,29 +535,28 @@ class Quadrature:
         setting, rows = self.setting, self.averages.coefficients or ()
         species = []
         for name in self.averages.species:
-            own = set(setting.student_kinks)
+            found = set(setting.student_kinks)
             for formula in rows:
-                own |= _planes(formula, f"lambda_{name}")
-            species.append(sorted(own))
+                found |= _planes(formula, f"lambda_{name}")
+            species.append(sorted(found))
         teachers = [list(own) for own in setting.target_kinks] if setting.target is not None else []
         lists = {f"KINKS_{s}": own for s, own in enumerate(species)}
         lists |= {f"TEACHER_KINKS_{r}": own for r, own in enumerate(teachers)}
         if setting.target is None:
             lists["TEACHER_KINKS"] = list(setting.teacher_kinks)
-        chosen: list[str] = []
-        for s in range(len(species)):
-            chosen += [f"if {s} * K <= field < {s + 1} * K:", f"    own = KINKS_{s}"]
-        if setting.target is None:
-            chosen += ["if field >= V:", "    own = TEACHER_KINKS"]
-        for r in range(len(teachers)):
-            chosen += [f"if field == V + {r}:", f"    own = TEACHER_KINKS_{r}"]
-        rest = _rest_values(setting.student)
-        lists["REST"] = rest
-        # Kinks of its own, and for each choice of units at rest those of the loss and of the sign, at most 4 each.
+        choice = [(f"{s} * K <= field < {s + 1} * K", f"KINKS_{s}") for s in range(len(species))]
+        choice += [("field >= V", "TEACHER_KINKS")] if setting.target is None else []
+        choice += [(f"field == V + {r}", f"TEACHER_KINKS_{r}") for r in range(len(teachers))]
+        own: list[str] = []
+        for test, name in choice:
+            own += [f"if {test}:", f"    for q in range({name}.size):"]
+            own += [f"        count = insert(origin + {name}[q] / slope, out, count)"]
+        lists["REST"] = _rest_values(setting.student)
+        # Room for the kinks of a few fields, and for those of the loss and the sign; more are left to the accuracy.
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
-        function = OWN_KINKS.replace("{own}", "\n".join(indented(chosen)))
-        return [*lines, f"MOST = {most} + {4 * 2 ** max(3, len(rest))} * (LEVELS + 1)", "", "", function]
+        function = OWN_KINKS.replace("{own}", "\n".join(indented(own)))
+        return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
 
 
 def _rest_values(student: Any) -> list[float]:
