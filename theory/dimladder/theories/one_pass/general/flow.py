@@ -236,27 +236,23 @@ class GeneralFlow(Flow):
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
-        closed = self.module().ROUTE == "closed"
-        if closed and not self.table.signs:
-            return np.zeros(0)
-        # Where moments have closed forms, the rule is that of the classification error.
-        watched = self._shares if closed else self.velocity
-        return rules.coarsest(self.families, watched, self.initial_state(), self.p.solver.quadrature_rtol)
+        if self.module().ROUTE == "closed":
+            # Only wrong signs are counted by points.
+            return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
+        return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
 
-    def _shares(self, y: Array, rule: Array) -> Array:
-        """Return the classification error of every source with a given quadrature."""
-        row = np.empty(self.S * self.table.sources * 3)
-        p = np.concatenate([self.plain_parameters, rule])
-        self.module().observe(0.0, y, row, p, np.zeros(self.work_size()))
-        return np.ascontiguousarray(row[1::3])
+    @property
+    def _most_fields(self) -> int:
+        """The number of fields of the source that reads most."""
+        t = self.table
+        own = self.V if t.coefficients is not None else self.K
+        return own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
 
     @cached_property
     def families(self) -> list[list[Array]]:
-        """The quadratures to choose from, over as many fields as the source that reads most."""
-        t, module = self.table, self.module()
-        own = self.V if t.coefficients is not None else self.K
-        most = own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
-        return rules.source_levels(most, bool(t.noise.any()), bool(module.LINEAR_IN_NOISE))
+        """The quadratures to choose from."""
+        linear = bool(self.module().LINEAR_IN_NOISE)
+        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""
