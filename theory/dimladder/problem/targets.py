@@ -326,3 +326,16 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     def expression(self) -> Expression:
         """The link as a formula in `link_variables`."""
         return Expression(self.link, self.link_variables, self.hermite)
+
+
+def expanded(target: Any) -> str:
+    """Return the formula of a target with its Hermite polynomials written out, and their convention; "" without any."""
+    text = getattr(target, "formula", "") or getattr(target, "link", "")
+    if "He" not in text:
+        return ""
+    import sympy as sp
+
+    formula = str(sp.expand(target.expression.sympy()))
+    if getattr(target, "is_logit", False):
+        formula = f"logit({formula})"
+    return f"{formula} ({target.hermite} Hermite polynomials)"

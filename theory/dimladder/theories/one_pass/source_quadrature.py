@@ -68,7 +68,7 @@ turns = work[place:place + NOISE_LEVELS + 1]"""
 SCRATCH_SIZE = "N * N + 13 * N + 1 + MOST + 2 * (N + 1) * NODES + NOISE_LEVELS + 1"
 
 LAW = '''@njit(**INNER)
-def law(K, M, N, mu, C, c, order, mean, cov, L):
+def ordered_law(K, M, N, mu, C, c, order, mean, cov, L):
     """Fill the order of the first N fields, their means and covariances in that order, and the triangular root."""
     V = SPECIES * K
     for m in range(M):
@@ -162,7 +162,7 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
     V = SPECIES * K
     N = V + M
 {scratch}
-    law(K, M, N, mu, C, c, order, mean, cov, L)
+    ordered_law(K, M, N, mu, C, c, order, mean, cov, L)
     clear(G, moments, N2, R, out, 0.0)
     values = int(rule[0])
     count = values if sigma > 0.0 else 1
@@ -378,7 +378,7 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
         return math.nan
     L, work = memory[:N * N].reshape((N, N)), memory[N * N:]
 {scratch}
-    law(K, M, N, mu, C, c, order, mean, cov, L)
+    ordered_law(K, M, N, mu, C, c, order, mean, cov, L)
     points = rule[1 + 2 * int(rule[0]):]
     last = N - 1
     while last > M and L[last, last] == 0.0:
