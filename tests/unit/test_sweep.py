@@ -198,3 +198,12 @@ def test_grid_syntax(text: str, values: list[object]) -> None:
 def test_bad_grids_are_explained(text: str) -> None:
     with pytest.raises(UsageError, match=r"a\.b=lo:hi:n"):
         parse_grid(text)
+
+
+def test_numbers_of_numpy_are_values_like_others(runs: Path) -> None:
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [0.0, 1.0]})
+    rates = np.linspace(0.1, 0.3, 3)
+    plain = dl.sweep(problem, {"algorithm.learning_rate": rates.tolist()})
+    for values in (rates, list(rates)):
+        diagram = dl.sweep(problem, {"algorithm.learning_rate": values})
+        assert np.array_equal(diagram["Q"].values, plain["Q"].values)

@@ -141,8 +141,13 @@ def _range(pieces: list[str], text: str, hint: str) -> list[Any]:
     return [round(v) for v in found] if whole else found
 
 
+def plain_values(values: Any) -> list[Any]:
+    """Return the values of one key of a grid as Python's own: an array, or a list with NumPy's numbers in it."""
+    return [v.tolist() if hasattr(v, "tolist") else v for v in values]
+
+
 def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    axes = {key: (values.tolist() if hasattr(values, "tolist") else list(values)) for key, values in grid.items()}
+    axes = {key: plain_values(values) for key, values in grid.items()}
     if not axes:
         raise UsageError("there is nothing to sweep", where="grid", hint='give at least one key, {"a.b": [1, 2]}')
     for key, values in axes.items():

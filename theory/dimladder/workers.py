@@ -169,9 +169,7 @@ def compute(
     if kind == "dask":
         yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
         return
-    if kind != "local" or not (argument == "" or (argument.isdecimal() and 0 < int(argument[:6]) < 10_000)):
-        raise UsageError(f"there is no executor {executor!r}", where="executor", hint="use local:N or dask:ADDRESS")
-    workers = int(argument) if argument else os.cpu_count() or 1
+    workers = _local(executor)
     # The first point here: what it compiles is in the cache when the workers start.
     first = len(points) if workers == 1 else 1
     yield from _logged(((point, solve(point)) for point in points[:first]), folder)
@@ -280,6 +278,71 @@ def _writer(folder: str) -> RecordWriter:
     if folder not in _writers:
         _writers[folder] = RecordWriter(Path(folder))
     return _writers[folder]
+
+
+def each(
+    function: Callable[[Any], Any], tasks: Sequence[Any], executor: str | Executor = "local:1"
+) -> Iterator[tuple[int, Any]]:
+    """Call a function for each task, in any order, and yield (number of the task, result or the exception raised).
+
+    Processes find the function by its name, so it stands at the top of a module. A process that dies costs the task it
+    was at, which is then tried once more, alone.
+
+    Raises
+    ------
+    UsageError
+        For an executor that does not exist.
+    """
+    if isinstance(executor, Executor):
+        yield from _results({executor.submit(function, t): i for i, t in enumerate(tasks)})
+        return
+    kind, _, argument = executor.partition(":")
+    if kind == "dask":
+        pool = _dask(argument)
+        yield from _results({pool.submit(function, t): i for i, t in enumerate(tasks)})
+        return
+    workers = _local(executor)
+    if workers == 1:
+        for number, task in enumerate(tasks):
+            try:
+                yield number, function(task)
+            except Exception as error:
+                yield number, error
+        return
+    waiting = dict(enumerate(tasks))
+    alone = False
+    with _one_thread(), _terminable():
+        while waiting:
+            now = [next(iter(waiting))] if alone else list(waiting)
+            try:
+                with _pool(min(workers, len(now))) as pool:
+                    for number, result in _results({pool.submit(function, waiting[n]): n for n in now}):
+                        del waiting[number]
+                        yield number, result
+            except BrokenProcessPool as error:
+                log.warning("a worker process died (%s): what it had finished is kept", error)
+                if alone:
+                    del waiting[now[0]]
+                    yield now[0], SolveError("its process was killed: out of memory?", status="worker-died")
+                alone = True
+
+
+def _results(waiting: Mapping[Future[Any], int]) -> Iterator[tuple[int, Any]]:
+    for done in as_completed(waiting):
+        try:
+            yield waiting[done], done.result()
+        except BrokenProcessPool:
+            raise
+        except Exception as error:
+            yield waiting[done], error
+
+
+def _local(executor: str) -> int:
+    """Return N of ``local:N``, the number of cores for ``local``."""
+    kind, _, argument = executor.partition(":")
+    if kind != "local" or not (argument == "" or (argument.isdecimal() and 0 < int(argument[:6]) < 10_000)):
+        raise UsageError(f"there is no executor {executor!r}", where="executor", hint="use local:N or dask:ADDRESS")
+    return int(argument) if argument else os.cpu_count() or 1
 
 
 def _quiet_worker() -> None:

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+from .along import compare_along
 from .compare import Comparison, compare
 from .probe import Probe, measured
 from .simulate import replicate, simulate
 
-__all__ = ["Comparison", "Probe", "compare", "measured", "replicate", "simulate"]
+__all__ = ["Comparison", "Probe", "compare", "compare_along", "measured", "replicate", "simulate"]

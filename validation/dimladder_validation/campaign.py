@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dimladder.validate")
 Expected = Literal["agree", "disagree", "inconclusive"]
+OUTCOME = "outcome.json"
 PACKAGED = Path(__file__).parent / "campaigns"
 
 
@@ -155,6 +157,7 @@ def validate(
     resume: bool = False,
     force: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    executor: str | Executor = "local:1",
 ) -> list[Outcome]:
     """Run a campaign.
 
@@ -166,33 +169,50 @@ def validate(
         Folder of the results, one sub-folder a case. A finished case is not run again with `resume`; an unfinished one
         goes on from its finished batches.
     progress : callable, optional
-        ``progress(done, total, name)`` before each case.
+        ``progress(done, total, name)`` after each case.
+    executor : str or concurrent.futures.Executor
+        Cases run at the same time: ``"local:N"``, ``"dask:ADDRESS"`` or an executor, as in `dimladder.sweep`.
 
     Returns
     -------
     list of Outcome
         A case that raised, whatever it raised, counts as ``error``, with the message as its reason; the others still
-        run. A stored outcome that cannot be read is made again from the stored replicas.
+        run, also where its process was killed. A stored outcome that cannot be read is made again from the stored
+        replicas.
     """
-    from dimladder.results import write_text
+    from dimladder.workers import each
 
     read_campaign, folder = load_campaign(campaign)
-    outcomes = []
-    for done, case in enumerate(read_campaign.case):
+    cases = read_campaign.case
+    root = Path(out) if out is not None else None
+    outcomes: dict[str, Outcome] = {}
+    for case in cases:
+        kept = _kept(root / case.name / OUTCOME, case, folder) if resume and root is not None else None
+        if kept is not None:
+            outcomes[case.name] = kept
+    missing = [case for case in cases if case.name not in outcomes]
+    tasks = [(case, folder, None if root is None else root / case.name, resume, force) for case in missing]
+    for number, found in each(_run_task, tasks, executor):
+        case = missing[number]
+        outcome = found if isinstance(found, Outcome) else _failed(case, "?", found, 0.0)
+        outcomes[case.name] = outcome
+        if root is not None and outcome.verdict != "error":
+            _store(root / case.name / OUTCOME, case, folder, outcome)
         if progress is not None:
-            progress(done, len(read_campaign.case), case.name)
-        place = Path(out) / case.name if out is not None else None
-        stored = place / "outcome.json" if place is not None else None
-        kept = _kept(stored, case, folder) if resume and stored is not None else None
-        outcome = _outcome(case, folder, place, resume, force) if kept is None else kept
-        outcomes.append(outcome)
-        if kept is None and stored is not None and outcome.verdict != "error":
-            from dimladder.problem import to_builtins
+            progress(len(outcomes), len(cases), case.name)
+    return [outcomes[case.name] for case in cases]
 
-            content = to_builtins(outcome)
-            content = {k: v for k, v in content.items() if not (isinstance(v, float) and not math.isfinite(v))}
-            write_text(stored, json.dumps({"key": _key(case, folder), "outcome": content}))
-    return outcomes
+
+def _run_task(task: tuple[Case, Path, Path | None, bool, bool]) -> Outcome:
+    return _outcome(*task)
+
+
+def _store(file: Path, case: Case, folder: Path, outcome: Outcome) -> None:
+    from dimladder.problem import to_builtins
+    from dimladder.results import write_text
+
+    content = {k: v for k, v in to_builtins(outcome).items() if not (isinstance(v, float) and not math.isfinite(v))}
+    write_text(file, json.dumps({"key": _key(case, folder), "outcome": content}))
 
 
 def _kept(stored: Path, case: Case, folder: Path) -> Outcome | None:
@@ -219,25 +239,28 @@ def _key(case: Case, folder: Path) -> str:
     return json.dumps([to_builtins(case), hashes], sort_keys=True, default=str)
 
 
+def _failed(case: Case, theory: str, error: BaseException, seconds: float) -> Outcome:
+    reason = str(error) if isinstance(error, DimladderError) else f"{type(error).__name__}: {error}"
+    return Outcome(
+        name=case.name, theory=theory, expected=case.expect, verdict="error", as_expected=False,
+        reasons=(reason,), seconds=seconds,
+    )  # fmt: skip
+
+
 def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: bool) -> Outcome:
-    nothing = float("nan")
     start = time.perf_counter()
     theory = "?"
     try:
         theory = problem_of(case, folder).theory
         comparison = run_case(case, folder, place, resume, force)
     except Exception as error:  # one case must not end the campaign, whatever is wrong with it
-        reason = str(error) if isinstance(error, DimladderError) else f"{type(error).__name__}: {error}"
         log.debug("case %s", case.name, exc_info=True)
-        return Outcome(
-            name=case.name, theory=theory, expected=case.expect, verdict="error", as_expected=False, max_z=nothing,
-            exponent=nothing, reasons=(reason,), seconds=time.perf_counter() - start,
-        )  # fmt: skip
+        return _failed(case, theory, error, time.perf_counter() - start)
     exponent = comparison.finite_size["exponent"]
     return Outcome(
         name=case.name, theory=theory, expected=case.expect, verdict=comparison.verdict,
         as_expected=comparison.verdict == case.expect, max_z=comparison.max_z,
-        exponent=nothing if exponent is None else exponent, reasons=tuple(comparison.reasons),
+        exponent=math.nan if exponent is None else exponent, reasons=tuple(comparison.reasons),
         seconds=time.perf_counter() - start,
     )  # fmt: skip
 

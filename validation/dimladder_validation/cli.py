@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dimladder.problem import Problem
     from dimladder.results import Measurement
 
-    from .compare import Comparison
 
 EXIT = {"agree": 0, "disagree": 1, "inconclusive": 3}
 
@@ -30,6 +29,7 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", help="cpu, or a torch device: cuda, cuda:1, mps, torch (default cpu)"
     )
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    parser.add_argument("--large", action="store_true", help="allow sizes above a million, whatever they cost")
     parser.add_argument("--seed", type=int, metavar="S", help="root seed; it fixes every replica")
 
 
@@ -62,7 +62,7 @@ def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -
     with _progress(args, "simulating") as progress:
         return simulate(
             problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
-            out=folder, resume=args.resume, force=args.force, progress=progress,
+            out=folder, resume=args.resume, force=args.force, progress=progress, large=args.large,
         )  # fmt: skip
 
 
@@ -119,22 +119,60 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--resolution", type=float, default=0.2,
         help="relative deviation that must have been visible to say agree (default 0.2)",
     )  # fmt: skip
+    parser.add_argument(
+        "--grid", action="append", default=[], metavar="a.b=lo:hi:n[:log]",
+        help="compare at every value of one key: a range, or a list v1,v2,...; may be repeated",
+    )  # fmt: skip
+    _add_executor(parser)
     add_json(parser)
     add_output(parser)
 
 
-def _save_theories(folder: Path, comparison: Comparison) -> None:
-    """Save the theory at the largest size, and beside it that of every other size where it depends on the size."""
-    comparison.curve.save(folder / "theory.nc")
-    for size, curve in comparison.curves.items():
-        if curve is not comparison.curve:
-            curve.save(folder / f"theory_{comparison.size}{size:g}.nc")
+def _add_executor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", default="local:1", metavar="local:N|dask:ADDRESS", help="default local:1")
+
+
+def _compare_along(args: argparse.Namespace, problem: Problem, variables: list[str] | None) -> int:
+    """Compare along the grid; one line a point, and the exit status of the worst."""
+    import json
+
+    from dimladder.results import write_text
+    from dimladder.sweep import parse_grid
+
+    from .along import compare_along, worst
+    from .report import along_report
+
+    if args.measurement:
+        raise UsageError("--grid and --measurement exclude each other", hint="compare one point, or simulate along")
+    grid = dict(parse_grid(text) for text in args.grid)
+    options: dict[str, Any] = {
+        "d": _sizes(args.sizes), "replicas": args.replicas, "device": args.device, "dtype": args.dtype,
+        "seed": args.seed, "alpha": args.alpha, "resolution": args.resolution, "variables": variables,
+    }  # fmt: skip
+    with _run_folder(args) as folder, _progress(args, "comparing") as progress:
+        points = compare_along(
+            problem, grid, executor=args.executor, out=folder, resume=args.resume, force=args.force,
+            progress=progress, **options,
+        )  # fmt: skip
+        report = along_report(problem.theory, points)
+        if folder:
+            write_text(folder / "report.md", report)
+    if args.json:
+        rows = [
+            {"values": p.values, "verdict": p.verdict, "error": p.error}
+            | ({} if p.comparison is None else p.comparison.to_dict())
+            for p in points
+        ]
+        _write(json.dumps({"schema": 1, "verdict": worst(points), "points": rows}, allow_nan=False))
+    else:
+        _write(report)
+    return EXIT.get(worst(points), 2)
 
 
 def _run_compare(args: argparse.Namespace) -> int:
     from dimladder.results import Measurement, open_result, write_text
 
-    from .compare import compare
+    from .compare import compare, save
     from .report import comparison_report
 
     problem = load_problem(args)
@@ -146,6 +184,8 @@ def _run_compare(args: argparse.Namespace) -> int:
         if not isinstance(given, Measurement):
             raise UsageError(f"{args.measurement} holds a {given.kind}, not a measurement")
     variables = args.variables.split(",") if args.variables else None
+    if args.grid:
+        return _compare_along(args, problem, variables)
     with _run_folder(args) as folder:
         if given is not None and folder:
             given.save(folder / "result.nc")
@@ -154,9 +194,7 @@ def _run_compare(args: argparse.Namespace) -> int:
         comparison = compare(problem, measured, variables=variables, alpha=args.alpha, resolution=args.resolution)
         report = comparison_report(comparison)
         if folder:
-            _save_theories(folder, comparison)
-            write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
-            write_text(folder / "report.md", report)
+            save(comparison, folder)
     _write(comparison.to_json() if args.json else report)
     return EXIT[comparison.verdict]
 
@@ -166,6 +204,7 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
         "campaign", metavar="CAMPAIGN.toml", nargs="?", help="a campaign file, or the name of a packaged one"
     )
     parser.add_argument("--list", action="store_true", help="list the packaged campaigns")
+    _add_executor(parser)
     add_json(parser)
     add_output(parser)
 
@@ -185,7 +224,7 @@ def _run_validate(args: argparse.Namespace) -> int:
     campaign, _ = load_campaign(args.campaign)
     with output_folder(args) as folder:
         with _progress(args, "validating") as progress:
-            outcomes = validate(args.campaign, args.output, args.resume, args.force, progress)
+            outcomes = validate(args.campaign, args.output, args.resume, args.force, progress, args.executor)
         status = exit_status(outcomes)
         report = campaign_report(campaign.title, outcomes)
         if folder:

@@ -14,6 +14,8 @@ from .significance import threshold
 from .verdict import Entries, Settings, VariableVerdict, Verdict, combine, count_distinct, judge
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import xarray as xr
 
@@ -224,6 +226,23 @@ def compare(
         settings = Settings(alpha, resolution, float(measurement.stats["closing"]))
     differences = _differences(problem, measurement, found, int(measurement[size].values.max()))
     return _compare(measurement, curves, size, variables, settings, declared, differences)
+
+
+def save(comparison: Comparison, folder: Path) -> None:
+    """Keep a comparison in its run folder, beside the measurement.
+
+    The theory at the largest size is ``theory.nc``; where it depends on the size, every other size has a file too.
+    """
+    from dimladder.results import write_text
+
+    from .report import comparison_report
+
+    comparison.curve.save(folder / "theory.nc")
+    for size, curve in comparison.curves.items():
+        if curve is not comparison.curve:
+            curve.save(folder / f"theory_{comparison.size}{size:g}.nc")
+    write_text(folder / "comparison.json", comparison.to_json(indent=1) + "\n")
+    write_text(folder / "report.md", comparison_report(comparison))
 
 
 @dataclass(frozen=True)

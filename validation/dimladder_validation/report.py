@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .along import Along
     from .campaign import Outcome
     from .compare import Comparison
 
@@ -53,6 +54,22 @@ def comparison_report(comparison: Comparison) -> str:
         "visible: the deviation from the theory at the largest size that would be significant in half of the entries.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def along_report(theory: str, points: Sequence[Along]) -> str:
+    """Return one row a point of a grid, and the errors."""
+    keys = list(points[0].values)
+    rows = []
+    for point in points:
+        values = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in point.values.values()]
+        c = point.comparison
+        numbers = ["-"] * 3 if c is None else [number(c.max_z), f"{c.p_value:.2g}", f"{100 * c.visible:.2g} %"]
+        rows.append([*values, point.verdict, *numbers])
+    table = markdown_table([*keys, "verdict", "max z", "p", "visible"], rows)
+    met = sum(p.verdict == "agree" for p in points)
+    lines = [f"{theory}: {met} of {len(points)} points agree", "", table]
+    lines += [f"- {', '.join(f'{k} = {v}' for k, v in p.values.items())}: {p.error}" for p in points if p.error]
+    return "\n".join(lines)
 
 
 def headline(comparison: Comparison) -> str:

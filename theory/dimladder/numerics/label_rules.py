@@ -163,6 +163,19 @@ def wrong_side(
     return total
 
 
+@njit(_F8(PIECE_TYPE, PIECE_TYPE, _F8, _F8, _F8, _F8), cache=True, error_model="numpy")
+def _prox_near(slope: Any, curvature: Any, y: Any, omega: Any, v: Any, guess: Any) -> Any:
+    """Proximal point of a loss without kinks: plain Newton steps from a guess, a bracketed search where they wander."""
+    u = guess
+    for _ in range(6):
+        step = (u - omega + v * slope(y, u, 0.0)) / (1.0 + v * curvature(y, u, 0.0))
+        u -= step
+        # The root is unique, and a step this small squares to below rounding.
+        if abs(step) <= 1e-7 * (1.0 + abs(u)):
+            return u
+    return prox_on_piece(slope, curvature, y, omega, v, -np.inf, np.inf, 0.0, guess)
+
+
 @njit(
     _B(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _M, _V, _V, _V, _B, _F8, _F8,
        _B, _V),
@@ -182,25 +195,30 @@ def trapezoid(
     certain = cuts.shape[0] == 0 and fields.size == 0
     turn = np.inf if certain or gain == 0.0 else spread / (abs(gain) * s)
     narrow = 1.0 if turn > 1e6 else turn / math.sqrt(1.0 + turn * turn)
-    h = min(1.1 * narrow, 1.2 * reach / s, 1.1) * width / _PANEL
+    h = min(1.1 * narrow, 0.9 * reach / s, 1.1) * width / _PANEL
     if beta > 0.0:
         h = min(h, 2.0 * math.sqrt(v) / s + 0.3)
     if h < 0.12:
         return False
-    # Sums of f, f^2, -f', push f, l(prox) or -ln Z, f'^2, l(omega).
+    # Sums of f, f^2, -f', push f, l(prox) or -ln Z, f'^2, l(omega): over the grids before, and the one between them.
     kept, new, size = np.zeros(7), np.zeros(7), np.zeros(2)
-    for level in range(_HALVINGS + 1):
-        new[:] = 0.0
-        # Level 0 has the whole points, every later one the points half way between those of all before.
-        offset = 0.0 if level == 0 else 0.5
-        step = h if level == 0 else h / 2.0 ** (level - 1)
+    for level in range(_HALVINGS):
+        # The first two grids are swept as one, whole points in `kept` and half points in `new`: neighbours start the
+        # search of the proximal point. Every later grid has the points half way between those of all before.
+        if level == 0:
+            offset, step, spacing = 0.0, h / 2.0, h
+        else:
+            offset, step, spacing = 0.5, h / 2.0**level, h / 2.0**level
+            new[:] = 0.0
         count = int(_REACH / step) + 1
-        guess, previous, rate = math.nan, 0.0, 0.0
+        guess, previous, rate, bend = math.nan, 0.0, 0.0, 0.0
         for k in range(-count - 1, count + 1):
             x = (k + offset) * step
             if abs(x) > _REACH:
                 continue
-            w = step * _pdf(x)
+            whole = level == 0 and k % 2 == 0
+            to = kept if whole else new
+            w = spacing * _pdf(x)
             chance, push = 1.0, 0.0
             if cuts.shape[0] > 0:
                 chance, push = between(gain * s * x, spread, cuts)
@@ -214,48 +232,50 @@ def trapezoid(
                 f, response, log_z = posterior_moments(value, slope, curvature, roots, y, omega, v, beta, reach)
                 loss = -log_z
             else:
-                start = guess + rate * (omega - previous) if guess == guess else math.nan
-                u = prox_on_piece(slope, curvature, y, omega, v, -np.inf, np.inf, 0.0, start)
+                moved = omega - previous
+                if guess == guess:
+                    u = _prox_near(slope, curvature, y, omega, v, guess + (rate + 0.5 * bend * moved) * moved)
+                else:
+                    u = prox_on_piece(slope, curvature, y, omega, v, -np.inf, np.inf, 0.0, guess)
                 second = curvature(y, u, 0.0)
                 response = second / (1.0 + v * second)
                 f = (u - omega) / v if v > 1.0 else -slope(y, u, 0.0)
-                guess, previous, rate = u, omega, 1.0 - v * response
+                turned = 1.0 - v * response
+                bend = (turned - rate) / moved if guess == guess else 0.0
+                guess, previous, rate = u, omega, turned
                 if observe:
                     loss = value(y, u, 0.0)
-            new[0] += w * chance * f
-            new[1] += w * chance * f * f
-            new[2] += w * chance * response
-            new[3] += w * push * f
-            new[4] += w * chance * loss
-            new[5] += w * chance * response * response
+            to[0] += w * chance * f
+            to[1] += w * chance * f * f
+            to[2] += w * chance * response
+            to[3] += w * push * f
+            to[4] += w * chance * loss
+            to[5] += w * chance * response * response
             if observe:
-                new[6] += w * chance * value(y, omega, omega)
-            if level == 0:
+                to[6] += w * chance * value(y, omega, omega)
+            if whole:
                 size[0] += w * abs(push * f)
                 size[1] += w * chance * abs(loss)
-        if level > 0:
-            alike = (
-                abs(new[0] - kept[0]) <= _AGREE * math.sqrt(kept[1])
-                and abs(new[1] - kept[1]) <= _AGREE * kept[1]
-                and abs(new[2] - kept[2]) <= _AGREE * kept[2]
-                and abs(new[3] - kept[3]) <= _AGREE * size[0]
-                and abs(new[4] - kept[4]) <= _AGREE * size[1]
-                and abs(new[5] - kept[5]) <= _AGREE * kept[5]
-            )
-            kept = 0.5 * (kept + new)
-            if alike:
-                out[0] += kept[0]
-                out[1] += kept[1]
-                out[2] += kept[2]
-                out[3] += kept[4]
-                out[4] += kept[6]
-                out[5] += kept[3]
-                out[7] += kept[5]
-                if observe:
-                    out[6] += wrong_side(y, mean, s, cuts, weights, fields, plus, positive, gain, spread)
-                return True
-        else:
-            kept[:] = new
+        alike = (
+            abs(new[0] - kept[0]) <= _AGREE * math.sqrt(kept[1])
+            and abs(new[1] - kept[1]) <= _AGREE * kept[1]
+            and abs(new[2] - kept[2]) <= _AGREE * kept[2]
+            and abs(new[3] - kept[3]) <= _AGREE * size[0]
+            and abs(new[4] - kept[4]) <= _AGREE * size[1]
+            and abs(new[5] - kept[5]) <= _AGREE * kept[5]
+        )
+        kept = 0.5 * (kept + new)
+        if alike:
+            out[0] += kept[0]
+            out[1] += kept[1]
+            out[2] += kept[2]
+            out[3] += kept[4]
+            out[4] += kept[6]
+            out[5] += kept[3]
+            out[7] += kept[5]
+            if observe:
+                out[6] += wrong_side(y, mean, s, cuts, weights, fields, plus, positive, gain, spread)
+            return True
     return False
 
 

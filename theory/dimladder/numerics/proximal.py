@@ -89,10 +89,11 @@ def prox_on_piece(
         if abs(step) <= 4e-16 * (abs(new) + 1e-300) or new == u:
             return new
         # A Newton step this small squares to below rounding.
-        if abs(step) <= 1e-9 * abs(new) and v * curvature(y, new, r) >= 0.0:
-            gap = new - omega + v * slope(y, new, r)
-            final = new - gap / (1.0 + v * curvature(y, new, r))
-            return final if a <= final <= b else new
+        if abs(step) <= 1e-9 * abs(new):
+            bend = v * curvature(y, new, r)
+            if bend >= 0.0:
+                final = new - (new - omega + v * slope(y, new, r)) / (1.0 + bend)
+                return final if a <= final <= b else new
         last, u = abs(step), new
     return u
 

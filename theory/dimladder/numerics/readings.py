@@ -1,7 +1,7 @@
 """What is read off a solved channel of labels -1 and +1: how often signs are wrong, how far to trust probabilities.
 
 The field of a fresh sample is u = b + omega, omega ~ N(0, q), and the label's latent field given it N(m omega/q, rho -
-m^2/q). Laws of labels are the components of `label_channel` (who edits that file or `label_rules` must touch this one).
+m^2/q). Laws of labels are the components of `label_channel` (who edits it or `label_rules` must change this file too).
 """
 
 from __future__ import annotations

@@ -273,9 +273,7 @@ def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: floa
     raise SimulationError("a penalised fit did not converge", where=f"{n} samples, {k} weights, strength {strength:g}")
 
 
-def golden_ridge(
-    value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]
-) -> tuple[float, Fit]:
+def golden_ridge(value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
     """Minimise value(log ridge) to 1e-2: return the ridge and its fit."""
     from scipy.optimize import minimize_scalar
 

@@ -105,9 +105,25 @@ def _project(F, found, fu, counts, u):  # type: ignore[no-untyped-def]
                 fu[k, i] += total
 
 
+@njit(types.void(MATRIX, types.int64, types.int64, MATRIX, MATRIX, MATRIX), **_FAST)
+def _add_products(z, known, count, v, square, mixed):  # type: ignore[no-untyped-def]
+    """Add the products of one block: ``square[k, l]`` = sum u_k u_l (lower half), ``mixed[q, k]`` = sum zeta_q u_k."""
+    for k in range(v.shape[0]):
+        for l in range(k + 1):
+            total = 0.0
+            for p in range(count):
+                total += v[k, p] * v[l, p]
+            square[k, l] += total
+        for q in range(mixed.shape[0]):
+            total = 0.0
+            for p in range(count):
+                total += v[k, p] * z[known + q, p]
+            mixed[q, k] += total
+
+
 @njit(types.void(CUBE, CUBE, types.int64, types.int64, MATRIX, MATRIX, types.int64[::1], CUBE, MATRIX, MATRIX), **_FAST)
 def _subtract(Z, F, known, found, fu, fz, counts, u, square, mixed):  # type: ignore[no-untyped-def]
-    """Take the parts along F out of u and zeta; ``square[k, l]`` = sum u_k u_l, ``mixed[q, k]`` = sum zeta_q u_k."""
+    """Take the parts along F out of u and zeta, and fill `square` and `mixed` with their products."""
     students, fresh = fu.shape[0], fz.shape[0]
     square[:] = 0.0
     mixed[:] = 0.0
@@ -123,22 +139,12 @@ def _subtract(Z, F, known, found, fu, fz, counts, u, square, mixed):  # type: ig
                 w = fz[q, i]
                 for p in range(count):
                     z[known + q, p] -= w * f[i, p]
-        for k in range(students):
-            for l in range(k + 1):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * v[l, p]
-                square[k, l] += total
-            for q in range(mixed.shape[0]):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * z[known + q, p]
-                mixed[q, k] += total
+        _add_products(z, known, count, v, square, mixed)
 
 
 @njit(types.void(CUBE, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX, MATRIX), **_FAST)
 def _combine(Z, known, counts, u, mix, square, mixed):  # type: ignore[no-untyped-def]
-    """Replace u by ``mix u``; ``square[k, l]`` = sum u_k u_l (lower half), ``mixed[q, k]`` = sum zeta_q u_k."""
+    """Replace u by ``mix u``, and fill `square` and `mixed` with its products."""
     students = mix.shape[0]
     square[:] = 0.0
     mixed[:] = 0.0
@@ -151,17 +157,7 @@ def _combine(Z, known, counts, u, mix, square, mixed):  # type: ignore[no-untype
             for l in range(k):
                 for p in range(count):
                     v[k, p] += mix[k, l] * v[l, p]
-        for k in range(students):
-            for l in range(k + 1):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * v[l, p]
-                square[k, l] += total
-            for q in range(mixed.shape[0]):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * z[known + q, p]
-                mixed[q, k] += total
+        _add_products(z, known, count, v, square, mixed)
 
 
 @njit(types.void(CUBE, CUBE, types.int64, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX), **_FAST)
