@@ -224,6 +224,27 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
         """Number of hidden directions: the highest index used."""
         return max((1 if name == "z" else int(name[1:]) for name in self.fields), default=0)
 
+    def clean(self, z: Any) -> Any:
+        """The formula without noise, at fields of shape (directions, ...)."""
+        import numpy as np
+
+        known = {f"z{i + 1}": z[i] for i in range(len(z))} | {"z": z[0]} | dict.fromkeys(self.noises, 0.0 * z[0])
+        used = {name: known[name] for name in self.expression.variables}
+        return np.broadcast_to(np.asarray(self.expression.evaluate(np, **used), dtype=float), z[0].shape)
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether its two fields are exchangeable, uncorrelated, and a change of one's sign keeps or flips y."""
+        import numpy as np
+
+        if self.directions != 2 or (self.overlap and not np.allclose(self.overlap, np.eye(2))):
+            return False
+        z1, z2 = np.random.default_rng(0).standard_normal((2, 400))
+        y, other, mirrored = (self.clean(np.array(z)) for z in ((z1, z2), (z2, z1), (-z1, z2)))
+        scale = 1e-10 * (1.0 + np.max(np.abs(y)))
+        even, odd = np.max(np.abs(y - mirrored)) <= scale, np.max(np.abs(y + mirrored)) <= scale
+        return bool(np.max(np.abs(y - other)) <= scale and (even or odd))
+
     @cached_property
     def slope(self) -> float | None:
         """c where the formula is c z, else None."""

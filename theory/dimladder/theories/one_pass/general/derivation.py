@@ -137,7 +137,10 @@ def derive(form: Form) -> Derived:
         out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
     # Rows of what a sample moves: units with gains, or every vector by itself.
     one, two = (p, r) if form.written else (i, k)
-    weigh = (lambda unit: sp.Integer(1)) if form.written else (lambda unit: d.w[c, unit])
+
+    def weigh(unit: Any) -> Any:
+        return sp.Integer(1) if form.written else d.w[c, unit]
+
     if form.regime != "noise-dominated":
         # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
         by_mean = total(d.pi[c] * weigh(one) * d.G[c, one] * d.nu[c, m] * d.Gamma[b, q, m], c, m)
