@@ -104,3 +104,16 @@ def test_states_outside_the_domain_are_not_numbers() -> None:
     loss = _loss("hinge")
     for state in ((-1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.1, 0.0), (np.inf, 1.0, 0.0, 0.0)):
         assert np.isnan(_averages(loss, LAWS["sign"], state)).all()
+
+
+def test_the_hinge_training_loss_has_the_width_of_the_field() -> None:
+    """A published table (docs/reference/errata.md) lists the mean training loss over sqrt q, at its own overlaps."""
+    V, m, q, printed = 1.8511472226201047, 0.9439196038964699, 0.6970908553720103, 0.0056283834416254765
+    x, w = np.polynomial.legendre.leggauss(400)
+    # The loss is max(0, 1 - V - omega): below the kink only.
+    top = (1.0 - V - m) / np.sqrt(q)
+    nodes = top - 6.0 * (1.0 + x)
+    mean = float((6.0 * w * np.exp(-(nodes**2) / 2) / np.sqrt(2 * np.pi)) @ (np.sqrt(q) * (top - nodes)))
+    found = _averages(_loss("hinge"), constant_law(1.0), (V, q, 0.0, m))[3]
+    assert found == pytest.approx(mean, rel=1e-12)
+    assert printed * np.sqrt(q) == pytest.approx(mean, rel=1e-7)

@@ -13,6 +13,7 @@ import pytest
 import scipy.special
 import sympy as sp
 
+import dimladder as dl
 from dimladder.problem import Expression
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.printing import HEADER
@@ -270,3 +271,35 @@ def test_update_rules_with_kinks(copied: bool) -> None:
 
     found = computed(functions, source, 0, 0, 0.7)
     assert_monte_carlo(found, source, Setting(ERF, ERF), moved, skip="wrong")
+
+
+def test_centred_sources_read_no_means() -> None:
+    source = replace(drawn(1, 1, y0=0.0, seed=14), mean=np.zeros(2))
+    averages = SourceAverages(Setting(ERF, ERF, loss="logistic"), centred=True, signs=True)
+    centred = computed((averages, interpreted_source(averages)), replace(source, mean=np.full(2, np.nan)), 1)
+    general = computed(built(Setting(ERF, ERF, loss="logistic")), source, 1)
+    for name in ("H", "N", "R", "e", "wrong", "loss"):
+        assert np.array_equal(centred[name], general[name]), name
+
+
+def test_kinked_losses_of_plain_problems() -> None:
+    """The flow of a unit that learns a sign by the hinge loss starts as the integrals over both fields say."""
+    text = """
+    schema = 2
+    target = { kind = "index", formula = "sign(z)" }
+    loss = { function = "hinge" }
+    student = { kind = "two-layer", width = 1, activation = "erf", readout = [1.3] }
+    algorithm = { kind = "one-pass", learning_rate = 0.5 }
+    initial = { Q = [[0.8]], M = [[0.3]] }
+    grid = { time = [0.0, 0.5] }
+    """
+    flow = dl.derive(dl.loads(text))
+    velocity = flow.velocity(flow.initial_state(), flow.rule)
+    x, g, dg = np.arange(-9, 9, 0.01) + 0.005, *NUMBERS[ERF]
+    # Given z, lambda = 0.3 z + s x; by symmetry z > 0 twice, y = 1.
+    z = np.arange(0.01, 9, 0.02)
+    field = 0.3 * z[:, None] + math.sqrt(0.8 - 0.09) * x
+    weight = 2 * np.exp(-(z[:, None] ** 2 + x**2) / 2) * 0.02 * 0.01 / (2 * math.pi)
+    moved = 0.5 * 1.3 * dg(field) * (1.3 * g(field) < 1)
+    drifts = [2 * (weight * moved * field).sum() + (weight * moved**2).sum(), (weight * moved * z[:, None]).sum()]
+    assert velocity == pytest.approx(drifts, abs=2e-4)

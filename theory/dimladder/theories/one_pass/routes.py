@@ -16,7 +16,7 @@ def is_displaced(problem: Any) -> bool:
 
 
 def structure(problem: Any) -> str:
-    """Return the first key that needs blocks, sources or several tracked vectors; "" for the narrower plain flow."""
+    """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower plain flow."""
     data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
     asked = {
         "data.kind": isinstance(data, Mixture),
@@ -30,6 +30,8 @@ def structure(problem: Any) -> str:
         "student.heads": getattr(student, "heads", 1) > 1,
         "student.bias": student.bias,
         "student.dropout": getattr(student, "dropout", 1.0) != 1.0,
+        # Losses with kinks: its quadrature is split there.
+        "loss.function": bool(problem.loss.form.kinks(1.0)),
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,
