@@ -11,7 +11,7 @@ forms. Smooth averages are trapezoidal rules on two interleaved grids that must 
 square of the difference (they converge as exp(-2 pi w/(h sqrt q)) for a force that is analytic in a strip of half-width
 w; for the logistic loss w = pi at every V), swept at once. Others go by panels that end at kinks and cuts.
 
-Compiled code does not follow imports: who edits `label_rules` or `proximal` must touch this file.
+Compiled code does not follow imports: who edits `label_rules` or `proximal` must change this file too.
 """
 
 from __future__ import annotations

@@ -223,6 +223,11 @@ def averages(
             r = low + 1.0
         else:
             r = 0.5 * (low + high)
+        # An affine slope between kinks gives the proximal point in closed form.
+        affine, a0, a1 = False, 0.0, 0.0
+        if resting < 0 and count > 0:
+            a0, a1 = slope(y, 0.0, r), curvature(y, 0.0, r)
+            affine = curvature(y, at, r) == a1 and curvature(y, at + 1.0, r) == a1
         fine = width
         if turn < 0.5:
             for i in range(cuts.shape[0]):
@@ -257,6 +262,11 @@ def averages(
                     f, response = (u - omega) / v, 1.0 / v
                     # Either side of the kink has the same value.
                     loss = value(y, u, u + 1.0)
+                    guess = math.nan
+                elif affine:
+                    u = (omega - v * a0) / (1.0 + v * a1)
+                    f, response = -(a0 + a1 * u), a1 / (1.0 + v * a1)
+                    loss = value(y, u, r)
                     guess = math.nan
                 else:
                     start = guess + rate * (omega - previous) if guess == guess else math.nan
