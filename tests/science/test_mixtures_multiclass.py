@@ -126,7 +126,7 @@ def test_three_classes_against_simulation(loss):
     by_name = {v.name: v.verdict for v in verdict.variables}
     assert by_name["classification_error"] == by_name["train_loss"] == "agree", verdict.reasons
     assert "disagree" not in by_name.values()
-    wrong = compare(solve(replace(problem, {"loss.ridge": 0.2})), simulate(problem, d=[100, 200], replicas=16))
+    wrong = compare(solve(replace(problem, {"loss.ridge": 0.5})), simulate(problem, d=[100, 200], replicas=16))
     assert wrong.verdict == "disagree"
 
 

@@ -120,3 +120,21 @@ def test_bad_problems_are_refused() -> None:
     assert r"\lambda" in system.latex()
     assert "kappa" in system.explain()
     assert "def observe" in system.python()
+
+
+@pytest.mark.parametrize("ratio", [3.0, 100.0])
+def test_the_exact_errors_are_those_of_ridge_regression_on_two_blocks(ratio: float) -> None:
+    """The estimation engine's closed form, asked for the same spectrum and a latent teacher, at every ridge 1/t."""
+    from dimladder.theories.estimation.regression import ridge_fit
+    from dimladder.theories.estimation.spectrum import Covariance
+
+    noise, times = 0.3, [0.7, 30.0, 1e3, 1e6]
+    curve = dl.solve(dl.load(RUN, {**scales(ratio), "target.noise": noise, "grid.time_ridge": times}))
+    om, shares = np.array([0.25, 0.25 / ratio**2]), np.array([0.7, 0.3])
+    # The latent teacher: |w*|^2 in a block falls as 1/om, so that Cov(x, z)^2 = share om.
+    blocks = Covariance(shares, om, shares * om, 1.0)
+    for i, time in enumerate(times):
+        fit = ridge_fit(blocks, 1.5, 1.0 / time, (0.0, 1.0 + noise**2, 1.0))
+        assert (fit.test - noise**2) / 2 == pytest.approx(float(curve["generalization_error"][i]), rel=1e-10)
+        assert fit.m == pytest.approx(float(curve["overlap"][i]), rel=1e-12)
+        assert fit.q == pytest.approx(float(curve["norm"][i]), rel=1e-10)

@@ -273,6 +273,15 @@ def test_update_rules_with_kinks(copied: bool) -> None:
     assert_monte_carlo(found, source, Setting(ERF, ERF), moved, skip="wrong")
 
 
+def test_centred_sources_read_no_means() -> None:
+    source = replace(drawn(1, 1, y0=0.0, seed=14), mean=np.zeros(2))
+    averages = SourceAverages(Setting(ERF, ERF, loss="logistic"), centred=True, signs=True)
+    centred = computed((averages, interpreted_source(averages)), replace(source, mean=np.full(2, np.nan)), 1)
+    general = computed(built(Setting(ERF, ERF, loss="logistic")), source, 1)
+    for name in ("H", "N", "R", "e", "wrong", "loss"):
+        assert np.array_equal(centred[name], general[name]), name
+
+
 def test_kinked_losses_of_plain_problems() -> None:
     """The flow of a unit that learns a sign by the hinge loss starts as the integrals over both fields say."""
     text = """

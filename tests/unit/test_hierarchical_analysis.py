@@ -223,3 +223,9 @@ def test_what_a_cubic_label_knows_by_sampling():
 def test_noise_to_zero_is_the_noiseless_transform():
     exact = label_moments(target("h**2 + h"), "optimal").variance
     assert label_moments(target("h**2 + h", noise=1e-3), "optimal").variance == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize(("link", "branches"), [("1/h", 1), ("tan(h)", 1), ("exp(h**2/2)", 1), ("1/(h1 - h2)", 2)])
+def test_a_link_without_a_second_moment_is_refused(link, branches):
+    with pytest.raises(DomainError, match="square-integrable"):
+        analysis.any_link_of(target(link, branches=branches))

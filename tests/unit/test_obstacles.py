@@ -80,6 +80,13 @@ def test_show_and_solve_say_it(capsys: pytest.CaptureFixture[str], caplog: pytes
     assert any("odd activation" in r.getMessage() for r in caplog.records)
 
 
+def test_solve_logs_the_expanded_target(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "dimladder.solve"):
+        target = {"target.link": "He2(h) + h", "target.hermite": "orthonormal"}
+        dl.solve(dl.load(path_of("hierarchical-plateaus"), target))
+    assert any("target: sqrt(2)*h**2/2 + h - sqrt(2)/2 (orthonormal" in r.getMessage() for r in caplog.records)
+
+
 @pytest.mark.slow
 def test_rounding_of_the_error_is_bounded_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """A noiseless ReLU at very late times: e_g is the difference of overlaps, known to what is stated."""

@@ -209,3 +209,14 @@ def test_progress_counts_replicas(toy: ToyExperiment) -> None:
     seen: list[tuple[int, int]] = []
     simulate(asked(), progress=lambda done, total, label: seen.append((done, total)))
     assert seen == [(3, 14), (6, 14), (7, 14), (10, 14), (13, 14), (14, 14)]
+
+
+def test_a_size_that_is_most_likely_a_slip_is_refused_with_its_cost(toy: ToyExperiment) -> None:
+    with pytest.raises(SimulationError, match="d = 90000000 is more than 1000000") as refusal:
+        simulate(asked(), d=90_000_000)
+    # Three replicas of 9e7 doubles; 3 x 8.1e15 multiplications at 1e9 a second.
+    assert "2.01 GiB" in str(refusal.value)
+    assert "6.75e+03 hours" in str(refusal.value)
+    assert toy.calls == []
+    simulate(asked(), d=2_000_000, replicas=2, large=True)
+    assert toy.calls == [(2_000_000, 2)]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DimladderError, SolveError, UsageError, did_you_mean
+from .prepare import prepare
 from .problem import Problem
-from .solve import derive, replace
+from .solve import derive
 
 if TYPE_CHECKING:
     from .numerics.equilibria import Equilibrium
@@ -146,13 +147,13 @@ def follow_equilibrium(
 
     from .numerics import equilibria
 
-    first = replace(problem, {key: values[0]})
-    flow = _autonomous(first)
+    prepared = prepare(problem, [key])
+    flow = _autonomous(prepared.at([values[0]]))
     rhs = flow.module().rhs
     guess: Any = start
     points: list[Equilibrium] = []
     for value in values:
-        here = _autonomous(replace(problem, {key: value}))
+        here = _autonomous(prepared.at([value]))
         if guess is None:
             point = equilibria.find(rhs, here.initial_state(), **_arguments(here))
         else:
@@ -192,9 +193,10 @@ def critical_value(
     from .numerics import equilibria
 
     guess = np.asarray(start, dtype=float)
+    prepared = prepare(problem, [key])
 
     def unstable(value: float) -> int:
-        flow = _autonomous(replace(problem, {key: value}))
+        flow = _autonomous(prepared.at([value]))
         point = equilibria.polish(flow.module().rhs, guess, **_arguments(flow))
         if not point.success:
             raise SolveError(

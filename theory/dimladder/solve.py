@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .choose import build_problem, find
 from .errors import ConfigError, SolveError
 from .problem import Problem, Spec, parse_document, read, to_builtins
+from .problem.targets import expanded
 from .registry import register
 from .theories import Theory
 
@@ -175,6 +176,8 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
         reached.
     """
     problem = with_solver(problem if theory is None else for_theory(problem, theory), solver)
+    if text := expanded(problem.target):
+        log.info("target: %s", text)
     try:
         solution = derive(problem).solve()
     except SolveError as error:

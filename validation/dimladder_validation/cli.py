@@ -29,6 +29,7 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", help="cpu, or a torch device: cuda, cuda:1, mps, torch (default cpu)"
     )
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    parser.add_argument("--large", action="store_true", help="allow sizes above a million, whatever they cost")
     parser.add_argument("--seed", type=int, metavar="S", help="root seed; it fixes every replica")
 
 
@@ -61,7 +62,7 @@ def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -
     with _progress(args, "simulating") as progress:
         return simulate(
             problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
-            out=folder, resume=args.resume, force=args.force, progress=progress,
+            out=folder, resume=args.resume, force=args.force, progress=progress, large=args.large,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import theories
+    from ..problem.targets import expanded
     from .keys import theory_lines
 
     facts: dict[str, Any] = {}
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
         problem = load_problem(args)
         theory = theories.find(problem.theory)
         facts = {"title": problem.title, "hash": problem.content_hash, **theory.describe(problem)}
+        facts |= {"target": text} if (text := expanded(problem.target)) else {}
     else:
         theory = theories.find(args.what)
     card = {

@@ -118,6 +118,8 @@ def addresses(function: Any, ftype: Any) -> tuple[int, int]:
     A function translated by `native` has the second kind only, given twice: callers take it where there is one.
     The caller keeps `function` alive while the addresses are in use.
     """
+    if isinstance(function, native.Native):
+        return function.address, function.address
     known = _known.setdefault(function, {})
     if ftype not in known:
         known[ftype] = _look_up(function, ftype)

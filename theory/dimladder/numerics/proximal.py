@@ -34,6 +34,7 @@ __all__ = [
 # The normal weight beyond is below 1e-20 of the whole.
 TAIL = 9.5
 MAX_KINKS = 16
+GRADED = 12
 _F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
 
 # 16-point Gauss-Legendre rule on [-1, 1]: positive nodes and weights.
@@ -223,6 +224,11 @@ def averages(
             r = low + 1.0
         else:
             r = 0.5 * (low + high)
+        # An affine slope between kinks gives the proximal point in closed form.
+        affine, a0, a1 = False, 0.0, 0.0
+        if resting < 0 and count > 0:
+            a0, a1 = slope(y, 0.0, r), curvature(y, 0.0, r)
+            affine = curvature(y, at, r) == a1 and curvature(y, at + 1.0, r) == a1
         fine = width
         if turn < 0.5:
             for i in range(cuts.shape[0]):
@@ -234,12 +240,23 @@ def averages(
         elif turn < np.inf:
             fine = min(fine, 1.5 * turn)
         panels = min(int(length / fine) + 1, 4000)
-        step = length / panels
-        for panel in range(panels):
-            centre_x = ends[j] + (panel + 0.5) * step
+        # A curved piece has a branch point close beyond its kink when V is large: panels halve towards both ends.
+        halvings = GRADED if resting < 0 and count > 0 and not affine else 0
+        if halvings > 0:
+            panels = max(panels, 2)
+        first, step = ends[j], length / panels
+        for panel in range(panels + 2 * halvings):
+            if panel <= halvings:
+                wide = step if halvings == 0 else step * 0.5 ** (halvings - max(panel - 1, 0))
+            elif panel < panels + halvings - 1:
+                wide = step
+            else:
+                wide = step * 0.5 ** min(panel - panels - halvings + 2, halvings)
+            centre_x = first + 0.5 * wide if halvings > 0 else ends[j] + (panel + 0.5) * step
+            first += wide
             for node in range(16):
-                x = centre_x + 0.5 * step * GL_X[node]
-                weight = 0.5 * step * GL_W[node] * _pdf(x)
+                x = centre_x + 0.5 * wide * GL_X[node]
+                weight = 0.5 * wide * GL_W[node] * _pdf(x)
                 omega = mean + s * x
                 chance, push = 1.0, 0.0
                 if cuts.shape[0] > 0:
@@ -257,6 +274,11 @@ def averages(
                     f, response = (u - omega) / v, 1.0 / v
                     # Either side of the kink has the same value.
                     loss = value(y, u, u + 1.0)
+                    guess = math.nan
+                elif affine:
+                    u = (omega - v * a0) / (1.0 + v * a1)
+                    f, response = -(a0 + a1 * u), a1 / (1.0 + v * a1)
+                    loss = value(y, u, r)
                     guess = math.nan
                 else:
                     start = guess + rate * (omega - previous) if guess == guess else math.nan

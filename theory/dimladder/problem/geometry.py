@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,14 @@ def start(problem: Problem) -> Start:
     DomainError
         For matrices that no weights can have as overlaps.
     """
-    target: Any = problem.target
-    student: Any = problem.student
-    initial: Any = problem.initial
+    found = _start(problem.target, problem.student, problem.initial)
+    return Start(*(getattr(found, f.name).copy() for f in fields(Start)))
+
+
+@lru_cache(maxsize=64)
+def _start(target: Any, student: Any, initial: Any) -> Start:
+    # Problems that differ elsewhere share these sections: a sweep checks and draws once.
+    problem = Problem(theory="", target=target, student=student, initial=initial)
     count, width = teacher_count(problem), student.width
     A, T = np.ones(count), np.eye(count)
     if isinstance(target, Committee):

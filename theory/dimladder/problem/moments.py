@@ -20,6 +20,8 @@ from .kinds import kind_of
 _FAR = (40.0, 44.0, 48.0, 52.0)
 # Where f must be a real number: what lies farther out has a probability below 1e-32.
 _NEAR = 12.0
+# Log10 of the largest second moment: that of He_j is j!, below it up to degree 28.
+_LARGEST = 30.0
 _LINES = 8
 _GRID = 2048
 # Each zoom divides the distance to a suspected pole by this; ten of them reach 1e-12 of a grid step.
@@ -64,6 +66,7 @@ def second_moment_fault(expression: Expression, deviation: float = 1.0) -> str:
         value = _real_fault(along, start, direction, deviation, names)
         value = value or (_growth_fault(along, start, direction) if central else "")
         value = value or _pole_fault(along, start, direction, n if central else 1, deviation, names)
+        value = value or (_size_fault(along, start, direction) if central else "")
         if value:
             return value
     return ""
@@ -73,7 +76,7 @@ def require_second_moment(expression: Expression, what: str, deviation: float = 
     """Raise `ValueError` unless ``E[f(z)^2]`` is finite; `what` names the formula in the message."""
     fault = second_moment_fault(expression, deviation)
     if fault:
-        raise ValueError(f"{what} {expression.text!r} has no finite second moment under the Gaussian law: {fault}")
+        raise ValueError(f"{what} {expression.text!r} has no usable second moment under the Gaussian law: {fault}")
 
 
 def _directions(n: int, rng: Any) -> Any:
@@ -116,6 +119,15 @@ def _growth_fault(along: Any, start: Any, direction: Any) -> str:
     with np.errstate(all="ignore"):
         grown = np.log(np.abs(along(start, direction, t))) >= t**2 / 4 * (1 - 1e-3)
     return "it grows as fast as exp(z^2/4), z in standard deviations, or faster" if grown.all() else ""
+
+
+def _size_fault(along: Any, start: Any, direction: Any) -> str:
+    import numpy as np
+
+    t = np.linspace(1.0, _FAR[-1], 200)
+    with np.errstate(all="ignore"):
+        size = float(np.max(2.0 * np.log(np.abs(along(start, direction, t))) - t**2 / 2)) / math.log(10.0)
+    return f"it is 1e{size:.0f} or more, and no number would keep a digit" if size > _LARGEST else ""
 
 
 def _pole_fault(
@@ -190,4 +202,4 @@ def moment_faults(problem: Any) -> Iterator[tuple[str, str]]:
     for path, expression, deviation in formulas:
         fault = second_moment_fault(expression, deviation)
         if fault:
-            yield path, f"{expression.text!r} has no finite second moment under the Gaussian law: {fault}"
+            yield path, f"{expression.text!r} has no usable second moment under the Gaussian law: {fault}"

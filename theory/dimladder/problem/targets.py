@@ -224,6 +224,27 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
         """Number of hidden directions: the highest index used."""
         return max((1 if name == "z" else int(name[1:]) for name in self.fields), default=0)
 
+    def clean(self, z: Any) -> Any:
+        """The formula without noise, at fields of shape (directions, ...)."""
+        import numpy as np
+
+        known = {f"z{i + 1}": z[i] for i in range(len(z))} | {"z": z[0]} | dict.fromkeys(self.noises, 0.0 * z[0])
+        used = {name: known[name] for name in self.expression.variables}
+        return np.broadcast_to(np.asarray(self.expression.evaluate(np, **used), dtype=float), z[0].shape)
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether its two fields are exchangeable, uncorrelated, and a change of one's sign keeps or flips y."""
+        import numpy as np
+
+        if self.directions != 2 or (self.overlap and not np.allclose(self.overlap, np.eye(2))):
+            return False
+        z1, z2 = np.random.default_rng(0).standard_normal((2, 400))
+        y, other, mirrored = (self.clean(np.array(z)) for z in ((z1, z2), (z2, z1), (-z1, z2)))
+        scale = 1e-10 * (1.0 + np.max(np.abs(y)))
+        even, odd = np.max(np.abs(y - mirrored)) <= scale, np.max(np.abs(y + mirrored)) <= scale
+        return bool(np.max(np.abs(y - other)) <= scale and (even or odd))
+
     @cached_property
     def slope(self) -> float | None:
         """c where the formula is c z, else None."""
@@ -326,3 +347,16 @@ class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hiera
     def expression(self) -> Expression:
         """The link as a formula in `link_variables`."""
         return Expression(self.link, self.link_variables, self.hermite)
+
+
+def expanded(target: Any) -> str:
+    """Return the formula of a target with its Hermite polynomials written out, and their convention; "" without any."""
+    text = getattr(target, "formula", "") or getattr(target, "link", "")
+    if "He" not in text:
+        return ""
+    import sympy as sp
+
+    formula = str(sp.expand(target.expression.sympy()))
+    if getattr(target, "is_logit", False):
+        formula = f"logit({formula})"
+    return f"{formula} ({target.hermite} Hermite polynomials)"

@@ -26,6 +26,9 @@ __all__ = [
     "experiments", "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
 
+# Larger sizes are asked for twice; multiplications a second of one core, for the estimate.
+LARGE, SPEED = 1_000_000, 1e9
+
 
 def experiments() -> tuple[str, ...]:
     """Return the names of the experiments: installed, and registered in this process."""
@@ -57,6 +60,7 @@ def simulate(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    large: bool = False,
 ) -> Measurement:
     """Simulate a problem at finite size, and return means and standard errors over independent replicas.
 
@@ -84,6 +88,8 @@ def simulate(
         Discard the batches already in `out`.
     progress : callable, optional
         ``progress(done, total, label)`` after each batch; counts are replicas.
+    large : bool
+        Allow sizes above `LARGE`, which are refused with an estimate of what they cost.
 
     Returns
     -------
@@ -99,7 +105,7 @@ def simulate(
     ResultFileError
         If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
     """
-    ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress)
+    ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress, large)
     measured = measurement_of(problem, ensemble)
     if out is not None:
         measured.save(Path(out) / "result.nc")
@@ -117,6 +123,7 @@ def replicate(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    large: bool = False,
 ) -> Ensemble:
     """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
     found = experiment(problem.theory)
@@ -131,6 +138,8 @@ def replicate(
     root = int(seed if seed is not None else getattr(section, "seed", 0))
     if not 1 <= count <= MAX_POINTS:
         raise SimulationError(f"replicas must be at least 1 and at most {MAX_POINTS}, got {count}")
+    if max(sizes) > LARGE and not large:
+        raise _too_large(found, max(sizes), min(count, found.batch_size), 8 if dtype == "float64" else 4)
     if root < 0:
         raise SimulationError(f"the seed must not be negative, got {root}")
     if resume and force:
@@ -154,6 +163,17 @@ def replicate(
             write_text(folder / "resolved.toml", problem.to_toml())
         batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
     return assemble(found.size, sizes, count, batches, {**key, **backend.facts()})
+
+
+def _too_large(found: Experiment, size: int, batch: int, width: int) -> SimulationError:
+    """Return the refusal of a size that is most likely a slip, with the least that it would cost."""
+    memory, work = size * batch * width / 2**30, float(size) ** 2 * batch
+    cost = f"a vector of each of {batch} replicas takes {memory:.3g} GiB, {size} steps on them {work:.1g} operations"
+    return SimulationError(
+        f"{found.size} = {size} is more than {LARGE}", where="simulation.sizes",
+        why=f"{cost}: {work / SPEED / 3600:.3g} hours a batch, or more",
+        hint="smaller sizes: the gap to the limit closes as a power of the size; or ask for it with --large",
+    )  # fmt: skip
 
 
 def _held(out: str | os.PathLike[str] | None) -> AbstractContextManager[Path | None]:

@@ -173,10 +173,10 @@ def bayes_sample(problem: Any, d: int, streams: Sequence[np.random.Generator], b
     """Run message passing from both starts at every sample ratio."""
     from .index_targets import label
 
-    if problem.target.directions == 2:
-        from .message_passing_pairs import pair_sample
+    if problem.target.directions > 1:
+        from .message_passing_fields import fields_sample
 
-        return pair_sample(problem, d, streams, backend)
+        return fields_sample(problem, d, streams, backend)
     ratios = np.array(problem.grid.values("sample_ratio"))
     starts = tuple(problem.grid.start or ("uninformed",))
     names = ("overlap", "mse", "classification_error")

@@ -101,7 +101,8 @@ class OnePassExperiment(Experiment):
         start = {"time": 0.0}
         names = ("Q", "M", "Q_block", "M_block", "mean_overlap", "bias")
         # A readout that is not trained stays what it is.
-        return {**dict.fromkeys(names, start), "a": start if problem.student.train_readout else {}}
+        trained = getattr(problem.student, "train_readout", False)
+        return {**dict.fromkeys(names, start), "a": start if trained else {}}
 
 
 @lru_cache(maxsize=16)

@@ -78,7 +78,8 @@ class StateEvolution:
         damping: float = 0.5, max_iterations: int = 2000,
     ) -> None:  # fmt: skip
         self.channel, self.side, self.rho, self.constant = channel, side, rho, constant
-        self.options = {"rtol": rtol, "atol": rtol, "damping": damping, "max_iterations": max_iterations}
+        self.options: dict[str, Any] = {"rtol": rtol, "atol": rtol, "damping": damping}
+        self.options["max_iterations"] = max_iterations
         self.direct = channel.closed and isinstance(side, RidgeSide)
         self._work, self._seen = np.zeros(WORK), np.zeros(8)
 

@@ -162,28 +162,39 @@ def _different(cells: _Cells, rho: Array, bias: bool, losses: object) -> float:
         shift = theta[bulk + cells.size] if bias else 0.0
         return t[used], np.sqrt(rho * losses(q + part, mean + shift, overlap))[used]  # type: ignore[operator]
 
-    start = np.concatenate([np.ones(bulk), np.full(cells.size + int(bias), 0.05)])
-    t, norms = parts(start)
-    scale = float(np.sum(t))
-    theta = np.append(start / scale, np.max(norms / t))
+    def room(x: Array) -> Array:
+        t, norms = parts(x[:-1])
+        return np.asarray(x[-1] * t - norms)
+
+    theta = np.concatenate([np.ones(bulk), np.full(cells.size + int(bias), 0.05), [0.0]])
+    # The scale of w is free: sum_c t_c = 1, a linear condition.
+    row = np.zeros(theta.size)
+    row[:bulk] = np.where(used[:, None], cells.shares * cells.eigen, 0.0).ravel()
+    theta /= float(row @ theta)
+    t, norms = parts(theta[:-1])
+    theta[-1] = np.max(norms / t)
+    last = np.zeros(theta.size)
+    last[-1] = 1.0
     best = math.inf
     for _ in range(3):
         found = minimize(
             lambda x: x[-1],
             theta,
-            jac=lambda x: np.append(np.zeros(x.size - 1), 1.0),
+            jac=lambda x: last,
             constraints=[
-                {"type": "ineq", "fun": lambda x: x[-1] * parts(x[:-1])[0] - parts(x[:-1])[1]},
-                {"type": "eq", "fun": lambda x: np.sum(parts(x[:-1])[0]) - 1.0},
+                {"type": "ineq", "fun": room},
+                {"type": "eq", "fun": lambda x: row @ x - 1.0, "jac": lambda x: row},
             ],
             bounds=[(None, None)] * (theta.size - 1) + [(0.0, None)],
             method="SLSQP",
-            options={"ftol": 1e-14, "maxiter": 1000},
+            options={"ftol": 1e-13, "maxiter": 1000},
         )
-        t, norms = parts(found.x[:-1])
+        theta, before = found.x, best
+        t, norms = parts(theta[:-1])
         if np.all(t > 0):
             best = min(best, float(np.max(norms / t)))
-        theta = found.x
+        if best > before * (1.0 - 1e-8):
+            break
     if not math.isfinite(best):
         raise SolveError("the separability threshold could not be computed", status="failed", why=str(found.message))
     return best**2

@@ -199,7 +199,7 @@ def through_layers(base: Covariance, activations: list[Any], ratios: list[float]
 
     # Centred variance of the input of a unit, and the variance over units of its offset.
     r, offset = float(np.sum(base.shares * base.eigenvalues)), 0.0
-    layers = []
+    layers: list[LayerLaw] = []
     for sigma, psi in zip(activations, ratios, strict=True):
         if offset > 0.0:
             x, w = gauss_hermite(_OFFSET_NODES)

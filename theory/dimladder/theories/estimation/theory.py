@@ -75,10 +75,10 @@ class EstimationTheory(Theory):
         if target.direction != "random":
             yield Refusal("target.direction", "Gaussian inputs have no distinguished directions", "drop it")
             return
-        pair = target.directions == 2 and problem.algorithm.__struct_config__.tag == "bayes"
-        if target.directions > 1 and not pair:
+        several = 1 < target.directions <= 3 and problem.algorithm.__struct_config__.tag == "bayes"
+        if target.directions > 1 and not several:
             yield Refusal(
-                "target.formula", f"{target.directions} latent fields: one output sees one, z (bayes: two)", "use z"
+                "target.formula", f"{target.directions} latent fields: one output sees one, z (bayes: three)", "use z"
             )
             return
         if not target.fields:
@@ -102,6 +102,13 @@ class EstimationTheory(Theory):
             yield Refusal("loss", "the target's own law is the loss", 'leave [loss] out, or use kind = "minimise"')
         if problem.target.power == "latent":
             yield Refusal("target.power", "is not read by kind = bayes", "give the shares as a list")
+        if problem.target.directions > 1 and not problem.target.alike:
+            if problem.data.spectrum is not None or problem.target.power is not None:
+                yield Refusal("data.spectrum", "overlap matrices are solved for isotropic inputs", "drop it")
+                return
+            if problem.target.prior != "normal":
+                yield Refusal("target.prior", "overlap matrices are solved for normal entries", 'use "normal"')
+                return
         yield from self._build(problem)
 
     def _spectral(self, problem: Problem) -> Iterable[Refusal]:
@@ -191,6 +198,11 @@ class EstimationTheory(Theory):
 
             return MixtureSystem(problem)
         if problem.algorithm.__struct_config__.tag == "bayes":
+            if problem.target.directions > 1 and not problem.target.alike:
+                from .bayes_matrix import MatrixChannel
+                from .bayes_matrix_system import MatrixBayesSystem
+
+                return MatrixBayesSystem(problem, MatrixChannel(problem.target))
             from .bayes_system import BayesSystem
             from .question import bayes_question
 

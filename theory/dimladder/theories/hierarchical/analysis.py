@@ -20,6 +20,7 @@ from ...errors import DomainError
 from ...numerics.quadrature import gauss_normal, hermite_values
 from ...problem.expressions import Expression
 from ...problem.hierarchy import orthonormal_coefficients
+from ...problem.moments import second_moment_fault
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
@@ -212,6 +213,15 @@ class LinkAnalysis:
         return float(outer @ smooth**2)
 
 
+def _require_square(expression: Expression, scale: float) -> None:
+    fault = second_moment_fault(expression, scale)
+    if fault:
+        raise DomainError(
+            f"the link {expression.text!r} is not square-integrable under the normal law", where="target.link",
+            why=fault, hint="use a link that is defined on the whole line and grows slower than exp(h^2/4)",
+        )  # fmt: skip
+
+
 def analyse_link(expression: Expression, scale: float, order: int = 60, variable: str = "h") -> LinkAnalysis:
     """Expand a link function on Hermite polynomials of its standardised argument.
 
@@ -229,6 +239,7 @@ def analyse_link(expression: Expression, scale: float, order: int = 60, variable
     DomainError
         If E[g^2] is not finite.
     """
+    _require_square(expression, scale)
     kinks = [k / scale for k in kinks_of(expression, variable)]
     x, w = normal_rule(kinks, max(160, 2 * order))
     values = np.asarray(expression.evaluate(np, **{variable: scale * x}), dtype=float) + 0.0 * x
@@ -294,13 +305,14 @@ def analyse_joint_link(
     Raises
     ------
     DomainError
-        For more than four features.
+        For more than four features, or if E[g^2] is not finite.
     """
     r = len(variables)
     if r > 4:
         raise DomainError(
             f"a link of {r} features cannot be expanded by quadrature", where="target.branches", hint="use at most 4"
         )
+    _require_square(expression, scale)
     x, w = gauss_normal((0.0,), {1: 64, 2: 40, 3: 14, 4: 6}[r])
     keep = np.abs(x) < 9.0
     x, w = x[keep], w[keep]

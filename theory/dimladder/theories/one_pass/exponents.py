@@ -35,8 +35,7 @@ def describe(problem: Any) -> dict[str, Any]:
     -------
     dict
         ``information exponent`` always; ``leap`` for several directions; ``generative exponent`` for one. A value is
-        None where no term up to degree 12 is found; ``target`` is the expanded target, where its formula has Hermite
-        polynomials.
+        None where no term up to degree 12 is found.
     """
     target = problem.target
     found: dict[str, Any] = {}
@@ -51,10 +50,6 @@ def describe(problem: Any) -> dict[str, Any]:
         coefficients = hermite_tensor(target.expression)
         found["information exponent"] = min((sum(k) for k in coefficients if any(k)), default=None)
         found["leap"] = leap(coefficients)
-    if not isinstance(target, Committee) and "He" in target.formula:
-        import sympy as sp
-
-        found["target"] = f"{sp.expand(target.expression.sympy())} ({target.hermite} Hermite polynomials)"
     return found
 
 

@@ -72,7 +72,8 @@ class OnePassTheory(Theory):
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
         "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction", "lee2024neural", "dandi2024benefits",
-        "arnaboldi2024repetita",
+        "arnaboldi2024repetita", "yoshida2019plateau", "worschech2024scaling", "refinetti2021mixtures",
+        "lee2021continual", "mori2025dropout",
     )  # fmt: skip
     assumptions = (
         "inputs are Gaussian given their source, and no sample is met again after its step",
@@ -203,7 +204,7 @@ class OnePassTheory(Theory):
             if target.directions > 1:
                 keys.append("abbe2022merged")
         kinked = ("relu", "abs", "sign", "step", "leaky", "max", "min")
-        texts = (problem.student.activation, getattr(target, "activation", ""))
+        texts = (getattr(problem.student, "activation", ""), getattr(target, "activation", ""))
         if any(word in text for word in kinked for text in texts):
             keys += ["straat2019relu", "plackett1954reduction"]
         if rule.regime != "classical":
@@ -217,7 +218,15 @@ class OnePassTheory(Theory):
 
 def general_references(problem: Any) -> list[str]:
     """Return the keys of works on the data laws and update rules that a problem uses."""
-    return []
+    data, target, student = problem.data, problem.target, problem.student
+    used = {
+        "yoshida2019plateau": data.spectrum is not None,
+        "worschech2024scaling": data.spectrum is not None and data.spectrum.exponent is not None,
+        "refinetti2021mixtures": isinstance(target, ClusterLabels),
+        "lee2021continual": bool(data.tasks),
+        "mori2025dropout": getattr(student, "dropout", 1.0) != 1.0,
+    }
+    return [key for key, wanted in used.items() if wanted]
 
 
 THEORY = OnePassTheory()

@@ -43,7 +43,7 @@ moving = V * (V + 1) // 2
 pairs = moving + V * F"""
 
 LOAD = '''@njit(**INNER)
-def load(y, fixed, V, F, B, G):
+def load_overlaps(y, fixed, V, F, B, G):
     """Fill the block overlaps of all vectors."""
     place = 0
     for p in range(V):
@@ -65,7 +65,7 @@ def load(y, fixed, V, F, B, G):
 
 
 @njit(**INNER)
-def combine(moved, steady, schedule, out):
+def at_schedule(moved, steady, schedule, out):
     """Fill a table of rates: what the schedule multiplies, and the rest."""
     for p in range(moved.shape[0]):
         for q in range(moved.shape[1]):
@@ -73,7 +73,7 @@ def combine(moved, steady, schedule, out):
 
 
 @njit(**INNER)
-def fields(species, K, M, V, rows, teacher, at):
+def fields_read(species, K, M, V, rows, teacher, at):
     """Fill the vectors whose fields a source reads: the students of a species, others, the teachers it listens to."""
     for i in range(rows):
         at[i] = i
@@ -172,17 +172,17 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     begin = [
         *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
         *sizes, f"place = {len(COUNTS)}", *_views(PARAMETERS, "table", "place"), "rule = table[place:]",
-        "use = 0", *_views(SCRATCH, "work", "use"), "load(y, fixed, V, F, B, G)",
+        "use = 0", *_views(SCRATCH, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
-    law = ["cov = square[:N * N].reshape((N, N))", f"law({LAW})"]
+    law = ["cov = square[:N * N].reshape((N, N))", f"source_law({LAW})"]
     call = "K, N - rows, mean[:N], cov, w[:K + N - rows], label[c], sigma[c], rule, work[use:]"
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
     if form.schedule != 1:
         # What the schedule multiplies, and the rest.
         body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule", "step *= schedule"]
-        body += ["combine(L, steady_L, schedule, now_L)", "combine(P, steady_P, schedule, now_P)"]
+        body += ["at_schedule(L, steady_L, schedule, now_L)", "at_schedule(P, steady_P, schedule, now_P)"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
     overlaps = [stage for stage in out.flow if stage.lhs.base == d.dGamma]
@@ -191,7 +191,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     moments = [whole.clear(stage) for stage in out.moments]
     body += [line for lines in moments for line in lines] + _stages(outside, steady)
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
-    per = ["N = fields(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
+    per = ["N = fields_read(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
     per.append(f"averages({call}, Gr, H, NN, R{', step' if form.written else ''})")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
@@ -200,7 +200,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     if out.sphere:
         body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
     lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
-    lines += ["@njit(**INNER)", f"def law({LAW}):"]
+    lines += ["@njit(**INNER)", f"def source_law({LAW}):"]
     lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
     lines += indented(
         [
@@ -209,8 +209,8 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
         ]
     )  # fmt: skip
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, table, work):", *indented(body)]
-    each = ["N = fields(species, K, M, V, rows, teacher[c], at)", *law, "first = (species * tests + c - tested) * 3"]
-    each.append(f"errors({call}, dy[first:first + 3])")
+    each = ["N = fields_read(species, K, M, V, rows, teacher[c], at)", *law]
+    each += ["first = (species * tests + c - tested) * 3", f"errors({call}, dy[first:first + 3])"]
     observe = [*begin, "tests = C - tested", "for species in range(S):", "    for c in range(tested, C):"]
     observe += indented(indented(each))
     lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, table, work):"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dimladder.one_pass")
 Array = NDArray[np.float64]
+# Unknowns beyond which implicit steps cost more than the explicit ones that stability asks for.
+LARGE = 150
 
 
 class GeneralFlow(Flow):
@@ -75,6 +77,7 @@ class GeneralFlow(Flow):
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
             "centred": self.centred,
+            "signs": t.signs,
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
@@ -122,8 +125,8 @@ class GeneralFlow(Flow):
             **kinked,
         )
         if t.coefficients is not None:
-            return SourceAverages(setting, self.centred, species=t.species, coefficients=t.coefficients)
-        return SourceAverages(setting, self.centred)
+            return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs)
 
     @cached_property
     def derived(self) -> Derived:
@@ -234,16 +237,22 @@ class GeneralFlow(Flow):
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
         if self.module().ROUTE == "closed":
-            return np.zeros(0)
+            # Only wrong signs are counted by points.
+            return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
         return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
+
+    @property
+    def _most_fields(self) -> int:
+        """The number of fields of the source that reads most."""
+        t = self.table
+        own = self.V if t.coefficients is not None else self.K
+        return own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
 
     @cached_property
     def families(self) -> list[list[Array]]:
-        """The quadratures to choose from, over as many fields as the source that reads most."""
-        t, module = self.table, self.module()
-        own = self.V if t.coefficients is not None else self.K
-        most = own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
-        return rules.source_levels(most, bool(t.noise.any()), bool(module.LINEAR_IN_NOISE))
+        """The quadratures to choose from."""
+        linear = bool(self.module().LINEAR_IN_NOISE)
+        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""
@@ -274,9 +283,11 @@ class GeneralFlow(Flow):
         return tuple(i * (i + 3) // 2 for i in range(self.K))
 
     def integrator_options(self) -> dict[str, Any]:
-        settings = self.p.solver
+        settings, size = self.p.solver, len(self.initial_state())
         return {
             "jac": None,
+            # Many blocks: the largest eigenvalue limits explicit steps, which are cheaper than one dense Jacobian.
+            "method": "dop853" if settings.method == "auto" and size > LARGE else settings.method,
             # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
             "rtol": max(SAFETY * settings.rtol, 1e-14),
             "atol": max(SAFETY * settings.atol, 1e-16),
@@ -287,7 +298,7 @@ class GeneralFlow(Flow):
         }
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
-        if len(self.rule) and len(states):
+        if len(self.rule) and len(states) and self.module().ROUTE != "closed":
             worst = rules.refinement(self.families, self.velocity, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
