@@ -49,4 +49,3 @@ for ridge in (1e-1, 1e-2, 1e-3, 1e-4):
 axis.axvline(float(line["separability_threshold"]), color="0.6", ls=":")
 axis.set(xlabel="samples / d", ylabel="$q = |w|^2$")
 axis.legend(frameon=False)
-dl.key(figure, simulation="minimisers, mean and 2 s.e.")

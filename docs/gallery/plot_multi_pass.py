@@ -50,6 +50,7 @@ def main() -> None:
         right.plot(stop, curve["generalization_error"].values[stop], "v", color=f"C{colour}", ms=7, mfc="none")
     right.set(xlabel="updates", ylabel=r"$\varepsilon_g$", xlim=(0, 60), yscale="log")
     right.legend(frameon=False, title=r"$n/d$")
+    dl.key(picture, simulation="gradient descent")
     save(picture, HERE / "figures" / "multi_pass.png", "double")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+import dimladder as dl
 from dimladder.errors import SimulationError
 from dimladder.problem import apply_overrides
 from dimladder.problem.update_table import Table, table
@@ -296,3 +297,25 @@ def test_sizes_that_do_not_fit_are_refused_with_the_reason() -> None:
     nodes = made(BLOCKS, {"data": {"spectrum": {"exponent": 0.5, "levels": 20, "nodes": 4}}})
     with pytest.raises(SimulationError, match="Gauss rule"):
         frame_of(nodes, 100)
+
+
+def test_a_sphere_holds_the_weights_and_not_the_biases() -> None:
+    """Norms kept block by block of the means, biases free: the flow against the chain at d = 50 and 100."""
+    changes = {
+        "target": {"kind": "cluster-labels"}, "student.activation": "erf", "student.heads": 1, "student.dropout": 1.0,
+        "algorithm.spherical": True,
+        "initial": {"Q": [[0.6, 0.1], [0.1, 0.7]], "means": [[0.2, -0.1], [0.1, 0.1]], "a": [0.7, -0.5],
+                    "bias": [0.8, -0.9]},
+    }  # fmt: skip
+    document = apply_overrides(CLUSTERS, {**changes, "grid": {"time": [0.0, 3.0]}})
+    limit = dl.solve(dl.problem("one-pass", **document))
+    what, times, found = table(stated(document)), np.array([3.0]), []
+    for d in (50, 100):
+        runs = sgd.gram_chain(what, times, d, streams(6, "chain", "sphere", d, 0, 400))
+        found.append(np.concatenate([runs.bias[:, 0], runs.gram[:, 0].sum(axis=1)[:, 0, :2]], axis=1))
+    low, high = found
+    value = np.concatenate([limit["bias"].values[-1], limit["Q"].values[-1, 0]])
+    se = np.sqrt((4 * high.var(axis=0, ddof=1) + low.var(axis=0, ddof=1)) / 400)
+    assert abs(value[2] - 0.6) < 1e-12
+    assert (np.abs(2 * high.mean(axis=0) - low.mean(axis=0) - value) < 4.5 * se + 1e-12).all()
+    assert abs(value[0] - 0.8) > 20 * se[0]

@@ -263,3 +263,12 @@ def test_a_rule_that_was_read_wrongly_is_seen(fault: tuple[str, float], monkeypa
         monkeypatch.setattr(update_check, "table", lambda problem, wrong=wrong: wrong)
         caught.append(update_error(update(**rows)) > 1e-3)
     assert any(caught)
+
+
+def test_a_linear_student_is_one_unit_without_activation() -> None:
+    start = {"initial.Q": [[0.5]], "initial.M": [[0.1, 0.2]], "initial.bias": [0.3]}
+    found = table(problem(COMMITTEE, {"student": {"kind": "linear", "bias": True}, **start}))
+    assert found.activation.text == "x"
+    assert found.a.tolist() == [[1.0]]
+    assert (found.readout_rate, found.bias_rate) == (0.0, 1.0)
+    assert found.bias.tolist() == [[0.3]]

@@ -39,8 +39,8 @@ def code_version(theory_module: str) -> str:
     root = Path(__file__).resolve().parent.parent
     files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
     # Functions of these modules are pasted into generated code, or compiled into it.
-    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "label_channel.py",
-              "label_rules.py", "proximal.py", "resolvents.py")  # fmt: skip
+    pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "points.py",
+              "label_channel.py", "label_rules.py", "proximal.py", "resolvents.py")  # fmt: skip
     files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:

@@ -77,9 +77,10 @@ def one_step(form: Form) -> Update:
     def first_order(quantity: Any) -> Any:
         return sp.expand(sp.expand(quantity * e)).coeff(e, 1)
 
-    # w_p is multiplied by (1 + e v_p)^(-1/2), v_p the relative growth of its squared norm: products lose v_p/2.
-    half = sp.Rational(1, 2)
-    sphere = -half * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q], -half * d.rate[p] * d.Gamma[b, p, f]
+    # w_p is multiplied by (1 + e v_p)^(-1/2), v_p the relative growth of its squared norm: products lose v_p/2. Biases,
+    # in the block that does not count, stay what they are.
+    half = -sp.Rational(1, 2) * d.counts[b]
+    sphere = half * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q], half * d.rate[p] * d.Gamma[b, p, f]
     moving = first_order(inner(moved(p), moved(q)))
     fixed = first_order(inner(moved(p), {("V", f): 1}))
     readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
