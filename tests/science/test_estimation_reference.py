@@ -105,7 +105,7 @@ def test_minimisers_to_their_digits(name: str) -> None:
 
 
 def test_states_that_a_plain_iteration_finds() -> None:
-    """Found outside the library by damped iteration: Gauss-Legendre split at the kink, and dense grids with bisection."""
+    """Found outside the library by damped iteration: nodes split at the kink, and dense grids with bisection."""
     target = {"formula": "sign(z + 0.45*n1)", "flip": 0.07}
     found, _ = point(ask(target, {"function": "relu(1 - y*f)**2", "ridge": 0.2}, 1.3))
     assert (found.V, found.q, found.m) == pytest.approx((1.5738933097650, 1.4765194867602, 0.6759834912024), rel=1e-11)
