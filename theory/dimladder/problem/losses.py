@@ -62,6 +62,12 @@ class _Fix(ast.NodeTransformer):
         return ast.parse(f"({self.y!r})", mode="eval").body if node.id == "y" else node
 
 
+@lru_cache(maxsize=1024)
+def _kinks(text: str, y: float) -> tuple[float, ...]:
+    fixed = ast.unparse(_Fix(y).visit(ast.parse(text, mode="eval")))
+    return Expression(fixed, ("f",)).kinks("f")
+
+
 class LossFunction:
     """One loss l(f, y).
 
@@ -148,8 +154,7 @@ class LossFunction:
         ValueError
             When the argument of a kinked function is not affine in f.
         """
-        fixed = ast.unparse(_Fix(float(y)).visit(ast.parse(self._formula.text, mode="eval")))
-        return Expression(fixed, ("f",)).kinks("f")
+        return _kinks(self._formula.text, float(y))
 
     def evaluate(self, xp: Any, f: Any, y: Any) -> Any:
         """Evaluate on arrays of the namespace `xp`, elementwise."""
