@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sympy as sp
+from scipy.integrate import quad
 
 from dimladder.numerics import label_channel, proximal
 from dimladder.problem.losses import loss_function
@@ -117,3 +118,21 @@ def test_the_hinge_training_loss_has_the_width_of_the_field() -> None:
     found = _averages(_loss("hinge"), constant_law(1.0), (V, q, 0.0, m))[3]
     assert found == pytest.approx(mean, rel=1e-12)
     assert printed * np.sqrt(q) == pytest.approx(mean, rel=1e-7)
+
+
+@pytest.mark.parametrize("V", [1.0, 10.0, 100.0])
+def test_curved_pieces_are_resolved_next_to_their_kinks(V: float) -> None:
+    """relu(1 - u)^3: prox = 1 - (sqrt(1 + 12 V (1 - omega)) - 1)/(6 V) below the kink, whose branch point lies 1/(12 V)
+    beyond it; the averages by adaptive quadrature."""
+    loss, q, b = _loss("relu(1 - y*f)**3"), 1.3, 0.2
+
+    def force(x: float) -> float:
+        omega = b + np.sqrt(q) * x
+        return 0.5 * ((np.sqrt(1 + 12 * V * (1 - omega)) - 1) / (6 * V)) ** 2 * 6.0 if omega < 1 else 0.0
+
+    kink = (1 - b) / np.sqrt(q)
+    found = _averages(loss, LAWS["certain"], (V, q, 0.0, b))
+    for index, power in ((0, 1), (1, 2)):
+        integrand = lambda x, power=power: force(x) ** power * np.exp(-x * x / 2)  # noqa: E731
+        exact = quad(integrand, -12, kink, epsabs=1e-14, limit=400)[0]
+        assert found[index] == pytest.approx(exact / np.sqrt(2 * np.pi), rel=1e-11)

@@ -5,7 +5,7 @@ eta(B, A) = argmin_w r(w) + A w^2/2 - B w, a proximal point with V -> 1/A and om
 
     E eta^2 = (E f^2 + 2 E f B + Var B)/A^2,    E f B = Var B E d_B f,    d_B eta = (1 + d_B f)/A,
 
-so that the averages of the channel serve here too (`numerics.proximal`: who edits that file must touch this one).
+so that the averages of the channel serve here too (`numerics.proximal`: who edits that file must change this one).
 """
 
 from __future__ import annotations

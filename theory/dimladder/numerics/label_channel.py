@@ -9,7 +9,8 @@ exp(-beta l(y, u)) N(u; omega, V), f = (<u> - omega)/V.
 Where every piece of the slope is affine (hinge, huber, abs, quantile) and the label is certain, averages are closed
 forms. Smooth averages are trapezoidal rules on two interleaved grids that must agree: their mean is accurate to the
 square of the difference (they converge as exp(-2 pi w/(h sqrt q)) for a force that is analytic in a strip of half-width
-w; for the logistic loss w = pi at every V), swept at once. Others go by panels that end at kinks and cuts.
+w; for the logistic loss w = pi at every V), swept at once. Others go by panels that end at kinks and cuts, halving
+towards kinks of curved pieces.
 
 Compiled code does not follow imports: who edits `label_rules` or `proximal` must change this file too.
 """

@@ -34,6 +34,7 @@ __all__ = [
 # The normal weight beyond is below 1e-20 of the whole.
 TAIL = 9.5
 MAX_KINKS = 16
+GRADED = 12
 _F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
 
 # 16-point Gauss-Legendre rule on [-1, 1]: positive nodes and weights.
@@ -239,12 +240,23 @@ def averages(
         elif turn < np.inf:
             fine = min(fine, 1.5 * turn)
         panels = min(int(length / fine) + 1, 4000)
-        step = length / panels
-        for panel in range(panels):
-            centre_x = ends[j] + (panel + 0.5) * step
+        # A curved piece has a branch point close beyond its kink when V is large: panels halve towards both ends.
+        halvings = GRADED if resting < 0 and count > 0 and not affine else 0
+        if halvings > 0:
+            panels = max(panels, 2)
+        first, step = ends[j], length / panels
+        for panel in range(panels + 2 * halvings):
+            if panel <= halvings:
+                wide = step if halvings == 0 else step * 0.5 ** (halvings - max(panel - 1, 0))
+            elif panel < panels + halvings - 1:
+                wide = step
+            else:
+                wide = step * 0.5 ** min(panel - panels - halvings + 2, halvings)
+            centre_x = first + 0.5 * wide if halvings > 0 else ends[j] + (panel + 0.5) * step
+            first += wide
             for node in range(16):
-                x = centre_x + 0.5 * step * GL_X[node]
-                weight = 0.5 * step * GL_W[node] * _pdf(x)
+                x = centre_x + 0.5 * wide * GL_X[node]
+                weight = 0.5 * wide * GL_W[node] * _pdf(x)
                 omega = mean + s * x
                 chance, push = 1.0, 0.0
                 if cuts.shape[0] > 0:
