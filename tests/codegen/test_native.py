@@ -211,10 +211,15 @@ MODULES = {
 }
 
 
-NUMBA = [pytest.param(name, True, marks=pytest.mark.nightly, id=f"{name}-numba") for name in MODULES]
+DAILY = ("erf", "relu", "cubic", "index", "truncation")
+NUMBA = [
+    pytest.param(name, numba, marks=pytest.mark.nightly, id=f"{name}-{numba}-nightly")
+    for name in MODULES
+    for numba in (False, True)
+]
 
 
-@pytest.mark.parametrize(("name", "numba"), [*((name, False) for name in MODULES), ("truncation", True), *NUMBA])
+@pytest.mark.parametrize(("name", "numba"), [*((name, False) for name in DAILY), ("truncation", True), *NUMBA])
 def test_every_printed_module_means_what_python_and_numba_make_of_it(
     name: str, numba: bool, runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,15 @@ def test_minimisers_to_their_digits(name: str) -> None:
         assert read[key] == pytest.approx(value, rel=RTOL), key
 
 
+def test_states_that_a_plain_iteration_finds() -> None:
+    """Found outside the library by damped iteration: nodes split at the kink, and dense grids with bisection."""
+    target = {"formula": "sign(z + 0.45*n1)", "flip": 0.07}
+    found, _ = point(ask(target, {"function": "relu(1 - y*f)**2", "ridge": 0.2}, 1.3))
+    assert (found.V, found.q, found.m) == pytest.approx((1.5738933097650, 1.4765194867602, 0.6759834912024), rel=1e-11)
+    found, _ = point(ask({"formula": "logit(1.8*z)"}, {"function": "logistic", "ridge": 0.15}, 2.7))
+    assert (found.V, found.q, found.m) == pytest.approx((2.1463303740829, 2.6613748737579, 1.1738016821141), rel=1e-11)
+
+
 def test_units_under_an_uncentred_layer_differ() -> None:
     layers = [{"activation": "relu", "width_ratio": 1.5}, {"activation": "relu", "width_ratio": 0.8}]
     problem = ask({"formula": "sign(z + 0.3*n1)"}, {"function": "logistic", "ridge": 0.02}, 1.0,

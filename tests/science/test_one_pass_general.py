@@ -154,6 +154,10 @@ def test_a_linear_student_on_a_power_law_obeys_its_closed_equation() -> None:
     rate = lambda t, q: -2 * eta * s * q + eta**2 * share * s * (s @ q + sigma**2)  # noqa: E731
     q = solve_ivp(rate, (0, 20), q0, t_eval=curve["time"].values, rtol=1e-11, atol=1e-13, method="DOP853").y
     np.testing.assert_allclose(curve["generalization_error"].values, 0.5 * s @ q, atol=1e-9, rtol=0)
+    said = dl.derive(problem).explain()
+    assert "Volterra" in said
+    assert "here eta <s>/(2 B_s) = 0.175" in said
+    assert "effective dimension" in said
 
 
 def test_fixed_beta_is_a_larger_rate() -> None:

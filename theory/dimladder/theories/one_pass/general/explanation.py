@@ -35,7 +35,7 @@ def explain(flow: GeneralFlow) -> list[Step]:
         "noise-dominated": " Only terms of second order in the sample are kept: the noise-dominated limit.",
     }[form.regime]
     sphere = "" if not form.spherical else " Weights put back to their old norm lose the growth of that norm."
-    return [
+    steps = [
         Step("Model", "Given who emits it, the input is Gaussian in every block.", tuple(model(flow))),
         Step("The update as a table", "Linear in the vectors and in the sample.", tuple(rule(flow))),
         Step(
@@ -52,6 +52,41 @@ def explain(flow: GeneralFlow) -> list[Step]:
         ),
         Step("Flow", "With these moments the block overlaps obey a closed system.", tuple(flow_equations(flow))),
     ]
+    return [*steps, linear_step(flow)] if is_linear(flow) else steps
+
+
+def is_linear(flow: GeneralFlow) -> bool:
+    """Whether the error obeys a Volterra equation: one linear unit on one linear teacher, plain SGD."""
+    t, form = flow.table, flow.form
+    plain = not (form.written or form.spherical or t.drift.any() or flow.trained) and form.regime == "classical"
+    units = t.K == t.M == len(t.species) == t.sources == 1
+    return bool(
+        plain and units and flow.centred and not flow.scheduled and t.loss.name == "square"
+        and t.activation.text == "x" and t.teacher is not None and t.teacher.text == "x" and (t.masks == 1.0).all()
+        and t.a[0, 0] == t.teacher_rows[0, 0] == 1.0
+    )  # fmt: skip
+
+
+def linear_step(flow: GeneralFlow) -> Step:
+    """Return the closed form of a linear student: its error alone, an equation of renewal."""
+    t = flow.table
+    stability = t.gain[0] * float(t.shares @ t.variances[0]) / (2 * t.batch)
+    note = f"here eta <s>/(2 B_s) = {stability:.4g}" + ("" if stability < 1 else ": the error diverges")
+    rows = (
+        Equation("excess", r"q_b = \Gamma^b_{ww} - 2\Gamma^b_{w\star} + \Gamma^b_{\star\star},\quad "
+                           r"2\varepsilon_g = \sum_b s_b q_b"),
+        Equation("excess", r"\dot q_b = -2\eta s_b q_b + \frac{\eta^2}{B_s}\gamma_b s_b (2\varepsilon_g + \sigma^2)"),
+        Equation("Volterra", r"2\varepsilon_g(t) = \sum_b s_b q_b(0)\, e^{-2\eta s_b t} + "
+                             r"\frac{\eta^2}{B_s}\int_0^t K(t-u)\, (2\varepsilon_g(u) + \sigma^2)\, \mathrm{d}u"),
+        Equation("memory", r"K(t) = \sum_b \gamma_b s_b^2\, e^{-2\eta s_b t}"),
+        Equation("stable", r"\eta \langle s\rangle < 2 B_s,\quad 2\varepsilon_g(\infty) = "
+                           r"\frac{\eta\langle s\rangle \sigma^2}{2 B_s - \eta\langle s\rangle}", None, note),
+    )  # fmt: skip
+    text = (
+        "A linear student needs only its excess in each block. With integrating factors the error alone remains: what "
+        "the start has left of it, and the noise of every step since."
+    )
+    return Step("Linear students: a Volterra equation", text, rows)
 
 
 def equations(flow: GeneralFlow) -> list[Equation]:
