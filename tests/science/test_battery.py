@@ -205,7 +205,8 @@ def idle(asked: Any, key: str) -> str:
     """Return why a key rightly changes nothing in this problem; "" where it must change something."""
     student, algorithm = asked.student, asked.algorithm
     if key.endswith(".hermite"):
-        return "" if "He" in asked.to_toml() else "no Hermite polynomial is written"
+        written = str(to_builtins(asked)[key.partition(".")[0]])
+        return "" if "He" in written else "no Hermite polynomial is written"
     if key in ("algorithm.readout_learning_rate", "algorithm.readout_weight_decay"):
         return "" if getattr(student, "train_readout", False) else "the readout is not trained"
     if key == "algorithm.batching":
