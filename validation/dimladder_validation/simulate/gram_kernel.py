@@ -522,8 +522,6 @@ def population_means(
         squares += (target - output) ** 2
         if target * output < 0.0:
             wrong += 1.0
-        elif target * output == 0.0:
-            wrong += 0.5
         if losses:
             loss += value_of(output, target + added[p, 0])
     out[0] = 0.5 * squares / points.shape[0]
