@@ -245,8 +245,9 @@ def others(name: str, key: str, value: Any) -> list[Any]:
     if isinstance(value, str) and value in choices:
         return [c for c in choices if c != value]
     if isinstance(value, str):
+        # The last, because a one-to-one change of labels without noise tells a Bayesian nothing new.
         words = ("tanh", "erf", "linear", "logistic", "optimal", f"1.3*({value})", "z1*z2 + z1", "exp(-t)")
-        return [w for w in words if w != value]
+        return [w for w in (*words, "sign(z + 0.4)") if w != value]
     if isinstance(value, tuple) and value:
         return [nudged(value), list(value[:-1])]
     return []
