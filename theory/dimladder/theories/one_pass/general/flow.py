@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....errors import DerivationError
 from ....problem import Expression, schedules
 from ....problem.update_table import Table, table
 from ....symbolic import store
@@ -48,6 +49,12 @@ class GeneralFlow(Flow):
     def __init__(self, problem: Problem, given: Table | None = None) -> None:
         super().__init__(problem)
         self.p: Any = problem
+        if self.p.solver.averages == "mixture":
+            raise DerivationError(
+                "averages as sums of erfs are not taken here", where="solver.averages",
+                why="blocks, sources and several vectors use closed forms, or quadrature over all fields",
+                hint="drop solver.averages",
+            )  # fmt: skip
         self.table = table(problem) if given is None else given
         t = self.table
         self.biased = t.bias_rate is not None
