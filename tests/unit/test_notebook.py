@@ -35,7 +35,7 @@ def test_problem_system_and_theory_show_themselves(problem: dl.Problem) -> None:
     assert "learning_rate=0.4" in problem._repr_html_()
     assert "Gaussian" not in problem._repr_html_(), "defaults are not shown"
     assert dl.derive(problem)._repr_latex_() == dl.derive(problem).latex()
-    assert "standard Gaussian" in dl.find_theory("one-pass")._repr_html_()
+    assert "Assumptions" in dl.find_theory("one-pass")._repr_html_()
     assert repr(dl.find_theory("one-pass")) == "<Theory 'one-pass': One-pass SGD of two-layer networks>"
 
 

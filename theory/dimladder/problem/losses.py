@@ -156,6 +156,19 @@ class LossFunction:
         """
         return _kinks(self._formula.text, float(y))
 
+    @cached_property
+    def jumps(self) -> bool:
+        """Whether the loss is discontinuous in the output, for labels of either sign or some number."""
+        import numpy as np
+
+        step = 1e-7
+        for y in (1.0, -1.0, 0.7):
+            for kink in self.kinks(y):
+                below, above = (float(self.evaluate(np, np.array(kink + s), np.array(y))) for s in (-step, step))
+                if abs(above - below) > 1e-4:
+                    return True
+        return False
+
     def evaluate(self, xp: Any, f: Any, y: Any) -> Any:
         """Evaluate on arrays of the namespace `xp`, elementwise."""
         return self._formula.evaluate(xp, f=f, y=y)

@@ -201,7 +201,9 @@ def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str
     taken = {"x", "d", "g", "dg", "sqrt", *SCALARS}
     for name in (*vectors, *constants):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name in taken:
-            raise ValueError(f"update: {name!r} cannot be a vector or a constant: use letters and digits, not {taken}")
+            why = "the name is taken" if name in taken else "a name is a letter and then letters and digits"
+            words = ", ".join(sorted(taken))
+            raise ValueError(f"update: {name!r} cannot be a vector or a constant: {why} (taken are {words})")
     both = set(vectors) & set(constants)
     if both:
         raise ValueError(f"constants: {sorted(both)[0]!r} is a vector too")

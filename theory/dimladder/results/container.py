@@ -88,6 +88,8 @@ class Result:
         if self._parts is None:
             raise ValueError("a result holds a dataset, or the parts of one")
         axes, arrays, attrs = self._parts
+        # From now on there is one truth: what is changed in the dataset is changed.
+        self._parts = None
         return xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs)
 
     @property

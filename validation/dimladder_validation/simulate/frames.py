@@ -115,7 +115,7 @@ def frame_of(table: Table, d: int) -> Frame:
             where = f"block {block} holds {size} of them and its" if len(sizes) > 1 else "teachers, means and"
             raise SimulationError(
                 f"d = {d} is too small for these overlaps", why=f"{where} vectors span {used} directions",
-                hint="simulate at larger sizes",
+                hint=f"simulate at d >= {used}" if len(sizes) == 1 else "simulate at larger sizes",
             )  # fmt: skip
         parts.append(rows[:, :width])
         ranks.append(rank)

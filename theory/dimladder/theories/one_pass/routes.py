@@ -31,7 +31,7 @@ def structure(problem: Any) -> str:
         "student.bias": student.bias,
         "student.dropout": getattr(student, "dropout", 1.0) != 1.0,
         # Losses with kinks: its quadrature is split there.
-        "loss.function": bool(problem.loss.form.kinks(1.0)),
+        "loss.function": not problem.loss.form.vector and bool(problem.loss.form.kinks(1.0)),
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,

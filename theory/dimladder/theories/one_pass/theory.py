@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import ConfigError
+from ...problem import axis_values
 from ...problem.grids import OdeSolver
 from ...problem.targets import ClusterLabels, Committee, Index
 from ..base import Reads, Refusal, Theory
@@ -106,6 +107,10 @@ class OnePassTheory(Theory):
         loss = problem.loss.form
         if loss.vector:
             yield Refusal("loss.function", f"{loss.name!r} takes one output a class, the student has one output")
+            return
+        if loss.jumps:
+            why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
+            yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
         if isinstance(target, Index) and target.is_logit:
             yield Refusal("target.formula", "random labels are not read here", "write their mean, or sign(...)")
         if isinstance(target, Index) and target.noises:
@@ -113,6 +118,7 @@ class OnePassTheory(Theory):
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
         yield from self._start_checks(problem)
+        yield from self._idle_checks(problem)
         general = structure(problem)
         if is_displaced(problem):
             if general:
@@ -129,6 +135,14 @@ class OnePassTheory(Theory):
             yield Refusal("student.slope", why, "give student.activation")
         if rule.uses > MOST_USES:
             yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
+
+    def _idle_checks(self, problem: Any) -> Iterable[Refusal]:
+        """What the grid asks beyond what the data say."""
+        tasks = problem.data.tasks
+        last = float(axis_values(problem.grid.time)[-1])
+        if tasks and tasks[-1].until < last:
+            why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
+            yield Refusal("data.tasks", why, "let its until be inf")
 
     def _start_checks(self, problem: Any) -> Iterable[Refusal]:
         initial = problem.initial
@@ -184,12 +198,22 @@ class OnePassTheory(Theory):
     def warnings(self, problem: Any) -> list[str]:
         from .obstacles import obstacles
 
-        return obstacles(problem)
+        return [*obstacles(problem), *self._idle(problem)]
+
+    @staticmethod
+    def _idle(problem: Any) -> Iterable[str]:
+        """Say which rates and decays nothing comes of."""
+        rule = problem.algorithm
+        if not getattr(problem.student, "train_readout", False):
+            for key in ("readout_learning_rate", "readout_weight_decay"):
+                if getattr(rule, key):
+                    yield f"algorithm.{key} changes nothing: the readout is not trained (student.train_readout)"
 
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe, describe_spectrum
+        from .obstacles import obstacles
 
-        reasons = self.warnings(problem)
+        reasons = obstacles(problem)
         if structure(problem):
             return describe_spectrum(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})
         return describe(problem) | ({"out of reach": "; ".join(reasons)} if reasons else {})

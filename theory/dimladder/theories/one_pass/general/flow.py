@@ -246,7 +246,7 @@ class GeneralFlow(Flow):
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
-        return rules.coarsest(self.families, self.velocity, self.initial_state(), self.p.solver.quadrature_rtol)
+        return rules.coarsest(self.families, self.averaged, self.initial_state(), self.p.solver.quadrature_rtol)
 
     @property
     def _most_fields(self) -> int:
@@ -267,6 +267,13 @@ class GeneralFlow(Flow):
         t = schedules.largest(self.table.schedule, 0.0, float(self.times()[-1]))
         self.module().rhs(t, y, out, np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size()))
         return out
+
+    def averaged(self, y: Array, rule: Array) -> Array:
+        """Return what a quadrature averages at a state: dy/dt, and e_g, which a loss may leave to itself."""
+        row = np.empty(self.S * self.table.sources * 3)
+        p, work = np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size())
+        self.module().observe(0.0, np.ascontiguousarray(y), row, p, work)
+        return np.concatenate([self.velocity(y, rule), row.reshape(-1, 3)[:, 0]])
 
     def work_size(self) -> int:
         return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
@@ -306,7 +313,7 @@ class GeneralFlow(Flow):
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         if len(self.rule) and len(states) and self.module().ROUTE != "closed":
-            worst = rules.refinement(self.families, self.velocity, self.rule, states[[0, len(states) // 2, -1]])
+            worst = rules.refinement(self.families, self.averaged, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
         values = np.asarray(solution.variables["generalization_error"].values)
