@@ -298,6 +298,16 @@ PRINTED = {
     "written": (PLAIN, {"student.train_readout": False, "algorithm": RULE | {"update": WRITTEN}}),
     "blocks": (PLAIN, BLOCKS),
     "momentum": (PLAIN, {"algorithm.momentum": {"decay": 0.5}, "algorithm.weight_decay": 0.0}),
+    "relu": (PLAIN, BLOCKS | {"student.activation": "relu"}),
+    "index": (
+        PLAIN,
+        BLOCKS
+        | {
+            "target": {"kind": "index", "formula": "He2(z)/sqrt(2)"},
+            "student.activation": "x^2 - 1",
+            "initial.M": [[0.1], [0.2]],
+        },
+    ),
     "dropout": (PLAIN, BLOCKS | {"student.dropout": 0.7}),
     "sphere": (PLAIN, BLOCKS | {"algorithm.spherical": True, "algorithm.weight_decay": 0.0}),
     "clusters": (XOR, {}),
@@ -334,7 +344,7 @@ def test_every_symbol_of_the_equations_is_defined(name: str) -> None:
     assert not free - defined - words
     assert "w" not in symbols(formal)
     bounds = {s for e in formal for total in e.sympy[1].atoms(sp.Sum) for _, _, s in total.limits}
-    assert {str(s) for s in bounds} <= {"K", "B", "D", "n_v", "n_f", "n_c", "n_h"}
+    assert {str(s) for s in bounds} <= {"K", "M", "B", "D", "n_v", "n_f", "n_c", "n_h"}
 
 
 def test_names_of_the_state_are_those_of_the_overlaps() -> None:

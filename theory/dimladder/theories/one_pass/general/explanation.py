@@ -215,13 +215,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta"
         rows.append(Equation("readout", text))
     if flow.biased:
-        note = (
-            "a coordinate of the weights on which every input has the same value: the last block; their drift acts too"
-        )
-        moved = f"+ ({t.bias_rate:g}/d)\\, \\varphi_{{w_k}}" if flow.form.written else ""
+        note = "a coordinate of the weights on which every input has one value: the last block; their drift acts on it"
+        step = rf"+ ({t.bias_rate:g}/d)\, \varphi_{{w_k}}" if flow.form.written else ""
         for v, s in ((t.gain[0], scheduled), (t.fixed_gain[0], "")):
-            moved += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
-        rows.append(Equation("bias", rf"b_k \leftarrow b_k {moved}", None, note))
+            step += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
+        rows.append(Equation("bias", rf"b_k \leftarrow b_k {step}", None, note))
     if scheduled:
         rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:

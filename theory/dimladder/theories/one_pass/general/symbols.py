@@ -35,9 +35,10 @@ def unit_readout(flow: GeneralFlow) -> str:
 def coefficient(flow: GeneralFlow, row: int) -> Any:
     """Return the written coefficient of a species in the symbols of the model, for unit k; None where there is none."""
     rows = flow.table.coefficients
-    if rows is None or rows[row] is None:
+    written = None if rows is None else rows[row]
+    if written is None:
         return None
-    formula = rows[row].sympy()
+    formula = written.sympy()
     rate = sp.Symbol("eta", positive=True)
     names = {"a": unit_readout(flow), "error": r"\Delta", "f": "f", "y": "y"}
     for name in flow.table.species:
@@ -50,9 +51,14 @@ def coefficient(flow: GeneralFlow, row: int) -> Any:
 
 
 def printed(expression: Any) -> Any:
-    """Rename what means something else elsewhere: vectors w of a tilted covariance to v, the count N of fields to n_f."""
+    """Rename what means something else elsewhere: tilted vectors w to v, the count N of fields to n_f.
+
+    Readouts a in the averages of one source are those of its units.
+    """
     names: dict[Any, Any] = {}
     for base in expression.atoms(sp.IndexedBase):
+        if str(base.label) == "a":
+            names[base] = d.w
         found = re.fullmatch(r"(mu_|)w(\d*)", str(base.label))
         if found:
             names[base] = sp.IndexedBase(f"{found[1]}v{found[2]}")
@@ -62,9 +68,11 @@ def printed(expression: Any) -> Any:
     return expression.xreplace(names)
 
 
-# Symbols with the index of a vector in their name.
-_NAMES = {form(v): name for v in (d.p, d.q, d.f)
-          for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))}  # fmt: skip
+# Plain names of symbols that hold indices or commands.
+_NAMES = {
+    form(v): name for v in (d.p, d.q, d.f)
+    for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
+} | {READOUT: "rho", d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target"}  # fmt: skip
 
 
 def glossary(flow: GeneralFlow, rows: Sequence[Equation]) -> list[Equation]:
@@ -95,7 +103,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
     vectors = f"vectors V: {', '.join(t.species)} (K of each), which move, then teachers, directions of the means"
     rows = {
         "Gamma": (r"\Gamma_{b,p,q} = V_p\cdot \Pi_b V_q/d", vectors + biases),
-        str(d.dGamma.label): (r"\dot{\Gamma}_{b,p,q}", "velocity of the overlaps: the flow above"),
+        "velocity": (r"\dot{\Gamma}_{b,p,q}", "velocity of the overlaps: the flow above"),
         "gamma": (r"\gamma_{b}", "share of the coordinates that block b has"),
         "s": (r"s_{c,b}", "variance of the input in block b, given source c"),
         "nu": (r"\nu_{c,m}", f"component of the mean of source c in direction m{biases}"),
@@ -110,13 +118,14 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "eta_a": (rf"\eta_{{a}} = {t.readout_rate:g}{scheduled}", "learning rate of the readouts"),
         "kappa_a": (rf"\kappa_{{a}} = {t.readout_decay:g}", "decay of the readouts"),
         "c": (r"c_{\alpha}", "readouts of all fields of a source: 'units' above"),
-        str(OFFSET): (r"y_{0} = y_{0c}", "number in the label, given the source"),
+        "A": (r"A_{m} = A_{cm}", "weight of teacher m, given the source"),
+        "offset": (r"y_{0} = y_{0c}", "number in the label, given the source"),
         "sigma": (r"\sigma = \sigma_c", "standard deviation of the label noise, given the source"),
-        str(TARGET_WEIGHT): (r"A_{\star} = A_{c1}", "factor of the target, given the source"),
-        "C": (r"C_{l,j} = C_{c,l,j}", "given the source its index is dropped, as in G, H, N and R"),
-        str(MU.label): (r"\mu_{l} = \mu_{c,l}", "mean of the fields, given the source"),
+        "target": (r"A_{\star} = A_{c1}", "factor of the target, given the source"),
+        "C": (r"C_{l,j} = C_{c,l,j}", "given the source its index is dropped, also that of averages and readouts"),
+        "mu": (r"\mu_{l} = \mu_{c,l}", "mean of the fields, given the source"),
         "block field": (r"f^{b}_{p} = V_{p}\cdot \Pi_b\, x/\sqrt{d}", "part of a field that block b holds"),
-        str(READOUT): (r"\rho_{hi} = \delta_{c,h}\,\chi_{c,i}\, g(\lambda_i)\,\Delta", "of one sample"),
+        "rho": (r"\rho_{hi} = \delta_{c,h}\,\chi_{c,i}\, g(\lambda_i)\,\Delta", "of one sample"),
         SignMoment2.__name__: (
             r"\mathcal{S}_2(h, k, \rho) = \mathbb{E}\left[\mathrm{sign}(\xi_1 + h)\, \mathrm{sign}(\xi_2 + k)\right]",
             "xi_1, xi_2 standard Gaussian with correlation rho",
@@ -130,6 +139,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "n_c": (rf"n_{{c}} = {len(t.head)}", "sources, masks counted apart"),
         "n_h": (rf"n_{{h}} = {t.heads}", "readouts"),
         "K": (rf"K = {flow.K}", "hidden units"),
+        "M": (rf"M = {flow.M}", "teachers"),
         "D": (rf"D = {flow.D}", f"directions of the means{biases}"),
         "B": (rf"B = {flow.B}", f"blocks of the input{biases}"),
     }  # fmt: skip
