@@ -138,8 +138,8 @@ def pieces(nodes: Sequence[Node], products: bool = False) -> list[Piece]:
                 cut("sign")
             elif last in ("\\quad", "\\qquad"):
                 cut("space")
-            elif (products and last == "\\,") or (
-                products and binary and _is_factor(node) and not _takes_argument(before)
+            elif (products and last in ("\\,", ",")) or (
+                products and binary and (_is_named(node) or (_is_factor(node) and not _takes_argument(before)))
             ):
                 cut("product")
         run.append(node)
@@ -155,6 +155,11 @@ def _takes_argument(node: Node | None) -> bool:
     return isinstance(node, Atom) and (
         node.text in LARGE | FUNCTIONS or node.text.isalpha() or node.text == "'" or node.text[0].isdigit()
     )
+
+
+def _is_named(node: Node) -> bool:
+    """Whether this is a named function, which is no argument of what stands before it."""
+    return isinstance(node, Command) and node.name in ("\\mathcal", "\\operatorname")
 
 
 def _is_factor(node: Node) -> bool:
