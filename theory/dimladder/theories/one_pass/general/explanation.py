@@ -14,7 +14,7 @@ from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
 from .derivation import gradient
-from .symbols import coefficient, glossary, moved_by, printed, unit_readout
+from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
     from .flow import GeneralFlow
@@ -193,10 +193,10 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         moves = []
         for column, other in enumerate(t.species):
             parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
-            moves += [rf"{v:+g}{s}\, {_vector(other)}_k/d" for v, s in parts if v]
+            moves += [rf"{v:+g}{s}\, {letter(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
         moves += [rf"{-v:+g}{s}\, {slope}\, x/\sqrt{{d}}" for v, s in moved if v]
-        symbol = _vector(name)
+        symbol = letter(name)
         formula = coefficient(flow, row)
         if formula is not None:
             moves.append(rf"+ \left[{sp.latex(formula)}\right] x/\sqrt{{d}}")
@@ -205,9 +205,9 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         for row, name in enumerate(t.species):
             formula = coefficient(flow, row)
             shown = sp.Integer(0) if formula is None else formula
-            rows.append(Equation.of(f"coefficient {name}", rf"\varphi_{{p}}\big|_{{p = {_vector(name)}_k}}", shown))
+            rows.append(Equation.of(f"coefficient {name}", rf"\varphi_{{p}}\big|_{{p = {letter(name)}_k}}", shown))
             if name != "w" and any(f is not None and f"_{name}" in f.text for f in t.coefficients):
-                text = rf"\lambda^{{{_vector(name)}}}_{{k}} = {_vector(name)}_k\cdot x/\sqrt{{d}}"
+                text = rf"\lambda^{{{letter(name)}}}_{{k}} = {letter(name)}_k\cdot x/\sqrt{{d}}"
                 rows.append(Equation(f"field {name}", text))
         rows.append(Equation("rate", rf"\eta = {t.learning_rate:g}{scheduled}"))
     if flow.trained:
@@ -254,10 +254,6 @@ def _entry(steady: float, moved: float, scheduled: str) -> str:
     return (
         f"{steady:g}" if not moved else f"{moved:g}{scheduled}" if not steady else f"{steady:g} {moved:+g}{scheduled}"
     )
-
-
-def _vector(name: str) -> str:
-    return {"wbar": r"\bar w"}.get(name, name if len(name) == 1 else rf"\mathrm{{{name}}}")
 
 
 def law_equations(flow: GeneralFlow) -> list[Equation]:

@@ -26,6 +26,11 @@ def moved_by(vector: Any) -> Any:
     return sp.Symbol(rf"\varphi_{{{vector}}}", real=True)
 
 
+def letter(species: str) -> str:
+    """Return the letter of a tracked vector in LaTeX."""
+    return {"wbar": r"\bar w"}.get(species, species if len(species) == 1 else rf"\mathrm{{{species}}}")
+
+
 def unit_readout(flow: GeneralFlow) -> str:
     """Return the readout of unit k in LaTeX: that of the source where masks or heads differ."""
     plain = flow.table.heads == 1 and bool((flow.table.masks == 1.0).all())
@@ -42,8 +47,7 @@ def coefficient(flow: GeneralFlow, row: int) -> Any:
     rate = sp.Symbol("eta", positive=True)
     names = {"a": unit_readout(flow), "error": r"\Delta", "f": "f", "y": "y"}
     for name in flow.table.species:
-        letter = r"\bar w" if name == "wbar" else name if len(name) == 1 else rf"\mathrm{{{name}}}"
-        field = r"\lambda_{k}" if name == "w" else rf"\lambda^{{{letter}}}_{{k}}"
+        field = r"\lambda_{k}" if name == "w" else rf"\lambda^{{{letter(name)}}}_{{k}}"
         names |= {f"lambda_{name}": field, f"g_{name}": f"g({field})", f"dg_{name}": f"g'({field})"}
     known = {s: sp.Symbol(names[str(s)], real=True) for s in formula.free_symbols if str(s) in names}
     learning_rate = {s: rate for s in formula.free_symbols if str(s) == "learning_rate"}
