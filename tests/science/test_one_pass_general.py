@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 
 import dimladder as dl
 from dimladder.problem.update_table import Table, table
 from dimladder.theories.one_pass.flow import OnePassFlow
 from dimladder.theories.one_pass.general.flow import GeneralFlow
+from dimladder.theories.one_pass.general.symbols import symbols
 
 # States of a separate program: other averages, another integrator, solved to 1e-12.
 CASES = json.loads((Path(__file__).parent / "one_pass_reference.json").read_text())
@@ -284,3 +286,72 @@ def test_a_written_coefficient_is_averaged_as_it_stands() -> None:
     closed = dl.solve(dl.loads(PLAIN, one | start | blocks | {"algorithm": rule | {"update": named}}))
     for name in ("Q", "M", "generalization_error", "generalization_error_wbar"):
         np.testing.assert_allclose(written[name].values, closed[name].values, atol=1e-7, rtol=0, err_msg=name)
+
+
+WRITTEN = {
+    "w": "w - learning_rate*tanh(a*dg(lambda_w)*error)*x/sqrt(d)",
+    "wbar": "wbar + (w - wbar)/d - 0.3*a*dg(lambda_w)*error*x/sqrt(d)",
+}
+BLOCKS = {"data.spectrum": {"variances": [0.4, 2.0], "fractions": [0.6, 0.4]}}
+RULE = {"kind": "one-pass", "learning_rate": 0.8, "schedule": "1/(1 + t)", "vectors": {"wbar": "w"}}
+PRINTED = {
+    "written": (PLAIN, {"student.train_readout": False, "algorithm": RULE | {"update": WRITTEN}}),
+    "blocks": (PLAIN, BLOCKS),
+    "momentum": (PLAIN, {"algorithm.momentum": {"decay": 0.5}, "algorithm.weight_decay": 0.0}),
+    "relu": (PLAIN, BLOCKS | {"student.activation": "relu"}),
+    "index": (
+        PLAIN,
+        BLOCKS
+        | {
+            "target": {"kind": "index", "formula": "He2(z)/sqrt(2)"},
+            "student.activation": "x^2 - 1",
+            "initial.M": [[0.1], [0.2]],
+        },
+    ),
+    "dropout": (PLAIN, BLOCKS | {"student.dropout": 0.7}),
+    "sphere": (PLAIN, BLOCKS | {"algorithm.spherical": True, "algorithm.weight_decay": 0.0}),
+    "clusters": (XOR, {}),
+}
+
+
+def test_the_equations_hold_the_written_coefficient() -> None:
+    """Vector by vector, with rate and schedule; averages and flow are those of the coefficient, gradient or not."""
+    flow = GeneralFlow(dl.loads(*PRINTED["written"]))
+    rows = {e.label: e.latex for e in flow.equations()}
+    assert r"\tanh{\left(\Delta a_{k} g'(\lambda_{k}) \right)}" in rows["vector w"]
+    assert r"\Delta a_{k} g'(\lambda_{k})" in rows["vector wbar"]
+    assert "tanh" not in rows["vector wbar"]
+    assert rows["rate"] == r"\eta = 0.8\, s(t)"
+    assert rows["H"].startswith(r"H_{pl} = \mathbb{E}\left[\partial_{f_{l}} \varphi_{p}\right]")
+    assert rows["N"] == r"N_{pr} = \mathbb{E}\left[\varphi_{p}\, \varphi_{r}\right]"
+    assert r"\beta" not in "".join(rows.values())
+    said = dl.derive(flow.p).explain()
+    assert "wₖ ← wₖ" in said
+    assert "leftarrow" not in said
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_every_symbol_of_the_equations_is_defined(name: str) -> None:
+    """By an equation of its own, or by a row of the list of symbols; once."""
+    rows = GeneralFlow(dl.loads(*PRINTED[name])).equations()
+    formal = [e for e in rows if e.sympy and not e.label.startswith("coefficient")]
+    defined = {e.label.removeprefix("symbol ") for e in rows if e.label.startswith("symbol ")}
+    left = [e.sympy[0] for e in formal if isinstance(e.sympy[0], sp.Indexed)]
+    defined |= {str(lhs.base) for lhs in left}
+    # The moments of the flow, and what is printed in words of the model.
+    words = {"beta", "varphi", *(e.label for e in rows if e.sympy is None)}
+    free = {s for s in symbols(formal) if not s.startswith(r"\mathbb{E}")}
+    assert not free - defined - words
+    assert "w" not in symbols(formal)
+    bounds = {s for e in formal for total in e.sympy[1].atoms(sp.Sum) for _, _, s in total.limits}
+    assert {str(s) for s in bounds} <= {"K", "M", "B", "D", "n_v", "n_f", "n_c", "n_h"}
+
+
+def test_names_of_the_state_are_those_of_the_overlaps() -> None:
+    flow = GeneralFlow(dl.loads(PLAIN, BLOCKS))
+    assert flow.names()[:3] == ["Q_block[0,0,0]", "Q_block[1,0,0]", "Q_block[0,1,0]"]
+    for case in PRINTED.values():
+        flow = GeneralFlow(dl.loads(*case))
+        assert len(set(flow.names())) == len(flow.initial_state())
+    assert flow.names()[:2] == ["Q[0,0]", "Q_bias[0,0]"]
+    assert "bias[1]" in flow.names()

@@ -136,12 +136,10 @@ def pieces(nodes: Sequence[Node], products: bool = False) -> list[Piece]:
                 cut("relation")
             elif text in SIGNS and binary:
                 cut("sign")
-            elif last in ("\\quad", "\\qquad") or (opened and last == ","):
+            elif last in ("\\quad", "\\qquad"):
                 cut("space")
-            elif (products and last == "\\,") or (
-                products
-                and binary
-                and (_is_function(node, before) or (_is_factor(node) and not _takes_argument(before)))
+            elif (products and last in ("\\,", ",")) or (
+                products and binary and (_is_named(node) or (_is_factor(node) and not _takes_argument(before)))
             ):
                 cut("product")
         run.append(node)
@@ -159,11 +157,9 @@ def _takes_argument(node: Node | None) -> bool:
     )
 
 
-def _is_function(node: Node, before: Node | None) -> bool:
-    """Whether a named function begins here, as the next factor of a product."""
-    named = isinstance(node, Command) and node.name in ("\\operatorname", "\\mathcal")
-    free = not isinstance(before, Atom) or (before.text not in LARGE and not before.text[0].isdigit())
-    return named and free
+def _is_named(node: Node) -> bool:
+    """Whether this is a named function, which is no argument of what stands before it."""
+    return isinstance(node, Command) and node.name in ("\\mathcal", "\\operatorname")
 
 
 def _is_factor(node: Node) -> bool:
@@ -184,7 +180,7 @@ def _bracketed(nodes: Sequence[Node], left: str = "(", right: str = ")") -> list
 def opened(node: Node, space: float, lift: Lift) -> list[Node] | None:
     """Return a bracket, fraction or root written so that it can be broken, or shorter; None where it cannot be."""
     if isinstance(node, Fence) and node.left != ".":
-        if _sum_of(node.children) or any(n in (Atom("\\,"), Atom(",")) for n in node.children):
+        if _sum_of(node.children) or Atom("\\,") in node.children:
             return _bracketed(node.children, node.left, node.right)
         return [Fence(node.left, lift(node.children), node.right)] if width(node.children) > 2 else None
     if isinstance(node, Table) and node.name == "cases" and all(len(row) == 2 for row in node.rows):

@@ -15,7 +15,7 @@ langle=⟨ rangle=⟩ cdot=· times=× star=⋆ ast=* circ=∘ odot=⊙ prime=�
 rightarrow=→ mapsto=↦ le=≤ leq=≤ ge=≥ geq=≥ ne=≠ neq=≠ sim=~ simeq=≃ approx=≈ propto=∝ equiv=≡ ll=≪ gg=≫ mid=|
 vert=| lvert=| rvert=| Vert=‖ lVert=‖ rVert=‖ lfloor=⌊ rfloor=⌋ lceil=⌈ rceil=⌉ ldots=… dots=… cdots=… cup=∪ cap=∩
 subset=⊂ setminus=∖ forall=∀ exists=∃ wedge=∧ vee=∨ otimes=⊗ oplus=⊕ lambda=λ in=∈ not=¬
-Leftrightarrow=⇔ Rightarrow=⇒ ni=∋
+leftarrow=← Leftrightarrow=⇔ Rightarrow=⇒ ni=∋
 """
 LETTERS = dict(word.split("=", 1) for word in _LETTERS.split()) | {"quad": "   ", "qquad": "      "}
 NOTHING = ("left", "right", "bigl", "bigr", "Bigl", "Bigr", "big", "Big", "displaystyle", "textstyle", "limits", "!")
@@ -24,7 +24,9 @@ SUBSCRIPTS = dict(zip("0123456789+-()aehijklmnoprstuvx", "₀₁₂₃₄₅₆�
 ACCENTS = {"\\bar": "\u0304", "\\overline": "\u0304", "\\hat": "\u0302", "\\widehat": "\u0302", "\\tilde": "\u0303",
            "\\widetilde": "\u0303", "\\dot": "\u0307", "\\ddot": "\u0308", "\\vec": "\u20d7"}  # fmt: skip
 BLACKBOARD = {"E": "E", "P": "P", "R": "ℝ", "N": "ℕ", "Z": "ℤ", "1": "1", "S": "S"}
-SPACED = frozenset(["=", "+", "-", "±", "∓", "<", ">", "≤", "≥", "≠", "≈", "~", "≃", "∝", "≡", "≪", "≫", "→", "↦", "∈"])
+SPACED = frozenset(
+    ["=", "+", "-", "±", "∓", "<", ">", "≤", "≥", "≠", "≈", "~", "≃", "∝", "≡", "≪", "≫", "→", "←", "↦", "∈"]
+)
 
 
 def plain(latex: str) -> str:

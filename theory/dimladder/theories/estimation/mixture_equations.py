@@ -131,7 +131,7 @@ CHANNEL = (
     ("ff", r"\overline{f^2}", r"\mathbb E\,f^2"),
     ("fv", r"\bar f'", r"\mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}"),
     ("fl", r"\bar\ell", r"\mathbb E\,\ell(y,\mathrm{prox})"),
-    ("ft", r"\bar\ell^{(0)}", r"\mathbb E\,\ell(y,\omega)"),
+    ("ft", r"\bar\ell^{0}", r"\mathbb E\,\ell(y,\omega)"),
     ("fd", r"\bar f^{\partial}", r"\mathbb E\,\partial_\nu f(y(\nu),\omega)"),
     ("fe", r"\bar\varepsilon", r"\mathbb P(\operatorname{sign}\omega \neq y)"),
 )

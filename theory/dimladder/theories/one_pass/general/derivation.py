@@ -18,7 +18,7 @@ from .notation import Form, b, c, f, h, i, j, k, l, m, p, q, r, total
 
 
 def gradient(vector: Any) -> Any:
-    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi w_ci g'(lambda_i) Delta, or -b_p."""
+    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi a_ci g'(lambda_i) Delta, or -phi_p."""
     return sp.Symbol(rf"\beta_{{{vector}}}", real=True)
 
 
@@ -108,7 +108,7 @@ class Derived:
     ----------
     update : Update
     laws : list of Tensor
-        Covariance and mean of the fields of each source, and the weights of its units.
+        Covariance and mean of the fields of each source, and the readouts of its units.
     moments : list of Tensor
         X and Z, from the averages of each source.
     flow : list of Tensor

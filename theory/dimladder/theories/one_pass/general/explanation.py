@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
 from ....symbolic.equations import Equation, Step
 from ..explanation import definitions as unit_definitions
-from ..explanation import kernel_equations, vector_equations
+from ..explanation import kernel_equations, same_activation
 from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
+from .derivation import gradient
+from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
     from .flow import GeneralFlow
@@ -24,8 +27,8 @@ def explain(flow: GeneralFlow) -> list[Step]:
     """Return the derivation, step by step."""
     out, form = flow.derived, flow.form
     increments = [
-        Equation.of("moving", r"d\,\delta \Gamma^{b}_{pq}", out.update.moving),
-        Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", out.update.fixed, "f a fixed vector"),
+        Equation.of("moving", r"d\,\delta \Gamma^{b}_{pq}", _increment(flow, out.update.moving)),
+        Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", _increment(flow, out.update.fixed), "f a fixed vector"),
     ]
     if flow.trained:
         increments.append(Equation.of("readout", r"d\,\delta a_{hi}", out.update.readout))
@@ -52,7 +55,16 @@ def explain(flow: GeneralFlow) -> list[Step]:
         ),
         Step("Flow", "With these moments the block overlaps obey a closed system.", tuple(flow_equations(flow))),
     ]
+    used = [e for step in steps for e in step.equations]
+    steps.append(Step("Symbols", "What the equations use and do not define themselves.", tuple(glossary(flow, used))))
     return [*steps, linear_step(flow)] if is_linear(flow) else steps
+
+
+def _increment(flow: GeneralFlow, increment: Any) -> Any:
+    """Return an increment in what a sample moves the vectors by: a written coefficient is its own symbol."""
+    if not flow.form.written:
+        return increment
+    return sp.expand(increment.xreplace({gradient(v): -moved_by(v) for v in (d.p, d.q)}))
 
 
 def is_linear(flow: GeneralFlow) -> bool:
@@ -91,28 +103,35 @@ def linear_step(flow: GeneralFlow) -> Step:
 
 def equations(flow: GeneralFlow) -> list[Equation]:
     """Return every equation that is computed."""
-    return [
+    rows = [
         *model(flow), *rule(flow), *law_equations(flow), *average_equations(flow),
         *map(_stage, flow.derived.moments), *flow_equations(flow),
     ]  # fmt: skip
+    return [*rows, *glossary(flow, rows)]
 
 
 def model(flow: GeneralFlow) -> list[Equation]:
     """Return data, label and student."""
     t = flow.table
     mean = r"m_c + " if t.means.any() else ""
-    note = "with probability pi_c; Pi_b: projector on gamma_b d coordinates; zeta standard Gaussian"
+    note = "given the source c; Pi_b: projector on the gamma_b d coordinates of block b; zeta standard Gaussian"
     rows = [Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta", None, note)]
     if t.D:
         rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
-    label = [r"\sum_{m} A_{cm}\, \tilde g(z_m)"] if t.teacher is not None else []
+    same = t.teacher is not None and same_activation(flow.averages.setting)
+    label = [rf"\sum_{{m}} A_{{cm}}\, {'g' if same else chr(92) + 'tilde g'}(z_m)"] if t.teacher is not None else []
     if t.index is not None:
         label = [sp.latex(t.index.sympy())]
     if t.labels.any():
         label.insert(0, r"y_{0c}")
     if t.noise.any():
         label.append(r"\sigma_c\, \zeta'")
-    rows.append(Equation("label", rf"y = {' + '.join(label) or '0'}"))
+    facts = {
+        r"A_{cm}": "A_cm: weight of teacher m in source c, z_m = w*_m.x/sqrt d", "y_{0c}": "y_0c: label of source c",
+        r"\sigma_c": "sigma_c: standard deviation of the noise, zeta' standard Gaussian",
+    }  # fmt: skip
+    note = "; ".join(text for symbol, text in facts.items() if any(symbol in part for part in label))
+    rows.append(Equation("label", rf"y = {' + '.join(label) or '0'}", None, note))
     bias = " + b_k" if flow.biased else ""
     masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
     index = r"^{h(c)}" if t.heads > 1 else ""
@@ -167,67 +186,117 @@ def sources(flow: GeneralFlow) -> list[Equation]:
 def rule(flow: GeneralFlow) -> list[Equation]:
     """Return one step of every tracked vector."""
     t, rows = flow.table, []
-    gradient = r"a_k\, g'(\lambda_k)\,\Delta\, x/\sqrt{d}"
+    readout = unit_readout(flow)
+    slope = rf"{readout}\, g'(\lambda_k)\,\Delta"
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
-        drift = []
+        moves = []
         for column, other in enumerate(t.species):
             parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
-            drift += [rf"{v:+g}{s}\, {_vector(other)}_k/d" for v, s in parts if v]
+            moves += [rf"{v:+g}{s}\, {letter(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
-        drift += [rf"{-v:+g}{s}\, {gradient}" for v, s in moved if v]
-        symbol = _vector(name)
-        rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *drift])}"))
+        moves += [rf"{-v:+g}{s}\, {slope}\, x/\sqrt{{d}}" for v, s in moved if v]
+        symbol = letter(name)
+        formula = coefficient(flow, row)
+        if formula is not None:
+            moves.append(rf"+ \left[{sp.latex(formula)}\right] x/\sqrt{{d}}")
+        rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
+    if t.coefficients is not None:
+        for row, name in enumerate(t.species):
+            formula = coefficient(flow, row)
+            shown = sp.Integer(0) if formula is None else formula
+            rows.append(Equation.of(f"coefficient {name}", rf"\varphi_{{p}}\big|_{{p = {letter(name)}_k}}", shown))
+            if name != "w" and any(f is not None and f"_{name}" in f.text for f in t.coefficients):
+                text = rf"\lambda^{{{letter(name)}}}_{{k}} = {letter(name)}_k\cdot x/\sqrt{{d}}"
+                rows.append(Equation(f"field {name}", text))
+        rows.append(Equation("rate", rf"\eta = {t.learning_rate:g}{scheduled}"))
     if flow.trained:
         decay = rf"(1 - {t.readout_decay:g}/d)\, a_k" if t.readout_decay else "a_k"
         text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta"
         rows.append(Equation("readout", text))
     if flow.biased:
-        note = "a coordinate of the weights on which every input has the same value: the last block; eta is their rate"
-        text = rf"b_k \leftarrow b_k - ({t.bias_rate:g}\,\eta/d)\, a_k\, g'(\lambda_k)\,\Delta"
-        rows.append(Equation("bias", text, None, note))
+        note = "a coordinate of the weights on which every input has one value: the last block; their drift acts on it"
+        step = rf"+ ({t.bias_rate:g}/d)\, \varphi_{{w_k}}" if flow.form.written else ""
+        for v, s in ((t.gain[0], scheduled), (t.fixed_gain[0], "")):
+            step += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
+        rows.append(Equation("bias", rf"b_k \leftarrow b_k {step}", None, note))
     if scheduled:
         rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:
         rows.append(Equation("sphere", r"w_k \leftarrow w_k\,\lVert w_k^{\rm old}\rVert / \lVert w_k\rVert"))
-    mixed = r" \\ ".join(" & ".join(f"{v:g}" for v in r) for r in t.drift + t.scheduled_drift)
-    gains = r" \\ ".join(f"{v:g}" for v in t.gain + t.fixed_gain)
-    entries = rf"L = \begin{{pmatrix}}{mixed}\end{{pmatrix}},\quad P = \begin{{pmatrix}}{gains}\end{{pmatrix}}"
-    note = f"a row a species ({', '.join(t.species)}), times the identity in the units; with s(t) = 1"
+
+    def entries(steady: Any, moved: Any) -> str:
+        shown = [
+            [_entry(v, w, scheduled) for v, w in zip(*pair, strict=True)] for pair in zip(steady, moved, strict=True)
+        ]
+        return rf"\begin{{pmatrix}}{(' ' + chr(92) * 2 + ' ').join(' & '.join(r) for r in shown)}\end{{pmatrix}}"
+
+    note = f"a row a species ({', '.join(t.species)}), times the identity in the units"
+    if flow.form.written:
+        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, x/\sqrt d"
+        mixed = "L = " + entries(t.drift, t.scheduled_drift)
+        return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
+                Equation("entries", mixed, None, note)]  # fmt: skip
+    mixed = "L = " + entries(t.drift, t.scheduled_drift)
+    mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
         Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
-                          r"\beta_p = \sum_i P_{pi}\, w_{ci}\, g'(\lambda_i)\,\Delta"),
-        Equation("entries", entries, None, note),
+                          r"\beta_p = \sum_i P_{pi}\, \hat{a}_{ci}\, g'(\lambda_i)\,\Delta"),
+        Equation("entries", mixed, None, note),
     ]  # fmt: skip
 
 
-def _vector(name: str) -> str:
-    return {"wbar": r"\bar w"}.get(name, name if len(name) == 1 else rf"\mathrm{{{name}}}")
+def _entry(steady: float, moved: float, scheduled: str) -> str:
+    """Return an entry of a table of rates; the schedule multiplies the second part."""
+    if not scheduled:
+        return f"{steady + moved:g}"
+    return (
+        f"{steady:g}" if not moved else f"{moved:g}{scheduled}" if not steady else f"{steady:g} {moved:+g}{scheduled}"
+    )
 
 
 def law_equations(flow: GeneralFlow) -> list[Equation]:
     """Return covariance and mean of the fields of a source, and the weights of its units."""
-    units = Equation("units", r"c_{i} = w_{ci},\quad c_{K+m} = -A_{cm}", None, "weights of fields, given the source")
+    units = Equation(
+        "units", r"c_{i} = \hat{a}_{ci},\quad c_{K+m} = -A_{cm}", None, "readouts of fields, given the source"
+    )
     return [*map(_stage, flow.derived.laws), units]
 
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
     averages = flow.averages
-    rows = vector_equations(averages.indices)
+    rows = []
     for stage in averages.definitions:
         name, left = str(stage.lhs.base), sp.latex(stage.lhs)
         if averages.route == "closed":
-            text = f"{left} = {MEANING[name]} = {sp.latex(stage.rhs)}"
-            rows.append(Equation(name, text, (stage.lhs, stage.rhs), "given the source"))
+            value = printed(stage.rhs)
+            rows.append(
+                Equation(name, f"{left} = {MEANING[name]} = {sp.latex(value)}", (stage.lhs, value), "given the source")
+            )
+        elif flow.form.written and name in WRITTEN:
+            rows.append(Equation(name, WRITTEN[name], None, "given the source, by quadrature over all fields"))
         else:
             rows.append(Equation(name, f"{left} = {MEANING[name]}", None, "given the source, by quadrature"))
-    return rows + kernel_equations(averages.averages.kernels, averages.route)
+    # The averages name the vectors of their tilted covariances on the way.
+    vectors = [replace(v, lhs=printed(v.lhs), rhs=printed(v.rhs)) for v in averages.indices.vectors.values()]
+    tilted = [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in vectors]
+    return tilted + rows + kernel_equations(averages.averages.kernels, averages.route)
+
+
+# Averages of a written coefficient: the slopes are a regression, which needs no derivative.
+WRITTEN = {
+    "G": r"G_{p} = \mathbb{E}\left[\varphi_{p}\right]",
+    "H": r"H_{pl} = \mathbb{E}\left[\partial_{f_{l}} \varphi_{p}\right]"
+         r" = \sum_{j} \mathbb{E}\left[\varphi_{p}\, (f_{j} - \mu_{j})\right] (C^{-1})_{jl}",
+    "N": r"N_{pr} = \mathbb{E}\left[\varphi_{p}\, \varphi_{r}\right]",
+}  # fmt: skip
 
 
 def _stage(stage: Any) -> Equation:
-    return Equation.of(str(stage.lhs.base), stage.lhs, stage.rhs)
+    name = "readouts" if stage.lhs.base == d.w else str(stage.lhs.base).strip("\\")
+    return Equation.of(name, stage.lhs, stage.rhs)
 
 
 def flow_equations(flow: GeneralFlow) -> list[Equation]:
@@ -247,4 +316,4 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
             )
         else:
             rows.append(_stage(stage))
-    return [*rows, Equation.of("generalization_error", r"\varepsilon_c", flow.averages.error)]
+    return [*rows, Equation.of("generalization_error", r"\varepsilon_c", printed(flow.averages.error))]

@@ -187,18 +187,21 @@ class GeneralFlow(Flow):
         return np.concatenate(parts)
 
     def names(self) -> list[str]:
-        names = self._vectors()
-        at = [f"[{b}]" if self.B > 1 else "" for b in range(self.B)]
-        pairs = [(names[p], names[q]) for p in range(self.V) for q in range(p + 1)]
-        pairs += [(names[p], name) for p in range(self.V) for name in names[self.V :]]
-        out = [f"{one}.{two}{b}" for one, two in pairs for b in at]
-        heads = [f"[{h}]" if self.table.heads > 1 else "" for h in range(self.table.heads)]
-        return out + ([f"a{h}[{i}]" for h in heads for i in range(self.K)] if self.trained else [])
+        """Return what each component is: ``Q_block[b,p,q]`` in block b of several, vectors species by species."""
+        last = self.B - 1 if self.biased else self.B
 
-    def _vectors(self) -> list[str]:
-        moving = [f"{s}{i}" for s in self.table.species for i in range(self.K)]
-        fixed = [f"w*{m}" for m in range(self.M)] + [f"m{r}" for r in range(self.table.D)]
-        return moving + fixed + (["bias"] if self.biased else [])
+        def name(kind: str, at: str, b: int) -> str:
+            if b == last:
+                return f"{kind}[{at}]" if kind == "bias" else f"{kind}_bias[{at}]"
+            return f"{kind}[{at}]" if last == 1 and kind != "bias" else f"{kind}_block[{b},{at}]"
+
+        fixed = [("M", m) for m in range(self.M)] + [("mean_overlap", r) for r in range(self.table.D)]
+        pairs = [("Q", f"{p},{q}") for p in range(self.V) for q in range(p + 1)]
+        for p in range(self.V):
+            pairs += [(kind, f"{p},{at}") for kind, at in fixed] + ([("bias", str(p))] if self.biased else [])
+        heads = [f"{h}," if self.table.heads > 1 else "" for h in range(self.table.heads)]
+        readouts = [f"a[{h}{i}]" for h in heads for i in range(self.K)] if self.trained else []
+        return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
 
     def parameters(self) -> Array:
         return np.concatenate([self.plain_parameters, self.rule])

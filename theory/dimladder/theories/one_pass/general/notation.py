@@ -14,14 +14,14 @@ import sympy as sp
 from ....symbolic.tensors import Indices, Range
 
 VECTORS = Range("vectors", "n", "0", "n")
-MOVING = Range("moving", "V", "0", "V")
+MOVING = Range("moving", "n_v", "0", "V")
 FIXED = Range("fixed", "F", "V", "n")
-FIELDS = Range("fields", "N", "0", "N")
+FIELDS = Range("fields", "n_f", "0", "N")
 DIRECTIONS = Range("directions", "D", "0", "D")
 UNITS = Range("units", "K", "0", "K")
 BLOCKS = Range("blocks", "B", "0", "B")
-SOURCES = Range("sources", "C", "0", "C")
-HEADS = Range("heads", "heads", "0", "heads")
+SOURCES = Range("sources", "n_c", "0", "C")
+HEADS = Range("heads", "n_h", "0", "heads")
 
 b, c, h = sp.symbols("b c h", integer=True)
 i, k = sp.symbols("i k", integer=True)
@@ -33,13 +33,13 @@ r, l, j, m, f = sp.symbols("r l j m f", integer=True)
 Gamma, share, s, nu, pi = (sp.IndexedBase(name) for name in ("Gamma", "gamma", "s", "nu", "pi"))
 # What mixes vectors, what a gradient moves; masks and heads of a source, readouts.
 L, P, mask, head, a = (sp.IndexedBase(name) for name in ("L", "P", "chi", "delta", "a"))
-# Per source: covariance and mean of the fields, weights of the units, averages of the gradient.
-C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", "w", "G", "H", "N", "R"))
+# Per source: covariance and mean of the fields, readouts of the units, averages of the gradient.
+C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", r"\hat{a}", "G", "H", "N", "R"))
 # Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
 X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
 # Growth of the norm, and what counts in it: every block but that of the biases.
-growth, norm, rate, counts = (sp.IndexedBase(name) for name in ("J", "Q", "v", "u"))
-dGamma, da = sp.IndexedBase("dGamma"), sp.IndexedBase("da")
+growth, norm, rate, counts = (sp.IndexedBase(name) for name in ("J", "Q", r"\varrho", "theta"))
+dGamma, da = sp.IndexedBase(r"\dot{\Gamma}"), sp.IndexedBase("da")
 
 eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
 
@@ -69,7 +69,7 @@ class Form:
     ----------
     train_readout, spherical : bool
     written : bool
-        Whether the update is a formula of its own, b_p a sample, instead of gains P times the gradient.
+        Whether the update is a formula of its own, phi_p a sample, instead of gains P times the gradient.
     centred : bool
         Whether no source has a mean and no unit a bias.
     regime : {"classical", "gradient-flow", "noise-dominated"}
