@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dimladder.export")
 POINTS = 240
-# Kinds of system whose time to solve hardly depends on how many points are asked for; of the others, those are solved
-# again whose every point is so quick that all of them take no more than so many seconds.
-_CHEAP = ("flow", "closed form")
+# Kinds of system whose time to solve hardly depends on how many points are asked for; of the others, as many points are
+# solved as take no more than so many seconds.
+_CHEAP = ("flow",)
 SECONDS = 3.0
 
 
@@ -162,9 +162,11 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
         return None
     try:
         problem = loads(result.problem_toml, source="the result")
+        if derive(problem).kind not in _CHEAP:
+            points = min(points, _affordable(problem, len(asked)))
+            if points < 2 * len(asked):
+                return None
         fine = replace(problem, {f"grid.{axis}": _between(asked, points).tolist()})
-        if derive(fine).kind not in _CHEAP and not _quick(problem, points / len(asked)):
-            return None
         found = solve(fine)
     except DimladderError as error:
         log.info("lines are drawn through the points of the result: %s", error.why or error.what)
@@ -172,18 +174,17 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
     return found if _agrees(result, found, axis, asked) else None
 
 
-def _quick(problem: Problem, times: float) -> bool:
-    """Return whether so many times the work of a problem takes no more than `SECONDS`."""
+def _affordable(problem: Problem, count: int) -> int:
+    """Return how many points of a problem take no more than `SECONDS`, where its own are so many."""
+    taken = 0.0
     for _ in range(2):
         # The first may compile and import; it is asked once more where it took no time to speak of.
         begin = time.perf_counter()
         solve(problem)
         taken = time.perf_counter() - begin
-        if taken * times <= SECONDS:
-            return True
-        if taken > SECONDS:
+        if taken <= SECONDS / 100 or taken > SECONDS:
             break
-    return False
+    return int(count * SECONDS / max(taken, 1e-6))
 
 
 def _between(asked: np.ndarray, points: int) -> np.ndarray:
