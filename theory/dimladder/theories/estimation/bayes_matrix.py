@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
 from ...symbolic.systems import Equation
+from .bayes_pairs import affine_parts
 
 Array = NDArray[np.float64]
 # Trapezoidal steps over the width of the sharpest change, by the number of fields, and their range.
@@ -77,8 +78,6 @@ class MatrixChannel:
         self.labels = np.ascontiguousarray(labels.ravel().astype(np.int64))
 
     def _affine(self) -> None:
-        import sympy as sp
-
         if self.fields != 2:
             raise self._refuse(
                 "three fields are read in functions of their signs",
@@ -86,25 +85,11 @@ class MatrixChannel:
             )
         if not np.allclose(self.covariance, np.eye(2)):
             raise self._refuse("correlated fields are read in functions of their signs", "drop target.overlap")
-        e = self.target.expression.sympy()
-        z1, z2 = sp.Symbol("z1", real=True), sp.Symbol("z2", real=True)
-        noise2 = self.target.noise**2
-        for name in self.target.noises:
-            n = sp.Symbol(name, real=True)
-            if not sp.diff(e, n).is_number:
-                raise self._refuse("noise must be added to the label", "write ... + 0.5*n1")
-            noise2 += float(sp.diff(e, n)) ** 2
-            e = e.subs(n, 0)
-        slope = sp.diff(e, z2)
-        if slope.has(z2) or e.has(sp.sign, sp.Heaviside, sp.Abs) or noise2 == 0.0:
-            raise self._refuse(
-                "it is neither a function of the signs of its fields, nor affine in z2 with added noise",
-                "use a target such as sign(sign(z1) + sign(z2)) or z1*z2 + z1 + 0.5*n1",
-            )
-        modules = ["scipy", "numpy"]
-        self.offset = sp.lambdify(z1, e.subs(z2, 0), modules=modules)
-        self.slope = sp.lambdify(z1, slope, modules=modules)
-        self.noise2 = float(noise2)
+        self.offset, self.slope, self.noise2 = affine_parts(
+            self.target, self._refuse,
+            "it is neither a function of the signs of its fields, nor affine in z2 with added noise",
+            "use a target such as sign(sign(z1) + sign(z2)) or z1*z2 + z1 + 0.5*n1",
+        )  # fmt: skip
         probe = np.linspace(-6.0, 6.0, 481)
         a, b = (np.broadcast_to(f(probe), probe.shape) for f in (self.offset, self.slope))
         near = np.abs(probe) < 5.5

@@ -11,6 +11,7 @@ Sources: Aubin et al. 2018 (committee machines), Troiani et al. 2024 (weak recov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,35 @@ from ...symbolic.systems import Equation
 from .label_chances import panels
 
 Array = NDArray[np.float64]
+
+
+def affine_parts(
+    target: Any, refuse: Callable[[str, str], DerivationError], why: str, hint: str
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any], float]:
+    """Return a and b of a label ``a(z1) + b(z1) z2 + noise``, as functions of arrays, and the variance of the noise.
+
+    Raises
+    ------
+    DerivationError
+        What `refuse` makes of `why` and `hint`, where the label is not of that form, or has no noise.
+    """
+    import sympy as sp
+
+    e = target.expression.sympy()
+    z1, z2 = sp.Symbol("z1", real=True), sp.Symbol("z2", real=True)
+    noise2 = target.noise**2
+    for name in target.noises:
+        n = sp.Symbol(name, real=True)
+        if not sp.diff(e, n).is_number:
+            raise refuse("noise must be added to the label", "write ... + 0.5*n1")
+        noise2 += float(sp.diff(e, n)) ** 2
+        e = e.subs(n, 0)
+    slope = sp.diff(e, z2)
+    if slope.has(z2) or e.has(sp.sign, sp.Heaviside, sp.Abs) or noise2 == 0.0:
+        raise refuse(why, hint)
+    modules = ["scipy", "numpy"]
+    offset = sp.lambdify(z1, e.subs(z2, 0), modules=modules)
+    return offset, sp.lambdify(z1, slope, modules=modules), float(noise2)
 
 
 class PairChannel:
@@ -66,28 +96,11 @@ class PairChannel:
         return bool(np.array_equal(self.target.clean(z), self.target.clean(np.sign(z))))
 
     def _affine(self) -> None:
-        import sympy as sp
-
-        e = self.expression.sympy()
-        z1, z2 = sp.Symbol("z1", real=True), sp.Symbol("z2", real=True)
-        slope = sp.diff(e, z2)
-        noise2 = self.target.noise**2
-        for name in self.target.noises:
-            n = sp.Symbol(name, real=True)
-            if not sp.diff(e, n).is_number:
-                raise self._refuse("noise must be added to the label", "write ... + 0.5*n1")
-            noise2 += float(sp.diff(e, n)) ** 2
-            e = e.subs(n, 0)
-        slope = sp.diff(e, z2)
-        if slope.has(z2) or e.has(sp.sign, sp.Heaviside, sp.Abs) or noise2 == 0.0:
-            raise self._refuse(
-                "it is neither a function of the signs of z1 and z2, nor affine in z2 with added noise",
-                "use a target such as sign(z1*z2) or z1*z2 + 0.5*n1",
-            )
-        modules = ["scipy", "numpy"]
-        self.offset = sp.lambdify(z1, e.subs(z2, 0), modules=modules)
-        self.slope = sp.lambdify(z1, slope, modules=modules)
-        self.noise2 = float(noise2)
+        self.offset, self.slope, self.noise2 = affine_parts(
+            self.target, self._refuse,
+            "it is neither a function of the signs of z1 and z2, nor affine in z2 with added noise",
+            "use a target such as sign(z1*z2) or z1*z2 + 0.5*n1",
+        )  # fmt: skip
 
     @property
     def discrete(self) -> bool:
