@@ -11,7 +11,7 @@ from dimladder.errors import ConfigError, DomainError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import ridge as ridge_theory
-from dimladder.theories.hierarchical import spectral, union, union_refined, units
+from dimladder.theories.hierarchical import finite_law, spectral, union, union_refined, units
 from dimladder.theories.hierarchical.analysis import levels, link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder_validation import simulate
@@ -464,3 +464,23 @@ def test_a_linear_part_has_a_spike_of_its_own():
     assert abs(np.mean(along) - found.along[0]) < 4 * se + 0.02, (np.mean(along), found.along, se)
     assert found.mean_overlap == pytest.approx(np.mean(overlap), abs=0.03)
     assert found.along[0] < found.mean_overlap - 0.05
+
+
+@pytest.mark.parametrize("readout", ["ones", "rademacher", "gaussian", (1.0, -2.0, 0.5)])
+def test_null_error_at_the_actual_number_of_directions(readout):
+    """The law of h by convolution, against draws; and that its variance is exact."""
+    d_eff, count = 7, 400_000
+    t = target("tanh(3*h) + 0.1*h", readout=readout)
+    points, mass = finite_law.feature_law(t, d_eff)
+    a = np.ones(d_eff) if isinstance(readout, str) else np.resize(np.array(readout) / np.sqrt(1.75), d_eff)
+    assert mass @ points**2 == pytest.approx(2 / 3 * np.mean(a**2), rel=1.5e-3)
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((count, d_eff))
+    if readout == "rademacher":
+        a = rng.choice([-1.0, 1.0], (count, d_eff))
+    if readout == "gaussian":
+        a = rng.standard_normal((count, d_eff))
+    h = (a * ((z**2 - 1) / 2 + (z**3 - 3 * z) / 6)).sum(axis=1) / math.sqrt(d_eff)
+    square = (np.tanh(3 * h) + 0.1 * h) ** 2
+    found = finite_law.finite_null_error(t, d_eff)
+    assert abs(found - square.mean()) < 4 * square.std() / math.sqrt(count)
