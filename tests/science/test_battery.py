@@ -83,7 +83,7 @@ def test_one_theory_answers_a_run_file(name: str) -> None:
     document = parse_document(path_of(name).read_text(), name)
     if document.get("schema") == 1:
         pytest.skip("in the words of schema 1")
-    answering = [c.theory.name for c in candidates(document) if c.answers]
+    answering = [c.name for c in candidates(document) if c.answers]
     assert answering == [THEORY_OF[name]]
 
 
