@@ -187,6 +187,7 @@ IDLE: dict[str, dict[str, str]] = {
     },
     "giant-step-mixture: conditional": {"target.hermite": "no Hermite polynomial in the formula"},
     "giant-step-mixture: labels": {"algorithm.nodes": "the ridge readout is not conditional"},
+    "estimation-random-features": {"student.bias": "features of nonzero mean hold a constant at no cost already"},
     "staircase": {"target.hermite": "no Hermite polynomial in the formula"},
     "mup-tanh": {"algorithm.batch_seed": "the batch is full", "student.abc": "the parametrisation is muP"},
     "mup-linear": {"algorithm.batch_seed": "the batch is full", "student.abc": "the parametrisation is muP"},
