@@ -5,9 +5,9 @@ The covariances are diagonal in one basis: bulk groups g hold shares pi_g of the
 under cluster c; finitely many frame directions e_j carry the means, the spikes and the teacher xi. One cluster without
 a mean is the problem of `equations.py`.
 
-A `FixedPointMap` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX and
-as numba source reads the same list. Channel averages are closed for the square loss; for every other loss and label law
-they are one call of `numerics.label_channel`, whose numbers stand in the parameter vector.
+A `FixedPointMap` is a list of assignments ``symbol = expression``, in the order of computation: what is printed as
+LaTeX and what is printed as numba source. Channel averages are closed for the square loss; for every other loss and
+label law they are one call of `numerics.label_channel`, whose numbers stand in the parameter vector.
 
 Sources: Mignacco et al. 2020 and Loureiro et al. 2021 (mixtures), Loureiro et al. 2021 (teachers), and
 docs/theory/mixtures.md for mixtures with a teacher.
