@@ -155,6 +155,11 @@ class Table:
         return int(self.emitter.max()) + 1
 
     @property
+    def squared_length(self) -> Array:
+        """|x|^2/d of each source as d grows, shape (C,): no single coordinate counts in it, such as that of biases."""
+        return np.asarray(self.variances @ self.shares, dtype=float)
+
+    @property
     def switches(self) -> tuple[float, ...]:
         """Times at which the probabilities jump."""
         return tuple(end for end, _ in self.stages[:-1])
