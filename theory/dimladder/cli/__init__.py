@@ -116,9 +116,25 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments[1:])
     level = logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
     logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Once())
     logging.getLogger("numba").setLevel(logging.WARNING)
     warnings.showwarning = _log_warning
     return verb.run(parsed)
+
+
+class _Once(logging.Filter):
+    """Lets a line of the log pass once: the points of a sweep, or a finer solve, have the same to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.name, record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

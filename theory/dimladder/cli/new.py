@@ -35,14 +35,15 @@ def _theory(text: str, name: str) -> str:
 
 
 def _answered_by(theory: str, found: dict[str, str]) -> str:
-    """Return the first run file that a theory answers."""
-    from ..theories import names
+    """Return the run file that a theory names to begin from, else the first that it answers."""
+    from ..theories import find, names
 
     if theory not in names():
         raise UsageError(
             f"there is no theory and no run file {theory!r}", hint=did_you_mean(theory, {*names(), *found})
         )
-    for name, text in found.items():
+    first = find(theory).example
+    for name, text in sorted(found.items(), key=lambda item: item[0] != first):
         try:
             if _theory(text, name) == theory:
                 return name
