@@ -74,7 +74,7 @@ def test_an_element_of_a_page_is_replaced_and_goes_away(monkeypatch: pytest.Monk
     page("simulating <d>", 2, 4)  # too soon to be drawn again
     page("compiling, once", 2, 4)
     page("", 0, None)
-    assert [text[:33] for text in shown] == ['<progress value="1" max="4"></pro', '<progress value="2" max="4"></pro', ""]
+    assert [text.partition(" max")[0] for text in shown] == ['<progress value="1"', '<progress value="2"', ""]
     assert "&lt;d&gt; 1 of 4" in shown[0]
 
 

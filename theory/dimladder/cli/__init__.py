@@ -26,6 +26,7 @@ from .verb import Verb
 BUILT_IN = (
     "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "optimise", "check", "escape",
     "thresholds", "export", "report", "cite", "doctor", "examples", "new",
+    "completion",
 )  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

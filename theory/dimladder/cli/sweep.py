@@ -28,9 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     problem, grid = load_problem(args), dict(parse_grid(text) for text in args.grid)
     with output_folder(args) as folder:
-        diagram = sweep(
-            problem, grid, executor=args.executor, resume=args.resume, force=args.force, out=folder
-        )
+        diagram = sweep(problem, grid, executor=args.executor, resume=args.resume, force=args.force, out=folder)
     print(diagram.to_json() if args.json else _table(diagram))
     if diagram.stats["failed"]:
         print(f"{diagram.message}: the variables 'status' and 'message' say why", file=sys.stderr)
