@@ -382,7 +382,7 @@ def _readout(problem: Problem) -> Array:
     initial = problem.initial
     if kind_of(problem.student) == "linear":
         given = (1.0,) if initial.a is None else initial.a
-        return matrix_of((given,), (1, 1), "initial.a")[0]
+        return matrix_of(readout_rows(given), (1, 1), "initial.a")[0]
     stream = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
     if kind_of(initial) == "random":
         # Directions are drawn first.
