@@ -11,6 +11,7 @@ from .activations import activation
 from .expressions import Expression
 from .geometry import matrix_of, random_overlaps, require_semidefinite, require_symmetric, start_readout, teacher_count
 from .kinds import kind_of
+from .students import readout_rows
 
 if TYPE_CHECKING:
     import numpy as np

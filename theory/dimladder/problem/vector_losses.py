@@ -107,6 +107,25 @@ class VectorLoss:
         return all(s.is_polynomial(*self.y) and sp.Poly(s, *self.y).total_degree() <= 1 for s in self.slopes)
 
     @cached_property
+    def jumps(self) -> bool:
+        """Whether the loss is discontinuous across one of its `planes`, at random points of it."""
+        import sympy as sp
+
+        if not self.planes:
+            return False
+        value = sp.lambdify([*self.f, *self.y], self.value, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
+        random = np.random.default_rng(0)
+        for u, v, level in self.planes:
+            normal = np.array([*u, *v])
+            points = random.standard_normal((32, len(normal)))
+            points -= np.outer((points @ normal - level) / (normal @ normal), normal)
+            step = 1e-7 * normal / np.linalg.norm(normal)
+            below, above = (np.array([float(value(*point)) for point in points + s * step]) for s in (-1, 1))
+            if np.median(abs(above - below)) > 1e-4:
+                return True
+        return False
+
+    @cached_property
     def planes(self) -> tuple[Plane, ...]:
         """The planes ``u.f + v.y = c`` on which the loss is not smooth, as (u, v, c).
 
