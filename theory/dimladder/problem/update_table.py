@@ -178,7 +178,8 @@ class Table:
     def signs(self) -> bool:
         """Whether labels are signs, so that there is a classification error: P(f y < 0), y without noise."""
         by_cluster = self.teacher is None and not self.index
-        return self.Y == 1 and bool((by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))) or self.loss.two_valued)
+        signs = by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))
+        return self.Y == 1 and bool(signs or self.loss.two_valued)
 
     @cached_property
     def classes(self) -> bool:
