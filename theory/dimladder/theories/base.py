@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
@@ -97,6 +98,7 @@ class Theory(ABC):
         """Yield reasons of the theory's own, of a problem whose kinds and keys it reads."""
         return ()
 
+    @cache  # noqa: B019  (a theory lives as long as the process)
     def read_table(self) -> dict[str, dict[str | None, str]]:
         """Return `reads` with every section written out as kind -> keys."""
         table: dict[str, dict[str | None, str]] = {

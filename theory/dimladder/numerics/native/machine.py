@@ -102,6 +102,7 @@ class Native:
 
 
 _C = {F64: ctypes.c_double, I64: ctypes.c_int64, BOOL: ctypes.c_bool}
+_first, _address = ctypes.c_char.from_buffer, ctypes.addressof
 _DTYPE = {F64: np.dtype(np.float64), I64: np.dtype(np.int64)}
 
 
@@ -111,7 +112,12 @@ def _words(value: Any, kind: Array) -> list[int]:
             f"compiled code takes contiguous arrays of {_DTYPE[kind.element]} and {kind.ndim} dimensions, got "
             f"{value.dtype} of shape {value.shape}"
         )
-    return [value.__array_interface__["data"][0], *value.shape]
+    try:
+        # A tenth of the time that NumPy takes to say where the array lies.
+        return [_address(_first(value)), *value.shape]
+    except (TypeError, ValueError):
+        # Read-only, or empty.
+        return [value.__array_interface__["data"][0], *value.shape]
 
 
 def compiled(
