@@ -132,8 +132,8 @@ def start_readout(problem: Problem, random: np.random.Generator, outputs: int = 
             raise ConfigError(f"{key} has the wrong length", where=key, why=why)
         if len(rows) != outputs:
             raise ConfigError(
-                f"{key} does not fit the outputs", where=key, why=f"{len(rows)} rows for {outputs} outputs of the target",
-                hint="give one row of readouts an output",
+                f"{key} does not fit the outputs", where=key,
+                why=f"{len(rows)} rows for {outputs} outputs of the target", hint="give one row of readouts an output",
             )  # fmt: skip
         return np.array(rows[0] if outputs == 1 else rows, dtype=float)
     law, _, scale = given.replace(" ", "").partition("/")

@@ -78,7 +78,7 @@ def loss_of(problem: Problem) -> LossFunction | VectorLoss:
             kind = type(target).__struct_config__.tag
             raise ConfigError(
                 f"the loss {loss.function!r} takes several outputs", where="loss.function",
-                why=f"the target, {kind}, has one", hint="several outputs come from the target: rows, formulas, classes",
+                why=f"the target, {kind}, has one", hint="outputs are those of the target: rows, formulas, classes",
             )  # fmt: skip
         if loss.smoothing:
             why = "there are no classes: the label is one number"

@@ -71,7 +71,9 @@ class VectorLoss:
             return sp.Rational(1, 2) * sum((a - b) ** 2 for a, b in zip(self.f, self._labels, strict=True))
         if self.form.name == "cross-entropy":
             # Sums of exponentials of differences: where one overflows, its class has probability zero.
-            return sum(y * sp.log(sum(sp.exp(b - a) for b in self.f)) for a, y in zip(self.f, self._labels, strict=True))
+            return sum(
+                y * sp.log(sum(sp.exp(b - a) for b in self.f)) for a, y in zip(self.f, self._labels, strict=True)
+            )
         if self.form.several:
             return self.form.formula.sympy(**dict(zip(map(str, self.y), self._labels, strict=True)))
         f, y = (sp.Symbol(s, real=True) for s in "fy")

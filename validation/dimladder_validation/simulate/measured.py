@@ -37,10 +37,11 @@ def population_errors(
 ) -> np.ndarray:  # fmt: skip
     """Return averages over fresh inputs of each source, shape (3, time, sources).
 
-    E|f* - f|^2/2 and P(f f* < 0) (of several outputs: that the largest differ) without label noise, and the loss with it (0 where it is not measured), all units
-    kept. Inputs enter through their fields only, which are Gaussian given the source: the average runs over 2^13 Sobol'
-    points with one random shift, the same at every time and for every source. It is unbiased, and its error (about 1e-3
-    of the value for smooth activations) belongs to the scatter between replicas.
+    E|f* - f|^2/2 and P(f f* < 0) (of several outputs: that another is the largest) without label noise, and the loss
+    with it (0 where it is not measured), all units kept. Inputs enter through their fields only, which are Gaussian
+    given the source: the average runs over 2^13 Sobol' points with one random shift, the same at every time and for
+    every source. It is unbiased, and its error (about 1e-3 of the value for smooth activations) belongs to the scatter
+    between replicas.
 
     Parameters
     ----------

@@ -131,7 +131,8 @@ def _target(table: Table) -> list[str]:
         [table.teacher.sympy(x=sp.Symbol("z", real=True))], prefix="r", indent="        "
     )  # fmt: skip
     return [
-        *lines, "    for m in range(teachers.shape[0]):", "        heard = False", "        for o in range(y.shape[0]):",
+        *lines, "    for m in range(teachers.shape[0]):", "        heard = False",
+        "        for o in range(y.shape[0]):",
         "            heard = heard or row[o * teachers.shape[0] + m] != 0.0", "        if heard:",
         "            z = teachers[m]", *(f"    {line}" for line in unit), "            for o in range(y.shape[0]):",
         f"                y[o] += row[o * teachers.shape[0] + m] * ({value})",

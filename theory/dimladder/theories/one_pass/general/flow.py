@@ -227,7 +227,7 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y,
         }  # fmt: skip
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
@@ -237,7 +237,7 @@ class GeneralFlow(Flow):
             "step": t.learning_rate,
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
-            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
+            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
