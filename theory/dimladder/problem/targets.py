@@ -267,7 +267,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
 
 
 class VectorIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="vector-index"):
-    """y_j = formulas[j](z1, z2, ...) + noise xi_j, z_m = w*_m.x/sqrt d of covariance `overlap`, one formula an output.
+    """y_j = formula_j(z1, z2, ...) + noise xi_j, z_m = w*_m.x/sqrt d of covariance `overlap`, one formula an output.
 
     Attributes
     ----------
