@@ -101,7 +101,7 @@ def expm1_series(r: float) -> float:
 def exp(x: float) -> float:
     """Exponential with relative error below 3e-16; 0 below 2^-1021.5, inf on overflow, NaN for NaN.
 
-    x = n log 2 + r, log 2 in two parts, whose first times n is exact. 2^n itself may overflow where the result does not.
+    x = n log 2 + r, log 2 in two parts, whose first times n is exact. 2^n may overflow where the result does not.
     """
     u = -746.0 if x < -746.0 else x
     u = 710.0 if u > 710.0 else u

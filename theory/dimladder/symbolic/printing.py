@@ -40,8 +40,8 @@ OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types
 def printer(*, lanes: bool = False) -> Any:
     """Return the printer of scalar Python source that numba compiles.
 
-    With `lanes`, exponentials, ``tanh`` and ``erf`` are those of `numerics.special`, which a loop makes SIMD code of: the
-    module contains `EXP_SOURCE`.
+    With `lanes`, exponentials, ``tanh`` and ``erf`` are those of `numerics.special`, which a loop makes SIMD code of:
+    the module contains `EXP_SOURCE`.
     """
     import sympy as sp
     from sympy.printing.pycode import PythonCodePrinter
