@@ -22,9 +22,9 @@ as_map = FromAddresses(MAP_TYPE)
 
 CONVERGED, MAX_ITERATIONS, LEFT_DOMAIN, SINGULAR = 0, 1, 2, 3
 # A Jacobian is kept while steps by it win this factor; Broyden's updates keep it near.
-_KEEP = 0.1
+_KEEP = 0.25
 # Points of a curve that predict the next one.
-_HISTORY = 4
+_HISTORY = 7
 
 
 @njit(**OPTIONS)
@@ -147,10 +147,12 @@ def _newton(
                 jac[i, j] += change * (trial[j] - x[j]) / (max(abs(x[j]), 1e-3) ** 2 * total) if total > 0.0 else 0.0
         _copy(trial, x)
         _copy(ftrial, fx)
-        stale = full and res_trial < _KEEP * res
+        won = res_trial / res if res > 0.0 else 0.0
+        stale = full and won < _KEEP
         res, where = res_trial, where_trial
         iteration += 1
-        if full and res <= 1.0 and size <= 1.0:
+        # The step measures the error before it; steps shrink as residuals do.
+        if full and res <= 1.0 and size * min(10.0 * won, 1.0) <= 1.0:
             return CONVERGED, evaluations, iteration, res, where
     return MAX_ITERATIONS, evaluations, max_steps, res, where
 
@@ -249,7 +251,7 @@ def _one(
     fmap: Any, x: Any, p: Any, work: Any, damping: Any, memory: Any, rtol: Any, atol: Any, lower: Any,
     max_iterations: Any, newton_steps: Any, warm: Any, jac: Any, known: Any,
 ) -> Any:  # fmt: skip
-    """The whole strategy; see `fixedpoint.solve`. Returns (status, evaluations, Newton steps, residual, where, damping)."""
+    """The whole strategy, see `fixedpoint.solve`: (status, evaluations, Newton steps, residual, where, damping)."""
     evaluations, newton_taken = 0, 0
     status, res, where = MAX_ITERATIONS, math.inf, -1
     start = np.empty(x.size)
@@ -341,7 +343,9 @@ def follow_kernel(
         if row > 0:
             apart = 0.0
             for j in range(params.shape[1]):
-                apart += (params[row, j] - params[row - 1, j]) ** 2
+                # Parameters that stay may be infinite.
+                if params[row, j] != params[row - 1, j]:
+                    apart += (params[row, j] - params[row - 1, j]) ** 2
             places[row] = places[row - 1] + math.sqrt(apart)
             if apart == 0.0:
                 good = min(good, 1)

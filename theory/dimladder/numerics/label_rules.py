@@ -28,7 +28,9 @@ from .proximal import (
     prox_on_piece,
 )
 
-__all__ = ["BETA", "HEAD", "REACH", "ROUTE", "WIDTH", "between", "closed", "panels", "tabulated", "trapezoid", "wrong_side"]
+__all__ = [
+    "BETA", "HEAD", "REACH", "ROUTE", "WIDTH", "between", "closed", "panels", "tabulated", "trapezoid", "wrong_side",
+]  # fmt: skip
 
 # Of a vector of numbers: addresses of the loss (`proximal.together`), then these; the label's law follows.
 ROUTE, WIDTH, REACH, BETA, HEAD = range(FUNCTIONS, FUNCTIONS + 5)

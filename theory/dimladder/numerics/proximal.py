@@ -82,7 +82,7 @@ def prox_on_piece(
             gap = t - omega + v * slope(y, t, r)
             if math.isfinite(gap) and gap * direction >= 0.0:
                 break
-            if t == low or t == high:
+            if t <= low or t >= high:
                 break
             size *= 2.0
     t = min(max(t, low), high)

@@ -19,7 +19,6 @@ from .native import njit
 __all__ = ["effective_ridge", "resolvents"]
 
 
-
 @njit(**OPTIONS)
 def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) -> None:
     """Fill out with g, g', h, h' of a spectrum: g = sum p om/(om + z), h = sum T/(om + z)."""

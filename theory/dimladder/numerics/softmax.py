@@ -29,9 +29,7 @@ def softmax_value(label: Any, u: Any, p: Any) -> Any:
     return top + math.log(total) - u[label]
 
 
-@njit(
-    "f8(i8, f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1])", **OPTIONS
-)
+@njit("f8(i8, f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1])", **OPTIONS)
 def softmax_channel(label: Any, omegas: Any, weights: Any, v: Any, inverse: Any, f: Any, ff: Any, fv: Any) -> Any:
     """Averages over fields `omegas` (N, K) of the cross-entropy channel; returns E loss, or NaN if a prox is not found.
 

@@ -186,7 +186,8 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
         "store ptr %what, ptr %raised", "%status = load i32, ptr %state", "ret i32 %status",
     ]  # fmt: skip
     back = f"ret {result} %r" if value else "ret void"
-    lines = [f'define i32 @"{name}"({", ".join(numba)}) nounwind {{', *read, *fresh, f"{value}{call}", *stored, *status, "}"]
+    head = f'define i32 @"{name}"({", ".join(numba)}) nounwind {{'
+    lines = [head, *read, *fresh, f"{value}{call}", *stored, *status, "}"]
     lines += [f'define {result} @"{name}.flat"(ptr %state, {parameters}) nounwind {{', f"{value}{call}", back, "}"]
     if signature == OBSERVABLE:
         lines += [_ROWS.format(name=name, inner=inner)]

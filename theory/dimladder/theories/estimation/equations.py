@@ -218,7 +218,7 @@ def evaluated(group: str, *arguments: float) -> list[float]:
     """Return the rows of a group, in order."""
     out = np.empty(len(blocks()[group].rows))
     getattr(algebra(), group)(*arguments, out)
-    return out.tolist()  # type: ignore[no-any-return]
+    return [float(value) for value in out]
 
 
 def latex_names() -> dict[Any, str]:

@@ -319,6 +319,10 @@ def _derivative(function: Callable[[float], Any], h: float) -> Any:
 def _sensitivity(function: Callable[[Array, float], Array], x: Array, at: float) -> Array:
     """dx/dt of the fixed point x = F(x; t), by one linear solve."""
     unit = np.eye(x.size)
-    matrix = np.column_stack([_derivative(lambda s, e=e: function(x + s * e, at), _STEP) for e in unit])
+
+    def along(e: Array) -> Any:
+        return _derivative(lambda s: function(x + s * e, at), _STEP)
+
+    matrix = np.column_stack([along(e) for e in unit])
     drive = _derivative(lambda s: function(x, at + s), _STEP)
     return np.asarray(np.linalg.solve(unit - matrix, drive))
