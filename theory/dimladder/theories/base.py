@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
@@ -49,6 +50,8 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    example : str
+        The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
 
     name: ClassVar[str]
@@ -62,6 +65,7 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
         return f"<Theory {self.name!r}: {self.title}>"
@@ -97,6 +101,7 @@ class Theory(ABC):
         """Yield reasons of the theory's own, of a problem whose kinds and keys it reads."""
         return ()
 
+    @cache  # noqa: B019  (a theory lives as long as the process)
     def read_table(self) -> dict[str, dict[str | None, str]]:
         """Return `reads` with every section written out as kind -> keys."""
         table: dict[str, dict[str | None, str]] = {

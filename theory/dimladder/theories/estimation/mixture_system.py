@@ -17,7 +17,7 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import vector
 from .labels import component_moments
-from .mixture_equations import Program, Shape, program, source, start
+from .mixture_equations import FixedPointMap, Shape, program, source, start
 from .mixture_question import MixtureQuestion
 from .mixture_separability import separability_threshold
 
@@ -85,14 +85,14 @@ class MixtureSystem(FixedPoint):
     # --- the compiled map ---
 
     @cached_property
-    def _program(self) -> Program:
+    def _program(self) -> FixedPointMap:
         return program(self.shape)
 
     def module(self) -> ModuleType:
         """Return the generated module: ``fmap``, ``observe`` and the names of their slots."""
         from ...symbolic import store
 
-        return store.module(("mixture", self.shape), self._source)
+        return store.module(("mixture", self.shape), self._source, native=True)
 
     def _source(self) -> str:
         return source(self._program, f"State evolution on a Gaussian mixture: {self.shape}")
@@ -289,7 +289,9 @@ class MixtureSystem(FixedPoint):
         """Observables of one solution."""
         module = self.module()
         state = dict(zip(module.STATE, x, strict=True))
-        seen = dict(zip(module.OBSERVABLES, module.observe(x, self.parameters(sample_ratio, ridge)), strict=True))
+        values = np.empty(len(module.OBSERVABLES))
+        module.observe(x, self.parameters(sample_ratio, ridge), values)
+        seen = dict(zip(module.OBSERVABLES, values.tolist(), strict=True))
         clusters = range(len(self.kinds))
         bias = float(state.get("b", 0.0))
         means = np.array([seen[f"cluster_mean_{c}"] for c in clusters])

@@ -151,7 +151,7 @@ def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True)
     return lines
 
 
-def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) -> str:
+def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], step: str = "") -> str:
     """Return the source of ``rhs`` and ``observe``.
 
     Parameters
@@ -162,6 +162,8 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     title : str
     ends : dict
         What else the module says of itself: name -> value.
+    step : str
+        Size of a step that the averages of a source depend on; "" where they do not.
     """
     names, form = d.indices(), out.form
     sizes = SIZES.format(rows="V" if form.written else "K").splitlines()
@@ -192,7 +194,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     body += [line for lines in moments for line in lines] + _stages(outside, steady)
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
     per = ["N = fields_read(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
-    per.append(f"averages({call}, Gr, H, NN, R{', step' if form.written else ''})")
+    per.append(f"averages({call}, Gr, H, NN, R{step and f', {step}'})")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
     body += indented(per)

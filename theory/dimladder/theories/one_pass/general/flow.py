@@ -76,10 +76,10 @@ class GeneralFlow(Flow):
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; counts and every number are parameters."""
         t = self.table
-        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index}
+        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index[0] if t.index else None}
         return {
             **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
-            "directions": 0 if t.index is None else t.M,
+            "directions": t.M if t.index else 0,
             "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
@@ -89,6 +89,8 @@ class GeneralFlow(Flow):
             "spherical": t.spherical,
             "regime": t.regime,
             "schedule": t.schedule,
+            "uses": t.uses,
+            "trial": bool(t.displacement),
         }
 
     @property
@@ -118,13 +120,13 @@ class GeneralFlow(Flow):
         t = self.table
         student = t.activation.sympy(x=X)
         kinked: dict[str, Any] = {}
-        if t.index is not None:
+        if t.index:
             kinked["target_axes"], kinked["target_kinks"] = target_kinks(self.p.target, t.M)
         setting = Setting(
             student=student,
-            teacher=None if t.index is not None else student if t.teacher is None else t.teacher.sympy(x=X),
-            target=None if t.index is None else _fields(t.index),
-            directions=0 if t.index is None else t.M,
+            teacher=None if t.index else student if t.teacher is None else t.teacher.sympy(x=X),
+            target=_fields(t.index[0]) if t.index else None,
+            directions=t.M if t.index else 0,
             loss=t.loss.name,
             train_readout=self.trained,
             student_kinks=t.activation.kinks("x"),
@@ -133,7 +135,7 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
 
     @cached_property
     def derived(self) -> Derived:
@@ -161,7 +163,10 @@ class GeneralFlow(Flow):
 
         averages = self.averages
         ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
-        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
+        title, functions = f"one-pass: {self.structure()}", source_functions(averages)
+        # A step moves the fields of its own sample by |x|^2/d; the other samples of a batch move them by less.
+        step = "step * length[c] / batch" if averages.displaced else "step" if averages.takes_rate else ""
+        return code.source(self.derived, functions, title, ends, step)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -227,21 +232,28 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y,
         }  # fmt: skip
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
-            "step": t.learning_rate,
+            "step": self._step,
+            "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
-            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
+            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
+
+    @property
+    def _step(self) -> float:
+        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
+        t = self.table
+        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -262,7 +274,9 @@ class GeneralFlow(Flow):
     def families(self) -> list[list[Array]]:
         """The quadratures to choose from."""
         linear = bool(self.module().LINEAR_IN_NOISE)
-        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
+        smooth = self.averages.displaced and self.table.loss.name in QUADRATIC
+        counts = rules.SMOOTH_NOISE_NODES if smooth else rules.NOISE_NODES
+        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear, counts)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""

@@ -7,6 +7,7 @@ Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Units, teachers, directions of means, species, blocks, sources, heads; the first source that is tested.
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested")
+# Units, teachers, directions of means, species, blocks, sources, heads; the first source that is tested; outputs.
+COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "step": (),
+    "length": ("C",),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
@@ -28,8 +30,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "counts": ("B",),
     "s": ("C", "B"),
     "nu": ("C", "D"),
-    "label": ("C",),
-    "teacher": ("C", "M"),
+    "label": ("C * Y",),
+    "teacher": ("C", "Y * M"),
     "sigma": ("C",),
     "head": ("C", "heads"),
     "mask": ("C", "K"),
@@ -38,7 +40,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "steady_L": ("V", "V"),
     "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
-    "readout": ("heads", "K"),
+    "readout": ("heads * Y", "K"),
 }
 
 
@@ -55,5 +57,8 @@ def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
 
 
 def eval_size(text: str, sizes: dict[str, int]) -> int:
-    """Return a size written as a sum of counts."""
-    return sum(sizes[part] if part in sizes else int(part) for part in text.split(" + "))
+    """Return a size written as a sum of products of counts."""
+    return sum(
+        math.prod(sizes[factor] if factor in sizes else int(factor) for factor in part.split(" * "))
+        for part in text.split(" + ")
+    )
