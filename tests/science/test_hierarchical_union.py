@@ -10,8 +10,8 @@ import dimladder as dl
 from dimladder.errors import ConfigError, DomainError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder.theories.hierarchical import ridge as ridge_theory
 from dimladder.theories.hierarchical import finite_law, spectral, union, union_refined, units
+from dimladder.theories.hierarchical import ridge as ridge_theory
 from dimladder.theories.hierarchical.analysis import levels, link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder_validation import simulate

@@ -1,8 +1,8 @@
 """The law of the scalar feature at the actual number of hidden directions, without sampling.
 
-h = d_eff^{-1/2} sum_i a_i P(z_i) is a sum of independent terms. Each term's law is put on a grid, mass by mass to the two
-nearest points, and the laws are convolved by their discrete Fourier transforms. Readouts drawn at random are averaged
-over: their terms are then alike.
+h = d_eff^{-1/2} sum_i a_i P(z_i) is a sum of independent terms. Each term's law is put on a grid, mass by mass to the
+two nearest points, and the laws are convolved by their discrete Fourier transforms. Readouts drawn at random are
+averaged over: their terms are then alike.
 """
 
 from __future__ import annotations
