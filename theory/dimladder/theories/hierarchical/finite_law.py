@@ -62,8 +62,8 @@ def _readouts(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
         return values, fractions * d_eff
     if target.readout == "rademacher":
         return np.array([1.0, -1.0]), np.array([0.5, 0.5]) * d_eff
-    values, counts = np.unique(class_readouts(target, d_eff)[0], return_counts=True)
-    return values, counts.astype(float)
+    given, times = np.unique(class_readouts(target, d_eff)[0], return_counts=True)
+    return np.asarray(given, dtype=np.float64), np.asarray(times, dtype=np.float64)
 
 
 def _transform(mixture: list[tuple[float, float]], term: Array, step: float) -> NDArray[np.complex128]:
