@@ -54,8 +54,8 @@ class OnePassTheory(Theory):
     reads: ClassVar[Reads] = {
         "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
         "target": {
-            "committee": "activation readout outputs overlap noise power",
-            "index": "formula noise hermite overlap power",
+            "committee": "activation readout outputs overlap noise power drift",
+            "index": "formula noise hermite overlap power drift",
             "vector-index": "formulas argmax noise hermite overlap power",
             "cluster-labels": "labels",
         },
@@ -66,7 +66,8 @@ class OnePassTheory(Theory):
         "loss": "function smoothing",
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
-            "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
+            "weight_decay readout_weight_decay uses displacement momentum average feedback input_noise weight_noise "
+            "update vectors constants",
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }

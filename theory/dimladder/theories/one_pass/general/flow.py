@@ -63,7 +63,9 @@ class GeneralFlow(Flow):
         self.V, self.F = self.S * self.K, self.M + self.D
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
-        self.tested = len(t.head) if (t.masks != 1.0).any() else 0
+        # So is the student without the noise of its training.
+        noisy = t.input_noise > 0 or t.weight_noise > 0
+        self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = self._order_parameters()
 
     # Derivation ---------------------------------------------------------------------------------------------------
@@ -91,6 +93,7 @@ class GeneralFlow(Flow):
             "schedule": t.schedule,
             "uses": t.uses,
             "trial": bool(t.displacement),
+            **self._extras,
         }
 
     @property
@@ -98,6 +101,19 @@ class GeneralFlow(Flow):
         """Whether a schedule multiplies the rates."""
         text = self.table.schedule
         return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+
+    @property
+    def _extras(self) -> dict[str, bool]:
+        t = self.table
+        return {
+            "feedback": t.feedback is not None, "stirred": t.input_noise > 0, "blurred": t.weight_noise > 0,
+            "drifting": self.drifting,
+        }  # fmt: skip
+
+    @property
+    def drifting(self) -> bool:
+        """Whether teachers move on their own: their overlaps are then part of the state."""
+        return self.table.fixed_drift is not None
 
     @cached_property
     def form(self) -> Form:
@@ -107,7 +123,7 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
-        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule)
+        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule, **self._extras)
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -188,8 +204,11 @@ class GeneralFlow(Flow):
     def initial_state(self) -> Array:
         p, q = np.tril_indices(self.V)
         cross = self.gram[:, : self.V, self.V :].transpose(1, 2, 0)
-        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else np.zeros(0)]
-        return np.concatenate(parts)
+        parts = [self.gram[:, p, q].T.ravel(), cross.ravel()]
+        if self.drifting:
+            f, g = (self.V + place for place in np.tril_indices(self.F))
+            parts.append(self.gram[:, f, g].T.ravel())
+        return np.concatenate([*parts, self.table.a.ravel() if self.trained else np.zeros(0)])
 
     def names(self) -> list[str]:
         """Return what each component is: ``Q_block[b,p,q]`` in block b of several, vectors species by species."""
@@ -204,6 +223,8 @@ class GeneralFlow(Flow):
         pairs = [("Q", f"{p},{q}") for p in range(self.V) for q in range(p + 1)]
         for p in range(self.V):
             pairs += [(kind, f"{p},{at}") for kind, at in fixed] + ([("bias", str(p))] if self.biased else [])
+        if self.drifting:
+            pairs += [("T", f"{f},{g}") for f in range(self.F) for g in range(f + 1)]
         heads = [f"{h}," if self.table.heads > 1 else "" for h in range(self.table.heads)]
         readouts = [f"a[{h}{i}]" for h in heads for i in range(self.K)] if self.trained else []
         return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
@@ -238,6 +259,15 @@ class GeneralFlow(Flow):
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
+        # Noise of the training, which the tests do not see.
+        stir = np.zeros_like(variances)
+        stir[: len(t.head), : len(t.shares)] = t.input_noise**2
+        blur = np.append(t.weight_noise**2 * t.squared_length, np.zeros(extra))
+        drift, walk = np.zeros((self.F, self.F)), np.zeros((self.F, self.F, self.B))
+        if t.fixed_drift is not None and t.fixed_noise is not None:
+            teachers = np.arange(self.M)
+            drift[: self.M, : self.M] = t.fixed_drift
+            walk[teachers, teachers, : len(t.shares)] = t.fixed_noise.T
         arrays = {
             "step": self._step,
             "length": t.squared_length[chosen],
@@ -245,6 +275,8 @@ class GeneralFlow(Flow):
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
+            "stir": stir, "blur": blur, "drift": drift, "walk": walk,
+            "feedback": np.zeros(self.K) if t.feedback is None else t.feedback,
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
@@ -355,6 +387,9 @@ class GeneralFlow(Flow):
         ]
         if self.M:
             out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
+        if self.drifting:
+            meaning = "overlap of the teachers w*_m.w*_n/d, all blocks"
+            out.append(OrderParameter("T", ("teacher", "teacher"), "T_{mn}", meaning, symmetric=True))
         if blocks:
             meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
             out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
@@ -378,8 +413,20 @@ class GeneralFlow(Flow):
         moving[:, :, p, q] = moving[:, :, q, p] = pairs
         end = (count + self.V * self.F) * self.B
         cross = states[:, count * self.B : end].reshape(steps, self.V, self.F, self.B).transpose(0, 3, 1, 2)
+        end += self.F * (self.F + 1) // 2 * self.B if self.drifting else 0
         shape = (steps, *self.table.a.shape)
         return moving, cross, states[:, end:].reshape(shape) if self.trained else np.broadcast_to(self.table.a, shape)
+
+    def _teachers(self, states: Array) -> Array | None:
+        """Return the overlaps of the teachers, all blocks, (time, M, M), where they drift."""
+        if not self.drifting:
+            return None
+        first = (self.V * (self.V + 1) // 2 + self.V * self.F) * self.B
+        f, g = np.tril_indices(self.F)
+        out = np.empty((len(states), self.F, self.F))
+        pairs = states[:, first : first + len(f) * self.B].reshape(len(states), len(f), self.B)
+        out[:, f, g] = out[:, g, f] = pairs.sum(axis=2)
+        return out[:, : self.M, : self.M]
 
     def observed(self, times: Array, states: Array) -> Array:
         """Return error, classification error and loss, shape (time, species, source, 3)."""
@@ -419,7 +466,7 @@ class GeneralFlow(Flow):
             "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
             "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
             "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1), "a": a if t.heads > 1 else a[:, 0],
-            "bias": cross[:, -1, :K, -1] if self.biased else None,
+            "bias": cross[:, -1, :K, -1] if self.biased else None, "T": self._teachers(states),
         }  # fmt: skip
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
