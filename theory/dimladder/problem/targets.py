@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .activations import activation
 from .checks import finite, formula, not_negative, probabilities, square
 from .data import read_numbers
 from .expressions import Expression, HermiteConvention
 from .spec import Coefficients, Spec
+from .timed import Timed, check_timed
 
 
 class Power(Spec, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
         It sets the number of teacher units.
     overlap : rows
         Gram matrix of all teacher units; identity unless given.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of the label noise.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }`` or ``{ file }``; default: the shares of the dimensions.
@@ -81,12 +82,14 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
     activation: str = "erf"
     readout: tuple[float | tuple[float, ...], ...]
     overlap: tuple[tuple[float, ...], ...] = ()
-    noise: float = 0.0
+    noise: Timed = 0.0
     power: PowerShares | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __post_init__(self) -> None:
         activation(self.activation)
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.readout:
             raise ValueError("readout must have at least one entry: it sets the number of teacher units")
@@ -151,7 +154,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     formula : str
         In ``z`` (one direction) or ``z1, z2, ...``, and noise ``n1, n2, ...`` ~ N(0, 1), fresh for every sample, inside
         the link. ``logit(a)``: y = +1 with probability 1/(1 + exp(-a)), else -1.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of noise added to y.
     overlap : rows
         Covariance of the fields; identity unless given.
@@ -169,7 +172,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     """
 
     formula: str
-    noise: float = 0.0
+    noise: Timed = 0.0
     overlap: tuple[tuple[float, ...], ...] = ()
     direction: Literal["random", "aligned"] | tuple[float, ...] = "random"
     flip: float = 0.0
@@ -178,8 +181,10 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     hermite: HermiteConvention = "probabilists"
     power: PowerShares | None = None
 
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
+
     def __post_init__(self) -> None:
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.fields and not self.noises:
             raise ValueError("the formula must use a field: z, or z1, z2, ...")

@@ -34,6 +34,8 @@ def structure(problem: Any) -> str:
         "loss.function": not problem.loss.form.vector and bool(problem.loss.form.kinks(1.0)),
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
+        "target.noise": isinstance(getattr(target, "noise", 0.0), str),
+        "algorithm.batch_size": isinstance(rule.batch_size, str),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,
     }
     return next((key for key, needed in asked.items() if needed), "")
