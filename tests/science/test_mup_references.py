@@ -10,7 +10,7 @@ import pytest
 import dimladder as dl
 from dimladder.problem import activation
 from dimladder.problem.training import training_of
-from dimladder.theories.mup.kernels import initial_kernels
+from dimladder.theories.mup.initial_kernels import initial_kernels
 from dimladder.theories.mup.quadrature import few_step_nodes
 from dimladder.theories.mup.responses import ResponseMarch
 

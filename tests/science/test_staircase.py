@@ -17,8 +17,8 @@ from dimladder.errors import ConfigError, DerivationError, SimulationError, Solv
 from dimladder.problem import Expression
 from dimladder.problem.boolean import analyse, label, monomials_of
 from dimladder.problem.laws import law
-from dimladder.theories.staircase.flow import MeanFieldFlow
 from dimladder.theories.staircase.generate import module_source
+from dimladder.theories.staircase.particle_flow import MeanFieldFlow
 from dimladder.theories.staircase.particles import Particles
 from dimladder.theories.staircase.smoothing import node_tables, smooth, symbols
 from dimladder_validation import compare, simulate

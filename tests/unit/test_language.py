@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -173,6 +174,33 @@ def test_which_says_who_answers_and_why_others_do_not(tmp_path: Path, capsys: py
     assert answer["theories"]["two-layer-linear"]["refusals"][0]["path"] == "student.richness"
 
 
+def test_a_theory_that_cannot_be_loaded_is_one_refusal_among_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ruined_theory.py").write_text("raise RuntimeError('half installed')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    installed = registry._entries("theories")
+    missing = EntryPoint("missing", "no_such_module:THEORY", "dimladder.theories")
+    ruined = EntryPoint("ruined", "ruined_theory:THEORY", "dimladder.theories")
+    monkeypatch.setattr(
+        registry,
+        "_entries",
+        lambda group: {**installed, "missing": missing, "ruined": ruined} if group == "theories" else {},
+    )
+    run = tmp_path / "run.toml"
+    run.write_text(TWO_LAYER_LINEAR)
+    assert main(["which", str(run)]) == 0
+    *_, last = rows = capsys.readouterr().out.splitlines()
+    assert rows[0].split() == ["two-layer-linear", "answers"]
+    assert last.startswith("ruined")
+    assert "cannot be loaded (RuntimeError: half installed)" in last
+    assert dl.load(run).theory == "two-layer-linear"
+    assert main(["list"]) == 0
+    assert "No module named 'no_such_module'" in capsys.readouterr().out
+    with pytest.raises(dl.DimladderError, match="reinstall"):
+        dl.find_theory("missing")
+
+
 def test_what_to_cite_needs_no_named_theory(tmp_path: Path) -> None:
     run = tmp_path / "run.toml"
     run.write_text(TWO_LAYER_LINEAR)
@@ -188,10 +216,10 @@ def test_the_narrower_theory_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_given", {"theories": {}, "experiments": {}, "verbs": {}})
     registry.register("theories", Wide())
     registry.register("theories", Toy())
-    ranked = [c.theory.name for c in candidates(DOCUMENT) if c.answers]
+    ranked = [c.name for c in candidates(DOCUMENT) if c.answers]
     assert ranked[:2] == ["toy", "toy-wide"]
     batches = {**DOCUMENT, "algorithm": {**DOCUMENT["algorithm"], "batch_size": 2}}
-    assert [c.theory.name for c in candidates(batches) if c.answers][:1] == ["toy-wide"]
+    assert [c.name for c in candidates(batches) if c.answers][:1] == ["toy-wide"]
     with pytest.raises(dl.ConfigError, match="taken"):
         registry.register("theories", type("Thief", (Toy,), {"name": "two-layer-linear"})())
 

@@ -15,7 +15,7 @@ from dimladder.numerics.causal import CausalGaussian
 from dimladder.problem import activation
 from dimladder.problem.training import Training, derivatives, training_of
 from dimladder.theories.mup import equations, responses, revealed
-from dimladder.theories.mup.kernels import initial_kernels
+from dimladder.theories.mup.initial_kernels import initial_kernels
 from dimladder.theories.mup.march import March, Nodes
 from dimladder.theories.mup.responses import ResponseMarch
 from dimladder.theories.mup.revealed import RevealedMarch, Weights

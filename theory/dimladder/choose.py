@@ -57,8 +57,9 @@ def find(name: str, beside: Path | None = None) -> Any:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A theory, and its refusals of a problem; none: it answers."""
+    """A theory, and its refusals of a problem; none: it answers. One that cannot be loaded is None, and refuses."""
 
+    name: str
     theory: Any
     refusals: tuple[Refusal, ...]
 
@@ -85,20 +86,26 @@ def candidates(document: Mapping[str, Any], source: str = "<text>") -> list[Cand
     """
     asked = {key: value for key, value in document.items() if key != "theory"}
     check_keys(asked, source)
+    theories, broken = registry.load_all("theories")
     found, errors = [], []
-    for theory in (find(name) for name in names()):
+    for name, theory in theories.items():
         try:
             problem = state({k: v for k, v in asked.items() if k not in ("solver", "simulation")}, theory, source)
         except ConfigError as error:
             # A kind that only another theory adds, or a mistake of the document: then nobody can read it.
             errors.append(error)
-            found.append(Candidate(theory, (Refusal(_path(error, source), error.why or error.what),)))
+            found.append(Candidate(name, theory, (Refusal(_path(error, source), error.why or error.what),)))
             continue
         settings = [*_settings(theory, "solver", asked), *_settings(theory, "simulation", asked)]
-        found.append(Candidate(theory, (*theory.refusals(problem), *settings)))
+        found.append(Candidate(name, theory, (*theory.refusals(problem), *settings)))
     if errors and len(errors) == len(found):
         raise errors[0]
-    return sorted(found, key=lambda c: (len(c.refusals), c.theory.breadth(), c.theory.name))
+    found.sort(key=lambda c: (len(c.refusals), c.theory.breadth(), c.name))
+    unloaded = (
+        Candidate(name, None, (Refusal("theory", f"cannot be loaded ({error.why})", error.hint or ""),))
+        for name, error in broken.items()
+    )
+    return [*found, *unloaded]
 
 
 def _path(error: ConfigError, source: str) -> str:
@@ -139,9 +146,9 @@ def choose(document: Mapping[str, Any], source: str = "<text>") -> Any:
 def row(candidate: Candidate) -> str:
     """Return one line about a candidate: that it answers, or its first refusal and how many more there are."""
     if candidate.answers:
-        return f"{candidate.theory.name:<22} answers"
+        return f"{candidate.name:<22} answers"
     first, *more = candidate.refusals
-    return f"{candidate.theory.name:<22} {first.path}: {first.why}" + (f"  (+{len(more)})" if more else "")
+    return f"{candidate.name:<22} {first.path}: {first.why}" + (f"  (+{len(more)})" if more else "")
 
 
 def build_problem(

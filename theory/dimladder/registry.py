@@ -50,13 +50,22 @@ def get(group: Group, name: str) -> Any:
         return None
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Whatever a module of somebody else's does when it is executed.
         raise DimladderError(
-            f"{name!r} of the group {group} cannot be loaded",
-            where=entry.value,
-            why=str(error),
-            hint="reinstall the package that provides it",
-        ) from error
+            f"{name!r} of the group {group} cannot be loaded", where=entry.value,
+            why=f"{type(error).__name__}: {error}", hint="reinstall or remove the package that provides it",
+        ) from error  # fmt: skip
+
+
+def load_all(group: Group) -> tuple[dict[str, Any], dict[str, DimladderError]]:
+    """Return what can be loaded of a group by name, and why the rest cannot: one that is broken spoils no other."""
+    found, broken = {}, {}
+    for name in names(group):
+        try:
+            found[name] = get(group, name)
+        except DimladderError as error:
+            broken[name] = error
+    return found, broken
 
 
 def register(group: Group, item: Any) -> Any:

@@ -41,9 +41,16 @@ def _load(name: str) -> Verb:
     return loaded
 
 
+def _about(name: str) -> str:
+    try:
+        return _load(name).help
+    except DimladderError as error:
+        return f"cannot be loaded ({error.why})"
+
+
 def _overview() -> str:
     names = [*BUILT_IN, *registry.names("verbs")]
-    rows = "\n".join(f"  {name:<11} {_load(name).help}" for name in names)
+    rows = "\n".join(f"  {name:<11} {_about(name)}" for name in names)
     return f"""usage: dimladder VERB ... [-v] [-q]
 
 Order-parameter theories of learning in high dimension: derive, solve, simulate, compare, publish.

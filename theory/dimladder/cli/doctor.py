@@ -20,25 +20,19 @@ def facts() -> dict[str, Any]:
     import numba
     import numpy as np
 
-    from .. import theories
+    from .. import registry
     from ..cache import cache_dir
-    from ..errors import DimladderError
     from ..results.provenance import git_state, versions
 
     generated = cache_dir() / "generated"
     blas = np.show_config(mode="dicts")
-    broken = {}
-    for name in theories.names():
-        try:
-            theories.find(name)
-        except DimladderError as error:
-            broken[name] = str(error.why)
+    broken = {name: str(error.why) for name, error in registry.load_all("theories")[1].items()}
     return {
         "versions": versions(), "git": git_state(),
         "blas": (blas or {}).get("Build Dependencies", {}).get("blas", {}).get("name", "unknown"),
         "cpus": os.cpu_count(), "numba_threads": numba.config.NUMBA_NUM_THREADS, "gpu": _gpu(), "cache": str(generated),
         "cached_modules": len(list(generated.glob("dimladder_*.py"))) if generated.is_dir() else 0,
-        "theories": len(theories.names()), "broken_theories": broken,
+        "theories": len(registry.names("theories")), "broken_theories": broken,
     }  # fmt: skip
 
 

@@ -20,12 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import theories
+    from .. import registry
     from ..problem import ACTIVATIONS
     from ..problem.grammar import FUNCTIONS
 
     if args.what == "theories":
-        rows = {name: theories.find(name).title for name in theories.names()}
+        found, broken = registry.load_all("theories")
+        rows = {name: theory.title for name, theory in found.items()}
+        rows |= {name: f"cannot be loaded ({error.why})" for name, error in broken.items()}
     elif args.what == "activations":
         rows = dict(ACTIVATIONS)
     else:

@@ -23,12 +23,12 @@ def run(args: argparse.Namespace) -> int:
     found = candidates(document, args.run)
     if args.json:
         rows = {
-            c.theory.name: {
+            c.name: {
                 "answers": c.answers, "refusals": [{"path": r.path, "why": r.why, "hint": r.hint} for r in c.refusals],
             }
             for c in found
         }  # fmt: skip
-        chosen = next((c.theory.name for c in found if c.answers), None)
+        chosen = next((c.name for c in found if c.answers), None)
         print(json.dumps({"chosen": chosen, "theories": rows}, default=str))
     else:
         print("\n".join(row(c) for c in found))

@@ -297,8 +297,8 @@ def one_pass_sgd(
     scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
     inner_needed = displacement != 0.0 or uses > 1
-    room = most if inner_needed else max(c_count, min(most, c_count))
-    wishart_of = np.zeros((blocks, room, room))
+    room = max(most, c_count) if inner_needed else c_count
+    wishart = np.zeros((blocks, room, room))
     inner = np.zeros((most, most))
     gram, root = np.empty((c_count, c_count)), np.empty((c_count, c_count))
     rows = np.zeros((p_count, p_count + room))
@@ -322,7 +322,6 @@ def one_pass_sgd(
         batch = batches[stage]
         full = inner_needed or batch <= c_count
         order = batch if full else c_count
-        wishart = wishart_of[:, :order, :order]
         change_v[:] = 0.0
         total_c[:] = 0.0
         for b in range(batch):

@@ -5,9 +5,9 @@ The covariances are diagonal in one basis: bulk groups g hold shares pi_g of the
 under cluster c; finitely many frame directions e_j carry the means, the spikes and the teacher xi. One cluster without
 a mean is the problem of `equations.py`.
 
-A `Program` is a list of assignments ``symbol = expression``, in the order of computation. Printing it as LaTeX and as
-numba source read the same list. Channel averages are closed for the square loss; for every other loss and label law
-they are one call of `numerics.label_channel`, whose numbers stand in the parameter vector.
+A `FixedPointMap` is a list of assignments ``symbol = expression``, in the order of computation: what is printed as
+LaTeX and what is printed as numba source. Channel averages are closed for the square loss; for every other loss and
+label law they are one call of `numerics.label_channel`, whose numbers stand in the parameter vector.
 
 Sources: Mignacco et al. 2020 and Loureiro et al. 2021 (mixtures), Loureiro et al. 2021 (teachers), and
 docs/theory/mixtures.md for mixtures with a teacher.
@@ -38,7 +38,7 @@ class Binding:
 
 
 @dataclass
-class Program:
+class FixedPointMap:
     """The fixed-point map as a sequence of bindings.
 
     Attributes
@@ -137,11 +137,11 @@ CHANNEL = (
 )
 
 
-def program(shape: Shape) -> Program:
+def program(shape: Shape) -> FixedPointMap:
     """Derive the fixed-point map for one shape."""
     import sympy as sp
 
-    g = Program()
+    g = FixedPointMap()
     clusters, kinds = range(len(shape.kinds)), range(max(shape.kinds) + 1)
     groups = range(shape.groups)
     single = len(shape.kinds) == 1
@@ -327,7 +327,7 @@ def program(shape: Shape) -> Program:
     return g
 
 
-def source(g: Program, title: str) -> str:
+def source(g: FixedPointMap, title: str) -> str:
     """Print the program as a numba module: ``fmap``, ``observe``, the names of their slots, and fmap's scratch.
 
     The parameter vector holds the named ones, then, for losses without a closed channel, the address of

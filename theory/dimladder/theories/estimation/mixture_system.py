@@ -17,7 +17,7 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import vector
 from .labels import component_moments
-from .mixture_equations import Program, Shape, program, source, start
+from .mixture_equations import FixedPointMap, Shape, program, source, start
 from .mixture_question import MixtureQuestion
 from .mixture_separability import separability_threshold
 
@@ -85,7 +85,7 @@ class MixtureSystem(FixedPoint):
     # --- the compiled map ---
 
     @cached_property
-    def _program(self) -> Program:
+    def _program(self) -> FixedPointMap:
         return program(self.shape)
 
     def module(self) -> ModuleType:

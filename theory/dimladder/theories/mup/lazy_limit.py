@@ -6,7 +6,7 @@ import numpy as np
 
 from ...problem import Expression
 from ...problem.training import Training
-from .kernels import initial_kernels
+from .initial_kernels import initial_kernels
 from .march import OrderParameters, require_finite
 
 

@@ -15,7 +15,7 @@ from ..base import Reads, Refusal, Theory
 from .settings import NetworkSimulation, ParticleSolver
 
 if TYPE_CHECKING:
-    from .flow import MeanFieldFlow
+    from .particle_flow import MeanFieldFlow
 
 # The cube has 2^P points, and every particle meets each of them.
 MOST_COORDINATES = 16
@@ -98,7 +98,7 @@ class StaircaseTheory(Theory):
         DerivationError
             For an activation with jumps, or with kinks and no closed average.
         """
-        from .flow import MeanFieldFlow
+        from .particle_flow import MeanFieldFlow
 
         return MeanFieldFlow(problem, references=self.references_for(problem), assumptions=self.assumptions)
 
