@@ -163,15 +163,15 @@ def test_compiled_units_are_the_formula_and_its_derivative(text: str) -> None:
     module = code_for(what(activation=formula, index=None, teacher=activation("sin"), readout=row))
     slope = derivative(formula)
     for x in (-2.3, -0.4, 0.7, 1.9):
-        g, dg = np.empty(1), np.empty(1)
-        target = module.model(np.array([x]), np.array([0.3, -0.8]), row, g, dg)
+        g, dg, target = np.empty(1), np.empty(1), np.empty(1)
+        module.model(np.array([x]), np.array([0.3, -0.8]), row, np.array([0.25]), g, dg, target)
         at = np.array([x])
         assert abs(g[0] - formula.evaluate(np, x=at)[0]) < 1e-14 * (1 + abs(g[0]))
         assert abs(dg[0] - slope.evaluate(np, x=at)[0]) < 1e-14 * (1 + abs(dg[0]))
         h = 1e-6
         central = (formula.evaluate(np, x=at + h) - formula.evaluate(np, x=at - h))[0] / (2 * h)
         assert abs(dg[0] - central) < 1e-7 * (1 + abs(central))
-        assert abs(target - (0.5 * np.sin(0.3) - 1.5 * np.sin(-0.8))) < 1e-14
+        assert abs(target[0] - (0.25 + 0.5 * np.sin(0.3) - 1.5 * np.sin(-0.8))) < 1e-14
 
 
 def test_population_averages_are_unbiased_and_precise() -> None:

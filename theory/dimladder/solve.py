@@ -12,6 +12,7 @@ from .choose import build_problem, find
 from .errors import ConfigError, SolveError
 from .problem import Problem, Spec, parse_document, read, to_builtins
 from .problem.targets import expanded
+from .progress import stage
 from .registry import register
 from .theories import Theory
 
@@ -179,27 +180,28 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
     if text := expanded(problem.target):
         log.info("target: %s", text)
     try:
-        solution = derive(problem).solve()
+        with stage("solving"):
+            solution = derive(problem).solve()
     except SolveError as error:
         if error.partial is not None:
             error.partial = as_curve(problem, error.partial)
         raise
-    curve = as_curve(problem, solution)
     for text in find(problem.theory).warnings(problem):
         log.warning("%s", text)
-    _warn(problem, curve)
-    return curve
+    _warn(problem, solution)
+    return as_curve(problem, solution)
 
 
-def stored_errors(curve: LearningCurve) -> dict[str, float]:
+def stored_errors(computed: LearningCurve | Solution) -> dict[str, float]:
     """Return the errors that a curve reports of itself: of quadrature, of replaced activations, of particles."""
-    return {name: float(curve.stats[name]) for name in STORED_ERRORS if curve.stats.get(name)}
+    stats = computed.stats
+    return {name: float(stats[name]) for name in STORED_ERRORS if stats.get(name)}
 
 
-def _warn(problem: Problem, curve: LearningCurve) -> None:
+def _warn(problem: Problem, solution: Solution) -> None:
     """Say which error of the curve exceeds the tolerance asked for: no smaller step would show it."""
     section = getattr(problem, "solver", None)
-    for name, error in stored_errors(curve).items():
+    for name, error in stored_errors(solution).items():
         setting = STORED_ERRORS[name]
         asked = getattr(section, setting, None)
         if asked is None:

@@ -35,9 +35,8 @@ def gauss_hermite(nodes: int) -> tuple[Array, Array]:
 @lru_cache(maxsize=64)
 def gauss_legendre(nodes: int) -> tuple[Array, Array]:
     """Return nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
-    from scipy.special import roots_legendre
-
-    x, w = roots_legendre(nodes)
+    # NumPy's nodes are half as far off as those of scipy.special, whose import takes longer than a solve.
+    x, w = np.polynomial.legendre.leggauss(nodes)
     x.flags.writeable = w.flags.writeable = False
     return x, w
 

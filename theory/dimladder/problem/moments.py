@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from .activations import activation
-from .expressions import Expression
+from .expressions import FEW_POINTS, Expression
 from .kinds import kind_of
 
 # Where growth is judged, in standard deviations: E[f^2] is finite when f grows slower than exp(z^2/4). Polynomials of
@@ -56,7 +56,7 @@ def second_moment_fault(expression: Expression, deviation: float = 1.0) -> str:
     def along(start: Any, direction: Any, t: Any) -> Any:
         with np.errstate(all="ignore"):
             points = {name: deviation * (start[k] + direction[k] * t) for k, name in enumerate(names)}
-            return np.broadcast_to(np.asarray(expression.evaluate(np, **points)), np.shape(t))
+            return np.broadcast_to(np.asarray(expression.evaluate(FEW_POINTS, **points)), np.shape(t))
 
     lines = [(np.zeros(n), direction) for direction in _directions(n, rng)]
     if n > 1:

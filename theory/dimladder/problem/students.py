@@ -12,13 +12,31 @@ from .laws import Law, law
 from .spec import Spec
 from .timed import Timed, check_timed
 
+# Readouts: numbers, or a row of them an output.
+Rows = tuple[float | tuple[float, ...], ...]
 READOUTS = ("ones", "rademacher", "gaussian")
 SCALES = ("", "width", "sqrt(width)")
 MAX_LAYERS = 1000
 
 
+def check_readout(name: str, rows: Rows, width: int) -> None:
+    """Refuse anything but a number a hidden unit, or rows of as many."""
+    kinds = {isinstance(row, tuple) for row in rows}
+    if len(kinds) > 1:
+        raise ValueError(f"{name} is a list of numbers, or one row an output")
+    for row in readout_rows(rows):
+        if len(row) != width:
+            raise ValueError(f"{name} must have {width} entries, one a hidden unit, got {len(row)}")
+
+
+def readout_rows(rows: Rows) -> tuple[tuple[float, ...], ...]:
+    """Return a row of readouts an output: one, where they are plain numbers."""
+    inner = tuple(row for row in rows if isinstance(row, tuple))
+    return inner or (tuple(float(a) for a in rows if not isinstance(a, tuple)),)
+
+
 class Linear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear"):
-    """f = w.x/sqrt d, plus b where `bias`."""
+    """f = w.x/sqrt d, plus b where `bias`; one w and b an output where the target has several, or is a class."""
 
     bias: bool = False
 
@@ -33,9 +51,10 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
         g: a name, or a formula in ``x``.
     slope : str
         g' given instead of g, where only the slope matters (correlation loss).
-    readout : str or sequence of float
+    readout : str, sequence of float, or rows
         ``"ones"``, ``"rademacher"`` or ``"gaussian"``, each optionally ``/width`` (mean field) or ``/sqrt(width)``
-        (NTK); or the numbers. Random readouts are drawn from ``[initial] seed``.
+        (NTK); or the numbers. Random readouts are drawn from ``[initial] seed``. Rows: one an output, of which there
+        are as many as the target has.
     heads : int
         Readouts, one a task; 1: shared.
     train_readout, bias : bool
@@ -49,7 +68,7 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
     width: int = 1
     activation: str = "erf"
     slope: str = ""
-    readout: str | Row = "ones"
+    readout: str | Rows = "ones"
     heads: int = 1
     train_readout: bool = False
     bias: bool = False
@@ -79,8 +98,8 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
                     f"readout must be a list of {self.width} numbers or one of {', '.join(READOUTS)}, optionally "
                     f"followed by /width (mean field) or /sqrt(width) (NTK), got {self.readout!r}"
                 )
-        elif len(self.readout) != self.width:
-            raise ValueError(f"readout must have {self.width} entries, one a hidden unit, got {len(self.readout)}")
+        else:
+            check_readout("readout", self.readout, self.width)
 
     @property
     def expression(self) -> Expression:

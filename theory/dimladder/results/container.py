@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ResultFileError, did_you_mean
 from ..problem import Problem, to_builtins
 from .files import check_seal, write_atomically
-from .provenance import provenance
+from .provenance import now, provenance
 from .table import columns, main_axis
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def labelled(
     return axes, arrays
 
 
-# Coordinates, variables as (axes, values, attributes), and the attributes of the whole.
+# Attributes that take longer to write than many a curve to compute: made when they are first read.
+_LATER = ("problem", "provenance")
+# Coordinates, variables as (axes, values, attributes), and the attributes of the whole; functions stand for `_LATER`.
 _Parts = tuple[dict[str, Any], dict[str, tuple[tuple[str, ...], Any, dict[str, str]]], dict[str, Any]]
 
 
@@ -87,7 +89,8 @@ class Result:
 
         if self._parts is None:
             raise ValueError("a result holds a dataset, or the parts of one")
-        axes, arrays, attrs = self._parts
+        axes, arrays, _ = self._parts
+        attrs = dict(self.attributes)
         # From now on there is one truth: what is changed in the dataset is changed.
         self._parts = None
         return xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs)
@@ -95,7 +98,17 @@ class Result:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """What belongs to the whole: theory, status, provenance, the problem."""
+        for name in _LATER:
+            self._attribute(name)
         return self._parts[2] if self._parts is not None else self.dataset.attrs
+
+    def _attribute(self, name: str, default: Any = "") -> Any:
+        """Return one attribute, without writing the others."""
+        attributes: Any = self._parts[2] if self._parts is not None else self.dataset.attrs
+        value = attributes.get(name, default)
+        if callable(value):
+            value = attributes[name] = value()
+        return value
 
     def _arrays(self) -> tuple[dict[str, Any], dict[str, tuple[Any, Mapping[str, Any]]]]:
         """Return the values of every coordinate, and values and attributes of every variable."""
@@ -135,8 +148,8 @@ class Result:
             "status": status,
             "message": message,
             "stats": json.dumps(dict(stats or {}), default=_plain),
-            "problem": problem.to_toml() if problem is not None else "",
-            "provenance": json.dumps({**provenance(problem, generated), **dict(extra or {})}, default=_plain),
+            "problem": problem.to_toml if problem is not None else "",
+            "provenance": partial(_provenance, problem, generated, dict(extra or {}), now()),
         }
         return cls(parts=(axes, arrays, attrs))
 
@@ -189,37 +202,37 @@ class Result:
     @property
     def theory(self) -> str:
         """Name of the theory."""
-        return str(self.attributes["theory"])
+        return str(self._attribute("theory"))
 
     @property
     def title(self) -> str:
         """Title of the problem."""
-        return str(self.attributes["title"])
+        return str(self._attribute("title"))
 
     @property
     def status(self) -> str:
         """``"success"``, or why the computation stopped early."""
-        return str(self.attributes["status"])
+        return str(self._attribute("status"))
 
     @property
     def message(self) -> str:
         """What the solver said."""
-        return str(self.attributes.get("message", ""))
+        return str(self._attribute("message"))
 
     @property
     def stats(self) -> dict[str, Any]:
         """Work counters of the solver or the experiment."""
-        return dict(json.loads(self.attributes.get("stats", "{}")))
+        return dict(json.loads(self._attribute("stats", "{}")))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions, git state, hashes, command line, seeds."""
-        return dict(json.loads(self.attributes["provenance"]))
+        return dict(json.loads(self._attribute("provenance")))
 
     @property
     def problem_toml(self) -> str:
         """The resolved run file."""
-        return str(self.attributes["problem"])
+        return str(self._attribute("problem"))
 
     def dims(self, name: str) -> list[str]:
         """Return the axes of a variable as the theory names them (a repeated index is not primed)."""
@@ -328,6 +341,10 @@ def open_result(path: str | Path) -> Result:
             why=f"kind {kind!r}, schema {dataset.attrs.get('schema')!r}; this version reads schema {SCHEMA}",
         )  # fmt: skip
     return kinds[kind](dataset)
+
+
+def _provenance(problem: Problem | None, generated: str, extra: dict[str, Any], created: str) -> str:
+    return json.dumps({**provenance(problem, generated, created), **extra}, default=_plain)
 
 
 def _finite(value: Any) -> Any:

@@ -45,10 +45,15 @@ def git_state() -> str | None:
     return commit.stdout.strip()
 
 
-def provenance(problem: Problem | None, generated: str = "") -> dict[str, Any]:
-    """Return the record that is stored with every result."""
+def now() -> str:
+    """Return the time, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def provenance(problem: Problem | None, generated: str = "", created: str = "") -> dict[str, Any]:
+    """Return the record that is stored with every result; `created` is when it was computed, by default now."""
     return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": created or now(),
         "versions": versions(),
         "git": git_state(),
         "problem_hash": problem.content_hash if problem is not None else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -215,9 +216,15 @@ class Flow(System):
 
     def times(self) -> Array:
         """Return the output times of the problem's grid."""
+        return self._times
+
+    @cached_property
+    def _times(self) -> Array:
         from ..problem import axis_values
 
-        return np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)
+        times = np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)
+        times.flags.writeable = False
+        return times
 
     @property
     def schedule_texts(self) -> dict[str, str]:

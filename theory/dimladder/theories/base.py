@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
@@ -52,6 +53,8 @@ class Theory(ABC):
         What must hold; known limits and special cases.
     timed : tuple of str
         Keys whose numbers may be formulas in the time ``t``.
+    example : str
+        The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
 
     name: ClassVar[str]
@@ -66,6 +69,7 @@ class Theory(ABC):
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
         return f"<Theory {self.name!r}: {self.title}>"
@@ -101,6 +105,7 @@ class Theory(ABC):
         """Yield reasons of the theory's own, of a problem whose kinds and keys it reads."""
         return ()
 
+    @cache  # noqa: B019  (a theory lives as long as the process)
     def read_table(self) -> dict[str, dict[str | None, str]]:
         """Return `reads` with every section written out as kind -> keys."""
         table: dict[str, dict[str | None, str]] = {

@@ -29,11 +29,12 @@ from dimladder.numerics.jit import njit, types
 
 VECTOR, MATRIX, CUBE, RNG = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1], types.npy_rng
 TENSOR, COUNTS = types.float64[:, :, :, ::1], types.int64[::1]
-# model(students, teachers, row, g, dg) fills g and g' of the students' fields and returns the target without label.
-MODEL = types.FunctionType(types.float64(VECTOR, VECTOR, VECTOR, VECTOR, VECTOR))
-# schedule(t): the factor of the rates at t = steps / d. slope(f, y), value(f, y): of the loss.
+# model(students, teachers, row, label, g, dg, y) fills g and g' of the students' fields, and the target y, an entry an
+# output. schedule(t): the factor of the rates at t = steps / d. slope(f, y, out) fills dl/df, value(f, y) is the loss.
+MODEL = types.FunctionType(types.void(*[VECTOR] * 7))
 SCHEDULE = types.FunctionType(types.float64(types.float64))
-LOSS = types.FunctionType(types.float64(types.float64, types.float64))
+SLOPE = types.FunctionType(types.void(VECTOR, VECTOR, VECTOR))
+LOSS = types.FunctionType(types.float64(VECTOR, VECTOR))
 # push(fields, a, error, f, y, rate, out): coefficients of -x/sqrt d in one unit's vectors, from its S fields.
 PUSH = types.FunctionType(
     types.void(VECTOR, types.float64, types.float64, types.float64, types.float64, types.float64, VECTOR)
@@ -190,9 +191,9 @@ def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> N
 @njit(
     types.UniTuple(types.int64, 2)(
         RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
-        COUNTS, CUBE, MATRIX, MATRIX, VECTOR, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
+        COUNTS, CUBE, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
         CUBE, MATRIX, types.boolean, VECTOR,  # moves
-        MODEL, SCHEDULE, LOSS, PUSH,
+        MODEL, SCHEDULE, SLOPE, PUSH,
         types.int64, COUNTS, types.int64, types.float64, types.boolean, types.float64, COUNTS,
         TENSOR, CUBE, MATRIX,
     ),
@@ -250,14 +251,14 @@ def one_pass_sgd(
     columns, ranks, outside : int arrays (blocks + 1,), (blocks,), (blocks,)
         First column of each block, the rank of its fixed rows, and the coordinates outside its frame: -1 for a block
         whose columns are its coordinates.
-    v, bias : arrays (heads, K), (P,)
+    v, bias : arrays (heads Y, K), (P,)
     firsts : int array (stages,)
         The first step of each stage.
     deviations, means : arrays (stages, C, blocks), (C, N)
         sqrt(s_cb), and the means in the frame.
     chances : array (stages, C)
         The cumulated probabilities of the sources.
-    labels, teacher_rows, noise, head, masks : arrays (C,), (C, M), (stages, C), (C,), (C, K)
+    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (stages, C), (C,), (C, K)
     mixing : array (3, S, S)
         u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
     gains : array (2, S)
@@ -278,11 +279,12 @@ def one_pass_sgd(
         Stop when the largest |cosine| of a w with a teacher reaches it; above 1: never.
     record : int array
         Steps at which Gamma^b, v and biases are written, increasing; rows not reached stay as they are.
-    out_gram, out_a, out_bias : arrays (times, blocks, P, P + F), (times, heads, K), (times, P)
+    out_gram, out_a, out_bias : arrays (times, blocks, P, P + F), (times, heads Y, K), (times, P)
     """
     p_count, n = moving.shape
     blocks, sources, k_count = ranks.shape[0], labels.shape[0], masks.shape[1]
-    teachers, species = teacher_rows.shape[1], mixing.shape[1]
+    outputs, species = labels.shape[1], mixing.shape[1]
+    teachers = teacher_rows.shape[1] // outputs
     # Rows of coefficients: one a unit, or one a vector where the species move differently.
     c_count = p_count if general else k_count
     most = np.max(batches)
@@ -291,8 +293,9 @@ def one_pass_sgd(
     shifted = np.empty(k_count)
     one, pushed = np.empty(species), np.empty(species)
     g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
-    change_v, active = np.empty_like(v), np.empty(k_count)
-    y, source = np.empty(most), np.zeros(most, dtype=np.int64)
+    change_v, active = np.empty_like(v), np.empty((outputs, k_count))
+    output, error = np.empty(outputs), np.empty(outputs)
+    target, y, source = np.empty(outputs), np.empty((most, outputs)), np.zeros(most, dtype=np.int64)
     c, total_c, trial = np.empty((c_count, most)), np.empty((c_count, most)), np.empty((k_count, most))
     scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
@@ -368,30 +371,35 @@ def one_pass_sgd(
                         for i in range(k_count):
                             for other in range(batch):
                                 shifted[i] -= rate * displacement * trial[i, other] * inner[b, other] / (d * batch)
-                    target = labels[s] + model(
-                        shifted, fields[b, p_count : p_count + teachers], teacher_rows[s], g, dg
+                    model(
+                        shifted, fields[b, p_count : p_count + teachers], teacher_rows[s], labels[s], g, dg, target
                     )  # fmt: skip
                     if use == 0 and attempt == 0:
-                        y[b] = target
-                        if noise[stage, s] > 0.0:
-                            y[b] += noise[stage, s] * noise_rng.standard_normal()
-                    output = 0.0
-                    for i in range(k_count):
-                        active[i] = masks[s, i] * v[head[s], i]
-                        output += active[i] * g[i]
-                    error = slope_of(output, y[b])
-                    if attempt == 0:
+                        for o in range(outputs):
+                            y[b, o] = target[o]
+                            if noise[stage, s] > 0.0:
+                                y[b, o] += noise[stage, s] * noise_rng.standard_normal()
+                    for o in range(outputs):
+                        output[o] = 0.0
                         for i in range(k_count):
-                            change_v[head[s], i] += masks[s, i] * g[i] * error
+                            active[o, i] = masks[s, i] * v[head[s] * outputs + o, i]
+                            output[o] += active[o, i] * g[i]
+                    slope_of(output, y[b], error)
+                    if attempt == 0:
+                        for o in range(outputs):
+                            for i in range(k_count):
+                                change_v[head[s] * outputs + o, i] += masks[s, i] * g[i] * error[o]
                     for i in range(k_count):
                         if general:
                             for q in range(species):
                                 one[q] = fields[b, q * k_count + i]
-                            push_of(one, active[i], error, output, y[b], rate, pushed)
+                            push_of(one, active[0, i], error[0], output[0], y[b, 0], rate, pushed)
                             for q in range(species):
                                 c[q * k_count + i, b] = pushed[q]
                         else:
-                            c[i, b] = active[i] * dg[i] * error
+                            c[i, b] = 0.0
+                            for o in range(outputs):
+                                c[i, b] += active[o, i] * dg[i] * error[o]
                 if attempt == 0 and displacement != 0.0:
                     for i in range(k_count):
                         for b in range(batch):
@@ -488,7 +496,7 @@ def one_pass_sgd(
 
 
 @njit(
-    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, VECTOR, VECTOR, types.float64, MODEL, LOSS, VECTOR),
+    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, MATRIX, VECTOR, VECTOR, MODEL, LOSS, VECTOR),
     cache=True,
     nogil=True,
 )
@@ -500,22 +508,24 @@ def population_means(
     mean: np.ndarray,
     v: np.ndarray,
     row: np.ndarray,
-    label: float,
+    label: np.ndarray,
     model: Function,
     value_of: Function,
     out: np.ndarray,
 ) -> None:
     """Averages over fields N(mean, covariance) of the M teachers, then the K students, over normal points (N, M + K).
 
-    ``out``: mean of (target - output)^2/2, of [output target < 0], and of the loss of labels with the noise ``added``
-    (N, 1) where `losses`.
+    ``out``: mean of |target - output|^2/2, of [output target < 0] (of several outputs: of the largest being another
+    than that of the target), and of the loss of labels with the noise ``added`` (N, Y) where `losses`.
     """
-    k_count, m_count = v.shape[0], row.shape[0]
-    count = m_count + k_count
+    k_count, outputs = v.shape[1], v.shape[0]
+    count = covariance.shape[0]
+    m_count = count - k_count
     root = np.empty((count, count))
     _root(covariance, root)
     fields = np.empty(count)
     g, dg = np.empty(k_count), np.empty(k_count)
+    target, output = np.empty(outputs), np.empty(outputs)
     squares, wrong, loss = 0.0, 0.0, 0.0
     for p in range(points.shape[0]):
         for i in range(count):
@@ -523,15 +533,23 @@ def population_means(
             for j in range(i + 1):
                 total += root[i, j] * points[p, j]
             fields[i] = total
-        target = label + model(fields[m_count:], fields[:m_count], row, g, dg)
-        output = 0.0
-        for i in range(k_count):
-            output += v[i] * g[i]
-        squares += (target - output) ** 2
-        if target * output < 0.0:
+        model(fields[m_count:], fields[:m_count], row, label, g, dg, target)
+        largest, truth = 0, 0
+        for o in range(outputs):
+            output[o] = 0.0
+            for i in range(k_count):
+                output[o] += v[o, i] * g[i]
+            squares += (target[o] - output[o]) ** 2
+            if output[o] > output[largest]:
+                largest = o
+            if target[o] > target[truth]:
+                truth = o
+        if largest != truth or (outputs == 1 and target[0] * output[0] < 0.0):
             wrong += 1.0
         if losses:
-            loss += value_of(output, target + added[p, 0])
+            for o in range(outputs):
+                target[o] += added[p, o]
+            loss += value_of(output, target)
     out[0] = 0.5 * squares / points.shape[0]
     out[1] = wrong / points.shape[0]
     out[2] = loss / points.shape[0]

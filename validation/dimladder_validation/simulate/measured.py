@@ -27,7 +27,8 @@ def _sobol(dimension: int) -> np.ndarray:
 
 def has_test_loss(table: Table) -> bool:
     """Whether the average loss is measured beside the generalisation error."""
-    return table.loss.name not in ("square", "correlation")
+    loss: Any = table.loss
+    return not loss.quadratic if table.Y > 1 else loss.name not in ("square", "correlation")
 
 
 def population_errors(
@@ -36,15 +37,16 @@ def population_errors(
 ) -> np.ndarray:  # fmt: skip
     """Return averages over fresh inputs of each source, shape (3, time, sources).
 
-    E[(f* - f)^2]/2 and P(f f* < 0) without label noise, and the loss with it (0 where it is not measured), all units
-    kept. Inputs enter through their fields only, which are Gaussian given the source: the average runs over 2^13 Sobol'
-    points with one random shift, the same at every time and for every source. It is unbiased, and its error (about 1e-3
-    of the value for smooth activations) belongs to the scatter between replicas.
+    E|f* - f|^2/2 and P(f f* < 0) (of several outputs: that another is the largest) without label noise, and the loss
+    with it (0 where it is not measured), all units kept. Inputs enter through their fields only, which are Gaussian
+    given the source: the average runs over 2^13 Sobol' points with one random shift, the same at every time and for
+    every source. It is unbiased, and its error (about 1e-3 of the value for smooth activations) belongs to the scatter
+    between replicas.
 
     Parameters
     ----------
     times : array (time,)
-    gram, a, bias : arrays (time, B, P, n), (time, heads, K), (time, P)
+    gram, a, bias : arrays (time, B, P, n), (time, heads Y, K), (time, P)
         Of one replica.
     fixed : array (B, F, F)
         Overlaps of teachers and directions of the means.
@@ -59,7 +61,7 @@ def population_errors(
 
     code, losses = code_for(table), has_test_loss(table)
     K, M, moving = table.K, table.M, table.moving
-    dimension = K + M + int(losses)
+    dimension = K + M + table.Y * int(losses)
     uniform = (_sobol(dimension) + rng.random(dimension)) % 1.0
     normal = ndtri(np.clip(uniform, 1e-16, 1.0 - 1e-16))
     own = slice(species * K, (species + 1) * K)
@@ -80,9 +82,11 @@ def population_errors(
             mean[M:] += bias[place, own]
             out = np.empty(3)
             gram_kernel.population_means(
-                np.ascontiguousarray(normal[:, : K + M]), np.ascontiguousarray(noise[place, c] * normal[:, -1:]),
-                np.ascontiguousarray(covariance), losses, mean, a[place, table.head[c]].copy(),
-                table.teacher_rows[c].astype(float), float(table.labels[c]), code.model, code.value, out,
+                np.ascontiguousarray(normal[:, : K + M]),
+                np.ascontiguousarray(noise[place, c] * normal[:, -table.Y :]),
+                np.ascontiguousarray(covariance), losses, mean,
+                a[place, table.head[c] * table.Y : (table.head[c] + 1) * table.Y].copy(),
+                table.teacher_rows[c].astype(float), table.labels[c].copy(), code.model, code.value, out,
             )  # fmt: skip
             result[:, place, source] = out
     return result
@@ -114,8 +118,9 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
             variables["M_block"] = (("time", "block", "student", "teacher"), gram[..., :K, moving : moving + M])
     if table.D:
         variables["mean_overlap"] = (("time", "student", "direction"), total[:, :, :K, moving + M :])
-    heads = ("time", "head", "student") if table.heads > 1 else ("time", "student")
-    variables["a"] = (heads, runs.a if table.heads > 1 else runs.a[:, :, 0])
+    shape = {"head": table.heads, "output": table.Y, "student": K}
+    kept = {name: size for name, size in shape.items() if size > 1 or name == "student"}
+    variables["a"] = (("time", *kept), runs.a.reshape(*runs.a.shape[:2], *kept.values()))
     if table.bias_rate is not None:
         variables["bias"] = (("time", "student"), bias[..., :K])
     weights = np.stack([table.source_weights(float(t)) for t in times])
@@ -139,7 +144,7 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
             continue
         if table.sources > 1:
             variables["error"] = (("time", "source"), found[0])
-        if table.signs:
+        if table.signs or table.classes:
             variables["classification_error"] = (("time",), average[1])
         if has_test_loss(table):
             variables["test_loss"] = (("time",), average[2])

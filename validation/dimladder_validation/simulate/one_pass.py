@@ -25,16 +25,10 @@ def finite(problem: Any) -> Table:
     Raises
     ------
     SimulationError
-        For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates, and
-        for losses of several outputs.
+        For the regime ``noise-dominated``, which keeps terms of the equations that no finite-d algorithm isolates.
     """
     from dimladder.problem.update_table import table
 
-    if problem.loss.form.vector:
-        raise SimulationError(
-            f"no experiment trains on the loss {problem.loss.function!r}", where="loss.function",
-            why="it takes one output a class, the student has one output",
-        )  # fmt: skip
     if problem.algorithm.regime == "noise-dominated":
         raise SimulationError(
             "no experiment realises the regime 'noise-dominated'",

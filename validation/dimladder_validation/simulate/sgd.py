@@ -35,7 +35,7 @@ class Trajectories:
     ----------
     gram : array (R, time, B, P, n)
         Overlaps of the vectors that move with all: V_p.Pi_b V_q / d.
-    a, bias : arrays (R, time, heads, K), (R, time, P)
+    a, bias : arrays (R, time, heads Y, K), (R, time, P)
     test_streams : sequence of Generator
     """
 
@@ -193,7 +193,7 @@ def _replicas(
     record, low, high, weight = recorded_steps(times, d)
     shape = len(streams), len(record)
     gram = np.full((*shape, len(table.shares), table.moving, table.n), np.nan)
-    a = np.full((*shape, table.heads, table.K), np.nan)
+    a = np.full((*shape, *table.a.shape), np.nan)
     bias = np.full((*shape, table.moving), np.nan)
     children = [children_of(stream) for stream in streams]
     code_for(table)  # compiled before the threads ask for it

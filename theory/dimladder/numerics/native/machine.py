@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ... import cache as disk
+from ...progress import stage
 from .inference import flat, llvm
 from .lowering import Unit
 from .tangents import LANES, VECTOR, Tangents
@@ -102,6 +103,7 @@ class Native:
 
 
 _C = {F64: ctypes.c_double, I64: ctypes.c_int64, BOOL: ctypes.c_bool}
+_first, _address = ctypes.c_char.from_buffer, ctypes.addressof
 _DTYPE = {F64: np.dtype(np.float64), I64: np.dtype(np.int64)}
 
 
@@ -111,7 +113,12 @@ def _words(value: Any, kind: Array) -> list[int]:
             f"compiled code takes contiguous arrays of {_DTYPE[kind.element]} and {kind.ndim} dimensions, got "
             f"{value.dtype} of shape {value.shape}"
         )
-    return [value.__array_interface__["data"][0], *value.shape]
+    try:
+        # A tenth of the time that NumPy takes to say where the array lies.
+        return [_address(_first(value)), *value.shape]
+    except (TypeError, ValueError):
+        # Read-only, or empty.
+        return [value.__array_interface__["data"][0], *value.shape]
 
 
 def compiled(
@@ -301,7 +308,8 @@ def _kept(stamp: str, build: Callable[[], bytes]) -> bytes:
         log.warning("%s is damaged, or not yours: it is compiled again", path)
     except OSError:
         pass
-    code = build()
+    with stage("compiling, once"):
+        code = build()
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "wb") as file:

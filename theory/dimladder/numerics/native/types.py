@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -50,6 +51,13 @@ class Signature:
 
     result: Any
     arguments: tuple[Any, ...]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.result, self.arguments))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 F64, I64, BOOL, VOID = Type("double"), Type("i64"), Type("i1"), Type("void")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_normal, hermite_coefficients, hermite_values
 from ...problem import activation
+from ...problem.expressions import FEW_POINTS
 from ...problem.geometry import start
 from ...problem.targets import Committee
 
@@ -78,7 +79,7 @@ def link_of(target: Any) -> tuple[Callable[[Array], Array], tuple[float, ...]]:
     """Return an index target of one direction as a NumPy function of its field, and its kinks."""
     link = target.expression
     (name,) = target.fields
-    return (lambda z: np.asarray(link.evaluate(np, **{name: z})) + 0.0 * z), link.kinks(name)
+    return (lambda z: np.asarray(link.evaluate(FEW_POINTS, **{name: z})) + 0.0 * z), link.kinks(name)
 
 
 def information_exponent(f: Callable[[Array], Array], kinks: tuple[float, ...] = ()) -> int | None:
@@ -95,7 +96,7 @@ def committee_exponent(name: str, readout: Array, overlap: Array) -> int | None:
 
     def coefficients(scale: float) -> Array:
         def scaled(z: Array) -> Array:
-            return np.asarray(g.evaluate(np, x=scale * z)) + 0.0 * z
+            return np.asarray(g.evaluate(FEW_POINTS, x=scale * z)) + 0.0 * z
 
         return hermite_coefficients(scaled, DEGREE, tuple(q / scale for q in g.kinks()))
 

@@ -219,6 +219,10 @@ class OnePassFlow(Flow):
         return names + ([f"a[{i}]" for i in range(self.K)] if self.trained else [])
 
     def parameters(self) -> Array:
+        return self._parameters.copy()
+
+    @cached_property
+    def _parameters(self) -> Array:
         plain = self.plain_parameters()
         if self.mixtures is not None:
             return np.concatenate([plain, *(m.parameters for m in self.mixtures)])

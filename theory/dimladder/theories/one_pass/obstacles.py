@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...problem import activation
+from ...problem.expressions import FEW_POINTS
 from ...problem.geometry import Start, start
 from ...problem.targets import Committee
 from ...problem.update_table import Table, table
@@ -43,7 +44,7 @@ def _of_function(target: Any, student: Any, readout: bytes, overlap: bytes) -> t
     if student.slope:
         return ()
     with np.errstate(all="ignore"):
-        g = np.asarray(student.expression.evaluate(np, x=GRID), dtype=float) + 0.0 * GRID
+        g = np.asarray(student.expression.evaluate(FEW_POINTS, x=GRID), dtype=float) + 0.0 * GRID
     if not np.isfinite(g).all():
         return ()
     a = np.frombuffer(readout)
@@ -90,10 +91,11 @@ def _of_start(problem: Any, begin: Start, displaced: bool) -> list[str]:
             "it; finite d starts at overlaps of order 1/sqrt(d)"
         )
     for i, k in combinations(range(len(begin.a)), 2):
+        if begin.a[i] != begin.a[k] or not np.array_equal(begin.M[i], begin.M[k]):
+            continue
         swap = np.arange(len(begin.a))
         swap[[i, k]] = k, i
-        same = np.array_equal(begin.Q, begin.Q[np.ix_(swap, swap)]) and np.array_equal(begin.M, begin.M[swap])
-        if same and begin.a[i] == begin.a[k]:
+        if np.array_equal(begin.Q, begin.Q[np.ix_(swap, swap)]):
             found.append(f"units {i} and {k} start alike, and the flow keeps them alike: they cannot specialise")
             break
     return found
@@ -103,10 +105,10 @@ def _of_table(t: Table) -> list[str]:
     """Return the obstacles of problems with blocks, sources or several tracked vectors: parity and twins."""
     found = []
     with np.errstate(all="ignore"):
-        g = np.asarray(t.activation.evaluate(np, x=GRID), dtype=float) + 0.0 * GRID
+        g = np.asarray(t.activation.evaluate(FEW_POINTS, x=GRID), dtype=float) + 0.0 * GRID
     odd = bool(np.isfinite(g).all()) and np.allclose(g, -g[::-1], rtol=0, atol=1e-12 * (float(abs(g).max()) or 1.0))
     if odd and t.bias_rate is None and t.labels.any():
-        floor, power = _even_part(t), 0.5 * float(t.probabilities(0.0) @ t.labels**2)
+        floor, power = _even_part(t), 0.5 * float(t.probabilities(0.0) @ (t.labels**2).sum(axis=1))
         if floor > SMALL * power:
             found.append(
                 "an odd activation without bias: clusters of opposite means have the same label, as in XOR, and the "
@@ -134,7 +136,7 @@ def _even_part(t: Table) -> float:
         for other in range(len(t.labels)):
             alike = np.array_equal(t.variances[c], t.variances[other]) and chance[c] == chance[other]
             if alike and np.array_equal(t.means[c], -t.means[other]):
-                total += 0.5 * chance[c] * (0.5 * (t.labels[c] + t.labels[other])) ** 2
+                total += 0.5 * chance[c] * float(((0.5 * (t.labels[c] + t.labels[other])) ** 2).sum())
                 break
     return float(total)
 
@@ -161,10 +163,8 @@ def _points(overlap: Array) -> Array:
     """Return Gaussian fields of that covariance at the points of a Kronecker sequence, shape (points, fields).
 
     Multiples of powers of the root of x^(n+1) = x + 1 fill the cube evenly; Sobol' points would take `scipy.stats`,
-    whose import costs more than all else here.
+    whose import costs more than all else here, as does that of the quantiles of scipy.special.
     """
-    from scipy.special import ndtri
-
     values, vectors = np.linalg.eigh(overlap)
     n = len(overlap)
     root = 1.5
@@ -172,14 +172,15 @@ def _points(overlap: Array) -> Array:
         root = (1.0 + root) ** (1.0 / (n + 1))
     steps = np.arange(1, 2**LOG_POINTS + 1)
     uniform = np.mod(0.5 + np.outer(steps, root ** -np.arange(1.0, n + 1)), 1.0)
-    normal = ndtri(np.clip(uniform, 1e-15, 1 - 1e-15))
+    table = np.linspace(-8.0, 8.0, 4001)
+    normal = np.interp(uniform, 0.5 + 0.5 * FEW_POINTS.erf(table / np.sqrt(2.0)), table)
     points: Array = normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     return points
 
 
 def _target(target: Any, fields: Array) -> Array:
     if isinstance(target, Committee):
-        values = np.asarray(activation(target.activation).evaluate(np, x=fields), dtype=float)
+        values = np.asarray(activation(target.activation).evaluate(FEW_POINTS, x=fields), dtype=float)
         return np.asarray(values @ np.array(target.readouts[0]), dtype=float)
     arrays = {name: fields[:, int(name[1:] or 1) - 1] for name in target.fields}
-    return np.asarray(target.expression.evaluate(np, **arrays), dtype=float) + 0.0 * fields[:, 0]
+    return np.asarray(target.expression.evaluate(FEW_POINTS, **arrays), dtype=float) + 0.0 * fields[:, 0]

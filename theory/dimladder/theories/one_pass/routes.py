@@ -6,7 +6,7 @@ from typing import Any
 
 from ...problem.data import Mixture
 from ...problem.students import Linear
-from ...problem.targets import ClusterLabels, Committee, Index
+from ...problem.targets import ClusterLabels, Committee, Index, VectorIndex
 
 
 def is_displaced(problem: Any) -> bool:
@@ -22,7 +22,8 @@ def structure(problem: Any) -> str:
         "data.kind": isinstance(data, Mixture),
         "data.spectrum": data.spectrum is not None,
         "data.tasks": bool(data.tasks),
-        "target.kind": isinstance(target, ClusterLabels),
+        "target.kind": isinstance(target, ClusterLabels | VectorIndex),
+        "target.outputs": getattr(target, "outputs", 1) > 1,
         "target.readout": isinstance(target, Committee) and len(target.readouts) > 1,
         "target.power": getattr(target, "power", None) is not None,
         "target.overlap": isinstance(target, Index) and bool(target.overlap),
@@ -31,7 +32,8 @@ def structure(problem: Any) -> str:
         "student.bias": student.bias,
         "student.dropout": getattr(student, "dropout", 1.0) != 1.0,
         # Losses with kinks: its quadrature is split there.
-        "loss.function": not problem.loss.form.vector and bool(problem.loss.form.kinks(1.0)),
+        "loss.function": problem.loss.form.vector or bool(problem.loss.form.kinks(1.0)),
+        "loss.smoothing": problem.loss.smoothing != 0,
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
         "target.noise": isinstance(getattr(target, "noise", 0.0), str),

@@ -47,21 +47,23 @@ class OnePassTheory(Theory):
 
     name = "one-pass"
     title = "One-pass SGD of two-layer networks"
+    example = "online-erf"
     summary = (
         "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     )
     reads: ClassVar[Reads] = {
         "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
         "target": {
-            "committee": "activation readout overlap noise power",
+            "committee": "activation readout outputs overlap noise power",
             "index": "formula noise hermite overlap power",
+            "vector-index": "formulas argmax noise hermite overlap power",
             "cluster-labels": "labels",
         },
         "student": {
             "two-layer": "width activation slope readout train_readout hermite heads bias dropout",
             "linear": "bias",
         },
-        "loss": "function",
+        "loss": "function smoothing",
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
             "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
@@ -106,10 +108,7 @@ class OnePassTheory(Theory):
     def checks(self, problem: Any) -> Iterable[Refusal]:
         target, student, rule = problem.target, problem.student, problem.algorithm
         loss = problem.loss.form
-        if loss.vector:
-            yield Refusal("loss.function", f"{loss.name!r} takes one output a class, the student has one output")
-            return
-        if loss.jumps:
+        if not loss.vector and loss.jumps:
             why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
             yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
         if isinstance(target, Index) and target.is_logit:
@@ -166,6 +165,14 @@ class OnePassTheory(Theory):
         from ...problem.update_table import table
 
         rule = problem.algorithm
+        from ...problem.update_labels import outputs_of
+
+        try:
+            if outputs_of(problem) > 1:
+                yield from self._vector_checks(problem)
+        except ConfigError as error:
+            yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+            return
         if rule.spherical and (rule.update or rule.momentum is not None):
             path = "algorithm.update" if rule.update else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
@@ -173,6 +180,27 @@ class OnePassTheory(Theory):
             table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+
+    def _vector_checks(self, problem: Any) -> Iterable[Refusal]:
+        """What students of several outputs leave out."""
+        from ...problem.update_labels import loss_of, outputs_of
+
+        rule, many = problem.algorithm, "is read for a student of one output"
+        yield Refusal("target", "several outputs are run by the experiment only, so far")
+        for key, asked in (
+            ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
+        ):  # fmt: skip
+            if asked:
+                yield Refusal(f"algorithm.{key}", f"{many}: the target has {outputs_of(problem)}", "drop one of them")
+        if getattr(problem.student, "slope", ""):
+            yield Refusal("student.slope", many, "give student.activation")
+        loss: Any = loss_of(problem)
+        if loss.jumps:
+            why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
+            yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
+        if getattr(problem.target, "noise", 0.0) and not loss.linear_in_label:
+            why = "is averaged where the slopes of the loss are linear in the label, for several outputs"
+            yield Refusal("target.noise", why, 'use "square", or no noise')
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
         student, rule = problem.student, problem.algorithm

@@ -120,8 +120,8 @@ def model(flow: GeneralFlow) -> list[Equation]:
         rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
     same = t.teacher is not None and same_activation(flow.averages.setting)
     label = [rf"\sum_{{m}} A_{{cm}}\, {'g' if same else chr(92) + 'tilde g'}(z_m)"] if t.teacher is not None else []
-    if t.index is not None:
-        label = [sp.latex(t.index.sympy())]
+    if t.index:
+        label = [sp.latex(t.index[0].sympy())]
     if t.labels.any():
         label.insert(0, r"y_{0c}")
     if t.noise.any():

@@ -76,10 +76,10 @@ class GeneralFlow(Flow):
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; counts and every number are parameters."""
         t = self.table
-        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index}
+        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index[0] if t.index else None}
         return {
             **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
-            "directions": 0 if t.index is None else t.M,
+            "directions": t.M if t.index else 0,
             "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
@@ -125,13 +125,13 @@ class GeneralFlow(Flow):
         t = self.table
         student = t.activation.sympy(x=X)
         kinked: dict[str, Any] = {}
-        if t.index is not None:
+        if t.index:
             kinked["target_axes"], kinked["target_kinks"] = target_kinks(self.p.target, t.M)
         setting = Setting(
             student=student,
-            teacher=None if t.index is not None else student if t.teacher is None else t.teacher.sympy(x=X),
-            target=None if t.index is None else _fields(t.index),
-            directions=0 if t.index is None else t.M,
+            teacher=None if t.index else student if t.teacher is None else t.teacher.sympy(x=X),
+            target=_fields(t.index[0]) if t.index else None,
+            directions=t.M if t.index else 0,
             loss=t.loss.name,
             train_readout=self.trained,
             student_kinks=t.activation.kinks("x"),
@@ -234,7 +234,7 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested, "entries": 0,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y, "entries": 0,
         }  # fmt: skip
         moved = self._moved(counts, chosen)
         counts["entries"] = len(moved)
@@ -247,7 +247,7 @@ class GeneralFlow(Flow):
             "step": t.learning_rate,
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
-            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
+            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip

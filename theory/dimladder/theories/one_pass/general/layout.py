@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # Units, teachers, directions of means, species, blocks, sources, heads, switches; the first source that is tested;
-# entries that change in time, and the numbers before a quadrature.
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "entries", "length")
+# outputs; entries that change in time, and the numbers before a quadrature.
+COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y", "entries", "length")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "moved": ("entries",),
@@ -32,8 +32,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "counts": ("B",),
     "s": ("C", "B"),
     "nu": ("C", "D"),
-    "label": ("C",),
-    "teacher": ("C", "M"),
+    "label": ("C * Y",),
+    "teacher": ("C", "Y * M"),
     "sigma": ("C",),
     "head": ("C", "heads"),
     "mask": ("C", "K"),
@@ -42,7 +42,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "steady_L": ("V", "V"),
     "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
-    "readout": ("heads", "K"),
+    "readout": ("heads * Y", "K"),
 }
 
 
@@ -71,5 +71,8 @@ def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
 
 
 def eval_size(text: str, sizes: dict[str, int]) -> int:
-    """Return a size written as a sum of counts."""
-    return sum(sizes[part] if part in sizes else int(part) for part in text.split(" + "))
+    """Return a size written as a sum of products of counts."""
+    return sum(
+        math.prod(sizes[factor] if factor in sizes else int(factor) for factor in part.split(" * "))
+        for part in text.split(" + ")
+    )
