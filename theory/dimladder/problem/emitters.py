@@ -50,6 +50,12 @@ def masks_of(problem: Problem, width: int) -> tuple[Array, list[list[Timed]]]:
     return np.array(masks), factors
 
 
+def _last_time(problem: Problem) -> float:
+    """Return the end of the grid; 0 where there is none yet."""
+    time = getattr(problem.grid, "time", None)
+    return 0.0 if time is None else float(axis_values(time)[-1])
+
+
 def _rest(p: Timed) -> Timed:
     return f"1.0 - ({p})" if isinstance(p, str) else 1.0 - p
 
@@ -64,7 +70,7 @@ def chances(
     ConfigError
         For weights that are no probabilities at some time of the grid.
     """
-    last = float(axis_values(problem.grid.time)[-1])
+    last = _last_time(problem)
     numbers, moving, begin = [], [], 0.0
     for k, (end, weights) in enumerate(stages):
         row = []
@@ -104,7 +110,7 @@ def moving_numbers(problem: Problem, emitter: NDArray[np.int64]) -> list[Moving]
         found += [Moving("noise", (c,), Expression(noise, ("t",)), "target.noise") for c in range(len(emitter))]
     if isinstance(batch, str):
         found.append(Moving("batch", (), Expression(batch, ("t",)), "algorithm.batch_size"))
-    last = float(axis_values(problem.grid.time)[-1])
+    last = _last_time(problem)
     for entry in {(e.array, e.formula): e for e in found}.values():
         entry.held(1.0 if entry.array == "batch" else 0.0, end=last)
     return found
