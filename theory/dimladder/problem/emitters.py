@@ -90,8 +90,10 @@ def chances(
     return tuple(numbers), moving
 
 
-def moving_numbers(problem: Problem, emitter: NDArray[np.int64]) -> list[Moving]:
+def moving_numbers(problem: Problem, emitter: NDArray[np.int64], shares: Array) -> list[Moving]:
     """Return variances, noise and batch that are formulas in the time; `emitter` is the source without its mask.
+
+    Where variances move, |x|^2/d = sum_b gamma_b s_cb does.
 
     Raises
     ------
@@ -103,7 +105,17 @@ def moving_numbers(problem: Problem, emitter: NDArray[np.int64]) -> list[Moving]
     batch: Any = getattr(problem.algorithm, "batch_size", 1)
     found = []
     if isinstance(data, Mixture):
-        for (source, b), text in data.moving_eigenvalues().items():
+        moving, numbers = data.moving_eigenvalues(), data.eigenvalues()
+        for source in sorted({source for source, _ in moving}):
+            parts = [
+                f"{g!r}*({moving.get((source, b), v)})"
+                for b, (g, v) in enumerate(zip(shares.tolist(), numbers[source], strict=True))
+            ]
+            length = Expression(" + ".join(parts), ("t",))
+            found += [
+                Moving("squared_length", (int(c),), length, "data.variances") for c in np.flatnonzero(emitter == source)
+            ]
+        for (source, b), text in moving.items():
             formula, places = Expression(text, ("t",)), np.flatnonzero(emitter == source)
             found += [Moving("variances", (int(c), b), formula, "data.variances") for c in places]
     if isinstance(noise, str):

@@ -167,6 +167,11 @@ class Table:
         return int(self.emitter.max()) + 1
 
     @property
+    def squared_length(self) -> Array:
+        """|x|^2/d of each source as d grows, shape (C,): no single coordinate counts in it, such as that of biases."""
+        return np.asarray(self.variances @ self.shares, dtype=float)
+
+    @property
     def switches(self) -> tuple[float, ...]:
         """Times at which the probabilities jump."""
         return tuple(end for end, _ in self.stages[:-1])
@@ -283,7 +288,7 @@ def _table(problem: Problem) -> Table:
         readout_decay=rule.readout_weight_decay if trained else 0.0, bias_rate=_bias_rate(problem),
         schedule=rule.schedule, batch=value_at(rule.batch_size), uses=rule.uses, displacement=rule.displacement,
         spherical=rule.spherical, regime=rule.regime, loss=loss_of(problem), gram=gram, a=a, bias=bias, nodes=nodes,
-        timed=(*moving, *moving_numbers(problem, emitter)),
+        timed=(*moving, *moving_numbers(problem, emitter, shares)),
         **moves,
     )  # fmt: skip
 

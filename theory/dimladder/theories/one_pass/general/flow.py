@@ -90,6 +90,8 @@ class GeneralFlow(Flow):
             "regime": t.regime,
             "schedule": t.schedule,
             "timed": self.formulas,
+            "uses": t.uses,
+            "trial": bool(t.displacement),
         }
 
     @property
@@ -140,7 +142,7 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
 
     @cached_property
     def derived(self) -> Derived:
@@ -168,7 +170,10 @@ class GeneralFlow(Flow):
 
         averages = self.averages
         ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
-        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
+        title, functions = f"one-pass: {self.structure()}", source_functions(averages)
+        # A step moves the fields of its own sample by |x|^2/d; the other samples of a batch move them by less.
+        step = "step * length[c] / batch" if averages.displaced else "step" if averages.takes_rate else ""
+        return code.source(self.derived, functions, title, ends, step)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -244,7 +249,8 @@ class GeneralFlow(Flow):
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
             "moved": [place for place, _ in moved], "formula": [formula for _, formula in moved],
-            "step": t.learning_rate,
+            "step": self._step,
+            "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
@@ -256,10 +262,11 @@ class GeneralFlow(Flow):
     def _moved(self, counts: dict[str, int], chosen: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Return (place among the parameters, number of its formula) of the entries that change in time."""
         names = {"chances": "chance", "variances": "s", "noise": "sigma", "batch": "batch"}
+        names["squared_length"] = "length"
         found = []
         for entry in self.table.timed:
             rows = [entry.index]
-            if entry.array in ("variances", "noise"):
+            if entry.array in ("variances", "noise", "squared_length"):
                 rows = [(int(row), *entry.index[1:]) for row in np.flatnonzero(chosen == entry.index[0])]
             found += [(names[entry.array], row, self.formulas.index(entry.formula.text)) for row in rows]
         where = places(counts | {"entries": len(found)})
@@ -267,6 +274,12 @@ class GeneralFlow(Flow):
             (where[name][0] + (int(np.ravel_multi_index(at, where[name][1])) if at else 0), formula)
             for name, at, formula in found
         ]
+
+    @property
+    def _step(self) -> float:
+        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
+        t = self.table
+        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -287,7 +300,9 @@ class GeneralFlow(Flow):
     def families(self) -> list[list[Array]]:
         """The quadratures to choose from."""
         linear = bool(self.module().LINEAR_IN_NOISE)
-        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
+        smooth = self.averages.displaced and self.table.loss.name in QUADRATIC
+        counts = rules.SMOOTH_NOISE_NODES if smooth else rules.NOISE_NODES
+        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear, counts)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""

@@ -17,12 +17,13 @@ Array = NDArray[np.float64]
 
 # Units, teachers, directions of means, species, blocks, sources, heads, switches; the first source that is tested;
 # outputs; entries that change in time, and the numbers before a quadrature.
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y", "entries", "length")
+COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y", "entries", "numbers")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "moved": ("entries",),
     "formula": ("entries",),
     "step": (),
+    "length": ("C",),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
@@ -60,7 +61,7 @@ def places(counts: dict[str, int]) -> dict[str, tuple[int, tuple[int, ...]]]:
 def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
     """Return the parameter vector, but for the rule of a quadrature."""
     where = places(counts)
-    parts = [np.array([float((counts | {"length": where[""][0]})[name]) for name in COUNTS])]
+    parts = [np.array([float((counts | {"numbers": where[""][0]})[name]) for name in COUNTS])]
     for name, (_, wanted) in where.items():
         if not name:
             continue
