@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .spec import Problem
 from .targets import Committee
+from .timed import value_at
 from .update_text import affine, gradient_part, read_update
 
 Array = NDArray[np.float64]
@@ -86,7 +87,7 @@ def extras_of(problem: Problem, gram: Array, moving: int, width: int) -> dict[st
             why=f"{len(feedback)} numbers for {width} hidden units",
         )  # fmt: skip
     out: dict[str, Any] = {
-        "batch": rule.batch_size, "feedback": feedback, "input_noise": rule.input_noise,
+        "batch": value_at(rule.batch_size), "feedback": feedback, "input_noise": rule.input_noise,
         "weight_noise": rule.weight_noise, "episodes": rule.episodes,
     }  # fmt: skip
     if rule.episodes is not None:

@@ -50,6 +50,8 @@ def structure(problem: Any) -> str:
         "algorithm.weight_noise": rule.weight_noise != 0,
         "algorithm.episodes": rule.episodes is not None,
         "target.drift": getattr(target, "drift", None) is not None,
+        "target.noise": isinstance(getattr(target, "noise", 0.0), str),
+        "algorithm.batch_size": isinstance(rule.batch_size, str),
         "algorithm.uses": rule.uses > 1 and not is_single(problem),
         "algorithm.displacement": rule.displacement != 0 and not is_single(problem),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,

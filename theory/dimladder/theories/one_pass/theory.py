@@ -72,6 +72,7 @@ class OnePassTheory(Theory):
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
     axes = ("time",)
+    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -168,13 +169,28 @@ class OnePassTheory(Theory):
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
             return
-        if rule.spherical and (rule.update or rule.momentum is not None):
-            path = "algorithm.update" if rule.update else "algorithm.momentum"
+        if rule.spherical and (rule.update or rule.momentum is not None or rule.average):
+            path = "algorithm.update" if rule.update else "algorithm.average" if rule.average else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
         try:
-            table(problem)
+            what = table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+            return
+        yield from self._noise_checks(problem, what)
+
+    def _noise_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
+        """What noise on inputs, weights and teachers leaves out."""
+        rule = problem.algorithm
+        drift: Any = getattr(problem.target, "drift", None)
+        if rule.input_noise and any(entry.array == "squared_length" for entry in what.timed):
+            yield Refusal("algorithm.input_noise", "is not read with variances that change in time", "drop one of them")
+        if drift is not None and (what.shares == 0.0).any() and what.fixed_noise.any():
+            why = "the noise of teachers has no limit along single directions (blocks of share 0)"
+            yield Refusal("target.drift", why, "let noise be 0, or give the block a share")
+        if rule.regime != "classical" and (rule.input_noise or rule.weight_noise):
+            path = f"algorithm.{'input_noise' if rule.input_noise else 'weight_noise'}"
+            yield Refusal(path, "is read with every term", 'use regime = "classical"')
 
     def _vector_checks(self, problem: Any) -> Iterable[Refusal]:
         """What students of several outputs leave out."""
@@ -184,6 +200,7 @@ class OnePassTheory(Theory):
         yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
+            ("feedback", rule.feedback is not None), ("episodes", rule.episodes is not None),
         ):  # fmt: skip
             if asked:
                 yield Refusal(f"algorithm.{key}", f"{many}: the target has {outputs_of(problem)}", "drop one of them")

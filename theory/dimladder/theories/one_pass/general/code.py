@@ -87,7 +87,7 @@ def fields_read(species, K, M, V, rows, teacher, at):
     return N
 '''
 
-LAW = "c, N, K, M, V, rows, B, D, heads, at, teacher, s, nu, mask, head, stir, blur, a, G, cov, mean, w"
+LAW = "c, N, K, M, V, rows, B, D, heads, at, teacher, s, nu, mask, head, stir, blur, length, a, G, cov, mean, w"
 
 # Overlaps of two fixed vectors: parameters, or part of the state where teachers drift.
 STILL = """    for f in range(F):
@@ -133,6 +133,8 @@ def _element(expression: Any, scheduled: bool) -> str:
         return f"dy[({pair}) * B + {block}]"
     if base == d.da:
         return f"dy[pairs * B + {x[0]} * K + {x[1]}]"
+    if base == d.blur:
+        return "(blur[c] * length[c])"
     if base == d.seen:
         return f"(1.0 if {indices[0]} < rows else 0.0)"
     if base in (d.W, d.walk):
@@ -148,7 +150,7 @@ def _element(expression: Any, scheduled: bool) -> str:
         return "chance[piece, c]"
     plain = {
         d.share: "share", d.counts: "counts", d.s: "s", d.nu: "nu", d.mask: "mask", d.head: "head", d.L: "L", d.P: "P",
-        d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a", d.stir: "stir", d.blur: "blur", d.phi: "feedback",
+        d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a", d.stir: "stir", d.phi: "feedback",
     }  # fmt: skip
     if scheduled and base in (d.L, d.P):
         return f"now_{base}[{', '.join(x)}]"
@@ -161,6 +163,20 @@ def _place(index: Any) -> str:
     if index in (d.l, d.j):
         return f"int(at[{index}])"
     return f"V + M + {index}" if index == d.m else str(index)
+
+
+# Which parameters change in time, and by which formula.
+MOVED = ("moved", "formula")
+
+
+def _in_time(formulas: tuple[Any, ...]) -> list[str]:
+    """Return the lines that make `now`, the parameters at time t, at the head of the scratch array."""
+    if not formulas:
+        return []
+    lines = ["now = work[:numbers]", "at_time = work[numbers:]", f"use = numbers + {len(formulas)}"]
+    lines += [f"at_time[{j}] = 1.0 * ({printer().doprint(f)})" for j, f in enumerate(formulas)]
+    lines += ["for q in range(numbers):", "    now[q] = table[q]"]
+    return [*lines, "for q in range(entries):", "    now[int(moved[q])] = at_time[int(formula[q])]"]
 
 
 def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True) -> list[str]:
@@ -191,10 +207,12 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     outside = ContractionWriter(names, element, d.b, where={d.q: "q > p", d.v: "m2 > f"})
     inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
     whole = ContractionWriter(names, element, d.b)
+    moved, rest = ({n: s for n, s in PARAMETERS.items() if (n in MOVED) is kind} for kind in (True, False))
     begin = [
         *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
-        *sizes, f"place = {len(COUNTS)}", *_views(PARAMETERS, "table", "place"), "rule = table[place:]",
-        "use = 0", *_views(SCRATCH, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
+        *sizes, f"place = {len(COUNTS)}", *_views(moved, "table", "place"), "use = 0", *_in_time(form.timed),
+        *_views(rest, "now" if form.timed else "table", "place"), "rule = table[numbers:]",
+        *_views(SCRATCH, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
     law = ["cov = square[:N * N].reshape((N, N))", f"source_law({LAW})"]
