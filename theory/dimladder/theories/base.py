@@ -50,6 +50,8 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    coordinates : mapping
+        Axis -> (its text, LaTeX between dollars; its unit, or the empty string), where the name does not say it.
     example : str
         The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
@@ -65,6 +67,7 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    coordinates: ClassVar[Mapping[str, tuple[str, str]]] = {}
     example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
