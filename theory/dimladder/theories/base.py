@@ -11,6 +11,7 @@ from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
 from ..problem import Refusal as Refusal
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
+from ..problem.timed import own_formulas
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -52,6 +53,8 @@ class Theory(ABC):
         What must hold; known limits and special cases.
     coordinates : mapping
         Axis -> (its text, LaTeX between dollars; its unit, or the empty string), where the name does not say it.
+    timed : tuple of str
+        Keys whose numbers may be formulas in the time ``t``.
     example : str
         The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
@@ -68,6 +71,7 @@ class Theory(ABC):
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
     coordinates: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    timed: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
@@ -142,6 +146,11 @@ class Theory(ABC):
                 for key in away_from_default(spec)
                 if key not in keys
             )  # fmt: skip
+        yield from (
+            Refusal(f"{section}.{key}", f"a formula in the time ({text!r}) is not read here", "give a number")
+            for key, text in own_formulas(spec)
+            if f"{section}.{key}" not in self.timed
+        )
         if section == "grid":
             yield from (
                 Refusal(f"grid.{axis}", "is required", f"add {axis} = [...] to [grid]")

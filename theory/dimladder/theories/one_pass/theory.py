@@ -72,6 +72,7 @@ class OnePassTheory(Theory):
     }
     coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
+    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
