@@ -150,8 +150,7 @@ class Problem(Spec, frozen=True, kw_only=True):
     @cached_property
     def content_hash(self) -> str:
         """Hexadecimal hash of everything that can change a number (the title cannot)."""
-        content = {k: v for k, v in to_builtins(self).items() if k != "title"}
-        return hashlib.sha256(msgspec.json.encode(_sorted(content))).hexdigest()[:20]
+        return hash_of({k: v for k, v in to_builtins(self).items() if k != "title"})
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
@@ -206,10 +205,15 @@ def to_builtins(spec: Any) -> Any:
     return clean(msgspec.to_builtins(spec, enc_hook=encode))
 
 
+def hash_of(value: Any) -> str:
+    """Return a hexadecimal hash of plain dictionaries, lists and numbers, whatever the order of their keys."""
+    return hashlib.sha256(msgspec.json.encode(_sorted(value))).hexdigest()[:20]
+
+
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _sorted(value[k]) for k in sorted(value)}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_sorted(v) for v in value]
     if isinstance(value, bool):
         return value

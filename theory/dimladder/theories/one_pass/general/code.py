@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ....symbolic.contractions import ContractionWriter
-from ....symbolic.printing import HEADER, RHS_SIGNATURE, printer
+from ....symbolic.printing import RHS_SIGNATURE, header
 from ....symbolic.tensors import Tensor
 from ..layout import indented
 from . import notation as d
@@ -181,7 +181,12 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     body = [*begin, *time]
     if form.schedule != 1:
         # What the schedule multiplies, and the rest.
-        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule", "step *= schedule"]
+        body += [
+            "factor = as_time(0, int(schedule_at))",
+            "schedule = factor(t)",
+            "eta_a *= schedule",
+            "step *= schedule",
+        ]
         body += ["at_schedule(L, steady_L, schedule, now_L)", "at_schedule(P, steady_P, schedule, now_P)"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
@@ -199,7 +204,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     body += _stages(outside, overlaps)
     if out.sphere:
         body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
-    lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
+    lines = [header(title, form.schedule != 1), *averages, "", "", *LOAD.splitlines(), "", ""]
     lines += ["@njit(**INNER)", f"def source_law({LAW}):"]
     lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
     lines += indented(

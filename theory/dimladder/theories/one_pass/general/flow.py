@@ -16,6 +16,7 @@ from ....problem.update_table import Table, table
 from ....symbolic import store
 from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
+from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from .layout import values
@@ -88,14 +89,13 @@ class GeneralFlow(Flow):
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
-            "schedule": t.schedule,
+            "scheduled": self.scheduled,
         }
 
     @property
     def scheduled(self) -> bool:
         """Whether a schedule multiplies the rates."""
-        text = self.table.schedule
-        return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+        return not schedules.is_one(self.table.schedule)
 
     @cached_property
     def form(self) -> Form:
@@ -235,6 +235,7 @@ class GeneralFlow(Flow):
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
             "step": t.learning_rate,
+            "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],

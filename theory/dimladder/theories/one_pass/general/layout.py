@@ -19,6 +19,7 @@ COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "step": (),
+    "schedule_at": (),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
