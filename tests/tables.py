@@ -22,7 +22,8 @@ def plain(
     gram = np.block([[np.asarray(q), np.asarray(m)], [np.asarray(m).T, np.asarray(t)]])[None]
     rows = np.array([readout]) if teacher is not None else np.ones((1, M))
     base = replace(
-        _any(), K=K, M=M, activation=activation, teacher=teacher, index=index, noise=np.array([noise]),
+        _any(), K=K, M=M, activation=activation, teacher=teacher, index=(index,) if index else (),
+        noise=np.array([noise]),
         teacher_rows=rows, masks=np.ones((1, K)), drift=np.array([[-decay]]), gain=np.array([eta]),
         learning_rate=eta, readout_rate=eta_v, readout_decay=decay_v, schedule=schedule, loss=loss_function(loss),
         gram=gram, a=np.array([v], dtype=float), bias=np.zeros((1, K)),

@@ -72,10 +72,10 @@ def table_of(case: dict[str, Any], base: Table) -> Table:
     mixed = np.array(case["L"])[::K, ::K].reshape(S, S)
     masks = np.array(case["mask"])
     return replace(
-        base, species=("w", "u")[:S], K=K, M=F, D=len(columns), heads=len(case["a0"]), index=None,
+        base, species=("w", "u")[:S], K=K, M=F, D=len(columns), heads=len(case["a0"]), index=(),
         teacher=base.activation,
         shares=np.array(case["gamma"]), variances=np.array(case["s"]), means=means, stages=tuple(stages),
-        labels=np.array(case["y0"]), noise=np.sqrt(case["sigma2"]), teacher_rows=np.array(case["A"]),
+        labels=np.array(case["y0"])[:, None], noise=np.sqrt(case["sigma2"]), teacher_rows=np.array(case["A"]),
         head=np.array(case["head"]), masks=masks,
         emitter=np.arange(sources) if (masks == 1).all() else np.zeros(sources, dtype=np.int64),
         drift=mixed, scheduled_drift=0 * mixed, gain=np.array(case["P"])[::K, 0], fixed_gain=np.zeros(S),

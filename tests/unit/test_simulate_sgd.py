@@ -163,15 +163,15 @@ def test_compiled_units_are_the_formula_and_its_derivative(text: str) -> None:
     module = code_for(what(activation=formula, index=None, teacher=activation("sin"), readout=row))
     slope = derivative(formula)
     for x in (-2.3, -0.4, 0.7, 1.9):
-        g, dg = np.empty(1), np.empty(1)
-        target = module.model(np.array([x]), np.array([0.3, -0.8]), row, g, dg)
+        g, dg, target = np.empty(1), np.empty(1), np.empty(1)
+        module.model(np.array([x]), np.array([0.3, -0.8]), row, np.array([0.25]), g, dg, target)
         at = np.array([x])
         assert abs(g[0] - formula.evaluate(np, x=at)[0]) < 1e-14 * (1 + abs(g[0]))
         assert abs(dg[0] - slope.evaluate(np, x=at)[0]) < 1e-14 * (1 + abs(dg[0]))
         h = 1e-6
         central = (formula.evaluate(np, x=at + h) - formula.evaluate(np, x=at - h))[0] / (2 * h)
         assert abs(dg[0] - central) < 1e-7 * (1 + abs(central))
-        assert abs(target - (0.5 * np.sin(0.3) - 1.5 * np.sin(-0.8))) < 1e-14
+        assert abs(target[0] - (0.25 + 0.5 * np.sin(0.3) - 1.5 * np.sin(-0.8))) < 1e-14
 
 
 def test_population_averages_are_unbiased_and_precise() -> None:
@@ -181,7 +181,7 @@ def test_population_averages_are_unbiased_and_precise() -> None:
     scale = 1 / np.sqrt(1 + np.diag(c))
     # Saad and Solla 1995: E[erf erf] = (2/pi) asin(C_ab / sqrt((1 + C_aa)(1 + C_bb))).
     exact = 0.5 * weights @ (2 / np.pi * np.arcsin(c * np.outer(scale, scale))) @ weights
-    state = table.gram[None, :, :K], table.a[None], table.bias, table.gram[:, K:, K:]
+    state = np.zeros(1), table.gram[None, :, :K], table.a[None], table.bias, table.gram[:, K:, K:]
     draws = [population_errors(table, *state, np.random.default_rng(s))[0, 0, 0] for s in range(30)]
     assert np.std(draws) < 3e-3 * exact
     assert abs(np.mean(draws) - exact) < 4 * np.std(draws, ddof=1) / np.sqrt(30)

@@ -97,7 +97,7 @@ def test_a_single_direction_takes_what_lies_along_the_teacher() -> None:
 def test_sources_of_a_mixture() -> None:
     found = table(problem(XOR))
     assert found.probabilities(0.0).tolist() == [0.1, 0.2, 0.3, 0.4]
-    assert found.labels.tolist() == [1, 1, -1, -1]
+    assert found.labels.ravel().tolist() == [1, 1, -1, -1]
     assert found.signs
     assert found.M == 0
     assert found.gram[0, 2:, 2:].tolist() == [[4.0, 0.5], [0.5, 3.0]]

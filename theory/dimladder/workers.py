@@ -190,16 +190,24 @@ def compute(
         yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
         return
     workers = _local(executor)
-    # The first point here: what it compiles is in the cache when the workers start.
-    first = 1
-    yield from _logged(((point, solve(point)) for point in points[:first]), folder)
-    rest = points[first:]
+    left: list[Point] = []
+    yield from _logged(_here(points, workers, solve, left), folder)
+    if left:
+        yield from _processes(left, workers, folder, solve)
+
+
+def _here(points: Sequence[Point], workers: int, solve: Solve, left: list[Point]) -> Iterator[tuple[Point, Answer]]:
+    """Solve in this process what is best solved here; `left` is filled with the others."""
+    # The first point always: what it compiles is in the cache when the workers start.
+    for point in points[:1]:
+        yield point, solve(point)
+    rest = points[1:]
     if rest and solve is solve_point and (size := _chunk_size(points[0])):
-        yield from _logged(_threads(rest, workers, size), folder)
-    elif rest and workers > 1:
-        yield from _processes(rest, workers, folder, solve)
+        yield from _threads(rest, workers, size)
+    elif workers == 1:
+        yield from ((point, solve(point)) for point in rest)
     else:
-        yield from _logged(((point, solve(point)) for point in rest), folder)
+        left.extend(rest)
 
 
 def _chunk_size(point: Point) -> int:

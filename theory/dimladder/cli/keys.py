@@ -6,9 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from ..problem.config import (  # the loader's own reading of unions, so that the card cannot disagree
-    _members,
-)
+from ..problem.config import members_of  # the loader's own reading of unions, so that the card cannot disagree
+from ..problem.toml_writer import value_text
 
 
 def theory_lines(theory: Any) -> list[str]:
@@ -49,8 +48,8 @@ def section_lines(path: str, table: Any, keys: list[str] | None = None, default:
     for f in msgspec.structs.fields(table):
         if keys is not None and f.name not in keys and not _is_variant(f):
             continue
-        tables = [t for t in _members(f.type) if _is_table(t) and t.__name__ != "Range"]
-        if tables and all(_is_table(t) or t is type(None) for t in _members(f.type)):
+        tables = [t for t in members_of(f.type) if _is_table(t) and t.__name__ != "Range"]
+        if tables and all(_is_table(t) or t is type(None) for t in members_of(f.type)):
             for nested in tables:
                 inner += section_lines(f"{path}.{f.encode_name}", nested)
             continue
@@ -70,7 +69,7 @@ def _says(field: Any, default: Any) -> str:
     value = field.default if default is None else getattr(default, field.name)
     if value is None or value is msgspec.NODEFAULT:
         return "optional"
-    return f"default {_toml(value)}"
+    return f"default {value_text(value)}"
 
 
 def _is_table(hint: Any) -> bool:
@@ -79,16 +78,16 @@ def _is_table(hint: Any) -> bool:
 
 def values(hint: Any) -> str:
     """Say in words of TOML what a key takes."""
-    members = [t for t in _members(hint) if t is not type(None)]
+    members = [t for t in members_of(hint) if t is not type(None)]
     if len(members) > 1:
         return ", or ".join(values(t) for t in members)
     (only,) = members
     if get_origin(only) is Literal:
-        return " | ".join(_toml(v) for v in get_args(only))
+        return " | ".join(value_text(v) for v in get_args(only))
     if get_origin(only) is tuple:
         parts = get_args(only)
         if Ellipsis in parts:
-            inner = next(t for t in _members(parts[0]))
+            inner = next(t for t in members_of(parts[0]))
             return "rows of numbers" if get_origin(inner) is tuple else f"list of {_plural(inner)}"
         return f"{len(parts)} {_plural(parts[0])}"
     if _is_table(only):
@@ -99,11 +98,3 @@ def values(hint: Any) -> str:
 def _plural(hint: Any) -> str:
     known = {"int": "whole numbers", "float": "numbers", "str": "texts", "Coefficients": '{ "degree" = number }'}
     return known.get(getattr(hint, "__name__", ""), "tables")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    return f"[{', '.join(_toml(v) for v in value)}]" if isinstance(value, tuple) else f"{value}"

@@ -14,16 +14,17 @@ from .geometry import matrix_of, require_semidefinite, require_symmetric, start_
 from .spec import Problem
 from .starts import Random
 from .students import Linear
-from .targets import Index
+from .targets import Index, VectorIndex
+from .update_labels import outputs_of, units_of
 
 Array = NDArray[np.float64]
 
 
 def initial_state(
     problem: Problem, species: Sequence[str], heads: int, shares: Array, tau: Array, variances: Array,
-    stages: Sequence[tuple[float, Array]], means: Array,
+    means: Array,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Return Gamma^b (B, n, n), readouts (heads, K) and biases (S, K) at time 0.
+    """Return Gamma^b (B, n, n), readouts (heads Y, K) and biases (S, K) at time 0.
 
     Totals are shared out over the blocks: Q and the mean directions as the shares of the dimensions, everything with a
     teacher as the teachers' power. In a block of share 0, a single direction, students have what lies along the
@@ -36,13 +37,12 @@ def initial_state(
     shares, tau : arrays (B,)
         Shares of the dimensions, and of |w*|^2.
     variances : array (sources, B)
-    stages : sequence of (end, weights)
     means : array (sources, D)
     """
     student: Any = problem.student
     initial: Any = problem.initial
-    width = 1 if isinstance(student, Linear) else student.width
-    fixed, M = _fixed(problem, shares, tau, variances, stages[0][1], means.shape[1])
+    width, outputs = units_of(problem), outputs_of(problem)
+    fixed, M = _fixed(problem, shares, tau, variances, means.shape[1])
     blocks, D = len(shares), means.shape[1]
     F = M + D
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -68,7 +68,7 @@ def initial_state(
         require_semidefinite(gram[b], "initial", _inconsistent(b, blocks))
         if shares[b] == 0.0:
             _require_single(gram[b], b)
-    a = np.ones(1) if isinstance(student, Linear) else start_readout(problem, random)
+    a = np.eye(width) if isinstance(student, Linear) else start_readout(problem, random, outputs)
     return gram, np.tile(a, (heads, 1)), _biases(problem, species, width)
 
 
@@ -86,18 +86,19 @@ def _require_single(gram: Array, block: int) -> None:
         )  # fmt: skip
 
 
-def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, weights: Array, D: int) -> tuple[Array, int]:
+def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, D: int) -> tuple[Array, int]:
     """Return the Gram matrices of teachers and mean directions by block (B, F, F), and the number of teachers."""
     target: Any = problem.target
     data: Any = problem.data
     M = 0
     T: Array = np.zeros((0, 0))
     if hasattr(target, "overlap"):
-        M = int(target.directions) if isinstance(target, Index) else target.units
+        by_formula = isinstance(target, Index | VectorIndex)
+        M = int(target.directions) if by_formula else target.units
         T = np.array(target.overlap) if target.overlap else np.eye(M)
         require_symmetric(T, "target.overlap")
         require_semidefinite(T, "target.overlap")
-        if isinstance(target, Index) and not isinstance(data, Mixture):
+        if by_formula and not isinstance(data, Mixture):
             # `overlap` is the covariance of the fields: the scale of w* follows from it.
             T = T / float(variances[0] @ tau)
     R = np.array(data.mean_overlap) if isinstance(data, Mixture) and data.mean_overlap else np.eye(D)

@@ -462,7 +462,7 @@ def _candidates(kind: Any, document: Any, parts: list[str]) -> list[Any]:
         step: list[Any] = []
         for t in types:
             hints = get_type_hints(t) if isinstance(t, type) and issubclass(t, msgspec.Struct) else {}
-            step += _members(hints[part]) if part in hints else [m for a in get_args(t) for m in _members(a)]
+            step += members_of(hints[part]) if part in hints else [m for a in get_args(t) for m in members_of(a)]
         node = _value_at(node, [part])
         tag = node.get("kind") if isinstance(node, dict) else None
         tagged = [t for t in step if _tag(t) == tag]
@@ -470,12 +470,12 @@ def _candidates(kind: Any, document: Any, parts: list[str]) -> list[Any]:
     return types
 
 
-def _members(hint: Any) -> list[Any]:
+def members_of(hint: Any) -> list[Any]:
     import types
     import typing
 
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [m for a in get_args(hint) for m in _members(a)]
+        return [m for a in get_args(hint) for m in members_of(a)]
     return [hint]
 
 

@@ -11,6 +11,7 @@ from .activations import activation
 from .expressions import Expression
 from .geometry import matrix_of, random_overlaps, require_semidefinite, require_symmetric, start_readout, teacher_count
 from .kinds import kind_of
+from .students import readout_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -382,7 +383,7 @@ def _readout(problem: Problem) -> Array:
     initial = problem.initial
     if kind_of(problem.student) == "linear":
         given = (1.0,) if initial.a is None else initial.a
-        return matrix_of((given,), (1, 1), "initial.a")[0]
+        return matrix_of(readout_rows(given), (1, 1), "initial.a")[0]
     stream = np.random.Generator(np.random.PCG64(getattr(initial, "seed", 0)))
     if kind_of(initial) == "random":
         # Directions are drawn first.

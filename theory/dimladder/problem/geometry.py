@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DomainError
 from .spec import Problem
 from .starts import Random
+from .students import readout_rows
 from .targets import Committee
 
 Array = NDArray[np.float64]
@@ -110,26 +111,37 @@ def random_overlaps(
     return M, inside + np.diag(rest)
 
 
-def start_readout(problem: Problem, random: np.random.Generator) -> Array:
-    """Return the readouts at the start: given, written in the student, or drawn (after the directions)."""
+def start_readout(problem: Problem, random: np.random.Generator, outputs: int = 1) -> Array:
+    """Return the readouts at the start, (width,) or (outputs, width) for several outputs.
+
+    They are given, written in the student, or drawn (after the directions).
+
+    Raises
+    ------
+    ConfigError
+        When there are not as many rows as outputs.
+    """
     student: Any = problem.student
-    given = problem.initial.a
     width = student.width
-    if given is not None:
-        if len(given) != width:
+    key = "student.readout" if problem.initial.a is None else "initial.a"
+    given = student.readout if problem.initial.a is None else problem.initial.a
+    if not isinstance(given, str):
+        rows = readout_rows(given)
+        if any(len(row) != width for row in rows):
+            why = f"{len(rows[0])} entries for student.width = {width}"
+            raise ConfigError(f"{key} has the wrong length", where=key, why=why)
+        if len(rows) != outputs:
             raise ConfigError(
-                "initial.a has the wrong length",
-                where="initial.a",
-                why=f"{len(given)} entries for student.width = {width}",
-            )
-        return np.array(given, dtype=float)
-    if not isinstance(student.readout, str):
-        return np.array(student.readout, dtype=float)
-    law, _, scale = student.readout.replace(" ", "").partition("/")
+                f"{key} does not fit the outputs", where=key,
+                why=f"{len(rows)} rows for {outputs} outputs of the target", hint="give one row of readouts an output",
+            )  # fmt: skip
+        return np.array(rows[0] if outputs == 1 else rows, dtype=float)
+    law, _, scale = given.replace(" ", "").partition("/")
+    shape = (width,) if outputs == 1 else (outputs, width)
     if law == "ones":
-        drawn = np.ones(width)
+        drawn = np.ones(shape)
     else:
-        drawn = random.choice([-1.0, 1.0], width) if law == "rademacher" else random.standard_normal(width)
+        drawn = random.choice([-1.0, 1.0], shape) if law == "rademacher" else random.standard_normal(shape)
     return drawn / {"": 1.0, "width": width, "sqrt(width)": width**0.5}[scale]
 
 

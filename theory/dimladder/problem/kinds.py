@@ -57,7 +57,9 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
         coordinates.GaussianCoordinate, coordinates.UniformCoordinate, coordinates.ExponentialCoordinate,
         coordinates.MixtureCoordinate, coordinates.EmpiricalCoordinate, data.Hypercube, data.BlockModel, data.KernelLaw,
     ),
-    "target": _table(targets.Committee, targets.Index, targets.ClusterLabels, targets.Hierarchical),
+    "target": _table(
+        targets.Committee, targets.Index, targets.VectorIndex, targets.ClusterLabels, targets.Hierarchical,
+    ),
     "student": _table(
         students.Linear, students.TwoLayer, students.Features, students.Deep, students.ThreeLayer, students.MeanField,
         students.Truncation, students.GraphConvolution,

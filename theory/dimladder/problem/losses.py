@@ -7,6 +7,7 @@ two values, whether it is convex.
 from __future__ import annotations
 
 import ast
+import re
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -34,6 +35,8 @@ _RESIDUALS = {
     "huber": (2, "clip({u}, -({p}), {p})*({u} - clip({u}, -({p}), {p})/2)"),
     "quantile": (2, "({p})*({u}) + relu(-({u}))"),
 }
+# Outputs and labels by number.
+_SEVERAL = re.compile(r"\b[fy]\d+\b")
 _GRID = 4001  # points on which convexity is checked
 _RANGE = 40.0  # outputs between -_RANGE and _RANGE
 
@@ -74,15 +77,19 @@ class LossFunction:
     Parameters
     ----------
     text : str
-        A name of `LOSSES` or `VECTOR_LOSSES`, or a formula in ``f`` and ``y``; ``huber(u, delta)`` and
-        ``quantile(u, q)`` may stand in it.
+        A name of `LOSSES` or `VECTOR_LOSSES`, or a formula in ``f`` and ``y``, or in ``f1``, ``f2``, ..., ``y1``,
+        ``y2``, ...; ``huber(u, delta)`` and ``quantile(u, q)`` may stand in it.
 
     Attributes
     ----------
     name : str
         The canonical name, or the formula.
     vector : bool
-        Whether it takes one output a class; such a loss has no formula here.
+        Whether it is of several outputs: one a class, or those of a formula; it then has no formula in one f.
+    classes : bool
+        Whether its labels are classes.
+    several : bool
+        Whether it is a formula in f1, f2, ... and y1, y2, ...; `formula` is that, `highest` the highest number used.
 
     Raises
     ------
@@ -92,19 +99,33 @@ class LossFunction:
 
     def __init__(self, text: str) -> None:
         key = text.strip().lower().replace("_", "-")
-        self.vector = key in VECTOR_LOSSES
-        self.name = key if self.vector or key in LOSSES else text.strip()
-        if self.vector:
+        self.classes = key in VECTOR_LOSSES
+        self.several = not self.classes and key not in LOSSES and _SEVERAL.search(text) is not None
+        self.vector = self.classes or self.several
+        self.name = key if self.classes or key in LOSSES else text.strip()
+        if self.classes:
             return
         known = [*LOSSES, *VECTOR_LOSSES]
         if key not in LOSSES and key.replace("-", "").isidentifier() and key not in ("f", "y"):
             raise ValueError(f"unknown loss {text!r}: {did_you_mean(text, known)}")
         try:
+            if self.several:
+                self._read_several(text)
+                return
             self.expression = Expression(_expanded(LOSSES.get(key, text)), ("f", "y"))
         except ValueError as error:
             raise ValueError(f"{error}; a loss is a formula in f and y or one of: {', '.join(known)}") from None
         if "f" not in self.expression.variables:
             raise ValueError(f"the loss {text!r} does not depend on the output f")
+
+    def _read_several(self, text: str) -> None:
+        self.formula = Expression(_expanded(text), ("f*", "y*"))
+        numbers = [int(name[1:]) for name in self.formula.variables]
+        if not any(name.startswith("f") for name in self.formula.variables):
+            raise ValueError(f"the loss {text!r} does not depend on an output")
+        if min(numbers) < 1:
+            raise ValueError(f"the loss {text!r} counts outputs and labels from 1")
+        self.highest = max(numbers)
 
     def __repr__(self) -> str:
         return f"LossFunction({self.name!r})"
@@ -143,7 +164,7 @@ class LossFunction:
     @property
     def _formula(self) -> Expression:
         if self.vector:
-            raise ValueError(f"the loss {self.name!r} takes one output a class: it has no formula in one f")
+            raise ValueError(f"the loss {self.name!r} takes several outputs: it has no formula in one f")
         return self.expression
 
     def kinks(self, y: float) -> tuple[float, ...]:
@@ -208,10 +229,10 @@ class LossFunction:
     def convex(self) -> bool:
         """Whether it is convex in f: the slope never falls, on a fine grid of outputs in [-40, 40] for several labels.
 
-        The vector losses are convex.
+        The losses of classes are convex.
         """
         if self.vector:
-            return True
+            return self.classes
         import numpy as np
 
         f = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-6
@@ -254,7 +275,10 @@ class Loss(Spec, frozen=True, kw_only=True):
     ----------
     function : str
         l: a name (square, correlation, logistic, hinge, abs, log-cosh, cross-entropy, one-hot), or a formula in ``f``
-        and ``y`` such as ``"huber(y - f, 1.0)"`` or ``"quantile(y - f, 0.25)"``.
+        and ``y`` such as ``"huber(y - f, 1.0)"`` or ``"quantile(y - f, 0.25)"``. Of several outputs: the sum over them,
+        or a formula in ``f1``, ``f2``, ... and ``y1``, ``y2``, ....
+    smoothing : float
+        Labels that are classes count as (1 - smoothing) times their unit vector, plus smoothing/classes.
     penalty : str
         ``"l2"`` (|w|^2/2), ``"l1"``, or a formula in ``w``.
     ridge : float or "optimal"
@@ -267,6 +291,7 @@ class Loss(Spec, frozen=True, kw_only=True):
     """
 
     function: str = "square"
+    smoothing: float = 0.0
     penalty: str = "l2"
     ridge: float | Literal["optimal"] | None = None
     ridge_per_sample: float | str | None = None
@@ -277,6 +302,8 @@ class Loss(Spec, frozen=True, kw_only=True):
             loss_function(self.function)
         except ValueError as error:
             raise ValueError(f"function: {error}") from None
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"smoothing must lie in [0, 1), got {self.smoothing}")
         if self.penalty not in ("l2", "l1"):
             formula("penalty is l2, l1 or a formula in w", self.penalty, ("w",))
         if self.ridge is not None and self.ridge_per_sample is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checks import Matrix, Row, at_least, finite, positive
 from .spec import Spec
+from .students import Rows
 
 
 class Explicit(Spec, frozen=True, kw_only=True, tag_field="kind", tag="explicit"):
@@ -14,7 +15,7 @@ class Explicit(Spec, frozen=True, kw_only=True, tag_field="kind", tag="explicit"
     Q, M : rows
         Overlaps student-student (width x width) and student-teacher (width x teachers).
     a, bias : sequence of float
-        Readouts (instead of the student's `readout`) and biases.
+        Readouts (instead of the student's `readout`; rows: one an output) and biases.
     means : rows
         w.m/d, a row a student unit, an entry a direction of the means.
     block_Q, block_M : one matrix a block of the spectrum
@@ -25,7 +26,7 @@ class Explicit(Spec, frozen=True, kw_only=True, tag_field="kind", tag="explicit"
 
     Q: Matrix | None = None
     M: Matrix | None = None
-    a: Row | None = None
+    a: Rows | None = None
     bias: Row | None = None
     means: Matrix | None = None
     block_Q: tuple[Matrix, ...] | None = None
@@ -50,15 +51,15 @@ class Random(Spec, frozen=True, kw_only=True, tag_field="kind", tag="random"):
         Standard deviation of each M[i, m].
     norm : float
         Squared norm Q[i, i], 1 unless given. Directions beyond M are mutually orthogonal, as d -> infinity.
-    a : sequence of float
-        Readouts, instead of the student's `readout`.
+    a : sequence of float, or rows
+        Readouts, instead of the student's `readout`; rows: one an output.
     seed : int
         Seed of M and of random readouts.
     """
 
     overlap: float | None = None
     norm: float | None = None
-    a: Row | None = None
+    a: Rows | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .activations import activation
 from .checks import Row, at_least, not_negative, positive
 from .expressions import Expression
 from .laws import Law, law
 from .spec import Spec
+from .timed import Timed, check_timed
 
+# Readouts: numbers, or a row of them an output.
+Rows = tuple[float | tuple[float, ...], ...]
 READOUTS = ("ones", "rademacher", "gaussian")
 SCALES = ("", "width", "sqrt(width)")
 MAX_LAYERS = 1000
 
 
+def check_readout(name: str, rows: Rows, width: int) -> None:
+    """Refuse anything but a number a hidden unit, or rows of as many."""
+    kinds = {isinstance(row, tuple) for row in rows}
+    if len(kinds) > 1:
+        raise ValueError(f"{name} is a list of numbers, or one row an output")
+    for row in readout_rows(rows):
+        if len(row) != width:
+            raise ValueError(f"{name} must have {width} entries, one a hidden unit, got {len(row)}")
+
+
+def readout_rows(rows: Rows) -> tuple[tuple[float, ...], ...]:
+    """Return a row of readouts an output: one, where they are plain numbers."""
+    inner = tuple(row for row in rows if isinstance(row, tuple))
+    return inner or (tuple(float(a) for a in rows if not isinstance(a, tuple)),)
+
+
 class Linear(Spec, frozen=True, kw_only=True, tag_field="kind", tag="linear"):
-    """f = w.x/sqrt d, plus b where `bias`."""
+    """f = w.x/sqrt d, plus b where `bias`; one w and b an output where the target has several, or is a class."""
 
     bias: bool = False
 
@@ -32,14 +51,15 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
         g: a name, or a formula in ``x``.
     slope : str
         g' given instead of g, where only the slope matters (correlation loss).
-    readout : str or sequence of float
+    readout : str, sequence of float, or rows
         ``"ones"``, ``"rademacher"`` or ``"gaussian"``, each optionally ``/width`` (mean field) or ``/sqrt(width)``
-        (NTK); or the numbers. Random readouts are drawn from ``[initial] seed``.
+        (NTK); or the numbers. Random readouts are drawn from ``[initial] seed``. Rows: one an output, of which there
+        are as many as the target has.
     heads : int
         Readouts, one a task; 1: shared.
     train_readout, bias : bool
         Whether the readout is trained, and whether every unit has a trained bias.
-    dropout : float
+    dropout : float, or a formula in the time ``t``; or one a unit
         Probability that a hidden unit is kept in a step; 1: no dropout.
     hermite : str
         Convention of ``HeN`` in the formulas.
@@ -48,12 +68,14 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
     width: int = 1
     activation: str = "erf"
     slope: str = ""
-    readout: str | Row = "ones"
+    readout: str | Rows = "ones"
     heads: int = 1
     train_readout: bool = False
     bias: bool = False
-    dropout: float = 1.0
+    dropout: Timed | tuple[Timed, ...] = 1.0
     hermite: Literal["orthonormal", "probabilists", "factorial"] = "probabilists"
+
+    timed: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, heads=self.heads)
@@ -62,8 +84,13 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
             if self.activation != "erf":
                 raise ValueError("slope is given instead of the activation: drop one of them")
             activation(self.slope, self.hermite)
-        if not 0 < self.dropout <= 1:
-            raise ValueError(f"dropout is the probability of keeping a unit, in (0, 1], got {self.dropout}")
+        if isinstance(self.dropout, tuple):
+            if len(self.dropout) != self.width:
+                raise ValueError(f"dropout must be one number, or {self.width}, got {len(self.dropout)}")
+            for keep in self.dropout:
+                check_timed("dropout", keep, 0.0, high=1.0)
+        else:
+            check_timed("dropout", self.dropout, 0.0, above=True, high=1.0)
         if isinstance(self.readout, str):
             law, _, scale = self.readout.replace(" ", "").partition("/")
             if law not in READOUTS or scale not in SCALES:
@@ -71,8 +98,8 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
                     f"readout must be a list of {self.width} numbers or one of {', '.join(READOUTS)}, optionally "
                     f"followed by /width (mean field) or /sqrt(width) (NTK), got {self.readout!r}"
                 )
-        elif len(self.readout) != self.width:
-            raise ValueError(f"readout must have {self.width} entries, one a hidden unit, got {len(self.readout)}")
+        else:
+            check_readout("readout", self.readout, self.width)
 
     @property
     def expression(self) -> Expression:

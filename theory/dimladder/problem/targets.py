@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .activations import activation
-from .checks import finite, formula, not_negative, probabilities, square
+from .checks import at_least, finite, formula, not_negative, probabilities, square
 from .data import read_numbers
 from .expressions import Expression, HermiteConvention
 from .spec import Coefficients, Spec
+from .timed import Timed, check_timed
 
 
 class Power(Spec, frozen=True, kw_only=True):
@@ -68,11 +69,13 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
     Attributes
     ----------
     activation : str
-    readout : sequence of float, or one such row a task
-        It sets the number of teacher units.
+    readout : sequence of float, or rows
+        It sets the number of teacher units. Rows: one a task; with several outputs one an output, task by task.
+    outputs : int
+        Dimension of y; the noises of its entries are independent.
     overlap : rows
         Gram matrix of all teacher units; identity unless given.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of the label noise.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }`` or ``{ file }``; default: the shares of the dimensions.
@@ -80,20 +83,28 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
 
     activation: str = "erf"
     readout: tuple[float | tuple[float, ...], ...]
+    outputs: int = 1
     overlap: tuple[tuple[float, ...], ...] = ()
-    noise: float = 0.0
+    noise: Timed = 0.0
     power: PowerShares | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __post_init__(self) -> None:
         activation(self.activation)
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.readout:
             raise ValueError("readout must have at least one entry: it sets the number of teacher units")
+        at_least(1, outputs=self.outputs)
         if len({isinstance(row, tuple) for row in self.readout}) != 1:
             raise ValueError("readout is a list of numbers, or one row a task")
         if len({len(row) for row in self.readout if isinstance(row, tuple)}) > 1:
             raise ValueError("readout must have rows of one length, an entry a teacher unit")
+        if len(self.readouts) % self.outputs:
+            raise ValueError(
+                f"readout needs a row an output, task by task: {len(self.readouts)} for {self.outputs} outputs"
+            )
         m = self.units
         if self.overlap and (len(self.overlap) != m or any(len(row) != m for row in self.overlap)):
             raise ValueError(f"overlap must be a {m} x {m} matrix, one row a teacher unit")
@@ -106,7 +117,7 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
 
     @property
     def readouts(self) -> tuple[tuple[float, ...], ...]:
-        """One row of readouts a task; a single row where there are no tasks."""
+        """One row of readouts an output, task by task; a single row where there is one of each."""
         rows = tuple(row for row in self.readout if isinstance(row, tuple))
         return rows or (tuple(float(a) for a in self.readout if not isinstance(a, tuple)),)
 
@@ -151,7 +162,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     formula : str
         In ``z`` (one direction) or ``z1, z2, ...``, and noise ``n1, n2, ...`` ~ N(0, 1), fresh for every sample, inside
         the link. ``logit(a)``: y = +1 with probability 1/(1 + exp(-a)), else -1.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of noise added to y.
     overlap : rows
         Covariance of the fields; identity unless given.
@@ -169,7 +180,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     """
 
     formula: str
-    noise: float = 0.0
+    noise: Timed = 0.0
     overlap: tuple[tuple[float, ...], ...] = ()
     direction: Literal["random", "aligned"] | tuple[float, ...] = "random"
     flip: float = 0.0
@@ -178,8 +189,10 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     hermite: HermiteConvention = "probabilists"
     power: PowerShares | None = None
 
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
+
     def __post_init__(self) -> None:
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.fields and not self.noises:
             raise ValueError("the formula must use a field: z, or z1, z2, ...")
@@ -258,19 +271,77 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
         return linear if polynomial.degree() <= 1 and constant == 0.0 else None
 
 
+class VectorIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="vector-index"):
+    """y_j = formula_j(z1, z2, ...) + noise xi_j, z_m = w*_m.x/sqrt d of covariance `overlap`, one formula an output.
+
+    Attributes
+    ----------
+    formulas : sequence of str
+        In ``z`` (one direction) or ``z1, z2, ...``.
+    argmax : bool
+        The label is a class: the number, from 0, of the largest formula. As a vector it is the unit vector of it.
+    noise : float, or a formula in the time ``t``
+        Standard deviation of independent noises added to the entries of y.
+    overlap : rows
+        Covariance of the fields; identity unless given. |w*_m|^2 is as for an index target.
+    hermite : {"probabilists", "orthonormal", "factorial"}
+        Convention of ``HeN`` in the formulas.
+    power : shares of |w*|^2 by block of the spectrum
+    """
+
+    formulas: tuple[str, ...]
+    argmax: bool = False
+    noise: Timed = 0.0
+    overlap: tuple[tuple[float, ...], ...] = ()
+    hermite: HermiteConvention = "probabilists"
+    power: PowerShares | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
+
+    def __post_init__(self) -> None:
+        check_timed("noise", self.noise, 0.0)
+        check_power(self.power)
+        if len(self.formulas) < 2:
+            raise ValueError('formulas has one entry an output, two at least; a single one is kind = "index"')
+        if self.argmax and self.noise:
+            raise ValueError("noise adds to numbers: a label that is a class has none")
+        names = {name for row in self.expressions for name in row.variables}
+        if not names:
+            raise ValueError("formulas must use a field: z, or z1, z2, ...")
+        if "z" in names and len(names) > 1:
+            raise ValueError("formulas name their fields z (one) or z1, z2, ... (several), not both")
+        if any(name != "z" and int(name[1:]) < 1 for name in names):
+            raise ValueError("formulas count their fields from 1")
+        if self.argmax and len(set(self.formulas)) < len(self.formulas):
+            raise ValueError("formulas of classes must differ: two equal ones have no largest")
+        if self.overlap:
+            square("overlap", self.overlap, self.directions, "direction")
+
+    @cached_property
+    def expressions(self) -> tuple[Expression, ...]:
+        """The formulas, parsed."""
+        return tuple(formula("formulas", text, ("z", "z*"), self.hermite) for text in self.formulas)
+
+    @property
+    def directions(self) -> int:
+        """Number of hidden directions: the highest index used."""
+        return max(1 if name == "z" else int(name[1:]) for row in self.expressions for name in row.variables)
+
+
 class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="cluster-labels"):
     """The label of a point is that of its cluster.
 
     Attributes
     ----------
-    labels : sequence of float or formula
-        One a cluster; default: +1 and -1 for two, 0, 1, 2, ... for more. A text is a formula as of an index target, in
-        ``z`` = w*.x and noise ``n1, n2, ...``: one link a cluster, such as ``["sign(z)", "-sign(z)", 1.0]``.
+    labels : sequence of float, formula or row
+        One a cluster; default: +1 and -1 for two, 0, 1, 2, ... for more, and for losses of classes. A text is a formula
+        as of an index target, in ``z`` = w*.x and noise ``n1, n2, ...``: one link a cluster, such as
+        ``["sign(z)", "-sign(z)", 1.0]``. A row has a number an output.
     direction : "random", "aligned" or sequence of float
         Of w* where a label is a formula: as of an index target.
     """
 
-    labels: tuple[float | str, ...] = ()
+    labels: tuple[float | str | tuple[float, ...], ...] = ()
     direction: Literal["random", "aligned"] | tuple[float, ...] = "random"
 
     def __post_init__(self) -> None:
@@ -279,25 +350,61 @@ class ClusterLabels(Spec, frozen=True, kw_only=True, tag_field="kind", tag="clus
                 Index(formula=label)
             else:
                 finite(labels=label)
+        if len({len(label) for label in self.labels if isinstance(label, tuple)}) > 1 or (
+            self.rows and len(self.rows) < len(self.labels)
+        ):
+            raise ValueError("labels are numbers and formulas, or rows of one length, an entry an output")
+        if self.rows and len(self.rows[0]) < 2:
+            raise ValueError("labels that are rows have an entry an output, two at least")
         if isinstance(self.direction, tuple) and not any(self.direction):
             raise ValueError("direction must not be the zero vector")
         if self.direction != "random" and not any(isinstance(label, str) for label in self.labels):
             raise ValueError("direction is that of the field z: no label is a formula")
 
+    @property
+    def rows(self) -> tuple[tuple[float, ...], ...]:
+        """The labels that are rows, a number an output; all of them, or none."""
+        return tuple(label for label in self.labels if isinstance(label, tuple))
+
+    def vectors(self, clusters: int) -> tuple[tuple[float, ...], ...]:
+        """Return one row a cluster; `ValueError` when their number does not fit."""
+        if len(self.rows) != clusters:
+            raise ValueError(f"labels has {len(self.rows)} rows for {clusters} clusters")
+        return self.rows
+
+    def classes(self, clusters: int) -> tuple[int, ...]:
+        """Return the class of each cluster, 0, 1, 2, ...: its number, unless labels say otherwise.
+
+        Raises
+        ------
+        ValueError
+            When they are not the numbers 0 ... m - 1, each at least once, m at least 2.
+        """
+        if not self.labels:
+            return tuple(range(clusters))
+        values = self.values(clusters)
+        numbers = sorted(set(values))
+        if numbers != [float(k) for k in range(len(numbers))] or len(numbers) < 2:
+            raise ValueError(f"labels are classes 0, 1, 2, ..., at least two, got {list(values)}")
+        return tuple(int(y) for y in values)
+
     def values(self, clusters: int) -> tuple[float, ...]:
-        """Return one number a cluster; `ValueError` when their number does not fit, or one is a formula."""
+        """Return one number a cluster; `ValueError` when their number does not fit, or one is no number."""
         found = self.laws(clusters)
         if any(isinstance(label, Index) for label in found):
             raise ValueError(f"labels are numbers here, not formulas: got {list(self.labels)}")
         return tuple(label for label in found if not isinstance(label, Index))
 
     def laws(self, clusters: int) -> tuple[float | Index, ...]:
-        """Return a number, or an index target, a cluster; `ValueError` when their number does not fit."""
+        """Return a number, or an index target, a cluster; `ValueError` when their number does not fit, or for rows."""
+        if self.rows:
+            raise ValueError("labels that are rows belong to students of several outputs")
         if not self.labels:
             return (1.0, -1.0) if clusters == 2 else tuple(float(c) for c in range(clusters))
         if len(self.labels) != clusters:
             raise ValueError(f"labels has {len(self.labels)} entries for {clusters} clusters")
-        return tuple(Index(formula=label) if isinstance(label, str) else label for label in self.labels)
+        known = [label for label in self.labels if not isinstance(label, tuple)]
+        return tuple(Index(formula=label) if isinstance(label, str) else label for label in known)
 
 
 class Hierarchical(Spec, frozen=True, kw_only=True, tag_field="kind", tag="hierarchical"):

@@ -24,7 +24,7 @@ def _key(name: str) -> str:
 def _table(table: dict[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
     for name, value in table.items():
         if not isinstance(value, dict):
-            lines.append(f"{_key(name)} = {_value(value)}")
+            lines.append(f"{_key(name)} = {value_text(value)}")
     for name, value in table.items():
         if isinstance(value, dict):
             inner = (*path, name)
@@ -32,7 +32,8 @@ def _table(table: dict[str, Any], path: tuple[str, ...], lines: list[str]) -> No
             _table(value, inner, lines)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return one value as TOML, tables inline."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -48,7 +49,7 @@ def _value(value: Any) -> str:
             # JSON's escapes are TOML's, but for the delete character.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case list() | tuple():
-            return "[" + ", ".join(map(_value, value)) + "]"
+            return "[" + ", ".join(map(value_text, value)) + "]"
         case dict():
-            return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+            return "{ " + ", ".join(f"{_key(k)} = {value_text(v)}" for k, v in value.items()) + " }"
     raise TypeError(f"TOML has no value for {type(value).__name__}")

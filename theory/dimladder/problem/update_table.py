@@ -2,6 +2,7 @@
 
     x | c = m_c + sum_b sqrt(s_cb) Pi_b z,   P(c) = p_c(t),   m_c = sum_r means[c, r] r_r / sqrt d
     y | c = y0_c + sum_m A_cm g*(w*_m.x/sqrt d) + sigma_c z',   f | c = sum_k mask_ck a^h(c)_k g(w_k.x/sqrt d + b_k)
+    (several outputs: y0_c, A_c and a^h have a row an output, and y and f are vectors)
     u_p <- u_p + (1/d) sum_q L_pq u_q - (P_p/sqrt d) mean_batch[a g'(lambda_w) l'(f, y) x]         time = steps/d
 
 Theories derive their flow from it, experiments run it at finite d: what both share is the problem, as data.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,17 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .activations import activation
 from .data import Mixture
+from .emitters import chances, masks_of, moving_numbers
 from .expressions import Expression
 from .losses import LossFunction
 from .spec import Problem
 from .students import Linear
-from .targets import ClusterLabels, Committee, Index
+from .timed import Moving, value_at
+from .update_labels import loss_of, outputs_of, sources_of, units_of
 from .update_presets import moves_of
+from .vector_losses import VectorLoss
 
 Array = NDArray[np.float64]
-MOST_DROPPED = 8  # units with dropout: 2^units masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +46,16 @@ class Table:
         by name.
     outputs : tuple of str
         Species beside w whose network is measured.
-    K, M, D, heads : int
-        Hidden units, teachers, directions of the means, readouts.
+    K, M, D, heads, Y : int
+        Hidden units, teachers, directions of the means, readouts of tasks, outputs: the dimension of y.
     activation, slope : Expression
         g, in ``x``; its slope where that is given instead, and g is then without meaning.
     teacher : Expression or None
         g* of a committee, in ``x``.
-    index : Expression or None
-        The target as a formula in the teachers' fields, in their order ``z`` or ``z1, z2, ...``.
+    index : tuple of Expression
+        The target as formulas in the teachers' fields, ``z`` or ``z1, z2, ...``, one an output; empty for others.
+    argmax : bool
+        Whether the label is a class, that of the largest of these formulas, and y its unit vector.
     shares : array (B,)
         gamma_b, the share of the coordinates; 0: a single direction.
     variances : array (C, B)
@@ -60,10 +64,10 @@ class Table:
         m_c in the directions.
     stages : tuple of (end, weights)
         Probabilities of the sources until that time, in the order of time; the last one stays.
-    labels, noise : arrays (C,)
+    labels, noise : arrays (C, Y), (C,)
         y0_c, and the standard deviation sigma_c of the label noise.
-    teacher_rows : array (C, M)
-        A_c; rows of ones where `index` is given.
+    teacher_rows : array (C, Y M)
+        A_c, output by output; ones where `index` is given.
     head : int array (C,)
         Which readout is used.
     masks : array (C, K)
@@ -84,17 +88,22 @@ class Table:
         Biases are a coordinate of the weights, moved at this multiple of their rate: decay and momentum act on it.
     schedule : str
         Factor of the rates, a formula in ``t``.
-    batch, uses : int
+    batch : float
+        Samples a step.
+    uses : int
     displacement : float
     spherical : bool
     regime : str
-    loss : LossFunction
+    loss : LossFunction, or VectorLoss where Y > 1
     gram : array (B, n, n)
         Gamma^b at time 0: V_p.Pi_b V_q / d.
-    a, bias : arrays (heads, K), (S, K)
-        Readouts and biases at time 0.
+    a, bias : arrays (heads Y, K), (S, K)
+        Readouts, head by head and output by output, and biases at time 0.
     nodes : bool
         Whether the blocks are nodes of a Gauss rule in the eigenvalue, which no finite d has.
+    timed : tuple of Moving
+        Entries of chances (stage x source), variances, noise and batch that are formulas in the time; the arrays have
+        their values at the beginning. `along` has them at any times.
     """
 
     species: tuple[str, ...]
@@ -103,10 +112,12 @@ class Table:
     M: int
     D: int
     heads: int
+    Y: int
     activation: Expression
     slope: Expression | None
     teacher: Expression | None
-    index: Expression | None
+    index: tuple[Expression, ...]
+    argmax: bool
     shares: Array
     variances: Array
     means: Array
@@ -128,16 +139,17 @@ class Table:
     readout_decay: float
     bias_rate: float | None
     schedule: str
-    batch: int
+    batch: float
     uses: int
     displacement: float
     spherical: bool
     regime: str
-    loss: LossFunction
+    loss: LossFunction | VectorLoss
     gram: Array
     a: Array
     bias: Array
     nodes: bool = False
+    timed: tuple[Moving, ...] = ()
 
     @property
     def n(self) -> int:
@@ -155,14 +167,41 @@ class Table:
         return int(self.emitter.max()) + 1
 
     @property
+    def squared_length(self) -> Array:
+        """|x|^2/d of each source as d grows, shape (C,): no single coordinate counts in it, such as that of biases."""
+        return np.asarray(self.variances @ self.shares, dtype=float)
+
+    @property
     def switches(self) -> tuple[float, ...]:
         """Times at which the probabilities jump."""
         return tuple(end for end, _ in self.stages[:-1])
 
+    @property
+    def chances(self) -> Array:
+        """Probabilities of the sources at the beginning of each stage, shape (stages, C)."""
+        return np.array([weights for _, weights in self.stages])
+
+    def along(self, name: str, times: Array) -> Array:
+        """Return ``chances`` (C), ``variances`` (C, B), ``noise`` (C) or ``batch`` at times: (times, ...)."""
+        times = np.asarray(times, dtype=float)
+        stage = np.searchsorted(self.switches, times, side="right")
+        if name == "chances":
+            out = self.chances[stage]
+        else:
+            out = np.repeat(np.asarray(getattr(self, name), dtype=float)[None], len(times), axis=0)
+        for entry in self.timed:
+            if entry.array != name:
+                continue
+            if name == "chances":
+                here = stage == entry.index[0]
+                out[here, entry.index[1]] = entry.values(times[here])
+            else:
+                out[(slice(None), *entry.index)] = entry.values(times)
+        return out
+
     def probabilities(self, t: float) -> Array:
         """Return p_c(t), shape (C,): at a switch those of the stage that begins."""
-        weights = next((w for end, w in self.stages if t < end), self.stages[-1][1])
-        return np.array(weights)
+        return self.along("chances", np.array([t]))[0]
 
     def source_weights(self, t: float) -> Array:
         """Return the probabilities of the sources without their masks, shape (sources,)."""
@@ -171,8 +210,18 @@ class Table:
     @cached_property
     def signs(self) -> bool:
         """Whether labels are signs, so that there is a classification error: P(f y < 0), y without noise."""
-        by_cluster = self.teacher is None and self.index is None
-        return bool((by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))) or self.loss.two_valued)
+        by_cluster = self.teacher is None and not self.index
+        signs = by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))
+        return self.Y == 1 and bool(signs or self.loss.two_valued)
+
+    @cached_property
+    def classes(self) -> bool:
+        """Whether labels are classes, so that there is a classification error: P(argmax f != argmax y)."""
+        if self.Y == 1:
+            return False
+        units = np.eye(self.Y)
+        by_cluster = self.teacher is None and not self.index
+        return self.argmax or (by_cluster and all((units == y).all(axis=1).any() for y in self.labels))
 
     @property
     def plain(self) -> bool:
@@ -180,7 +229,8 @@ class Table:
         return bool(
             len(self.species) == 1 and len(self.shares) == 1 and len(self.head) == 1 and self.D == 0
             and self.variances[0, 0] == 1.0 and self.bias_rate is None and self.coefficients is None
-            and self.labels[0] == 0.0 and self.M and not self.fixed_gain.any() and self.beta is None
+            and not self.labels[0].any() and self.Y == 1 and self.M and not self.fixed_gain.any() and self.beta is None
+            and not self.timed
         )  # fmt: skip
 
 
@@ -204,16 +254,17 @@ def _table(problem: Problem) -> Table:
     student: Any = problem.student
     rule: Any = problem.algorithm
     linear = isinstance(student, Linear)
-    width = 1 if linear else student.width
+    outputs, width = outputs_of(problem), units_of(problem)
     trained = not linear and student.train_readout
     shares, base, tau, nodes = _blocks(problem)
-    sources = _sources(problem)
+    sources = sources_of(problem)
     means = _means(problem)
-    masks, chances = _masks(problem, width)
+    masks, factors = masks_of(problem, width)
+    stages, moving = chances(problem, sources.stages, factors)
     count = len(sources.labels)
     emitter = np.repeat(np.arange(count), len(masks))
     variances = np.broadcast_to(base, (count, len(shares)))
-    species, outputs, moves = moves_of(problem)
+    species, measured, moves = moves_of(problem)
     heads = 1 if linear else student.heads
     if heads not in (1, count):
         raise ConfigError(
@@ -221,21 +272,23 @@ def _table(problem: Problem) -> Table:
             why=f"{heads} readouts for {count} sources of samples", hint="give one readout a source, or 1: shared",
         )  # fmt: skip
     head = np.arange(count) if heads > 1 else np.zeros(count, dtype=np.int64)
-    gram, a, bias = initial_state(problem, species, heads, shares, tau, variances, sources.stages, means)
+    gram, a, bias = initial_state(problem, species, heads, shares, tau, variances, means)
     lr = rule.learning_rate
     readout_rate = lr if rule.readout_learning_rate is None else rule.readout_learning_rate
     return Table(
-        species=species, outputs=outputs, K=width, M=sources.rows.shape[1], D=means.shape[1], heads=heads,
+        species=species, outputs=measured, K=width, M=sources.rows.shape[1] // outputs, D=means.shape[1], heads=heads,
+        Y=outputs,
         activation=activation("x") if linear else student.expression,
         slope=student.slope_expression if not linear and student.slope else None,
-        teacher=sources.teacher, index=sources.index, shares=shares, variances=variances[emitter],
-        means=means[emitter], labels=sources.labels[emitter], noise=sources.noise[emitter],
-        stages=tuple((end, tuple(np.outer(w, chances).ravel().tolist())) for end, w in sources.stages),
+        teacher=sources.teacher, index=sources.index, argmax=sources.argmax, shares=shares,
+        variances=variances[emitter], means=means[emitter], labels=sources.labels[emitter],
+        noise=sources.noise[emitter], stages=stages,
         teacher_rows=sources.rows[emitter], head=head[emitter], masks=np.tile(masks, (count, 1)), emitter=emitter,
         learning_rate=lr, readout_rate=readout_rate if trained else 0.0,
         readout_decay=rule.readout_weight_decay if trained else 0.0, bias_rate=_bias_rate(problem),
-        schedule=rule.schedule, batch=rule.batch_size, uses=rule.uses, displacement=rule.displacement,
-        spherical=rule.spherical, regime=rule.regime, loss=problem.loss.form, gram=gram, a=a, bias=bias, nodes=nodes,
+        schedule=rule.schedule, batch=value_at(rule.batch_size), uses=rule.uses, displacement=rule.displacement,
+        spherical=rule.spherical, regime=rule.regime, loss=loss_of(problem), gram=gram, a=a, bias=bias, nodes=nodes,
+        timed=(*moving, *moving_numbers(problem, emitter, shares)),
         **moves,
     )  # fmt: skip
 
@@ -320,65 +373,6 @@ def _gauss_rule(values: Array, shares: Array, tau: Array, nodes: int, power: Any
     return found, weights, density / density.sum()
 
 
-@dataclass(frozen=True)
-class _Sources:
-    stages: tuple[tuple[float, Array], ...]
-    labels: Array
-    noise: Array
-    rows: Array
-    teacher: Expression | None
-    index: Expression | None
-
-
-def _sources(problem: Problem) -> _Sources:
-    """Return who emits the samples and what their labels are, masks apart."""
-    data: Any = problem.data
-    target: Any = problem.target
-    clusters = len(data.weights) if isinstance(data, Mixture) else None
-    if isinstance(target, ClusterLabels):
-        if clusters is None:
-            raise ConfigError(
-                "labels by cluster need clusters", where="target.kind", why='data.kind is not "mixture"',
-                hint='use data.kind = "mixture"',
-            )  # fmt: skip
-        try:
-            labels = np.array(target.values(clusters))
-        except ValueError as error:
-            what = "labels and clusters do not fit together"
-            raise ConfigError(what, where="target.labels", why=str(error)) from None
-        return _Sources(_stages(problem, clusters), labels, np.zeros(clusters), np.zeros((clusters, 0)), None, None)
-    if isinstance(target, Committee):
-        rows, teacher, index = np.array(target.readouts), activation(target.activation), None
-    elif isinstance(target, Index):
-        rows, teacher, index = np.ones((1, target.directions)), None, target.expression
-    else:
-        kind = type(target).__name__
-        raise ConfigError("one-pass training has no such target", where="target.kind", why=f"{kind} is not read")
-    tasks = len(data.tasks[0].weights) if data.tasks else None
-    count = clusters or tasks or 1
-    if len(rows) not in (1, count):
-        hint = "give data.tasks one weight a row" if clusters is None else "give one row, or one a cluster"
-        raise ConfigError(
-            "readout rows and sources do not fit together", where="target.readout",
-            why=f"{len(rows)} rows for {count} sources of samples", hint=hint,
-        )  # fmt: skip
-    rows = np.repeat(rows, count, axis=0) if len(rows) == 1 else rows
-    return _Sources(_stages(problem, count), np.zeros(count), np.full(count, target.noise), rows, teacher, index)
-
-
-def _stages(problem: Problem, count: int) -> tuple[tuple[float, Array], ...]:
-    data: Any = problem.data
-    if not data.tasks:
-        weights = data.weights if isinstance(data, Mixture) else (1.0,)
-        return ((np.inf, np.array(weights)),)
-    if len(data.tasks[0].weights) != count:
-        raise ConfigError(
-            "tasks and sources do not fit together", where="data.tasks",
-            why=f"{len(data.tasks[0].weights)} weights for {count} sources of samples",
-        )  # fmt: skip
-    return tuple((task.until, np.array(task.weights)) for task in data.tasks)
-
-
 def _means(problem: Problem) -> Array:
     """Return the means of the sources in their directions, shape (sources, D)."""
     data: Any = problem.data
@@ -390,18 +384,3 @@ def _means(problem: Problem) -> Array:
     if data.means == "zero":
         return np.zeros((len(data.weights), 0))
     return np.array(data.means)
-
-
-def _masks(problem: Problem, width: int) -> tuple[Array, Array]:
-    """Return the masks of dropout (masks, K) and their probabilities; units are kept independently."""
-    keep = getattr(problem.student, "dropout", 1.0)
-    if keep == 1.0:
-        return np.ones((1, width)), np.ones(1)
-    if width > MOST_DROPPED:
-        raise ConfigError(
-            "too many masks", where="student.dropout", why=f"{width} units have 2^{width} masks",
-            hint=f"dropout is read up to width {MOST_DROPPED}",
-        )  # fmt: skip
-    masks = np.array(list(product((1.0, 0.0), repeat=width)))
-    kept = masks.sum(axis=1)
-    return masks, keep**kept * (1.0 - keep) ** (width - kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -289,9 +289,10 @@ class Experiment(ABC):
         return {}
 
     def exact(self, problem: Any) -> tuple[str, ...]:
-        """Return the variables that the theory gives at every finite size, replica by replica: without any scatter.
+        """Return the variables that the theory gives at every finite size, replica by replica or as a mean over them.
 
-        They are held to the numerical accuracy of the theory, and count as evidence.
+        They are held to the numerical accuracy of the theory and to the scatter of the replicas, and count as evidence:
+        there is nothing to extrapolate.
         """
         return ()
 
@@ -320,7 +321,3 @@ def ridge_fit(features: Any, y: Any, penalty: float, backend: Backend) -> Any:
         return xp.matmul(across, xp.linalg.solve(gram, y[:, None])[:, 0])
     gram = xp.matmul(across, features) + penalty * backend.eye(width)
     return xp.linalg.solve(gram, xp.matmul(across, y)[:, None])[:, 0]
-
-
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, label)``: called after each batch with replica counts."""

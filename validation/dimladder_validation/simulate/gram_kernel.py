@@ -29,11 +29,12 @@ from dimladder.numerics.jit import njit, types
 
 VECTOR, MATRIX, CUBE, RNG = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1], types.npy_rng
 TENSOR, COUNTS = types.float64[:, :, :, ::1], types.int64[::1]
-# model(students, teachers, row, g, dg) fills g and g' of the students' fields and returns the target without label.
-MODEL = types.FunctionType(types.float64(VECTOR, VECTOR, VECTOR, VECTOR, VECTOR))
-# schedule(t): the factor of the rates at t = steps / d. slope(f, y), value(f, y): of the loss.
+# model(students, teachers, row, label, g, dg, y) fills g and g' of the students' fields, and the target y, an entry an
+# output. schedule(t): the factor of the rates at t = steps / d. slope(f, y, out) fills dl/df, value(f, y) is the loss.
+MODEL = types.FunctionType(types.void(*[VECTOR] * 7))
 SCHEDULE = types.FunctionType(types.float64(types.float64))
-LOSS = types.FunctionType(types.float64(types.float64, types.float64))
+SLOPE = types.FunctionType(types.void(VECTOR, VECTOR, VECTOR))
+LOSS = types.FunctionType(types.float64(VECTOR, VECTOR))
 # push(fields, a, error, f, y, rate, out): coefficients of -x/sqrt d in one unit's vectors, from its S fields.
 PUSH = types.FunctionType(
     types.void(VECTOR, types.float64, types.float64, types.float64, types.float64, types.float64, VECTOR)
@@ -190,10 +191,10 @@ def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> N
 @njit(
     types.UniTuple(types.int64, 2)(
         RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
-        MATRIX, MATRIX, MATRIX, VECTOR, MATRIX, VECTOR, COUNTS, MATRIX,  # sources
+        COUNTS, CUBE, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
         CUBE, MATRIX, types.boolean, VECTOR,  # moves
-        MODEL, SCHEDULE, LOSS, PUSH,
-        types.int64, types.int64, types.int64, types.float64, types.boolean, types.float64, COUNTS,
+        MODEL, SCHEDULE, SLOPE, PUSH,
+        types.int64, COUNTS, types.int64, types.float64, types.boolean, types.float64, COUNTS,
         TENSOR, CUBE, MATRIX,
     ),
     cache=True,
@@ -211,6 +212,7 @@ def one_pass_sgd(
     outside: np.ndarray,
     v: np.ndarray,
     bias: np.ndarray,
+    firsts: np.ndarray,
     deviations: np.ndarray,
     means: np.ndarray,
     chances: np.ndarray,
@@ -228,7 +230,7 @@ def one_pass_sgd(
     slope_of: Function,
     push_of: Function,
     d: int,
-    batch: int,
+    batches: np.ndarray,
     uses: int,
     displacement: float,
     spherical: bool,
@@ -249,12 +251,14 @@ def one_pass_sgd(
     columns, ranks, outside : int arrays (blocks + 1,), (blocks,), (blocks,)
         First column of each block, the rank of its fixed rows, and the coordinates outside its frame: -1 for a block
         whose columns are its coordinates.
-    v, bias : arrays (heads, K), (P,)
-    deviations, means : arrays (C, blocks), (C, N)
+    v, bias : arrays (heads Y, K), (P,)
+    firsts : int array (stages,)
+        The first step of each stage.
+    deviations, means : arrays (stages, C, blocks), (C, N)
         sqrt(s_cb), and the means in the frame.
-    chances : array (stages, 1 + C)
-        The first step of a stage, and the cumulated probabilities of the sources.
-    labels, teacher_rows, noise, head, masks : arrays (C,), (C, M), (C,), (C,), (C, K)
+    chances : array (stages, C)
+        The cumulated probabilities of the sources.
+    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (stages, C), (C,), (C, K)
     mixing : array (3, S, S)
         u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
     gains : array (2, S)
@@ -264,7 +268,9 @@ def one_pass_sgd(
     rates : array (3,)
         Of the readout (times the schedule), its decay, and of the bias relative to the weights.
     model, schedule, slope_of, push_of : compiled functions
-    d, batch, uses : int
+    d, uses : int
+    batches : int array (stages,)
+        Samples a step.
     displacement : float
         The gradient is taken at w - (rate displacement/sqrt d) mean_batch[a g' slope x].
     spherical : bool
@@ -273,30 +279,32 @@ def one_pass_sgd(
         Stop when the largest |cosine| of a w with a teacher reaches it; above 1: never.
     record : int array
         Steps at which Gamma^b, v and biases are written, increasing; rows not reached stay as they are.
-    out_gram, out_a, out_bias : arrays (times, blocks, P, P + F), (times, heads, K), (times, P)
+    out_gram, out_a, out_bias : arrays (times, blocks, P, P + F), (times, heads Y, K), (times, P)
     """
     p_count, n = moving.shape
     blocks, sources, k_count = ranks.shape[0], labels.shape[0], masks.shape[1]
-    teachers, species = teacher_rows.shape[1], mixing.shape[1]
+    outputs, species = labels.shape[1], mixing.shape[1]
+    teachers = teacher_rows.shape[1] // outputs
     # Rows of coefficients: one a unit, or one a vector where the species move differently.
     c_count = p_count if general else k_count
-    x = np.empty((batch, n))
-    fields = np.empty((batch, p_count + teachers))
+    most = np.max(batches)
+    x = np.empty((most, n))
+    fields = np.empty((most, p_count + teachers))
     shifted = np.empty(k_count)
     one, pushed = np.empty(species), np.empty(species)
     g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
-    change_v, active = np.empty_like(v), np.empty(k_count)
-    y, source = np.empty(batch), np.zeros(batch, dtype=np.int64)
-    c, total_c, trial = np.empty((c_count, batch)), np.empty((c_count, batch)), np.empty((k_count, batch))
+    change_v, active = np.empty_like(v), np.empty((outputs, k_count))
+    output, error = np.empty(outputs), np.empty(outputs)
+    target, y, source = np.empty(outputs), np.empty((most, outputs)), np.zeros(most, dtype=np.int64)
+    c, total_c, trial = np.empty((c_count, most)), np.empty((c_count, most)), np.empty((k_count, most))
     scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
     inner_needed = displacement != 0.0 or uses > 1
-    full = inner_needed or batch <= c_count
-    order = batch if full else c_count
-    wishart = np.zeros((blocks, order, order))
-    inner = np.zeros((batch, batch))
+    room = max(most, c_count) if inner_needed else c_count
+    wishart = np.zeros((blocks, room, room))
+    inner = np.zeros((most, most))
     gram, root = np.empty((c_count, c_count)), np.empty((c_count, c_count))
-    rows = np.zeros((p_count, p_count + order))
+    rows = np.zeros((p_count, p_count + room))
     framed = False
     for block in range(blocks):
         framed = framed or outside[block] >= 0
@@ -312,18 +320,21 @@ def one_pass_sgd(
         if step >= last:
             return COMPLETED, step
         rate = schedule(step / d)
-        while stage + 1 < chances.shape[0] and step >= chances[stage + 1, 0]:
+        while stage + 1 < firsts.shape[0] and step >= firsts[stage + 1]:
             stage += 1
+        batch = batches[stage]
+        full = inner_needed or batch <= c_count
+        order = batch if full else c_count
         change_v[:] = 0.0
         total_c[:] = 0.0
         for b in range(batch):
             if sources > 1:
                 chance, chosen = source_rng.random(), 0
-                while chosen < sources - 1 and chance >= chances[stage, 1 + chosen]:
+                while chosen < sources - 1 and chance >= chances[stage, chosen]:
                     chosen += 1
                 source[b] = chosen
             for block in range(blocks):
-                deviation = deviations[source[b], block]
+                deviation = deviations[stage, source[b], block]
                 inputs = x[b, columns[block] : columns[block + 1]]
                 for a in range(inputs.shape[0]):
                     inputs[a] = deviation * rng.standard_normal()
@@ -346,7 +357,7 @@ def one_pass_sgd(
                         total += x[b, a] * x[other, a]
                     for block in range(blocks):
                         if outside[block] >= 0:
-                            both = deviations[source[b], block] * deviations[source[other], block]
+                            both = deviations[stage, source[b], block] * deviations[stage, source[other], block]
                             for a in range(order):
                                 total += both * wishart[block, b, a] * wishart[block, other, a]
                     inner[b, other] = total + rates[2]
@@ -360,30 +371,35 @@ def one_pass_sgd(
                         for i in range(k_count):
                             for other in range(batch):
                                 shifted[i] -= rate * displacement * trial[i, other] * inner[b, other] / (d * batch)
-                    target = labels[s] + model(
-                        shifted, fields[b, p_count : p_count + teachers], teacher_rows[s], g, dg
+                    model(
+                        shifted, fields[b, p_count : p_count + teachers], teacher_rows[s], labels[s], g, dg, target
                     )  # fmt: skip
                     if use == 0 and attempt == 0:
-                        y[b] = target
-                        if noise[s] > 0.0:
-                            y[b] += noise[s] * noise_rng.standard_normal()
-                    output = 0.0
-                    for i in range(k_count):
-                        active[i] = masks[s, i] * v[head[s], i]
-                        output += active[i] * g[i]
-                    error = slope_of(output, y[b])
-                    if attempt == 0:
+                        for o in range(outputs):
+                            y[b, o] = target[o]
+                            if noise[stage, s] > 0.0:
+                                y[b, o] += noise[stage, s] * noise_rng.standard_normal()
+                    for o in range(outputs):
+                        output[o] = 0.0
                         for i in range(k_count):
-                            change_v[head[s], i] += masks[s, i] * g[i] * error
+                            active[o, i] = masks[s, i] * v[head[s] * outputs + o, i]
+                            output[o] += active[o, i] * g[i]
+                    slope_of(output, y[b], error)
+                    if attempt == 0:
+                        for o in range(outputs):
+                            for i in range(k_count):
+                                change_v[head[s] * outputs + o, i] += masks[s, i] * g[i] * error[o]
                     for i in range(k_count):
                         if general:
                             for q in range(species):
                                 one[q] = fields[b, q * k_count + i]
-                            push_of(one, active[i], error, output, y[b], rate, pushed)
+                            push_of(one, active[0, i], error[0], output[0], y[b, 0], rate, pushed)
                             for q in range(species):
                                 c[q * k_count + i, b] = pushed[q]
                         else:
-                            c[i, b] = active[i] * dg[i] * error
+                            c[i, b] = 0.0
+                            for o in range(outputs):
+                                c[i, b] += active[o, i] * dg[i] * error[o]
                 if attempt == 0 and displacement != 0.0:
                     for i in range(k_count):
                         for b in range(batch):
@@ -428,7 +444,7 @@ def one_pass_sgd(
                     for a in range(batch):
                         total = 0.0
                         for b in range(a, batch):
-                            total += total_c[row, b] * deviations[source[b], block] * wishart[block, b, a]
+                            total += total_c[row, b] * deviations[stage, source[b], block] * wishart[block, b, a]
                         for q in range(species):
                             if general:
                                 rows[row, p_count + a] = scale[0] * total
@@ -439,7 +455,7 @@ def one_pass_sgd(
                     for j in range(c_count):
                         total = 0.0
                         for b in range(batch):
-                            total += total_c[i, b] * total_c[j, b] * deviations[source[b], block] ** 2
+                            total += total_c[i, b] * total_c[j, b] * deviations[stage, source[b], block] ** 2
                         gram[i, j] = total
                 _root(gram, root)
                 _bartlett(rng, c_count, outside[block], wishart[block])
@@ -480,7 +496,7 @@ def one_pass_sgd(
 
 
 @njit(
-    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, VECTOR, VECTOR, types.float64, MODEL, LOSS, VECTOR),
+    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, MATRIX, VECTOR, VECTOR, MODEL, LOSS, VECTOR),
     cache=True,
     nogil=True,
 )
@@ -492,22 +508,24 @@ def population_means(
     mean: np.ndarray,
     v: np.ndarray,
     row: np.ndarray,
-    label: float,
+    label: np.ndarray,
     model: Function,
     value_of: Function,
     out: np.ndarray,
 ) -> None:
     """Averages over fields N(mean, covariance) of the M teachers, then the K students, over normal points (N, M + K).
 
-    ``out``: mean of (target - output)^2/2, of [output target < 0], and of the loss of labels with the noise ``added``
-    (N, 1) where `losses`.
+    ``out``: mean of |target - output|^2/2, of [output target < 0] (of several outputs: of the largest being another
+    than that of the target), and of the loss of labels with the noise ``added`` (N, Y) where `losses`.
     """
-    k_count, m_count = v.shape[0], row.shape[0]
-    count = m_count + k_count
+    k_count, outputs = v.shape[1], v.shape[0]
+    count = covariance.shape[0]
+    m_count = count - k_count
     root = np.empty((count, count))
     _root(covariance, root)
     fields = np.empty(count)
     g, dg = np.empty(k_count), np.empty(k_count)
+    target, output = np.empty(outputs), np.empty(outputs)
     squares, wrong, loss = 0.0, 0.0, 0.0
     for p in range(points.shape[0]):
         for i in range(count):
@@ -515,15 +533,23 @@ def population_means(
             for j in range(i + 1):
                 total += root[i, j] * points[p, j]
             fields[i] = total
-        target = label + model(fields[m_count:], fields[:m_count], row, g, dg)
-        output = 0.0
-        for i in range(k_count):
-            output += v[i] * g[i]
-        squares += (target - output) ** 2
-        if target * output < 0.0:
+        model(fields[m_count:], fields[:m_count], row, label, g, dg, target)
+        largest, truth = 0, 0
+        for o in range(outputs):
+            output[o] = 0.0
+            for i in range(k_count):
+                output[o] += v[o, i] * g[i]
+            squares += (target[o] - output[o]) ** 2
+            if output[o] > output[largest]:
+                largest = o
+            if target[o] > target[truth]:
+                truth = o
+        if largest != truth or (outputs == 1 and target[0] * output[0] < 0.0):
             wrong += 1.0
         if losses:
-            loss += value_of(output, target + added[p, 0])
+            for o in range(outputs):
+                target[o] += added[p, o]
+            loss += value_of(output, target)
     out[0] = 0.5 * squares / points.shape[0]
     out[1] = wrong / points.shape[0]
     out[2] = loss / points.shape[0]

@@ -27,23 +27,26 @@ def _sobol(dimension: int) -> np.ndarray:
 
 def has_test_loss(table: Table) -> bool:
     """Whether the average loss is measured beside the generalisation error."""
-    return table.loss.name not in ("square", "correlation")
+    loss: Any = table.loss
+    return not loss.quadratic if table.Y > 1 else loss.name not in ("square", "correlation")
 
 
 def population_errors(
-    table: Table, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray, rng: np.random.Generator,
-    species: int = 0,
+    table: Table, times: np.ndarray, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray,
+    rng: np.random.Generator, species: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """Return averages over fresh inputs of each source, shape (3, time, sources).
 
-    E[(f* - f)^2]/2 and P(f f* < 0) without label noise, and the loss with it (0 where it is not measured), all units
-    kept. Inputs enter through their fields only, which are Gaussian given the source: the average runs over 2^13 Sobol'
-    points with one random shift, the same at every time and for every source. It is unbiased, and its error (about 1e-3
-    of the value for smooth activations) belongs to the scatter between replicas.
+    E|f* - f|^2/2 and P(f f* < 0) (of several outputs: that another is the largest) without label noise, and the loss
+    with it (0 where it is not measured), all units kept. Inputs enter through their fields only, which are Gaussian
+    given the source: the average runs over 2^13 Sobol' points with one random shift, the same at every time and for
+    every source. It is unbiased, and its error (about 1e-3 of the value for smooth activations) belongs to the scatter
+    between replicas.
 
     Parameters
     ----------
-    gram, a, bias : arrays (time, B, P, n), (time, heads, K), (time, P)
+    times : array (time,)
+    gram, a, bias : arrays (time, B, P, n), (time, heads Y, K), (time, P)
         Of one replica.
     fixed : array (B, F, F)
         Overlaps of teachers and directions of the means.
@@ -58,12 +61,13 @@ def population_errors(
 
     code, losses = code_for(table), has_test_loss(table)
     K, M, moving = table.K, table.M, table.moving
-    dimension = K + M + int(losses)
+    dimension = K + M + table.Y * int(losses)
     uniform = (_sobol(dimension) + rng.random(dimension)) % 1.0
     normal = ndtri(np.clip(uniform, 1e-16, 1.0 - 1e-16))
     own = slice(species * K, (species + 1) * K)
     result = np.full((3, len(a), table.sources), np.nan)
     firsts = [int(np.argmax(table.emitter == source)) for source in range(table.sources)]
+    variances, noise = table.along("variances", times), table.along("noise", times)
     for place in range(len(a)):
         if not (np.isfinite(gram[place]).all() and np.isfinite(a[place]).all()):
             continue
@@ -73,14 +77,16 @@ def population_errors(
         order = np.r_[K : K + M, 0:K]  # teachers first: students that come close keep their digits
         seen = np.r_[moving : moving + M, species * K : (species + 1) * K]
         for source, c in enumerate(firsts):
-            covariance = np.einsum("b,bpq->pq", table.variances[c], rows[:, order][:, :, seen])
+            covariance = np.einsum("b,bpq->pq", variances[place, c], rows[:, order][:, :, seen])
             mean = rows.sum(axis=0)[order, moving + M :] @ table.means[c]
             mean[M:] += bias[place, own]
             out = np.empty(3)
             gram_kernel.population_means(
-                np.ascontiguousarray(normal[:, : K + M]), np.ascontiguousarray(table.noise[c] * normal[:, -1:]),
-                np.ascontiguousarray(covariance), losses, mean, a[place, table.head[c]].copy(),
-                table.teacher_rows[c].astype(float), float(table.labels[c]), code.model, code.value, out,
+                np.ascontiguousarray(normal[:, : K + M]),
+                np.ascontiguousarray(noise[place, c] * normal[:, -table.Y :]),
+                np.ascontiguousarray(covariance), losses, mean,
+                a[place, table.head[c] * table.Y : (table.head[c] + 1) * table.Y].copy(),
+                table.teacher_rows[c].astype(float), table.labels[c].copy(), code.model, code.value, out,
             )  # fmt: skip
             result[:, place, source] = out
     return result
@@ -112,8 +118,9 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
             variables["M_block"] = (("time", "block", "student", "teacher"), gram[..., :K, moving : moving + M])
     if table.D:
         variables["mean_overlap"] = (("time", "student", "direction"), total[:, :, :K, moving + M :])
-    heads = ("time", "head", "student") if table.heads > 1 else ("time", "student")
-    variables["a"] = (heads, runs.a if table.heads > 1 else runs.a[:, :, 0])
+    shape = {"head": table.heads, "output": table.Y, "student": K}
+    kept = {name: size for name, size in shape.items() if size > 1 or name == "student"}
+    variables["a"] = (("time", *kept), runs.a.reshape(*runs.a.shape[:2], *kept.values()))
     if table.bias_rate is not None:
         variables["bias"] = (("time", "student"), bias[..., :K])
     weights = np.stack([table.source_weights(float(t)) for t in times])
@@ -123,7 +130,9 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
 
         def one(replica: int, species: int = species) -> np.ndarray:
             rng = runs.test_streams[replica]
-            return population_errors(table, gram[replica], runs.a[replica], bias[replica], fixed, rng, species)
+            return population_errors(
+                table, np.asarray(times), gram[replica], runs.a[replica], bias[replica], fixed, rng, species
+            )
 
         if table.slope is not None:
             break
@@ -135,7 +144,7 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
             continue
         if table.sources > 1:
             variables["error"] = (("time", "source"), found[0])
-        if table.signs:
+        if table.signs or table.classes:
             variables["classification_error"] = (("time",), average[1])
         if has_test_loss(table):
             variables["test_loss"] = (("time",), average[2])

@@ -18,19 +18,28 @@ def slope_of(table: Table) -> Expression:
     return table.slope if table.slope is not None else derivative(table.activation)
 
 
-def index_fields(table: Table) -> dict[str, int]:
-    """Return the teacher field of each name in the formula of an index target."""
-    assert table.index is not None
-    return {name: int(name[1:] or 1) - 1 for name in table.index.variables}
+def field_of(name: str) -> int:
+    """Return the number of the teacher field that a formula calls ``z``, ``z1``, ``z2``, ..."""
+    return int(name[1:] or 1) - 1
 
 
 def clean_label(table: Table, xp: Any, fields: Any, rows: Any) -> Any:
-    """Return the target of teacher fields (..., M) and readouts `rows` that broadcast with them, label apart."""
-    if table.index is not None:
-        return table.index.evaluate(xp, **{name: fields[..., m] for name, m in index_fields(table).items()})
+    """Return the target, an entry an output, (..., Y), label apart.
+
+    Teacher fields are (..., M); readouts `rows` (..., Y M) broadcast with them.
+    """
+    if table.index:
+        known = [{name: fields[..., field_of(name)] for name in f.variables} for f in table.index]
+        values = [f.evaluate(xp, **names) + 0.0 * fields[..., 0] for f, names in zip(table.index, known, strict=True)]
+        if not table.argmax:
+            return xp.stack(values, axis=-1)
+        best = reduce(xp.maximum, values)
+        return xp.stack([xp.where(v == best, 0.0 * v + 1.0, 0.0 * v) for v in values], axis=-1)
     if table.teacher is None:
         return 0.0
-    return xp.sum(rows * table.teacher.evaluate(xp, x=fields), axis=-1)
+    values = table.teacher.evaluate(xp, x=fields)
+    parts = [xp.sum(rows[..., o * table.M : (o + 1) * table.M] * values, axis=-1) for o in range(table.Y)]
+    return xp.stack(parts, axis=-1)
 
 
 def code_for(table: Table) -> ModuleType:
@@ -43,10 +52,10 @@ def code_for(table: Table) -> ModuleType:
     def build() -> str:
         return _source(table)
 
-    parts = [table.activation, table.slope, table.teacher, table.index, *(table.coefficients or ())]
+    parts = [table.activation, table.slope, table.teacher, *table.index, *(table.coefficients or ())]
     texts = tuple(None if part is None else (part.text, part.hermite) for part in parts)
     written = (table.species, table.learning_rate) if table.coefficients else ()
-    key = ("one-pass-model", texts, written, table.M, table.schedule, table.loss.name)
+    key = ("one-pass-model", texts, written, table.M, table.Y, table.argmax, table.schedule, table.loss.name)
     return store.module(key, build)
 
 
@@ -65,7 +74,7 @@ def _source(table: Table) -> str:
     unit, (value, slope) = assignments([g, dg], prefix="s", indent="        ")
     lines = [
         HEADER.format(title=f"student activation {table.activation.text}; loss {table.loss.name}"),
-        *_function("model", [_VECTOR] * 5, "fields, teachers, row, g, dg"),
+        *_function("model", [_VECTOR] * 7, "fields, teachers, row, label, g, dg, y", "types.void"),
         "    for k in range(g.shape[0]):",
         "        x = fields[k]",
         *unit,
@@ -76,9 +85,13 @@ def _source(table: Table) -> str:
     t = sp.Symbol("t", real=True)
     factor, (last,) = assignments([Expression(table.schedule, ("t",)).sympy(t=t)], prefix="q")
     lines += [*_function("schedule", [_NUMBER], "t"), *factor, f"    return 1.0 * ({last})"]
-    for name, formula in (("slope", loss_slope(table)), ("value", stable(table.loss.value))):
-        first, (last,) = assignments([formula], prefix="q")
-        lines += [*_function(name, [_NUMBER] * 2, "f, y"), *first, f"    return 1.0 * ({last})"]
+    read = [f"    {s}{place} = {s[0]}[{o}]" for s in "fy" for o, place in enumerate(_places(table))]
+    single = {sp.Symbol(s, real=True): sp.Symbol(f"{s}_", real=True) for s in "fy"}
+    first, slopes = assignments([s.xreplace(single) for s in loss_slopes(table)], prefix="q")
+    lines += [*_function("slope", [_VECTOR] * 3, "f, y, out", "types.void"), *read, *first]
+    lines += [f"    out[{o}] = {slope}" for o, slope in enumerate(slopes)]
+    first, (last,) = assignments([stable(table.loss.value).xreplace(single)], prefix="q")
+    lines += [*_function("value", [_VECTOR] * 2, "f, y"), *read, *first, f"    return 1.0 * ({last})"]
     lines += _push(table, g, dg)
     return "\n".join(lines) + "\n"
 
@@ -88,31 +101,48 @@ def _function(name: str, kinds: list[str], arguments: str, result: str = _NUMBER
     return ["", "", head, f"def {name}({arguments}):"]
 
 
+def _places(table: Table) -> list[str]:
+    """Return what follows ``f`` and ``y`` in the name of each output: nothing where there is one."""
+    return [str(o + 1) for o in range(table.Y)] if table.Y > 1 else ["_"]
+
+
 def _target(table: Table) -> list[str]:
     import sympy as sp
 
     from dimladder.symbolic.printing import assignments
 
-    if table.index is not None:
-        places = index_fields(table)
-        symbols = {name: sp.Symbol(f"z{m}", real=True) for name, m in places.items()}
-        first, (last,) = assignments([table.index.sympy(**symbols)], prefix="r")
-        return [*(f"    z{m} = teachers[{m}]" for m in places.values()), *first, f"    return 1.0 * ({last})"]
+    if table.index:
+        names = {name: field_of(name) for f in table.index for name in f.variables}
+        symbols = {name: sp.Symbol(f"z{m}", real=True) for name, m in names.items()}
+        formulas = [f.sympy(**{name: symbols[name] for name in f.variables}) for f in table.index]
+        first, values = assignments(formulas, prefix="r")
+        lines = [*(f"    z{m} = teachers[{m}]" for m in sorted(set(names.values()))), *first]
+        if not table.argmax:
+            return [*lines, *(f"    y[{o}] = label[{o}] + 1.0 * ({value})" for o, value in enumerate(values))]
+        lines += [f"    y[{o}] = 1.0 * ({value})" for o, value in enumerate(values)]
+        return [
+            *lines, "    best = 0", "    for o in range(1, y.shape[0]):", "        if y[o] > y[best]:",
+            "            best = o", "    for o in range(y.shape[0]):", "        y[o] = 1.0 if o == best else 0.0",
+        ]  # fmt: skip
+    lines = ["    for o in range(y.shape[0]):", "        y[o] = label[o]"]
     if table.teacher is None:
-        return ["    return 0.0"]
+        return lines
     unit, (value,) = assignments(
         [table.teacher.sympy(x=sp.Symbol("z", real=True))], prefix="r", indent="        "
     )  # fmt: skip
     return [
-        "    total = 0.0", "    for m in range(row.shape[0]):", "        if row[m] != 0.0:",
-        "            z = teachers[m]", *(f"    {line}" for line in unit), f"            total += row[m] * ({value})",
-        "    return total",
+        *lines, "    for m in range(teachers.shape[0]):", "        heard = False",
+        "        for o in range(y.shape[0]):",
+        "            heard = heard or row[o * teachers.shape[0] + m] != 0.0", "        if heard:",
+        "            z = teachers[m]", *(f"    {line}" for line in unit), "            for o in range(y.shape[0]):",
+        f"                y[o] += row[o * teachers.shape[0] + m] * ({value})",
     ]  # fmt: skip
 
 
-def loss_slope(table: Table) -> Any:
-    """Return dl/df in sympy, in a form that does not overflow for a softplus."""
-    return stable(table.loss.slope)
+def loss_slopes(table: Table) -> list[Any]:
+    """Return dl/df in sympy, an entry an output, in a form that does not overflow for a softplus."""
+    loss: Any = table.loss
+    return [stable(s) for s in (loss.slopes if table.Y > 1 else [loss.slope])]
 
 
 def stable(formula: Any) -> Any:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend
 from .frames import explicit
-from .model_code import as_formula, clean_label, loss_slope, slope_of
+from .model_code import as_formula, clean_label, loss_slopes, slope_of
 from .rows import Rows
-from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report
+from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report, stages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ def weight_sgd_array(
     record, low, high, weight = recorded_steps(times, d)
     children = [children_of(stream) for stream in streams]
     frames = [explicit(table, d, c[2]) for c in children]
-    run = _Step(table, backend, d, np.stack([f.fixed for f in frames]), frames[0].columns)
+    run = _Step(table, backend, d, int(record[-1]), np.stack([f.fixed for f in frames]), frames[0].columns)
     w = backend.asarray(np.stack([f.moving for f in frames]))
     replicas = len(streams)
     a = backend.asarray(np.broadcast_to(table.a, (replicas, *table.a.shape)).copy())
@@ -72,44 +73,64 @@ def weight_sgd_array(
 class _Step:
     """One step of every replica; inputs are rows of draws, the facts of each sample's source gathered beside them."""
 
-    def __init__(self, table: Table, backend: Backend, d: int, fixed: np.ndarray, columns: np.ndarray) -> None:
+    def __init__(
+        self, table: Table, backend: Backend, d: int, steps: int, fixed: np.ndarray, columns: np.ndarray
+    ) -> None:
         import numpy as np
 
         self.table, self.backend, self.d, self.columns = table, backend, d, columns
-        self.batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+        firsts, self.what = stages(table, d, steps)
+        self.firsts = firsts
+        sizes = {int(b) for b in self.what["batch"]}
+        if len(sizes) > 1:
+            raise SimulationError(
+                "batches of one size only are moved on arrays", where="algorithm.batch_size",
+                why=f"it takes {len(sizes)} values from {min(sizes)} to {max(sizes)} here",
+                hint="run in double precision on the CPU, where explicit weights and the Gram chain take any",
+            )  # fmt: skip
+        least = math.isqrt(d - 1) + 1 if table.regime == "gradient-flow" else 1
+        self.batch = max(least, *sizes)
         self.teachers = backend.asarray(fixed[:, : table.M])
         self.directions = backend.asarray(fixed[:, table.M :])
         self.all_fixed = backend.asarray(fixed)
         self.radius: Any = None
-        self.slope, self.loss = slope_of(table), as_formula(loss_slope(table), ("f", "y"))
-        self.scales = bool((table.variances != 1.0).any())
+        self.slope = slope_of(table)
+        self.places = [""] if table.Y == 1 else [str(o + 1) for o in range(table.Y)]
+        names = tuple(f"{s}{place}" for s in "fy" for place in self.places)
+        self.losses = [as_formula(s, names) for s in loss_slopes(table)]
+        self.scales = bool((self.what["variances"] != 1.0).any())
         spread = np.zeros((len(table.shares), d))
         for b in range(len(table.shares)):
             spread[b, columns[b] : columns[b + 1]] = 1.0
         self.spread = backend.asarray(spread)
-        self.noisy = bool((table.noise > 0).any())
+        self.noisy = bool((self.what["noise"] > 0).any())
 
     def draw(self, children: Any, step: int, block: int) -> list[Any]:
-        """Return normal inputs (R, block, B, d), noise (R, block, B), and what the samples' sources say of them."""
+        """Return normal inputs (R, block, B, d), noise (R, block, B, Y), and what the samples' sources say of them."""
         import numpy as np
 
         table, backend = self.table, self.backend
         rows = [backend.normal([c[0] for c in children], (block, self.batch, self.d))]
         source = np.zeros((len(children), block, self.batch), dtype=np.int64)
+        stage = np.searchsorted(self.firsts, step + np.arange(block), side="right") - 1
         if len(table.head) > 1:
             for r, c in enumerate(children):
                 uniform = c[4].random((block, self.batch))
-                for k in range(block):
-                    cumulated = np.cumsum(table.probabilities((step + k) / self.d + 1e-9 / self.d))
+                for k, cumulated in enumerate(np.cumsum(self.what["chances"], axis=1)[stage]):
                     source[r, k] = np.minimum(np.searchsorted(cumulated, uniform[k], side="right"), len(table.head) - 1)
-        noise = backend.normal([c[1] for c in children], (block, self.batch)) if self.noisy else None
-        facts: list[Any] = [np.sqrt(table.variances), table.means, table.teacher_rows, table.labels, table.noise]
-        facts += [np.eye(table.heads)[table.head], table.masks]
-        rows += [backend.asarray(np.asarray(fact, dtype=float)[source]) for fact in facts]
+        noise = backend.normal([c[1] for c in children], (block, self.batch, table.Y)) if self.noisy else None
+        now = np.broadcast_to(stage[None, :, None], source.shape)
+        facts: list[Any] = [np.sqrt(self.what["variances"])[now, source]]
+        facts += [fact[source] for fact in (table.means, table.teacher_rows, table.labels)]
+        facts.append(self.what["noise"][now, source])
+        # Which rows of readouts a source has, output by output.
+        readouts = np.eye(table.heads * table.Y).reshape(table.heads, table.Y, -1)[table.head]
+        facts += [fact[source] for fact in (readouts, table.masks)]
+        rows += [backend.asarray(np.asarray(fact, dtype=float)) for fact in facts]
         return rows if noise is None else [*rows, noise]
 
     def __call__(self, state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
-        """Take one step: w (R, P, d) in units of sqrt d, a (R, heads, K), bias (R, P); rate the schedule's factor."""
+        """Take one step: w (R, P, d) in units of sqrt d, a (R, heads Y, K), bias (R, P); rate the schedule's factor."""
         xp, table, d, batch = self.backend.xp, self.table, self.d, self.batch
         w, a, bias = state
         x, deviations, means, teacher_rows, labels, noise, head, masks = row[:8]
@@ -117,16 +138,17 @@ class _Step:
         fields = self._fields(w, x) + bias[:, None, :]  # (R, B, P)
         label = labels + clean_label(table, xp, self._fields(self.teachers, x), teacher_rows)
         if self.noisy:
-            label = label + noise * row[8]
+            label = label + noise[:, :, None] * row[8]
         K, species = table.K, len(table.species)
         inner = None
         if table.displacement != 0.0 or table.uses > 1:
             inner = xp.matmul(x, xp.matrix_transpose(x)) + (table.bias_rate or 0.0)
         total: Any = 0.0
         for use in range(table.uses):
-            readout = xp.matmul(head, a) * masks  # (R, B, K)
+            readout = xp.matmul(head, a[:, None, ...]) * masks[:, :, None, :]  # (R, B, Y, K)
             g, error, c = self._pull(fields, readout, label, rate)
-            change = xp.matmul(xp.matrix_transpose(head), masks * g * error[:, :, None])
+            each = xp.matmul(xp.matrix_transpose(head), error[..., None])  # (R, B, heads Y, 1)
+            change = xp.sum(each * (masks * g)[:, :, None, :], axis=1)
             if table.displacement != 0.0:
                 moved = (rate * table.displacement / (batch * d)) * xp.matmul(inner, c)
                 c = self._pull(fields - moved, readout, label, rate)[2]
@@ -160,15 +182,17 @@ class _Step:
         return xp.matmul(x, xp.matrix_transpose(rows))
 
     def _pull(self, fields: Any, readout: Any, label: Any, rate: Any) -> tuple[Any, Any, Any]:
-        """Return g, the slope of the loss, and coefficients of -x/sqrt d: (R, B, K), or (R, B, P) of a written rule."""
+        """Return g, slopes of the loss (R, B, Y), and coefficients of -x/sqrt d: (R, B, K), (R, B, P) where written."""
         xp, table = self.backend.xp, self.table
         units = fields[:, :, : table.K]
         g = 0.0 * units if table.slope is not None else table.activation.evaluate(xp, x=units) + 0.0 * units
-        output = xp.sum(readout * g, axis=-1)
-        error = self.loss.evaluate(xp, f=output, y=label) + 0.0 * output
+        output = xp.sum(readout * g[:, :, None, :], axis=-1)
+        known = {f"{s}{p}": v[..., o] for s, v in (("f", output), ("y", label)) for o, p in enumerate(self.places)}
+        error = xp.stack([loss.evaluate(xp, **known) + 0.0 * output[..., 0] for loss in self.losses], axis=-1)
         if table.coefficients is None:
-            return g, error, readout * (self.slope.evaluate(xp, x=units) + 0.0 * units) * error[:, :, None]
-        known = {"a": readout, "error": error[:, :, None], "f": output[:, :, None], "y": label[:, :, None]}
+            pull = xp.sum(readout * error[..., None], axis=-2)
+            return g, error, pull * (self.slope.evaluate(xp, x=units) + 0.0 * units)
+        known = {"a": readout[:, :, 0, :], "error": error, "f": output, "y": label}
         known["learning_rate"] = table.learning_rate * rate
         for q, name in enumerate(table.species):
             field = fields[:, :, q * table.K : (q + 1) * table.K]

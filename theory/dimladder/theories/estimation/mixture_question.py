@@ -106,6 +106,9 @@ def mixture_refusals(problem: Problem) -> Iterable[Refusal]:
         for key, default in _UNREAD.items():
             if getattr(problem.target, key) != default:
                 yield Refusal(f"target.{key}", "is not read beside a mixture", "use target.direction")
+    if loss.form.several:
+        yield Refusal("loss.function", f"{loss.function!r} names several outputs", "use cross-entropy or one-hot")
+        return
     yield from _of_classes(problem) if loss.form.vector else _of_labels(problem)
 
 

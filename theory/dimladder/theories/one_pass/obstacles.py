@@ -108,7 +108,7 @@ def _of_table(t: Table) -> list[str]:
         g = np.asarray(t.activation.evaluate(FEW_POINTS, x=GRID), dtype=float) + 0.0 * GRID
     odd = bool(np.isfinite(g).all()) and np.allclose(g, -g[::-1], rtol=0, atol=1e-12 * (float(abs(g).max()) or 1.0))
     if odd and t.bias_rate is None and t.labels.any():
-        floor, power = _even_part(t), 0.5 * float(t.probabilities(0.0) @ t.labels**2)
+        floor, power = _even_part(t), 0.5 * float(t.probabilities(0.0) @ (t.labels**2).sum(axis=1))
         if floor > SMALL * power:
             found.append(
                 "an odd activation without bias: clusters of opposite means have the same label, as in XOR, and the "
@@ -136,7 +136,7 @@ def _even_part(t: Table) -> float:
         for other in range(len(t.labels)):
             alike = np.array_equal(t.variances[c], t.variances[other]) and chance[c] == chance[other]
             if alike and np.array_equal(t.means[c], -t.means[other]):
-                total += 0.5 * chance[c] * (0.5 * (t.labels[c] + t.labels[other])) ** 2
+                total += 0.5 * chance[c] * float(((0.5 * (t.labels[c] + t.labels[other])) ** 2).sum())
                 break
     return float(total)
 

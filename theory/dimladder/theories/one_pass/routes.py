@@ -6,7 +6,7 @@ from typing import Any
 
 from ...problem.data import Mixture
 from ...problem.students import Linear
-from ...problem.targets import ClusterLabels, Committee, Index
+from ...problem.targets import ClusterLabels, Committee, Index, VectorIndex
 
 
 def is_displaced(problem: Any) -> bool:
@@ -15,14 +15,23 @@ def is_displaced(problem: Any) -> bool:
     return bool(rule.uses > 1 or rule.displacement != 0 or getattr(problem.student, "slope", ""))
 
 
+def is_single(problem: Any) -> bool:
+    """Whether one unit with a fixed readout meets one direction, a sample a step: displaced fields are split there."""
+    target, student, rule = problem.target, problem.student, problem.algorithm
+    count = target.units if isinstance(target, Committee) else getattr(target, "directions", 0)
+    one = getattr(student, "width", 1) == count == rule.batch_size == 1
+    return bool(one and not getattr(student, "train_readout", False))
+
+
 def structure(problem: Any) -> str:
-    """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower plain flow."""
+    """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower flows."""
     data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
     asked = {
         "data.kind": isinstance(data, Mixture),
         "data.spectrum": data.spectrum is not None,
         "data.tasks": bool(data.tasks),
-        "target.kind": isinstance(target, ClusterLabels),
+        "target.kind": isinstance(target, ClusterLabels | VectorIndex),
+        "target.outputs": getattr(target, "outputs", 1) > 1,
         "target.readout": isinstance(target, Committee) and len(target.readouts) > 1,
         "target.power": getattr(target, "power", None) is not None,
         "target.overlap": isinstance(target, Index) and bool(target.overlap),
@@ -31,9 +40,14 @@ def structure(problem: Any) -> str:
         "student.bias": student.bias,
         "student.dropout": getattr(student, "dropout", 1.0) != 1.0,
         # Losses with kinks: its quadrature is split there.
-        "loss.function": not problem.loss.form.vector and bool(problem.loss.form.kinks(1.0)),
+        "loss.function": problem.loss.form.vector or bool(problem.loss.form.kinks(1.0)),
+        "loss.smoothing": problem.loss.smoothing != 0,
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
+        "target.noise": isinstance(getattr(target, "noise", 0.0), str),
+        "algorithm.batch_size": isinstance(rule.batch_size, str),
+        "algorithm.uses": rule.uses > 1 and not is_single(problem),
+        "algorithm.displacement": rule.displacement != 0 and not is_single(problem),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,
     }
     return next((key for key, needed in asked.items() if needed), "")

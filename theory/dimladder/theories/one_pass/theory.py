@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ...errors import ConfigError
 from ...problem import axis_values
 from ...problem.grids import OdeSolver
-from ...problem.targets import ClusterLabels, Committee, Index
+from ...problem.targets import ClusterLabels, Index
 from ..base import Reads, Refusal, Theory
-from .routes import is_displaced, structure
+from .routes import is_displaced, is_single, structure
 
 if TYPE_CHECKING:
     from ...symbolic.systems import System
@@ -47,21 +47,23 @@ class OnePassTheory(Theory):
 
     name = "one-pass"
     title = "One-pass SGD of two-layer networks"
+    example = "online-erf"
     summary = (
         "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     )
     reads: ClassVar[Reads] = {
         "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
         "target": {
-            "committee": "activation readout overlap noise power",
+            "committee": "activation readout outputs overlap noise power",
             "index": "formula noise hermite overlap power",
+            "vector-index": "formulas argmax noise hermite overlap power",
             "cluster-labels": "labels",
         },
         "student": {
             "two-layer": "width activation slope readout train_readout hermite heads bias dropout",
             "linear": "bias",
         },
-        "loss": "function",
+        "loss": "function smoothing",
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
             "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
@@ -69,6 +71,7 @@ class OnePassTheory(Theory):
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
     axes = ("time",)
+    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -90,25 +93,21 @@ class OnePassTheory(Theory):
     )
 
     def derive(self, problem: Any) -> System:
-        if is_displaced(problem):
-            from .displaced import DisplacedFlow
-
-            return DisplacedFlow(problem)
         if structure(problem):
             from .general.flow import GeneralFlow
 
             return GeneralFlow(problem)
+        if is_displaced(problem):
+            from .displaced import DisplacedFlow
+
+            return DisplacedFlow(problem)
         from .flow import OnePassFlow
 
         return OnePassFlow(problem)
 
     def checks(self, problem: Any) -> Iterable[Refusal]:
-        target, student, rule = problem.target, problem.student, problem.algorithm
-        loss = problem.loss.form
-        if loss.vector:
-            yield Refusal("loss.function", f"{loss.name!r} takes one output a class, the student has one output")
-            return
-        if loss.jumps:
+        target, student, loss = problem.target, problem.student, problem.loss.form
+        if not loss.vector and loss.jumps:
             why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
             yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
         if isinstance(target, Index) and target.is_logit:
@@ -120,21 +119,17 @@ class OnePassTheory(Theory):
         yield from self._start_checks(problem)
         yield from self._idle_checks(problem)
         general = structure(problem)
+        slope = getattr(student, "slope", "")
         if is_displaced(problem):
-            if general:
-                path = "student.slope" if rule.uses == 1 and not rule.displacement else "algorithm.uses"
-                path = "algorithm.displacement" if rule.displacement else path
-                yield Refusal(general, f"{path} is read for isotropic inputs and plain SGD only", "drop one of them")
-                return
             yield from self._displaced_checks(problem)
-        elif general:
-            yield from self._general_checks(problem)
-            return
-        if student.slope and (loss.name != "correlation" or student.train_readout):
+        if slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if rule.uses > MOST_USES:
-            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
+        elif slope and (general or not is_single(problem)):
+            why = "it is read for one unit, one direction and one sample a step, of isotropic inputs and plain SGD"
+            yield Refusal("student.slope", why, "give student.activation")
+        elif general:
+            yield from self._general_checks(problem)
 
     def _idle_checks(self, problem: Any) -> Iterable[Refusal]:
         """What the grid asks beyond what the data say."""
@@ -165,6 +160,14 @@ class OnePassTheory(Theory):
         from ...problem.update_table import table
 
         rule = problem.algorithm
+        from ...problem.update_labels import outputs_of
+
+        try:
+            if outputs_of(problem) > 1:
+                yield from self._vector_checks(problem)
+        except ConfigError as error:
+            yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+            return
         if rule.spherical and (rule.update or rule.momentum is not None):
             path = "algorithm.update" if rule.update else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
@@ -173,21 +176,37 @@ class OnePassTheory(Theory):
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
 
+    def _vector_checks(self, problem: Any) -> Iterable[Refusal]:
+        """What students of several outputs leave out."""
+        from ...problem.update_labels import loss_of, outputs_of
+
+        rule, many = problem.algorithm, "is read for a student of one output"
+        yield Refusal("target", "several outputs are run by the experiment only, so far")
+        for key, asked in (
+            ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
+        ):  # fmt: skip
+            if asked:
+                yield Refusal(f"algorithm.{key}", f"{many}: the target has {outputs_of(problem)}", "drop one of them")
+        if getattr(problem.student, "slope", ""):
+            yield Refusal("student.slope", many, "give student.activation")
+        loss: Any = loss_of(problem)
+        if loss.jumps:
+            why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
+            yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
+        if getattr(problem.target, "noise", 0.0) and not loss.linear_in_label:
+            why = "is averaged where the slopes of the loss are linear in the label, for several outputs"
+            yield Refusal("target.noise", why, 'use "square", or no noise')
+
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
-        student, rule = problem.student, problem.algorithm
-        count = len(problem.target.readout) if isinstance(problem.target, Committee) else problem.target.directions
+        rule = problem.algorithm
         key = "uses" if rule.uses > 1 else "displacement" if rule.displacement else ""
         path = f"algorithm.{key}" if key else "student.slope"
-        if student.width > 1 or count > 1:
-            yield Refusal(path, "displaced fields are averaged for one student unit and one teacher direction")
-        if student.train_readout:
-            yield Refusal("student.train_readout", f"{path} is read with a fixed readout")
-        if rule.batch_size > 1:
-            yield Refusal("algorithm.batch_size", f"{path} is read with one sample a step")
         if rule.regime != "classical":
             yield Refusal("algorithm.regime", f"{path} is read with every term", 'use regime = "classical"')
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
+        if rule.uses > MOST_USES:
+            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
 
     def reading_errors(self, problem: Any) -> dict[str, float]:
         """A written rule is run on vectors of numbers as it stands, against the table made of it."""

@@ -19,7 +19,7 @@ from ....symbolic.systems import Flow, Solution, Variable
 from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
-from .layout import values
+from .layout import places, values
 
 if TYPE_CHECKING:
     from ....problem import Problem
@@ -77,10 +77,10 @@ class GeneralFlow(Flow):
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; counts and every number are parameters."""
         t = self.table
-        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index}
+        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index[0] if t.index else None}
         return {
             **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
-            "directions": 0 if t.index is None else t.M,
+            "directions": t.M if t.index else 0,
             "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
@@ -90,7 +90,15 @@ class GeneralFlow(Flow):
             "spherical": t.spherical,
             "regime": t.regime,
             "scheduled": self.scheduled,
+            "timed": self.formulas,
+            "uses": t.uses,
+            "trial": bool(t.displacement),
         }
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """The distinct formulas of the numbers that change in time."""
+        return tuple(dict.fromkeys(entry.formula.text for entry in self.table.timed))
 
     @property
     def scheduled(self) -> bool:
@@ -105,7 +113,8 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
-        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule)
+        timed = tuple(Expression(text, ("t",)).sympy() for text in self.formulas)
+        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule, timed)
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -118,13 +127,13 @@ class GeneralFlow(Flow):
         t = self.table
         student = t.activation.sympy(x=X)
         kinked: dict[str, Any] = {}
-        if t.index is not None:
+        if t.index:
             kinked["target_axes"], kinked["target_kinks"] = target_kinks(self.p.target, t.M)
         setting = Setting(
             student=student,
-            teacher=None if t.index is not None else student if t.teacher is None else t.teacher.sympy(x=X),
-            target=None if t.index is None else _fields(t.index),
-            directions=0 if t.index is None else t.M,
+            teacher=None if t.index else student if t.teacher is None else t.teacher.sympy(x=X),
+            target=_fields(t.index[0]) if t.index else None,
+            directions=t.M if t.index else 0,
             loss=t.loss.name,
             train_readout=self.trained,
             student_kinks=t.activation.kinks("x"),
@@ -133,7 +142,7 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
 
     @cached_property
     def derived(self) -> Derived:
@@ -161,7 +170,10 @@ class GeneralFlow(Flow):
 
         averages = self.averages
         ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
-        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
+        title, functions = f"one-pass: {self.structure()}", source_functions(averages)
+        # A step moves the fields of its own sample by |x|^2/d; the other samples of a batch move them by less.
+        step = "step * length[c] / batch" if averages.displaced else "step" if averages.takes_rate else ""
+        return code.source(self.derived, functions, title, ends, step)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -227,22 +239,48 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y, "entries": 0,
         }  # fmt: skip
+        moved = self._moved(counts, chosen)
+        counts["entries"] = len(moved)
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
-            "step": t.learning_rate,
+            "moved": [place for place, _ in moved], "formula": [formula for _, formula in moved],
+            "step": self._step,
             "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
+            "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
-            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen],
+            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
+
+    def _moved(self, counts: dict[str, int], chosen: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return (place among the parameters, number of its formula) of the entries that change in time."""
+        names = {"chances": "chance", "variances": "s", "noise": "sigma", "batch": "batch"}
+        names["squared_length"] = "length"
+        found = []
+        for entry in self.table.timed:
+            rows = [entry.index]
+            if entry.array in ("variances", "noise", "squared_length"):
+                rows = [(int(row), *entry.index[1:]) for row in np.flatnonzero(chosen == entry.index[0])]
+            found += [(names[entry.array], row, self.formulas.index(entry.formula.text)) for row in rows]
+        where = places(counts | {"entries": len(found)})
+        return [
+            (where[name][0] + (int(np.ravel_multi_index(at, where[name][1])) if at else 0), formula)
+            for name, at, formula in found
+        ]
+
+    @property
+    def _step(self) -> float:
+        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
+        t = self.table
+        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -263,7 +301,9 @@ class GeneralFlow(Flow):
     def families(self) -> list[list[Array]]:
         """The quadratures to choose from."""
         linear = bool(self.module().LINEAR_IN_NOISE)
-        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
+        smooth = self.averages.displaced and self.table.loss.name in QUADRATIC
+        counts = rules.SMOOTH_NOISE_NODES if smooth else rules.NOISE_NODES
+        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear, counts)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""
@@ -280,13 +320,18 @@ class GeneralFlow(Flow):
         return np.concatenate([self.velocity(y, rule), row.reshape(-1, 3)[:, 0]])
 
     def work_size(self) -> int:
-        return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
+        own = int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
+        return own + (len(self.plain_parameters) + len(self.formulas) if self.formulas else 0)
 
     # Integration --------------------------------------------------------------------------------------------------
 
     @property
     def schedule_texts(self) -> dict[str, str]:
-        return {"algorithm.schedule": self.table.schedule}
+        # Formulas of one key are told apart by a number; what is wrong with one of them the table has said by the key.
+        moving = {entry.formula.text: entry.key for entry in self.table.timed}
+        return {"algorithm.schedule": self.table.schedule} | {
+            f"{key} ({number})": text for number, (text, key) in enumerate(moving.items())
+        }
 
     def pieces(self) -> tuple[tuple[float, float], ...]:
         last = float(self.times()[-1])
@@ -301,7 +346,7 @@ class GeneralFlow(Flow):
         return tuple(i * (i + 3) // 2 for i in range(self.K))
 
     def integrator_options(self) -> dict[str, Any]:
-        settings, size = self.p.solver, len(self.initial_state())
+        settings, size, t = self.p.solver, len(self.initial_state()), self.table
         return {
             "jac": None,
             # Many blocks: the largest eigenvalue limits explicit steps, which are cheaper than one dense Jacobian.
@@ -310,7 +355,7 @@ class GeneralFlow(Flow):
             "rtol": max(SAFETY * settings.rtol, 1e-14),
             "atol": max(SAFETY * settings.atol, 1e-16),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
-            "autonomous": schedules.is_constant(self.table.schedule) and not self.table.switches,
+            "autonomous": schedules.is_constant(self.table.schedule) and not (t.switches or t.timed),
             # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
             "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }

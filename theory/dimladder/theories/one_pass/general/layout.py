@@ -7,6 +7,7 @@ Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Units, teachers, directions of means, species, blocks, sources, heads; the first source that is tested.
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested")
+# Units, teachers, directions of means, species, blocks, sources, heads, switches; the first source that is tested;
+# outputs; entries that change in time, and the numbers before a quadrature.
+COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y", "entries", "numbers")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
+    "moved": ("entries",),
+    "formula": ("entries",),
     "step": (),
     "schedule_at": (),
+    "length": ("C",),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
@@ -29,8 +34,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "counts": ("B",),
     "s": ("C", "B"),
     "nu": ("C", "D"),
-    "label": ("C",),
-    "teacher": ("C", "M"),
+    "label": ("C * Y",),
+    "teacher": ("C", "Y * M"),
     "sigma": ("C",),
     "head": ("C", "heads"),
     "mask": ("C", "K"),
@@ -39,16 +44,28 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "steady_L": ("V", "V"),
     "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
-    "readout": ("heads", "K"),
+    "readout": ("heads * Y", "K"),
 }
+
+
+def places(counts: dict[str, int]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Return where each array begins in the parameters, and its shape; ``""`` where they end."""
+    sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
+    out, place = {}, len(COUNTS)
+    for name, shape in PARAMETERS.items():
+        wanted = tuple(eval_size(size, sizes) for size in shape)
+        out[name] = place, wanted
+        place += math.prod(wanted)
+    return out | {"": (place, ())}
 
 
 def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
     """Return the parameter vector, but for the rule of a quadrature."""
-    parts = [np.array([float(counts[name]) for name in COUNTS])]
-    sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
-    for name, shape in PARAMETERS.items():
-        wanted = tuple(eval_size(size, sizes) for size in shape)
+    where = places(counts)
+    parts = [np.array([float((counts | {"numbers": where[""][0]})[name]) for name in COUNTS])]
+    for name, (_, wanted) in where.items():
+        if not name:
+            continue
         array = np.asarray(arrays[name], dtype=float)
         assert array.shape == wanted, f"{name} is {array.shape}, {wanted} is needed"
         parts.append(array.ravel())
@@ -56,5 +73,8 @@ def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
 
 
 def eval_size(text: str, sizes: dict[str, int]) -> int:
-    """Return a size written as a sum of counts."""
-    return sum(sizes[part] if part in sizes else int(part) for part in text.split(" + "))
+    """Return a size written as a sum of products of counts."""
+    return sum(
+        math.prod(sizes[factor] if factor in sizes else int(factor) for factor in part.split(" * "))
+        for part in text.split(" + ")
+    )

@@ -75,6 +75,8 @@ class Form:
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
+    timed : tuple of sympy expressions in ``t``
+        What the entries of the parameters that change in time are.
     """
 
     train_readout: bool = False
@@ -83,3 +85,4 @@ class Form:
     written: bool = False
     regime: str = "classical"
     schedule: Any = 1
+    timed: tuple[Any, ...] = ()

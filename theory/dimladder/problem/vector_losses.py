@@ -1,0 +1,161 @@
+"""Losses of several outputs: sums of a loss of one output, cross-entropy, or a formula in f1, f2, ... and y1, y2, ...
+
+A label that is a class stands for its unit vector, (1 - smoothing) e_y + smoothing/outputs where labels are smoothed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from .losses import LossFunction, loss_function
+
+Plane = tuple[tuple[float, ...], tuple[float, ...], float]
+
+
+class VectorLoss:
+    """One loss l(f, y) of output and label in R^outputs.
+
+    Parameters
+    ----------
+    form : LossFunction
+        Of one output and its label: then the sum over outputs; ``cross-entropy``, ``one-hot``, or a formula in ``f1``,
+        ``f2``, ..., ``y1``, ``y2``, ....
+    outputs : int
+        At least 2.
+    smoothing : float
+        y is replaced by ``(1 - smoothing) y + smoothing/outputs`` in it.
+
+    Attributes
+    ----------
+    name : str
+    f, y : tuples of sympy symbols
+        Outputs ``f1, f2, ...`` and labels ``y1, y2, ...``.
+
+    Raises
+    ------
+    ValueError
+        When the formula names other outputs.
+    """
+
+    two_valued = False
+
+    def __init__(self, form: LossFunction, outputs: int, smoothing: float = 0.0) -> None:
+        import sympy as sp
+
+        self.form, self.outputs, self.smoothing = form, outputs, smoothing
+        self.name = form.name if not smoothing else f"{form.name}, smoothing {smoothing!r}"
+        self.f, self.y = (tuple(sp.symbols(f"{s}1:{outputs + 1}", real=True)) for s in "fy")
+        if form.several and form.highest > outputs:
+            raise ValueError(f"function: {form.name!r} names output {form.highest} of {outputs}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VectorLoss) and (self.name, self.outputs) == (other.name, other.outputs)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.outputs))
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether it is |f - y|^2/2."""
+        return self.form.name in ("square", "one-hot")
+
+    @cached_property
+    def value(self) -> Any:
+        """l in sympy, of `f` and `y`."""
+        import sympy as sp
+
+        if self.quadratic:
+            return sp.Rational(1, 2) * sum((a - b) ** 2 for a, b in zip(self.f, self._labels, strict=True))
+        if self.form.name == "cross-entropy":
+            # Sums of exponentials of differences: where one overflows, its class has probability zero.
+            return sum(
+                y * sp.log(sum(sp.exp(b - a) for b in self.f)) for a, y in zip(self.f, self._labels, strict=True)
+            )
+        if self.form.several:
+            return self.form.formula.sympy(**dict(zip(map(str, self.y), self._labels, strict=True)))
+        f, y = (sp.Symbol(s, real=True) for s in "fy")
+        pairs = zip(self.f, self._labels, strict=True)
+        return sum(self.form.value.subs({f: a, y: b}, simultaneous=True) for a, b in pairs)
+
+    @property
+    def _labels(self) -> tuple[Any, ...]:
+        if not self.smoothing:
+            return self.y
+        import sympy as sp
+
+        rest = sp.Float(self.smoothing, 17)
+        return tuple((1 - rest) * y + rest / self.outputs for y in self.y)
+
+    @cached_property
+    def slopes(self) -> tuple[Any, ...]:
+        """dl/df_j in sympy, almost everywhere."""
+        import sympy as sp
+
+        from .expressions import drop_atoms
+
+        if self.form.name == "cross-entropy":
+            # Labels of classes sum to one.
+            return tuple(1 / sum(sp.exp(b - a) for b in self.f) - y for a, y in zip(self.f, self._labels, strict=True))
+        return tuple(drop_atoms(sp.diff(self.value, f)) for f in self.f)
+
+    @cached_property
+    def linear_in_label(self) -> bool:
+        """Whether every slope is a polynomial of first degree in the labels."""
+        import sympy as sp
+
+        return all(s.is_polynomial(*self.y) and sp.Poly(s, *self.y).total_degree() <= 1 for s in self.slopes)
+
+    @cached_property
+    def jumps(self) -> bool:
+        """Whether the loss is discontinuous across one of its `planes`, at random points of it."""
+        import sympy as sp
+
+        if not self.planes:
+            return False
+        value = sp.lambdify([*self.f, *self.y], self.value, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
+        random = np.random.default_rng(0)
+        for u, v, level in self.planes:
+            normal = np.array([*u, *v])
+            points = random.standard_normal((32, len(normal)))
+            points -= np.outer((points @ normal - level) / (normal @ normal), normal)
+            step = 1e-7 * normal / np.linalg.norm(normal)
+            below, above = (np.array([float(value(*point)) for point in points + s * step]) for s in (-1, 1))
+            if np.median(abs(above - below)) > 1e-4:
+                return True
+        return False
+
+    @cached_property
+    def planes(self) -> tuple[Plane, ...]:
+        """The planes ``u.f + v.y = c`` on which the loss is not smooth, as (u, v, c).
+
+        Of those kinked functions whose argument is affine in outputs and labels.
+        """
+        if self.form.name in ("cross-entropy", "square", "one-hot", "logistic", "correlation", "log-cosh"):
+            return ()
+        found = []
+        if self.form.several:
+            names = self.form.formula.variables
+            for slopes, level in self.form.formula.kink_planes():
+                known = dict(zip(names, slopes, strict=True))
+                rows = (tuple(float(known.get(str(s), 0.0)) for s in symbols) for symbols in (self.f, self.y))
+                found.append((*rows, float(level)))
+        elif self.form.expression.kink_planes():
+            names = self.form.expression.variables
+            for slopes, level in self.form.expression.kink_planes():
+                known = dict(zip(names, slopes, strict=True))
+                for row in np.eye(self.outputs):
+                    u, v = (tuple(map(float, known.get(s, 0.0) * row)) for s in "fy")
+                    found.append((u, v, float(level)))
+        if not self.smoothing:
+            return tuple(found)
+        rest, m = self.smoothing, self.outputs
+        return tuple((u, tuple((1 - rest) * b for b in v), c - rest / m * sum(v)) for u, v, c in found)
+
+
+@lru_cache(maxsize=256)
+def vector_loss(text: str, outputs: int, smoothing: float = 0.0) -> VectorLoss:
+    """Return the loss called `text`, or the formula `text`, of that many outputs."""
+    return VectorLoss(loss_function(text), outputs, smoothing)
