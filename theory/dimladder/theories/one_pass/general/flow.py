@@ -90,7 +90,7 @@ class GeneralFlow(Flow):
             "spherical": t.spherical,
             "regime": t.regime,
             "scheduled": self.scheduled,
-            "timed": self.formulas,
+            "timed": bool(self.formulas),
             "uses": t.uses,
             "trial": bool(t.displacement),
         }
@@ -113,7 +113,7 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
-        timed = tuple(Expression(text, ("t",)).sympy() for text in self.formulas)
+        timed = bool(self.formulas)
         return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule, timed)
 
     @cached_property
@@ -243,12 +243,13 @@ class GeneralFlow(Flow):
         }  # fmt: skip
         moved = self._moved(counts, chosen)
         counts["entries"] = len(moved)
+        addresses = [time_function(text).address for text in self.formulas]
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
-            "moved": [place for place, _ in moved], "formula": [formula for _, formula in moved],
+            "moved": [place for place, _ in moved], "formula": [addresses[k] for _, k in moved],
             "step": self._step,
             "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
             "length": t.squared_length[chosen],
@@ -321,7 +322,7 @@ class GeneralFlow(Flow):
 
     def work_size(self) -> int:
         own = int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
-        return own + (len(self.plain_parameters) + len(self.formulas) if self.formulas else 0)
+        return own + (len(self.plain_parameters) if self.formulas else 0)
 
     # Integration --------------------------------------------------------------------------------------------------
 
