@@ -69,7 +69,7 @@ def sweep() -> None:
     workers = len(os.sched_getaffinity(0))
     problem, rates = committee(60.0, 50), np.linspace(0.2, 0.8, POINTS)
     flow: Any = dl.derive(problem)
-    asked, y0, p = flow.integration(), flow.initial_state(), flow.parameters()
+    asked, y0 = flow.integration(), flow.initial_state()
     prepared = dl.prepare(problem, [RATE])
     rows = [prepared.system([float(rate)]).parameters() for rate in rates]
 
