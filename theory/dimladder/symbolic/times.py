@@ -15,6 +15,7 @@ from ..numerics.times import TIME
 from ..problem import Expression
 from ..problem.expressions import LEAKY_SLOPE, hermite_scale
 from ..problem.grammar import CONSTANTS, hermite_degree
+from .printing import header
 from .store import module
 
 __all__ = ["TimeFunction", "time_function"]
@@ -40,22 +41,12 @@ _HERMITE = """def hermite(degree, u):
     return high if degree > 0 else 1.0"""
 _OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
 
-_SOURCE = '''"""A function of the time, written by the user; do not edit.
-
-{text}
-"""
-
-import math
-
-from numba import njit, types
-
-OPTIONS = {{"cache": True, "error_model": "numpy"}}
-
+_SOURCE = """{header}
 {library}
 @njit(types.float64(types.float64), **OPTIONS)
 def f(t):
     return {formula}
-'''
+"""
 
 
 class TimeFunction:
@@ -91,7 +82,9 @@ def _source(formula: Expression) -> str:
     names: dict[str, str] = {}
     body = _printed(formula.tree, formula, names)
     library = "".join(f"\n@njit(**OPTIONS)\n{text}\n\n" for text in names.values())
-    return _SOURCE.format(text=formula.text, library=library, formula=body)
+    return _SOURCE.format(
+        header=header(f"A function of the time: {formula.text}", False), library=library, formula=body
+    )
 
 
 def _printed(node: Any, whole: Expression, library: dict[str, str]) -> str:
