@@ -70,6 +70,7 @@ class OnePassTheory(Theory):
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
+    coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
     timed = ("data.tasks", "data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
