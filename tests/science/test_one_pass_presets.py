@@ -118,7 +118,8 @@ def test_presets(name: str) -> None:
 def test_every_noise_on_clusters_with_blocks_and_biases() -> None:
     """Inputs and weights with noise, feedback and drift together, with means: one flow, one chain."""
     changes = {
-        "target": {"kind": "committee", "readout": [[1.0], [-0.6]], "drift": {"rate": 0.6}}, "initial.M": [[0.3], [0.2]],
+        "target": {"kind": "committee", "readout": [[1.0], [-0.6]], "drift": {"rate": 0.6}},
+        "initial.M": [[0.3], [0.2]],
         "algorithm.input_noise": 0.6, "algorithm.weight_noise": 0.5, "algorithm.feedback": [0.7, -0.9],
         "student.train_readout": True,
     }  # fmt: skip

@@ -228,16 +228,18 @@ def _move_teachers(
         for m in range(count):
             for other in range(count):
                 fixed[m, a] += drift[m, other] * old[other] / d
+    for m in range(count):
+        for block in range(outside.shape[0]):
+            low, high = columns[block], columns[block + 1]
+            deviation = math.sqrt(amount[block, m] / (d * (high - low + max(outside[block], 0))))
+            for a in range(low, high):
+                fixed[m, a] += deviation * rng.standard_normal()
     wishart = np.zeros((count, count))
     for block in range(outside.shape[0]):
         low, high = columns[block], columns[block + 1]
         if np.max(amount[block]) == 0.0:
             continue
         room = max(outside[block], 0)
-        deviation = np.sqrt(amount[block] / (d * (high - low + room)))
-        for m in range(count):
-            for a in range(low, high):
-                fixed[m, a] += deviation[m] * rng.standard_normal()
         if room == 0:
             continue
         _bartlett(rng, count, room, wishart)
@@ -246,7 +248,7 @@ def _move_teachers(
         rows[f_count:, : high - low] = moving[:, low:high]
         for m in range(count):
             for a in range(count):
-                rows[m, high - low + a] = deviation[m] * wishart[m, a]
+                rows[m, high - low + a] = math.sqrt(amount[block, m] / (d * (high - low + room))) * wishart[m, a]
         _lower(rows, f_count + p_count, high - low + count)
         fixed[:, low:high] = rows[:f_count, : high - low]
         moving[:, low:high] = rows[f_count:, : high - low]

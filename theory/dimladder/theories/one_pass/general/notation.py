@@ -81,8 +81,8 @@ class Form:
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
-    timed : tuple of sympy expressions in ``t``
-        What the entries of the parameters that change in time are.
+    timed : bool
+        Whether further numbers change in time, by formulas that are parameters themselves.
     feedback : bool
         Whether fixed numbers take the place of the readouts in the gradient of the weights.
     stirred, blurred : bool
@@ -97,7 +97,7 @@ class Form:
     written: bool = False
     regime: str = "classical"
     schedule: Any = 1
-    timed: tuple[Any, ...] = ()
+    timed: bool = False
     feedback: bool = False
     stirred: bool = False
     blurred: bool = False
