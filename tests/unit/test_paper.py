@@ -16,7 +16,7 @@ from dimladder.errors import ResultFileError, UsageError
 from dimladder.paper import Names, equations_document, export, figure
 from dimladder.paper.labels import with_indices
 from dimladder.paper.plan import make
-from dimladder.paper.tex import escape, macro_name, number, rounded
+from dimladder.paper.tex import escape, macro_name, number, rounded, with_error
 from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
 from dimladder.typeset import displayed
 
@@ -135,9 +135,13 @@ def test_macros_have_letters_only_and_carry_the_uncertainty(
 
 
 def test_table_puts_theory_beside_the_largest_size(curve: LearningCurve, measured: Measurement, tmp_path: Path) -> None:
-    (path,) = export([curve, measured], tmp_path, ["tex"])
-    text = path.read_text()
-    assert r"10 & 0.0454545 & 0.046 \ensuremath{\pm} 0.012 \\" in text
+    whole, *parts = export([curve, measured], tmp_path, ["tex"])
+    text = whole.read_text()
+    assert r"10 & 0.0454545 & 0.046(12) \\" in text
+    # One variable a file, for floats that fit a page.
+    assert [path.name for path in parts] == ["table_numbers.tex", "table_generalization_error.tex", "table_Q.tex"]
+    assert "0.046(12)" in parts[1].read_text()
+    assert "0.046(12)" not in parts[2].read_text()
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
 
 
@@ -154,6 +158,21 @@ def test_table_puts_theory_beside_the_largest_size(curve: LearningCurve, measure
 )
 def test_rounding_keeps_two_digits_of_the_uncertainty(value: float, se: float, shown: tuple[str, str]) -> None:
     assert rounded(value, se) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "shown"),
+    [
+        (-3.14159, 0.02, r"\ensuremath{-3.142(20)}"),
+        (12345.6, 234.0, "12350(230)"),
+        (1.23456e-12, 1.2e-14, r"\ensuremath{1.235(12)\times10^{-12}}"),
+        (2.0, 0.0, "2"),
+        (2.0, 0.0996, "2.00(10)"),
+        (2.0, float("nan"), "2"),
+    ],
+)
+def test_uncertainties_stand_in_the_last_digits(value: float, se: float, shown: str) -> None:
+    assert with_error(value, se) == shown
 
 
 def test_numbers_and_names() -> None:

@@ -24,7 +24,8 @@ _PUBLIC = {
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",
     "find_theory": "theories", "theory_names": "theories", "cite": "paper", "export": "publish",
-    "figure": "publish", "report": "publish", "style": "paper", "key": "paper", "errors": "errors",
+    "figure": "publish", "report": "publish", "style": "paper", "key": "paper", "progress": "progress",
+    "errors": "errors",
     "DimladderError": "errors", "ConfigError": "errors", "SolveError": "errors", "DomainError": "errors",
 }  # fmt: skip
 _RENAMED = {"find_theory": "find", "theory_names": "names", "style": "sheets_of"}

@@ -12,6 +12,7 @@ from .choose import build_problem, find
 from .errors import ConfigError, SolveError
 from .problem import Problem, Spec, parse_document, read, to_builtins
 from .problem.targets import expanded
+from .progress import stage
 from .registry import register
 from .theories import Theory
 
@@ -179,7 +180,8 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
     if text := expanded(problem.target):
         log.info("target: %s", text)
     try:
-        solution = derive(problem).solve()
+        with stage("solving"):
+            solution = derive(problem).solve()
     except SolveError as error:
         if error.partial is not None:
             error.partial = as_curve(problem, error.partial)

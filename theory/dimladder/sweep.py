@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -17,13 +17,12 @@ from .errors import ConfigError, DimladderError, UsageError
 from .prepare import Prepared, prepare
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
 from .problem.spec import MAX_POINTS
+from .progress import Progress, stage
 from .registry import file_of
 from .results import PhaseDiagram, run_folder, write_text
 from .results.records import SUFFIX
 from .solve import replace
 from .workers import Answer, Point, compute, recorded, solve_point
-
-Progress = Callable[[int, int, str], None]
 
 
 def sweep(
@@ -82,11 +81,10 @@ def sweep(
         missing = [p for p in points if p.index not in answers]
         total = len(points) + sum(a.status == "invalid" for a in answers.values())
         # Closed before the folder is released, so that no worker writes into it then.
-        with closing(compute(missing, executor, store, solve_point)) as finished:
+        with closing(compute(missing, executor, store, solve_point)) as finished, stage("sweeping", progress) as tell:
             for point, answer in finished:
                 answers[point.index] = answer
-                if progress is not None:
-                    progress(len(answers), total, answer.status)
+                tell(len(answers), total, answer.status)
         diagram = _assemble(problem, axes, [answers[i] for i in sorted(answers)])
         if out is not None:
             write_text(Path(out) / "resolved.toml", problem.to_toml())

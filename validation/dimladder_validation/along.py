@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import UsageError
+from dimladder.progress import Progress, stage
 
 if TYPE_CHECKING:
     from dimladder.problem import Problem
@@ -56,7 +57,7 @@ def compare_along(
     variables: Sequence[str] | None = None,
     alpha: float = 0.01,
     resolution: float = 0.2,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     **simulate_options: Any,
 ) -> list[Along]:
     """Compare theory and simulation at every point of a grid of parameters.
@@ -107,15 +108,16 @@ def compare_along(
         options = simulation if place else dict(simulate_options)
         tasks.append(_Task(replace(problem, values).to_toml(), str(file or ""), place, options, judging))
     found: dict[int, Along] = {}
-    for number, result in each(_run, tasks, executor):
-        folder = Path(tasks[number].folder) if tasks[number].folder else None
-        if isinstance(result, BaseException):
-            log.warning("%s: %s", name_of(points[number]), result)
-            found[number] = Along(points[number], None, str(result), folder)
-        else:
-            found[number] = Along(points[number], result, folder=folder)
-        if progress is not None:
-            progress(len(found), len(points), found[number].verdict)
+    with stage("comparing", progress) as tell:
+        tell(0, len(points), "")
+        for number, result in each(_run, tasks, executor):
+            folder = Path(tasks[number].folder) if tasks[number].folder else None
+            if isinstance(result, BaseException):
+                log.warning("%s: %s", name_of(points[number]), result)
+                found[number] = Along(points[number], None, str(result), folder)
+            else:
+                found[number] = Along(points[number], result, folder=folder)
+            tell(len(found), len(points), "")
     return [found[number] for number in range(len(points))]
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ import msgspec
 
 from dimladder.errors import ConfigError, DimladderError, did_you_mean
 from dimladder.problem import Problem, Spec, convert, parse_document, read
+from dimladder.progress import Progress, stage
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -156,7 +157,7 @@ def validate(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     force: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     executor: str | Executor = "local:1",
 ) -> list[Outcome]:
     """Run a campaign.
@@ -192,14 +193,14 @@ def validate(
             outcomes[case.name] = kept
     missing = [case for case in cases if case.name not in outcomes]
     tasks = [(case, folder, None if root is None else root / case.name, resume, force) for case in missing]
-    for number, found in each(_run_task, tasks, executor):
-        case = missing[number]
-        outcome = found if isinstance(found, Outcome) else _failed(case, "?", found, 0.0)
-        outcomes[case.name] = outcome
-        if root is not None and outcome.verdict != "error":
-            _store(root / case.name / OUTCOME, case, folder, outcome)
-        if progress is not None:
-            progress(len(outcomes), len(cases), case.name)
+    with stage("validating", progress) as tell:
+        for number, found in each(_run_task, tasks, executor):
+            case = missing[number]
+            outcome = found if isinstance(found, Outcome) else _failed(case, "?", found, 0.0)
+            outcomes[case.name] = outcome
+            if root is not None and outcome.verdict != "error":
+                _store(root / case.name / OUTCOME, case, folder, outcome)
+            tell(len(outcomes), len(cases), case.name)
     return [outcomes[case.name] for case in cases]
 
 

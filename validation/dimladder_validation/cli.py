@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,28 +42,13 @@ def _sizes(text: str | None) -> list[int] | None:
         raise UsageError(f"cannot read the sizes {text!r}", where="--d", hint="write them as 256,512,1024") from None
 
 
-@contextmanager
-def _progress(args: argparse.Namespace, what: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Show a bar on stderr where somebody watches: not with ``--quiet``, not into a file."""
-    if getattr(args, "quiet", False) or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total, label: bar.update(task, completed=done, total=total, description=f"{what} {label}")
-
-
 def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -> Measurement:
     from .simulate import simulate
 
-    with _progress(args, "simulating") as progress:
-        return simulate(
-            problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
-            out=folder, resume=args.resume, force=args.force, progress=progress, large=args.large,
-        )  # fmt: skip
+    return simulate(
+        problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
+        out=folder, resume=args.resume, force=args.force, large=args.large,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -149,10 +134,9 @@ def _compare_along(args: argparse.Namespace, problem: Problem, variables: list[s
         "d": _sizes(args.sizes), "replicas": args.replicas, "device": args.device, "dtype": args.dtype,
         "seed": args.seed, "alpha": args.alpha, "resolution": args.resolution, "variables": variables,
     }  # fmt: skip
-    with _run_folder(args) as folder, _progress(args, "comparing") as progress:
+    with _run_folder(args) as folder:
         points = compare_along(
-            problem, grid, executor=args.executor, out=folder, resume=args.resume, force=args.force,
-            progress=progress, **options,
+            problem, grid, executor=args.executor, out=folder, resume=args.resume, force=args.force, **options,
         )  # fmt: skip
         report = along_report(problem.theory, points)
         if folder:
@@ -223,8 +207,7 @@ def _run_validate(args: argparse.Namespace) -> int:
         return 0
     campaign, _ = load_campaign(args.campaign)
     with output_folder(args) as folder:
-        with _progress(args, "validating") as progress:
-            outcomes = validate(args.campaign, args.output, args.resume, args.force, progress, args.executor)
+        outcomes = validate(args.campaign, args.output, args.resume, args.force, executor=args.executor)
         status = exit_status(outcomes)
         report = campaign_report(campaign.title, outcomes)
         if folder:

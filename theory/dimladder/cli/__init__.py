@@ -19,12 +19,14 @@ from typing import Any
 
 from .. import __version__, registry
 from ..errors import DerivationError, DimladderError, SolveError, UsageError, did_you_mean, explain_unexpected
+from ..progress import progress
 from .verb import Verb
 
 # Verb -> module of this package; further verbs come through the registry.
 BUILT_IN = (
     "list", "show", "which", "derive", "solve", "sweep", "sensitivity", "fit", "optimise", "check", "escape",
     "thresholds", "export", "report", "cite", "doctor", "examples", "new",
+    "completion",
 )  # fmt: skip
 INTERRUPTED = 130
 _BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -122,10 +124,39 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     verb.add_arguments(parser)
     parsed = parser.parse_args(arguments[1:])
     level = logging.ERROR if parsed.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(parsed.verbose, 2)]
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[_Log()])
+    progress(None if parsed.quiet or not sys.stderr.isatty() else True)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Once())
     logging.getLogger("numba").setLevel(logging.WARNING)
     warnings.showwarning = _log_warning
     return verb.run(parsed)
+
+
+class _Log(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever stderr is at the time: a bar that is shown there moves out of the way."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        return None
+
+
+class _Once(logging.Filter):
+    """Lets a line of the log pass once: the points of a sweep, or a finer solve, have the same to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[tuple[str, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.name, record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -61,8 +61,11 @@ def _theory(text: str, name: str) -> str:
 
 
 def _answered_by(theory: str, found: dict[str, str]) -> str | None:
-    """Return the first run file that a theory answers."""
-    for name, text in found.items():
+    """Return the run file that a theory names to begin from, else the first that it answers."""
+    from ..theories import find
+
+    first = find(theory).example
+    for name, text in sorted(found.items(), key=lambda item: item[0] != first):
         try:
             if _theory(text, name) == theory:
                 return name

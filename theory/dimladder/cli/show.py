@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import theories
+    from ..problem.spec import stated
     from ..problem.targets import expanded
+    from ..problem.toml_writer import dumps
     from .keys import theory_lines
 
     facts: dict[str, Any] = {}
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"This problem ({args.what})")
         for name, value in facts.items():
             print(f"  {name}: {value}")
+        print("\nAs it was read, without what is at its default (resolved.toml of a run folder has all)")
+        print("\n".join(f"  {line}" for line in dumps(stated(problem)).splitlines() if line))
     else:
         print("Sections of a run file")
         print("\n".join(theory_lines(theory)))

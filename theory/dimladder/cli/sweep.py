@@ -26,16 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..sweep import parse_grid, sweep
 
-    def progress(done: int, total: int, label: str) -> None:
-        if not args.quiet:
-            end = "\n" if done == total else ""
-            print(f"\r{done} of {total} points ({label})    ", end=end, file=sys.stderr, flush=True)
-
     problem, grid = load_problem(args), dict(parse_grid(text) for text in args.grid)
     with output_folder(args) as folder:
-        diagram = sweep(
-            problem, grid, executor=args.executor, resume=args.resume, force=args.force, out=folder, progress=progress
-        )
+        diagram = sweep(problem, grid, executor=args.executor, resume=args.resume, force=args.force, out=folder)
     print(diagram.to_json() if args.json else _table(diagram))
     if diagram.stats["failed"]:
         print(f"{diagram.message}: the variables 'status' and 'message' say why", file=sys.stderr)

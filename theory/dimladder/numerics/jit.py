@@ -10,13 +10,15 @@ import hashlib
 import logging
 import os
 import pickle
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from numba import njit, types
-from numba.core import caching
+from numba.core import caching, event
 
 from .. import cache
+from ..progress import stage
 
 __all__ = ["Locator", "njit", "types"]
 
@@ -98,7 +100,23 @@ def _cache_file(cache_path: str, filename_base: str, source_stamp: Any) -> Any:
     return (SealedCacheFile if ours else _numba_cache_file)(cache_path, filename_base, source_stamp)
 
 
+class _Compiling(event.Listener):  # type: ignore[misc]
+    """Says that numba compiles while it does: what the cache holds is not compiled again."""
+
+    def __init__(self) -> None:
+        self._open: list[AbstractContextManager[Any]] = []
+
+    def on_start(self, event: Any) -> None:
+        self._open.append(stage("compiling, once"))
+        self._open[-1].__enter__()
+
+    def on_end(self, event: Any) -> None:
+        if self._open:
+            self._open.pop().__exit__(None, None, None)
+
+
 if Locator not in caching.CacheImpl._locator_classes:
     caching.CacheImpl._locator_classes.insert(0, Locator)
     _numba_cache_file = caching.IndexDataCacheFile
     caching.IndexDataCacheFile = _cache_file
+    event.register("numba:compile", _Compiling())

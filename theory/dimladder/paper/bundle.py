@@ -16,7 +16,7 @@ from .macros import macros
 from .plan import Plan, make
 from .runs import same
 from .sheets import sheets, stems, to_csv
-from .tables import table
+from .tables import tables
 
 log = logging.getLogger("dimladder.export")
 
@@ -47,9 +47,9 @@ def export(
     formats : sequence of str
         ``pdf``, ``png``, ``svg``: ``figure.*``. ``pgf``: ``figure_pgf.tex`` (compiles by itself) around
         ``figure_body.tex`` and a CSV file for each panel. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
-        booktabs tables, ``table.tex``. ``macros``: ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``.
-        ``equations``: ``equations_body.tex``, broken to the column of the style, around it ``equations.tex``, which
-        compiles by itself.
+        booktabs tables, ``table.tex``, and of several variables each in a file of its own. ``macros``:
+        ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``. ``equations``: ``equations_body.tex``, broken
+        to the column of the style, around it ``equations.tex``, which compiles by itself.
     style : str
         ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
     variables : sequence of str, optional
@@ -111,7 +111,8 @@ def export(
         assert plan is not None
         _pgf(plan, style, note, put)
     if "tex" in formats:
-        put("table.tex", table(results, plan, note, names))
+        for file, text in tables(results, plan, note, names).items():
+            put(file, text)
     if "macros" in formats:
         put("macros.tex", macros(results, note, prefix))
     if "bib" in formats:

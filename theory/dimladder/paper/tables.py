@@ -15,7 +15,7 @@ from .axes import is_numeric, size_axis, statistical_names
 from .labels import Names, axis_label
 from .plan import Panel, Plan, Series
 from .runs import Runs, members, swept_keys
-from .tex import escape, label_tex, number, render, rounded, words
+from .tex import escape, label_tex, number, render, with_error, words
 
 MAX_ROWS = 12
 # Characters that fit side by side into a column of a two-column paper set small, or a page set normally.
@@ -23,28 +23,29 @@ MAX_WIDTH = 100
 MAX_COLUMNS = 8
 
 
-def table(results: Sequence[Result], plan: Plan | None, note: str, names: Names | None = None) -> str:
-    """Return LaTeX tables: one of the numbers without axes, and for each panel as many as its columns need.
+def tables(results: Sequence[Result], plan: Plan | None, note: str, names: Names | None = None) -> dict[str, str]:
+    """Return LaTeX tables by file: the numbers without axes, and for each variable as many as its columns need.
 
+    ``table.tex`` holds all of them; where there are several, each has a file of its own too, such as ``table_Q.tex``.
     Twelve rows at most, spread evenly over the coordinate; every row is in the CSV files.
     """
     names = names or Names()
-    blocks = []
+    blocks: dict[str, list[dict[str, Any]]] = {}
     numbers = list(scalars(results, names))
     if numbers:
-        blocks.append(
-            {
-                "columns": "ll",
-                "spans": [],
-                "head": ["quantity", "value"],
-                "rows": [[label, _pair(v, se)] for _, label, v, se in numbers],
-                "comment": "",
-            }
-        )
+        rows = [[label, _pair(v, se)] for _, label, v, se in numbers]
+        blocks["numbers"] = [_plain_block(["quantity", "value"], rows)]
     for panel in plan.panels if plan is not None else []:
         if panel.map_z is None and panel.series:
-            blocks += _blocks(panel)
-    return render("table.tex", note=note, blocks=blocks)
+            blocks.setdefault(panel.variable, []).extend(_blocks(panel))
+    files = {"table.tex": render("table.tex", note=note, blocks=[b for own in blocks.values() for b in own])}
+    if len(blocks) > 1:
+        files |= {f"table_{name}.tex": render("table.tex", note=note, blocks=own) for name, own in blocks.items()}
+    return files
+
+
+def _plain_block(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    return {"columns": "l" * len(head), "spans": [], "head": list(head), "rows": list(rows), "comment": ""}
 
 
 def simple_table(head: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> str:
@@ -56,8 +57,7 @@ def simple_table(head: Sequence[str], rows: Sequence[Sequence[Any]], note: str =
         return number(value) if isinstance(value, int | float) else escape(str(value))
 
     texts = [[cell(v) for v in row] for row in rows]
-    block = {"columns": "l" * len(head), "spans": [], "head": [escape(h) for h in head], "rows": texts, "comment": ""}
-    return render("table.tex", note=note, blocks=[block])
+    return render("table.tex", note=note, blocks=[_plain_block([escape(h) for h in head], texts)])
 
 
 def scalars(results: Sequence[Result], names: Names | None = None) -> Iterator[tuple[list[str], str, float, float]]:
@@ -91,10 +91,7 @@ def told(pairs: Sequence[str]) -> list[str]:
 
 
 def _pair(value: float, se: float) -> str:
-    if not math.isfinite(se):
-        return number(value)
-    shown, error = rounded(value, se)
-    return rf"{shown} \ensuremath{{\pm}} {error}" if se > 0 else shown
+    return with_error(value, se) if math.isfinite(se) else number(value)
 
 
 def _groups(panel: Panel) -> list[list[tuple[str, Series]]]:

@@ -7,6 +7,8 @@ import re
 from functools import cache
 from typing import Any
 
+from ..results.table import in_brackets
+
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -120,6 +122,23 @@ def rounded(value: float, se: float) -> tuple[str, str]:
     exponent = math.floor(math.log10(max(abs(value), se)))
     scaled = [f"{v / 10**exponent:.{max(places + exponent, 0)}f}e{exponent}" for v in (value, se)]
     return _signed(_scientific(scaled[0])), _scientific(scaled[1])
+
+
+def with_error(value: float, se: float) -> str:
+    """Return a value with the two digits of its uncertainty in brackets behind its own last digits.
+
+    Examples
+    --------
+    >>> with_error(0.123456, 0.00123), with_error(1234.5, 21.0), with_error(3.0, 0.0)
+    ('0.1235(12)', '1234(21)', '3')
+    """
+    if not (math.isfinite(se) and se > 0 and math.isfinite(value)):
+        return number(value)
+    if se < 1e-8:
+        # Tiny: digits of a common power of ten.
+        power = math.floor(math.log10(max(abs(value), se)))
+        return rf"\ensuremath{{{in_brackets(value / 10.0**power, se / 10.0**power)}\times10^{{{power}}}}}"
+    return _signed(in_brackets(value, se))
 
 
 def _scientific(text: str) -> str:

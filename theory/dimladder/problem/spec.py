@@ -206,6 +206,18 @@ def to_builtins(spec: Any) -> Any:
     return clean(msgspec.to_builtins(spec, enc_hook=encode))
 
 
+def stated(spec: Spec) -> dict[str, Any]:
+    """Return, as plain values, what a section or problem says that is not its default."""
+    plain, said = to_builtins(spec), set(away_from_default(spec))
+    names = {f.encode_name: f.name for f in msgspec.structs.fields(type(spec))}
+    found = {}
+    for key, value in plain.items():
+        inner = getattr(spec, names[key]) if key in names else None
+        if key not in names or names[key] in said:
+            found[key] = stated(inner) if isinstance(inner, Spec) else value
+    return {key: value for key, value in found.items() if value != {}}
+
+
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _sorted(value[k]) for k in sorted(value)}

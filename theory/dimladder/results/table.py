@@ -118,25 +118,26 @@ def _measured(table: dict[str, np.ndarray]) -> dict[str, list[str]]:
         if variable.endswith("_skewness") and f"{variable.removesuffix('_skewness')}{bracket}{rest}" in table:
             continue
         cells = [_cell(v) for v in values]
-        out[name] = cells if errors is None else [_with_error(v, e) for v, e in zip(values, errors, strict=True)]
+        out[name] = cells if errors is None else [in_brackets(v, e) for v, e in zip(values, errors, strict=True)]
     return out
 
 
-def _with_error(value: float, error: float) -> str:
+def in_brackets(value: float, error: float) -> str:
     """Return a value with two digits of its standard error behind it, ``0.1234(12)``.
 
     Examples
     --------
-    >>> _with_error(0.123456, 0.0012), _with_error(3.2, 0.0), _with_error(1234.5, 21.0)
-    ('0.1235(12)', '3.2', '1234(21)')
+    >>> in_brackets(0.123456, 0.0012), in_brackets(3.2, 0.0), in_brackets(1234.5, 210.0)
+    ('0.1235(12)', '3.2', '1230(210)')
     """
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return _cell(value)
     places = 1 - math.floor(math.log10(float(f"{error:.1e}")))
-    if places > 9 or places < 0:
-        return f"{value:.{max(places, 0) + 1}g} +- {error:.2g}" if places > 9 else f"{value:.0f}({error:.0f})"
-    digits = round(error * 10**places)
-    return f"{value:.{places}f}({digits})"
+    if places > 9:
+        return f"{value:.{places + 1}g} +- {error:.2g}"
+    if places < 0:
+        return f"{round(value, places):.0f}({round(error, places):.0f})"
+    return f"{value:.{places}f}({error * 10**places:.0f})"
 
 
 def _cell(value: Any) -> str:

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from ..cache import cache_dir, distrusted, folder
+from ..progress import stage
 
 log = logging.getLogger("dimladder.store")
 _MODULES: dict[str, ModuleType] = {}
@@ -82,7 +83,8 @@ def module(parts: tuple[Any, ...], build: Callable[[], str], native: bool = Fals
                 path = _find(key)
                 if path is None:
                     log.info("deriving and printing module %s", key)
-                    path = _write(key, build())
+                    with stage("deriving, once"):
+                        path = _write(key, build())
                 _MODULES[key] = (native and _load_native(path, key)) or _load(path, key)
     return _MODULES[key]
 

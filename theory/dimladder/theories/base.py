@@ -50,6 +50,8 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    example : str
+        The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
 
     name: ClassVar[str]
@@ -63,6 +65,7 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
         return f"<Theory {self.name!r}: {self.title}>"

@@ -12,8 +12,9 @@ from dimladder import registry
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
 from dimladder.problem.checks import sizes as check_sizes
 from dimladder.problem.spec import MAX_POINTS
+from dimladder.progress import Progress, stage
 
-from .base import DTYPES, Backend, Closing, Experiment, Progress, Sample, backend_for, chunks
+from .base import DTYPES, Backend, Closing, Experiment, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
 from .streams import stream, stream_hash, streams
@@ -87,7 +88,7 @@ def simulate(
     force : bool
         Discard the batches already in `out`.
     progress : callable, optional
-        ``progress(done, total, label)`` after each batch; counts are replicas.
+        ``progress(done, total, label)`` after each batch; counts are replicas. `dimladder.progress` shows a bar.
     large : bool
         Allow sizes above `LARGE`, which are refused with an estimate of what they cost.
 
@@ -242,16 +243,16 @@ def _run(
     done, total = sum(b.last - b.first for b in batches), count * len(sizes)
     on_host = backend.device.startswith("cpu")
     most = found.batch_size if on_host or found.device_batch_size is None else found.device_batch_size
-    for size in sizes:
-        for first, last in _missing(count, [b for b in kept if b.size == size], most):
-            generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
-            batch = _batch(found.run(problem, size, generators, backend), size, first, last)
-            if store is not None:
-                store.save(batch)
-            batches.append(batch)
-            done += last - first
-            if progress is not None:
-                progress(done, total, f"{found.size} = {size}")
+    with stage("simulating", progress) as tell:
+        for size in sizes:
+            for first, last in _missing(count, [b for b in kept if b.size == size], most):
+                generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
+                batch = _batch(found.run(problem, size, generators, backend), size, first, last)
+                if store is not None:
+                    store.save(batch)
+                batches.append(batch)
+                done += last - first
+                tell(done, total, f"{found.size} = {size}")
     return batches
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -320,7 +320,3 @@ def ridge_fit(features: Any, y: Any, penalty: float, backend: Backend) -> Any:
         return xp.matmul(across, xp.linalg.solve(gram, y[:, None])[:, 0])
     gram = xp.matmul(across, features) + penalty * backend.eye(width)
     return xp.linalg.solve(gram, xp.matmul(across, y)[:, None])[:, 0]
-
-
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, label)``: called after each batch with replica counts."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ... import cache as disk
+from ...progress import stage
 from .inference import flat, llvm
 from .lowering import Unit
 from .tangents import LANES, VECTOR, Tangents
@@ -307,7 +308,8 @@ def _kept(stamp: str, build: Callable[[], bytes]) -> bytes:
         log.warning("%s is damaged, or not yours: it is compiled again", path)
     except OSError:
         pass
-    code = build()
+    with stage("compiling, once"):
+        code = build()
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         with os.fdopen(handle, "wb") as file:

@@ -27,6 +27,7 @@ class EstimationTheory(Theory):
 
     name = "estimation"
     title = "Minimisers and posteriors of generalised linear estimation"
+    example = "estimation-huber"
     summary = (
         "State evolution at samples = alpha d: any convex loss, penalty and label law, spectra, random features and "
         "Gaussian mixtures, one output or one a class; Bayes-optimal estimation with its phase transitions."

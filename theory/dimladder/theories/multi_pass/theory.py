@@ -68,6 +68,7 @@ class MultiPassTheory(Theory):
 
     name = "multi-pass"
     title = "Many passes over one data set"
+    example = "multi-pass-ridge"
     summary = (
         "Gradient descent on a data set that is drawn once, at n = alpha d: training and test curves, overfitting, "
         "early stopping, from dynamical mean-field theory in revealed directions."

@@ -47,6 +47,7 @@ class OnePassTheory(Theory):
 
     name = "one-pass"
     title = "One-pass SGD of two-layer networks"
+    example = "online-erf"
     summary = (
         "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     )
