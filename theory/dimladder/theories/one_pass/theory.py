@@ -185,7 +185,6 @@ class OnePassTheory(Theory):
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
         ):  # fmt: skip

@@ -63,10 +63,10 @@ class VectorClosed:
 
     def functions(self) -> list[str]:
         """Return the source of all functions."""
-        head = ["    N = K + M", "    S = work[:K]", "    unit_label = work[K:2 * K]"]
+        head = ["    N, Y = K + M, c.shape[0]", "    S = work[:K]", "    unit_label = work[K:2 * K]"]
         head += ["    W = work[2 * K:2 * K + K * N].reshape((K, N))", "    place = 2 * K + K * N"]
         body = [*head, *buffer_views(self.loops), *indented(self.stages), "", ""]
-        half = ["    N = K + M", "    place = 0", *buffer_views(self.observe), *indented(self.sum), "", ""]
+        half = ["    N, Y = K + M, c.shape[0]", "    place = 0", *buffer_views(self.observe), *indented(self.sum), "", ""]
         size = scratch_size(self.loops, self.observe)
         wanted = self.averages.classes
         share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if wanted else "math.nan"
