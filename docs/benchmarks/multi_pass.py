@@ -236,6 +236,7 @@ def main() -> None:
         print(f"{scheme:24s} N={samples:6d}  rms error of Q {error:.2e}  {cpu:8.4f} s CPU  "
               f"{cpu / equal:6.1f} times the particles of this error{more}", flush=True)  # fmt: skip
 
+    responses(descent, model, 64, np.random.default_rng(0))  # compiles
     for n in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768):
         measure("particles", n, 16, lambda n, g: particles(descent, model, n, g))
     for sampler in ("sobol", "monte-carlo"):

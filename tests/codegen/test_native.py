@@ -14,7 +14,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.numerics import native
-from dimladder.numerics.addresses import addresses
+from dimladder.numerics.addresses import FromAddresses, addresses, packed
 from dimladder.numerics.native import Refused, njit
 from dimladder.numerics.ode import layout
 from dimladder.symbolic import store
@@ -119,6 +119,44 @@ def test_tangents_are_derivatives_and_values_stay() -> None:
     for k, d in enumerate(directions):
         exact, _ = derivative(lambda step, d=d: values(x + step * d), 0.0, 0.05)
         np.testing.assert_allclose(out[:, k + 1], exact, rtol=1e-10, atol=1e-11)
+
+
+FLAGGED = native.value_type("as_flagged", "FLAGGED", "f8(b1, f8)")
+as_flagged = FromAddresses(FLAGGED)
+
+
+@njit("f8(b1, f8)", **OPTIONS)
+def flagged(flag, x):  # type: ignore[no-untyped-def]
+    return x if flag else -x
+
+
+@numba.njit("f8(b1, f8)")
+def flagged_by_numba(flag, x):  # type: ignore[no-untyped-def]
+    return x if flag else -x
+
+
+@njit("void(f8[::1], i8, f8[::1])", **OPTIONS)
+def with_arrays(x, n, out):  # type: ignore[no-untyped-def]
+    """Arrays of a size that is known when the function runs, bits of numbers, truth values through an address."""
+    bits = x[:2].view(np.int64)
+    f = as_flagged(bits[0], bits[1])
+    table, row = np.empty((n, 2)), np.empty(n)
+    for i in range(n):
+        row[i] = f(x[2] > i, 1.5)
+        table[i, 0], table[i, 1] = row[i], i
+    for i in range(n):
+        out[i] = table[n - 1 - i, 0] + 10.0 * table[i, 1]
+
+
+@pytest.mark.parametrize("called", [flagged, flagged_by_numba])
+def test_arrays_of_any_size_and_truth_values_through_addresses(called: Any) -> None:
+    x, out = np.append(packed([(called, FLAGGED)]), 2.5), np.zeros(5)
+    expected = [1.5 * (1 if 4 - i < 2.5 else -1) + 10 * i for i in range(5)]
+    with_arrays.native(x, 5, out)
+    np.testing.assert_array_equal(out, expected)
+    again = np.zeros(5)
+    with_arrays.by_numba(x, 5, again)
+    np.testing.assert_array_equal(again, expected)
 
 
 SCALAR = "f8(f8[::1])"

@@ -34,7 +34,7 @@ def _averages(
     loss: Loss, law: Any, state: tuple[float, ...], observe: bool = True, panels: bool = False, beta: float = 0.0
 ) -> np.ndarray:
     out, (V, q, m, b) = np.empty(7), state
-    label_channel.law_averages(vector(loss, law, panels=panels, beta=beta), 0, V, q, m, b, observe, out)
+    label_channel.law_averages.compiled(vector(loss, law, panels=panels, beta=beta), 0, V, q, m, b, observe, out)
     return out
 
 
@@ -59,10 +59,10 @@ def test_averages_against_sampling(text: str) -> None:
     z = rng.standard_normal(n)
     omega = b + m * z + np.sqrt(q - m * m) * rng.standard_normal(n)
     y = np.sign(z + 0.3 * rng.standard_normal(n) - 0.2) * np.where(rng.random(n) < 0.1, -1.0, 1.0)
-    module, u = loss.module(), np.empty(n)
+    functions, u = proximal.together(loss.module()), np.empty(n)
     for label in (-1.0, 1.0):
         part = np.empty(int(np.sum(y == label)))
-        proximal.prox_many(module.slope, module.curvature, module.roots, label, omega[y == label], V, part)
+        proximal.prox_many.compiled(functions, label, omega[y == label], V, part)
         u[y == label] = part
     f, form = (u - omega) / V, loss_function(text)
     samples = [f, f * f, form.evaluate(np, u, y), form.evaluate(np, omega, y), (y * omega < 0).astype(float)]

@@ -52,7 +52,7 @@ def test_channel_against_a_general_minimiser(scale):
     v = scale * (root @ root.T + 0.1 * np.eye(3))
     omegas, weights = 2 * rng.standard_normal((4, 3)), np.full(4, 0.25)
     f, ff, fv = np.empty(3), np.empty((3, 3)), np.empty((3, 3))
-    loss = softmax_channel(1, omegas, weights, v, np.linalg.inv(v), f, ff, fv)
+    loss = softmax_channel.compiled(1, omegas, weights, v, np.linalg.inv(v), f, ff, fv)
     forces, values, responses = [], [], []
     for omega in omegas:
         # In coordinates u = omega + L x the quadratic part is |x|^2/2: well conditioned at every scale.

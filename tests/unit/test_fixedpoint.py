@@ -1,32 +1,41 @@
 """Fixed-point solvers: known roots, hard iterations, honest failures."""
 
-import numba
+import math
+
 import numpy as np
 import pytest
 
 from dimladder.numerics import fixedpoint
+from dimladder.numerics.native import njit
+
+MAP = "void(f8[::1], f8[::1], f8[::1], f8[::1])"
 
 
-@numba.njit(fixedpoint.map_signature)
+@njit(MAP, error_model="numpy")
 def cosine(x, out, p, work):
-    out[0] = np.cos(p[0] * x[0])
+    out[0] = math.cos(p[0] * x[0])
 
 
-@numba.njit(fixedpoint.map_signature)
+@njit(MAP, error_model="numpy")
 def repelling(x, out, p, work):
     # Slope -p at the fixed point x = 1: undamped iteration diverges for p > 1.
     out[0] = 1.0 - p[0] * (x[0] - 1.0) + 0.01 * (x[0] - 1.0) ** 2
     out[1] = x[0] * x[0]
 
 
-@numba.njit(fixedpoint.map_signature)
+@njit(MAP, error_model="numpy")
 def never(x, out, p, work):
     out[0] = x[0] + 1.0 + x[0] * x[0]
 
 
-@numba.njit(fixedpoint.map_signature)
+@njit(MAP, error_model="numpy")
 def undefined(x, out, p, work):
-    out[0] = np.sqrt(-1.0 - x[0] * x[0])
+    out[0] = math.sqrt(-1.0 - x[0] * x[0])
+
+
+@njit(MAP, error_model="numpy")
+def positive_only(x, out, p, work):
+    out[0] = math.nan if x[0] <= 0.0 else 1e-6 * x[0] + 1e-7 / x[0]
 
 
 def test_known_root_to_rounding():
@@ -71,10 +80,6 @@ def test_leaving_the_domain_is_reported():
 
 
 def test_lower_bounds_hold_everywhere():
-    @numba.njit(fixedpoint.map_signature)
-    def positive_only(x, out, p, work):
-        out[0] = np.nan if x[0] <= 0.0 else 1e-6 * x[0] + 1e-7 / x[0]
-
     result = fixedpoint.solve(positive_only, [5.0], lower=0.0, rtol=1e-12)
     assert result.success, result.message
     assert result.x[0] == pytest.approx(np.sqrt(1e-7 / (1 - 1e-6)), rel=1e-10)

@@ -65,14 +65,56 @@ def test_asin_is_vectorised() -> None:
     assert "x double> @llvm.sqrt" in code
 
 
+EXPONENTIALS = {
+    "exp": (mpmath.exp, (0.0, math.inf)),
+    "tanh": (mpmath.tanh, (-1.0, 1.0)),
+    "erf": (mpmath.erf, (-1.0, 1.0)),
+    "softplus": (lambda x: mpmath.log1p(mpmath.exp(x)), (0.0, math.inf)),
+}
+
+
+@pytest.mark.parametrize("name", EXPONENTIALS)
+def test_exponentials(name: str) -> None:
+    """Relative errors, what lies beyond the numbers, and that a loop is SIMD code without calls."""
+    function, (reference, (below, above)) = getattr(special, name), EXPONENTIALS[name]
+    rng = np.random.default_rng(21)
+    small = 10.0 ** rng.uniform(-300, 0, 300)
+    points = np.concatenate([
+        rng.uniform(-6, 6, 1500), rng.uniform(-700, 700, 300), small, -small, 1.0 + rng.uniform(-1e-3, 1e-3, 100),
+        (np.arange(-40, 40) + 0.5) * math.log(2.0), [-708.0, 709.7, 1.0, -1.0],
+    ])  # fmt: skip
+    with mpmath.workdps(40):
+        worst = max(abs(mpmath.mpf(function(x)) / reference(mpmath.mpf(x)) - 1) for x in map(float, points))
+    assert worst < 5e-16
+    for x in (-800.0, -1e300, -math.inf):
+        assert function(x) == below
+    assert function(math.inf) == above
+    assert math.isnan(function(math.nan))
+    assert (function(0.0), function(-0.0)) == {"exp": (1, 1), "softplus": (math.log(2), math.log(2))}.get(name, (0, 0))
+
+    @njit
+    def loop(x, out):  # type: ignore[no-untyped-def]
+        for i in range(x.size):
+            out[i] = function(x[i])
+
+    x = np.linspace(-3, 3, 101)
+    out = np.empty_like(x)
+    loop(x, out)
+    assert np.array_equal(out, [function(v) for v in x])
+    code = next(iter(loop.inspect_asm().values()))
+    assert f"{name}@" not in code
+    assert "vmulpd" in code or "mulpd" in code
+
+
 def test_sources_stand_alone() -> None:
     """The pasted text needs nothing but its two imports (cache=True needs a file, so it is taken off here)."""
-    text = special.SOURCE_IMPORTS + special.ASIN_SOURCE + special.NORMAL_SOURCE
+    text = special.SOURCE_IMPORTS + "\n\n".join((special.ASIN_SOURCE, special.NORMAL_SOURCE, special.EXP_SOURCE))
     names: dict = {}
     exec(text.replace(", cache=True", ""), names)
     assert names["asin"](0.3) == special.asin(0.3)
     assert names["norm_cdf"](-2.0) == special.norm_cdf(-2.0)
     assert names["norm_pdf"](0.7) == special.norm_pdf(0.7)
+    assert [names[n](-0.8) for n in EXPONENTIALS] == [getattr(special, n)(-0.8) for n in EXPONENTIALS]
 
 
 def test_normal_law() -> None:

@@ -5,7 +5,7 @@ eta(B, A) = argmin_w r(w) + A w^2/2 - B w, a proximal point with V -> 1/A and om
 
     E eta^2 = (E f^2 + 2 E f B + Var B)/A^2,    E f B = Var B E d_B f,    d_B eta = (1 + d_B f)/A,
 
-so that the averages of the channel serve here too (`numerics.proximal`: who edits that file must change this one).
+so that the averages of the channel serve here too (`numerics.proximal`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .addresses import packed
-from .jit import njit, types
-from .label_channel import as_piece, as_roots
-from .proximal import PIECE_TYPE, ROOTS_TYPE, averages
+from . import native
+from .addresses import FromAddresses
+from .basics import OPTIONS, fill
+from .native import njit
+from .proximal import FUNCTIONS, as_piece, as_roots, averages, together
 
-__all__ = ["pack", "penalty_side"]
+__all__ = ["SIDE_TYPE", "as_side", "pack", "penalty_side"]
 
-_F8, _V = types.float64, types.float64[::1]
+# side(Vh, qh, mh, ridge, data, out): V, q, m and a fourth number; `out` has room for nine.
+_SIDE = "void(f8, f8, f8, f8, f8[::1], f8[::1])"
+SIDE_TYPE = native.value_type("as_side", "SIDE", _SIDE)
+as_side = FromAddresses(SIDE_TYPE)
 
 
 def pack(
@@ -40,21 +44,20 @@ def pack(
     prior : array, shape (components, 2)
         Probability and relative variance of the normal laws that the target's coordinates are mixed of.
     """
-    functions = [(getattr(pieces, name), PIECE_TYPE) for name in ("value", "slope", "curvature")]
     header = [width, reach, float(len(cells)), float(len(prior))]
-    return np.concatenate([packed([*functions, (pieces.roots, ROOTS_TYPE)]), header, cells.ravel(), prior.ravel()])
+    return np.concatenate([together(pieces), header, cells.ravel(), prior.ravel()])
 
 
-@njit(types.void(_F8, _F8, _F8, _F8, _V, _V), cache=True, error_model="numpy")
+@njit(_SIDE, **OPTIONS)
 def penalty_side(vh: Any, qh: Any, mh: Any, ridge: Any, data: Any, out: Any) -> None:
     """Fill out[:4] with V, q, m and the mean penalty E r(eta), without the strength `ridge`."""
-    bits = data[:8].view(np.int64)
+    bits = data[:FUNCTIONS].view(np.int64)
     value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
     curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
     width, reach, cells, components = data[8], data[9], int(data[10]), int(data[11])
     prior = data[12 + 3 * cells :]
     none, part = np.empty((0, 3)), np.empty(7)
-    out[:4] = 0.0
+    fill(out[:4], 0.0)
     for j in range(cells):
         share, om, t = data[12 + 3 * j], data[13 + 3 * j], data[14 + 3 * j]
         a = vh * om
@@ -62,7 +65,7 @@ def penalty_side(vh: Any, qh: Any, mh: Any, ridge: Any, data: Any, out: Any) -> 
             s2 = t * prior[2 * k + 1]
             variance = (mh * om) ** 2 * s2 + qh * om
             sd = math.sqrt(variance) / a
-            part[:] = 0.0
+            fill(part, 0.0)
             # The strength divides the quadratic: argmin r(w) + (A/ridge)(w - B/A)^2/2.
             averages(
                 value, slope, curvature, roots, 0.0, 0.0, sd * sd, ridge / a, min(width, reach / sd), none, 0.0, 0.0,

@@ -1,7 +1,7 @@
 """Fixed points x = F(x): damped and Anderson iteration with a Newton polish, compiled once for every map.
 
-A map has the first-class type ``fmap(x: f8[::1], out: f8[::1], p: f8[::1], work: f8[::1]) -> void`` and writes F(x; p)
-into ``out``; a state that leaves the map's domain writes NaN. The solvers compile once and take the map as a value, so
+A map is a compiled function ``fmap(x: f8[::1], out: f8[::1], p: f8[::1], work: f8[::1]) -> void`` and writes F(x; p)
+into ``out``; a state that leaves the map's domain writes NaN. The solvers compile once and take the map's address, so
 that a new model costs only its own compilation.
 
 The scaled residual is ``max_i |F_i(x) - x_i| / (rtol |x_i| + atol)``; a state is accepted when it is at most one *and*,
@@ -17,18 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .fixedpoint_kernels import (
-    CONVERGED,
-    LEFT_DOMAIN,
-    MAP_TYPE,
-    MAX_ITERATIONS,
-    SINGULAR,
-    _follow,
-    _solve,
-    map_signature,
-)
+from .addresses import addresses
+from .fixedpoint_kernels import CONVERGED, LEFT_DOMAIN, MAP_TYPE, MAX_ITERATIONS, SINGULAR, follow_kernel
 
-__all__ = ["MAP_TYPE", "FixedPointResult", "bisect_geometric", "follow", "map_signature", "solve"]
+__all__ = ["MAP_TYPE", "FixedPointResult", "bisect_geometric", "follow", "solve"]
 
 _STATUS = {CONVERGED: "success", MAX_ITERATIONS: "max_iterations", LEFT_DOMAIN: "left_domain", SINGULAR: "singular"}
 
@@ -79,10 +71,28 @@ def _message(
     )
 
 
-def _arguments(n: int, p: Any, work_size: int, lower: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    par = np.ascontiguousarray(np.atleast_1d(np.zeros(0) if p is None else p), dtype=np.float64)
+def _run(
+    fmap: Any, states: np.ndarray, table: np.ndarray, warm: bool, work_size: int, rtol: float, atol: float,
+    damping: float, memory: int, max_iterations: int, newton_steps: int, lower: Any, names: Sequence[str] | None,
+) -> list[FixedPointResult]:  # fmt: skip
+    rows, n = states.shape
     low = np.full(n, -np.inf) if lower is None else np.array(np.broadcast_to(lower, (n,)), dtype=np.float64)
-    return par, np.zeros(max(work_size, 1)), low
+    statuses, evaluations, newton, wheres = (np.zeros(rows, np.int64) for _ in range(4))
+    residuals, dampings = np.zeros(rows), np.zeros(rows)
+    follow_kernel.compiled(
+        *addresses(fmap, MAP_TYPE), states, table, np.zeros(max(work_size, 1)), float(damping), int(memory), rtol, atol,
+        low, int(max_iterations), int(newton_steps), warm, statuses, residuals, evaluations, newton, wheres, dampings,
+    )  # fmt: skip
+    return [
+        FixedPointResult(
+            states[i],
+            _STATUS[int(statuses[i])],
+            residuals[i] * rtol,
+            _message(int(statuses[i]), residuals[i] * rtol, int(wheres[i]), dampings[i], int(evaluations[i]), names),
+            {"evaluations": int(evaluations[i]), "newton_steps": int(newton[i]), "damping": float(dampings[i])},
+        )
+        for i in range(rows)
+    ]
 
 
 def solve(
@@ -108,7 +118,7 @@ def solve(
 
     Parameters
     ----------
-    fmap : compiled function of type ``MAP_TYPE``
+    fmap : compiled function of type ``MAP_TYPE``, of either compiler
     x0 : array, shape (n,)
     p : array, shape (m,), optional
         Parameters handed to the map.
@@ -130,29 +140,10 @@ def solve(
     FixedPointResult
         It never raises on non-convergence: ``status`` and ``message`` say what happened.
     """
-    x = np.array(x0, dtype=np.float64).reshape(-1)
-    par, work, low = _arguments(x.size, p, work_size, lower)
-    status, evaluations, newton_taken, res, where, used = _solve(
-        fmap,
-        x,
-        par,
-        work,
-        float(damping),
-        int(memory),
-        rtol,
-        atol,
-        low,
-        int(max_iterations),
-        int(newton_steps),
-        bool(warm),
-    )
-    return FixedPointResult(
-        x,
-        _STATUS[status],
-        res * rtol,
-        _message(status, res * rtol, where, used, evaluations, names),
-        {"evaluations": evaluations, "newton_steps": newton_taken, "damping": used},
-    )
+    states = np.array(x0, dtype=np.float64).reshape(1, -1)
+    table = np.array(np.zeros(0) if p is None else p, dtype=np.float64).reshape(1, -1)
+    options = (work_size, rtol, atol, damping, memory, max_iterations, newton_steps, lower, names)
+    return _run(fmap, states, table, bool(warm), *options)[0]
 
 
 def follow(
@@ -170,46 +161,15 @@ def follow(
     lower: Any = None,
     names: Sequence[str] | None = None,
 ) -> list[FixedPointResult]:
-    """Fixed points along a curve: one for each row of ``params``, each started from its neighbours (see `solve`).
+    """Fixed points along a curve: one for each row of ``params``, each started from those before it (see `solve`).
 
     The rows should be ordered along the curve. A row that fails is reported and the next one starts from scratch at the
     last state that converged.
     """
     table = np.ascontiguousarray(np.atleast_2d(np.asarray(params, dtype=np.float64)))
-    start = np.array(x0, dtype=np.float64).reshape(-1)
-    rows, n = table.shape[0], start.size
-    _, work, low = _arguments(n, None, work_size, lower)
-    states = np.tile(start, (rows, 1))
-    statuses, evaluations, wheres = np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    residuals, dampings = np.zeros(rows), np.zeros(rows)
-    _follow(
-        fmap,
-        states,
-        table,
-        work,
-        float(damping),
-        int(memory),
-        rtol,
-        atol,
-        low,
-        int(max_iterations),
-        int(newton_steps),
-        statuses,
-        residuals,
-        evaluations,
-        wheres,
-        dampings,
-    )
-    return [
-        FixedPointResult(
-            states[i],
-            _STATUS[int(statuses[i])],
-            residuals[i] * rtol,
-            _message(int(statuses[i]), residuals[i] * rtol, int(wheres[i]), dampings[i], int(evaluations[i]), names),
-            {"evaluations": int(evaluations[i]), "damping": dampings[i]},
-        )
-        for i in range(rows)
-    ]
+    states = np.tile(np.array(x0, dtype=np.float64).reshape(-1), (table.shape[0], 1))
+    options = (work_size, rtol, atol, damping, memory, max_iterations, newton_steps, lower, names)
+    return _run(fmap, states, table, False, *options)
 
 
 def bisect_geometric(

@@ -11,8 +11,6 @@ forms. Smooth averages are trapezoidal rules on two interleaved grids that must 
 square of the difference (they converge as exp(-2 pi w/(h sqrt q)) for a force that is analytic in a strip of half-width
 w; for the logistic loss w = pi at every V), swept at once. Others go by panels that end at kinks and cuts, halving
 towards kinks of curved pieces.
-
-Compiled code does not follow imports: who edits `label_rules` or `proximal` must change this file too.
 """
 
 from __future__ import annotations
@@ -25,20 +23,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .addresses import from_addresses_of, packed
-from .jit import njit, types
-from .label_rules import closed, panels, trapezoid, wrong_side
-from .proximal import PIECE_TYPE, ROOTS_TYPE, averages
+from . import native
+from .addresses import FromAddresses
+from .basics import OPTIONS, fill
+from .label_rules import BETA, HEAD, REACH, ROUTE, WIDTH, closed, panels, trapezoid, wrong_side
+from .native import njit
+from .proximal import FUNCTIONS, as_piece, as_roots, averages, together
 
 __all__ = ["CHANCES", "CHANNEL_TYPE", "NODES", "RESIDUAL", "THRESHOLDS", "Component", "flatten", "law_averages"]
 
 Array = NDArray[np.float64]
-_F8, _I8, _B, _V, _M = types.float64, types.int64, types.boolean, types.float64[::1], types.float64[:, ::1]
-CHANNEL_TYPE = types.FunctionType(types.void(_V, _I8, _F8, _F8, _F8, _F8, _B, _V))
-as_piece, as_roots = from_addresses_of(PIECE_TYPE), from_addresses_of(ROOTS_TYPE)
+# channel(numbers, from where, V, q, m, b, observe, averages): see `law_averages`.
+_CHANNEL = "void(f8[::1], i8, f8, f8, f8, f8, b1, f8[::1])"
+CHANNEL_TYPE = native.value_type("as_channel", "CHANNEL", _CHANNEL)
+as_channel = FromAddresses(CHANNEL_TYPE)
 
-# Head of the vector: addresses of value, slope, curvature and roots, then these; the components follow.
-ROUTE, WIDTH, REACH, BETA, COMPONENTS, HEAD = range(8, 14)
+# After the loss and its rule (`label_rules`): the number of components, and these.
+COMPONENTS, LAW = HEAD, HEAD + 1
 # Routes of averages that are smooth or certain.
 CLOSED, TRAPEZOID, PANELS = range(3)
 # A component: its size, kind, probability, gain of the latent field, variance of its own field t, outer variance, data.
@@ -88,113 +89,56 @@ def flatten(
     beta : float
         Inverse temperature; 0 is the minimiser.
     """
-    functions = [(getattr(loss, name), PIECE_TYPE) for name in ("value", "slope", "curvature")]
-    parts = [packed([*functions, (loss.roots, ROOTS_TYPE)])]
     rows = [
         np.concatenate([[BLOCK + c.data.size, c.kind, c.probability, c.gain, c.variance, c.outer], c.data])
         for c in components
     ]
-    return np.concatenate([*parts, [float(route), width, reach, beta, float(len(rows))], *rows])
+    return np.concatenate([together(loss), [float(route), width, reach, beta, float(len(rows))], *rows])
 
 
-@njit(types.void(_V, _I8, _F8, _F8, _F8, _F8, _M, _V, _V, _V, _B, _F8, _F8, _B, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def _average(
-    p: Any, at: Any, y: Any, mean: Any, var: Any, v: Any, cuts: Any, weights: Any, fields: Any, plus: Any,
-    positive: Any, gain: Any, spread: Any, observe: Any, out: Any,
+    p: Any, at: Any, y: Any, mean: Any, var: Any, v: Any, cuts: Any, nodes: Any, gain: Any, spread: Any, observe: Any,
+    out: Any,
 ) -> None:  # fmt: skip
     """Add the averages of one label over one field to `out`, by the rule that suits the loss and the label."""
-    bits = p[at : at + 8].view(np.int64)
-    value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
-    curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
-    route, width, reach, beta = p[at + ROUTE], p[at + WIDTH], p[at + REACH], p[at + BETA]
-    if route == CLOSED and beta == 0.0 and cuts.shape[0] == 0 and fields.size == 0:
-        closed(value, slope, curvature, roots, y, mean, var, v, observe, out)
+    route, beta = p[at + ROUTE], p[at + BETA]
+    if route == CLOSED and beta == 0.0 and cuts.shape[0] == 0 and nodes.shape[1] == 0:
+        closed(p, at, y, mean, var, v, observe, out)
         if observe:
-            out[6] += wrong_side(y, mean, math.sqrt(var), cuts, weights, fields, plus, positive, gain, spread)
-    elif route == TRAPEZOID and trapezoid(
-        value,
-        slope,
-        curvature,
-        roots,
-        y,
-        mean,
-        var,
-        v,
-        beta,
-        reach,
-        width,
-        cuts,
-        weights,
-        fields,
-        plus,
-        positive,
-        gain,
-        spread,
-        observe,
-        out,
-    ):
+            out[6] += wrong_side(y, mean, math.sqrt(var), cuts, nodes, gain, spread)
+    elif route == TRAPEZOID and trapezoid(p, at, y, mean, var, v, cuts, nodes, gain, spread, observe, out):
         pass
-    elif fields.size > 0 or beta > 0.0:
-        panels(
-            value,
-            slope,
-            curvature,
-            roots,
-            y,
-            mean,
-            var,
-            v,
-            beta,
-            reach,
-            width,
-            cuts,
-            weights,
-            fields,
-            plus,
-            positive,
-            gain,
-            spread,
-            out,
-        )
+    elif nodes.shape[1] > 0 or beta > 0.0:
+        panels(p, at, y, mean, var, v, cuts, nodes, gain, spread, out)
     else:
-        averages(
-            value,
-            slope,
-            curvature,
-            roots,
-            y,
-            mean,
-            var,
-            v,
-            min(width, reach / math.sqrt(var)),
-            cuts,
-            0.0,
-            gain,
-            spread,
-            out,
-        )
+        bits = p[at : at + FUNCTIONS].view(np.int64)
+        value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
+        curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
+        width = min(p[at + WIDTH], p[at + REACH] / math.sqrt(var))
+        averages(value, slope, curvature, roots, y, mean, var, v, width, cuts, 0.0, gain, spread, out)
         out[7] = math.nan
 
 
-@njit(types.void(_V, _I8, _F8, _F8, _F8, _F8, _F8, _B, _F8, _V, _V, _V, _B, _V), cache=True, error_model="numpy")
-def _nodes(
+@njit(**OPTIONS)
+def _at_nodes(
     p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, variance: Any, residual: Any, noise: Any, weights: Any,
     fields: Any, labels: Any, observe: Any, part: Any,
 ) -> None:  # fmt: skip
     """Labels y_j at nodes t_j of the label's field: an inner average over omega given t for each."""
-    no_cuts, none = np.empty((0, 3)), np.empty(0)
-    inner = np.empty(8)
+    no_cuts, none, inner = np.empty((0, 3)), np.empty((2, 0)), np.empty(8)
     var = q - m * m / variance + noise
     before, product = part[2], 0.0
     for j in range(weights.size):
-        inner[:] = 0.0
+        fill(inner, 0.0)
         mean, label = b + m * fields[j] / variance, labels[j]
         if residual:
             # The function depends on y - u alone: independent noise in y joins the field.
             mean, label = mean - labels[j], 0.0
-        _average(p, at, label, mean, var, v, no_cuts, none, none, none, True, 0.0, 1.0, observe, inner)
-        for k in (0, 1, 2, 3, 4, 6, 7):
-            part[k] += weights[j] * inner[k]
+        _average(p, at, label, mean, var, v, no_cuts, none, 0.0, 1.0, observe, inner)
+        for k in range(8):
+            if k != 5:
+                part[k] += weights[j] * inner[k]
         product += weights[j] * fields[j] * inner[0]
     # E[t f] = Var t E d_t f + m E d_omega f, and E d_omega f = -response.
     part[5] += (product + m * (part[2] - before)) / variance
@@ -202,29 +146,30 @@ def _nodes(
         part[6] = math.nan
 
 
-@njit(types.void(_V, _I8, _F8, _F8, _F8, _F8, _F8, _V, _V, _V, _B, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def _chances(
     p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, variance: Any, weights: Any, fields: Any, plus: Any, observe: Any,
     part: Any,
 ) -> None:  # fmt: skip
     """Labels -1 and +1 with P(y = 1 | t) known at nodes of the label's field t."""
-    no_cuts = np.empty((0, 3))
+    count = weights.size
+    no_cuts, nodes, labels = np.empty((0, 3)), np.empty((2, count)), np.empty(count)
     left = variance - m * m / q
-    if left > _RESOLVED * variance:
-        # The nodes resolve the law of t given omega: weights without the normal density.
-        bare = np.empty(weights.size)
-        for j in range(weights.size):
-            bare[j] = weights[j] * math.sqrt(2.0 * math.pi * variance) * math.exp(0.5 * fields[j] ** 2 / variance)
-        spread = math.sqrt(left)
-        for sign in (1.0, -1.0):
-            _average(p, at, sign, b, q, v, no_cuts, bare, fields, plus, sign > 0.0, m / q, spread, observe, part)
-        return
-    for sign in (1.0, -1.0):
-        shares = weights * (plus if sign > 0.0 else 1.0 - plus)
-        _nodes(p, at, v, q, m, b, variance, False, 0.0, shares, fields, np.full(fields.size, sign), observe, part)
+    resolved = left > _RESOLVED * variance
+    for sign in range(-1, 2, 2):
+        for j in range(count):
+            nodes[0, j] = weights[j] * (plus[j] if sign > 0 else 1.0 - plus[j])
+            nodes[1, j], labels[j] = fields[j], sign
+            if resolved:
+                # The nodes resolve the law of t given omega: weights without the normal density.
+                nodes[0, j] *= math.sqrt(2.0 * math.pi * variance) * math.exp(0.5 * fields[j] ** 2 / variance)
+        if resolved:
+            _average(p, at, float(sign), b, q, v, no_cuts, nodes, m / q, math.sqrt(left), observe, part)
+        else:
+            _at_nodes(p, at, v, q, m, b, variance, False, 0.0, nodes[0], fields, labels, observe, part)
 
 
-@njit(types.void(_V, _I8, _F8, _F8, _F8, _F8, _B, _V), cache=True, error_model="numpy")
+@njit(_CHANNEL, **OPTIONS)
 def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, out: Any) -> None:
     """Average over omega ~ N(b, q) and the label, given E[(omega - b) z] = m; NaN outside the domain.
 
@@ -238,12 +183,13 @@ def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, 
         Filled: E f, E f^2, -E f', E l(prox) (a posterior: -E ln Z), E l(omega), E d_z f, P(sign of omega differs from
         the label) and E (f')^2. The error is NaN for losses of y - u with real labels.
     """
-    out[:] = math.nan
+    fill(out, math.nan)
     if not (v > 0.0 and q > 0.0 and math.isfinite(v + q + m + b)):
         return
-    no_cuts, none = np.empty((0, 3)), np.empty(0)
-    part, total = np.empty(8), np.zeros(8)
-    here = at + HEAD
+    no_cuts, none = np.empty((0, 3)), np.empty((2, 0))
+    part, total = np.empty(8), np.empty(8)
+    fill(total, 0.0)
+    here = at + LAW
     for _ in range(int(p[at + COMPONENTS])):
         size, kind = int(p[here]), int(p[here + 1])
         probability, gain, variance, outer = p[here + 2], p[here + 3], p[here + 4], p[here + 5]
@@ -252,12 +198,12 @@ def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, 
         cross = gain * m
         if not q * variance > cross * cross:
             return
-        part[:] = 0.0
+        fill(part, 0.0)
         if kind == RESIDUAL:
             # y - omega is one Gaussian variable; f falls as y rises by as much as it does as omega falls.
             slope, intercept = data[0], data[1]
             var = slope * slope * variance + outer - 2.0 * slope * cross + q
-            _average(p, at, 0.0, b - intercept, var, v, no_cuts, none, none, none, True, 0.0, 1.0, observe, part)
+            _average(p, at, 0.0, b - intercept, var, v, no_cuts, none, 0.0, 1.0, observe, part)
             part[5], part[6] = slope * part[2], math.nan
         elif kind == THRESHOLDS:
             mirrored, number, rows = data[0] > 0.0 and b == 0.0, int(data[1]), int(data[2])
@@ -268,35 +214,24 @@ def law_averages(p: Any, at: Any, v: Any, q: Any, m: Any, b: Any, observe: Any, 
                 if mirrored and data[3 + i] <= 0.0:
                     continue
                 cuts = table[int(offsets[i]) : int(offsets[i + 1])]
-                if cuts.shape[0] == 1 and cuts[0, 0] == -np.inf and cuts[0, 1] == np.inf and cuts[0, 2] == 1.0:
+                if cuts.shape[0] == 1 and cuts[0, 0] == -math.inf and cuts[0, 1] == math.inf and cuts[0, 2] == 1.0:
                     cuts = no_cuts
-                _average(p, at, data[3 + i], b, q, v, cuts, none, none, none, True, cross / q, spread, observe, part)
+                _average(p, at, data[3 + i], b, q, v, cuts, none, cross / q, spread, observe, part)
             if mirrored:
-                part *= 2.0
+                for k in range(1, 8):
+                    part[k] *= 2.0
                 part[0] = 0.0
         elif kind == NODES:
             residual, number = data[0] > 0.0, int(data[1])
             weights, fields = data[2 : 2 + number], data[2 + number : 2 + 2 * number]
-            _nodes(
-                p,
-                at,
-                v,
-                q,
-                cross,
-                b,
-                variance,
-                residual,
-                outer if residual else 0.0,
-                weights,
-                fields,
-                data[2 + 2 * number :],
-                observe,
-                part,
-            )
+            labels = data[2 + 2 * number :]
+            noise = outer if residual else 0.0
+            _at_nodes(p, at, v, q, cross, b, variance, residual, noise, weights, fields, labels, observe, part)
         else:
             number = int(data[0])
             weights, fields = data[1 : 1 + number], data[1 + number : 1 + 2 * number]
             _chances(p, at, v, q, cross, b, variance, weights, fields, data[1 + 2 * number :], observe, part)
         for k in range(8):
             total[k] += probability * (gain * part[k] if k == 5 else part[k])
-    out[:] = total[: out.size]
+    for k in range(out.size):
+        out[k] = total[k]

@@ -1,9 +1,9 @@
 """Rules for averages of a force over one Gaussian field and one label: closed forms, trapezoidal rules, panels.
 
 All add to ``out``: E f, E f^2, -E f', E l(prox), E l(omega), E d_t f, P(sign of omega differs from y), E (f')^2.
-The label holds with certainty, between cuts of a field t (`between`), or with probabilities known at nodes of t
-(`tabulated`); t is N(gain (omega - mean), spread^2) given omega. Compiled code does not follow imports: who edits
-`numerics.proximal` must touch this file.
+The loss stands in the vector ``p`` from index `at` (`HEAD`). The label holds with certainty, or with a probability that
+a field t ~ N(gain (omega - mean), spread^2) decides: ``cuts`` has rows (low, high, weight) of intervals of t
+(`between`), ``nodes`` two rows, weights times probabilities and fields, of a rule over t (`tabulated`).
 """
 
 from __future__ import annotations
@@ -13,43 +13,37 @@ from typing import Any
 
 import numpy as np
 
-from .jit import njit, types
+from .basics import GL_W, GL_X, OPTIONS, cdf, fill, pdf, sort
+from .native import njit
 from .proximal import (
-    GL_W,
-    GL_X,
+    FUNCTIONS,
     MAX_KINKS,
-    PIECE_TYPE,
-    ROOTS_TYPE,
+    SHIFTS,
     TAIL,
+    as_piece,
+    as_roots,
     kink_images,
     posterior_moments,
     prox,
     prox_on_piece,
-)  # fmt: skip
+)
 
-__all__ = ["between", "closed", "panels", "tabulated", "trapezoid", "wrong_side"]
+__all__ = [
+    "BETA", "HEAD", "REACH", "ROUTE", "WIDTH", "between", "closed", "panels", "tabulated", "trapezoid", "wrong_side",
+]  # fmt: skip
 
-_F8, _I8, _B, _V, _M = types.float64, types.int64, types.boolean, types.float64[::1], types.float64[:, ::1]
+# Of a vector of numbers: addresses of the loss (`proximal.together`), then these; the label's law follows.
+ROUTE, WIDTH, REACH, BETA, HEAD = range(FUNCTIONS, FUNCTIONS + 5)
 # Two trapezoidal rules that differ by less have a mean that is exact to rounding; halvings before panels take over.
 _AGREE, _HALVINGS = 2e-7, 4
-_PANEL, _REACH = 0.75, 8.6
+_PANEL, _FAR = 0.75, 8.6
 
 
-@njit(_F8(_F8), cache=True)
-def _cdf(x: Any) -> Any:
-    return 0.5 * math.erfc(-0.7071067811865476 * x)
-
-
-@njit(_F8(_F8), cache=True)
-def _pdf(x: Any) -> Any:
-    return 0.3989422804014327 * math.exp(-0.5 * x * x)
-
-
-@njit(types.UniTuple(_F8, 3)(_F8, _F8), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def _moments(a: Any, b: Any) -> Any:
     """Integrals of 1, x, x^2 over a < x < b, x standard normal; the ends may be infinite."""
-    mass = _cdf(b) - _cdf(a) if a < 0.0 else _cdf(-a) - _cdf(-b)
-    low, high = _pdf(a), _pdf(b)
+    mass = cdf(b) - cdf(a) if a < 0.0 else cdf(-a) - cdf(-b)
+    low, high = pdf(a), pdf(b)
     second = mass
     if math.isfinite(a):
         second += a * low
@@ -58,14 +52,12 @@ def _moments(a: Any, b: Any) -> Any:
     return mass, low - high, second
 
 
-@njit(
-    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _B, _V), cache=True,
-    error_model="numpy",
-)  # fmt: skip
-def closed(
-    value: Any, slope: Any, curvature: Any, roots: Any, y: Any, mean: Any, var: Any, v: Any, observe: Any, out: Any,
-) -> None:  # fmt: skip
+@njit(**OPTIONS)
+def closed(p: Any, at: Any, y: Any, mean: Any, var: Any, v: Any, observe: Any, out: Any) -> None:
     """Averages for a slope that is affine on every piece: truncated normal moments."""
+    bits = p[at : at + FUNCTIONS].view(np.int64)
+    value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
+    curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
     s = math.sqrt(var)
     kinks, images = np.empty(MAX_KINKS), np.empty(2 * MAX_KINKS)
     count = kink_images(slope, y, v, kinks, roots(y, kinks), images) // 2
@@ -80,8 +72,8 @@ def closed(
             r = 0.5 * (kinks[j - 1] + kinks[j])
         # On this piece l(u) = l0 + a0 u + a1 u^2/2.
         l0, a0, a1 = value(y, 0.0, r), slope(y, 0.0, r), curvature(y, 0.0, r)
-        a = -np.inf if j == 0 else (images[2 * j - 1] - mean) / s
-        b = np.inf if j == count else (images[2 * j] - mean) / s
+        a = -math.inf if j == 0 else (images[2 * j - 1] - mean) / s
+        b = math.inf if j == count else (images[2 * j] - mean) / s
         if b > a:
             mass, first, second = _moments(a, b)
             soft = 1.0 + v * a1
@@ -95,8 +87,8 @@ def closed(
             out[3] += (l0 + a0 * p0 + 0.5 * a1 * p0 * p0) * mass + (a0 + a1 * p0) * p1 * first
             out[3] += 0.5 * a1 * p1 * p1 * second
         if observe:
-            a = -np.inf if j == 0 else (kinks[j - 1] - mean) / s
-            b = np.inf if j == count else (kinks[j] - mean) / s
+            a = -math.inf if j == 0 else (kinks[j - 1] - mean) / s
+            b = math.inf if j == count else (kinks[j] - mean) / s
             mass, first, second = _moments(a, b)
             out[4] += (l0 + a0 * mean + 0.5 * a1 * mean * mean) * mass + (a0 + a1 * mean) * s * first
             out[4] += 0.5 * a1 * var * second
@@ -111,59 +103,64 @@ def closed(
             out[3] += value(y, kinks[j], kinks[j] + 1.0) * mass
 
 
-@njit(types.UniTuple(_F8, 2)(_F8, _F8, _M), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def between(here: Any, spread: Any, cuts: Any) -> Any:
     """P of the rows (low, high, weight) for a field N(here, spread^2), and its derivative in `here`."""
     chance = push = 0.0
     for i in range(cuts.shape[0]):
         a, b = (cuts[i, 0] - here) / spread, (cuts[i, 1] - here) / spread
-        chance += cuts[i, 2] * (_cdf(b) - _cdf(a) if a < 0.0 else _cdf(-a) - _cdf(-b))
-        push += cuts[i, 2] * (_pdf(a) - _pdf(b)) / spread
+        chance += cuts[i, 2] * (cdf(b) - cdf(a) if a < 0.0 else cdf(-a) - cdf(-b))
+        push += cuts[i, 2] * (pdf(a) - pdf(b)) / spread
     return chance, push
 
 
-@njit(types.UniTuple(_F8, 2)(_F8, _F8, _V, _V, _V, _B), cache=True, error_model="numpy")
-def tabulated(here: Any, spread: Any, weights: Any, fields: Any, plus: Any, positive: Any) -> Any:
-    """The same for probabilities known at nodes of the field, whose own normal weight the `weights` have lost."""
+@njit(**OPTIONS)
+def tabulated(here: Any, spread: Any, nodes: Any) -> Any:
+    """The same for probabilities known at nodes of the field; the weights are without the field's normal density."""
     chance = push = 0.0
     scale = 0.3989422804014327 / spread
-    for j in range(fields.size):
-        x = (fields[j] - here) / spread
+    for j in range(nodes.shape[1]):
+        x = (nodes[1, j] - here) / spread
         if abs(x) < TAIL:
-            w = weights[j] * scale * math.exp(-0.5 * x * x) * (plus[j] if positive else 1.0 - plus[j])
+            w = nodes[0, j] * scale * math.exp(-0.5 * x * x)
             chance += w
             push += w * x / spread
     return chance, push
 
 
-@njit(_F8(_F8, _F8, _F8, _M, _V, _V, _V, _B, _F8, _F8), cache=True, error_model="numpy")
-def wrong_side(
-    y: Any, mean: Any, s: Any, cuts: Any, weights: Any, fields: Any, plus: Any, positive: Any, gain: Any, spread: Any
-) -> Any:
+@njit(**OPTIONS)
+def likelihood(here: Any, spread: Any, cuts: Any, nodes: Any) -> Any:
+    """P(y) where the label's field is N(here, spread^2), and its derivative in `here`."""
+    if cuts.shape[0] > 0:
+        return between(here, spread, cuts)
+    if nodes.shape[1] > 0:
+        return tabulated(here, spread, nodes)
+    return 1.0, 0.0
+
+
+@njit(**OPTIONS)
+def wrong_side(y: Any, mean: Any, s: Any, cuts: Any, nodes: Any, gain: Any, spread: Any) -> Any:
     """Probability that omega ~ N(mean, s^2) has the label y and the other sign."""
     if y == 0.0:
         return 0.0
     edge = -mean / s
-    if cuts.shape[0] == 0 and fields.size == 0:
-        return _cdf(edge) if y > 0.0 else _cdf(-edge)
+    if cuts.shape[0] == 0 and nodes.shape[1] == 0:
+        return cdf(edge) if y > 0.0 else cdf(-edge)
     low, high = (-TAIL, min(edge, TAIL)) if y > 0.0 else (max(edge, -TAIL), TAIL)
     if high <= low:
         return 0.0
-    turn = spread / (abs(gain) * s) if gain != 0.0 else np.inf
+    turn = spread / (abs(gain) * s) if gain != 0.0 else math.inf
     panels = int((high - low) / min(1.5, 1.5 * turn)) + 1
     total = 0.0
     for panel in range(panels):
         for node in range(16):
             x = low + (panel + 0.5 + 0.5 * GL_X[node]) * (high - low) / panels
-            if cuts.shape[0] > 0:
-                chance = between(gain * s * x, spread, cuts)[0]
-            else:
-                chance = tabulated(gain * s * x, spread, weights, fields, plus, positive)[0]
-            total += 0.5 * (high - low) / panels * GL_W[node] * _pdf(x) * chance
+            chance, _ = likelihood(gain * s * x, spread, cuts, nodes)
+            total += 0.5 * (high - low) / panels * GL_W[node] * pdf(x) * chance
     return total
 
 
-@njit(_F8(PIECE_TYPE, PIECE_TYPE, _F8, _F8, _F8, _F8), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def _prox_near(slope: Any, curvature: Any, y: Any, omega: Any, v: Any, guess: Any) -> Any:
     """Proximal point of a loss without kinks: plain Newton steps from a guess, a bracketed search where they wander."""
     u = guess
@@ -173,27 +170,25 @@ def _prox_near(slope: Any, curvature: Any, y: Any, omega: Any, v: Any, guess: An
         # The root is unique, and a step this small squares to below rounding.
         if abs(step) <= 1e-7 * (1.0 + abs(u)):
             return u
-    return prox_on_piece(slope, curvature, y, omega, v, -np.inf, np.inf, 0.0, guess)
+    return prox_on_piece(slope, curvature, y, omega, v, -math.inf, math.inf, 0.0, guess)
 
 
-@njit(
-    _B(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _M, _V, _V, _V, _B, _F8, _F8,
-       _B, _V),
-    cache=True,
-    error_model="numpy",
-)  # fmt: skip
+@njit(**OPTIONS)
 def trapezoid(
-    value: Any, slope: Any, curvature: Any, roots: Any, y: Any, mean: Any, var: Any, v: Any, beta: Any, reach: Any,
-    width: Any, cuts: Any, weights: Any, fields: Any, plus: Any, positive: Any, gain: Any, spread: Any, observe: Any,
+    p: Any, at: Any, y: Any, mean: Any, var: Any, v: Any, cuts: Any, nodes: Any, gain: Any, spread: Any, observe: Any,
     out: Any,
 ) -> Any:  # fmt: skip
     """Add the averages over omega ~ N(mean, var) to `out`; False, and nothing added, where two grids do not agree.
 
-    The label's probability given omega is 1 without cuts and fields; its field is N(gain (omega - mean), spread^2).
+    The label's probability given omega is 1 without cuts and nodes; its field is N(gain (omega - mean), spread^2).
     """
+    bits = p[at : at + FUNCTIONS].view(np.int64)
+    value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
+    curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
+    width, reach, beta = p[at + WIDTH], p[at + REACH], p[at + BETA]
     s = math.sqrt(var)
-    certain = cuts.shape[0] == 0 and fields.size == 0
-    turn = np.inf if certain or gain == 0.0 else spread / (abs(gain) * s)
+    certain = cuts.shape[0] == 0 and nodes.shape[1] == 0
+    turn = math.inf if certain or gain == 0.0 else spread / (abs(gain) * s)
     narrow = 1.0 if turn > 1e6 else turn / math.sqrt(1.0 + turn * turn)
     h = min(1.1 * narrow, 0.9 * reach / s, 1.1) * width / _PANEL
     if beta > 0.0:
@@ -201,7 +196,10 @@ def trapezoid(
     if h < 0.12:
         return False
     # Sums of f, f^2, -f', push f, l(prox) or -ln Z, f'^2, l(omega): over the grids before, and the one between them.
-    kept, new, size = np.zeros(7), np.zeros(7), np.zeros(2)
+    kept, new, size = np.empty(7), np.empty(7), np.empty(2)
+    fill(kept, 0.0)
+    fill(new, 0.0)
+    fill(size, 0.0)
     for level in range(_HALVINGS):
         # The first two grids are swept as one, whole points in `kept` and half points in `new`: neighbours start the
         # search of the proximal point. Every later grid has the points half way between those of all before.
@@ -209,21 +207,17 @@ def trapezoid(
             offset, step, spacing = 0.0, h / 2.0, h
         else:
             offset, step, spacing = 0.5, h / 2.0**level, h / 2.0**level
-            new[:] = 0.0
-        count = int(_REACH / step) + 1
+            fill(new, 0.0)
+        count = int(_FAR / step) + 1
         guess, previous, rate, bend = math.nan, 0.0, 0.0, 0.0
         for k in range(-count - 1, count + 1):
             x = (k + offset) * step
-            if abs(x) > _REACH:
+            if abs(x) > _FAR:
                 continue
             whole = level == 0 and k % 2 == 0
             to = kept if whole else new
-            w = spacing * _pdf(x)
-            chance, push = 1.0, 0.0
-            if cuts.shape[0] > 0:
-                chance, push = between(gain * s * x, spread, cuts)
-            elif fields.size > 0:
-                chance, push = tabulated(gain * s * x, spread, weights, fields, plus, positive)
+            w = spacing * pdf(x)
+            chance, push = likelihood(gain * s * x, spread, cuts, nodes)
             if chance == 0.0 and push == 0.0:
                 continue
             omega = mean + s * x
@@ -236,7 +230,7 @@ def trapezoid(
                 if guess == guess:
                     u = _prox_near(slope, curvature, y, omega, v, guess + (rate + 0.5 * bend * moved) * moved)
                 else:
-                    u = prox_on_piece(slope, curvature, y, omega, v, -np.inf, np.inf, 0.0, guess)
+                    u = prox_on_piece(slope, curvature, y, omega, v, -math.inf, math.inf, 0.0, guess)
                 second = curvature(y, u, 0.0)
                 response = second / (1.0 + v * second)
                 f = (u - omega) / v if v > 1.0 else -slope(y, u, 0.0)
@@ -264,7 +258,8 @@ def trapezoid(
             and abs(new[4] - kept[4]) <= _AGREE * size[1]
             and abs(new[5] - kept[5]) <= _AGREE * kept[5]
         )
-        kept = 0.5 * (kept + new)
+        for i in range(7):
+            kept[i] = 0.5 * (kept[i] + new[i])
         if alike:
             out[0] += kept[0]
             out[1] += kept[1]
@@ -274,45 +269,46 @@ def trapezoid(
             out[5] += kept[3]
             out[7] += kept[5]
             if observe:
-                out[6] += wrong_side(y, mean, s, cuts, weights, fields, plus, positive, gain, spread)
+                out[6] += wrong_side(y, mean, s, cuts, nodes, gain, spread)
             return True
     return False
 
 
-@njit(
-    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8, _M, _V, _V, _V, _B,
-               _F8, _F8, _V),
-    cache=True,
-    error_model="numpy",
-)  # fmt: skip
+@njit(**OPTIONS)
 def panels(
-    value: Any, slope: Any, curvature: Any, roots: Any, y: Any, mean: Any, var: Any, v: Any, beta: Any, reach: Any,
-    width: Any, cuts: Any, weights: Any, fields: Any, plus: Any, positive: Any, gain: Any, spread: Any, out: Any,
+    p: Any, at: Any, y: Any, mean: Any, var: Any, v: Any, cuts: Any, nodes: Any, gain: Any, spread: Any, out: Any
 ) -> None:  # fmt: skip
     """The same by panels between kink images, kinks, sign changes and cuts: any force, any label, all averages."""
+    bits = p[at : at + FUNCTIONS].view(np.int64)
+    value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
+    curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
+    width, reach, beta = p[at + WIDTH], p[at + REACH], p[at + BETA]
     s = math.sqrt(var)
     kinks, images = np.empty(MAX_KINKS), np.empty(2 * MAX_KINKS)
     number = roots(y, kinks)
-    marks = np.empty(4 + 3 * number + 10 * cuts.shape[0])
+    marks, merged = np.empty(4 + 3 * MAX_KINKS + 10 * cuts.shape[0]), np.empty(MAX_KINKS)
     marks[0], marks[1], filled = -TAIL, TAIL, 2
-    found = kink_images(slope, y, v if beta == 0.0 else beta * v, kinks.copy(), number, images)
+    for k in range(number):
+        merged[k] = kinks[k]
+    found = kink_images(slope, y, v if beta == 0.0 else beta * v, merged, number, images)
     for k in range(found + number + 1):
         point = images[k] if k < found else (kinks[k - found] if k < found + number else 0.0)
         scaled = (point - mean) / s
         if -TAIL < scaled < TAIL:
             marks[filled] = scaled
             filled += 1
-    certain = cuts.shape[0] == 0 and fields.size == 0
-    turn = np.inf if certain or gain == 0.0 else spread / (abs(gain) * s)
+    certain = cuts.shape[0] == 0 and nodes.shape[1] == 0
+    turn = math.inf if certain or gain == 0.0 else spread / (abs(gain) * s)
     if turn < 0.5:
         for i in range(cuts.shape[0]):
             for side in range(2):
-                for shift in (-9.0, -3.0, 0.0, 3.0, 9.0):
-                    at = cuts[i, side] / (gain * s) + shift * turn
-                    if -TAIL < at < TAIL:
-                        marks[filled] = at
+                for shift in range(SHIFTS.size):
+                    there = cuts[i, side] / (gain * s) + SHIFTS[shift] * turn
+                    if -TAIL < there < TAIL:
+                        marks[filled] = there
                         filled += 1
-    ends = np.sort(marks[:filled])
+    ends = marks
+    sort(ends, filled)
     for j in range(filled - 1):
         length = ends[j + 1] - ends[j]
         if length <= 1e-15:
@@ -320,7 +316,7 @@ def panels(
         fine = min(width, reach / s)
         if beta > 0.0:
             fine = min(fine, 2.0 * math.sqrt(v) / s + 0.1)
-        if turn < np.inf:
+        if turn < math.inf:
             close = turn >= 0.5 or cuts.shape[0] == 0
             middle = 0.5 * (ends[j] + ends[j + 1])
             for i in range(cuts.shape[0]):
@@ -329,17 +325,13 @@ def panels(
                         close = close or abs(middle - cuts[i, side] / (gain * s)) < 9.0 * turn + 0.5 * length
             if close:
                 fine = min(fine, 1.5 * turn)
-        panels = min(int(length / fine) + 1, 4000)
-        step = length / panels
-        for panel in range(panels):
+        count = min(int(length / fine) + 1, 4000)
+        step = length / count
+        for panel in range(count):
             for node in range(16):
                 x = ends[j] + (panel + 0.5 + 0.5 * GL_X[node]) * step
-                w = 0.5 * step * GL_W[node] * _pdf(x)
-                chance, push = 1.0, 0.0
-                if cuts.shape[0] > 0:
-                    chance, push = between(gain * s * x, spread, cuts)
-                elif fields.size > 0:
-                    chance, push = tabulated(gain * s * x, spread, weights, fields, plus, positive)
+                w = 0.5 * step * GL_W[node] * pdf(x)
+                chance, push = likelihood(gain * s * x, spread, cuts, nodes)
                 if chance == 0.0 and push == 0.0:
                     continue
                 omega = mean + s * x

@@ -14,13 +14,19 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .jit import njit, types
+from . import native
+from .addresses import FromAddresses, packed
+from .basics import GL_W, GL_X, OPTIONS, cdf, fill, pdf, sort
+from .native import njit
 
-PIECE_TYPE = types.FunctionType(types.float64(types.float64, types.float64, types.float64))
-ROOTS_TYPE = types.FunctionType(types.int64(types.float64, types.float64[::1]))
+PIECE_TYPE = native.value_type("as_piece", "PIECE", "f8(f8, f8, f8)")
+ROOTS_TYPE = native.value_type("as_roots", "ROOTS", "i8(f8, f8[::1])")
+as_piece, as_roots = FromAddresses(PIECE_TYPE), FromAddresses(ROOTS_TYPE)
 
 __all__ = [
+    "FUNCTIONS",
     "MAX_KINKS",
     "PIECE_TYPE",
     "ROOTS_TYPE",
@@ -29,20 +35,30 @@ __all__ = [
     "posterior_moments",
     "prox",
     "prox_many",
+    "several",
+    "together",
 ]
 
 # The normal weight beyond is below 1e-20 of the whole.
 TAIL = 9.5
 MAX_KINKS = 16
 GRADED = 12
-_F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
+# Numbers that the addresses of a function's four parts take in a vector of parameters.
+FUNCTIONS = 8
+# Where the turning of a label gets marks, in units of its width.
+SHIFTS = np.array([-9.0, -3.0, 0.0, 3.0, 9.0])
 
-# 16-point Gauss-Legendre rule on [-1, 1]: positive nodes and weights.
-_X, _W = np.polynomial.legendre.leggauss(16)
-GL_X, GL_W = np.ascontiguousarray(_X), np.ascontiguousarray(_W)
+
+def together(module: Any) -> NDArray[np.float64]:
+    """Return the addresses of ``value``, ``slope``, ``curvature`` and ``roots`` as a vector of `FUNCTIONS` numbers.
+
+    The caller keeps `module` alive.
+    """
+    functions = [(getattr(module, name), PIECE_TYPE) for name in ("value", "slope", "curvature")]
+    return packed([*functions, (module.roots, ROOTS_TYPE)])
 
 
-@njit(_F8(PIECE_TYPE, PIECE_TYPE, _F8, _F8, _F8, _F8, _F8, _F8, _F8), cache=True)
+@njit(**OPTIONS)
 def prox_on_piece(
     slope: Any, curvature: Any, y: Any, omega: Any, v: Any, low: Any, high: Any, r: Any, guess: Any
 ) -> Any:
@@ -66,7 +82,7 @@ def prox_on_piece(
             gap = t - omega + v * slope(y, t, r)
             if math.isfinite(gap) and gap * direction >= 0.0:
                 break
-            if t in (low, high):
+            if t <= low or t >= high:
                 break
             size *= 2.0
     t = min(max(t, low), high)
@@ -99,7 +115,7 @@ def prox_on_piece(
     return u
 
 
-@njit(types.int64(PIECE_TYPE, _F8, _F8, _V, types.int64, _V), cache=True)
+@njit(**OPTIONS)
 def kink_images(slope: Any, y: Any, v: Any, kinks: Any, count: Any, images: Any) -> Any:
     """Fill `images` with the fields between which prox rests on each kink; return their number, twice the kinks'.
 
@@ -118,38 +134,24 @@ def kink_images(slope: Any, y: Any, v: Any, kinks: Any, count: Any, images: Any)
     return 2 * kept
 
 
-@njit(_F8(PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8), cache=True)
+@njit(**OPTIONS)
 def prox(slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any) -> Any:
     """Return argmin_u l(y, u) + (u - omega)^2/(2 V)."""
     kinks, images = np.empty(MAX_KINKS), np.empty(2 * MAX_KINKS)
     count = kink_images(slope, y, v, kinks, roots(y, kinks), images) // 2
     for k in range(count):
         if omega < images[2 * k]:
-            low = -np.inf if k == 0 else kinks[k - 1]
+            low = -math.inf if k == 0 else kinks[k - 1]
             r = kinks[0] - 1.0 if k == 0 else 0.5 * (kinks[k - 1] + kinks[k])
             return prox_on_piece(slope, curvature, y, omega, v, low, kinks[k], r, math.nan)
         if omega <= images[2 * k + 1]:
             return kinks[k]
-    low = kinks[count - 1] if count else -np.inf
+    low = kinks[count - 1] if count else -math.inf
     r = kinks[count - 1] + 1.0 if count else 0.0
-    return prox_on_piece(slope, curvature, y, omega, v, low, np.inf, r, math.nan)
+    return prox_on_piece(slope, curvature, y, omega, v, low, math.inf, r, math.nan)
 
 
-@njit(_F8(_F8), cache=True)
-def _cdf(x: Any) -> Any:
-    return 0.5 * math.erfc(-0.7071067811865476 * x)
-
-
-@njit(_F8(_F8), cache=True)
-def _pdf(x: Any) -> Any:
-    return 0.3989422804014327 * math.exp(-0.5 * x * x)
-
-
-@njit(
-    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8, _M, _F8, _F8, _F8, _V),
-    cache=True,
-    error_model="numpy",
-)
+@njit(**OPTIONS)
 def averages(
     value: Any, slope: Any, curvature: Any, roots: Any, y: Any, mean: Any, var: Any, v: Any, width: Any,
     cuts: Any, centre: Any, gain: Any, spread: Any, out: Any,
@@ -176,7 +178,7 @@ def averages(
     count = number_images // 2
     # Ends of the panels, in standard deviations: images of the kinks, the kinks themselves (for the loss of omega),
     # zero (for the sign), and the cuts of the label where it turns over a width less than one.
-    marks = np.empty(4 + number_images + number + 5 * cuts.shape[0] * 2)
+    marks = np.empty(4 + 3 * MAX_KINKS + 10 * cuts.shape[0])
     marks[0], marks[1] = -TAIL, TAIL
     filled = 2
     for k in range(number_images + number + 1):
@@ -185,18 +187,19 @@ def averages(
         if -TAIL < scaled < TAIL:
             marks[filled] = scaled
             filled += 1
-    turn = spread / (abs(gain) * s) if cuts.shape[0] > 0 and gain != 0.0 else np.inf
+    turn = spread / (abs(gain) * s) if cuts.shape[0] > 0 and gain != 0.0 else math.inf
     if turn < 0.5:
         for i in range(cuts.shape[0]):
             for side in range(2):
                 if math.isfinite(cuts[i, side]):
                     there = (cuts[i, side] - centre) / (gain * s)
-                    for shift in (-9.0, -3.0, 0.0, 3.0, 9.0):
-                        at = there + shift * turn
+                    for shift in range(SHIFTS.size):
+                        at = there + SHIFTS[shift] * turn
                         if -TAIL < at < TAIL:
                             marks[filled] = at
                             filled += 1
-    ends = np.sort(marks[:filled])
+    ends = marks
+    sort(ends, filled)
     # Beyond the marks the label is constant to rounding; within, panels follow its turning.
     guess, previous, rate = math.nan, 0.0, 0.0
     for j in range(filled - 1):
@@ -214,8 +217,8 @@ def averages(
             if at <= images[2 * k + 1]:
                 resting = k
                 break
-        low = -np.inf if piece == 0 else kinks[piece - 1]
-        high = np.inf if piece == count else kinks[piece]
+        low = -math.inf if piece == 0 else kinks[piece - 1]
+        high = math.inf if piece == count else kinks[piece]
         if count == 0:
             r = 0.0
         elif piece == 0:
@@ -237,7 +240,7 @@ def averages(
                         there = (cuts[i, side] - centre) / (gain * s)
                         if abs(middle - there) < 9.0 * turn + 0.5 * length:
                             fine = min(fine, 1.5 * turn)
-        elif turn < np.inf:
+        elif turn < math.inf:
             fine = min(fine, 1.5 * turn)
         panels = min(int(length / fine) + 1, 4000)
         # A curved piece has a branch point close beyond its kink when V is large: panels halve towards both ends.
@@ -256,7 +259,7 @@ def averages(
             first += wide
             for node in range(16):
                 x = centre_x + 0.5 * wide * GL_X[node]
-                weight = 0.5 * wide * GL_W[node] * _pdf(x)
+                weight = 0.5 * wide * GL_W[node] * pdf(x)
                 omega = mean + s * x
                 chance, push = 1.0, 0.0
                 if cuts.shape[0] > 0:
@@ -264,9 +267,9 @@ def averages(
                     for i in range(cuts.shape[0]):
                         here = centre + gain * s * x
                         a, b = (cuts[i, 0] - here) / spread, (cuts[i, 1] - here) / spread
-                        share = _cdf(b) - _cdf(a) if a < 0.0 else _cdf(-a) - _cdf(-b)
+                        share = cdf(b) - cdf(a) if a < 0.0 else cdf(-a) - cdf(-b)
                         chance += cuts[i, 2] * share
-                        push += cuts[i, 2] * (_pdf(a) - _pdf(b)) / spread
+                        push += cuts[i, 2] * (pdf(a) - pdf(b)) / spread
                 if chance == 0.0 and push == 0.0:
                     continue
                 if resting >= 0:
@@ -297,34 +300,42 @@ def averages(
                     out[6] += weight * chance
 
 
-@njit(types.void(PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _V, _F8, _V), cache=True)
-def prox_many(slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any, out: Any) -> None:
-    """Fill `out` with the proximal points of many fields for one label."""
+@njit("void(f8[::1], f8, f8[::1], f8, f8[::1])", **OPTIONS)
+def prox_many(loss: Any, y: Any, omega: Any, v: Any, out: Any) -> None:
+    """Fill `out` with the proximal points of many fields for one label; `loss` as `together` makes it."""
+    bits = loss.view(np.int64)
+    slope, curvature, roots = as_piece(bits[2], bits[3]), as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
     for i in range(omega.size):
         out[i] = prox(slope, curvature, roots, y, omega[i], v)
 
 
-@njit(
-    types.void(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _V, _V, _F8, _F8, _F8, _F8, _M),
-    cache=True,
-    error_model="numpy",
-)
+@njit("void(f8[::1], i8, f8, f8[::1], f8[::1])", **OPTIONS)
+def several(loss: Any, which: Any, y: Any, u: Any, out: Any) -> None:
+    """Fill `out` with values (`which` = 0), slopes (1) or curvatures (2) for one label, each on the piece of its u."""
+    bits = loss.view(np.int64)
+    part = as_piece(bits[2 * which], bits[2 * which + 1])
+    for i in range(u.size):
+        out[i] = part(y, u[i], u[i])
+
+
+@njit("void(f8[::1], f8[::1], f8[::1], f8, f8, f8, f8, f8[:, ::1])", **OPTIONS)
 def node_averages(
-    value: Any, slope: Any, curvature: Any, roots: Any, labels: Any, means: Any, var: Any, v: Any, width: Any,
-    reach: Any, out: Any,
+    loss: Any, labels: Any, means: Any, var: Any, v: Any, width: Any, reach: Any, out: Any
 ) -> None:  # fmt: skip
     """Fill row i of `out`, shape (N, 7), with `averages` of the certain label labels[i] over N(means[i], var)."""
+    bits = loss.view(np.int64)
+    value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
+    curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
     none = np.empty((0, 3))
-    out[:] = 0.0
     for i in range(labels.size):
+        fill(out[i], 0.0)
         averages(
             value, slope, curvature, roots, labels[i], means[i], var, v, min(width, reach / math.sqrt(var)), none, 0.0,
             0.0, 1.0, out[i],
         )  # fmt: skip
 
 
-@njit(types.UniTuple(_F8, 3)(PIECE_TYPE, PIECE_TYPE, PIECE_TYPE, ROOTS_TYPE, _F8, _F8, _F8, _F8, _F8), cache=True,
-      error_model="numpy")  # fmt: skip
+@njit(**OPTIONS)
 def posterior_moments(
     value: Any, slope: Any, curvature: Any, roots: Any, y: Any, omega: Any, v: Any, beta: Any, reach: Any
 ) -> Any:
@@ -343,7 +354,7 @@ def posterior_moments(
         at = centre
         for _ in range(400):
             # The kink that ends this piece, and a point inside it.
-            end = direction * np.inf
+            end = direction * math.inf
             for k in range(count):
                 ahead = direction * (kinks[k] - at)
                 if ahead > 1e-13 * (1.0 + abs(at)) and ahead < direction * (end - at):

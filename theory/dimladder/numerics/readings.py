@@ -1,7 +1,7 @@
 """What is read off a solved channel of labels -1 and +1: how often signs are wrong, how far to trust probabilities.
 
 The field of a fresh sample is u = b + omega, omega ~ N(0, q), and the label's latent field given it N(m omega/q, rho -
-m^2/q). Laws of labels are the components of `label_channel` (who edits it or `label_rules` must change this file too).
+m^2/q). Laws of labels are the components of `label_channel`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from .jit import njit, types
-from .label_channel import BETA, BLOCK, COMPONENTS, HEAD, REACH, THRESHOLDS, as_piece, as_roots
-from .label_rules import between
-from .proximal import GL_W, GL_X, TAIL, posterior_moments
+from .basics import GL_W, GL_X, OPTIONS, fill, pdf, sort
+from .label_channel import BLOCK, COMPONENTS, LAW, THRESHOLDS
+from .label_rules import BETA, REACH, between
+from .native import njit
+from .proximal import FUNCTIONS, TAIL, as_piece, as_roots, posterior_moments
 
 __all__ = ["calibration", "frequency"]
 
-_F8, _V = types.float64, types.float64[::1]
 _WIDTH = 1.5
+# Where the turning of a label gets marks, in units of its width.
+_SHIFTS = np.array([-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0])
 # Probabilities at nodes of the field resolve laws no narrower than this, in standard deviations of the field.
 _NARROWEST = 0.025
 
 
-@njit(_F8(_F8, _V, _F8, _F8), cache=True, error_model="numpy")
+@njit("f8(f8, f8[::1], f8, f8)", **OPTIONS)
 def frequency(omega: Any, labels: Any, q: Any, m: Any) -> Any:
     """P(y = 1 | omega); `labels` is a vector of `label_channel.flatten`."""
     out = 0.0
-    at = HEAD
+    at = LAW
     for _ in range(int(labels[COMPONENTS])):
         size, kind = int(labels[at]), int(labels[at + 1])
         probability, cross, variance = labels[at + 2], labels[at + 3] * m, labels[at + 4]
@@ -42,7 +44,8 @@ def frequency(omega: Any, labels: Any, q: Any, m: Any) -> Any:
             for i in range(number):
                 if block[3 + i] > 0.0:
                     low, high = int(block[3 + number + i]), int(block[4 + number + i])
-                    out += probability * between(here, spread, table[low:high])[0]
+                    chance, _ = between(here, spread, table[low:high])
+                    out += probability * chance
         else:
             if left < _NARROWEST**2 * variance:
                 return math.nan
@@ -58,21 +61,21 @@ def frequency(omega: Any, labels: Any, q: Any, m: Any) -> Any:
     return out
 
 
-@njit(_F8(_F8, _V, _F8), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def predicted(u: Any, data: Any, v: Any) -> Any:
     """The estimator's own P(y = 1): 1/(1 + exp(-u)), or that of the posterior whose channel has this `data`."""
     if data.size == 0:
         e = math.exp(-abs(u))
         return 1.0 / (1.0 + e) if u > 0.0 else e / (1.0 + e)
-    bits = data[:8].view(np.int64)
+    bits = data[:FUNCTIONS].view(np.int64)
     value, slope = as_piece(bits[0], bits[1]), as_piece(bits[2], bits[3])
     curvature, roots = as_piece(bits[4], bits[5]), as_roots(bits[6], bits[7])
-    up = posterior_moments(value, slope, curvature, roots, 1.0, u, v, data[BETA], data[REACH])[2]
-    down = posterior_moments(value, slope, curvature, roots, -1.0, u, v, data[BETA], data[REACH])[2]
+    _, _, up = posterior_moments(value, slope, curvature, roots, 1.0, u, v, data[BETA], data[REACH])
+    _, _, down = posterior_moments(value, slope, curvature, roots, -1.0, u, v, data[BETA], data[REACH])
     return 1.0 / (1.0 + math.exp(min(down - up, 700.0)))
 
 
-@njit(types.void(_F8, _F8, _F8, _F8, _V, _V, types.boolean, _V), cache=True, error_model="numpy")
+@njit("void(f8, f8, f8, f8, f8[::1], f8[::1], b1, f8[::1])", **OPTIONS)
 def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: Any, out: Any) -> None:
     """Fill `out` with P(sign(u) != y) and, with `trust`, E |p - P(y = 1 | u)| and the Brier score E (1[y = 1] - p)^2.
 
@@ -83,7 +86,7 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
     data : array
         The posterior's vector, for its predictive probability; empty for 1/(1 + exp(-u)).
     """
-    out[:3] = 0.0
+    fill(out[:3], 0.0)
     s = math.sqrt(q)
     marks = np.empty(3 + 18 * 64)
     marks[0], marks[1], filled = -TAIL, TAIL, 2
@@ -91,7 +94,7 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
         marks[2], filled = -b / s, 3
     fine = min(_WIDTH, 3.0 / s) if trust else _WIDTH
     # Where the label turns within less than the field's width.
-    at = HEAD
+    at = LAW
     for _ in range(int(labels[COMPONENTS])):
         size, kind = int(labels[at]), int(labels[at + 1])
         cross, variance = labels[at + 3] * m, labels[at + 4]
@@ -106,15 +109,16 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
             number, rows = int(block[1]), int(block[2])
             for i in range(3 * rows):
                 edge = block[4 + 2 * number + i]
-                if i % 3 < 2 and math.isfinite(edge) and filled + 9 <= marks.size:
-                    for shift in (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0):
-                        point = edge * s / cross + shift * turn
+                if i % 3 < 2 and math.isfinite(edge) and filled + _SHIFTS.size <= marks.size:
+                    for shift in range(_SHIFTS.size):
+                        point = edge * s / cross + _SHIFTS[shift] * turn
                         if -TAIL < point < TAIL:
                             marks[filled] = point
                             filled += 1
         else:
             fine = min(fine, 3.0 * max(turn, 0.02))
-    ends = np.sort(marks[:filled])
+    ends = marks
+    sort(ends, filled)
     for j in range(filled - 1):
         length = ends[j + 1] - ends[j]
         if length <= 1e-13:
@@ -144,7 +148,7 @@ def calibration(v: Any, q: Any, m: Any, b: Any, labels: Any, data: Any, trust: A
                     continue
                 for node in range(16):
                     x = begin + 0.5 * (end - begin) * (1.0 + GL_X[node])
-                    w = 0.5 * (end - begin) * GL_W[node] * 0.3989422804014327 * math.exp(-0.5 * x * x)
+                    w = 0.5 * (end - begin) * GL_W[node] * pdf(x)
                     chance = frequency(s * x, labels, q, m)
                     u = b + s * x
                     out[0] += w * (1.0 - chance if u > 0.0 else chance)

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from .jit import njit, types
+from .basics import OPTIONS, fill
+from .native import njit
 
 __all__ = ["effective_ridge", "resolvents"]
 
-_F8, _V, _M = types.float64, types.float64[::1], types.float64[:, ::1]
 
-
-@njit(types.void(_F8, _V, _V, _V, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) -> None:
     """Fill out with g, g', h, h' of a spectrum: g = sum p om/(om + z), h = sum T/(om + z)."""
-    out[:] = 0.0
+    fill(out, 0.0)
     for j in range(eigenvalues.size):
         r = 1.0 / (eigenvalues[j] + z)
         out[0] += shares[j] * eigenvalues[j] * r
@@ -32,7 +31,7 @@ def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) 
         out[3] -= powers[j] * r * r
 
 
-@njit(types.boolean(_V, _F8, _M, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
     """Turn g, g', h, h' of one layer at zeta into z, g, g', h, h', dzeta/dz of the next; False where z is not positive.
 
@@ -102,25 +101,27 @@ def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
     return True
 
 
-@njit(types.boolean(_F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def climb(zeta: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
     """Fill out with z, g, g', h, h' of the last layer and dzeta/dz, where the input has zeta; False below z = 0."""
     here = np.empty(4)
     spectrum_sums(zeta, shares, eigenvalues, powers, here)
     at, rate = zeta, 1.0
     out[0] = zeta
-    out[1:5] = here
+    for i in range(4):
+        out[1 + i] = here[i]
     for layer in range(starts.size - 1):
         if not lift(here, at, layers[int(starts[layer]) : int(starts[layer + 1])], out):
             return False
         at = out[0]
         rate *= out[5]
-        here[:] = out[1:5]
+        for i in range(4):
+            here[i] = out[1 + i]
     out[5] = rate
     return True
 
 
-@njit(types.boolean(_F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+@njit("b1(f8, f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1])", **OPTIONS)
 def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
     """Fill out with g, g', h, h' at z > 0, and a guess for the next call in out[4].
 
@@ -145,7 +146,7 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
         return True
     full = np.empty(6)
     zeta = out[4] if out[4] > 0.0 else z
-    low, high = 0.0, np.inf
+    low, high = 0.0, math.inf
     # Bracket by factors: z(zeta) increases, and counts as too small where a layer's z is not positive.
     factor = 2.0
     for _ in range(400):
@@ -156,11 +157,11 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
             zeta /= factor
         else:
             low = zeta
-            if high < np.inf:
+            if high < math.inf:
                 break
             zeta *= factor
         factor = min(factor * 1.5, 1e3)
-    if not (low > 0.0 and high < np.inf):
+    if not (low > 0.0 and high < math.inf):
         return False
     # Newton with bisection on log z against log zeta.
     zeta = math.sqrt(low * high)
@@ -182,12 +183,13 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
         if high - low <= 4e-16 * high or new == zeta:
             break
         zeta = new
-    out[:4] = full[1:5]
+    for i in range(4):
+        out[i] = full[1 + i]
     out[4] = zeta
     return True
 
 
-@njit(types.boolean(_F8, _F8, _F8, _V, _V, _V, _V, _M, _V), cache=True, error_model="numpy")
+@njit("b1(f8, f8, f8, f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1])", **OPTIONS)
 def effective_ridge(
     ridge: Any, weight: Any, total: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any
 ) -> Any:
@@ -211,7 +213,7 @@ def effective_ridge(
     """
     full = np.empty(6)
     zeta = out[5] if out[5] > 0.0 else ridge / total
-    low, high, gap = 0.0, np.inf, np.inf
+    low, high, gap = 0.0, math.inf, math.inf
     factor = 2.0
     for _ in range(600):
         found = climb(zeta, shares, eigenvalues, powers, starts, layers, full)
@@ -231,7 +233,7 @@ def effective_ridge(
             # A layer's z is not positive there.
             low, new = zeta, 0.0
         if not low < new < high or not math.isfinite(new):
-            if high == np.inf:
+            if high == math.inf:
                 new = low * factor
                 factor = min(factor * 1.5, 1e3)
             elif low == 0.0:
@@ -239,9 +241,10 @@ def effective_ridge(
                 factor = min(factor * 1.5, 1e3)
             else:
                 new = math.sqrt(low * high)
-        if new == zeta or (high < np.inf and high - low <= 4e-16 * high):
+        if new == zeta or (high < math.inf and high - low <= 4e-16 * high):
             break
         zeta = new
-    out[:5] = full[:5]
+    for i in range(5):
+        out[i] = full[i]
     out[5] = zeta
     return abs(gap) < 1e-9

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .basics import GL_W, GL_X
 from .jit import njit, types
-from .proximal import GL_W, GL_X
 from .thresholds import sign_moment2
 
 __all__ = ["information", "pattern_chances"]

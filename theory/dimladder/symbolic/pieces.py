@@ -62,20 +62,20 @@ def stable_functions() -> dict[str, Any]:
 
 # What printed modules need for these functions.
 STABLE_SOURCE = '''
-@njit("f8(f8)", cache=True)
+@njit("f8(f8)", **OPTIONS)
 def sigmoid(x):
     """1/(1 + exp(-x)), with relative accuracy in both tails."""
     e = math.exp(-abs(x))
     return 1.0 / (1.0 + e) if x > 0.0 else e / (1.0 + e)
 
 
-@njit("f8(f8)", cache=True)
+@njit("f8(f8)", **OPTIONS)
 def softplus(x):
     """log(1 + exp(x))."""
     return math.log1p(math.exp(-abs(x))) + (x if x > 0.0 else 0.0)
 
 
-@njit("f8(f8)", cache=True)
+@njit("f8(f8)", **OPTIONS)
 def logcosh(x):
     """log(cosh(x))."""
     return abs(x) + math.log1p(math.exp(-2.0 * abs(x))) - 0.6931471805599453

@@ -37,8 +37,12 @@ JAC_SIGNATURE = (
 OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
 
-def printer() -> Any:
-    """Return the printer of scalar Python source that numba compiles."""
+def printer(*, lanes: bool = False) -> Any:
+    """Return the printer of scalar Python source that numba compiles.
+
+    With `lanes`, exponentials, ``tanh`` and ``erf`` are those of `numerics.special`, which a loop makes SIMD code of:
+    the module contains `EXP_SOURCE`.
+    """
     import sympy as sp
     from sympy.printing.pycode import PythonCodePrinter
 
@@ -69,14 +73,27 @@ def printer() -> Any:
         def _print_DiracDelta(self, expr: Any) -> str:
             raise ValueError("a Dirac delta cannot be evaluated pointwise; take the expectation first")
 
-    return NumbaPrinter({"fully_qualified_modules": True, "strict": False})
+    class LanePrinter(NumbaPrinter):
+        """The same with functions of `numerics.special`."""
+
+        def _lane(self, expr: Any) -> str:
+            return f"{type(expr).__name__}({self._print(expr.args[0])})"
+
+        _print_exp = _print_tanh = _print_erf = _lane
+
+    return (LanePrinter if lanes else NumbaPrinter)({"fully_qualified_modules": True, "strict": False})
 
 
-def assignments(expressions: Sequence[Any], prefix: str = "s", indent: str = "    ") -> tuple[list[str], list[str]]:
-    """Return lines that compute shared sub-expressions, and the source of each expression in terms of them."""
+def assignments(
+    expressions: Sequence[Any], prefix: str = "s", indent: str = "    ", *, lanes: bool = False
+) -> tuple[list[str], list[str]]:
+    """Return lines that compute shared sub-expressions, and the source of each expression in terms of them.
+
+    `lanes` as of `printer`.
+    """
     import sympy as sp
 
-    write = printer()
+    write = printer(lanes=lanes)
     shared, reduced = sp.cse(list(expressions), symbols=sp.numbered_symbols(prefix), optimizations="basic")
     return [f"{indent}{name} = {write.doprint(value)}" for name, value in shared], [write.doprint(e) for e in reduced]
 

@@ -41,7 +41,8 @@ def code_version(theory_module: str) -> str:
     files = [*(root / "symbolic").glob("*.py"), *(root / "problem").glob("*.py")]
     # Functions of these modules are pasted into generated code, or compiled into it.
     pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "points.py",
-              "label_channel.py", "label_rules.py", "proximal.py", "resolvents.py")  # fmt: skip
+              "basics.py", "denoisers.py", "label_channel.py", "label_rules.py", "proximal.py",
+              "resolvents.py")  # fmt: skip
     files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:
@@ -145,6 +146,7 @@ def _write(key: str, text: str) -> Path:
 def _load(path: Path, key: str) -> ModuleType:
     """Execute a stored module, without byte code on disk, which nothing would check."""
     from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
+    from ..numerics.native import Kernel
 
     name = f"dimladder_{key}"
     loaded = ModuleType(name)
@@ -152,6 +154,7 @@ def _load(path: Path, key: str) -> ModuleType:
     sys.modules[name] = loaded
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), loaded.__dict__)
+        vars(loaded).update({n: k.by_numba for n, k in vars(loaded).items() if isinstance(k, Kernel) and k.signature})
     except BaseException:
         del sys.modules[name]
         raise

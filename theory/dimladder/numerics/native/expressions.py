@@ -338,6 +338,8 @@ class Expressions(Inference):
         if e.keywords:
             raise Refused(ast.unparse(e))
         if isinstance(f, ast.Attribute):
+            if f.attr == "view":
+                return self.value(f.value)[0], self.type_of(e)
             if f.attr == "reshape":
                 (pointer, _), _ = self.value(f.value)
                 return (pointer, [self.whole(n) for n in shape_of(e)]), self.type_of(e)
@@ -411,13 +413,26 @@ class Expressions(Inference):
         return found, kind
 
     def local_array(self, e: ast.Call) -> Typed:
-        """A small array of fixed shape, on the stack."""
-        lengths = [integer(n) if not isinstance(n, ast.Name) else self.scope.get(n.id) for n in shape_of(e)]
-        if not all(isinstance(n, int) for n in lengths) or math.prod(lengths) > _LARGEST_LOCAL:  # type: ignore
-            raise Refused(f"{ast.unparse(e)}: nothing is allocated")
-        place = self.fresh("%local")
-        self.slots.append(f"{place} = alloca [{math.prod(lengths)} x {self.llvm(F64)}], align 64")  # type: ignore[arg-type]
-        return (place, [str(n) for n in lengths]), self.type_of(e)
+        """An array on the stack: of fixed shape anywhere, of any size where the function allocates it once."""
+        lengths = [self.known(n) for n in shape_of(e)]
+        if None not in lengths and math.prod(lengths) <= _LARGEST_LOCAL:  # type: ignore[arg-type]
+            place = self.fresh("%local")
+            self.slots.append(f"{place} = alloca [{math.prod(lengths)} x {self.llvm(F64)}], align 64")  # type: ignore[arg-type]
+            return (place, [str(n) for n in lengths]), self.type_of(e)
+        if self.loops:
+            raise Refused(f"{ast.unparse(e)}: an array of any size in a loop")
+        shape = [self.whole(n) for n in shape_of(e)]
+        total = shape[0]
+        for length in shape[1:]:
+            total = self.op(f"mul nsw i64 {total}, {length}")
+        return (self.op(f"alloca {self.llvm(F64)}, i64 {total}, align 64"), shape), self.type_of(e)
+
+    def known(self, e: ast.expr) -> int | None:
+        """Return an integer that is written down, here or as a constant of the module."""
+        if isinstance(e, ast.Name) and e.id not in self.types:
+            value = self.scope.get(e.id)
+            return value if type(value) is int else None
+        return integer(e)
 
     def math_call(self, name: str, e: ast.Call) -> Typed:
         given = [self.real(a) for a in e.args]
@@ -463,6 +478,8 @@ class Expressions(Inference):
 
     def numba_passed(self, value: Value, kind: Any) -> list[str]:
         """Return the words of an argument: of an array, what numba keeps of it (no owner, so no reference counts)."""
+        if kind == BOOL:
+            return [f"i8 {self.op(f'zext i1 {value} to i8')}"]
         if not isinstance(kind, Array):
             return [f"{self.llvm(kind)} {value}"]
         pointer, shape = value

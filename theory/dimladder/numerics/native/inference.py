@@ -179,6 +179,11 @@ class Inference:
     def type_of_call(self, e: ast.Call) -> Any:
         f = e.func
         if isinstance(f, ast.Attribute):
+            if f.attr == "view":
+                kind = self.type_of(f.value)
+                if ast.unparse(e.args[0]) != "np.int64":
+                    raise Refused(ast.unparse(e))
+                return None if kind is None else Array(I64, kind.ndim)
             if f.attr == "reshape":
                 kind = self.type_of(f.value)
                 return None if kind is None else Array(kind.element, len(shape_of(e)))

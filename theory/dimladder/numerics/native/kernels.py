@@ -37,7 +37,7 @@ class Kernel:
 
     def __init__(self, py_func: Callable[..., Any], signature: Signature | None, options: Mapping[str, Any]) -> None:
         self.py_func, self.signature, self.options = py_func, signature, dict(options)
-        self.__name__ = py_func.__name__
+        self.__name__, self.__module__ = py_func.__name__, py_func.__module__
         self.__doc__ = py_func.__doc__
         if self.options.get("error_model") != "numpy":
             raise Refused(f"{self.__name__} raises where it divides by zero")
@@ -60,7 +60,7 @@ class Kernel:
         """The function, compiled by itself with all that it calls."""
         if self.signature is None:
             raise Refused(f"{self.__name__} has no signature")
-        stamp = _stamp(Path(self.py_func.__code__.co_filename).parent) + self.__name__
+        stamp = _stamp(Path(self.py_func.__code__.co_filename).parent) + self.py_func.__module__ + self.__name__
         return compiled(stamp, [(self.__name__, self, self.signature)], FUNCTION_TYPES)[self.__name__]
 
     @cached_property
@@ -96,8 +96,11 @@ def _functions(path: str) -> dict[str, ast.FunctionDef]:
 
 @cache
 def _stamp(folder: Path) -> str:
+    """Return a hash of the sources that a kernel of this folder may call: of all kernels, where it is one of ours."""
+    ours = Path(__file__).resolve().parents[1]
+    paths = ours.rglob("*.py") if folder.resolve().is_relative_to(ours) else folder.glob("*.py")
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -119,6 +122,8 @@ def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Nati
     """Compile the functions of a generated module that have signatures, together."""
     kernels = {n: k for n, k in namespace.items() if isinstance(k, Kernel) and k.signature is not None}
     entries = [(name, k, k.signature) for name, k in kernels.items() if k.signature]
+    if any(isinstance(v, Kernel) and v.__module__ != namespace.get("__name__") for v in namespace.values()):
+        stamp += _stamp(Path(__file__).parent)
     found = compiled(stamp, entries, FUNCTION_TYPES)
     for name, function in found.items():
         function.py_func = kernels[name].py_func

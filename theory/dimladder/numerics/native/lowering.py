@@ -1,7 +1,8 @@
 """The Python that we print and integrate with, translated to LLVM.
 
 The subset: functions of float64 and int64 numbers, of contiguous arrays of them and of addresses of such functions;
-assignments, loops over ranges, conditions, the functions of `math`. Arrays are views, nothing is allocated. Types are
+assignments, loops over ranges, conditions, the functions of `math`. Arrays are views, or small ones of real numbers on
+the stack; nothing else is allocated. Types are
 inferred from the arguments. Whatever else is met raises `Refused`, and numba compiles the module instead.
 """
 

@@ -170,11 +170,14 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
     kinds, result = signature.arguments, llvm(signature.result)
     names = [f"%a{k}" for k in range(len(kinds))]
     parameters = ", ".join(p for n, k in zip(names, kinds, strict=True) for p in flat(n, k))
-    numba = ["ptr %result", "ptr %raised"]
+    numba, read = ["ptr %result", "ptr %raised"], []
     for n, kind in zip(names, kinds, strict=True):
         if isinstance(kind, Array):
             numba += [f"ptr {n}.owner", f"ptr {n}.parent", f"i64 {n}.items", f"i64 {n}.bytes", f"ptr {n}"]
             numba += [f"i64 {n}.{k}" for k in range(kind.ndim)] + [f"i64 {n}.stride{k}" for k in range(kind.ndim)]
+        elif kind == BOOL:
+            numba.append(f"i8 {n}.byte")
+            read.append(f"{n} = trunc i8 {n}.byte to i1")
         else:
             numba.append(f"{llvm(kind)} {n}")
     call = f"call {result} @{inner}({', '.join(['ptr %state', parameters])})"
@@ -190,7 +193,8 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
         "store ptr %what, ptr %raised", "%status = load i32, ptr %state", "ret i32 %status",
     ]  # fmt: skip
     back = f"ret {result} %r" if value else "ret void"
-    lines = [f'define i32 @"{name}"({", ".join(numba)}) nounwind {{', *fresh, f"{value}{call}", *stored, *status, "}"]
+    head = f'define i32 @"{name}"({", ".join(numba)}) nounwind {{'
+    lines = [head, *read, *fresh, f"{value}{call}", *stored, *status, "}"]
     lines += [f'define {result} @"{name}.flat"(ptr %state, {parameters}) nounwind {{', f"{value}{call}", back, "}"]
     if signature == OBSERVABLE:
         lines += [_ROWS.format(name=name, inner=inner)]

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from ..linear import factorise, solve_factored
 from ..native import njit
 from .common import OPTIONS, first_bad, scaled_norm, step_factor
 from .layout import (
@@ -58,53 +59,6 @@ NEWTON = 4  # most iterations of a step
 NEGLIGIBLE = 0.05  # size of a Newton correction, in units of the tolerance, that a step can do without
 # Real stability interval of the explicit methods, against which implicit steps are measured (DOP853 6.1, Tsit5 3.5).
 EXPLICIT_INTERVAL = 5.0
-
-
-@njit("b1(f8[:, ::1], i8, i8, i8[::1])", **OPTIONS)
-def factorise(a: Vector, row: int, n: int, pivots: Integers) -> bool:
-    """LU factors with partial pivoting of the n x n block that begins at `row`, in place; False if it is singular."""
-    for k in range(n):
-        best, where = abs(a[row + k, k]), k
-        for i in range(k + 1, n):
-            if abs(a[row + i, k]) > best:
-                best, where = abs(a[row + i, k]), i
-        if not (best > 0.0 and math.isfinite(best)):
-            return False
-        pivots[k] = where
-        if where != k:
-            for j in range(n):
-                a[row + k, j], a[row + where, j] = a[row + where, j], a[row + k, j]
-        pivot = a[row + k]
-        inverse = 1.0 / pivot[k]
-        for i in range(k + 1, n):
-            target = a[row + i]
-            factor = target[k] * inverse
-            target[k] = factor
-            if factor != 0.0:
-                for j in range(k + 1, n):
-                    target[j] -= factor * pivot[j]
-    return True
-
-
-@njit("void(f8[:, ::1], i8, i8, i8[::1], f8[::1])", fastmath={"reassoc", "contract"}, **OPTIONS)
-def solve_factored(a: Vector, row: int, n: int, pivots: Integers, b: Vector) -> None:
-    """Solve the factored system in place."""
-    for k in range(n):
-        w = pivots[k]
-        b[k], b[w] = b[w], b[k]
-    for i in range(n):
-        line = a[row + i]
-        acc = 0.0
-        for j in range(i):
-            acc += line[j] * b[j]
-        b[i] -= acc
-    for back in range(n):
-        i = n - 1 - back
-        line = a[row + i]
-        acc = 0.0
-        for j in range(i + 1, n):
-            acc += line[j] * b[j]
-        b[i] = (b[i] - acc) / line[i]
 
 
 @njit("i8(RHS, JAC, f8[::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[:, ::1])", **OPTIONS)

@@ -68,7 +68,16 @@ class Loss:
         """Return the compiled value, slope, curvature and roots."""
         from ...symbolic import store
 
-        return store.module(("estimation-loss", self.text, str(self.expression)), self._source)
+        return store.module(("estimation-loss", self.text, str(self.expression)), self._source, native=True)
+
+    def several(self, which: str, y: float, u: Array) -> Array:
+        """Return values, slopes or curvatures ("value", ...) at many fields for one label."""
+        from ...numerics import proximal
+
+        out = np.empty(u.size)
+        index = ("value", "slope", "curvature").index(which)
+        proximal.several.compiled(proximal.together(self.module()), index, float(y), np.ascontiguousarray(u), out)
+        return out
 
     def _source(self) -> str:
         return self.pieces.source(f"Loss {self.text}: value, slope and curvature between kinks.")
@@ -115,10 +124,9 @@ class Loss:
             return math.inf
         # The largest curvature over the square of the largest slope change tells the scale: logistic (y = 1) has 1/4.
         u = np.linspace(-12.0, 12.0, 4801)
-        m = self.module()
-        worst = max(m.curvature(y, x, x) for y in (-1.0, 1.0) for x in u)
-        ends = [m.slope(y, x, x) for y in (-1.0, 1.0) for x in (-12.0, 12.0)]
-        change = abs(max(ends) - min(ends)) / 2.0
+        worst = float(np.max([self.several("curvature", y, u) for y in (-1.0, 1.0)]))
+        ends = np.array([self.several("slope", y, u[[0, -1]]) for y in (-1.0, 1.0)])
+        change = float(abs(np.max(ends) - np.min(ends))) / 2.0
         scale = change / (4.0 * worst) if math.isfinite(worst) and worst > 0 and math.isfinite(change) else 0.25
         return REACH * min(max(scale, 0.1), 1.0)
 
@@ -140,7 +148,7 @@ class Loss:
         m, kinks = self.module(), np.empty(16)
         for y in labels:
             u = y + np.linspace(-reach, reach, 801) + 1e-9
-            curvature = np.array([m.curvature(float(y), x, x) for x in u])
+            curvature = self.several("curvature", y, u)
             size = np.max(np.abs(curvature[np.isfinite(curvature)]), initial=1.0)
             bad = np.flatnonzero(curvature < -1e-9 * size)
             number = m.roots(float(y), kinks)
@@ -247,7 +255,7 @@ class Channel:
             return algebra().square_channel
         from ...numerics import label_channel
 
-        return label_channel.law_averages
+        return label_channel.law_averages.compiled
 
     def data(self) -> Array:
         """What the compiled function reads."""

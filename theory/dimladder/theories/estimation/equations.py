@@ -24,6 +24,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 GROUPS = ("square", "conjugates", "overlaps", "errors", "ridge")
 
 _LATEX = {
@@ -112,16 +114,11 @@ import math
 
 import numpy as np
 
-from dimladder.numerics.addresses import from_addresses_of
-from dimladder.numerics.jit import njit, types
+from dimladder.numerics.basics import OPTIONS, fill
+from dimladder.numerics.denoisers import as_side
+from dimladder.numerics.label_channel import as_channel
+from dimladder.numerics.native import njit
 from dimladder.numerics.resolvents import resolvents
-
-F8, V1 = types.float64, types.float64[::1]
-# channel(data, at, V, q, m, b, observe, out): E f, E f^2, -E f', training and fresh loss, E d_z f, sign error, E f'^2.
-CHANNEL = types.FunctionType(types.void(V1, types.int64, F8, F8, F8, F8, types.boolean, V1))
-# side(Vh, qh, mh, ridge, data, out): V, q, m, |w|^2/k; out has room for the root of the layers.
-SIDE = types.FunctionType(types.void(F8, F8, F8, F8, V1, V1))
-as_channel, as_side = from_addresses_of(CHANNEL), from_addresses_of(SIDE)
 '''
 
 # Parameters of the map: addresses of channel and side, then alpha, psi, rho, ridge, length of the channel's data, and
@@ -130,19 +127,21 @@ PARAMETERS = 9
 WORK = 17
 
 _MAP = '''
-@njit(types.void(V1, types.int64, F8, F8, F8, F8, types.boolean, V1), cache=True, error_model="numpy")
+@njit("void(f8[::1], i8, f8, f8, f8, f8, b1, f8[::1])", **OPTIONS)
 def square_channel(p, at, V, q, m, b, observe, out):
     """The square loss k (y - u)^2/2; p from index at: k, rho, E y, E y^2, E d_z y."""
-    out[:] = math.nan
+    fill(out, math.nan)
     k, rho = p[at], p[at + 1]
     if not (V > 0.0 and q > 0.0 and q * rho > m * m and math.isfinite(V + q + m + b)):
         return
-    f, ff, fv, fz, loss, test = square(V * k, q, m, b, p[at + 2], p[at + 3], p[at + 4])
-    out[0], out[1], out[2], out[3], out[4], out[5] = k * f, k * k * ff, k * fv, k * loss, k * test, k * fz
-    out[7] = k * k * fv * fv
+    seen = np.empty(6)
+    square(V * k, q, m, b, p[at + 2], p[at + 3], p[at + 4], seen)
+    out[0], out[1], out[2] = k * seen[0], k * k * seen[1], k * seen[2]
+    out[3], out[4], out[5] = k * seen[4], k * seen[5], k * seen[3]
+    out[7] = k * k * seen[2] * seen[2]
 
 
-@njit(types.void(F8, F8, F8, F8, V1, V1), cache=True, error_model="numpy")
+@njit("void(f8, f8, f8, f8, f8[::1], f8[::1])", **OPTIONS)
 def ridge_side(Vh, qh, mh, ridge, data, out):
     """An l2 penalty; data: its factor, numbers of cells, layers and rows, then shares, eigenvalues, powers, layers."""
     cells, layers, rows = int(data[1]), int(data[2]), int(data[3])
@@ -154,25 +153,27 @@ def ridge_side(Vh, qh, mh, ridge, data, out):
     table = data[at + layers + 1 :].reshape((rows, 3))
     z = data[0] * ridge / Vh
     if not resolvents(z, shares, eigenvalues, powers, starts, table, out[4:9]):
-        out[:4] = math.nan
+        fill(out[:4], math.nan)
         return
-    out[0], out[1], out[2], out[3] = overlaps(Vh, qh, mh, z, out[4], out[5], out[6], out[7])
+    overlaps(Vh, qh, mh, z, out[4], out[5], out[6], out[7], out)
 
 
-@njit(types.void(V1, V1, V1, V1), cache=True, error_model="numpy")
+@njit("void(f8[::1], f8[::1], f8[::1], f8[::1])", **OPTIONS)
 def fmap(x, out, p, work):
     """F(x) for x = (log V, log q, atanh(m/sqrt(q rho)) [, b]); NaN outside the domain."""
     bits = p[:4].view(np.int64)
+    channel, side = as_channel(bits[0], bits[1]), as_side(bits[2], bits[3])
     alpha, psi, rho, ridge, size = p[4], p[5], p[6], p[7], int(p[8])
     V, q = math.exp(x[0]), math.exp(x[1])
     m = math.tanh(x[2]) * math.sqrt(q * rho)
     b = x[3] if x.size == 4 else 0.0
-    as_channel(bits[0], bits[1])(p, 9, V, q, m, b, False, work[:8])
-    Vh, qh, mh = conjugates(alpha, psi, work[1], work[2], work[5])
-    out[:] = math.nan
-    if not (Vh > 0.0 and math.isfinite(Vh + qh + mh)):
+    channel(p, 9, V, q, m, b, False, work[:8])
+    hats = np.empty(3)
+    conjugates(alpha, psi, work[1], work[2], work[5], hats)
+    fill(out, math.nan)
+    if not (hats[0] > 0.0 and math.isfinite(hats[0] + hats[1] + hats[2])):
         return
-    as_side(bits[2], bits[3])(Vh, qh, mh, ridge, p[9 + size :], work[8:])
+    side(hats[0], hats[1], hats[2], ridge, p[9 + size :], work[8:])
     V, q, m = work[8], work[9], work[10]
     if not (V > 0.0 and q > 0.0 and math.isfinite(V + q + m)):
         return
@@ -191,26 +192,33 @@ def _source() -> str:
 
     lines = [_HEAD]
     for name, block in blocks().items():
-        arguments = ", ".join(block.arguments)
-        lines += ["", f'@njit([types.UniTuple(F8, {len(block.rows)})({", ".join(["F8"] * len(block.arguments))})], '
-                  'cache=True, error_model="numpy")']  # fmt: skip
-        lines += [f"def {name}({arguments}):"]
+        signature = ", ".join(["f8"] * len(block.arguments) + ["f8[::1]"])
+        lines += ["", f'@njit("void({signature})", **OPTIONS)', f"def {name}({', '.join(block.arguments)}, out):"]
         if name == "ridge":
+            # Later rows use earlier ones.
             for symbol, value in block.rows:
                 shared, values = assignments([value], prefix=f"_{symbol}_")
                 lines += [*shared, f"    {symbol} = {values[0]}"]
-            lines += [f"    return {', '.join(symbol for symbol, _ in block.rows)}", ""]
-            continue
-        shared, values = assignments([e for _, e in block.rows], prefix="_")
-        lines += [*shared, f"    return {', '.join(values)}" + ("," if len(values) == 1 else ""), ""]
+            values = [symbol for symbol, _ in block.rows]
+        else:
+            shared, values = assignments([e for _, e in block.rows], prefix="_")
+            lines += shared
+        lines += [*(f"    out[{k}] = {value}" for k, value in enumerate(values)), ""]
     return "\n".join([*lines, _MAP])
 
 
 def algebra() -> ModuleType:
-    """Return the module printed from `blocks`: one function a group."""
+    """Return the module printed from `blocks`: one function a group, and the map."""
     from ...symbolic import store
 
-    return store.module(("estimation-algebra",), _source)
+    return store.module(("estimation-algebra",), _source, native=True)
+
+
+def evaluated(group: str, *arguments: float) -> list[float]:
+    """Return the rows of a group, in order."""
+    out = np.empty(len(blocks()[group].rows))
+    getattr(algebra(), group)(*arguments, out)
+    return [float(value) for value in out]
 
 
 def latex_names() -> dict[Any, str]:

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics import fixedpoint
 from ...numerics.addresses import packed
+from ...numerics.denoisers import SIDE_TYPE
+from ...numerics.label_channel import CHANNEL_TYPE
 from .channel import Averages, Channel
-from .equations import WORK, algebra
+from .equations import WORK, algebra, evaluated
 from .penalty import RidgeSide
 from .regression import RidgeFit, ridge_fit
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
 RIDGE_RANGE = (1e-8, 1e8)
+# Of differences: averages are exact to 1e-14, so that derivatives are to 1e-11.
+_STEP = 4e-4
 _NAMES = ("log V", "log q", "the angle of q and m", "b")
 
 
@@ -89,8 +93,7 @@ class StateEvolution:
         c, s = self.channel, self.side
         seen = c.data()
         head = np.array([0.0, self.side.psi, self.rho, 0.0, float(seen.size)])
-        module = algebra()
-        functions = packed([(c.compiled, module.CHANNEL), (s.compiled, module.SIDE)])
+        functions = packed([(c.compiled, CHANNEL_TYPE), (s.compiled, SIDE_TYPE)])
         return np.concatenate([functions, head, seen, s.data()])
 
     def parameters(self, alpha: float, ridge: float) -> Array:
@@ -117,7 +120,8 @@ class StateEvolution:
     def conjugates(self, x: Array, alpha: float) -> tuple[float, float, float, Averages]:
         """V^, q^, m^ and the averages they come from."""
         e = self.averages(*self.unpack(x))
-        return (*algebra().conjugates(alpha, self.side.psi, e.ff, e.fv, e.fz), e)
+        vh, qh, mh = evaluated("conjugates", alpha, self.side.psi, e.ff, e.fv, e.fz)
+        return vh, qh, mh, e
 
     def step(self, x: Array, alpha: float, ridge: float) -> Array:
         """F(x) in free coordinates; NaN outside the domain."""
@@ -165,13 +169,13 @@ class StateEvolution:
 
     def _ridge_point(self, alpha: float, ridge: float) -> Point:
         """Square loss and l2 penalty: one root, and closed forms."""
-        k, module = self.channel.loss.square, algebra()
+        k = self.channel.loss.square
         b = self.channel.moments[0] if self.constant else 0.0
         fit = ridge_fit(self.side.covariance, alpha, ridge, self.channel.moments, b, k)
-        f, ff, fv, fz, _, _ = (float(a) for a in module.square(k * fit.V, fit.q, fit.m, b, *self.channel.moments))
+        f, ff, fv, fz, _, _ = evaluated("square", k * fit.V, fit.q, fit.m, b, *self.channel.moments)
         e = Averages(k * f, k * k * ff, k * fv, k * fit.train / 2, k * fit.test / 2, k * fz, math.nan, (k * fv) ** 2)
-        Vh, qh, mh = module.conjugates(alpha, self.side.psi, e.ff, e.fv, e.fz)
-        norm = module.overlaps(Vh, qh, mh, fit.z, fit.g, fit.gp, fit.h, fit.hp)[3]
+        Vh, qh, mh = evaluated("conjugates", alpha, self.side.psi, e.ff, e.fv, e.fz)
+        norm = evaluated("overlaps", Vh, qh, mh, fit.z, fit.g, fit.gp, fit.h, fit.hp)[3]
         inside = fit.q * self.rho > fit.m * fit.m
         x = self.pack(fit.V, fit.q, fit.m, b) if inside else np.full(4 if self.constant else 3, math.nan)
         return Point(alpha, ridge, fit.V, fit.q, fit.m, b, Vh, qh, mh, norm, e, x, 0.0, 1, fit)
@@ -278,8 +282,8 @@ class StateEvolution:
                                            "Vh": Vh, "qh": qh, "mh": mh}))  # fmt: skip
 
             dx = _sensitivity(lambda x, s: self.step(x, alpha, math.exp(s)), point.x, t)
-            size = 1e-5 / max(1.0, float(np.max(np.abs(dx))))
-            return (value(point.x + size * dx) - value(point.x - size * dx)) / (2.0 * size)
+            size = _STEP / max(1.0, float(np.max(np.abs(dx))))
+            return float(_derivative(lambda s: value(point.x + s * dx), size))
 
         low_end, high_end = (math.log(r) for r in RIDGE_RANGE)
         t = math.log(near.ridge) if near is not None else 0.0
@@ -307,9 +311,18 @@ class StateEvolution:
         return at(float(root))
 
 
-def _sensitivity(function: Callable[[Array, float], Array], x: Array, at: float, step: float = 1e-5) -> Array:
+def _derivative(function: Callable[[float], Any], h: float) -> Any:
+    """Derivative at 0 by differences of fourth order."""
+    return (8.0 * (function(h) - function(-h)) - (function(2.0 * h) - function(-2.0 * h))) / (12.0 * h)
+
+
+def _sensitivity(function: Callable[[Array, float], Array], x: Array, at: float) -> Array:
     """dx/dt of the fixed point x = F(x; t), by one linear solve."""
-    unit, h = np.eye(x.size), 1e-6
-    matrix = np.column_stack([(function(x + h * e, at) - function(x - h * e, at)) / (2 * h) for e in unit])
-    drive = (function(x, at + step) - function(x, at - step)) / (2 * step)
+    unit = np.eye(x.size)
+
+    def along(e: Array) -> Any:
+        return _derivative(lambda s: function(x + s * e, at), _STEP)
+
+    matrix = np.column_stack([along(e) for e in unit])
+    drive = _derivative(lambda s: function(x, at + s), _STEP)
     return np.asarray(np.linalg.solve(unit - matrix, drive))

@@ -130,7 +130,8 @@ class ClassesSystem(FixedPoint):
         values, vectors = np.linalg.eigh(q)
         omega = mean + self.nodes @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         f, ff, fv = np.empty(k), np.empty((k, k)), np.empty((k, k))
-        loss = softmax_channel(label, np.ascontiguousarray(omega), self.weights, v, np.linalg.inv(v), f, ff, fv)
+        whitening = np.linalg.inv(v)
+        loss = softmax_channel.compiled(label, np.ascontiguousarray(omega), self.weights, v, whitening, f, ff, fv)
         if not math.isfinite(loss):
             raise SolveError(
                 "the proximal point of the cross-entropy was not found",

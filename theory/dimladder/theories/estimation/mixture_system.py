@@ -92,7 +92,7 @@ class MixtureSystem(FixedPoint):
         """Return the generated module: ``fmap``, ``observe`` and the names of their slots."""
         from ...symbolic import store
 
-        return store.module(("mixture", self.shape), self._source)
+        return store.module(("mixture", self.shape), self._source, native=True)
 
     def _source(self) -> str:
         return source(self._program, f"State evolution on a Gaussian mixture: {self.shape}")
@@ -289,7 +289,9 @@ class MixtureSystem(FixedPoint):
         """Observables of one solution."""
         module = self.module()
         state = dict(zip(module.STATE, x, strict=True))
-        seen = dict(zip(module.OBSERVABLES, module.observe(x, self.parameters(sample_ratio, ridge)), strict=True))
+        values = np.empty(len(module.OBSERVABLES))
+        module.observe(x, self.parameters(sample_ratio, ridge), values)
+        seen = dict(zip(module.OBSERVABLES, values.tolist(), strict=True))
         clusters = range(len(self.kinds))
         bias = float(state.get("b", 0.0))
         means = np.array([seen[f"cluster_mean_{c}"] for c in clusters])

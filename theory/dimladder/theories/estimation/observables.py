@@ -90,11 +90,11 @@ def classification_error(law: LabelLaw, rho: float, q: float, m: float, b: float
 
 def mean_squared_error(law: LabelLaw, rho: float, point: Point) -> float:
     """E (u - f*)^2, f* the target without noise, flips and outliers."""
-    from .equations import algebra
+    from .equations import evaluated
     from .labels import component_moments
 
     mean, second, slope = component_moments(law.clean, rho)
-    return float(algebra().errors(point.q, point.m, point.b, mean, second, slope)[0])
+    return evaluated("errors", point.q, point.m, point.b, mean, second, slope)[0]
 
 
 __all__: list[Any] = ["FieldRule", "classification_error", "field_rule", "mean_squared_error", "positive_chance"]

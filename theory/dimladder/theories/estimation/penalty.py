@@ -82,7 +82,7 @@ class PenaltySide:
         """V, q, m and the mean penalty (without its strength) as a compiled function."""
         from ...numerics import denoisers
 
-        return denoisers.penalty_side
+        return denoisers.penalty_side.compiled
 
     def data(self) -> Array:
         """What the compiled function reads."""

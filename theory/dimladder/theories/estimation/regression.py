@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...numerics.resolvents import effective_ridge
-from .equations import algebra
+from .equations import evaluated
 from .spectrum import Covariance, LayerLaw, spectrum
 
 Array = NDArray[np.float64]
@@ -76,14 +76,14 @@ def ridge_fit(
     """
     psi, out = covariance.psi, np.zeros(6)
     cells = (covariance.shares, covariance.eigenvalues, covariance.powers, *covariance.arrays())
-    if not effective_ridge(ridge, curvature, curvature * alpha / psi, *cells, out):
+    if not effective_ridge.compiled(ridge, curvature, curvature * alpha / psi, *cells, out):
         raise SolveError(
             "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
             why=f"ridge {ridge:g} of the summed objective", hint="raise loss.ridge or loss.ridge_per_sample",
         )  # fmt: skip
     z, g, gp, h, hp = (float(a) for a in out[:5])
-    rows = algebra().ridge(alpha, psi, curvature, ridge, z, g, gp, h, hp, constant, *moments)
-    V, m, df, bias, q, test, train = (float(a) for a in rows)
+    rows = evaluated("ridge", alpha, psi, curvature, ridge, z, g, gp, h, hp, constant, *moments)
+    V, m, df, bias, q, test, train = rows
     return RidgeFit(z, V, q, m, df, bias, test, train, g, gp, h, hp)
 
 

@@ -109,7 +109,7 @@ class Covariance:
         from ...numerics.resolvents import resolvents
 
         starts, layers = self._rows
-        if not resolvents(z, self.shares, self.eigenvalues, self.powers, starts, layers, self._guess):
+        if not resolvents.compiled(z, self.shares, self.eigenvalues, self.powers, starts, layers, self._guess):
             return math.nan, math.nan, math.nan, math.nan
         g, gp, h, hp = self._guess[:4]
         return float(g), float(gp), float(h), float(hp)

@@ -191,7 +191,7 @@ class MinimiserSystem(FixedPoint):
 
         out = np.empty(3)
         data = np.empty(0) if predictive is None else predictive
-        calibration(point.V, point.q, point.m, point.b, self._labels, data, self.calibrates, out)
+        calibration.compiled(point.V, point.q, point.m, point.b, self._labels, data, self.calibrates, out)
         return float(out[0]), float(out[1]), float(out[2])
 
     def target(self, point: Point) -> float:

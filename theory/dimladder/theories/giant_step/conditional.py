@@ -252,11 +252,11 @@ def conditional_convex(
     """
     from scipy.optimize import root
 
-    from ...numerics.proximal import node_averages
+    from ...numerics.proximal import node_averages, together
     from ..estimation.channel import Loss
 
     loss = Loss(form.name, form.value)
-    compiled, reach = loss.module(), loss.strip
+    functions, reach = together(loss.module()), loss.strip
     rho, y = nodes.weights, nodes.labels
     s, basis = np.linalg.eigh(weighted_covariance(nodes, rho))
     s = np.maximum(s, 0.0)
@@ -270,9 +270,7 @@ def conditional_convex(
     response = np.zeros(rank)
 
     def channels(means: Array, v: float, q: float) -> None:
-        node_averages(
-            compiled.value, compiled.slope, compiled.curvature, compiled.roots, y, means, q, v, PANEL, reach, out
-        )
+        node_averages.compiled(functions, y, means, q, v, PANEL, reach, out)
 
     def image(v: float, q: float, vhat: float) -> tuple[Array, dict[str, Any]]:
         nonlocal response

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.addresses import addresses, from_addresses_of
 from ...numerics.jit import njit, types
 from ...numerics.nested import triangular
 from ...problem.descent import Descent
@@ -45,139 +46,195 @@ VECTOR, MATRIX, CUBE = types.float64[::1], types.float64[:, ::1], types.float64[
 # respond(lam, y, mask, a, count, u, sums): u[k] = mask dl/dlam_k for the first `count` particles of a block; adds to
 # sums the loss, the number of wrong signs, and mask dl/da_k.
 RESPOND = types.FunctionType(types.void(MATRIX, VECTOR, types.uint8[::1], VECTOR, types.int64, MATRIX, VECTOR))
+_as_respond = from_addresses_of(RESPOND)
 _FAST = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"nsz", "arcp", "contract", "reassoc"}}
 
 
-@njit(types.void(CUBE, CUBE, types.int64, types.int64, types.int64, MATRIX, MATRIX, types.uint8[:, ::1], VECTOR,
-                 types.int64[::1], RESPOND, CUBE, MATRIX, MATRIX, MATRIX, VECTOR), **_FAST)  # fmt: skip
-def _gather(Z, F, known, found, fresh, weights, labels, masks, a, counts, respond, u, uz, fu, fz, sums):  # type: ignore[no-untyped-def]
+@njit(types.void(MATRIX, VECTOR, VECTOR), **_FAST)
+def _add_rows(rows, coefficients, out):  # type: ignore[no-untyped-def]
+    """Add ``out += sum_i coefficients[i] rows[i]``; rows hold one block of particles."""
+    count = coefficients.size
+    for i in range(0, count - 3, 4):
+        r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        c0, c1, c2, c3 = coefficients[i], coefficients[i + 1], coefficients[i + 2], coefficients[i + 3]
+        for p in range(BLOCK):
+            out[p] += c0 * r0[p] + c1 * r1[p] + c2 * r2[p] + c3 * r3[p]
+    for i in range(count // 4 * 4, count):
+        row, c = rows[i], coefficients[i]
+        for p in range(BLOCK):
+            out[p] += c * row[p]
+
+
+@njit(types.void(MATRIX, VECTOR, VECTOR), **_FAST)
+def _add_dots(rows, vector, out):  # type: ignore[no-untyped-def]
+    """Add ``out[i] += rows[i] . vector``; rows hold one block of particles."""
+    count = out.size
+    for i in range(0, count - 3, 4):
+        r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
+        for p in range(BLOCK):
+            t0 += vector[p] * r0[p]
+            t1 += vector[p] * r1[p]
+            t2 += vector[p] * r2[p]
+            t3 += vector[p] * r3[p]
+        out[i] += t0
+        out[i + 1] += t1
+        out[i + 2] += t2
+        out[i + 3] += t3
+    for i in range(count // 4 * 4, count):
+        row, total = rows[i], 0.0
+        for p in range(BLOCK):
+            total += vector[p] * row[p]
+        out[i] += total
+
+
+@njit(types.void(MATRIX, types.int64, MATRIX, MATRIX, MATRIX), **_FAST)
+def _add_products(z, known, v, square, mixed):  # type: ignore[no-untyped-def]
+    """Add the products of one block: ``square[k, l]`` = sum u_k u_l, ``mixed[q, k]`` = sum zeta_q u_k."""
+    for k in range(len(v)):
+        _add_dots(v, v[k], square[k])
+    for q in range(len(mixed)):
+        _add_dots(v, z[known + q], mixed[q])
+
+
+@njit(types.void(CUBE, CUBE, MATRIX, MATRIX, types.uint8[:, ::1], VECTOR, types.int64[::1], RESPOND, CUBE, MATRIX,
+                 MATRIX, MATRIX, VECTOR), **_FAST)  # fmt: skip
+def _gather(Z, F, weights, labels, masks, a, counts, respond, u, uz, fu, fz, sums):  # type: ignore[no-untyped-def]
     """Fields, gradients and their averages with everything known, in one pass over the particles.
 
-    ``uz[k, i]`` = sum u_k Z_i over the `known` rows, ``fu[k, i]`` = sum u_k F_i and ``fz[q, i]`` = sum zeta_q F_i over
-    the `found` rows of F; zeta are the `fresh` rows of Z after the known ones.
+    ``uz[k, i]`` = sum u_k Z_i, ``fu[k, i]`` = sum u_k F_i and ``fz[q, i]`` = sum zeta_q F_i over what is known of Z
+    and F; zeta are the rows of Z after the known ones.
     """
-    students = weights.shape[0]
-    lam = np.zeros((students, Z.shape[2]))
+    known = weights.shape[1]
+    lam = np.zeros((len(weights), BLOCK))
     uz[:] = 0.0
     fu[:] = 0.0
     fz[:] = 0.0
     sums[:] = 0.0
-    for block in range(Z.shape[0]):
-        count = counts[block]
+    for block in range(len(Z)):
         z, f, v = Z[block], F[block], u[block]
         lam[:] = 0.0
-        for i in range(known):
-            for k in range(students):
-                w = weights[k, i]
-                for p in range(count):
-                    lam[k, p] += w * z[i, p]
-        respond(lam, labels[block], masks[block], a, count, v, sums)
-        for i in range(known):
-            for k in range(students):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * z[i, p]
-                uz[k, i] += total
-        for i in range(found):
-            for k in range(students):
-                total = 0.0
-                for p in range(count):
-                    total += v[k, p] * f[i, p]
-                fu[k, i] += total
-            for q in range(fresh):
-                total = 0.0
-                for p in range(count):
-                    total += z[known + q, p] * f[i, p]
-                fz[q, i] += total
+        for k in range(len(v)):
+            _add_rows(z, weights[k], lam[k])
+        respond(lam, labels[block], masks[block], a, counts[block], v, sums)
+        for k in range(len(v)):
+            _add_dots(z, v[k], uz[k])
+            _add_dots(f, v[k], fu[k])
+        for q in range(len(fz)):
+            _add_dots(f, z[known + q], fz[q])
 
 
-@njit(types.void(CUBE, types.int64, MATRIX, types.int64[::1], CUBE), **_FAST)
-def _project(F, found, fu, counts, u):  # type: ignore[no-untyped-def]
-    """Fill ``fu[k, i]`` = sum u_k F_i once more."""
-    fu[:] = 0.0
-    for block in range(F.shape[0]):
-        f, v = F[block], u[block]
-        for i in range(found):
-            for k in range(fu.shape[0]):
-                total = 0.0
-                for p in range(counts[block]):
-                    total += v[k, p] * f[i, p]
-                fu[k, i] += total
-
-
-@njit(types.void(MATRIX, types.int64, types.int64, MATRIX, MATRIX, MATRIX), **_FAST)
-def _add_products(z, known, count, v, square, mixed):  # type: ignore[no-untyped-def]
-    """Add the products of one block: ``square[k, l]`` = sum u_k u_l (lower half), ``mixed[q, k]`` = sum zeta_q u_k."""
-    for k in range(v.shape[0]):
-        for l in range(k + 1):
-            total = 0.0
-            for p in range(count):
-                total += v[k, p] * v[l, p]
-            square[k, l] += total
-        for q in range(mixed.shape[0]):
-            total = 0.0
-            for p in range(count):
-                total += v[k, p] * z[known + q, p]
-            mixed[q, k] += total
-
-
-@njit(types.void(CUBE, CUBE, types.int64, types.int64, MATRIX, MATRIX, types.int64[::1], CUBE, MATRIX, MATRIX), **_FAST)
-def _subtract(Z, F, known, found, fu, fz, counts, u, square, mixed):  # type: ignore[no-untyped-def]
-    """Take the parts along F out of u and zeta, and fill `square` and `mixed` with their products."""
-    students, fresh = fu.shape[0], fz.shape[0]
+@njit(types.void(CUBE, CUBE, types.int64, MATRIX, MATRIX, CUBE, MATRIX, MATRIX), **_FAST)
+def _subtract(Z, F, known, fu, fz, u, square, mixed):  # type: ignore[no-untyped-def]
+    """Take the parts along F out of u and zeta, and fill `square` and `mixed` with the products of what is left."""
     square[:] = 0.0
     mixed[:] = 0.0
-    for block in range(F.shape[0]):
-        count = counts[block]
+    for block in range(len(F)):
         z, f, v = Z[block], F[block], u[block]
-        for i in range(found):
-            for k in range(students):
-                w = fu[k, i]
-                for p in range(count):
-                    v[k, p] -= w * f[i, p]
-            for q in range(fresh):
-                w = fz[q, i]
-                for p in range(count):
-                    z[known + q, p] -= w * f[i, p]
-        _add_products(z, known, count, v, square, mixed)
+        for k in range(len(v)):
+            _add_rows(f, -fu[k], v[k])
+        for q in range(len(fz)):
+            _add_rows(f, -fz[q], z[known + q])
+        _add_products(z, known, v, square, mixed)
 
 
-@njit(types.void(CUBE, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX, MATRIX), **_FAST)
-def _combine(Z, known, counts, u, mix, square, mixed):  # type: ignore[no-untyped-def]
-    """Replace u by ``mix u``, and fill `square` and `mixed` with its products."""
-    students = mix.shape[0]
+@njit(types.void(CUBE, types.int64, CUBE, MATRIX, MATRIX, MATRIX), **_FAST)
+def _combine(Z, known, u, mix, square, mixed):  # type: ignore[no-untyped-def]
+    """Replace u by ``mix u``, mix lower triangular, and fill `square` and `mixed` with its products."""
     square[:] = 0.0
     mixed[:] = 0.0
-    for block in range(u.shape[0]):
-        count = counts[block]
+    for block in range(len(u)):
         z, v = Z[block], u[block]
-        for k in range(students - 1, -1, -1):
-            for p in range(count):
-                v[k, p] *= mix[k, k]
-            for l in range(k):
-                for p in range(count):
-                    v[k, p] += mix[k, l] * v[l, p]
-        _add_products(z, known, count, v, square, mixed)
+        for k in range(len(mix) - 1, -1, -1):
+            v[k] *= mix[k, k]
+            _add_rows(v, mix[k, :k], v[k])
+        _add_products(z, known, v, square, mixed)
 
 
-@njit(types.void(CUBE, CUBE, types.int64, types.int64, types.int64[::1], CUBE, MATRIX, MATRIX), **_FAST)
-def _reveal(Z, F, known, found, counts, u, mix, shift):  # type: ignore[no-untyped-def]
+@njit(types.void(CUBE, CUBE, types.int64, types.int64, CUBE, MATRIX, MATRIX), **_FAST)
+def _append(Z, F, known, found, u, mix, shift):  # type: ignore[no-untyped-def]
     """Write the new rows ``F_new = mix u`` and turn zeta into ``Z_new = zeta + shift F_new``."""
-    students = mix.shape[0]
-    for block in range(F.shape[0]):
-        count = counts[block]
-        z, f, v = Z[block], F[block], u[block]
-        for l in range(students):
-            row = f[found + l]
-            row[:] = 0.0
-            for k in range(l + 1):
-                w = mix[l, k]
-                for p in range(count):
-                    row[p] += w * v[k, p]
-            for q in range(shift.shape[0]):
-                w = shift[q, l]
-                for p in range(count):
-                    z[known + q, p] += w * row[p]
+    for block in range(len(F)):
+        z, f = Z[block], F[block, found : found + len(mix)]
+        f[:] = 0.0
+        for l in range(len(mix)):
+            _add_rows(u[block], mix[l], f[l])
+        for q in range(len(shift)):
+            _add_rows(f, shift[q], z[known + q])
+
+
+@njit(types.void(MATRIX, VECTOR, MATRIX, MATRIX), cache=True, nogil=True)
+def _innovation(gram, floor, root, mix):  # type: ignore[no-untyped-def]
+    """Fill L, with L L^T = gram, and the matrix that makes new rows; lost directions are zero."""
+    root[:] = 0.0
+    mix[:] = 0.0
+    for i in range(len(gram)):
+        pivot = gram[i, i]
+        for l in range(i):
+            pivot -= root[i, l] ** 2
+        if not pivot > floor[i]:
+            continue
+        root[i, i] = math.sqrt(pivot)
+        mix[i, i] = 1.0
+        for l in range(i):
+            mix[i] -= root[i, l] * mix[l]
+        mix[i] /= root[i, i]
+        for l in range(i + 1, len(gram)):
+            root[l, i] = gram[l, i] / root[i, i]
+            for j in range(i):
+                root[l, i] -= root[l, j] * root[i, j] / root[i, i]
+
+
+@njit(types.void(CUBE, CUBE, MATRIX, types.int64, types.int64, VECTOR, MATRIX, types.uint8[:, ::1], VECTOR,
+                 types.int64[::1], types.UniTuple(types.int64, 2), CUBE, MATRIX, MATRIX, VECTOR),
+      cache=True, nogil=True)  # fmt: skip
+def _reveal(Z, F, weights, found, fresh, given, labels, masks, a, counts, response, u, uz, root, sums):  # type: ignore[no-untyped-def]
+    """Evaluate the gradients of one update and write the rows of F and Z that they reveal.
+
+    Fills ``uz`` = <u Z^T> on what was known, `root`, the factor L of the new parts of u, and the averages `sums`. Along
+    f_new of its unit a row of zeta is given ``given`` = (coordinates that are not revealed/n)^(1/2), block by block;
+    rows behind those of all blocks, for Langevin noise, are given nothing. ``fresh = 0`` reveals nothing. `response` is
+    the addresses of `respond`.
+    """
+    respond = _as_respond(response[0], response[1])
+    samples, k, known = counts.sum(), weights.shape[0], weights.shape[1]
+    fu, fz = np.empty((k, found)), np.empty((fresh, found))
+    square, mixed, mix, shift = np.empty((k, k)), np.empty((fresh, k)), np.empty((k, k)), np.zeros((fresh, k))
+    _gather(Z, F, weights, labels, masks, a, counts, respond, u, uz, fu, fz, sums)
+    uz /= samples
+    sums /= samples
+    if fresh == 0:
+        return
+    before = np.zeros(k)
+    for i in range(k):
+        for block in range(len(u)):
+            _add_dots(u[block, i : i + 1], u[block, i], before[i : i + 1])
+    before /= samples
+    _subtract(Z, F, known, fu / samples, fz / samples, u, square, mixed)
+    square /= samples
+    if (np.diag(square) < CLOSE**2 * before).any():
+        fu[:] = 0.0
+        for block in range(len(F)):
+            for i in range(k):
+                _add_dots(F[block], u[block, i], fu[i])
+        _subtract(Z, F, known, fu / samples, fz[:0], u, square, mixed)
+        square /= samples
+    new = np.diag(square).copy()
+    _innovation(square, np.maximum(LOST**2 * before, SAME * new), root, mix)
+    kept = np.diag(root) ** 2
+    if ((kept > 0.0) & (kept < ALIKE * new)).any():
+        _combine(Z, known, u, mix, square, mixed)
+        first = root.copy()
+        _innovation(square / samples, np.full(k, 0.5), root, mix)
+        root[:] = first @ root
+    # zeta loses its part along f_new, which is then given the part that the weights reveal.
+    for q in range(fresh):
+        for l in range(k):
+            for i in range(k):
+                shift[q, l] -= mixed[q, i] / samples * mix[l, i]
+        if q < k * len(given):
+            shift[q, q % k] += given[q // k]
+    _append(Z, F, known, found, u, mix, shift)
 
 
 @dataclass(frozen=True)
@@ -278,7 +335,8 @@ class March:
     """
 
     def __init__(self, descent: Descent, particles: Particles, respond: Any) -> None:
-        self.descent, self._respond, self.time = descent, respond, 0
+        self.descent, self._respond, self.time = descent, respond, 0  # the function has to outlive its addresses
+        self._response = addresses(respond, RESPOND)
         k, j, steps = descent.students, descent.blocks, descent.steps
         samples = len(particles.labels)
         self.samples, count = samples, -(-samples // BLOCK)
@@ -324,7 +382,7 @@ class March:
             if after_step is not None:
                 after_step(self)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._fields()
+            self._evaluate(0, np.zeros(0))
         self._require_finite(self.train[0, self.time])
 
     def _require_finite(self, *arrays: Array | float) -> None:
@@ -335,64 +393,53 @@ class March:
             last -= 1
         raise Diverged(self.time, self.trajectory(last))
 
-    def _fields(self) -> tuple[Array, Array, Array, Array]:
-        """Evaluate fields and gradients at the current time; return averages with Z and F, and sums over the batch."""
+    def _evaluate(self, fresh: int, given: Array) -> tuple[Array, Array, Array]:
+        """Evaluate the gradients at the current time; return <u Z^T>, L and the readouts' gradient.
+
+        Rows of Z and F are written when `fresh` of them are to be revealed; see `_reveal`.
+        """
         descent, t = self.descent, self.time
-        k, fresh = descent.students, self._fresh if t < descent.steps else 0
-        known, found = self._first + self._fresh * t, k * t
-        uz, fu, fz = np.empty((k, known)), np.empty((k, found)), np.empty((fresh, found))
-        sums = np.empty(2 + k)
-        weights = np.ascontiguousarray((self.weights[t] * self._scale)[:, :known])
+        k, known = descent.students, self._first + self._fresh * t
+        uz, root, sums = np.empty((k, known)), np.empty((k, k)), np.empty(2 + k)
+        weights = np.ascontiguousarray(self.weights[t, :, :known] * self._scale[:known])
         masks = self._masks[min(t, descent.steps - 1)]
-        _gather(self._z, self._f, known, found, fresh, weights, self._labels, masks, self.readouts[t], self._counts,
-                self._respond, self._u, uz, fu, fz, sums)  # fmt: skip
-        self.train[:, t] = sums[:2] / self.samples
-        return uz / self.samples, fu, fz, sums[2:] / self.samples
+        _reveal(self._z, self._f, weights, k * t, fresh, given, self._labels, masks, self.readouts[t], self._counts,
+                self._response, self._u, uz, root, sums)  # fmt: skip
+        self.train[:, t] = sums[:2]
+        return uz, root, sums[2:]
 
     def _step(self) -> None:
         descent, t = self.descent, self.time
-        k, j, alpha = descent.students, descent.blocks, descent.sample_ratio
-        fresh, seen = self._fresh, j * k
-        known, found = self._first + fresh * t, k * t
-        uz, fu, fz, pull = self._fields()
-        before = np.einsum("bkp,bkp->k", self._u, self._u)
-        square, mixed = np.empty((k, k)), np.empty((fresh, k))
-        fu, fz = fu / self.samples, fz / self.samples
-        _subtract(self._z, self._f, known, found, fu, fz, self._counts, self._u, square, mixed)
-        if (np.diag(square) < CLOSE**2 * before).any():
-            _project(self._f, found, fu, self._counts, self._u)
-            _subtract(self._z, self._f, known, found, fu / self.samples, np.empty((0, found)), self._counts, self._u,
-                      square, mixed)  # fmt: skip
-        new = np.diag(square).copy()
-        root, mix = _innovation(square / self.samples, np.maximum(LOST**2 * before, SAME * new) / self.samples)
-        kept = np.diag(root) > 0
-        if (kept & (np.diag(root) ** 2 < ALIKE * new / self.samples)).any():
-            _combine(self._z, known, self._counts, self._u, mix, square, mixed)
-            again, mix = _innovation(square / self.samples, np.full(k, 0.5))
-            root = root @ again
-        # zeta loses its part along the new f, which is then given the part that the weights reveal.
-        along = mixed / self.samples @ mix.T
-        fractions = self._fractions(known)
-        shift = -along
-        shift[:seen] += np.repeat(np.sqrt(fractions / alpha), k)[:, None] * np.tile(np.eye(k), (j, 1))
-        _reveal(self._z, self._f, known, found, self._counts, self._u, mix, shift)
-        h = np.zeros_like(self._velocity)
-        h[:, :known] = alpha * uz * self._scale[:known]
-        reach = np.sqrt(descent.variances * fractions * alpha)
-        h[:, known : known + seen] = (reach[:, None, None] * root).transpose(1, 0, 2).reshape(k, seen)
-        noise = np.zeros_like(h)
-        if fresh > seen:
-            shares = descent.noise[t] * np.sqrt(descent.fractions)
-            noise[:, known + seen : known + fresh] = np.kron(shares, np.eye(k))
+        fractions = self._fractions(self._first + self._fresh * t)
+        uz, root, pull = self._evaluate(self._fresh, np.sqrt(fractions / descent.sample_ratio))
         batch = descent.batch_fraction
         self.weights[t + 1], self._velocity = advance(
-            self.weights[t], self._velocity, h / (alpha * batch), descent.rates[t], descent.ridge, descent.momentum,
-            noise,
+            self.weights[t], self._velocity, self._seen(uz, root, fractions) / (descent.sample_ratio * batch),
+            descent.rates[t], descent.ridge, descent.momentum, self._noise(),
         )  # fmt: skip
         self.readouts[t + 1], self._readout_velocity = advance(
             self.readouts[t], self._readout_velocity, pull / batch, descent.readout_rates[t], descent.readout_ridge,
             descent.momentum,
         )  # fmt: skip
+
+    def _seen(self, uz: Array, root: Array, fractions: Array) -> Array:
+        """Return h, the coordinates of W^T u on what was known and on the new directions of every block."""
+        k, known = uz.shape
+        h = np.zeros_like(self._velocity)
+        h[:, :known] = self.descent.sample_ratio * uz * self._scale[:known]
+        for i, reach in enumerate(np.sqrt(self.descent.variances * fractions * self.descent.sample_ratio)):
+            h[:, known + i * k : known + (i + 1) * k] = reach * root
+        return h
+
+    def _noise(self) -> Array | float:
+        """Return the Langevin noise of an update on all directions: what is new along directions of its own."""
+        descent, k = self.descent, self.descent.students
+        if descent.temperature == 0:
+            return 0.0
+        noise, own = np.zeros_like(self._velocity), self._first + self._fresh * self.time + descent.blocks * k
+        shares = descent.noise[self.time] * np.sqrt(descent.fractions)
+        noise[:, own : own + descent.blocks * k] = np.kron(shares, np.eye(k))
+        return noise
 
     def _fractions(self, known: int) -> Array:
         """Return the parts of the coordinates of each block that are not revealed yet: all of them as N grows.
@@ -433,21 +480,6 @@ class March:
         self._z[:], self._f[:], self.weights[:] = state["z"], state["f"], state["weights"]
         self.train[:], self.readouts[:] = state["train"], state["readouts"]
         self._velocity, self._readout_velocity = state["velocity"].copy(), state["readout_velocity"].copy()
-
-
-def _innovation(gram: Array, floor: Array) -> tuple[Array, Array]:
-    """Return L with L L^T = gram (lower half given) and the matrix that makes new rows; lost directions are zero."""
-    k = len(gram)
-    root, mix = np.zeros((k, k)), np.zeros((k, k))
-    for i in range(k):
-        pivot = gram[i, i] - root[i, :i] @ root[i, :i]
-        if not pivot > floor[i]:
-            continue
-        root[i, i] = math.sqrt(pivot)
-        for l in range(i + 1, k):
-            root[l, i] = (gram[l, i] - root[l, :i] @ root[i, :i]) / root[i, i]
-        mix[i] = (np.eye(k)[i] - root[i, :i] @ mix[:i]) / root[i, i]
-    return root, mix
 
 
 def _blocked(rows: np.ndarray, count: int) -> np.ndarray:

@@ -103,6 +103,7 @@ def _source(model: Model, *, curved: bool) -> str:
     """Print the loss of a sample and its derivatives in the fields and the readouts, as one loop over samples."""
     import sympy as sp
 
+    from ...numerics.special import EXP_SOURCE
     from ...problem.expressions import drop_atoms
     from ...symbolic.printing import HEADER, assignments
 
@@ -114,15 +115,13 @@ def _source(model: Model, *, curved: bool) -> str:
         return out
 
     f, y, x = (sp.Symbol(name, real=True) for name in ("f", "y", "x"))
-    unit = assignments(derivatives(model.activation.sympy(x=x), x), "s", " " * 8)
-    cost = assignments(derivatives(model.loss.sympy(f=f, y=y), f), "q", " " * 8)
+    unit = assignments(derivatives(model.activation.sympy(x=x), x), "s", " " * 8, lanes=True)
+    cost = assignments(derivatives(model.loss.sympy(f=f, y=y), f), "q", " " * 8, lanes=True)
     units = range(model.students)
     what = "Gradient and curvature" if curved else "Gradient"
     lines = [
         HEADER.format(title=f"{what} of the loss of one training sample in its fields and in the readouts"), "",
-        "@njit(types.float64(types.float64), **INNER)",
-        "def softplus(u):",
-        "    return max(u, 0.0) + math.log1p(math.exp(-abs(u)))", "",
+        EXP_SOURCE, "",
         (_SECOND if curved else _FIRST).rstrip("\n"),
         "    loss, wrong = 0.0, 0.0",
         *(f"    a{k}, pull{k} = a[{k}], 0.0" for k in units),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +26,29 @@ class Coordinates:
         Orthogonal: (start directions of the target, noises) = turn @ coordinates.
     kinks : tuple of n tuples
         Where the label is not smooth in each coordinate.
-    active : int
-        The label depends on this many of the first coordinates.
     aligned : bool
         Whether every kink of the target is among `kinks`.
+    model, root
+        Whose labels they are.
     """
 
     turn: Array
     kinks: tuple[tuple[float, ...], ...]
-    active: int
     aligned: bool
+    model: Model
+    root: Array
+
+    @cached_property
+    def active(self) -> int:
+        """The label depends on this many of the first coordinates, on many draws."""
+        draws = np.random.default_rng(1).standard_normal((2, len(self.turn), 4096))
+        one = labels_of(self.model, self.root, self.turn, draws[0])
+        for active in range(len(self.turn) - 1, 0, -1):
+            draws[1, :active] = draws[0, :active]
+            other = labels_of(self.model, self.root, self.turn, draws[1])
+            if np.abs(other - one).max() > 1e-12 * (1.0 + np.abs(one).max()):
+                return active + 1
+        return 1
 
 
 def coordinates(model: Model, root: Array) -> Coordinates:
@@ -65,18 +79,7 @@ def coordinates(model: Model, root: Array) -> Coordinates:
     for i, along in enumerate(directions):
         turn[:, i] = along
     kinks = tuple(tuple(sorted(own)) for own in levels) + ((),) * (total - len(levels))
-    return Coordinates(turn, kinks, _active(model, root, turn), aligned)
-
-
-def _active(model: Model, root: Array, turn: Array) -> int:
-    """Return how many of the first coordinates make a difference to the label, on many draws."""
-    draws = np.random.default_rng(1).standard_normal((2, len(turn), 4096))
-    one = labels_of(model, root, turn, draws[0])
-    for active in range(len(turn) - 1, 0, -1):
-        draws[1, :active] = draws[0, :active]
-        if np.abs(labels_of(model, root, turn, draws[1]) - one).max() > 1e-12 * (1.0 + np.abs(one).max()):
-            return active + 1
-    return 1
+    return Coordinates(turn, kinks, aligned, model, root)
 
 
 def labels_of(model: Model, root: Array, turn: Array, points: Array) -> Array:
