@@ -25,7 +25,7 @@ from .notation import N2, i, k, sigma
 from .source_averages import G, H, P, R, S, SourceAverages
 
 OUTPUTS = Range("outputs", "Y", "0", "Y")
-O = sp.Symbol("o", integer=True)  # noqa: E741
+O = sp.Symbol("o", integer=True)
 # Readouts of all fields by output, labels by output; the same of the error that moves a unit.
 c, y0, W, Y0 = (sp.IndexedBase(s) for s in ("c", "y0", "W", "y"))
 

@@ -66,10 +66,17 @@ class VectorClosed:
         head = ["    N, Y = K + M, c.shape[0]", "    S = work[:K]", "    unit_label = work[K:2 * K]"]
         head += ["    W = work[2 * K:2 * K + K * N].reshape((K, N))", "    place = 2 * K + K * N"]
         body = [*head, *buffer_views(self.loops), *indented(self.stages), "", ""]
-        half = ["    N, Y = K + M, c.shape[0]", "    place = 0", *buffer_views(self.observe), *indented(self.sum), "", ""]
+        half = [
+            "    N, Y = K + M, c.shape[0]",
+            "    place = 0",
+            *buffer_views(self.observe),
+            *indented(self.sum),
+            "",
+            "",
+        ]
         size = scratch_size(self.loops, self.observe)
         wanted = self.averages.classes
-        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if wanted else "math.nan"
+        share = "wrong_share(K, M, mu, C, c, y0, rule[1 + int(rule[0]):], work)" if wanted else "math.nan"
         lines = ["@njit(**INNER)", AVERAGES, *body]
         lines += ["@njit(**INNER)", "def half_square(o, K, M, mu, C, c, y0, work):", *half]
         lines += ["@njit(**INNER)", ERRORS, "    out[0] = 0.0", "    for o in range(c.shape[0]):"]

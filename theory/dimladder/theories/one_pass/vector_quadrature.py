@@ -33,7 +33,9 @@ class VectorQuadrature:
 
     def functions(self) -> list[str]:
         """Return the source of all functions."""
-        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.classes else "math.nan"
+        share = (
+            "wrong_share(K, M, mu, C, c, y0, rule[1 + int(rule[0]):], work)" if self.averages.classes else "math.nan"
+        )
         text = _with_scratch(VECTOR_INTEGRATE).replace("{share}", share)
         return [*self._law(), *self._loss(), *self._own_kinks(), *self._signs(), text]
 
@@ -99,7 +101,7 @@ class VectorQuadrature:
         rows["TEACHER_LEVELS"] = [level for _, level in teacher]
         lines = constants(**{name: [float(v) for v in values] for name, values in rows.items()})
         lines += [
-            f"PLANES = np.array({[list(u) for u, _, _ in loss]!r}, dtype=np.float64)"
+            f"PLANES = np.array({[list(u) for u, _ in loss]!r}, dtype=np.float64)"
             f".reshape(({len(loss)}, {self.loss.outputs}))",
             f"TEACHER_PLANES = np.array({[list(n) for n, _ in teacher]!r}, dtype=np.float64)"
             f".reshape(({len(teacher)}, {directions}))",
@@ -107,13 +109,12 @@ class VectorQuadrature:
             f"MOST = {4 * max(1, *map(len, rows.values()))} + 16 * {1 + len(loss) + self.loss.outputs}", "", "",
         ]  # fmt: skip
         lines += ["@njit(**OPTIONS)", "def plane_level(number, y):"]
-        for number, (_, v, level) in enumerate(loss):
-            parts = [f"{level!r}", *(f"{-b!r} * y[{o}]" for o, b in enumerate(v) if b)]
-            lines += [f"    if number == {number}:", f"        return {' + '.join(parts)}"]
+        lines += [f"    {y} = y[{o}]" for o, y in enumerate(self.loss.y)]
+        for number, (_, level) in enumerate(loss):
+            lines += [f"    if number == {number}:", f"        return 1.0 * ({printer().doprint(stabilise(level))})"]
         lines += ["    return math.inf", "", ""]
         return [*lines, ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + VECTOR_KINKS]
 
 
 def _with_scratch(text: str) -> str:
     return text.replace("{scratch}", "\n".join(indented(VECTOR_SCRATCH.splitlines())))
-

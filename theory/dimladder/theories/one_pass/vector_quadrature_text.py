@@ -68,7 +68,7 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, tested, G, moments, N2, R, L, out
 {scratch}
     ordered_law(K, M, N, mu, C, size, order, mean, cov, L)
     clear(G, moments, N2, R, out, 0.0)
-    points = rule[3:]
+    points = rule[4:1 + int(rule[0])]
     if points[0] == 1.0:
         total = int(points[1])
         width = (points.size - 2) // total
@@ -301,25 +301,26 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
                 zeta[q] = points[2 + s * width + q]
             for q in range(last):
                 f[q] = given_mean(q, q + 1, mean, L, zeta)
-            total += wrong_side(last, mean, L, zeta, f, order, K, c, y0, star, ties, kinks) / count
+            total += wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks) / count
         return total
     axes = points[1:]
     if not axis_capacity(L, axes, MOST) < NODES:
         return math.nan
     counts[0] = -1.0
     while next_point(last, mean, L, order, K, c, frame, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
-        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, y0, star, ties, kinks)
+        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks)
     return total
 
 
 @njit(**INNER)
-def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, star, ties, kinks):
+def wrong_side(axis, mean, L, zeta, f, order, K, c, frame, star, ties, kinks):
     """Return the chance that another output is the largest, given all fields before an axis that determines the rest.
 
-    An output meets that of the class at points of the axis, between which nothing changes.
+    An output meets that of the class at points of the axis, between which nothing changes. Of equal outputs the first
+    counts as the largest.
     """
     M = c.shape[1] - K
-    target(f[:M], c, K, y0, star)
+    target(f[:M], c, K, frame[0], star)
     truth = 0
     for o in range(c.shape[0]):
         if star[o] > star[truth]:
@@ -329,11 +330,12 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, star, ties, kinks):
         for q in range(axis, order.size):
             f[q] = given_mean(q, axis, mean, L, zeta)
         for o in range(c.shape[0]):
-            if o != truth and ahead(o, truth, order.size, f, order, M, c) > 0.0:
+            lead = ahead(o, truth, order.size, f, order, M, c)
+            if lead > 0.0 or (lead == 0.0 and o < truth):
                 return 1.0
         return 0.0
     low, high = centre - 12.0 * spread, centre + 12.0 * spread
-    found = 0
+    found = own_kinks(axis, mean, L, zeta, f, 12.0, order, K, c, frame, True, ties, kinks)
     for o in range(c.shape[0]):
         if o != truth:
             rest = ahead(o, truth, axis, f, order, M, c)
@@ -351,7 +353,8 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, star, ties, kinks):
                 if o != truth and not beaten:
                     rest = ahead(o, truth, axis, f, order, M, c)
                     number = tie_difference(o, truth, axis, mean, L, zeta, order, c, ties)
-                    beaten = along_axis(0.5 * (left + right), rest, ties, number) > 0.0
+                    lead = along_axis(0.5 * (left + right), rest, ties, number)
+                    beaten = lead > 0.0 or (lead == 0.0 and o < truth)
             if beaten:
                 total += above - below
             left, below = right, above

@@ -233,7 +233,14 @@ class GeneralFlow(Flow):
         return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
 
     def parameters(self) -> Array:
-        return np.concatenate([self.plain_parameters, self.rule])
+        return np.concatenate([self.plain_parameters, self._packed(self.rule)])
+
+    def _packed(self, rule: Array) -> Array:
+        """Return a quadrature as the module reads it: for several outputs, then the one that counts wrong classes."""
+        if self.table.Y == 1:
+            return rule
+        classes = rules.class_rule(self._most_fields) if self.table.classes else np.zeros(0)
+        return np.concatenate([[float(rule.size)], rule, classes])
 
     @cached_property
     def plain_parameters(self) -> Array:
@@ -277,8 +284,7 @@ class GeneralFlow(Flow):
         """The quadrature of averages without closed form; empty where they have one."""
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
-            counted = self.table.signs or self.table.classes
-            return rules.sign_rule(self._most_fields) if counted else np.zeros(0)
+            return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
         return rules.coarsest(self.families, self.averaged, self.initial_state(), self.p.solver.quadrature_rtol)
 
     @property
@@ -300,13 +306,15 @@ class GeneralFlow(Flow):
         """Return dy/dt with a given quadrature, where the schedule is largest."""
         out = np.empty_like(y)
         t = schedules.largest(self.table.schedule, 0.0, float(self.times()[-1]))
-        self.module().rhs(t, y, out, np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size()))
+        self.module().rhs(
+            t, y, out, np.concatenate([self.plain_parameters, self._packed(rule)]), np.zeros(self.work_size())
+        )
         return out
 
     def averaged(self, y: Array, rule: Array) -> Array:
         """Return what a quadrature averages at a state: dy/dt, and e_g, which a loss may leave to itself."""
         row = np.empty(self.S * self.table.sources * 3)
-        p, work = np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size())
+        p, work = np.concatenate([self.plain_parameters, self._packed(rule)]), np.zeros(self.work_size())
         self.module().observe(0.0, np.ascontiguousarray(y), row, p, work)
         return np.concatenate([self.velocity(y, rule), row.reshape(-1, 3)[:, 0]])
 
@@ -443,7 +451,8 @@ class GeneralFlow(Flow):
         values = {
             "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
             "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
-            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1), "a": a.reshape(len(a), *self._readout_shape.values()),
+            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1),
+            "a": a.reshape(len(a), *self._readout_shape.values()),
             "bias": cross[:, -1, :K, -1] if self.biased else None,
         }  # fmt: skip
         for op in self.order_parameters:
