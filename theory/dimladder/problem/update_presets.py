@@ -26,7 +26,7 @@ def moves_of(problem: Problem) -> tuple[tuple[str, ...], tuple[str, ...], dict[s
     if rule.momentum is None or rule.momentum.beta is not None:
         beta = None if rule.momentum is None else float(rule.momentum.beta)
         limit = lr if beta is None else lr / (1.0 - beta)
-        species, drift, gain = ("w",), np.array([[-rule.weight_decay]]), np.array([limit])
+        species, drift, gain = ("w",), np.array([[0.0 - rule.weight_decay]]), np.array([limit])
         if beta is not None and rule.weight_decay:
             raise _not_together("algorithm.weight_decay", "momentum = { beta }")
         if beta is not None and rule.uses > 1:

@@ -11,6 +11,7 @@ from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
 from ..problem import Refusal as Refusal
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
+from ..problem.timed import own_formulas
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -50,6 +51,8 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    timed : tuple of str
+        Keys whose numbers may be formulas in the time ``t``.
     example : str
         The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
@@ -65,6 +68,7 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    timed: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
@@ -139,6 +143,11 @@ class Theory(ABC):
                 for key in away_from_default(spec)
                 if key not in keys
             )  # fmt: skip
+        yield from (
+            Refusal(f"{section}.{key}", f"a formula in the time ({text!r}) is not read here", "give a number")
+            for key, text in own_formulas(spec)
+            if f"{section}.{key}" not in self.timed
+        )
         if section == "grid":
             yield from (
                 Refusal(f"grid.{axis}", "is required", f"add {axis} = [...] to [grid]")

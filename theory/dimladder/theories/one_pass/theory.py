@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ...errors import ConfigError
 from ...problem import axis_values
 from ...problem.grids import OdeSolver
-from ...problem.targets import ClusterLabels, Committee, Index
+from ...problem.targets import ClusterLabels, Index
 from ..base import Reads, Refusal, Theory
-from .routes import is_displaced, structure
+from .routes import is_displaced, is_single, structure
 
 if TYPE_CHECKING:
     from ...symbolic.systems import System
@@ -71,6 +71,7 @@ class OnePassTheory(Theory):
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
     axes = ("time",)
+    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -92,21 +93,20 @@ class OnePassTheory(Theory):
     )
 
     def derive(self, problem: Any) -> System:
-        if is_displaced(problem):
-            from .displaced import DisplacedFlow
-
-            return DisplacedFlow(problem)
         if structure(problem):
             from .general.flow import GeneralFlow
 
             return GeneralFlow(problem)
+        if is_displaced(problem):
+            from .displaced import DisplacedFlow
+
+            return DisplacedFlow(problem)
         from .flow import OnePassFlow
 
         return OnePassFlow(problem)
 
     def checks(self, problem: Any) -> Iterable[Refusal]:
-        target, student, rule = problem.target, problem.student, problem.algorithm
-        loss = problem.loss.form
+        target, student, loss = problem.target, problem.student, problem.loss.form
         if not loss.vector and loss.jumps:
             why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
             yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
@@ -119,21 +119,17 @@ class OnePassTheory(Theory):
         yield from self._start_checks(problem)
         yield from self._idle_checks(problem)
         general = structure(problem)
+        slope = getattr(student, "slope", "")
         if is_displaced(problem):
-            if general:
-                path = "student.slope" if rule.uses == 1 and not rule.displacement else "algorithm.uses"
-                path = "algorithm.displacement" if rule.displacement else path
-                yield Refusal(general, f"{path} is read for isotropic inputs and plain SGD only", "drop one of them")
-                return
             yield from self._displaced_checks(problem)
-        elif general:
-            yield from self._general_checks(problem)
-            return
-        if student.slope and (loss.name != "correlation" or student.train_readout):
+        if slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if rule.uses > MOST_USES:
-            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
+        elif slope and (general or not is_single(problem)):
+            why = "it is read for one unit, one direction and one sample a step, of isotropic inputs and plain SGD"
+            yield Refusal("student.slope", why, "give student.activation")
+        elif general:
+            yield from self._general_checks(problem)
 
     def _idle_checks(self, problem: Any) -> Iterable[Refusal]:
         """What the grid asks beyond what the data say."""
@@ -201,20 +197,15 @@ class OnePassTheory(Theory):
             yield Refusal("target.noise", why, 'use "square", or no noise')
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
-        student, rule = problem.student, problem.algorithm
-        count = len(problem.target.readout) if isinstance(problem.target, Committee) else problem.target.directions
+        rule = problem.algorithm
         key = "uses" if rule.uses > 1 else "displacement" if rule.displacement else ""
         path = f"algorithm.{key}" if key else "student.slope"
-        if student.width > 1 or count > 1:
-            yield Refusal(path, "displaced fields are averaged for one student unit and one teacher direction")
-        if student.train_readout:
-            yield Refusal("student.train_readout", f"{path} is read with a fixed readout")
-        if rule.batch_size > 1:
-            yield Refusal("algorithm.batch_size", f"{path} is read with one sample a step")
         if rule.regime != "classical":
             yield Refusal("algorithm.regime", f"{path} is read with every term", 'use regime = "classical"')
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
+        if rule.uses > MOST_USES:
+            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
 
     def reading_errors(self, problem: Any) -> dict[str, float]:
         """A written rule is run on vectors of numbers as it stands, against the table made of it."""

@@ -148,6 +148,20 @@ def _place(index: Any) -> str:
     return f"V + M + {index}" if index == d.m else str(index)
 
 
+# Which parameters change in time, and by which formula.
+MOVED = ("moved", "formula")
+
+
+def _in_time(formulas: tuple[Any, ...]) -> list[str]:
+    """Return the lines that make `now`, the parameters at time t, at the head of the scratch array."""
+    if not formulas:
+        return []
+    lines = ["now = work[:numbers]", "at_time = work[numbers:]", f"use = numbers + {len(formulas)}"]
+    lines += [f"at_time[{j}] = 1.0 * ({printer().doprint(f)})" for j, f in enumerate(formulas)]
+    lines += ["for q in range(numbers):", "    now[q] = table[q]"]
+    return [*lines, "for q in range(entries):", "    now[int(moved[q])] = at_time[int(formula[q])]"]
+
+
 def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True) -> list[str]:
     lines = []
     for stage in stages:
@@ -155,7 +169,7 @@ def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True)
     return lines
 
 
-def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) -> str:
+def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], step: str = "") -> str:
     """Return the source of ``rhs`` and ``observe``.
 
     Parameters
@@ -166,6 +180,8 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     title : str
     ends : dict
         What else the module says of itself: name -> value.
+    step : str
+        Size of a step that the averages of a source depend on; "" where they do not.
     """
     names, form = d.indices(), out.form
     sizes = SIZES.format(rows="V" if form.written else "K").splitlines()
@@ -176,10 +192,12 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     scratch, parameters = SCRATCH, PARAMETERS
     if form.vector:
         scratch, parameters = SCRATCH | {"R": ("Y", "K")}, PARAMETERS | {"readout": ("heads", "Y", "K")}
+    moved, rest = ({n: s for n, s in parameters.items() if (n in MOVED) is kind} for kind in (True, False))
     begin = [
         *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
-        *sizes, f"place = {len(COUNTS)}", *_views(parameters, "table", "place"), "rule = table[place:]",
-        "use = 0", *_views(scratch, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
+        *sizes, f"place = {len(COUNTS)}", *_views(moved, "table", "place"), "use = 0", *_in_time(form.timed),
+        *_views(rest, "now" if form.timed else "table", "place"), "rule = table[numbers:]",
+        *_views(scratch, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
     law = ["cov = square[:N * N].reshape((N, N))", f"source_law({LAW})"]
@@ -208,7 +226,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any]) 
     body += [line for lines in moments for line in lines] + _stages(outside, steady)
     body += ["for c in range(C):", "    if chance[piece, c] == 0.0:", "        continue"]
     per = ["N = fields_read(0, K, M, V, rows, teacher[c], at)", *law, "H = slopes[:rows * N].reshape((rows, N))"]
-    per.append(f"averages({call}, Gr, H, NN, R{', step' if form.written else ''})")
+    per.append(f"averages({call}, Gr, H, NN, R{step and f', {step}'})")
     per += _stages(inside, out.moments, clear=False)
     per += _stages(inside, sampled, clear=False) if drift else []
     body += indented(per)

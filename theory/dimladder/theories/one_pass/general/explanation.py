@@ -192,7 +192,8 @@ def rule(flow: GeneralFlow) -> list[Equation]:
     t, rows = flow.table, []
     readout = unit_readout(flow)
     several = t.Y > 1
-    slope = r"g'(\lambda_k)\,\Delta_k" if several else rf"{readout}\, g'(\lambda_k)\,\Delta"
+    slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
+    slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
         moves = []
@@ -218,7 +219,8 @@ def rule(flow: GeneralFlow) -> list[Equation]:
     if flow.trained:
         name, error = ("a_{ok}", r"\partial_{f_o} \ell") if several else ("a_k", r"\Delta")
         decay = rf"(1 - {t.readout_decay:g}/d)\, {name}" if t.readout_decay else name
-        text = rf"{name} \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,{error}"
+        pulled = r"\sum_j g(\lambda^{(j)}_k)\,\Delta^{(j)}" if t.uses > 1 else rf"g(\lambda_k)\,{error}"
+        text = rf"{name} \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, {pulled}"
         rows.append(Equation("readout", text))
     if flow.biased:
         note = "a coordinate of the weights on which every input has one value: the last block; their drift acts on it"
@@ -243,15 +245,44 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         mixed = "L = " + entries(t.drift, t.scheduled_drift)
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
+    moved = r"\hat{a}_{ci}\, " + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
+    moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
+    rows += displaced_fields(flow, scheduled)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
-    pulled = r"g'(\lambda_i)\,\Delta_i" if several else r"\hat{a}_{ci}\, g'(\lambda_i)\,\Delta"
     return [
         *rows,
         Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
-                          rf"\beta_p = \sum_i P_{{pi}}\, {pulled}"),
+                          r"\beta_p = \sum_i P_{pi}\, " + moved),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
+
+
+def displaced_fields(flow: GeneralFlow, scheduled: str) -> list[Equation]:
+    """Return the fields that steps on a sample move on that same sample, and the gradient psi taken there."""
+    t, averages = flow.table, flow.averages
+    if not averages.displaced:
+        return []
+    size = rf"\ell_{{c}}/{t.batch}" if t.batch > 1 else r"\ell_{c}"
+    length = r"\ell_{c} = \lVert x\rVert^2/d = \sum_{b} \gamma_{b}\, s_{cb}"
+    note = "one step on a sample moves its own field by order one"
+    note += ": the other samples of a batch move it by less" if t.batch > 1 else ""
+    if averages.trial:
+        rho = f"{t.displacement:g}{scheduled}"
+        rows = [
+            rf"\tilde\lambda_i = \lambda_i - ({rho})\, {size}\, \hat{{a}}_{{ci}}\, g'(\lambda_i)\,\Delta",
+            r"\tilde\Delta = \partial_f \ell\Bigl(\sum_k \hat{a}_{ck}\, g(\tilde\lambda_k),\, y\Bigr)",
+            r"\psi_i = g'(\tilde\lambda_i)\, \tilde\Delta",
+        ]
+    else:
+        eta = f"{t.gain[0]:g}{scheduled}"
+        step = rf"({eta})\, {size}\, \hat{{a}}_{{ci}}\, g'(\lambda^{{(j)}}_i)\,\Delta^{{(j)}}"
+        rows = [
+            rf"\lambda^{{(j+1)}}_i = \lambda^{{(j)}}_i - {step},\quad \lambda^{{(0)}} = \lambda",
+            r"\Delta^{(j)} = \partial_f \ell\Bigl(\sum_k \hat{a}_{ck}\, g(\lambda^{(j)}_k),\, y\Bigr)",
+            rf"\psi_i = \sum_{{j=0}}^{{{t.uses - 1}}} g'(\lambda^{{(j)}}_i)\,\Delta^{{(j)}}",
+        ]
+    return [Equation("length", length, None, note), *(Equation("displaced", text) for text in rows)]
 
 
 def _entry(steady: float, moved: float, scheduled: str) -> str:
@@ -286,6 +317,11 @@ def average_equations(flow: GeneralFlow) -> list[Equation]:
             rows.append(
                 Equation(name, f"{left} = {MEANING[name]} = {sp.latex(value)}", (stage.lhs, value), "given the source")
             )
+        elif averages.displaced and name in DISPLACED:
+            rows.append(Equation(name, DISPLACED[name], None, "given the source, by quadrature over all fields"))
+        elif averages.uses > 1:
+            text = r"R_{i} = \sum_{j} \mathbb{E}\left[g(\lambda^{(j)}_{i})\, \Delta^{(j)}\right]"
+            rows.append(Equation(name, text, None, "given the source, by quadrature over all fields"))
         elif flow.form.written and name in WRITTEN:
             rows.append(Equation(name, WRITTEN[name], None, "given the source, by quadrature over all fields"))
         else:
@@ -302,6 +338,14 @@ WRITTEN = {
     "H": r"H_{pl} = \mathbb{E}\left[\partial_{f_{l}} \varphi_{p}\right]"
          r" = \sum_{j} \mathbb{E}\left[\varphi_{p}\, (f_{j} - \mu_{j})\right] (C^{-1})_{jl}",
     "N": r"N_{pr} = \mathbb{E}\left[\varphi_{p}\, \varphi_{r}\right]",
+}  # fmt: skip
+
+# Averages of a gradient at displaced fields, in the same way.
+DISPLACED = {
+    "G": r"G_{i} = \mathbb{E}\left[\psi_{i}\right]",
+    "H": r"H_{il} = \mathbb{E}\left[\partial_{f_{l}} \psi_{i}\right]"
+         r" = \sum_{j} \mathbb{E}\left[\psi_{i}\, (f_{j} - \mu_{j})\right] (C^{-1})_{jl}",
+    "N": r"N_{ik} = \mathbb{E}\left[\psi_{i}\, \psi_{k}\right]",
 }  # fmt: skip
 
 

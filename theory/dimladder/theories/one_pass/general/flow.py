@@ -18,7 +18,7 @@ from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
 from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
-from .layout import values
+from .layout import places, values
 
 if TYPE_CHECKING:
     from ....problem import Problem
@@ -92,7 +92,15 @@ class GeneralFlow(Flow):
             "spherical": t.spherical,
             "regime": t.regime,
             "schedule": t.schedule,
+            "timed": self.formulas,
+            "uses": t.uses,
+            "trial": bool(t.displacement),
         }
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """The distinct formulas of the numbers that change in time."""
+        return tuple(dict.fromkeys(entry.formula.text for entry in self.table.timed))
 
     @property
     def scheduled(self) -> bool:
@@ -108,9 +116,11 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
+        timed = tuple(Expression(text, ("t",)).sympy() for text in self.formulas)
         return Form(
-            self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule
-        )
+            self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule,
+            timed=timed,
+        )  # fmt: skip
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -140,7 +150,7 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
 
     def _vector_averages(self, student: Any) -> SourceAverages:
         from ....symbolic.factors import X
@@ -190,7 +200,10 @@ class GeneralFlow(Flow):
         averages = self.averages
         functions = vector_functions(averages) if isinstance(averages, VectorAverages) else source_functions(averages)
         ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
-        return code.source(self.derived, functions, f"one-pass: {self.structure()}", ends)
+        title = f"one-pass: {self.structure()}"
+        # A step moves the fields of its own sample by |x|^2/d; the other samples of a batch move them by less.
+        step = "step * length[c] / batch" if averages.displaced else "step" if averages.takes_rate else ""
+        return code.source(self.derived, functions, title, ends, step)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -263,14 +276,18 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested, "Y": t.Y,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y, "entries": 0,
         }  # fmt: skip
+        moved = self._moved(counts, chosen)
+        counts["entries"] = len(moved)
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
-            "step": t.learning_rate,
+            "moved": [place for place, _ in moved], "formula": [formula for _, formula in moved],
+            "step": self._step,
+            "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
@@ -278,6 +295,28 @@ class GeneralFlow(Flow):
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
+
+    def _moved(self, counts: dict[str, int], chosen: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return (place among the parameters, number of its formula) of the entries that change in time."""
+        names = {"chances": "chance", "variances": "s", "noise": "sigma", "batch": "batch"}
+        names["squared_length"] = "length"
+        found = []
+        for entry in self.table.timed:
+            rows = [entry.index]
+            if entry.array in ("variances", "noise", "squared_length"):
+                rows = [(int(row), *entry.index[1:]) for row in np.flatnonzero(chosen == entry.index[0])]
+            found += [(names[entry.array], row, self.formulas.index(entry.formula.text)) for row in rows]
+        where = places(counts | {"entries": len(found)})
+        return [
+            (where[name][0] + (int(np.ravel_multi_index(at, where[name][1])) if at else 0), formula)
+            for name, at, formula in found
+        ]
+
+    @property
+    def _step(self) -> float:
+        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
+        t = self.table
+        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -299,8 +338,10 @@ class GeneralFlow(Flow):
     def families(self) -> list[list[Array]]:
         """The quadratures to choose from."""
         linear = bool(self.module().LINEAR_IN_NOISE)
+        smooth = self.averages.displaced and self.table.loss.name in QUADRATIC
+        counts = rules.SMOOTH_NOISE_NODES if smooth else rules.NOISE_NODES
         noisy = bool(self.table.noise.any()) and self.table.Y == 1
-        return rules.source_levels(self._most_fields, noisy, linear)
+        return rules.source_levels(self._most_fields, noisy, linear, counts)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""
@@ -319,13 +360,18 @@ class GeneralFlow(Flow):
         return np.concatenate([self.velocity(y, rule), row.reshape(-1, 3)[:, 0]])
 
     def work_size(self) -> int:
-        return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B, self.table.Y))
+        own = int(self.module().work_size(self.K, self.M, self.D, self.S, self.B, self.table.Y))
+        return own + (len(self.plain_parameters) + len(self.formulas) if self.formulas else 0)
 
     # Integration --------------------------------------------------------------------------------------------------
 
     @property
     def schedule_texts(self) -> dict[str, str]:
-        return {"algorithm.schedule": self.table.schedule}
+        # Formulas of one key are told apart by a number; what is wrong with one of them the table has said by the key.
+        moving = {entry.formula.text: entry.key for entry in self.table.timed}
+        return {"algorithm.schedule": self.table.schedule} | {
+            f"{key} ({number})": text for number, (text, key) in enumerate(moving.items())
+        }
 
     def pieces(self) -> tuple[tuple[float, float], ...]:
         last = float(self.times()[-1])
@@ -340,7 +386,7 @@ class GeneralFlow(Flow):
         return tuple(i * (i + 3) // 2 for i in range(self.K))
 
     def integrator_options(self) -> dict[str, Any]:
-        settings, size = self.p.solver, len(self.initial_state())
+        settings, size, t = self.p.solver, len(self.initial_state()), self.table
         return {
             "jac": None,
             # Many blocks: the largest eigenvalue limits explicit steps, which are cheaper than one dense Jacobian.
@@ -349,7 +395,7 @@ class GeneralFlow(Flow):
             "rtol": max(SAFETY * settings.rtol, 1e-14),
             "atol": max(SAFETY * settings.atol, 1e-16),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
-            "autonomous": schedules.is_constant(self.table.schedule) and not self.table.switches,
+            "autonomous": schedules.is_constant(self.table.schedule) and not (t.switches or t.timed),
             # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
             "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }
