@@ -15,6 +15,7 @@ from .errors import SolveError, UsageError
 from .problem import Problem, to_builtins
 from .problem.config import apply_overrides, convert_sections, refused, value_at
 from .problem.kinds import SECTIONS
+from .problem.spec import hash_of
 from .solve import derive, for_theory, with_solver
 
 if TYPE_CHECKING:
@@ -122,6 +123,12 @@ class Prepared:
         if refusals:
             raise refused(self._theory.name, refusals, "values")
         return problem
+
+    def rest_hash(self) -> str:
+        """Return a hash of the problem without the open values."""
+        content = apply_overrides(to_builtins(self.problem), dict.fromkeys(self.vary), "problem")
+        content.pop("title", None)
+        return hash_of(content)
 
     def system(self, values: Values) -> System:
         """Return the equations with these values."""

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import ConfigError, DimladderError, UsageError
 from .prepare import Prepared, prepare
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
-from .problem.spec import MAX_POINTS
+from .problem.spec import MAX_POINTS, hash_of
 from .progress import Progress, stage
 from .registry import file_of
 from .results import PhaseDiagram, run_folder, write_text
@@ -44,8 +44,9 @@ def sweep(
         Dotted key -> values, e.g. ``{"algorithm.learning_rate": [0.1, 0.2], "target.noise": [0.0, 0.3]}``. The last key
         varies fastest.
     executor : str or concurrent.futures.Executor
-        ``"local:N"``: N processes (1: this one), one thread each. ``"dask:ADDRESS"``: a dask cluster. In a script that
-        starts processes, guard the entry with ``if __name__ == "__main__":``.
+        ``"local:N"``: N workers: threads of this process for flows that take less than about 0.1 s a point, processes
+        of one thread each for all else (1: this one). ``"dask:ADDRESS"``: a dask cluster. In a script that starts
+        processes, guard the entry with ``if __name__ == "__main__":``.
     resume : bool
         Use the finished points in `out`; points that failed are tried again.
     force : bool
@@ -160,19 +161,25 @@ def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 
 def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point], dict[int, Answer]]:
-    """Return the valid points, and the answer of each point that is no valid problem."""
-    points, invalid = [], {}
+    """Return the points to be solved, and the answers of points that are no problems, as far as they are known."""
+    points: list[Point] = []
+    invalid: dict[int, Answer] = {}
     refused: DimladderError | None = None
+    usable = False
     prepared = _prepared(problem, tuple(axes))
-    text = problem.to_toml()
+    text, file = problem.to_toml(), file_of(problem.theory)
+    rest = "" if prepared is None else prepared.rest_hash()
     for index, values in enumerate(itertools.product(*axes.values())):
         try:
             if prepared is None:
                 here = replace(problem, dict(zip(axes, values, strict=True)))
                 points.append(Point(index, here.to_toml(), here.content_hash, file_of(here.theory)))
-            else:
-                key = prepared.at(values).content_hash
-                points.append(Point(index, text, key, file_of(problem.theory), tuple(axes), values))
+                continue
+            if not usable:
+                # One is enough: whoever solves the others looks for himself.
+                prepared.at(values)
+                usable = True
+            points.append(Point(index, text, hash_of([rest, list(axes), values]), file, tuple(axes), values))
         except DimladderError as error:
             refused = refused or error
             invalid[index] = Answer(index, "invalid", str(error.why or error.what))
@@ -201,6 +208,7 @@ def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Ans
     good = [a for a in answers if a.status == "success"]
     coords: dict[str, Any] = {key: _coordinate(values) for key, values in axes.items()}
     own = _shared_coords([a.coords for a in good])
+    whole = [all(np.array_equal(own[d], at) for d, at in a.coords.items()) for a in answers]
     variables: dict[str, Any] = {}
     for name in dict.fromkeys(n for a in good for n in a.variables):
         dims, first, text = next(a.variables[name] for a in good if name in a.variables)
@@ -209,10 +217,15 @@ def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Ans
             (len(answers), *(len(own[d]) for d in dims)), np.nan if numeric else "", dtype=float if numeric else object
         )
         for row, answer in enumerate(answers):
-            if answer.status == "success" and name in answer.variables:
+            if answer.status != "success" or name not in answer.variables:
+                continue
+            value = answer.variables[name][1]
+            if whole[row]:
+                block[row] = value
+            else:
                 # A point may have fewer indices (a narrower student) or other coordinates than its neighbours.
                 where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], answer.coords[d])) for d in dims))
-                block[(row, *where)] = answer.variables[name][1]
+                block[(row, *where)] = value
         if not numeric:
             block = block.astype(str)
         variables[name] = (

@@ -8,15 +8,17 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .batch import is_plain_flow, solutions
 from .errors import DimladderError, SolveError, UsageError
 from .prepare import Prepared, prepare
 from .registry import load_file
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 
     from .problem import Problem
     from .results import RecordWriter
-    from .symbolic.systems import Solution
+    from .symbolic.systems import Solution, System
 
 log = logging.getLogger("dimladder.sweep")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# Flows are solved on threads where a point takes less CPU time than this, in chunks of about so long, or so many.
+LONG_POINT, CHUNK, MOST_TOGETHER = 0.1, 0.03, 64
 # Pools in a row that end before any point was begun: then it is not a point that kills them.
 _MAX_BARREN = 3
 
@@ -88,18 +92,31 @@ Solve = Callable[[Point], Answer]
 def solve_point(point: Point) -> Answer:
     """Solve one point: a failure is an answer with its status, never an exception."""
     try:
-        if point.vary:
-            solution = _prepared(point.run_file, point.theory_file, point.vary).solution(point.values)
-        else:
-            solution = derive(_problem(point.run_file, point.theory_file)).solve()
-        return _answer(point, "success", "", solution)
-    except SolveError as error:
-        return _answer(point, error.status, str(error.why or error.what), error.partial)
-    except DimladderError as error:
-        return Answer(point.index, type(error).__name__, str(error.why or error.what))
+        system = _system(point)
+        return system if isinstance(system, Answer) else _answer(point, system.solve())
     except Exception as error:
-        log.warning("point %d failed: %r", point.index, error)
-        return Answer(point.index, type(error).__name__, str(error))
+        return _failed(point, error)
+
+
+def _system(point: Point) -> System | Answer:
+    """Return the equations of a point; an answer where its values state no problem."""
+    if not point.vary:
+        return derive(_problem(point.run_file, point.theory_file))
+    prepared = _prepared(point.run_file, point.theory_file, point.vary)
+    try:
+        problem = prepared.at(point.values)
+    except DimladderError as error:
+        return Answer(point.index, "invalid", str(error.why or error.what))
+    return derive(problem)
+
+
+def _failed(point: Point, error: Exception) -> Answer:
+    if isinstance(error, SolveError):
+        return _answer(point, error)
+    if isinstance(error, DimladderError):
+        return Answer(point.index, type(error).__name__, str(error.why or error.what))
+    log.warning("point %d failed: %r", point.index, error)
+    return Answer(point.index, type(error).__name__, str(error))
 
 
 def _problem(run_file: str, theory_file: str) -> Problem:
@@ -114,9 +131,12 @@ def _prepared(run_file: str, theory_file: str, vary: tuple[str, ...]) -> Prepare
     return prepare(_problem(run_file, theory_file), vary)
 
 
-def _answer(point: Point, status: str, message: str, solution: Solution | None) -> Answer:
+def _answer(point: Point, found: Solution | SolveError) -> Answer:
     from .results import labelled
 
+    status, message, solution = "success", "", found
+    if isinstance(found, SolveError):
+        status, message, solution = found.status, str(found.why or found.what), found.partial
     if solution is None:
         return Answer(point.index, status, message)
     variables = {n: (v.dims, v.values, v.latex, v.long_name, v.units) for n, v in solution.variables.items()}
@@ -170,11 +190,76 @@ def compute(
         yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
         return
     workers = _local(executor)
-    # The first point here: what it compiles is in the cache when the workers start.
-    first = len(points) if workers == 1 else 1
-    yield from _logged(((point, solve(point)) for point in points[:first]), folder)
-    if points[first:]:
-        yield from _processes(points[first:], workers, folder, solve)
+    left: list[Point] = []
+    yield from _logged(_here(points, workers, solve, left), folder)
+    if left:
+        yield from _processes(left, workers, folder, solve)
+
+
+def _here(points: Sequence[Point], workers: int, solve: Solve, left: list[Point]) -> Iterator[tuple[Point, Answer]]:
+    """Solve in this process what is best solved here; `left` is filled with the others."""
+    # The first point always: what it compiles is in the cache when the workers start.
+    for point in points[:1]:
+        yield point, solve(point)
+    rest = points[1:]
+    if rest and solve is solve_point and (size := _chunk_size(points[0])):
+        yield from _threads(rest, workers, size)
+    elif workers == 1:
+        yield from ((point, solve(point)) for point in rest)
+    else:
+        left.extend(rest)
+
+
+def _chunk_size(point: Point) -> int:
+    """Return how many points like this are integrated together on a thread; 0 where processes are better.
+
+    Flows that take a few milliseconds are: their compiled code holds no lock, and a process takes longer to start than
+    hundreds of them.
+    """
+    system = _system(point)
+    if isinstance(system, Answer) or not is_plain_flow(system):
+        return 0
+    begin = time.thread_time()
+    with suppress(SolveError):
+        system.solve()
+    spent = time.thread_time() - begin
+    return 0 if spent > LONG_POINT else max(1, min(MOST_TOGETHER, int(CHUNK / max(spent, 1e-6))))
+
+
+def _threads(points: Sequence[Point], workers: int, size: int) -> Iterator[tuple[Point, Answer]]:
+    """Solve on threads of this process, some points at a time."""
+    # No thread without work at the end.
+    size = max(1, min(size, len(points) // (4 * workers)))
+    chunks = [points[i : i + size] for i in range(0, len(points), size)]
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with _terminable():
+            waiting = {pool.submit(_flows, chunk): chunk for chunk in chunks}
+            for done in as_completed(waiting):
+                yield from zip(waiting[done], done.result(), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _flows(points: Sequence[Point]) -> list[Answer]:
+    """Solve some points, flows of one compiled code by one call of the integrator."""
+    answers: dict[int, Answer] = {}
+    systems: list[tuple[Point, System]] = []
+    for point in points:
+        try:
+            system = _system(point)
+        except Exception as error:
+            system = _failed(point, error)
+        if isinstance(system, Answer):
+            answers[point.index] = system
+        else:
+            systems.append((point, system))
+    try:
+        found = solutions([system for _, system in systems], workers=1)
+    except Exception:  # of one of them: it is found by itself
+        return [answers.get(p.index) or solve_point(p) for p in points]
+    answers |= {p.index: _answer(p, solution) for (p, _), solution in zip(systems, found, strict=True)}
+    return [answers[p.index] for p in points]
 
 
 def _logged(answers: Iterator[tuple[Point, Answer]], folder: Path | None) -> Iterator[tuple[Point, Answer]]:

@@ -18,6 +18,7 @@ from ...problem.targets import Committee
 from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
+from ...symbolic.times import time_function
 from . import quadrature_rules as rules
 from .differences import tail
 from .erf_sums import PLAIN, ErfMixture, erf_mixture
@@ -113,8 +114,13 @@ class OnePassFlow(Flow):
             "loss": self.p.loss.form.name,
             "spherical": algorithm.spherical,
             "regime": algorithm.regime,
-            "schedule": algorithm.schedule,
+            "scheduled": self.scheduled,
         }
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a schedule multiplies the rates."""
+        return not schedules.is_one(self.p.algorithm.schedule)
 
     def setting(self) -> Setting:
         """Return the setting of the derivation."""
@@ -236,6 +242,7 @@ class OnePassFlow(Flow):
         scalars = [
             self.K, self.M, rate, rate if readout_rate is None else readout_rate, self.p.target.noise,
             algorithm.weight_decay, algorithm.readout_weight_decay, algorithm.batch_size,
+            time_function(algorithm.schedule).address if self.scheduled else 0.0,
         ]  # fmt: skip
         return np.concatenate([scalars, s.A, s.T.ravel(), s.a]).astype(float)
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ....symbolic.contractions import ContractionWriter
-from ....symbolic.printing import HEADER, RHS_SIGNATURE, printer
+from ....symbolic.printing import RHS_SIGNATURE, header
 from ....symbolic.tensors import Tensor
 from ..layout import indented
 from . import notation as d
@@ -148,18 +148,17 @@ def _place(index: Any) -> str:
     return f"V + M + {index}" if index == d.m else str(index)
 
 
-# Which parameters change in time, and by which formula.
+# Which parameters change in time, and where the code of their formulas lies.
 MOVED = ("moved", "formula")
 
 
-def _in_time(formulas: tuple[Any, ...]) -> list[str]:
+def _in_time(timed: bool) -> list[str]:
     """Return the lines that make `now`, the parameters at time t, at the head of the scratch array."""
-    if not formulas:
+    if not timed:
         return []
-    lines = ["now = work[:numbers]", "at_time = work[numbers:]", f"use = numbers + {len(formulas)}"]
-    lines += [f"at_time[{j}] = 1.0 * ({printer().doprint(f)})" for j, f in enumerate(formulas)]
-    lines += ["for q in range(numbers):", "    now[q] = table[q]"]
-    return [*lines, "for q in range(entries):", "    now[int(moved[q])] = at_time[int(formula[q])]"]
+    lines = ["now = work[:numbers]", "use = numbers", "for q in range(numbers):", "    now[q] = table[q]"]
+    lines += ["for q in range(entries):", "    formula_at = as_time(0, int(formula[q]))"]
+    return [*lines, "    now[int(moved[q])] = formula_at(t)"]
 
 
 def _stages(writer: ContractionWriter, stages: list[Tensor], clear: bool = True) -> list[str]:
@@ -215,7 +214,12 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     body = [*begin, *time]
     if form.schedule != 1:
         # What the schedule multiplies, and the rest.
-        body += [f"schedule = {printer().doprint(form.schedule)}", "eta_a *= schedule", "step *= schedule"]
+        body += [
+            "factor = as_time(0, int(schedule_at))",
+            "schedule = factor(t)",
+            "eta_a *= schedule",
+            "step *= schedule",
+        ]
         body += ["at_schedule(L, steady_L, schedule, now_L)", "at_schedule(P, steady_P, schedule, now_P)"]
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]
@@ -233,7 +237,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     body += _stages(outside, overlaps)
     if out.sphere:
         body += [*_stages(outside, out.sphere[:3]), *_stages(outside, out.sphere[3:], clear=False)]
-    lines = [HEADER.format(title=title), *averages, "", "", *LOAD.splitlines(), "", ""]
+    lines = [header(title, form.schedule != 1 or form.timed), *averages, "", "", *LOAD.splitlines(), "", ""]
     lines += ["@njit(**INNER)", f"def source_law({LAW}):"]
     lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
     lines += ["    Y = w.shape[0]"] if form.vector else []

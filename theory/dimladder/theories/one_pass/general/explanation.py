@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from ....problem import Expression
+from ....problem.data import Mixture
+from ....problem.emitters import stages_of
+from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step
 from ..explanation import definitions as unit_definitions
 from ..explanation import kernel_equations, same_activation
@@ -143,7 +147,7 @@ def model(flow: GeneralFlow) -> list[Equation]:
     rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
     shown = unit_definitions(flow.averages.setting)
     rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
-    return rows + blocks(flow) + sources(flow)
+    return rows + blocks(flow) + sources(flow) + in_time(flow)
 
 
 def blocks(flow: GeneralFlow) -> list[Equation]:
@@ -178,13 +182,42 @@ def sources(flow: GeneralFlow) -> list[Equation]:
     t = flow.table
     if t.sources == 1:
         return []
-    rows, begin = [], 0.0
-    for end, _ in t.stages[:LISTED]:
-        weights = ", ".join(f"{v:g}" for v in t.source_weights(begin))
+    rows = []
+    if any(entry.key != "student.dropout" for entry in t.timed if entry.array == "chances"):
+        stages = stages_of(flow.p, t.sources)
+    else:
+        begins = [0.0, *t.switches]
+        stages = tuple((end, tuple(t.source_weights(b))) for b, (end, _) in zip(begins, t.stages, strict=True))
+    for end, weights in stages[:LISTED]:
         until = "" if end == float("inf") else f",\\ t < {end:g}"
-        rows.append(Equation("sources", rf"\pi = ({weights}){until}"))
-        begin = end
+        rows.append(Equation("sources", rf"\pi = ({', '.join(map(_number, weights))}){until}"))
     return rows
+
+
+def in_time(flow: GeneralFlow) -> list[Equation]:
+    """Return the numbers that are formulas in the time, those of the sources apart."""
+    target, student, rule = flow.p.target, flow.p.student, flow.p.algorithm
+    rows = []
+    if isinstance(getattr(target, "noise", 0.0), str):
+        rows.append(Equation("noise", rf"\sigma_c(t) = {_number(target.noise)}"))
+    if isinstance(rule.batch_size, str):
+        rows.append(Equation("batch", f"B_{{s}}(t) = {_number(rule.batch_size)}"))
+    keep = getattr(student, "dropout", 1.0)
+    if any(True for _ in formulas_in(keep)):
+        values = ", ".join(map(_number, keep if isinstance(keep, tuple) else (keep,)))
+        rows.append(Equation("masks", rf"p(t) = ({values})", None, "probability that a unit is kept, chi = 1"))
+    moving = flow.p.data.moving_eigenvalues() if isinstance(flow.p.data, Mixture) else {}
+    for (c, b), text in list(moving.items())[:LISTED]:
+        rows.append(Equation("variance", f"s_{{{c},{b}}}(t) = {_number(text)}"))
+    return rows
+
+
+def _number(value: Timed) -> str:
+    """Return a number, or a formula in the time, in LaTeX."""
+    if not isinstance(value, str):
+        return f"{value:g}"
+    # A step's value at its jump is no part of the formula on paper.
+    return sp.latex(Expression(value, ("t",)).sympy().replace(sp.Heaviside, lambda u, *_: sp.Heaviside(u)))
 
 
 def rule(flow: GeneralFlow) -> list[Equation]:
@@ -263,7 +296,7 @@ def displaced_fields(flow: GeneralFlow, scheduled: str) -> list[Equation]:
     t, averages = flow.table, flow.averages
     if not averages.displaced:
         return []
-    size = rf"\ell_{{c}}/{t.batch}" if t.batch > 1 else r"\ell_{c}"
+    size = rf"\ell_{{c}}/{t.batch:g}" if t.batch > 1 else r"\ell_{c}"
     length = r"\ell_{c} = \lVert x\rVert^2/d = \sum_{b} \gamma_{b}\, s_{cb}"
     note = "one step on a sample moves its own field by order one"
     note += ": the other samples of a batch move it by less" if t.batch > 1 else ""

@@ -16,6 +16,7 @@ from ....problem.update_table import Table, table
 from ....symbolic import store
 from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
+from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from .layout import places, values
@@ -91,8 +92,8 @@ class GeneralFlow(Flow):
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
-            "schedule": t.schedule,
-            "timed": self.formulas,
+            "scheduled": self.scheduled,
+            "timed": bool(self.formulas),
             "uses": t.uses,
             "trial": bool(t.displacement),
         }
@@ -105,8 +106,7 @@ class GeneralFlow(Flow):
     @property
     def scheduled(self) -> bool:
         """Whether a schedule multiplies the rates."""
-        text = self.table.schedule
-        return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+        return not schedules.is_one(self.table.schedule)
 
     @cached_property
     def form(self) -> Form:
@@ -116,10 +116,9 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
-        timed = tuple(Expression(text, ("t",)).sympy() for text in self.formulas)
         return Form(
             self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule,
-            timed=timed,
+            timed=bool(self.formulas),
         )  # fmt: skip
 
     @cached_property
@@ -280,13 +279,15 @@ class GeneralFlow(Flow):
         }  # fmt: skip
         moved = self._moved(counts, chosen)
         counts["entries"] = len(moved)
+        addresses = [time_function(text).address for text in self.formulas]
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         arrays = {
-            "moved": [place for place, _ in moved], "formula": [formula for _, formula in moved],
+            "moved": [place for place, _ in moved], "formula": [addresses[k] for _, k in moved],
             "step": self._step,
+            "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
             "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
@@ -361,7 +362,7 @@ class GeneralFlow(Flow):
 
     def work_size(self) -> int:
         own = int(self.module().work_size(self.K, self.M, self.D, self.S, self.B, self.table.Y))
-        return own + (len(self.plain_parameters) + len(self.formulas) if self.formulas else 0)
+        return own + (len(self.plain_parameters) if self.formulas else 0)
 
     # Integration --------------------------------------------------------------------------------------------------
 

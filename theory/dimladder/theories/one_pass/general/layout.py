@@ -23,6 +23,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "moved": ("entries",),
     "formula": ("entries",),
     "step": (),
+    "schedule_at": (),
     "length": ("C",),
     "eta_a": (),
     "kappa_a": (),

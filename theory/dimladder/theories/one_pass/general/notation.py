@@ -78,8 +78,8 @@ class Form:
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
-    timed : tuple of sympy expressions in ``t``
-        What the entries of the parameters that change in time are.
+    timed : bool
+        Whether further numbers change in time, by formulas that are parameters themselves.
     """
 
     train_readout: bool = False
@@ -89,4 +89,4 @@ class Form:
     vector: bool = False
     regime: str = "classical"
     schedule: Any = 1
-    timed: tuple[Any, ...] = ()
+    timed: bool = False

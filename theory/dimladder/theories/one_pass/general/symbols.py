@@ -105,6 +105,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
     fields = rf"n_{{f}} = {f'{flow.S} K' if flow.form.written else 'K'} + M"
     biases = ", then that of the biases" if flow.biased else ""
     vectors = f"vectors V: {', '.join(t.species)} (K of each), which move, then teachers, directions of the means"
+    batch = "B_{s}(t)" if isinstance(flow.p.algorithm.batch_size, str) else f"{t.batch:g}"
     rows = {
         "Gamma": (r"\Gamma_{b,p,q} = V_p\cdot \Pi_b V_q/d", vectors + biases),
         "velocity": (r"\dot{\Gamma}_{b,p,q}", "velocity of the overlaps: the flow above"),
@@ -118,7 +119,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
         "theta": (r"\theta_{b}", "1, but 0 for the block of the biases, which does not count in a norm"),
-        "B_s": (rf"B_{{s}} = {t.batch}", "samples in a batch"),
+        "B_s": (rf"B_{{s}} = {batch}", "samples in a batch"),
         "eta_a": (rf"\eta_{{a}} = {t.readout_rate:g}{scheduled}", "learning rate of the readouts"),
         "kappa_a": (rf"\kappa_{{a}} = {t.readout_decay:g}", "decay of the readouts"),
         "c": (r"c_{o,\alpha}" if t.Y > 1 else r"c_{\alpha}", "readouts of all fields of a source: 'units' above"),
