@@ -105,7 +105,8 @@ class Result:
         attrs = dict(self.attributes)
         # From now on there is one truth: what is changed in the dataset is changed.
         self._parts = None
-        return xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs)
+        told = json.loads(attrs.get("coordinates", "{}"))
+        return xr.Dataset(arrays, coords={k: ([k], v, told.get(k, {})) for k, v in axes.items()}, attrs=attrs)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -143,8 +144,9 @@ class Result:
         stats: Mapping[str, Any] | None = None,
         generated: str = "",
         extra: Mapping[str, Any] | None = None,
+        coordinates: Mapping[str, tuple[str, str]] | None = None,
     ) -> Self:
-        """Assemble a result. Index axes without coordinates are numbered from 0.
+        """Assemble a result. Index axes without coordinates are numbered from 0; `coordinates`: (text, unit) of axes.
 
         Raises
         ------
@@ -152,6 +154,11 @@ class Result:
             When the shape of a variable does not fit its axes.
         """
         axes, arrays = labelled(coords, variables)
+        told = {
+            name: {"long_name": text} | ({"units": unit} if unit else {})
+            for name, (text, unit) in (coordinates or {}).items()
+            if name in axes
+        }
         attrs = {
             "schema": SCHEMA,
             "kind": cls.kind,
@@ -160,6 +167,7 @@ class Result:
             "status": status,
             "message": message,
             "stats": json.dumps(dict(stats or {}), default=_plain),
+            "coordinates": json.dumps(told),
             "problem": problem.to_toml if problem is not None else "",
             "provenance": partial(_provenance, problem, generated, dict(extra or {}), now()),
         }

@@ -51,6 +51,8 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    coordinates : mapping
+        Axis -> (its text, LaTeX between dollars; its unit, or the empty string), where the name does not say it.
     timed : tuple of str
         Keys whose numbers may be formulas in the time ``t``.
     example : str
@@ -68,6 +70,7 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    coordinates: ClassVar[Mapping[str, tuple[str, str]]] = {}
     timed: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[str] = ""
 

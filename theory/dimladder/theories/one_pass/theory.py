@@ -70,8 +70,9 @@ class OnePassTheory(Theory):
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
+    coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
-    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
+    timed = ("data.tasks", "data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -181,7 +182,6 @@ class OnePassTheory(Theory):
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
         ):  # fmt: skip
