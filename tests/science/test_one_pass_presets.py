@@ -58,9 +58,7 @@ def agree(problem: dl.Problem, wrong: dl.Problem, replicas: int = 48) -> None:
     assert deviations(dl.solve(wrong), runs)[0] > 6
 
 
-@pytest.mark.parametrize(
-    "rule", [{"displacement": -0.5, "weight_decay": 0.3}, {"uses": 2, "spherical": True}]
-)
+@pytest.mark.parametrize("rule", [{"displacement": -0.5, "weight_decay": 0.3}, {"uses": 2, "spherical": True}])
 def test_one_unit_is_averaged_as_by_split_quadrature(rule: dict[str, Any]) -> None:
     """Two programs for the same flow: over all fields, and over one of each kind with labels tabulated; 2e-6."""
     problem = stated(TWO, {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from .activations import activation
 from .checks import at_least, finite, formula, not_negative, positive
 from .spec import Spec
+from .timed import Timed, check_timed
 
 
 class Momentum(Spec, frozen=True, kw_only=True):
@@ -44,8 +45,9 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     ----------
     learning_rate, readout_learning_rate, bias_learning_rate : float
         The others default to the first. Biases are one more coordinate of w: its decay and momentum act on them.
-    batch_size : int
-        Samples a step; time stays the number of steps / d.
+    batch_size : float, or a formula in the time ``t``
+        Samples a step, at least 1; time stays the number of steps / d. Between whole numbers steps take one or the
+        other, such that the mean of 1/batch_size is this.
     schedule : str
         Factor on all learning rates, a formula in the time ``t``.
     regime : {"classical", "gradient-flow", "noise-dominated"}
@@ -74,7 +76,7 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     learning_rate: float
     readout_learning_rate: float | None = None
     bias_learning_rate: float | None = None
-    batch_size: int = 1
+    batch_size: int | Timed = 1
     schedule: str = "1"
     regime: Literal["classical", "gradient-flow", "noise-dominated"] = "classical"
     spherical: bool = False
@@ -87,13 +89,16 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     vectors: dict[str, str] = msgspec.field(default_factory=dict)
     constants: dict[str, float] = msgspec.field(default_factory=dict)
 
+    timed: ClassVar[tuple[str, ...]] = ("batch_size",)
+
     def __post_init__(self) -> None:
         not_negative(
             learning_rate=self.learning_rate, readout_learning_rate=self.readout_learning_rate,
             bias_learning_rate=self.bias_learning_rate, weight_decay=self.weight_decay,
             readout_weight_decay=self.readout_weight_decay,
         )  # fmt: skip
-        at_least(1, batch_size=self.batch_size, uses=self.uses)
+        check_timed("batch_size", self.batch_size, 1.0)
+        at_least(1, uses=self.uses)
         finite(displacement=self.displacement, constants=tuple(self.constants.values()))
         formula("schedule", self.schedule, ("t",))
         if (self.vectors or self.constants) and not self.update:

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 def initial_state(
     problem: Problem, species: Sequence[str], heads: int, shares: Array, tau: Array, variances: Array,
-    stages: Sequence[tuple[float, Array]], means: Array,
+    means: Array,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return Gamma^b (B, n, n), readouts (heads Y, K) and biases (S, K) at time 0.
 
@@ -37,13 +37,12 @@ def initial_state(
     shares, tau : arrays (B,)
         Shares of the dimensions, and of |w*|^2.
     variances : array (sources, B)
-    stages : sequence of (end, weights)
     means : array (sources, D)
     """
     student: Any = problem.student
     initial: Any = problem.initial
     width, outputs = units_of(problem), outputs_of(problem)
-    fixed, M = _fixed(problem, shares, tau, variances, stages[0][1], means.shape[1])
+    fixed, M = _fixed(problem, shares, tau, variances, means.shape[1])
     blocks, D = len(shares), means.shape[1]
     F = M + D
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -87,7 +86,7 @@ def _require_single(gram: Array, block: int) -> None:
         )  # fmt: skip
 
 
-def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, weights: Array, D: int) -> tuple[Array, int]:
+def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, D: int) -> tuple[Array, int]:
     """Return the Gram matrices of teachers and mean directions by block (B, F, F), and the number of teachers."""
     target: Any = problem.target
     data: Any = problem.data

@@ -255,6 +255,7 @@ class NTKRidgeTheory(Theory):
         "loss": "function ridge",
         "algorithm": {"minimise": ""},
     }
+    coordinates: ClassVar = {"width_ratio": ("width over samples $n_1/m$", "")}
     axes = ("width_ratio",)
     simulation = Simulation(sizes=(400, 800), replicas=10)
     references = ("adlam2020neural",)

@@ -104,8 +104,8 @@ def escape_times(
         inputs, noise, sources = stream.spawn(3)
         status, step = gram_kernel.one_pass_sgd(
             inputs, noise, sources, start.fixed, start.moving.copy(), start.columns, start.ranks, start.outside,
-            what.a.copy(), what.bias.ravel().copy(), *kernel_arguments(what, start, d), threshold, record,
-            np.empty(shape), np.empty((1, *what.a.shape)), np.empty((1, what.moving)),
+            what.a.copy(), what.bias.ravel().copy(), *kernel_arguments(what, start, d, int(record[0])), threshold,
+            record, np.empty(shape), np.empty((1, *what.a.shape)), np.empty((1, what.moving)),
         )  # fmt: skip
         if status == gram_kernel.BLEW_UP:
             raise SimulationError(f"replica {replica} blew up at t = {step / d:.4g}", hint="lower the learning rate")

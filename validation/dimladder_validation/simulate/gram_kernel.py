@@ -191,10 +191,10 @@ def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> N
 @njit(
     types.UniTuple(types.int64, 2)(
         RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
-        MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, VECTOR, COUNTS, MATRIX,  # sources
+        COUNTS, CUBE, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
         CUBE, MATRIX, types.boolean, VECTOR,  # moves
         MODEL, SCHEDULE, SLOPE, PUSH,
-        types.int64, types.int64, types.int64, types.float64, types.boolean, types.float64, COUNTS,
+        types.int64, COUNTS, types.int64, types.float64, types.boolean, types.float64, COUNTS,
         TENSOR, CUBE, MATRIX,
     ),
     cache=True,
@@ -212,6 +212,7 @@ def one_pass_sgd(
     outside: np.ndarray,
     v: np.ndarray,
     bias: np.ndarray,
+    firsts: np.ndarray,
     deviations: np.ndarray,
     means: np.ndarray,
     chances: np.ndarray,
@@ -229,7 +230,7 @@ def one_pass_sgd(
     slope_of: Function,
     push_of: Function,
     d: int,
-    batch: int,
+    batches: np.ndarray,
     uses: int,
     displacement: float,
     spherical: bool,
@@ -251,11 +252,13 @@ def one_pass_sgd(
         First column of each block, the rank of its fixed rows, and the coordinates outside its frame: -1 for a block
         whose columns are its coordinates.
     v, bias : arrays (heads Y, K), (P,)
-    deviations, means : arrays (C, blocks), (C, N)
+    firsts : int array (stages,)
+        The first step of each stage.
+    deviations, means : arrays (stages, C, blocks), (C, N)
         sqrt(s_cb), and the means in the frame.
-    chances : array (stages, 1 + C)
-        The first step of a stage, and the cumulated probabilities of the sources.
-    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (C,), (C,), (C, K)
+    chances : array (stages, C)
+        The cumulated probabilities of the sources.
+    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (stages, C), (C,), (C, K)
     mixing : array (3, S, S)
         u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
     gains : array (2, S)
@@ -265,7 +268,9 @@ def one_pass_sgd(
     rates : array (3,)
         Of the readout (times the schedule), its decay, and of the bias relative to the weights.
     model, schedule, slope_of, push_of : compiled functions
-    d, batch, uses : int
+    d, uses : int
+    batches : int array (stages,)
+        Samples a step.
     displacement : float
         The gradient is taken at w - (rate displacement/sqrt d) mean_batch[a g' slope x].
     spherical : bool
@@ -282,24 +287,24 @@ def one_pass_sgd(
     teachers = teacher_rows.shape[1] // outputs
     # Rows of coefficients: one a unit, or one a vector where the species move differently.
     c_count = p_count if general else k_count
-    x = np.empty((batch, n))
-    fields = np.empty((batch, p_count + teachers))
+    most = np.max(batches)
+    x = np.empty((most, n))
+    fields = np.empty((most, p_count + teachers))
     shifted = np.empty(k_count)
     one, pushed = np.empty(species), np.empty(species)
     g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
     change_v, active = np.empty_like(v), np.empty((outputs, k_count))
     output, error = np.empty(outputs), np.empty(outputs)
-    target, y, source = np.empty(outputs), np.empty((batch, outputs)), np.zeros(batch, dtype=np.int64)
-    c, total_c, trial = np.empty((c_count, batch)), np.empty((c_count, batch)), np.empty((k_count, batch))
+    target, y, source = np.empty(outputs), np.empty((most, outputs)), np.zeros(most, dtype=np.int64)
+    c, total_c, trial = np.empty((c_count, most)), np.empty((c_count, most)), np.empty((k_count, most))
     scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
     inner_needed = displacement != 0.0 or uses > 1
-    full = inner_needed or batch <= c_count
-    order = batch if full else c_count
-    wishart = np.zeros((blocks, order, order))
-    inner = np.zeros((batch, batch))
+    room = max(most, c_count) if inner_needed else c_count
+    wishart = np.zeros((blocks, room, room))
+    inner = np.zeros((most, most))
     gram, root = np.empty((c_count, c_count)), np.empty((c_count, c_count))
-    rows = np.zeros((p_count, p_count + order))
+    rows = np.zeros((p_count, p_count + room))
     framed = False
     for block in range(blocks):
         framed = framed or outside[block] >= 0
@@ -315,18 +320,21 @@ def one_pass_sgd(
         if step >= last:
             return COMPLETED, step
         rate = schedule(step / d)
-        while stage + 1 < chances.shape[0] and step >= chances[stage + 1, 0]:
+        while stage + 1 < firsts.shape[0] and step >= firsts[stage + 1]:
             stage += 1
+        batch = batches[stage]
+        full = inner_needed or batch <= c_count
+        order = batch if full else c_count
         change_v[:] = 0.0
         total_c[:] = 0.0
         for b in range(batch):
             if sources > 1:
                 chance, chosen = source_rng.random(), 0
-                while chosen < sources - 1 and chance >= chances[stage, 1 + chosen]:
+                while chosen < sources - 1 and chance >= chances[stage, chosen]:
                     chosen += 1
                 source[b] = chosen
             for block in range(blocks):
-                deviation = deviations[source[b], block]
+                deviation = deviations[stage, source[b], block]
                 inputs = x[b, columns[block] : columns[block + 1]]
                 for a in range(inputs.shape[0]):
                     inputs[a] = deviation * rng.standard_normal()
@@ -349,7 +357,7 @@ def one_pass_sgd(
                         total += x[b, a] * x[other, a]
                     for block in range(blocks):
                         if outside[block] >= 0:
-                            both = deviations[source[b], block] * deviations[source[other], block]
+                            both = deviations[stage, source[b], block] * deviations[stage, source[other], block]
                             for a in range(order):
                                 total += both * wishart[block, b, a] * wishart[block, other, a]
                     inner[b, other] = total + rates[2]
@@ -369,8 +377,8 @@ def one_pass_sgd(
                     if use == 0 and attempt == 0:
                         for o in range(outputs):
                             y[b, o] = target[o]
-                            if noise[s] > 0.0:
-                                y[b, o] += noise[s] * noise_rng.standard_normal()
+                            if noise[stage, s] > 0.0:
+                                y[b, o] += noise[stage, s] * noise_rng.standard_normal()
                     for o in range(outputs):
                         output[o] = 0.0
                         for i in range(k_count):
@@ -436,7 +444,7 @@ def one_pass_sgd(
                     for a in range(batch):
                         total = 0.0
                         for b in range(a, batch):
-                            total += total_c[row, b] * deviations[source[b], block] * wishart[block, b, a]
+                            total += total_c[row, b] * deviations[stage, source[b], block] * wishart[block, b, a]
                         for q in range(species):
                             if general:
                                 rows[row, p_count + a] = scale[0] * total
@@ -447,7 +455,7 @@ def one_pass_sgd(
                     for j in range(c_count):
                         total = 0.0
                         for b in range(batch):
-                            total += total_c[i, b] * total_c[j, b] * deviations[source[b], block] ** 2
+                            total += total_c[i, b] * total_c[j, b] * deviations[stage, source[b], block] ** 2
                         gram[i, j] = total
                 _root(gram, root)
                 _bartlett(rng, c_count, outside[block], wishart[block])

@@ -32,8 +32,8 @@ def has_test_loss(table: Table) -> bool:
 
 
 def population_errors(
-    table: Table, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray, rng: np.random.Generator,
-    species: int = 0,
+    table: Table, times: np.ndarray, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray,
+    rng: np.random.Generator, species: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """Return averages over fresh inputs of each source, shape (3, time, sources).
 
@@ -45,6 +45,7 @@ def population_errors(
 
     Parameters
     ----------
+    times : array (time,)
     gram, a, bias : arrays (time, B, P, n), (time, heads Y, K), (time, P)
         Of one replica.
     fixed : array (B, F, F)
@@ -66,6 +67,7 @@ def population_errors(
     own = slice(species * K, (species + 1) * K)
     result = np.full((3, len(a), table.sources), np.nan)
     firsts = [int(np.argmax(table.emitter == source)) for source in range(table.sources)]
+    variances, noise = table.along("variances", times), table.along("noise", times)
     for place in range(len(a)):
         if not (np.isfinite(gram[place]).all() and np.isfinite(a[place]).all()):
             continue
@@ -75,12 +77,13 @@ def population_errors(
         order = np.r_[K : K + M, 0:K]  # teachers first: students that come close keep their digits
         seen = np.r_[moving : moving + M, species * K : (species + 1) * K]
         for source, c in enumerate(firsts):
-            covariance = np.einsum("b,bpq->pq", table.variances[c], rows[:, order][:, :, seen])
+            covariance = np.einsum("b,bpq->pq", variances[place, c], rows[:, order][:, :, seen])
             mean = rows.sum(axis=0)[order, moving + M :] @ table.means[c]
             mean[M:] += bias[place, own]
             out = np.empty(3)
             gram_kernel.population_means(
-                np.ascontiguousarray(normal[:, : K + M]), np.ascontiguousarray(table.noise[c] * normal[:, -table.Y :]),
+                np.ascontiguousarray(normal[:, : K + M]),
+                np.ascontiguousarray(noise[place, c] * normal[:, -table.Y :]),
                 np.ascontiguousarray(covariance), losses, mean,
                 a[place, table.head[c] * table.Y : (table.head[c] + 1) * table.Y].copy(),
                 table.teacher_rows[c].astype(float), table.labels[c].copy(), code.model, code.value, out,
@@ -127,7 +130,9 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
 
         def one(replica: int, species: int = species) -> np.ndarray:
             rng = runs.test_streams[replica]
-            return population_errors(table, gram[replica], runs.a[replica], bias[replica], fixed, rng, species)
+            return population_errors(
+                table, np.asarray(times), gram[replica], runs.a[replica], bias[replica], fixed, rng, species
+            )
 
         if table.slope is not None:
             break

@@ -114,25 +114,66 @@ def children_of(stream: np.random.Generator) -> list[np.random.Generator]:
     return list(stream.spawn(5))
 
 
-def kernel_arguments(table: Table, frame: Frame, d: int) -> tuple[Any, ...]:
+# Numbers that a formula in the time may take in one run: beyond, several steps share the one in their middle.
+MOST_NUMBERS = 2**24
+
+
+def stages(table: Table, d: int, steps: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the first step of every stage and what holds in it: chances, variances, noise and batch.
+
+    A stage lasts as long as nothing changes: where a formula in the time says so, a step.
+    """
+    import math
+
+    import numpy as np
+
+    switches = [math.ceil(t * d - 1e-9) for t in table.switches]
+    firsts = np.array([0, *switches])
+    if table.timed:
+        stride = 1 + steps * (table.variances.size + 3 * len(table.head)) // MOST_NUMBERS
+        firsts = np.unique(np.concatenate([np.arange(0, steps + 1, stride), firsts[firsts <= steps]]))
+    # In the middle of their steps, where a sum is the integral to second order.
+    ends = np.append(firsts[1:], firsts[-1] + 1)
+    times = 0.5 * (firsts + ends) / d if table.timed else (firsts + 1e-9) / d
+    what = {name: table.along(name, times) for name in ("chances", "variances", "noise", "batch")}
+    return firsts.astype(np.int64), what | {"batch": whole_batches(what["batch"], ends - firsts)}
+
+
+def whole_batches(batch: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return whole numbers beside the given ones, such that the sum of 1/batch follows that of the given ones."""
+    import numpy as np
+
+    low = np.maximum(np.floor(batch + 1e-9), 1.0)
+    if (abs(batch - low) < 1e-9).all():
+        return low.astype(np.int64)
+    out, owed = np.empty(len(batch), dtype=np.int64), 0.0
+    for k, (wanted, lower, count) in enumerate(zip(batch, low, steps, strict=True)):
+        owed += count / wanted
+        # The larger batch where that leaves less owed than the smaller one would overdraw.
+        out[k] = lower if abs(owed - count / lower) <= abs(owed - count / (lower + 1.0)) else lower + 1.0
+        owed -= count / out[k]
+    return out
+
+
+def kernel_arguments(table: Table, frame: Frame, d: int, steps: int) -> tuple[Any, ...]:
     """Return what `gram_kernel.one_pass_sgd` takes between its state and its records, the threshold left out."""
     import math
 
     import numpy as np
 
     code = code_for(table)
-    firsts = [0, *(math.ceil(t * d - 1e-9) for t in table.switches)]
-    chances = [[first, *np.cumsum(weights)] for first, (_, weights) in zip(firsts, table.stages, strict=True)]
+    firsts, what = stages(table, d, steps)
     means = table.means @ frame.fixed[table.M :] if table.D else np.zeros((0, frame.fixed.shape[1]))
     # The drift alone: batches of sqrt d samples or more push the noise terms to order d^-1/2.
-    batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+    least = math.isqrt(d - 1) + 1 if table.regime == "gradient-flow" else 1
+    batches = np.maximum(what["batch"], least)
     return (
-        np.sqrt(table.variances), np.ascontiguousarray(means), np.array(chances), table.labels.astype(float),
-        np.ascontiguousarray(table.teacher_rows, dtype=float), table.noise.astype(float),
+        firsts, np.sqrt(what["variances"]), np.ascontiguousarray(means), np.cumsum(what["chances"], axis=1),
+        table.labels.astype(float), np.ascontiguousarray(table.teacher_rows, dtype=float), what["noise"],
         table.head.astype(np.int64), np.ascontiguousarray(table.masks, dtype=float), mixing(table),
         np.stack([table.fixed_gain, table.gain]), table.coefficients is not None,
         np.array([table.readout_rate, table.readout_decay, table.bias_rate or 0.0]),
-        code.model, code.schedule, code.slope, code.push, d, batch, table.uses, table.displacement, table.spherical,
+        code.model, code.schedule, code.slope, code.push, d, batches, table.uses, table.displacement, table.spherical,
     )  # fmt: skip
 
 
@@ -162,7 +203,7 @@ def _replicas(
         frame = state(children[replica])
         status, _ = one_pass_sgd(
             inputs, noise, sources, frame.fixed, frame.moving, frame.columns, frame.ranks, frame.outside,
-            table.a.copy(), table.bias.ravel().copy(), *kernel_arguments(table, frame, d), 2.0, record,
+            table.a.copy(), table.bias.ravel().copy(), *kernel_arguments(table, frame, d, int(record[-1])), 2.0, record,
             gram[replica], a[replica], bias[replica],
         )  # fmt: skip
         return int(status)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend
 from .frames import explicit
 from .model_code import as_formula, clean_label, loss_slopes, slope_of
 from .rows import Rows
-from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report
+from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report, stages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ def weight_sgd_array(
     record, low, high, weight = recorded_steps(times, d)
     children = [children_of(stream) for stream in streams]
     frames = [explicit(table, d, c[2]) for c in children]
-    run = _Step(table, backend, d, np.stack([f.fixed for f in frames]), frames[0].columns)
+    run = _Step(table, backend, d, int(record[-1]), np.stack([f.fixed for f in frames]), frames[0].columns)
     w = backend.asarray(np.stack([f.moving for f in frames]))
     replicas = len(streams)
     a = backend.asarray(np.broadcast_to(table.a, (replicas, *table.a.shape)).copy())
@@ -72,11 +73,23 @@ def weight_sgd_array(
 class _Step:
     """One step of every replica; inputs are rows of draws, the facts of each sample's source gathered beside them."""
 
-    def __init__(self, table: Table, backend: Backend, d: int, fixed: np.ndarray, columns: np.ndarray) -> None:
+    def __init__(
+        self, table: Table, backend: Backend, d: int, steps: int, fixed: np.ndarray, columns: np.ndarray
+    ) -> None:
         import numpy as np
 
         self.table, self.backend, self.d, self.columns = table, backend, d, columns
-        self.batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+        firsts, self.what = stages(table, d, steps)
+        self.firsts = firsts
+        sizes = {int(b) for b in self.what["batch"]}
+        if len(sizes) > 1:
+            raise SimulationError(
+                "batches of one size only are moved on arrays", where="algorithm.batch_size",
+                why=f"it takes {len(sizes)} values from {min(sizes)} to {max(sizes)} here",
+                hint="run in double precision on the CPU, where explicit weights and the Gram chain take any",
+            )  # fmt: skip
+        least = math.isqrt(d - 1) + 1 if table.regime == "gradient-flow" else 1
+        self.batch = max(least, *sizes)
         self.teachers = backend.asarray(fixed[:, : table.M])
         self.directions = backend.asarray(fixed[:, table.M :])
         self.all_fixed = backend.asarray(fixed)
@@ -85,12 +98,12 @@ class _Step:
         self.places = [""] if table.Y == 1 else [str(o + 1) for o in range(table.Y)]
         names = tuple(f"{s}{place}" for s in "fy" for place in self.places)
         self.losses = [as_formula(s, names) for s in loss_slopes(table)]
-        self.scales = bool((table.variances != 1.0).any())
+        self.scales = bool((self.what["variances"] != 1.0).any())
         spread = np.zeros((len(table.shares), d))
         for b in range(len(table.shares)):
             spread[b, columns[b] : columns[b + 1]] = 1.0
         self.spread = backend.asarray(spread)
-        self.noisy = bool((table.noise > 0).any())
+        self.noisy = bool((self.what["noise"] > 0).any())
 
     def draw(self, children: Any, step: int, block: int) -> list[Any]:
         """Return normal inputs (R, block, B, d), noise (R, block, B, Y), and what the samples' sources say of them."""
@@ -99,18 +112,21 @@ class _Step:
         table, backend = self.table, self.backend
         rows = [backend.normal([c[0] for c in children], (block, self.batch, self.d))]
         source = np.zeros((len(children), block, self.batch), dtype=np.int64)
+        stage = np.searchsorted(self.firsts, step + np.arange(block), side="right") - 1
         if len(table.head) > 1:
             for r, c in enumerate(children):
                 uniform = c[4].random((block, self.batch))
-                for k in range(block):
-                    cumulated = np.cumsum(table.probabilities((step + k) / self.d + 1e-9 / self.d))
+                for k, cumulated in enumerate(np.cumsum(self.what["chances"], axis=1)[stage]):
                     source[r, k] = np.minimum(np.searchsorted(cumulated, uniform[k], side="right"), len(table.head) - 1)
         noise = backend.normal([c[1] for c in children], (block, self.batch, table.Y)) if self.noisy else None
-        facts: list[Any] = [np.sqrt(table.variances), table.means, table.teacher_rows, table.labels, table.noise]
+        now = np.broadcast_to(stage[None, :, None], source.shape)
+        facts: list[Any] = [np.sqrt(self.what["variances"])[now, source]]
+        facts += [fact[source] for fact in (table.means, table.teacher_rows, table.labels)]
+        facts.append(self.what["noise"][now, source])
         # Which rows of readouts a source has, output by output.
-        facts += [np.eye(table.heads * table.Y).reshape(table.heads, table.Y, -1)[table.head]]
-        facts += [table.masks]
-        rows += [backend.asarray(np.asarray(fact, dtype=float)[source]) for fact in facts]
+        readouts = np.eye(table.heads * table.Y).reshape(table.heads, table.Y, -1)[table.head]
+        facts += [fact[source] for fact in (readouts, table.masks)]
+        rows += [backend.asarray(np.asarray(fact, dtype=float)) for fact in facts]
         return rows if noise is None else [*rows, noise]
 
     def __call__(self, state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:

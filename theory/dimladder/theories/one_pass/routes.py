@@ -44,6 +44,8 @@ def structure(problem: Any) -> str:
         "loss.smoothing": problem.loss.smoothing != 0,
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
+        "target.noise": isinstance(getattr(target, "noise", 0.0), str),
+        "algorithm.batch_size": isinstance(rule.batch_size, str),
         "algorithm.uses": rule.uses > 1 and not is_single(problem),
         "algorithm.displacement": rule.displacement != 0 and not is_single(problem),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,

@@ -70,7 +70,9 @@ class OnePassTheory(Theory):
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
+    coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
+    timed = ("data.tasks", "data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -115,9 +117,9 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        yield from self._start_checks(problem)
-        yield from self._idle_checks(problem)
         general = structure(problem)
+        yield from self._start_checks(problem, general)
+        yield from self._idle_checks(problem)
         slope = getattr(student, "slope", "")
         if is_displaced(problem):
             yield from self._displaced_checks(problem)
@@ -138,7 +140,7 @@ class OnePassTheory(Theory):
             why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
             yield Refusal("data.tasks", why, "let its until be inf")
 
-    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+    def _start_checks(self, problem: Any, general: str) -> Iterable[Refusal]:
         initial = problem.initial
         labelled = isinstance(problem.target, ClusterLabels)
         for name in ("Q", "M"):
@@ -147,7 +149,7 @@ class OnePassTheory(Theory):
                     continue
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
                 yield Refusal(f"initial.{name}", "is missing", hint)
-        if structure(problem):
+        if general:
             return
         for name in ("bias", "means", "block_M"):
             if getattr(initial, name, None) is not None:
@@ -180,7 +182,6 @@ class OnePassTheory(Theory):
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
         ):  # fmt: skip

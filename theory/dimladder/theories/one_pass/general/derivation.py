@@ -14,11 +14,14 @@ import sympy as sp
 
 from ....symbolic.tensors import Tensor
 from . import notation as d
-from .notation import Form, b, c, f, h, i, j, k, l, m, p, q, r, total
+from .notation import Form, b, c, f, h, i, j, k, l, m, o, p, q, r, total
 
 
 def gradient(vector: Any) -> Any:
-    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi a_ci g'(lambda_i) Delta, or -phi_p."""
+    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi a_ci g'(lambda_i) Delta, or -phi_p.
+
+    Of several outputs: sum_i P_pi g'(lambda_i) sum_o a_coi dl/df_o.
+    """
     return sp.Symbol(rf"\beta_{{{vector}}}", real=True)
 
 
@@ -83,7 +86,7 @@ def one_step(form: Form) -> Update:
     sphere = half * (d.rate[p] + d.rate[q]) * d.Gamma[b, p, q], half * d.rate[p] * d.Gamma[b, p, f]
     moving = first_order(inner(moved(p), moved(q)))
     fixed = first_order(inner(moved(p), {("V", f): 1}))
-    readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
+    readout = -d.kappa_a * d.a[(*rows_of(form), i)] - d.eta_a * READOUT
     return Update(_keep(moving, form), _keep(fixed, form), _keep(readout, form), sphere)
 
 
@@ -129,10 +132,10 @@ def derive(form: Form) -> Derived:
     """Derive the flow of the block overlaps."""
     update = one_step(form)
     out = Derived(form, update)
-    weights = total(d.mask[c, i] * d.head[c, h] * d.a[h, i], h)
+    weights = total(d.mask[c, i] * d.head[c, h] * d.a[(*rows_of(form), i)], h)
     out.laws = [
         Tensor(d.C[c, l, j], total(d.s[c, b] * d.Gamma[b, l, j], b)),
-        Tensor(d.w[c, i], weights),
+        Tensor(d.w[(c, *rows_of(form)[1:], i)], weights),
     ]
     if not form.centred:
         out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
@@ -140,7 +143,7 @@ def derive(form: Form) -> Derived:
     one, two = (p, r) if form.written else (i, k)
 
     def weigh(unit: Any) -> Any:
-        return sp.Integer(1) if form.written else d.w[c, unit]
+        return sp.Integer(1) if form.written or form.vector else d.w[c, unit]
 
     if form.regime != "noise-dominated":
         # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
@@ -156,7 +159,7 @@ def derive(form: Form) -> Derived:
         Tensor(d.dGamma[b, p, f], averaged(update.fixed, form)),
     ]
     if form.train_readout:
-        out.flow.append(Tensor(d.da[h, i], averaged(update.readout, form)))
+        out.flow.append(Tensor(d.da[(*rows_of(form), i)], averaged(update.readout, form)))
     if form.spherical:
         out.sphere = [
             Tensor(d.growth[i], total(d.counts[b] * d.dGamma[b, i, i], b)),
@@ -166,6 +169,11 @@ def derive(form: Form) -> Derived:
             Tensor(d.dGamma[b, p, f], update.sphere[1]),
         ]
     return out
+
+
+def rows_of(form: Form) -> tuple[Any, ...]:
+    """Return the indices of a row of readouts: a head, and an output where there are several."""
+    return (h, o) if form.vector else (h,)
 
 
 def averaged(increment: Any, form: Form) -> Any:
@@ -178,7 +186,8 @@ def averaged(increment: Any, form: Form) -> Any:
         readout = powers.pop(READOUT, 0)
         rest = sp.Mul(*(base**power for base, power in powers.items()))
         if readout:
-            result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * d.R[c, i], c)
+            of_source = d.R[(c, *rows_of(form)[1:], i)]
+            result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * of_source, c)
         elif len(betas) == 1 and len(fields) == 1:
             moved = -d.X[b, betas[0], fields[0]] if form.written else total(d.P[betas[0], i] * d.X[b, i, fields[0]], i)
             result += rest * moved

@@ -22,8 +22,9 @@ UNITS = Range("units", "K", "0", "K")
 BLOCKS = Range("blocks", "B", "0", "B")
 SOURCES = Range("sources", "n_c", "0", "C")
 HEADS = Range("heads", "n_h", "0", "heads")
+OUTPUTS = Range("outputs", "Y", "0", "Y")
 
-b, c, h = sp.symbols("b c h", integer=True)
+b, c, h, o = sp.symbols("b c h o", integer=True)
 i, k = sp.symbols("i k", integer=True)
 p, q = sp.symbols("p q", integer=True)
 # A moving vector, a field and another one, a direction of the means, a fixed vector.
@@ -47,7 +48,7 @@ eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
 def indices() -> Indices:
     """Return the index symbols and their ranges."""
     return Indices(
-        {b: BLOCKS, c: SOURCES, h: HEADS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
+        {b: BLOCKS, c: SOURCES, h: HEADS, o: OUTPUTS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
          j: FIELDS, m: DIRECTIONS, f: FIXED}
     )  # fmt: skip
 
@@ -72,14 +73,20 @@ class Form:
         Whether the update is a formula of its own, phi_p a sample, instead of gains P times the gradient.
     centred : bool
         Whether no source has a mean and no unit a bias.
+    vector : bool
+        Whether the student has several outputs: what a sample moves a unit by then holds its readouts.
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
+    timed : bool
+        Whether further numbers change in time, by formulas that are parameters themselves.
     """
 
     train_readout: bool = False
     spherical: bool = False
     centred: bool = False
     written: bool = False
+    vector: bool = False
     regime: str = "classical"
     schedule: Any = 1
+    timed: bool = False
