@@ -118,9 +118,9 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        yield from self._start_checks(problem)
-        yield from self._idle_checks(problem)
         general = structure(problem)
+        yield from self._start_checks(problem, general)
+        yield from self._idle_checks(problem)
         slope = getattr(student, "slope", "")
         if is_displaced(problem):
             yield from self._displaced_checks(problem)
@@ -141,7 +141,7 @@ class OnePassTheory(Theory):
             why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
             yield Refusal("data.tasks", why, "let its until be inf")
 
-    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+    def _start_checks(self, problem: Any, general: str) -> Iterable[Refusal]:
         initial = problem.initial
         labelled = isinstance(problem.target, ClusterLabels)
         for name in ("Q", "M"):
@@ -150,7 +150,7 @@ class OnePassTheory(Theory):
                     continue
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
                 yield Refusal(f"initial.{name}", "is missing", hint)
-        if structure(problem):
+        if general:
             return
         for name in ("bias", "means", "block_M"):
             if getattr(initial, name, None) is not None:
@@ -198,7 +198,6 @@ class OnePassTheory(Theory):
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
             ("feedback", rule.feedback is not None), ("episodes", rule.episodes is not None),

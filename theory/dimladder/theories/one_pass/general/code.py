@@ -22,7 +22,7 @@ SCRATCH: dict[str, tuple[str, ...]] = {
     "Z": ("rows", "rows", "B"),
     "square": ("(rows + M) * (rows + M)",),
     "mean": ("rows + M",),
-    "w": ("K + M",),
+    "w": ("Y * (K + M)",),
     "Gr": ("rows",),
     "slopes": ("rows * (rows + M)",),
     "NN": ("rows", "rows"),
@@ -81,7 +81,10 @@ def fields_read(species, K, M, V, rows, teacher, at):
         at[i] = species * K + i
     N = rows
     for m in range(M):
-        if teacher[m] != 0.0:
+        heard = 0.0
+        for o in range(teacher.size // M):
+            heard += abs(teacher[o * M + m])
+        if heard != 0.0:
             at[N] = V + m
             N += 1
     return N
@@ -132,7 +135,8 @@ def _element(expression: Any, scheduled: bool) -> str:
             pair = f"{one} * ({one} + 1) // 2 + {two}"
         return f"dy[({pair}) * B + {block}]"
     if base == d.da:
-        return f"dy[pairs * B + {x[0]} * K + {x[1]}]"
+        row = x[0] if len(x) == 2 else f"({x[0]} * Y + {x[1]})"
+        return f"dy[pairs * B + {row} * K + {x[-1]}]"
     if base == d.blur:
         return "(blur[c] * length[c])"
     if base == d.seen:
@@ -206,16 +210,28 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     outside = ContractionWriter(names, element, d.b, where={d.q: "q > p", d.v: "m2 > f"})
     inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
     whole = ContractionWriter(names, element, d.b)
-    moved, rest = ({n: s for n, s in PARAMETERS.items() if (n in MOVED) is kind} for kind in (True, False))
+    scratch, parameters = SCRATCH, PARAMETERS
+    if form.vector:
+        scratch, parameters = SCRATCH | {"R": ("Y", "K")}, PARAMETERS | {"readout": ("heads", "Y", "K")}
+    moved, rest = ({n: s for n, s in parameters.items() if (n in MOVED) is kind} for kind in (True, False))
     begin = [
         *[f"{name} = int(table[{place}])" for place, name in enumerate(COUNTS)],
         *sizes, f"place = {len(COUNTS)}", *_views(moved, "table", "place"), "use = 0", *_in_time(form.timed),
         *_views(rest, "now" if form.timed else "table", "place"), "rule = table[numbers:]",
-        *_views(SCRATCH, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
+        *_views(scratch, "work", "use"), "load_overlaps(y, fixed, V, F, B, G)",
         "a = y[pairs * B:].reshape((heads, K))" if form.train_readout else "a = readout",
     ]  # fmt: skip
     law = ["cov = square[:N * N].reshape((N, N))", f"source_law({LAW})"]
     call = "K, N - rows, mean[:N], cov, w[:K + N - rows], label[c], sigma[c], rule, work[use:]"
+    teachers = ["for l in range(rows, N):", "    w[K + l - rows] = -teacher[c, int(at[l]) - V]"]
+    if form.vector:
+        begin[-1] = "a = y[pairs * B:].reshape((heads, Y, K))" if form.train_readout else "a = readout"
+        law = [law[0], "readouts = w[:Y * N].reshape((Y, N))", f"source_law({LAW.removesuffix('w')}readouts)"]
+        call = "K, N - rows, mean[:N], cov, readouts, label[c * Y:(c + 1) * Y], sigma[c], rule, work[use:]"
+        teachers = [
+            "for o in range(Y):", "    for l in range(rows, N):",
+            "        w[o, l] = -teacher[c, o * M + int(at[l]) - V]",
+        ]  # fmt: skip
     time = ["piece = 0", "while piece < switches and t >= switch_times[piece]:", "    piece += 1"]
     body = [*begin, *time]
     if form.schedule != 1:
@@ -248,11 +264,12 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     lines = [header(title, form.schedule != 1 or form.timed), *averages, "", "", *load.splitlines(), "", ""]
     lines += ["@njit(**INNER)", f"def source_law({LAW}):"]
     lines += ['    """Fill covariance and mean of the fields of source c, and the weights of its units."""']
+    lines += ["    Y = w.shape[0]"] if form.vector else []
     lines += indented(
         [
             *_stages(inside, out.laws), *_stages(inside, out.added, clear=False),
             "for l in range(N):", "    for j in range(l):", "        cov[j, l] = cov[l, j]",
-            "for l in range(rows, N):", "    w[K + l - rows] = -teacher[c, int(at[l]) - V]", "", "",
+            *teachers, "", "",
         ]
     )  # fmt: skip
     lines += [f"@njit({RHS_SIGNATURE}, **FAST)", "def rhs(t, y, dy, table, work):", *indented(body)]
@@ -263,10 +280,10 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     lines += ["", "", f"@njit({RHS_SIGNATURE}, **FAST)", "def observe(t, y, dy, table, work):"]
     lines += ['    """Fill dy with error, classification error and loss of every species and test source."""']
     lines += indented(observe)
-    lines += ["", "", f"@njit(types.int64({', '.join(5 * ['types.int64'])}), **OPTIONS)"]
-    lines += ["def work_size(K, M, D, S, B):", '    """Return the length of the scratch array."""']
+    lines += ["", "", f"@njit(types.int64({', '.join(6 * ['types.int64'])}), **OPTIONS)"]
+    lines += ["def work_size(K, M, D, S, B, Y):", '    """Return the length of the scratch array."""']
     lines += indented(sizes)
-    length = " + ".join(" * ".join(f"({s})" for s in shape) for shape in SCRATCH.values())
+    length = " + ".join(" * ".join(f"({s})" for s in shape) for shape in scratch.values())
     lines += [f"    return {length} + averages_work_size(K, M)", "", ""]
     return "\n".join([*lines, *(f"{name} = {value!r}" for name, value in ends.items())]) + "\n"
 

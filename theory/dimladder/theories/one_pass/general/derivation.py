@@ -14,11 +14,14 @@ import sympy as sp
 
 from ....symbolic.tensors import Tensor
 from . import notation as d
-from .notation import Form, b, c, f, h, i, j, k, l, m, p, q, r, total
+from .notation import Form, b, c, f, h, i, j, k, l, m, o, p, q, r, total
 
 
 def gradient(vector: Any) -> Any:
-    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi a_ci g'(lambda_i) Delta, or -phi_p."""
+    """Symbol of what a sample moves a vector by, times -sqrt d: sum_i P_pi a_ci g'(lambda_i) Delta, or -phi_p.
+
+    Of several outputs: sum_i P_pi g'(lambda_i) sum_o a_coi dl/df_o.
+    """
     return sp.Symbol(rf"\beta_{{{vector}}}", real=True)
 
 
@@ -90,7 +93,7 @@ def one_step(form: Form) -> Update:
     fixed = first_order(inner(moved(p), drifted(f)))
     # Noise of its own moves no product of two vectors but those of fixed ones, by its covariance.
     drift = first_order(inner(drifted(f), drifted(d.v))) + d.walk[b, f, d.v] if form.drifting else sp.Integer(0)
-    readout = -d.kappa_a * d.a[h, i] - d.eta_a * READOUT
+    readout = -d.kappa_a * d.a[(*rows_of(form), i)] - d.eta_a * READOUT
     return Update(_keep(moving, form), _keep(fixed, form), _keep(readout, form), sphere, drift)
 
 
@@ -145,10 +148,10 @@ def derive(form: Form) -> Derived:
     """Derive the flow of the block overlaps."""
     update = one_step(form)
     out = Derived(form, update)
-    weights = total(d.mask[c, i] * d.head[c, h] * d.a[h, i], h)
+    weights = total(d.mask[c, i] * d.head[c, h] * d.a[(*rows_of(form), i)], h)
     out.laws = [
         Tensor(d.C[c, l, j], total(seen_variance(form, l, j) * d.Gamma[b, l, j], b)),
-        Tensor(d.w[c, i], weights),
+        Tensor(d.w[(c, *rows_of(form)[1:], i)], weights),
     ]
     if not form.centred:
         out.laws.append(Tensor(d.mu[c, l], total(d.nu[c, m] * d.Gamma[b, l, m], m, b)))
@@ -160,7 +163,8 @@ def derive(form: Form) -> Derived:
     one, two = (p, r) if form.written else (i, k)
 
     def weigh(unit: Any) -> Any:
-        return sp.Integer(1) if form.written else (d.pull if form.feedback else d.w)[c, unit]
+        own = d.pull if form.feedback else d.w
+        return sp.Integer(1) if form.written or form.vector else own[c, unit]
 
     if form.regime != "noise-dominated":
         # E[f^b | fields] by regression, then Stein: the block's share of mean and covariance.
@@ -178,7 +182,7 @@ def derive(form: Form) -> Derived:
     if form.drifting:
         out.flow.append(Tensor(d.dGamma[b, f, d.v], averaged(update.drift, form), symmetric=True))
     if form.train_readout:
-        out.flow.append(Tensor(d.da[h, i], averaged(update.readout, form)))
+        out.flow.append(Tensor(d.da[(*rows_of(form), i)], averaged(update.readout, form)))
     if form.spherical:
         out.sphere = [
             Tensor(d.growth[i], total(d.counts[b] * d.dGamma[b, i, i], b)),
@@ -195,6 +199,11 @@ def seen_variance(form: Form, *fields: Any) -> Any:
     return d.s[c, b] + d.stir[c, b] * sp.Mul(*(d.seen[at] for at in fields)) if form.stirred else d.s[c, b]
 
 
+def rows_of(form: Form) -> tuple[Any, ...]:
+    """Return the indices of a row of readouts: a head, and an output where there are several."""
+    return (h, o) if form.vector else (h,)
+
+
 def averaged(increment: Any, form: Form) -> Any:
     """Average an increment over sample and source, by the names of the averages."""
     result = sp.Integer(0)
@@ -205,7 +214,8 @@ def averaged(increment: Any, form: Form) -> Any:
         readout = powers.pop(READOUT, 0)
         rest = sp.Mul(*(base**power for base, power in powers.items()))
         if readout:
-            result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * d.R[c, i], c)
+            of_source = d.R[(c, *rows_of(form)[1:], i)]
+            result += rest * total(d.head[c, h] * d.pi[c] * d.mask[c, i] * of_source, c)
         elif len(betas) == 1 and len(fields) == 1:
             moved = -d.X[b, betas[0], fields[0]] if form.written else total(d.P[betas[0], i] * d.X[b, i, fields[0]], i)
             result += rest * moved

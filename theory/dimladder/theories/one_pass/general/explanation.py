@@ -18,6 +18,7 @@ from ..explanation import kernel_equations, same_activation
 from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
+from . import vector_explanation as vector
 from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
@@ -36,7 +37,8 @@ def explain(flow: GeneralFlow) -> list[Step]:
         Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", _increment(flow, out.update.fixed), "f a fixed vector"),
     ]
     if flow.trained:
-        increments.append(Equation.of("readout", r"d\,\delta a_{hi}", out.update.readout))
+        at = "hoi" if form.vector else "hi"
+        increments.append(Equation.of("readout", rf"d\,\delta a_{{{at}}}", out.update.readout))
     regime = {
         "classical": "",
         "gradient-flow": " Only terms of first order in the sample are kept: the limit of a vanishing learning rate.",
@@ -124,6 +126,8 @@ def model(flow: GeneralFlow) -> list[Equation]:
     rows = [Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta", None, note)]
     if t.D:
         rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
+    if t.Y > 1:
+        return [*rows, *vector.labels(flow), *vector.student(flow), *blocks(flow), *sources(flow)]
     same = t.teacher is not None and same_activation(flow.averages.setting)
     label = [rf"\sum_{{m}} A_{{cm}}\, {'g' if same else chr(92) + 'tilde g'}(z_m)"] if t.teacher is not None else []
     if t.index:
@@ -254,7 +258,9 @@ def rule(flow: GeneralFlow) -> list[Equation]:
     sample = "x'" if flow.form.stirred else "x"
     readout = unit_readout(flow)
     readout = r"\hat{\phi}_{ck}" if flow.form.feedback else readout
+    several = t.Y > 1
     slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
+    slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
         moves = []
@@ -278,9 +284,10 @@ def rule(flow: GeneralFlow) -> list[Equation]:
                 rows.append(Equation(f"field {name}", text))
         rows.append(Equation("rate", rf"\eta = {t.learning_rate:g}{scheduled}"))
     if flow.trained:
-        decay = rf"(1 - {t.readout_decay:g}/d)\, a_k" if t.readout_decay else "a_k"
-        pulled = r"\sum_j g(\lambda^{(j)}_k)\,\Delta^{(j)}" if t.uses > 1 else r"g(\lambda_k)\,\Delta"
-        text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, {pulled}"
+        name, error = ("a_{ok}", r"\partial_{f_o} \ell") if several else ("a_k", r"\Delta")
+        decay = rf"(1 - {t.readout_decay:g}/d)\, {name}" if t.readout_decay else name
+        pulled = r"\sum_j g(\lambda^{(j)}_k)\,\Delta^{(j)}" if t.uses > 1 else rf"g(\lambda_k)\,{error}"
+        text = rf"{name} \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, {pulled}"
         rows.append(Equation("readout", text))
     if flow.biased:
         note = "a coordinate of the weights on which every input has one value: the last block; their drift acts on it"
@@ -310,15 +317,16 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         mixed = "L = " + entries(t.drift, t.scheduled_drift)
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
-    pulled = r"\hat{\phi}" if flow.form.feedback else r"\hat{a}"
-    moved = r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta"
+    pulled = r"\hat{\phi}_{ci}\, " if flow.form.feedback else r"\hat{a}_{ci}\, "
+    moved = pulled + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
+    moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
     rows += displaced_fields(flow, scheduled)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
         Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, " + sample + r"/\sqrt d,\quad "
-                          rf"\beta_p = \sum_i P_{{pi}}\, {pulled}_{{ci}}\, " + moved),
+                          r"\beta_p = \sum_i P_{pi}\, " + moved),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
 
@@ -361,6 +369,10 @@ def _entry(steady: float, moved: float, scheduled: str) -> str:
 
 def law_equations(flow: GeneralFlow) -> list[Equation]:
     """Return covariance and mean of the fields of a source, and the weights of its units."""
+    if flow.table.Y > 1:
+        text = r"c_{o,i} = \hat{a}_{coi},\quad c_{o,K+m} = -A_{c,o,m}"
+        units = Equation("units", text, None, "readouts of fields, given the source")
+        return [*map(_stage, flow.derived.laws), units]
     units = Equation(
         "units", r"c_{i} = \hat{a}_{ci},\quad c_{K+m} = -A_{cm}", None, "readouts of fields, given the source"
     )
@@ -371,8 +383,8 @@ def law_equations(flow: GeneralFlow) -> list[Equation]:
 def average_equations(flow: GeneralFlow) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
     averages = flow.averages
-    rows = []
-    for stage in averages.definitions:
+    rows = vector.averages(flow, printed) if flow.table.Y > 1 else []
+    for stage in averages.definitions if flow.table.Y == 1 else ():
         name, left = str(stage.lhs.base), sp.latex(stage.lhs)
         if averages.route == "closed":
             value = printed(stage.rhs)

@@ -22,8 +22,9 @@ UNITS = Range("units", "K", "0", "K")
 BLOCKS = Range("blocks", "B", "0", "B")
 SOURCES = Range("sources", "n_c", "0", "C")
 HEADS = Range("heads", "n_h", "0", "heads")
+OUTPUTS = Range("outputs", "Y", "0", "Y")
 
-b, c, h = sp.symbols("b c h", integer=True)
+b, c, h, o = sp.symbols("b c h o", integer=True)
 i, k = sp.symbols("i k", integer=True)
 p, q = sp.symbols("p q", integer=True)
 # A moving vector, a field and another one, a direction of the means, a fixed vector.
@@ -39,7 +40,7 @@ L, P, mask, head, a = (sp.IndexedBase(name) for name in ("L", "P", "chi", "delta
 C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", r"\hat{a}", "G", "H", "N", "R"))
 # What pulls a unit in the place of its readout; noise of inputs and of weights, and which fields see it; how fixed
 # vectors drift, and what their noise adds.
-pull, phi, stir, blur, seen = (sp.IndexedBase(name) for name in (r"\hat{\phi}", r"\phi", "e", r"\tau^{2}", "o"))
+pull, phi, stir, blur, seen = (sp.IndexedBase(name) for name in (r"\hat{\phi}", r"\phi", "e", r"\tau^{2}", r"\upsilon"))
 W, walk = sp.IndexedBase("W"), sp.IndexedBase(r"\omega")
 # Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
 X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
@@ -53,7 +54,7 @@ eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
 def indices() -> Indices:
     """Return the index symbols and their ranges."""
     return Indices(
-        {b: BLOCKS, c: SOURCES, h: HEADS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
+        {b: BLOCKS, c: SOURCES, h: HEADS, o: OUTPUTS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
          j: FIELDS, m: DIRECTIONS, f: FIXED, u: FIXED, v: FIXED}
     )  # fmt: skip
 
@@ -78,6 +79,8 @@ class Form:
         Whether the update is a formula of its own, phi_p a sample, instead of gains P times the gradient.
     centred : bool
         Whether no source has a mean and no unit a bias.
+    vector : bool
+        Whether the student has several outputs: what a sample moves a unit by then holds its readouts.
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
@@ -95,6 +98,7 @@ class Form:
     spherical: bool = False
     centred: bool = False
     written: bool = False
+    vector: bool = False
     regime: str = "classical"
     schedule: Any = 1
     timed: bool = False
