@@ -77,8 +77,8 @@ _NAMES = {
     form(v): name for v in (d.p, d.q, d.f)
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
 } | {
-    READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon", d.dGamma.label: "velocity",
-    MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+    READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
+    d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
 }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
         "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
         "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
-        "upsilon": (r"\upsilon_{l}", "1 for the field of a vector that moves, 0 for that of a teacher: labels do not see the noise"),
+        "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),
         "tau2": (r"\tau^{2}_{c} = \tau^{2}\, \lVert x\rVert^2/d", "variance of a field under noise on the weights"),
         "W": (r"W_{f,m_{1}}", "how fixed vectors mix: the entries above, 0 for the directions of the means"),
         "omega": (r"\omega_{b,f,m_{2}}", "nu |Pi_b w*_m|^2/d at time 0 for f = m_2 a teacher, else 0"),
