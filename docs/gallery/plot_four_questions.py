@@ -1,10 +1,15 @@
-"""One target, one network, four questions: one pass, many passes, the minimiser, and Bayes.
+"""
+One target, one network, four questions: one pass, many passes, the minimiser, and Bayes
+========================================================================================
+
+.. image:: /gallery/figures/four_questions.png
 
 A linear network learns y = z + noise/2. All four curves come from one run file and change its [algorithm]: SGD that
 sees each sample once; descent on all of the data, stopped where it is best and left running; the minimiser of the same
 loss; and the posterior mean, which nobody beats. Lines: theories. Dots: their experiments at d = 400.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/four_questions.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -371,6 +371,10 @@ class LayerwiseTheory(Theory):
         "grid": "first_ratio second_ratio second_samples kappa",
     }
     simulation = Simulation(sizes=(256, 576, 1024), replicas=8)
+    coordinates: ClassVar = {
+        "first_ratio": (r"$n_1/(d\,d_{\mathrm{eff}})$", ""), "second_ratio": ("$n_2/D_k$", ""),
+        "second_samples": ("$n_2$", ""), "kappa": (r"$\kappa=\log n/\log d$", ""),
+    }  # fmt: skip
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; one hidden level of d_eff = d^eps orthonormal directions, 1 << d_eff << d at leading order",
