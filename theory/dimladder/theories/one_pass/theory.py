@@ -117,9 +117,9 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        yield from self._start_checks(problem)
-        yield from self._idle_checks(problem)
         general = structure(problem)
+        yield from self._start_checks(problem, general)
+        yield from self._idle_checks(problem)
         slope = getattr(student, "slope", "")
         if is_displaced(problem):
             yield from self._displaced_checks(problem)
@@ -140,7 +140,7 @@ class OnePassTheory(Theory):
             why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
             yield Refusal("data.tasks", why, "let its until be inf")
 
-    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+    def _start_checks(self, problem: Any, general: str) -> Iterable[Refusal]:
         initial = problem.initial
         labelled = isinstance(problem.target, ClusterLabels)
         for name in ("Q", "M"):
@@ -149,7 +149,7 @@ class OnePassTheory(Theory):
                     continue
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
                 yield Refusal(f"initial.{name}", "is missing", hint)
-        if structure(problem):
+        if general:
             return
         for name in ("bias", "means", "block_M"):
             if getattr(initial, name, None) is not None:
