@@ -78,7 +78,7 @@ class OnePassTheory(Theory):
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
         "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction", "lee2024neural", "dandi2024benefits",
         "arnaboldi2024repetita", "yoshida2019plateau", "worschech2024scaling", "refinetti2021mixtures",
-        "lee2021continual", "mori2025dropout",
+        "lee2021continual", "mori2025dropout", "collinswoodfin2025multiclass",
     )  # fmt: skip
     assumptions = (
         "inputs are Gaussian given their source, and no sample is met again after its step",
@@ -268,6 +268,7 @@ def general_references(problem: Any) -> list[str]:
         "refinetti2021mixtures": isinstance(target, ClusterLabels),
         "lee2021continual": bool(data.tasks),
         "mori2025dropout": getattr(student, "dropout", 1.0) != 1.0,
+        "collinswoodfin2025multiclass": isinstance(target, ClusterLabels) and problem.loss.form.classes,
     }
     return [key for key, wanted in used.items() if wanted]
 

@@ -41,7 +41,7 @@ def labels(flow: GeneralFlow) -> list[Equation]:
     loss: Any = t.loss
     if loss.quadratic:
         text = r"\ell = \tfrac12 \sum_{o} (f_o - y_o)^2"
-    elif loss.form.name == "cross-entropy":
+    elif loss.softmax:
         text = r"\ell = -\sum_{o} y_o \log \frac{e^{f_o}}{\sum_{p} e^{f_p}}"
     elif loss.form.several:
         text = rf"\ell = {sp.latex(loss.form.formula.sympy())}"
