@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import sympy as sp
 
 from ....problem import Expression
@@ -18,7 +19,7 @@ from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
 from . import vector_explanation as vector
-from .derivation import gradient
+from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def explain(flow: GeneralFlow) -> list[Step]:
 
 def _increment(flow: GeneralFlow, increment: Any) -> Any:
     """Return an increment in what a sample moves the vectors by: a written coefficient is its own symbol."""
+    increment = sp.expand(increment.xreplace({SPREAD: variance(flow.form)}))
     if not flow.form.written:
         return increment
     return sp.expand(increment.xreplace({gradient(v): -moved_by(v) for v in (d.p, d.q)}))
@@ -143,11 +145,41 @@ def model(flow: GeneralFlow) -> list[Equation]:
     bias = " + b_k" if flow.biased else ""
     masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
     index = r"^{h(c)}" if t.heads > 1 else ""
-    field = rf"\lambda_k = w_k\cdot x/\sqrt d{bias}"
+    seen = r"x'" if flow.form.stirred else "x"
+    weights = r"(w_k + \tau\, \xi_k)" if flow.form.blurred else "w_k"
+    field = rf"\lambda_k = {weights}\cdot {seen}/\sqrt d{bias}"
     rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
+    rows += noises(flow)
     shown = unit_definitions(flow.averages.setting)
     rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
     return rows + blocks(flow) + sources(flow) + in_time(flow)
+
+
+def noises(flow: GeneralFlow) -> list[Equation]:
+    """Return the noise that a step adds to its input and to the weights: the label and the tests do without."""
+    t, rows = flow.table, []
+    if flow.form.stirred:
+        note = "zeta'' standard Gaussian: a step sees x', the label is that of x"
+        rows.append(Equation("input noise", rf"x' = x + {t.input_noise:g}\, \zeta''", None, note))
+    if flow.form.blurred:
+        note = "xi_k standard Gaussian, fresh at every step: where the gradient is taken"
+        rows.append(Equation("weight noise", rf"\tau = {t.weight_noise:g}", None, note))
+    return rows
+
+
+def teachers_drift(flow: GeneralFlow) -> list[Equation]:
+    """Return how teachers move on their own."""
+    t = flow.table
+    if t.fixed_drift is None or t.fixed_noise is None:
+        return []
+    entries = r" \\ ".join(" & ".join(f"{v:g}" for v in row) for row in t.fixed_drift)
+    text = r"w^\star_m \leftarrow w^\star_m + \tfrac1d \sum_{n} W_{mn}\, w^\star_n + \sqrt{\nu/d}\; \zeta_m"
+    rows = [
+        Equation("drift", text, None, "zeta_m: fresh Gaussian, |zeta_m|^2 = |w*_m(0)|^2 and shared out as it is"),
+        Equation("drift", rf"W = \begin{{pmatrix}}{entries}\end{{pmatrix}}"),
+    ]
+    own = np.diagonal(t.gram[:, t.moving : t.moving + t.M, t.moving : t.moving + t.M], axis1=1, axis2=2)
+    return [*rows, Equation("drift", rf"\nu = {float(t.fixed_noise.sum() / own.sum()):g}")]
 
 
 def blocks(flow: GeneralFlow) -> list[Equation]:
@@ -223,7 +255,9 @@ def _number(value: Timed) -> str:
 def rule(flow: GeneralFlow) -> list[Equation]:
     """Return one step of every tracked vector."""
     t, rows = flow.table, []
+    sample = "x'" if flow.form.stirred else "x"
     readout = unit_readout(flow)
+    readout = r"\hat{\phi}_{ck}" if flow.form.feedback else readout
     several = t.Y > 1
     slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
     slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
@@ -234,11 +268,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
             parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
             moves += [rf"{v:+g}{s}\, {letter(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
-        moves += [rf"{-v:+g}{s}\, {slope}\, x/\sqrt{{d}}" for v, s in moved if v]
+        moves += [rf"{-v:+g}{s}\, {slope}\, {sample}/\sqrt{{d}}" for v, s in moved if v]
         symbol = letter(name)
         formula = coefficient(flow, row)
         if formula is not None:
-            moves.append(rf"+ \left[{sp.latex(formula)}\right] x/\sqrt{{d}}")
+            moves.append(rf"+ \left[{sp.latex(formula)}\right] {sample}/\sqrt{{d}}")
         rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
     if t.coefficients is not None:
         for row, name in enumerate(t.species):
@@ -261,6 +295,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         for v, s in ((t.gain[0], scheduled), (t.fixed_gain[0], "")):
             step += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
         rows.append(Equation("bias", rf"b_k \leftarrow b_k {step}", None, note))
+    rows += teachers_drift(flow)
+    if flow.form.feedback:
+        numbers = ", ".join(f"{v:g}" for v in t.feedback) if t.feedback is not None else ""
+        note = "fixed: they take the place of the readouts in the gradient of the weights"
+        rows.append(Equation("feedback", rf"\phi = ({numbers})", None, note))
     if scheduled:
         rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:
@@ -274,18 +313,19 @@ def rule(flow: GeneralFlow) -> list[Equation]:
 
     note = f"a row a species ({', '.join(t.species)}), times the identity in the units"
     if flow.form.written:
-        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, x/\sqrt d"
+        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, " + sample + r"/\sqrt d"
         mixed = "L = " + entries(t.drift, t.scheduled_drift)
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
-    moved = r"\hat{a}_{ci}\, " + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
+    pulled = r"\hat{\phi}_{ci}\, " if flow.form.feedback else r"\hat{a}_{ci}\, "
+    moved = pulled + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
     moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
     rows += displaced_fields(flow, scheduled)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
-        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
+        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, " + sample + r"/\sqrt d,\quad "
                           r"\beta_p = \sum_i P_{pi}\, " + moved),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
@@ -336,7 +376,8 @@ def law_equations(flow: GeneralFlow) -> list[Equation]:
     units = Equation(
         "units", r"c_{i} = \hat{a}_{ci},\quad c_{K+m} = -A_{cm}", None, "readouts of fields, given the source"
     )
-    return [*map(_stage, flow.derived.laws), units]
+    added = [replace(_stage(stage), note="added to it: noise on the weights") for stage in flow.derived.added]
+    return [*map(_stage, flow.derived.laws), *added, units, *map(_stage, flow.derived.pulls)]
 
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
@@ -394,7 +435,7 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
         name = "a" if stage.lhs.base == d.da else r"\Gamma"
         subscript = ",".join(map(str, stage.lhs.indices))
         left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
-        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means"}.get(stage.lhs.indices[-1], "")
+        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means", d.v: "two fixed"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
         if stage.lhs.base == d.dGamma:
