@@ -364,7 +364,7 @@ class GeneralFlow(Flow):
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
-        return rules.coarsest(self.families, self.averaged, self.initial_state(), self.p.solver.quadrature_rtol)
+        return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
     @property
     def _most_fields(self) -> int:
@@ -442,6 +442,11 @@ class GeneralFlow(Flow):
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         if len(self.rule) and len(states) and self.module().ROUTE != "closed":
+            finer = rules.finer(self.families, self.averaged, self.rule, states, self.p.solver.quadrature_rtol)
+            if finer is not None and status == "success":
+                # Chosen at the start, too coarse later: once more.
+                self.rule = finer
+                return self.solve()
             worst = rules.refinement(self.families, self.averaged, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
