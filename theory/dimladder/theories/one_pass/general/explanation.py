@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import sympy as sp
 
 from ....problem import Expression
@@ -12,13 +13,14 @@ from ....problem.data import Mixture
 from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step
+from ..episode_averages import episode_equations
 from ..explanation import definitions as unit_definitions
 from ..explanation import kernel_equations, same_activation
 from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
 from . import vector_explanation as vector
-from .derivation import gradient
+from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def explain(flow: GeneralFlow) -> list[Step]:
 
 def _increment(flow: GeneralFlow, increment: Any) -> Any:
     """Return an increment in what a sample moves the vectors by: a written coefficient is its own symbol."""
+    increment = sp.expand(increment.xreplace({SPREAD: variance(flow.form)}))
     if not flow.form.written:
         return increment
     return sp.expand(increment.xreplace({gradient(v): -moved_by(v) for v in (d.p, d.q)}))
@@ -143,11 +146,41 @@ def model(flow: GeneralFlow) -> list[Equation]:
     bias = " + b_k" if flow.biased else ""
     masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
     index = r"^{h(c)}" if t.heads > 1 else ""
-    field = rf"\lambda_k = w_k\cdot x/\sqrt d{bias}"
+    seen = r"x'" if flow.form.stirred else "x"
+    weights = r"(w_k + \tau\, \xi_k)" if flow.form.blurred else "w_k"
+    field = rf"\lambda_k = {weights}\cdot {seen}/\sqrt d{bias}"
     rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
+    rows += noises(flow)
     shown = unit_definitions(flow.averages.setting)
     rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
     return rows + blocks(flow) + sources(flow) + in_time(flow)
+
+
+def noises(flow: GeneralFlow) -> list[Equation]:
+    """Return the noise that a step adds to its input and to the weights: the label and the tests do without."""
+    t, rows = flow.table, []
+    if flow.form.stirred:
+        note = "zeta'' standard Gaussian: a step sees x', the label is that of x"
+        rows.append(Equation("input noise", rf"x' = x + {t.input_noise:g}\, \zeta''", None, note))
+    if flow.form.blurred:
+        note = "xi_k standard Gaussian, fresh at every step: where the gradient is taken"
+        rows.append(Equation("weight noise", rf"\tau = {t.weight_noise:g}", None, note))
+    return rows
+
+
+def teachers_drift(flow: GeneralFlow) -> list[Equation]:
+    """Return how teachers move on their own."""
+    t = flow.table
+    if t.fixed_drift is None or t.fixed_noise is None:
+        return []
+    entries = r" \\ ".join(" & ".join(f"{v:g}" for v in row) for row in t.fixed_drift)
+    text = r"w^\star_m \leftarrow w^\star_m + \tfrac1d \sum_{n} W_{mn}\, w^\star_n + \sqrt{\nu/d}\; \zeta_m"
+    rows = [
+        Equation("drift", text, None, "zeta_m: fresh Gaussian, |zeta_m|^2 = |w*_m(0)|^2 and shared out as it is"),
+        Equation("drift", rf"W = \begin{{pmatrix}}{entries}\end{{pmatrix}}"),
+    ]
+    own = np.diagonal(t.gram[:, t.moving : t.moving + t.M, t.moving : t.moving + t.M], axis1=1, axis2=2)
+    return [*rows, Equation("drift", rf"\nu = {float(t.fixed_noise.sum() / own.sum()):g}")]
 
 
 def blocks(flow: GeneralFlow) -> list[Equation]:
@@ -223,9 +256,12 @@ def _number(value: Timed) -> str:
 def rule(flow: GeneralFlow) -> list[Equation]:
     """Return one step of every tracked vector."""
     t, rows = flow.table, []
+    sample = "x'" if flow.form.stirred else "x"
     readout = unit_readout(flow)
+    readout = r"\hat{\phi}_{ck}" if flow.form.feedback else readout
     several = t.Y > 1
-    slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
+    own = flow.averages.displaced or t.episodes is not None
+    slope = rf"{readout}\, " + (r"\psi_k" if own else r"g'(\lambda_k)\,\Delta")
     slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
@@ -234,11 +270,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
             parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
             moves += [rf"{v:+g}{s}\, {letter(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
-        moves += [rf"{-v:+g}{s}\, {slope}\, x/\sqrt{{d}}" for v, s in moved if v]
+        moves += [rf"{-v:+g}{s}\, {slope}\, {sample}/\sqrt{{d}}" for v, s in moved if v]
         symbol = letter(name)
         formula = coefficient(flow, row)
         if formula is not None:
-            moves.append(rf"+ \left[{sp.latex(formula)}\right] x/\sqrt{{d}}")
+            moves.append(rf"+ \left[{sp.latex(formula)}\right] {sample}/\sqrt{{d}}")
         rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
     if t.coefficients is not None:
         for row, name in enumerate(t.species):
@@ -261,6 +297,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         for v, s in ((t.gain[0], scheduled), (t.fixed_gain[0], "")):
             step += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
         rows.append(Equation("bias", rf"b_k \leftarrow b_k {step}", None, note))
+    rows += teachers_drift(flow)
+    if flow.form.feedback:
+        numbers = ", ".join(f"{v:g}" for v in t.feedback) if t.feedback is not None else ""
+        note = "fixed: they take the place of the readouts in the gradient of the weights"
+        rows.append(Equation("feedback", rf"\phi = ({numbers})", None, note))
     if scheduled:
         rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:
@@ -274,21 +315,35 @@ def rule(flow: GeneralFlow) -> list[Equation]:
 
     note = f"a row a species ({', '.join(t.species)}), times the identity in the units"
     if flow.form.written:
-        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, x/\sqrt d"
+        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, " + sample + r"/\sqrt d"
         mixed = "L = " + entries(t.drift, t.scheduled_drift)
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
-    moved = r"\hat{a}_{ci}\, " + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
-    moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
-    rows += displaced_fields(flow, scheduled)
+    pulled = r"\hat{\phi}_{ci}\, " if flow.form.feedback else r"\hat{a}_{ci}\, "
+    pulled += r"\psi_i" if own else r"g'(\lambda_i)\,\Delta"
+    pulled = r"g'(\lambda_i)\,\Delta_i" if several else pulled
+    rows += displaced_fields(flow, scheduled) + decisions(flow)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
-        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
-                          r"\beta_p = \sum_i P_{pi}\, " + moved),
+        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, " + sample + r"/\sqrt d,\quad "
+                          r"\beta_p = \sum_i P_{pi}\, " + pulled),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
+
+
+def decisions(flow: GeneralFlow) -> list[Equation]:
+    """Return what an episode earns, and what that moves the weights by."""
+    game = flow.table.episodes
+    if game is None:
+        return []
+    earned = rf"r = {game.reward:g}\ \text{{where}}\ \sum_\tau [s_\tau y_\tau > 0] \geq {game.needed}"
+    note = f"of an episode of {game.length} decisions; psi is averaged over them"
+    return [
+        Equation("decisions", r"\psi_\tau = -r\, s_\tau,\quad s_\tau = \mathrm{sign}(\lambda_\tau)", None, note),
+        Equation("reward", rf"{earned},\ \text{{else}}\ r = {0.0 - game.penalty:g}"),
+    ]
 
 
 def displaced_fields(flow: GeneralFlow, scheduled: str) -> list[Equation]:
@@ -336,12 +391,15 @@ def law_equations(flow: GeneralFlow) -> list[Equation]:
     units = Equation(
         "units", r"c_{i} = \hat{a}_{ci},\quad c_{K+m} = -A_{cm}", None, "readouts of fields, given the source"
     )
-    return [*map(_stage, flow.derived.laws), units]
+    added = [replace(_stage(stage), note="added to it: noise on the weights") for stage in flow.derived.added]
+    return [*map(_stage, flow.derived.laws), *added, units, *map(_stage, flow.derived.pulls)]
 
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
-    averages = flow.averages
+    averages, game = flow.averages, flow.table.episodes
+    if game is not None:
+        return episode_equations(game.length, game.needed, game.reward, game.penalty)
     rows = vector.averages(flow, printed) if flow.table.Y > 1 else []
     for stage in averages.definitions if flow.table.Y == 1 else ():
         name, left = str(stage.lhs.base), sp.latex(stage.lhs)
@@ -394,7 +452,7 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
         name = "a" if stage.lhs.base == d.da else r"\Gamma"
         subscript = ",".join(map(str, stage.lhs.indices))
         left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
-        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means"}.get(stage.lhs.indices[-1], "")
+        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means", d.v: "two fixed"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
         if stage.lhs.base == d.dGamma:

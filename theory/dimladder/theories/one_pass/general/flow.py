@@ -64,7 +64,9 @@ class GeneralFlow(Flow):
         self.V, self.F = self.S * self.K, self.M + self.D
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
-        self.tested = len(t.head) if (t.masks != 1.0).any() else 0
+        # So is the student without the noise of its training.
+        noisy = t.input_noise > 0 or t.weight_noise > 0
+        self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = self._order_parameters()
 
     # Derivation ---------------------------------------------------------------------------------------------------
@@ -96,6 +98,8 @@ class GeneralFlow(Flow):
             "timed": bool(self.formulas),
             "uses": t.uses,
             "trial": bool(t.displacement),
+            "episodes": t.episodes is not None,
+            **self._extras,
         }
 
     @property
@@ -108,6 +112,19 @@ class GeneralFlow(Flow):
         """Whether a schedule multiplies the rates."""
         return not schedules.is_one(self.table.schedule)
 
+    @property
+    def _extras(self) -> dict[str, bool]:
+        t = self.table
+        return {
+            "feedback": t.feedback is not None, "stirred": t.input_noise > 0, "blurred": t.weight_noise > 0,
+            "drifting": self.drifting,
+        }  # fmt: skip
+
+    @property
+    def drifting(self) -> bool:
+        """Whether teachers move on their own: their overlaps are then part of the state."""
+        return self.table.fixed_drift is not None
+
     @cached_property
     def form(self) -> Form:
         """What decides the form of the equations."""
@@ -118,7 +135,7 @@ class GeneralFlow(Flow):
         written = t.coefficients is not None
         return Form(
             self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule,
-            timed=bool(self.formulas),
+            timed=bool(self.formulas), **self._extras,
         )  # fmt: skip
 
     @cached_property
@@ -149,7 +166,10 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
+        return SourceAverages(
+            setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement),
+            episodes=t.episodes is not None,
+        )  # fmt: skip
 
     def _vector_averages(self, student: Any) -> SourceAverages:
         from ....symbolic.factors import X
@@ -224,8 +244,11 @@ class GeneralFlow(Flow):
     def initial_state(self) -> Array:
         p, q = np.tril_indices(self.V)
         cross = self.gram[:, : self.V, self.V :].transpose(1, 2, 0)
-        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else np.zeros(0)]
-        return np.concatenate(parts)
+        parts = [self.gram[:, p, q].T.ravel(), cross.ravel()]
+        if self.drifting:
+            f, g = (self.V + place for place in np.tril_indices(self.F))
+            parts.append(self.gram[:, f, g].T.ravel())
+        return np.concatenate([*parts, self.table.a.ravel() if self.trained else np.zeros(0)])
 
     def names(self) -> list[str]:
         """Return what each component is: ``Q_block[b,p,q]`` in block b of several, vectors species by species."""
@@ -240,6 +263,8 @@ class GeneralFlow(Flow):
         pairs = [("Q", f"{p},{q}") for p in range(self.V) for q in range(p + 1)]
         for p in range(self.V):
             pairs += [(kind, f"{p},{at}") for kind, at in fixed] + ([("bias", str(p))] if self.biased else [])
+        if self.drifting:
+            pairs += [("T", f"{f},{g}") for f in range(self.F) for g in range(f + 1)]
         shape = self._readout_shape
         readouts = [f"a[{','.join(map(str, at))}]" for at in np.ndindex(*shape.values())] if self.trained else []
         return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
@@ -284,6 +309,15 @@ class GeneralFlow(Flow):
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
+        # Noise of the training, which the tests do not see.
+        stir = np.zeros_like(variances)
+        stir[: len(t.head), : len(t.shares)] = t.input_noise**2
+        blur = np.append(np.full(len(t.head), t.weight_noise**2), np.zeros(extra))
+        drift, walk = np.zeros((self.F, self.F)), np.zeros((self.F, self.F, self.B))
+        if t.fixed_drift is not None and t.fixed_noise is not None:
+            teachers = np.arange(self.M)
+            drift[: self.M, : self.M] = t.fixed_drift
+            walk[teachers, teachers, : len(t.shares)] = t.fixed_noise.T
         arrays = {
             "moved": [place for place, _ in moved], "formula": [addresses[k] for _, k in moved],
             "step": self._step,
@@ -293,6 +327,8 @@ class GeneralFlow(Flow):
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
+            "stir": stir, "blur": blur, "drift": drift, "walk": walk,
+            "feedback": np.zeros(self.K) if t.feedback is None else t.feedback,
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
@@ -322,10 +358,13 @@ class GeneralFlow(Flow):
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
+        episodes = self.table.episodes
+        if episodes is not None:
+            return np.array([episodes.length, episodes.needed, episodes.reward, episodes.penalty], dtype=float)
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
-        return rules.coarsest(self.families, self.averaged, self.initial_state(), self.p.solver.quadrature_rtol)
+        return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
     @property
     def _most_fields(self) -> int:
@@ -403,6 +442,11 @@ class GeneralFlow(Flow):
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         if len(self.rule) and len(states) and self.module().ROUTE != "closed":
+            finer = rules.finer(self.families, self.averaged, self.rule, states, self.p.solver.quadrature_rtol)
+            if finer is not None and status == "success":
+                # Chosen at the start, too coarse later: once more.
+                self.rule = finer
+                return self.solve()
             worst = rules.refinement(self.families, self.averaged, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
@@ -428,6 +472,9 @@ class GeneralFlow(Flow):
         ]
         if self.M:
             out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
+        if self.drifting:
+            meaning = "overlap of the teachers w*_m.w*_n/d, all blocks"
+            out.append(OrderParameter("T", ("teacher", "teacher"), "T_{mn}", meaning, symmetric=True))
         if blocks:
             meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
             out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
@@ -458,8 +505,20 @@ class GeneralFlow(Flow):
         moving[:, :, p, q] = moving[:, :, q, p] = pairs
         end = (count + self.V * self.F) * self.B
         cross = states[:, count * self.B : end].reshape(steps, self.V, self.F, self.B).transpose(0, 3, 1, 2)
+        end += self.F * (self.F + 1) // 2 * self.B if self.drifting else 0
         shape = (steps, *self.table.a.shape)
         return moving, cross, states[:, end:].reshape(shape) if self.trained else np.broadcast_to(self.table.a, shape)
+
+    def _teachers(self, states: Array) -> Array | None:
+        """Return the overlaps of the teachers, all blocks, (time, M, M), where they drift."""
+        if not self.drifting:
+            return None
+        first = (self.V * (self.V + 1) // 2 + self.V * self.F) * self.B
+        f, g = np.tril_indices(self.F)
+        out = np.empty((len(states), self.F, self.F))
+        pairs = states[:, first : first + len(f) * self.B].reshape(len(states), len(f), self.B)
+        out[:, f, g] = out[:, g, f] = pairs.sum(axis=2)
+        return out[:, : self.M, : self.M]
 
     def observed(self, times: Array, states: Array) -> Array:
         """Return error, classification error and loss, shape (time, species, source, 3)."""
@@ -500,7 +559,7 @@ class GeneralFlow(Flow):
             "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
             "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1),
             "a": a.reshape(len(a), *self._readout_shape.values()),
-            "bias": cross[:, -1, :K, -1] if self.biased else None,
+            "bias": cross[:, -1, :K, -1] if self.biased else None, "T": self._teachers(states),
         }  # fmt: skip
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)

@@ -76,7 +76,10 @@ def printed(expression: Any) -> Any:
 _NAMES = {
     form(v): name for v in (d.p, d.q, d.f)
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
-} | {READOUT: "rho", d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target"}  # fmt: skip
+} | {
+    READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
+    d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+}  # fmt: skip
 
 
 def glossary(flow: GeneralFlow, rows: Sequence[Equation]) -> list[Equation]:
@@ -118,6 +121,12 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "a": (r"a_{h,o,i}", "readout h of output o and unit i") if t.Y > 1 else (r"a_{h,i}", "readout h of unit i"),
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
+        "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
+        "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
+        "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),
+        "tau2": (r"\tau^{2}_{c} = \tau^{2}\, \lVert x\rVert^2/d", "variance of a field under noise on the weights"),
+        "W": (r"W_{f,m_{1}}", "how fixed vectors mix: the entries above, 0 for the directions of the means"),
+        "omega": (r"\omega_{b,f,m_{2}}", "nu |Pi_b w*_m|^2/d at time 0 for f = m_2 a teacher, else 0"),
         "theta": (r"\theta_{b}", "1, but 0 for the block of the biases, which does not count in a norm"),
         "B_s": (rf"B_{{s}} = {batch}", "samples in a batch"),
         "eta_a": (rf"\eta_{{a}} = {t.readout_rate:g}{scheduled}", "learning rate of the readouts"),
