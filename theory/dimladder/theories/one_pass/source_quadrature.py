@@ -20,8 +20,9 @@ import sympy as sp
 from ...errors import DerivationError
 from ...numerics.points import POINTS_SOURCE
 from ...problem.expressions import drop_atoms
+from ...problem.stable import stabilise
 from ...symbolic.factors import X
-from ...symbolic.pieces import STABLE_SOURCE, pieces, stabilise
+from ...symbolic.pieces import STABLE_SOURCE, pieces
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .notation import LABEL, OUTPUT

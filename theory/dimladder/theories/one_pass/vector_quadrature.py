@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from ...numerics.points import POINTS_SOURCE
-from ...symbolic.pieces import STABLE_SOURCE, stabilise
+from ...problem.stable import stabilise
+from ...symbolic.pieces import STABLE_SOURCE
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
