@@ -10,10 +10,12 @@ import re
 from typing import Any
 
 from ...numerics.points import POINTS_SOURCE
-from ...symbolic.pieces import STABLE_SOURCE, stabilise
+from ...problem.stable import stabilise
+from ...symbolic.pieces import STABLE_SOURCE
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
+from .source_quadrature import is_monotone
 from .source_quadrature_text import ADD_OWN_KINKS, CENTRED_MEAN, LAW, NODES, STRAIGHT, STRAIGHT_MEAN, WORK
 from .vector_averages import VectorAverages
 from .vector_quadrature_text import (
@@ -112,6 +114,7 @@ class VectorQuadrature:
             f".reshape(({len(loss)}, {self.loss.outputs}))",
             f"TEACHER_PLANES = np.array({[list(n) for n, _ in teacher]!r}, dtype=np.float64)"
             f".reshape(({len(teacher)}, {directions}))",
+            f"MONOTONE = {is_monotone(setting.student)}",
             # Room for the kinks of a few fields and of the planes; where outputs meet, too.
             f"ALONG = {4 * max(1, *map(len, rows.values()))} + {len(teacher)} + 16 * {len(loss)}",
             f"MOST = ALONG + 16 * {1 + self.loss.outputs}", "", "",
