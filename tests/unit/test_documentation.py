@@ -113,7 +113,7 @@ def _commands(root: Path) -> list[tuple[str, list[str]]]:
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         for block in _blocks(path, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
-                for command in re.split(r"&&|;", line):
+                for command in re.split(r"&&|;|\|", line):
                     words = shlex.split(command, comments=True)
                     if words and words[0] == "dimladder":
                         found.append((path.name, words[1:]))
