@@ -10,6 +10,7 @@ import pytest
 import dimladder
 from dimladder.errors import ConfigError
 from dimladder.numerics.ode import integrate
+from dimladder.optimise import _scheduled, _Search
 from dimladder_validation import simulate
 from dimladder_validation.simulate.sgd import whole_batches
 
@@ -142,3 +143,46 @@ def test_whole_batches_have_the_mean_inverse_of_the_formula() -> None:
     found = whole_batches(wanted, np.ones(len(t), dtype=int))
     assert set(np.unique(found - np.floor(wanted))) <= {0.0, 1.0}
     assert abs(np.cumsum(1.0 / wanted) - np.cumsum(1.0 / found)).max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("control", "values"),
+    [
+        ("data.tasks.0.weights.0", [0.2, 0.5, 0.35]),
+        ("data.variances.0.1", [0.6, 0.9, 1.3]),
+        ("target.noise", [0.5, 0.1, 0.3]),
+        ("student.dropout", [0.7, 0.9, 0.8]),
+        ("algorithm.batch_size", [1.5, 3.0, 2.2]),
+    ],
+)
+@pytest.mark.slow
+def test_every_number_in_time_is_a_control(control: str, values: list[float]) -> None:
+    """The gradient of an optimal schedule is the difference of runs whose formula has these steps."""
+    problem = dimladder.loads(
+        CLUSTERS,
+        {
+            "data.tasks": [{"until": INF, "weights": [0.3, "rest"]}], "student.dropout": 0.8, "algorithm.batch_size": 2,
+            "solver.rtol": 1e-11, "solver.atol": 1e-13, "grid.time": [0.0, 3.0],
+        },
+    )  # fmt: skip
+    search = _Search(problem, control, "generalization_error", (), 3, {})
+    u = np.array(values)
+    objective, gradient = search.objective(u)
+    whole = dimladder.solve(_scheduled(problem, control, search.times, u))["generalization_error"].values[-1]
+    assert objective == pytest.approx(whole, rel=1e-9)
+    np.testing.assert_allclose(search._by_costate(u)[1], gradient, rtol=1e-7, atol=1e-12)
+    h = 1e-4 * u
+    for k, step in enumerate(np.diag(h)):
+        up, down = (search.objective(u + s * step)[0] for s in (1.0, -1.0))
+        assert (up - down) / (2 * h[k]) == pytest.approx(gradient[k], rel=2e-6, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_optimal_task_weights_beat_every_constant_and_hold_in_a_run_of_their_own() -> None:
+    problem = dimladder.loads(CLUSTERS, {"data.tasks": [{"until": INF, "weights": [0.5, "rest"]}]})
+    # The error of the second source alone: samples of the first still teach it.
+    found = dimladder.optimise(problem, "data.tasks.0.weights.0", variable="error", index=(1,), intervals=4)
+    assert found.objective < found.constant_objective
+    assert abs(found.values - 0.5).max() <= 0.5
+    again = dimladder.solve(found.problem, rtol=1e-10)["error"].values[-1, 1]
+    assert again == pytest.approx(found.objective, rel=1e-7)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from .errors import SolveError
 from .problem import Problem
 from .solve import as_curve, derive, with_solver
+
+A = TypeVar("A")
+R = TypeVar("R")
+# Most problems that are integrated by one call.
+MOST_TOGETHER = 64
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -67,6 +73,23 @@ def solutions(systems: Sequence[System], workers: int | None = None) -> list[Sol
         for position, answer in zip(members, together, strict=True):
             answers[position] = answer
     return answers
+
+
+def in_chunks(
+    function: Callable[[Sequence[A]], R], items: Sequence[A], workers: int, size: int = MOST_TOGETHER
+) -> Iterator[R]:
+    """Call a function for chunks of items, on threads, and yield what it returns as it comes.
+
+    For work that is done in compiled code, which holds no lock. Chunks have about `size` items, fewer where a thread
+    would have no work at the end.
+    """
+    size = max(1, min(size, MOST_TOGETHER, len(items) // (8 * workers)))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for done in as_completed([pool.submit(function, items[i : i + size]) for i in range(0, len(items), size)]):
+            yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def is_plain_flow(system: System) -> TypeGuard[Flow]:

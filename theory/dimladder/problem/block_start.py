@@ -16,6 +16,7 @@ from .starts import Random
 from .students import Linear
 from .targets import Index, VectorIndex
 from .update_labels import outputs_of, units_of
+from .update_presets import AVERAGE
 
 Array = NDArray[np.float64]
 
@@ -191,7 +192,7 @@ def _copies(problem: Problem, species: Sequence[str], inner: Array, cross: Array
 
 
 def _starts_at(rule: Any, name: str) -> float:
-    start = rule.vectors.get(name, "zero")
+    start = "w" if name == AVERAGE and rule.average else rule.vectors.get(name, "zero")
     if start not in ("zero", "w"):
         raise ConfigError(
             "a vector has no such start", where=f"algorithm.vectors.{name}", why=f"{start!r}",
@@ -214,5 +215,5 @@ def _biases(problem: Problem, species: Sequence[str], width: int) -> Array:
     bias[0] = given
     rule: Any = problem.algorithm
     for p, name in enumerate(species[1:], 1):
-        bias[p] = bias[0] * (rule.vectors.get(name) == "w")
+        bias[p] = bias[0] * _starts_at(rule, name) if rule.vectors.get(name) != "overlaps" else 0.0
     return bias

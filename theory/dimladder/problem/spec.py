@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -97,6 +97,7 @@ class Range(Spec, frozen=True, kw_only=True):
 Axis = tuple[float, ...] | Range
 
 
+@lru_cache(maxsize=64)
 def axis_values(axis: Axis) -> tuple[float, ...]:
     """Return the points of an axis; the two ends of a range are exact."""
     if not isinstance(axis, Range):

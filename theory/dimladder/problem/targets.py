@@ -63,6 +63,29 @@ def power_shares(power: PowerShares | None, shares: Any) -> Any:
     return found / found.sum()
 
 
+class Drift(Spec, frozen=True, kw_only=True):
+    """w*_m <- (1 - rate/(2 d)) w*_m + (1/d) sum_n mixing_mn w*_n + sqrt(noise/d) |w*_m(0)| zeta_m/sqrt d at every step.
+
+    Attributes
+    ----------
+    rate : float
+    noise : float
+        `rate` unless given: then norms stay what they are, and w* forgets itself at half that rate.
+    mixing : rows
+        Between the teachers; antisymmetric: a rotation.
+    """
+
+    rate: float = 0.0
+    noise: float | None = None
+    mixing: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        not_negative(rate=self.rate, noise=self.noise)
+        finite(mixing=self.mixing)
+        if any(len(row) != len(self.mixing) for row in self.mixing):
+            raise ValueError("mixing must be a square matrix, a row and a column a teacher")
+
+
 class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committee"):
     """y = sum_m readout_m g(w*_m.x/sqrt d) + noise xi, with overlap_mn = w*_m.w*_n/d.
 
@@ -79,6 +102,8 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
         Standard deviation of the label noise.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }`` or ``{ file }``; default: the shares of the dimensions.
+    drift : table
+        How the teachers move while the student learns.
     """
 
     activation: str = "erf"
@@ -87,6 +112,7 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
     overlap: tuple[tuple[float, ...], ...] = ()
     noise: Timed = 0.0
     power: PowerShares | None = None
+    drift: Drift | None = None
 
     timed: ClassVar[tuple[str, ...]] = ("noise",)
 
@@ -177,6 +203,8 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
         Convention of ``HeN`` in the formula.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }``, ``{ file }``, or ``"latent"``; default: the shares of the dimensions.
+    drift : table
+        How the teachers move while the student learns.
     """
 
     formula: str
@@ -188,6 +216,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     prior: Literal["normal", "rademacher"] | Prior = "normal"
     hermite: HermiteConvention = "probabilists"
     power: PowerShares | None = None
+    drift: Drift | None = None
 
     timed: ClassVar[tuple[str, ...]] = ("noise",)
 

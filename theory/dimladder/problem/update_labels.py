@@ -110,7 +110,8 @@ def sources_of(problem: Problem) -> Sources:
         labels = _labels_of_clusters(problem, outputs)
         assert clusters is not None
         return Sources(stages_of(problem, clusters), labels, np.zeros(clusters), np.zeros((clusters, 0)))
-    teacher, index = None, ()
+    teacher: Expression | None = None
+    index: tuple[Expression, ...] = ()
     if isinstance(target, Committee):
         rows, teacher = np.array(target.readouts), activation(target.activation)
         rows = rows.reshape(-1, outputs * target.units)

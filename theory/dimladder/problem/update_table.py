@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .activations import activation
+from .algorithms import Episodes
 from .data import Mixture
 from .emitters import chances, masks_of, moving_numbers
 from .expressions import Expression
 from .losses import LossFunction
 from .spec import Problem
 from .students import Linear
-from .timed import Moving, value_at
+from .timed import Moving
 from .update_labels import loss_of, outputs_of, sources_of, units_of
-from .update_presets import moves_of
+from .update_presets import extras_of, moves_of
 from .vector_losses import VectorLoss
 
 Array = NDArray[np.float64]
@@ -101,6 +102,16 @@ class Table:
         Readouts, head by head and output by output, and biases at time 0.
     nodes : bool
         Whether the blocks are nodes of a Gauss rule in the eigenvalue, which no finite d has.
+    feedback : array (K,) or None
+        What takes the place of the readouts in P's sample: feedback alignment.
+    input_noise, weight_noise : float
+        Standard deviations of fresh noise on the inputs of a step, and on the weights where its gradient is taken.
+    fixed_drift : array (M, M) or None
+        Teachers that drift: w*_m += (1/d) sum_n fixed_drift_mn w*_n + fresh noise.
+    fixed_noise : array (B, M) or None
+        What that noise adds to w*_m.Pi_b w*_m/d in a unit of time.
+    episodes : Episodes or None
+        Rewards in the place of a gradient: `batch` samples an episode.
     timed : tuple of Moving
         Entries of chances (stage x source), variances, noise and batch that are formulas in the time; the arrays have
         their values at the beginning. `along` has them at any times.
@@ -149,6 +160,12 @@ class Table:
     a: Array
     bias: Array
     nodes: bool = False
+    feedback: Array | None = None
+    input_noise: float = 0.0
+    weight_noise: float = 0.0
+    fixed_drift: Array | None = None
+    fixed_noise: Array | None = None
+    episodes: Episodes | None = None
     timed: tuple[Moving, ...] = ()
 
     @property
@@ -169,7 +186,7 @@ class Table:
     @property
     def squared_length(self) -> Array:
         """|x|^2/d of each source as d grows, shape (C,): no single coordinate counts in it, such as that of biases."""
-        return np.asarray(self.variances @ self.shares, dtype=float)
+        return np.asarray(self.variances @ self.shares + self.input_noise**2, dtype=float)
 
     @property
     def switches(self) -> tuple[float, ...]:
@@ -286,10 +303,10 @@ def _table(problem: Problem) -> Table:
         teacher_rows=sources.rows[emitter], head=head[emitter], masks=np.tile(masks, (count, 1)), emitter=emitter,
         learning_rate=lr, readout_rate=readout_rate if trained else 0.0,
         readout_decay=rule.readout_weight_decay if trained else 0.0, bias_rate=_bias_rate(problem),
-        schedule=rule.schedule, batch=value_at(rule.batch_size), uses=rule.uses, displacement=rule.displacement,
+        schedule=rule.schedule, uses=rule.uses, displacement=rule.displacement,
         spherical=rule.spherical, regime=rule.regime, loss=loss_of(problem), gram=gram, a=a, bias=bias, nodes=nodes,
         timed=(*moving, *moving_numbers(problem, emitter, shares)),
-        **moves,
+        **moves, **extras_of(problem, gram, width * len(species), width),
     )  # fmt: skip
 
 

@@ -92,13 +92,13 @@ class Theory(ABC):
     def derive(self, problem: Any) -> System:
         """Return the equations of a problem that this theory does not refuse."""
 
-    def refusals(self, problem: Problem) -> list[Refusal]:
+    def refusals(self, problem: Problem, sections: Iterable[str] = SECTIONS[:-2]) -> list[Refusal]:
         """Return why this theory does not answer the problem; empty: it does.
 
         What `reads` says comes first, then what every theory assumes: formulas with second moments; `checks` is asked
-        of what passes.
+        of what passes. Of a problem that passed before and changed since, `sections` are those that may have changed.
         """
-        found = [refusal for section in SECTIONS[:-2] for refusal in self._unread(section, problem)]
+        found = [refusal for section in sections for refusal in self._unread(section, problem)]
         if found:
             return found
         hint = "use a formula that is defined on the whole line and grows slower than exp(z^2/4)"

@@ -93,7 +93,7 @@ class OnePassExperiment(Experiment):
 
     def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
         start = {"time": 0.0}
-        names = ("Q", "M", "Q_block", "M_block", "mean_overlap", "bias")
+        names = ("Q", "M", "T", "Q_block", "M_block", "mean_overlap", "bias")
         # A readout that is not trained stays what it is.
         trained = getattr(problem.student, "train_readout", False)
         return {**dict.fromkeys(names, start), "a": start if trained else {}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +104,21 @@ def sign_rule(dimension: int) -> Array:
     family = _over_fields(axes)[0] if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
     # With three axes the coarsest nested rule is right to about 3e-7.
     return np.concatenate([[1.0, 0.0, 1.0], family[3 if axes < 3 else 0]])
+
+
+@lru_cache(maxsize=8)
+def class_rule(dimension: int) -> Array:
+    """Return the points that count wrong classes: regions of the fields have edges that no axis is split at.
+
+    Parameters
+    ----------
+    dimension : int
+        The most fields that any source has; the last axis needs no points.
+    """
+    from ...numerics.fields import sobol_rule
+
+    axes = max(1, dimension - 1)
+    return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(10 + axes, 13), axes)])
 
 
 def _noise(flow: OnePassFlow, count: int) -> Array:

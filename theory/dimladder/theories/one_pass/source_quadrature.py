@@ -28,6 +28,7 @@ from .notation import LABEL, OUTPUT
 from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
+    ADD_OWN_KINKS,
     CENTRED_MEAN,
     INTEGRATE,
     LAW,
@@ -184,7 +185,7 @@ class Quadrature:
         # Room for the kinks of a few fields, and for those of the loss and the sign; more are left to the accuracy.
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
-        function = OWN_KINKS.replace("{own}", "\n".join(indented(own)))
+        function = ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
         return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
 
 

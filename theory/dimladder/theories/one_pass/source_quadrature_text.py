@@ -295,14 +295,16 @@ def quadrature_work(N):
 
 '''
 
-OWN_KINKS = '''@njit(**INNER)
+ADD_OWN_KINKS = '''@njit(**INNER)
 def add_own_kinks(field, K, V, origin, slope, out, count):
     """Add the kinks of a field that is (u - origin) slope, as values of u; return the number of all."""
 {own}
     return count
 
 
-@njit(**INNER)
+'''
+
+OWN_KINKS = '''@njit(**INNER)
 def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out):
     """Fill the kinks along the axis of a field, those before it given; return their number."""
     V, M = SPECIES * K, c.size - K

@@ -54,8 +54,8 @@ class OnePassTheory(Theory):
     reads: ClassVar[Reads] = {
         "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
         "target": {
-            "committee": "activation readout outputs overlap noise power",
-            "index": "formula noise hermite overlap power",
+            "committee": "activation readout outputs overlap noise power drift",
+            "index": "formula noise hermite overlap power drift",
             "vector-index": "formulas argmax noise hermite overlap power",
             "cluster-labels": "labels",
         },
@@ -66,13 +66,14 @@ class OnePassTheory(Theory):
         "loss": "function smoothing",
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
-            "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
+            "weight_decay readout_weight_decay uses displacement momentum average feedback input_noise weight_noise "
+            "update vectors constants",
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
     coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
-    timed = ("data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
+    timed = ("data.tasks", "data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -117,9 +118,9 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        yield from self._start_checks(problem)
-        yield from self._idle_checks(problem)
         general = structure(problem)
+        yield from self._start_checks(problem, general)
+        yield from self._idle_checks(problem)
         slope = getattr(student, "slope", "")
         if is_displaced(problem):
             yield from self._displaced_checks(problem)
@@ -140,7 +141,7 @@ class OnePassTheory(Theory):
             why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
             yield Refusal("data.tasks", why, "let its until be inf")
 
-    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+    def _start_checks(self, problem: Any, general: str) -> Iterable[Refusal]:
         initial = problem.initial
         labelled = isinstance(problem.target, ClusterLabels)
         for name in ("Q", "M"):
@@ -149,7 +150,7 @@ class OnePassTheory(Theory):
                     continue
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
                 yield Refusal(f"initial.{name}", "is missing", hint)
-        if structure(problem):
+        if general:
             return
         for name in ("bias", "means", "block_M"):
             if getattr(initial, name, None) is not None:
@@ -169,22 +170,37 @@ class OnePassTheory(Theory):
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
             return
-        if rule.spherical and (rule.update or rule.momentum is not None):
-            path = "algorithm.update" if rule.update else "algorithm.momentum"
+        if rule.spherical and (rule.update or rule.momentum is not None or rule.average):
+            path = "algorithm.update" if rule.update else "algorithm.average" if rule.average else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
         try:
-            table(problem)
+            what = table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+            return
+        yield from self._noise_checks(problem, what)
+
+    def _noise_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
+        """What noise on inputs, weights and teachers leaves out."""
+        rule = problem.algorithm
+        drift: Any = getattr(problem.target, "drift", None)
+        if rule.input_noise and any(entry.array == "squared_length" for entry in what.timed):
+            yield Refusal("algorithm.input_noise", "is not read with variances that change in time", "drop one of them")
+        if drift is not None and (what.shares == 0.0).any() and what.fixed_noise.any():
+            why = "the noise of teachers has no limit along single directions (blocks of share 0)"
+            yield Refusal("target.drift", why, "let noise be 0, or give the block a share")
+        if rule.regime != "classical" and (rule.input_noise or rule.weight_noise):
+            path = f"algorithm.{'input_noise' if rule.input_noise else 'weight_noise'}"
+            yield Refusal(path, "is read with every term", 'use regime = "classical"')
 
     def _vector_checks(self, problem: Any) -> Iterable[Refusal]:
         """What students of several outputs leave out."""
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
+            ("feedback", rule.feedback is not None), ("episodes", rule.episodes is not None),
         ):  # fmt: skip
             if asked:
                 yield Refusal(f"algorithm.{key}", f"{many}: the target has {outputs_of(problem)}", "drop one of them")

@@ -1,7 +1,8 @@
 """What state and parameters of the general flow hold, in their order; `code` prints it, `flow` fills it.
 
 State ``y``: block overlaps of two moving vectors (lower triangle, row by row), then of a moving and a fixed one (row by
-row), the blocks of each pair side by side; then the readouts, head by head, where they are trained.
+row), and where teachers drift of two fixed ones (lower triangle), the blocks of each pair side by side; then the
+readouts, head by head, where they are trained.
 Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the rule of a quadrature.
 """
 
@@ -44,6 +45,11 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "steady_L": ("V", "V"),
     "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
+    "stir": ("C", "B"),
+    "blur": ("C",),
+    "feedback": ("K",),
+    "drift": ("F", "F"),
+    "walk": ("F", "F", "B"),
     "readout": ("heads * Y", "K"),
 }
 
