@@ -313,6 +313,12 @@ class OnePassFlow(Flow):
         if self.mixtures is not None:
             stats = {**stats, "activation_error": max(m.error for m in self.mixtures)}
         if self.module().ROUTE != "closed" and len(states):
+            finer = rules.finer(rules.levels(self), self.velocity, self.rule, states, self.p.solver.quadrature_rtol)
+            if finer is not None and status == "success" and not self.module().POLYNOMIAL_DEGREE:
+                # Chosen at the start, too coarse later: once more.
+                self.rule = finer
+                vars(self).pop("_parameters", None)
+                return self.solve()
             worst = rules.error(self, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         end = tail.continued(self, np.asarray(times), states) if status == "success" and len(states) else None
