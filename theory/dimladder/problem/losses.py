@@ -199,9 +199,14 @@ class LossFunction:
     def _numeric(self) -> tuple[Any, Any]:
         import sympy as sp
 
+        from .expressions import drop_atoms
+        from .stable import on_arrays, stabilise
+
         f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
-        modules: list[Any] = [{"Heaviside": _step}, "scipy", "numpy"]
-        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (self.slope, self.curvature))
+        modules: list[Any] = [{"Heaviside": _step, **on_arrays()}, "scipy", "numpy"]
+        # Of the stable form: exp(a)/(1 + exp(a)) overflows where the loss does not.
+        slope = drop_atoms(sp.diff(stabilise(self.value), f))
+        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (slope, drop_atoms(sp.diff(slope, f))))
 
     def slopes(self, f: Any, y: Any) -> Any:
         """dl/df on NumPy arrays, elementwise."""

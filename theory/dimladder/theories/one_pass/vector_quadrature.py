@@ -10,10 +10,12 @@ import re
 from typing import Any
 
 from ...numerics.points import POINTS_SOURCE
-from ...symbolic.pieces import STABLE_SOURCE, stabilise
+from ...problem.stable import stabilise
+from ...symbolic.pieces import STABLE_SOURCE
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
+from .source_quadrature import is_monotone
 from .source_quadrature_text import ADD_OWN_KINKS, CENTRED_MEAN, LAW, NODES, STRAIGHT, STRAIGHT_MEAN, WORK
 from .vector_averages import VectorAverages
 from .vector_quadrature_text import (
@@ -106,6 +108,7 @@ class VectorQuadrature:
             f"TEACHER_PLANES = np.array({[list(n) for n, _ in teacher]!r}, dtype=np.float64)"
             f".reshape(({len(teacher)}, {directions}))",
             # Room for the kinks of a few fields, of the planes, and where outputs meet.
+            f"MONOTONE = {is_monotone(setting.student)}",
             f"MOST = {4 * max(1, *map(len, rows.values()))} + 16 * {1 + len(loss) + self.loss.outputs}", "", "",
         ]  # fmt: skip
         lines += ["@njit(**OPTIONS)", "def plane_level(number, y):"]

@@ -232,7 +232,7 @@ def own_kinks(axis, mean, L, zeta, f, top, order, K, c, frame, tested, ties, out
         for q in range(M, axis):
             rest += along_plane(PLANES[r], c, int(order[q])) * g(f[q])
         number = tie_plane(PLANES[r], axis, mean, L, zeta, order, c, ties)
-        count = add_levels(rest, ties, number, plane_level(r, frame[1]), low, high, out, count)
+        count = add_levels(rest, ties, number, plane_level(r, frame[1]), low, high, MONOTONE, out, count)
     return count
 
 
@@ -340,7 +340,7 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, frame, star, ties, kinks):
         if o != truth:
             rest = ahead(o, truth, axis, f, order, M, c)
             number = tie_difference(o, truth, axis, mean, L, zeta, order, c, ties)
-            found = add_levels(rest, ties, number, 0.0, low, high, kinks, found)
+            found = add_levels(rest, ties, number, 0.0, low, high, MONOTONE, kinks, found)
     total, left, below = 0.0, low, 0.0
     for e in range(found + 1):
         right, above = high, 1.0
