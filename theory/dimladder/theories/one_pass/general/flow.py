@@ -98,6 +98,7 @@ class GeneralFlow(Flow):
             "timed": bool(self.formulas),
             "uses": t.uses,
             "trial": bool(t.displacement),
+            "episodes": t.episodes is not None,
             **self._extras,
         }
 
@@ -165,7 +166,10 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
+        return SourceAverages(
+            setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement),
+            episodes=t.episodes is not None,
+        )  # fmt: skip
 
     def _vector_averages(self, student: Any) -> SourceAverages:
         from ....symbolic.factors import X
@@ -354,6 +358,9 @@ class GeneralFlow(Flow):
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
+        episodes = self.table.episodes
+        if episodes is not None:
+            return np.array([episodes.length, episodes.needed, episodes.reward, episodes.penalty], dtype=float)
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
