@@ -60,7 +60,7 @@ class BranchSystem(ClosedForm):
             ),
             OrderParameter("mse", both, r"\varepsilon", "E[(f* - f)^2] without label noise"),
             OrderParameter("test_mse", both, r"\varepsilon + \Delta", "E[(y - f)^2]"),
-            OrderParameter("null_mse", (), r"\varepsilon_0", "E[f*^2], the error of f = 0, d_eff -> infinity"),
+            OrderParameter("null_mse", (), r"\varepsilon_0", "E[f*^2], the error of f = 0"),
             OrderParameter(
                 "weak_recovery_ratio", ("branch",), r"\alpha_c^{(m)}",
                 "n1/(d d_eff) at which the first direction of a branch is seen, d_eff -> infinity",
@@ -139,13 +139,12 @@ class BranchSystem(ClosedForm):
 
         from ...problem.hierarchy import effective_dimension
         from .branch_links import branch_moments, captured, null_error
-        from .branch_stages import branch_thresholds, feature_counts, second_stage, subspace_squares
+        from .branch_stages import DrawnBranches, branch_thresholds, feature_counts, leading_features, leading_squares
         from .union import feature_count
 
         target, grid, algorithm, d = self.target, self.problem.grid, self.algorithm, self.problem.limit.d
-        transforms = tuple(algorithm.second.label_transforms)
-        moments = branch_moments(target, transforms)
-        total = null_error(target)
+        second, degree, transform = algorithm.second, algorithm.third.degree, algorithm.first.label_transform
+        moments, total = branch_moments(target, tuple(second.label_transforms)), null_error(target)
         counts, unit, d_eff = None, 1.0, 0
         if d is not None:
             d_eff = effective_dimension(d, target.exponents[0])
@@ -155,27 +154,37 @@ class BranchSystem(ClosedForm):
             samples = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]
             rows = [(n / (d * d_eff), [n / unit]) for n in samples]
         else:
-            second = grid.values("second_ratio") or [n / unit for n in grid.values("second_samples")]
-            rows = [(first, list(second)) for first in grid.values("first_ratio")]
+            ratios = grid.values("second_ratio") or [n / unit for n in grid.values("second_samples")]
+            rows = [(first, list(ratios)) for first in grid.values("first_ratio")]
+        drawn = DrawnBranches.draw(target, d_eff, len(second.label_transforms)) if self.refined else None
+        if drawn is not None:
+            total = float(np.mean(drawn.clean**2))
         overlaps: list[Any] = []
         correlations: list[Any] = []
         errors: list[Any] = []
-        for first, ratios in rows:
-            overlap, squares = subspace_squares(
-                target, algorithm.first.label_transform, first, d if self.refined else None
-            )
-            overlaps.append(overlap)
-            found, error = [], []
-            for delta in ratios:
-                crowding = (
-                    np.array([1.0 / delta if j == self.level.degree else 0.0 for j in self.degrees])
-                    if counts is None else counts / (delta * unit)
-                )  # fmt: skip
-                state = second_stage(target, moments, algorithm.second, self.degrees, squares, crowding, counts)
-                found.append(np.sqrt(np.clip(np.diag(state.explained), 0.0, 1.0)))
-                error.append(total - captured(target, state.explained, algorithm.third.degree))
-            correlations.append(found)
-            errors.append(error)
+        for first, deltas in rows:
+            crowded = [
+                np.array([1.0 / delta if j == self.level.degree else 0.0 for j in self.degrees])
+                if counts is None else counts / (delta * unit)
+                for delta in deltas
+            ]  # fmt: skip
+            if drawn is not None:
+                assert d is not None
+                assert counts is not None
+                q, seen, along = drawn.subspace(transform, first, d)
+                overlaps.append(q.mean(axis=1))
+                made = drawn.directions(self.degrees, seen, along)
+                found = [drawn.second_stage(second, self.degrees, *made, r, counts, degree) for r in crowded]
+            else:
+                overlap, squares = leading_squares(target, transform, first)
+                overlaps.append(overlap)
+                states = [leading_features(target, moments, second, self.degrees, squares, r, counts) for r in crowded]
+                found = [
+                    (np.sqrt(np.clip(np.diag(s.explained), 0.0, 1.0)), total - captured(target, s.explained, degree))
+                    for s in states
+                ]
+            correlations.append([c for c, _ in found])
+            errors.append([e for _, e in found])
         name, both = self._dims()
         mse, correlation = np.array(errors), np.array(correlations)
         if grid.kappa is not None:
@@ -217,8 +226,8 @@ class BranchTheory(Theory):
     limits = (
         "everything with constants here is this project's own; the paper has the case of equal slopes, where one step "
         "finds the symmetric combination of the features",
-        "order = refined takes the subspaces at the actual d; stages 2 and 3 stay at leading order, off by "
-        "O(d_eff^-1/2) in the error",
+        "leading order is off by O(d_eff^-1/2), much where a transform has a large second order; order = refined takes "
+        "the subspaces and the law of the labels at the actual d, sample norms and readout at leading order",
         "branches that no first moment of the label sees (a parity) have overlap 0 here: hierarchical-plateaus has the "
         "exponent of their second order",
         "at most 4 branches; a link with kinks is split at zero of every feature only",
