@@ -414,6 +414,7 @@ def test_every_exporter_pairs_theory_and_simulation_by_problem(runs: Path, tmp_p
             assert s.colour == {label: colour for colour, label in plan.runs}[s.run_label]
     export(results, tmp_path, ["tex", "macros", "csv", "pgf", "bib"])
     table = (tmp_path / "table.tex").read_text()
+    assert re.findall(r"limit, target = ([\d.]+) &", table) == ["1.5", "1.7", "1.9"], "in the order of the runs"
     seen = 0
     titles: list[str] = []
     for line in table.splitlines():
