@@ -125,8 +125,8 @@ def target_latex(setting: Setting) -> str:
     return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
 
 
-def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
-    """Return how moments follow from those of the erf units (i, p) that a unit i is made of."""
+def sum_definitions(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
+    """Return the activations as sums of erfs, with their errors."""
     student, teacher = mixtures
     rows = []
     for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
@@ -137,8 +137,13 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
         terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
         rows.append(Equation(name, rf"{g}(x) = {' + '.join(terms)}", None, note))
+    return rows
+
+
+def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
+    """Return how moments follow from those of the erf units (i, p) that a unit i is made of."""
     return [
-        *rows,
+        *sum_definitions(mixtures),
         Equation(
             "erf units",
             r"g_\alpha(x) = g_{\alpha 0} + \sum_p v_{\alpha p}\,\mathrm{erf}(b_{\alpha p}\, x/\sqrt 2),\quad "
