@@ -37,6 +37,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "online-reuse": {"grid.time": [0.0, 1.0]},
     "online-power-law": {"grid.time": [0.0, 1.0, 2.0]},
     "online-xor": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-classes": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-outputs": {"grid.time": [0.0, 1.0, 2.0]},
     "online-continual": {"grid.time": [0.0, 1.0, 2.0]},
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},

@@ -81,6 +81,7 @@ class OnePassTheory(Theory):
         "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction", "lee2024neural", "dandi2024benefits",
         "arnaboldi2024repetita", "yoshida2019plateau", "worschech2024scaling", "refinetti2021mixtures",
         "lee2021continual", "mori2025dropout", "patel2025perceptron", "refinetti2021align",
+        "collinswoodfin2025multiclass",
     )  # fmt: skip
     assumptions = (
         "inputs are Gaussian given their source, and no sample is met again after its step",
@@ -313,6 +314,7 @@ def general_references(problem: Any) -> list[str]:
         "patel2025perceptron": problem.algorithm.episodes is not None,
         "refinetti2021align": problem.algorithm.feedback is not None,
         "mori2025dropout": getattr(student, "dropout", 1.0) != 1.0,
+        "collinswoodfin2025multiclass": isinstance(target, ClusterLabels) and problem.loss.form.classes,
     }
     return [key for key, wanted in used.items() if wanted]
 

@@ -25,6 +25,7 @@ from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
+    from ..notation import Setting
     from .flow import GeneralFlow
 
 # More sources or blocks than this are summed up.
@@ -421,12 +422,13 @@ def average_equations(flow: GeneralFlow) -> list[Equation]:
     # The averages name the vectors of their tilted covariances on the way.
     vectors = [replace(v, lhs=printed(v.lhs), rhs=printed(v.rhs)) for v in averages.indices.vectors.values()]
     if averages.sums is not None:
-        rows += sum_equations(averages.sums)
+        assert averages.summed is not None
+        rows += sum_equations(averages.sums, averages.summed)
     tilted = [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in vectors]
     return tilted + rows + kernel_equations(averages.averages.kernels, averages.route)
 
 
-def sum_equations(sums: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
+def sum_equations(sums: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
     """Return how averages follow from those of the erf units (i, p) that a unit i is made of, which are those above."""
     text = (
         r"G_i = \sum_p v_{ip} b_{ip}\, G_{(ip)},\quad H_{i\alpha} = \sum_{p,q} v_{ip} b_{ip} b_{\alpha q}\, "
@@ -436,7 +438,7 @@ def sum_equations(sums: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
     note = (
         "the erf unit (alpha, p) has field b_{alpha p} f_alpha and weight c_alpha v_{alpha p}; y_0 loses the constants"
     )
-    return [*sum_definitions(sums), Equation("sums of erfs", text, None, note)]
+    return [*sum_definitions(sums, setting), Equation("sums of erfs", text, None, note)]
 
 
 # Averages of a written coefficient: the slopes are a regression, which needs no derivative.
