@@ -17,7 +17,7 @@ from ...errors import DerivationError, SolveError
 from ...numerics.sampling import each_scramble
 from ...problem import Problem, kind_of
 from ...problem.descent import Descent, descent_of, formulas_of, outputs_of
-from ...results.files import write_arrays
+from ...results.files import forget, write_arrays
 from ...symbolic.systems import Equation, OrderParameter, Recursion, Solution, Step, Variable
 from .averages import FreshData, is_square
 from .closed import SPECTRAL_NODES, LinearCurves, solve_flow, solve_linear
@@ -28,6 +28,7 @@ from .start import draw
 
 Array = NDArray[np.float64]
 GIB = 2**30
+ROUNDING = 1e-14  # errors below this part of the largest value are none
 LATEX = {
     "train_loss": r"\mathcal{L}_\mathrm{train}", "test_loss": r"\mathcal{L}_\mathrm{test}",
     "generalization_error": r"\epsilon_g", "classification_error": r"\epsilon",
@@ -197,6 +198,8 @@ class MultiPass(Recursion):
             variables[name] = Variable(dims, values.mean(axis=0), latex, meaning)
             if sampled:
                 spread = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else values[0] * np.nan
+                # What scrambles share, the start above all, differs by rounding only.
+                spread = np.where(spread < ROUNDING * np.abs(values).max(), 0.0, spread)
                 variables[f"{name}_se"] = Variable(dims, spread, "", f"standard error of {meaning}")
         return Solution(self._coordinates(), variables, stats=stats)
 
@@ -365,7 +368,7 @@ class MultiPass(Recursion):
             for level in range(self.problem.algorithm.levels if self.flow else 1):
                 path = self._checkpoint(index, level)
                 if path is not None:
-                    path.unlink(missing_ok=True)
+                    forget(path)
 
 
 def _kernels(found: Kernels) -> dict[str, Array]:
