@@ -13,17 +13,37 @@ logger = logging.getLogger(__name__)
 project = "dimladder"
 author = "The dimladder developers"
 release = _version("dimladder")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinxcontrib.bibtex"]
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "sphinxcontrib.bibtex",
+    "sphinx_gallery.gen_gallery",
+]  # fmt: skip
 myst_enable_extensions = ["dollarmath", "amsmath"]
 bibtex_bibfiles = ["../theory/dimladder/theories/references.bib"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_templates", "gallery/*.rst", "auto_gallery/**/*.ipynb", "auto_gallery/**/*.py"]
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    # Simulations take minutes: the pictures kept beside the scripts are shown, and no script is run.
+    "plot_gallery": "False",
+    "remove_config_comments": True,
+    "show_memory": False,
+    "download_all_examples": True,
+    "ignore_pattern": "make_figures",
+    "write_computation_times": False,
+    "within_subsection_order": "FileNameSortKey",
+}
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "dimladder"
 html_show_copyright = False
 default_role = "py:obj"  # a name that can be found becomes a link
 numpydoc_show_class_members = False
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autosummary_generate = True
+# Names that differ in case only need files that differ on every disk.
+autosummary_filename_map = {"dimladder.Fit": "dimladder.Fit-class", "dimladder.Problem": "dimladder.Problem-class"}
+templates_path = ["_templates"]
+python_maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 
 

@@ -1,4 +1,8 @@
-"""One target, one network, four questions: one pass, many passes, the minimiser, and Bayes.
+"""
+One target, one network, four questions: one pass, many passes, the minimiser, and Bayes
+========================================================================================
+
+.. image:: /gallery/figures/four_questions.png
 
 A linear network learns y = z + noise/2. All curves come from one run file, four_questions.toml, whose [algorithm] is
 set: SGD that sees each sample once; descent on all of the data, stopped where it is best and left running; the
@@ -6,6 +10,7 @@ minimiser of the same loss; and the posterior mean, which nobody beats. Lines: t
 d = 400.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/four_questions.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

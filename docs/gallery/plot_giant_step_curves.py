@@ -2,11 +2,14 @@
 One giant step: network, polynomial model, theory
 =================================================
 
+.. image:: /gallery/figures/giant_step_curves.png
+
 Errors against the sample ratio after one gradient step on two spiked clusters: deterministic equivalents (lines) and
 the
 network itself at n = 200 (points), for regression and for real images.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/giant_step_curves.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

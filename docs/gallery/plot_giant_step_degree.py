@@ -2,12 +2,15 @@
 The polynomial model breaks below the degree it needs
 =====================================================
 
+.. image:: /gallery/figures/giant_step_degree.png
+
 Test error of a two-layer network after one giant step on two spiked clusters against the total exponent beta, for three
 ways of sharing it between spikes and learning rate, with polynomial models of degree 1 and 2. The dotted lines are
 where
 the sharper degree rule asks for degree 2.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/giant_step_degree.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

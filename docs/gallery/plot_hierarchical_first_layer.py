@@ -2,11 +2,14 @@
 The first layer climbs from d to the hidden directions
 ======================================================
 
+.. image:: /gallery/figures/hierarchical_first_layer.png
+
 Overlap q of first-layer neurons with the hidden subspace against time: the map, its small-step flow, and simulated
 neurons; the floor left by a finite batch; and the half of the subspace that neurons keep when readouts have both
 signs.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_first_layer.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -2,10 +2,13 @@
 Three stages with constants
 ===========================
 
+.. image:: /gallery/figures/hierarchical_layerwise.png
+
 Stage 1 (overlap of the learned subspace), stage 2 (correlation of the learned feature) and the error, leading order and
 refined theory against a simulated three-stage network; the gap to leading order closes as d grows.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_layerwise.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

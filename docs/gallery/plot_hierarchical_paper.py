@@ -2,11 +2,14 @@
 The published example, end to end
 =================================
 
+.. image:: /gallery/figures/hierarchical_paper.png
+
 tanh(3h) with P = He_2/2 + He_3/6 in d^(1/2) hidden directions, learned from n = d^kappa samples a stage: the staircase
 of kernels, two-layer and deep networks as d grows without bound, the constants at finite d, and simulations of both the
 quadratic kernel and the three stages. The kernel's line is of leading order, from the null error of d -> infinity.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_paper.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

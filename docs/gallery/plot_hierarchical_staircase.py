@@ -2,10 +2,13 @@
 The learning staircase with its true heights
 ============================================
 
+.. image:: /gallery/figures/hierarchical_staircase.png
+
 Generalisation error of kernels, two-layer and deep networks on tanh(3h) against kappa = log n / log d, as d grows
 without bound; and what d_eff = floor(sqrt d) leaves of it, by Monte Carlo over the symmetric Hermite basis.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_staircase.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -2,10 +2,13 @@
 Networks as trained in practice
 ===============================
 
+.. image:: /gallery/figures/hierarchical_training.png
+
 Error and overlaps against kappa for the published layer-wise and joint rules, the two-layer network and the
 quadratic kernel, at d = 25; and the two questions of protocol: re-initialised later layers, fresh data for each layer.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_training.png'
 from dataclasses import replace
 
 import matplotlib.pyplot as plt

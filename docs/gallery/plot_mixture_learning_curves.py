@@ -2,10 +2,14 @@
 Three losses on two clusters
 ============================
 
+.. image:: /gallery/figures/mixture_learning_curves.png
+.. image:: /gallery/figures/mixture_learning_curves_2.png
+
 Square, logistic and hinge losses on two opposite clusters of unequal weight: state evolution (lines) and direct fits at
 d = 200 (points). The dotted line is the separability threshold, below which unpenalised logistic fits do not exist.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/mixture_learning_curves.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

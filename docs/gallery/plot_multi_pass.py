@@ -1,4 +1,8 @@
-"""Overfitting, epoch by epoch: three ways to go through the same data, and what the number of samples does.
+"""
+Overfitting, epoch by epoch: three ways to go through the same data, and what the number of samples does
+========================================================================================================
+
+.. image:: /gallery/figures/multi_pass.png
 
 Left: a soft committee on three noisy samples a dimension, trained on all of them at once, on batches of a tenth drawn
 anew at every update, and on the same batches reshuffled each epoch. Right: the reshuffled batches at four sample
@@ -6,6 +10,7 @@ ratios, test error only, with the time at which to stop. Lines: theory. Dots: gr
 below the size of a dot.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/multi_pass.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -2,10 +2,13 @@
 Feature learning at infinite width
 ==================================
 
+.. image:: /gallery/figures/mup_features.png
+
 Training under muP in the infinite-width limit: the loss with and without the response functions, networks of finite
 width beside it, and the smallest eigenvalues that keep the features apart.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/mup_features.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -1,8 +1,13 @@
-"""Online SGD of a soft committee: plateau and specialisation, both layers trained.
+"""
+Online SGD of a soft committee: plateau and specialisation, both layers trained
+===============================================================================
+
+.. image:: /gallery/figures/online_committee.png
 
 The theory is drawn on a fine grid of times; the simulations follow the exact finite-d law of the overlaps.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/online_committee.png'
 from pathlib import Path
 
 import dimladder as dl

@@ -1,9 +1,14 @@
-"""One flow, three data laws: power-law spectra, tasks in turn with a head each, XOR clusters with biases.
+"""
+One flow, three data laws: power-law spectra, tasks in turn with a head each, XOR clusters with biases
+======================================================================================================
+
+.. image:: /gallery/figures/online_data_laws.png
 
 Left: e_g of a soft committee under spectra s_k ~ k^-(1+alpha); the plateau shortens and the decay becomes a power law.
 Middle: error on either task; the second teacher is shown from t = 10 on. Right: XOR, error and its four clusters.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/online_data_laws.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

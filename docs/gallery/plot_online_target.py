@@ -1,10 +1,15 @@
-"""Students that reach their target: e_g as it is, and as the overlaps in double precision show it.
+"""
+Students that reach their target: e_g as it is, and as the overlaps in double precision show it
+===============================================================================================
+
+.. image:: /gallery/figures/online_target.png
 
 One student on one teacher of the same activation, without noise. Lines: the flow continued in differences from the
-target. Dots: |e_g| computed from the overlaps of that very solution, where Q - 2M + 1 is the difference of equal
-numbers.
+target. Dots: the modulus of e_g, computed from the overlaps of that very solution, where Q - 2M + 1 is the difference
+of equal numbers.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/online_target.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -1,8 +1,13 @@
-"""The picture of the README: three-layer learning of a hierarchical target, theory and simulation.
+"""
+The picture of the README: three-layer learning of a hierarchical target, theory and simulation
+===============================================================================================
+
+.. image:: /gallery/figures/quickstart.png
 
 Run it from anywhere: ``python docs/gallery/plot_quickstart.py``; it takes about half a minute.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/quickstart.png'
 from pathlib import Path
 
 import dimladder as dl

@@ -1,5 +1,8 @@
-"""Climbing a merged staircase
+"""
+Climbing a merged staircase
 ===========================
+
+.. image:: /gallery/figures/staircase.png
 
 A wide network learns z1 + z1 z2 + z1 z2 z3 + z1 z2 z3 z4 by SGD: (a) its risk and (b) its Fourier coefficients, the
 mean-field theory as lines, networks of 200 neurons in 100 dimensions as markers (mean and standard error of 4). Lower
@@ -7,6 +10,7 @@ steps come first, and each makes the next one visible. (c) Theory for targets wi
 the risk stays above the dotted bounds.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/staircase.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

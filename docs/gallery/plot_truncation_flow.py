@@ -2,10 +2,13 @@
 A threshold sweeps through its data
 ===================================
 
+.. image:: /gallery/figures/truncation_flow.png
+
 Flow lines of t' = F(t)(target - t) for a Gaussian cluster, and fifteen data sets of a hundred points, each with its
 exact flow.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/truncation_flow.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

@@ -2,10 +2,13 @@
 Clusters cut layer by layer
 ===========================
 
+.. image:: /gallery/figures/truncation_layers.png
+
 Two clusters in the plane: each layer of the explicit network sends one cluster to a point,
 and leaves the others where they are. The wedge is the cone that the layer keeps.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/truncation_layers.png'
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -2,10 +2,13 @@
 The cost of every truncation state
 ==================================
 
+.. image:: /gallery/figures/truncation_states.png
+
 Eight states of three clusters: the printed cost, the corrected ones, and what full training makes of each state. Only
 the two constant states are critical points; training leaves all others.
 """
 
+# sphinx_gallery_thumbnail_path = 'gallery/figures/truncation_states.png'
 from pathlib import Path
 
 import matplotlib.pyplot as plt

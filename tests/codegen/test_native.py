@@ -82,6 +82,8 @@ def everything(x, k, out):  # type: ignore[no-untyped-def]
     out[3, 11] = -k[0] + abs(k[0])
     big = x if x[0] > 0.0 else view
     out[3, 12] = big[0]
+    out[3, 13:20] = x[2]
+    out[3, 20:23] = 4
 
 
 @njit("void(f8[::1], f8[::1])", **OPTIONS)

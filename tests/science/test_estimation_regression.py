@@ -125,3 +125,79 @@ def test_bad_values_are_refused_with_a_reason(overrides: dict[str, object], word
     with pytest.raises(ConfigError) as caught:
         dl.replace(RANDOM_FEATURES, overrides)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("activation", ["erf", "relu", "tanh(x) + 0.3*x**3"])
+@pytest.mark.parametrize(("phi", "width", "variance"), [(0.5, 0.4, 1.0), (1.3, 2.0, 0.3)])
+def test_tangent_features_are_the_tangent_kernel(activation: str, phi: float, width: float, variance: float) -> None:
+    """One layer of features with a readout variance is the theory `ntk-ridge`, by the closed form and by the map."""
+    common = {
+        "target": {"kind": "index", "formula": "1.3*z", "noise": 0.5}, "loss": {"function": "square", "ridge": 0.025},
+        "algorithm": {"kind": "minimise"},
+    }  # fmt: skip
+    kernel = dl.solve(dl.problem(
+        **common, data={"kind": "gaussian", "sample_ratio": 1 / phi}, grid={"width_ratio": [width]},
+        student={"kind": "features", "layers": [{"activation": activation}], "readout_variance": variance},
+    ))  # fmt: skip
+    layer = {"activation": activation, "width_ratio": width / phi}
+    problem = dl.problem(
+        **common, student={"kind": "features", "layers": [layer], "readout_variance": variance},
+        grid={"sample_ratio": [1 / phi]},
+    )  # fmt: skip
+    assert problem.theory == "estimation"
+    curve = dl.solve(problem)
+    for name in ("test_mse", "train_mse"):
+        assert float(curve[name][0]) == pytest.approx(float(kernel[name][0]), rel=1e-12)
+    flow = dl.derive(problem).evolution()  # type: ignore[attr-defined]
+    flow.direct = False
+    point = flow.solve(1 / phi, 0.025)
+    assert 2.0 * point.averages.test == pytest.approx(float(kernel["test_mse"][0]), rel=1e-11)
+    assert pytest.approx(float(curve["V"][0]), rel=1e-11) == point.V
+
+
+def test_features_that_pass_their_inputs_on_are_those_of_drawn_weights() -> None:
+    """g and h of units beside inputs on two levels, against covariances of 300 inputs and drawn weights."""
+    from dimladder.theories.estimation.spectrum import spectrum, tangent
+
+    d, psi, rng = 300, 1.4, np.random.default_rng(3)
+    base = spectrum([0.25, 0.75], [2.5, 0.5], [0.7, 0.3])
+    law = tangent(base, "relu", psi, 0.6)
+    layer = law.layers[0]
+    om = np.repeat(base.eigenvalues, (base.shares * d).astype(int))
+    c = np.sqrt(np.repeat(base.powers / (base.shares * d), (base.shares * d).astype(int)))
+    found = []
+    for _ in range(4):
+        w = rng.standard_normal((round(psi * d), d)) / np.sqrt(d)
+        rows = np.concatenate([np.sqrt(layer.a[0]) * w, np.sqrt(layer.passed) * np.eye(d)])
+        noise = np.concatenate([np.full(len(w), layer.b[0]), np.zeros(d)])
+        covariance = (rows * om) @ rows.T + np.diag(noise)
+        values, vectors = np.linalg.eigh(covariance)
+        # Cov(x, z) sqrt(d) has the squared entries `powers`, spread over the level.
+        along = vectors.T @ (rows @ (c * rng.choice([-1.0, 1.0], d)))
+        found.append([[np.mean(values / (values + z)), np.sum(along**2 / (values + z))] for z in (0.02, 0.4, 5.0)])
+    mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / 2.0
+    expected = np.array([[law.resolvents(z)[k] for k in (0, 2)] for z in (0.02, 0.4, 5.0)])
+    assert np.max(np.abs(mean - expected) / (error + 1.0 / d * expected)) < 5.0
+    h = 1e-5
+    for z in (0.02, 0.4, 5.0):
+        up, down = law.resolvents(z * (1 + h)), law.resolvents(z * (1 - h))
+        for k in (0, 2):
+            assert law.resolvents(z)[k + 1] == pytest.approx((up[k] - down[k]) / (2 * h * z), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"student.layers": [{"activation": "relu", "width_ratio": 1.0}] * 2}, "one layer"),
+        ({"loss.ridge": None, "loss.ridge_per_sample": 0.1}, "summed loss"),
+    ],
+)
+def test_tangent_features_refuse_what_has_no_meaning(change: dict[str, object], words: str) -> None:
+    base = dl.problem(
+        target={"kind": "index", "formula": "z"},
+        student={"kind": "features", "layers": [{"activation": "relu", "width_ratio": 1.0}], "readout_variance": 0.5},
+        loss={"function": "square", "ridge": 0.1}, algorithm={"kind": "minimise"},
+        grid={"sample_ratio": [1.0]},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=words):
+        dl.replace(base, change)

@@ -76,6 +76,23 @@ SPECTRAL = {
     "grid": {"sample_ratio": [2.0, 4.0]},
     "simulation": {"sizes": [300], "replicas": 16},
 }
+TANGENT = {
+    "algorithm": {"kind": "minimise"},
+    "target": {"kind": "index", "formula": "sign(z + 0.3*n1)"},
+    "student": {
+        "kind": "features", "layers": [{"activation": "relu", "width_ratio": 1.0}], "readout_variance": 0.5,
+    },
+    "loss": {"function": "logistic", "ridge": 0.05},
+    "grid": {"sample_ratio": [1.2]},
+    "simulation": {"sizes": [60], "replicas": 16},
+}  # fmt: skip
+RECOVERED = {
+    "algorithm": {"kind": "bayes"},
+    "student": {"kind": "linear"},
+    "target": {"kind": "index", "formula": "sign(z)", "prior": "rademacher"},
+    "grid": {"sample_ratio": [1.7], "start": ["uninformed", "informed"]},
+    "simulation": {"sizes": [800], "replicas": 6},
+}
 # A finite size shifts means by O(1/d): allowed beside the standard errors, relative to the scale of the variable.
 SHIFT = 3.0
 
@@ -106,11 +123,18 @@ def gaps(sections: dict[str, Any], names: tuple[str, ...], **changed: Any) -> fl
         (POSTERIOR, ("V", "q", "m", "classification_error")),
         pytest.param(KINKED, ("V", "q", "m", "classification_error"), marks=pytest.mark.nightly),
         (SPECTRAL, ("overlap",)),
+        (TANGENT, ("q", "m", "train_loss", "classification_error")),
     ],
-    ids=["huber", "hinge", "relu", "cubic", "lasso", "bayes", "posterior", "kinked", "spectral"],
+    ids=["huber", "hinge", "relu", "cubic", "lasso", "bayes", "posterior", "kinked", "spectral", "tangent"],
 )
 def test_theory_and_experiment_agree(sections: dict[str, Any], names: tuple[str, ...]) -> None:
     assert gaps(sections, names) < 4.5
+
+
+def test_message_passing_recovers_all_signs_above_the_spinodal() -> None:
+    """An estimate that believes its wrong samples stops at overlaps of 0.96 to 0.98, sure of them."""
+    measured = simulate(dl.problem(**RECOVERED))
+    assert np.min(measured["overlap"].values) > 0.998
 
 
 def test_a_wrong_theory_is_seen() -> None:

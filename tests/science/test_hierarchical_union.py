@@ -10,8 +10,8 @@ import dimladder as dl
 from dimladder.errors import ConfigError, DomainError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
+from dimladder.theories.hierarchical import finite_law, spectral, union, union_refined, units
 from dimladder.theories.hierarchical import ridge as ridge_theory
-from dimladder.theories.hierarchical import spectral, union, union_refined, units
 from dimladder.theories.hierarchical.analysis import levels, link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder_validation import simulate
@@ -276,7 +276,8 @@ def test_random_units_by_simulation(readout, trace):
             fit = np.linalg.solve(phi.T @ phi / n + ridge * np.eye(p), phi.T @ (y - y.mean()) / n)
             estimate = (np.tanh(2 * test @ w.T - 1) - mean) @ fit
             found.append([np.corrcoef(estimate, scalar)[0, 1], np.var(estimate)])
-        state = units.unit_state(link, t.noise, shares, trace, d_eff, n, sigma, p, ridge)
+        task = units.UnitTask.leading(link, t.noise, shares, trace, d_eff, sigma)
+        state = units.unit_state(task, n, p, ridge)
         mean_of, se = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / 3
         wanted = (state.correlation, state.norm)
         for value, predicted, error, slack in zip(mean_of, wanted, se, (0.05, 0.1), strict=True):
@@ -290,7 +291,7 @@ def test_very_many_units_are_their_kernel():
     shares = union.represented(level, 0.8 ** np.arange(4.0))
     p = 10**9
     # lam p = n lam_kernel: the kernel's own ridge.
-    state = units.unit_state(link, t.noise, shares, 0.0, d_eff, n, sigma, p, ridge * p)
+    state = units.unit_state(units.UnitTask.leading(link, t.noise, shares, 0.0, d_eff, sigma), n, p, ridge * p)
     counts = np.array([float(union.feature_count(d_eff, j)) for j in range(1, units.HIGHEST + 1)])
     eigenvalue, power = sigma[1:] ** 2 / counts, np.zeros(units.HIGHEST)
     power[:3] = union.label_power(link, shares)[1:]
@@ -327,16 +328,52 @@ def test_units_of_a_run_file():
 
 
 def test_units_of_a_run_file_meet_the_experiment():
-    """Known subspace, d = 144: within 10 % at d_eff = 12, where leading order in 1/d_eff is that far off."""
+    """Known subspace, d = 144, equal readouts: correlation and error within 4 % at d_eff = 12, where leading order is
+    off by 6 % in the first and by 20 % in the second.
+    """
     problem = dl.load(PAPER, {
-        "algorithm.first.order": "leading", "algorithm.second": {"weights": "units", "units": 300, "ridge": 0.1},
+        "algorithm.second": {"weights": "units", "units": 300, "ridge": 0.1},
         "grid": {"first_ratio": [math.inf], "second_samples": [250.0, 1000.0]}, "limit.d": 144,
-        "simulation": {"sizes": [144], "replicas": 3},
+        "simulation": {"sizes": [144], "replicas": 4},
     })  # fmt: skip
     curve, measured = dl.solve(problem), simulate(problem)
-    rho, se = (np.asarray(measured[f"feature_correlation{s}"].values).ravel() for s in ("", "_se"))
-    predicted = np.asarray(curve["feature_correlation"].values).ravel()
-    assert (np.abs(rho - predicted) < 0.1 * predicted + 4 * se).all(), (rho, predicted, se)
+    leading = dl.solve(dl.replace(problem, {"algorithm.first.order": "leading"}))
+    for name, far in (("feature_correlation", 0.04), ("mse", 0.12)):
+        found, se = (np.asarray(measured[f"{name}{s}"].values).ravel() for s in ("", "_se"))
+        predicted, rough = (np.asarray(c[name].values).ravel() for c in (curve, leading))
+        assert (np.abs(found - predicted) < 0.04 * predicted + 3 * se).all(), (name, found, predicted, se)
+        assert np.max(np.abs(rough / found - 1)) > far, (name, found, rough)
+
+
+def test_harmonics_are_harmonic_and_orthogonal_across_degrees():
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((3, 5))
+    members = np.array([[1.0, 1, 1, 0, 0], [0, 0, 0, 1, 1]])
+    step = 1e-3
+    for degree in (1, 2, 3):
+        laplacian = -10.0 * units.harmonics(z, members, degree)
+        for i in range(5):
+            for sign in (-1, 1):
+                moved = z.copy()
+                moved[:, i] += sign * step
+                laplacian += units.harmonics(moved, members, degree)
+        np.testing.assert_allclose(laplacian / step**2, 0.0, atol=1e-5)
+
+
+def test_radial_profile_of_polynomials_and_of_the_whole_kernel():
+    """sigma(x) = x^2: degrees 0 and 2 only, both growing like |z|^2; the squares of all degrees add up to E sigma^2."""
+    norms = np.array([0.3, 1.0, 2.0])
+    square = units.radial_profile("x**2", 7, norms)
+    np.testing.assert_allclose(square[0], norms, rtol=1e-4)
+    np.testing.assert_allclose(square[2] / norms, square[2, 1], rtol=1e-4)
+    np.testing.assert_allclose(square[[1, 3, 4]], 0.0, atol=1e-10)
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((400_000, 7))
+    w /= np.linalg.norm(w, axis=1, keepdims=True)
+    profile = units.radial_profile("tanh(2*x - 1)", 7, norms)
+    for total, norm in zip(np.sum(profile**2, axis=0), norms, strict=True):
+        values = np.tanh(2 * w[:, 0] * math.sqrt(7 * norm) - 1) ** 2
+        assert abs(total - values.mean()) < 4 * values.std() / math.sqrt(len(values))
 
 
 # ------------------------------------------------------------------------------------------ subspace and end to end
@@ -395,3 +432,55 @@ def test_the_published_example_end_to_end():
         gap = np.abs(found.mean(axis=0) - curve[name].values)
         assert np.all(gap < 4 * se + slack), (name, gap, se)
     assert sample.variables["mse"][1].mean(axis=0)[-1] < 0.3
+
+
+def test_a_linear_part_has_a_spike_of_its_own():
+    """P = .5 h_1 + .7 h_2 + .4 h_3, a = 1, concave link: the direction of the linear part is far worse learned than the
+    average direction. Five subspaces at d = 196, d_eff = 14.
+    """
+    d, d_eff = 196, 14
+    t = Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients({1: 0.5, 2: 0.7, 3: 0.4}),),
+        link="tanh(2*h) + 0.2*h",
+    )  # fmt: skip
+    n = 4 * d * d_eff
+    found = learned_subspace(spectral.label_law(t, "identity", d_eff), d_eff / d, n / d)
+    assert found.along is not None
+    rng = np.random.default_rng(4)
+    unit = np.zeros(d)
+    unit[:d_eff] = d_eff**-0.5
+    along, overlap = [], []
+    for _ in range(8):
+        x = rng.standard_normal((n, d))
+        z = x[:, :d_eff]
+        h = (0.5 * z + 0.7 * (z**2 - 1) / 2**0.5 + 0.4 * (z**3 - 3 * z) / 6**0.5).sum(axis=1) / d_eff**0.5
+        y = np.tanh(2 * h) + 0.2 * h
+        y = y - y.mean()
+        values, vectors = np.linalg.eigh((x.T * y) @ x / n - y.mean() * np.eye(d))
+        top = vectors[:, np.argsort(-np.abs(values))[:d_eff]]
+        along.append(float(np.sum((unit @ top) ** 2)))
+        overlap.append(float(np.sum(top[:d_eff] ** 2)) / d_eff)
+    se = np.std(along, ddof=1) / math.sqrt(8)
+    assert abs(np.mean(along) - found.along[0]) < 4 * se + 0.02, (np.mean(along), found.along, se)
+    assert found.mean_overlap == pytest.approx(np.mean(overlap), abs=0.03)
+    assert found.along[0] < found.mean_overlap - 0.05
+
+
+@pytest.mark.parametrize("readout", ["ones", "rademacher", "gaussian", (1.0, -2.0, 0.5)])
+def test_null_error_at_the_actual_number_of_directions(readout):
+    """The law of h by convolution, against draws; and that its variance is exact."""
+    d_eff, count = 7, 400_000
+    t = target("tanh(3*h) + 0.1*h", readout=readout)
+    points, mass = finite_law.feature_law(t, d_eff)
+    a = np.ones(d_eff) if isinstance(readout, str) else np.resize(np.array(readout) / np.sqrt(1.75), d_eff)
+    assert mass @ points**2 == pytest.approx(2 / 3 * np.mean(a**2), rel=1.5e-3)
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((count, d_eff))
+    if readout == "rademacher":
+        a = rng.choice([-1.0, 1.0], (count, d_eff))
+    if readout == "gaussian":
+        a = rng.standard_normal((count, d_eff))
+    h = (a * ((z**2 - 1) / 2 + (z**3 - 3 * z) / 6)).sum(axis=1) / math.sqrt(d_eff)
+    square = (np.tanh(3 * h) + 0.1 * h) ** 2
+    found = finite_law.finite_null_error(t, d_eff)
+    assert abs(found - square.mean()) < 4 * square.std() / math.sqrt(count)

@@ -65,6 +65,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         CLUSTERS,
         {"algorithm.uses": 2, "algorithm.batch_size": 2, "algorithm.spherical": True, "student.dropout": 1.0},
     ),
+    "noise on inputs, feedback, teachers that drift": (
+        CLUSTERS,
+        {"algorithm.input_noise": 0.6, "algorithm.feedback": [0.8, -0.6], "target.drift": {"rate": 1.0, "noise": 1.5,
+         "mixing": [[0.0, 0.8], [-0.8, 0.0]]}, "student.dropout": 1.0},
+    ),
     "labels of clusters, a margin loss, a displaced gradient": (
         CLUSTERS,
         {"target": {"kind": "cluster-labels"}, "loss": {"function": "hinge"}, "algorithm.displacement": 0.4,

@@ -133,10 +133,10 @@ def test_simulation(override: dict[str, Any]) -> None:
 
 def test_bad_problems_are_refused() -> None:
     bad: tuple[dict[str, Any], ...] = (
-        {"student.width": 2}, {"initial.M": [[2.0]]}, {"algorithm.learning_rate": -1.0}, {"loss.function": "hinj"},
+        {"initial.M": [[2.0]]}, {"algorithm.learning_rate": -1.0}, {"loss.function": "hinj"},
         {"student.activation": "rleu"}, {"initial.Q": [[1.0, 0.0], [0.0, 1.0]]}, {"algorithm.uses": 2},
-        {"algorithm.batch_size": 2}, {"student.train_readout": True}, {"algorithm.regime": "gradient-flow"},
-        {"target.formula": "z1*z2"},
+        {"algorithm.momentum": {"beta": 0.5}, "algorithm.uses": 2, "algorithm.displacement": 0.0},
+        {"algorithm.regime": "gradient-flow"},
     )  # fmt: skip
     for override in bad:
         with pytest.raises(dl.DimladderError):

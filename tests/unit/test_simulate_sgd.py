@@ -181,7 +181,7 @@ def test_population_averages_are_unbiased_and_precise() -> None:
     scale = 1 / np.sqrt(1 + np.diag(c))
     # Saad and Solla 1995: E[erf erf] = (2/pi) asin(C_ab / sqrt((1 + C_aa)(1 + C_bb))).
     exact = 0.5 * weights @ (2 / np.pi * np.arcsin(c * np.outer(scale, scale))) @ weights
-    state = table.gram[None, :, :K], table.a[None], table.bias, table.gram[:, K:, K:]
+    state = np.zeros(1), table.gram[None, :, :K], table.a[None], table.bias, table.gram[:, K:, K:]
     draws = [population_errors(table, *state, np.random.default_rng(s))[0, 0, 0] for s in range(30)]
     assert np.std(draws) < 3e-3 * exact
     assert abs(np.mean(draws) - exact) < 4 * np.std(draws, ddof=1) / np.sqrt(30)

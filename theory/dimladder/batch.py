@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from .errors import SolveError
 from .problem import Problem
 from .solve import as_curve, derive, with_solver
+
+A = TypeVar("A")
+R = TypeVar("R")
+# Most problems that are integrated by one call.
+MOST_TOGETHER = 64
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -49,19 +55,48 @@ def solve_many(
 
 def solutions(systems: Sequence[System], workers: int | None = None) -> list[Solution | SolveError]:
     """Solve many systems, flows of one compiled code together; a failure is an entry, its ``.partial`` a Solution."""
-    from .symbolic.systems import Flow
-
     answers: list[Any] = [None] * len(systems)
-    groups: dict[Any, list[tuple[int, Flow]]] = {}
+    groups: list[tuple[dict[str, Any], list[int]]] = []
     for position, system in enumerate(systems):
-        if isinstance(system, Flow) and type(system).solve is Flow.solve:
-            groups.setdefault(_group(system), []).append((position, system))
-        else:
+        if not is_plain_flow(system):
             answers[position] = _one(system)
-    for members in groups.values():
-        for (position, _), answer in zip(members, _together([s for _, s in members], workers), strict=True):
+            continue
+        asked = system.integration()
+        for options, members in groups:
+            if _agree(options, asked):
+                members.append(position)
+                break
+        else:
+            groups.append((asked, [position]))
+    for options, members in groups:
+        together = _together([systems[k] for k in members], options, workers)  # type: ignore[misc]
+        for position, answer in zip(members, together, strict=True):
             answers[position] = answer
     return answers
+
+
+def in_chunks(
+    function: Callable[[Sequence[A]], R], items: Sequence[A], workers: int, size: int = MOST_TOGETHER
+) -> Iterator[R]:
+    """Call a function for chunks of items, on threads, and yield what it returns as it comes.
+
+    For work that is done in compiled code, which holds no lock. Chunks have about `size` items, fewer where a thread
+    would have no work at the end.
+    """
+    size = max(1, min(size, MOST_TOGETHER, len(items) // (8 * workers)))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for done in as_completed([pool.submit(function, items[i : i + size]) for i in range(0, len(items), size)]):
+            yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def is_plain_flow(system: System) -> TypeGuard[Flow]:
+    """Whether a system is solved by one integration, which a batch can do for many."""
+    from .symbolic.systems import Flow
+
+    return isinstance(system, Flow) and type(system).solve is Flow.solve
 
 
 def _one(system: System) -> Solution | SolveError:
@@ -71,29 +106,40 @@ def _one(system: System) -> Solution | SolveError:
         return error
 
 
-def _group(system: Flow) -> Any:
-    """Return what must agree for two flows to be integrated together."""
-    options = system.integration()
-    return tuple((k, v.tobytes() if hasattr(v, "tobytes") else repr(v)) for k, v in options.items() if k != "names")
+def _agree(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two flows can be integrated together: one code, the same times and settings."""
+    import numpy as np
+
+    for name, one in first.items():
+        other = second[name]
+        if name == "names" or one is other:
+            continue
+        if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+            if not np.array_equal(one, other):
+                return False
+        elif type(one) is not type(other) or one != other:
+            return False
+    return True
 
 
-def _together(systems: list[Flow], workers: int | None) -> list[Any]:
+def _together(systems: list[Flow], options: Mapping[str, Any], workers: int | None) -> list[Any]:
     import numpy as np
 
     from .numerics.ode import integrate_batch
 
     states = np.stack([s.initial_state() for s in systems])
     parameters = np.stack([s.parameters() for s in systems])
-    batch = integrate_batch(y0=states, p=parameters, workers=workers, **systems[0].integration())
+    batch = integrate_batch(y0=states, p=parameters, workers=workers, **options)
+    gone = np.isnan(batch.y).any(axis=2)
     answers: list[Any] = []
     for k, system in enumerate(systems):
         stats = {name: values[k] if np.ndim(values) else values for name, values in batch.stats.items()}
-        arrived = ~np.isnan(batch.y[k]).any(axis=1)
         stats["t_failed"] = batch.t_final[k]
+        t, y = batch.t, batch.y[k]
+        if gone[k].any():
+            t, y = t[~gone[k]], y[~gone[k]]
         try:
-            answers.append(
-                system.finish(batch.t[arrived], batch.y[k][arrived], batch.status[k], batch.message[k], stats)
-            )
+            answers.append(system.finish(t, y, batch.status[k], batch.message[k], stats))
         except SolveError as error:
             answers.append(error)
     return answers

@@ -1,8 +1,8 @@
 """The best value of a control at every time: a schedule that minimises what a theory predicts at the end.
 
-The control is constant on intervals. On each, the flow is integrated with the derivatives of its end in its beginning
-and in the control; a costate carried backwards through these matrices is the exact gradient, whatever the number of
-intervals.
+The control is constant on intervals. Of few intervals, the flow is integrated with the derivatives of its state in all
+values of the control; of many, with those of the end of an interval in its beginning, and a costate is carried back
+through these matrices. Both are the exact gradient.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .choose import find
 from .equilibria import check_component
 from .errors import DimladderError, SolveError, UsageError
 from .numerics.differences import derivative
@@ -23,7 +24,7 @@ from .prepare import prepare
 from .problem import Problem
 from .sensitivity import numbers, tight
 from .solve import replace
-from .tangents import TangentFlow
+from .tangents import STEP, TangentFlow
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -37,6 +38,8 @@ TRIED = 24
 # A diverging control counts as so many times the objective of the start.
 DIVERGED = 1e3
 MOST_ITERATIONS = 500
+# What a number may be at all, where that is less than all positive numbers.
+RANGES = {"student.dropout": (1e-6, 1.0), "data.tasks.": (0.0, 1.0), "algorithm.batch_size": (1.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Optimum:
     slope : float
         Largest derivative of the objective in a value that is not at its bound, relative: objective' value/objective.
     problem : Problem
-        With this schedule, where the control is a learning rate; otherwise as it was given.
+        With this schedule, where the control is a learning rate or may be a formula in the time; otherwise as given.
     """
 
     times: Array
@@ -90,7 +93,7 @@ def optimise(
     variable: str = "generalization_error",
     index: Sequence[int] = (),
     intervals: int = 20,
-    minimum: float = 0.0,
+    minimum: float | None = None,
     maximum: float | None = None,
     **solver: Any,
 ) -> Optimum:
@@ -108,7 +111,7 @@ def optimise(
     intervals : int
         Equal intervals of time on which the control is constant.
     minimum, maximum : float
-        Bounds of the control; by default 0 and ten times the problem's own value.
+        Bounds of the control; by default 0 and ten times the problem's own value, within the range of the number.
     **solver
         Fields of the ``[solver]`` section to replace; ``rtol`` and ``atol`` are 1e-11 and 1e-13 unless the problem asks
         for less.
@@ -126,7 +129,9 @@ def optimise(
 
     Notes
     -----
-    A local optimum: the search begins at the best constant. With plateaus there can be several.
+    A local optimum: the search begins at the best constant. With plateaus there can be several. Where the control
+    changes the law of the samples, so does what an error at the last time means; `error` of a source that keeps its law
+    does not.
 
     References
     ----------
@@ -134,7 +139,9 @@ def optimise(
     """
     search = _Search(problem, control, variable, tuple(index), intervals, solver)
     own = numbers(search.prepared)[0]
-    low, high = float(minimum), 10.0 * own if maximum is None else float(maximum)
+    least, most = next((r for key, r in RANGES.items() if control.startswith(key)), (0.0, math.inf))
+    low = least if minimum is None else float(minimum)
+    high = min(10.0 * own, most) if maximum is None else float(maximum)
     if not low < high:
         raise UsageError(
             "the control has no room", where=control, why=f"it must lie between {low:g} and {high:g}",
@@ -224,7 +231,41 @@ class _Search:
         return found.x, objective, gradient
 
     def objective(self, values: Array) -> tuple[float, Array]:
-        """Return the variable at the end and its gradient: forwards through the intervals, then the costate back."""
+        """Return the variable at the end and its gradient, in the way that follows fewer derivatives."""
+        few = 0.5 * (len(values) + 1) < len(self.flow.start) + 1
+        return self._by_tangents(values) if few else self._by_costate(values)
+
+    def _by_tangents(self, values: Array) -> tuple[float, Array]:
+        """Carry the derivatives of the state in all earlier values of the control through the intervals."""
+        y = self.flow.start
+        along = np.zeros((0, len(y)))
+        for k, u in enumerate(values):
+            found = self.flow.advance(float(u), self.times[k], self.times[k + 1], y, along)
+            if found is None:
+                return math.inf, np.zeros_like(values)
+            y, along = found
+        objective, costate, own = self._end(float(values[-1]), y)
+        gradient = along @ costate
+        gradient[-1] += own
+        return objective, gradient
+
+    def _end(self, u: float, y: Array) -> tuple[float, Array, float]:
+        """Return the objective in the last state, its derivative in it, and in the last value of the control itself.
+
+        An error depends on the law of the samples at its time.
+        """
+        last, moved = self.flow.at(0, u), np.eye(len(y))
+        costate = derivative(lambda h: self.value(last, y + h * moved), 0.0, 0.05)[0]
+
+        def at(x: float) -> Array | None:
+            system = self.flow.at(0, x)
+            return None if system is None else self.value(system, y[None])
+
+        own = derivative(at, u, STEP * (abs(u) or 1.0))[0]
+        return float(self.value(last, y[None])[0]), costate, float(own[0])
+
+    def _by_costate(self, values: Array) -> tuple[float, Array]:
+        """Go forwards through the intervals, then carry the costate back."""
         y, steps = self.flow.start, []
         for k, u in enumerate(values):
             found = self.flow.transition(float(u), self.times[k], self.times[k + 1], y)
@@ -232,26 +273,31 @@ class _Search:
                 return math.inf, np.zeros_like(values)
             y, *slopes = found
             steps.append(slopes)
-        last = self.flow.at(0, float(values[-1]))
-        objective = float(self.value(last, y[None])[0])
-        moved = np.eye(len(y))
-        costate, _ = derivative(lambda h: self.value(last, y + h * moved), 0.0, 0.05)
+        objective, costate, own = self._end(float(values[-1]), y)
         gradient = np.empty_like(values)
         for k in range(len(values) - 1, -1, -1):
             transition, slope = steps[k]
             gradient[k] = costate @ slope
             costate = transition @ costate
+        gradient[-1] += own
         return objective, gradient
 
 
 def _scheduled(problem: Problem, control: str, times: Array, values: Array) -> Problem:
-    """Return the problem under the schedule, where it is one of the learning rate of a constant schedule."""
+    """Return the problem under the schedule, where the control may be a formula in the time."""
+    if any(control == key or control.startswith(f"{key}.") for key in find(problem.theory).timed):
+        return replace(problem, {control: _steps(times, values) if np.ptp(values) else float(values[0])})
     largest = float(values.max())
     schedule = getattr(problem.algorithm, "schedule", None)
     if control != "algorithm.learning_rate" or schedule != "1" or largest <= 0:
         return problem
-    terms = [repr(float(values[0] / largest))]
-    for t, jump in zip(times[1:-1], np.diff(values / largest), strict=True):
+    return replace(problem, {"algorithm.learning_rate": largest, "algorithm.schedule": _steps(times, values / largest)})
+
+
+def _steps(times: Array, values: Array) -> str:
+    """Return a formula in the time that has these values on the intervals between the times."""
+    terms = [repr(float(values[0]))]
+    for t, jump in zip(times[1:-1], np.diff(values), strict=True):
         if jump != 0.0:
             terms.append(f"{'+' if jump > 0 else '-'} {abs(float(jump))!r}*step(t - {float(t)!r})")
-    return replace(problem, {"algorithm.learning_rate": largest, "algorithm.schedule": " ".join(terms)})
+    return " ".join(terms)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import solutions
+from .batch import MOST_TOGETHER, in_chunks, is_plain_flow, solutions
 from .choose import find
 from .errors import SolveError, UsageError
 from .problem import Problem, to_builtins
-from .problem.config import apply_overrides, convert_sections, refused, value_at
+from .problem.config import apply_overrides, check_values, convert_sections, refused, value_at
 from .problem.kinds import SECTIONS
+from .problem.spec import hash_of
 from .solve import derive, for_theory, with_solver
 
 if TYPE_CHECKING:
@@ -99,6 +102,9 @@ class Prepared:
             value_at(problem, key)
         self._theory = find(problem.theory)
         self._sections = {key.partition(".")[0]: getattr(problem, key.partition(".")[0]) for key in self.vary}
+        self._read = [name for name in SECTIONS[:-2] if name in self._sections]
+        pairs = [key.split(".") for key in self.vary]
+        self._flat = [(p[0], p[1]) for p in pairs] if all(len(p) == 2 for p in pairs) else []
         self._document = {name: to_builtins(section) for name, section in self._sections.items()}
 
     def base_values(self) -> list[Any]:
@@ -115,13 +121,27 @@ class Prepared:
         UsageError
             When there are more or fewer values than keys.
         """
-        document = apply_overrides(self._document, self._by_key(values), "values")
+        given = self._by_key(values)
+        if self._flat:
+            # No table within a section is entered: the others stay as they are.
+            check_values(given, "values")
+            document = {name: dict(section) for name, section in self._document.items()}
+            for (name, key), value in zip(self._flat, given.values(), strict=True):
+                document[name][key] = value
+        else:
+            document = apply_overrides(self._document, given, "values")
         sections = convert_sections(document, {n: type(s) for n, s in self._sections.items()}, "values")
         problem = msgspec.structs.replace(self.problem, **sections)
-        refusals = self._theory.refusals(problem)
+        refusals = self._theory.refusals(problem, self._read)
         if refusals:
             raise refused(self._theory.name, refusals, "values")
         return problem
+
+    def rest_hash(self) -> str:
+        """Return a hash of the problem without the open values."""
+        content = apply_overrides(to_builtins(self.problem), dict.fromkeys(self.vary), "problem")
+        content.pop("title", None)
+        return hash_of(content)
 
     def system(self, values: Values) -> System:
         """Return the equations with these values."""
@@ -170,8 +190,20 @@ class Prepared:
         workers : int, optional
             Number of threads; default: the processors available to this process.
         """
-        answers = solutions([self.system(row) for row in rows], workers)
-        return [a if isinstance(a, SolveError) else arrays_of(a) for a in answers]
+
+        def solved(numbers: Sequence[int], threads: int | None = 1) -> list[tuple[int, dict[str, Array] | SolveError]]:
+            answers = solutions([self.system(rows[k]) for k in numbers], threads)
+            return [
+                (k, a if isinstance(a, SolveError) else arrays_of(a)) for k, a in zip(numbers, answers, strict=True)
+            ]
+
+        from .numerics.ode.api import processors
+
+        numbers = range(len(rows))
+        if len(rows) < MOST_TOGETHER or not is_plain_flow(self.system(rows[0])):
+            return [answer for _, answer in solved(numbers, workers)]
+        chunks = in_chunks(solved, numbers, workers or processors())
+        return [answer for _, answer in sorted(chain.from_iterable(chunks), key=itemgetter(0))]
 
     def _by_key(self, values: Values) -> Mapping[str, Any]:
         given = dict(values) if isinstance(values, Mapping) else dict(zip(self.vary, values, strict=False))
@@ -181,7 +213,7 @@ class Prepared:
                 hint=f"give one each of {', '.join(self.vary)}",
             )  # fmt: skip
         # As TOML has it: no NumPy scalars.
-        return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in given.items()}
+        return {key: value.tolist() if hasattr(value := given[key], "tolist") else value for key in self.vary}
 
 
 def arrays_of(solution: Solution) -> dict[str, Array]:

@@ -222,4 +222,5 @@ def as_curve(problem: Problem, solution: Solution) -> LearningCurve:
         status=solution.status,
         message=solution.message,
         stats=solution.stats,
+        coordinates=find(problem.theory).coordinates,
     )

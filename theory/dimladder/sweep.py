@@ -44,8 +44,9 @@ def sweep(
         Dotted key -> values, e.g. ``{"algorithm.learning_rate": [0.1, 0.2], "target.noise": [0.0, 0.3]}``. The last key
         varies fastest.
     executor : str or concurrent.futures.Executor
-        ``"local:N"``: N processes (1: this one), one thread each. ``"dask:ADDRESS"``: a dask cluster. In a script that
-        starts processes, guard the entry with ``if __name__ == "__main__":``.
+        ``"local:N"``: N workers: threads of this process for flows that take less than about 0.1 s a point, processes
+        of one thread each for all else (1: this one). ``"dask:ADDRESS"``: a dask cluster. In a script that starts
+        processes, guard the entry with ``if __name__ == "__main__":``.
     resume : bool
         Use the finished points in `out`; points that failed are tried again.
     force : bool
@@ -160,19 +161,25 @@ def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 
 def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point], dict[int, Answer]]:
-    """Return the valid points, and the answer of each point that is no valid problem."""
-    points, invalid = [], {}
+    """Return the points to be solved, and the answers of points that are no problems, as far as they are known."""
+    points: list[Point] = []
+    invalid: dict[int, Answer] = {}
     refused: DimladderError | None = None
+    usable = False
     prepared = _prepared(problem, tuple(axes))
-    text = problem.to_toml()
+    text, file = problem.to_toml(), file_of(problem.theory)
+    rest, keys = "" if prepared is None else prepared.rest_hash(), tuple(axes)
     for index, values in enumerate(itertools.product(*axes.values())):
         try:
             if prepared is None:
                 here = replace(problem, dict(zip(axes, values, strict=True)))
                 points.append(Point(index, here.to_toml(), here.content_hash, file_of(here.theory)))
-            else:
-                key = prepared.at(values).content_hash
-                points.append(Point(index, text, key, file_of(problem.theory), tuple(axes), values))
+                continue
+            if not usable:
+                # One is enough: whoever solves the others looks for himself.
+                prepared.at(values)
+                usable = True
+            points.append(Point(index, text, f"{rest} {_key(values)}", file, keys, values))
         except DimladderError as error:
             refused = refused or error
             invalid[index] = Answer(index, "invalid", str(error.why or error.what))
@@ -184,6 +191,11 @@ def _points(problem: Problem, axes: Mapping[str, list[Any]]) -> tuple[list[Point
             hint=refused.hint,
         )
     return points, invalid
+
+
+def _key(values: Sequence[Any]) -> str:
+    """Return the values as text: 1 and 1.0 are one number."""
+    return json.dumps([float(v) if type(v) is int else v for v in values])
 
 
 def _prepared(problem: Problem, keys: tuple[str, ...]) -> Prepared | None:
@@ -201,20 +213,14 @@ def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Ans
     good = [a for a in answers if a.status == "success"]
     coords: dict[str, Any] = {key: _coordinate(values) for key, values in axes.items()}
     own = _shared_coords([a.coords for a in good])
+    whole = [
+        a.status == "success" and all(own[d] is at or np.array_equal(own[d], at) for d, at in a.coords.items())
+        for a in answers
+    ]
     variables: dict[str, Any] = {}
     for name in dict.fromkeys(n for a in good for n in a.variables):
         dims, first, text = next(a.variables[name] for a in good if name in a.variables)
-        numeric = np.issubdtype(first.dtype, np.number) or first.dtype == bool
-        block = np.full(
-            (len(answers), *(len(own[d]) for d in dims)), np.nan if numeric else "", dtype=float if numeric else object
-        )
-        for row, answer in enumerate(answers):
-            if answer.status == "success" and name in answer.variables:
-                # A point may have fewer indices (a narrower student) or other coordinates than its neighbours.
-                where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], answer.coords[d])) for d in dims))
-                block[(row, *where)] = answer.variables[name][1]
-        if not numeric:
-            block = block.astype(str)
+        block = _block(name, dims, first, own, answers, whole)
         variables[name] = (
             (*axes, *json.loads(text["dims"])), block.reshape(*lengths, *block.shape[1:]), text.get("latex", ""),
             text.get("long_name", ""), text.get("units"),
@@ -233,6 +239,27 @@ def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Ans
     )  # fmt: skip
 
 
+def _block(
+    name: str, dims: Sequence[str], first: Any, own: Mapping[str, Any], answers: Sequence[Answer], whole: Sequence[bool]
+) -> Any:
+    """Return one variable of every point, shape (points, ...): NaN or "" where there is none."""
+    import numpy as np
+
+    numeric = np.issubdtype(first.dtype, np.number) or first.dtype == bool
+    if all(whole) and all(name in a.variables for a in answers):
+        block = np.stack([a.variables[name][1] for a in answers])
+        return block.astype(float) if numeric else block.astype(str)
+    shape = (len(answers), *(len(own[d]) for d in dims))
+    block = np.full(shape, np.nan if numeric else "", dtype=float if numeric else object)
+    for row, answer in enumerate(answers):
+        if answer.status != "success" or name not in answer.variables:
+            continue
+        # A point may have fewer indices (a narrower student) or other coordinates than its neighbours.
+        where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], answer.coords[d])) for d in dims))
+        block[(row, *where)] = answer.variables[name][1]
+    return block if numeric else block.astype(str)
+
+
 def _coordinate(values: list[Any]) -> Any:
     import numpy as np
 
@@ -249,6 +276,6 @@ def _shared_coords(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for coords in points:
         for name, values in coords.items():
             known = found.get(name)
-            if known is None or not np.array_equal(known, values):
+            if known is None or not (known is values or np.array_equal(known, values)):
                 found[name] = values if known is None else np.union1d(known, values)
     return found

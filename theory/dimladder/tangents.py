@@ -151,21 +151,37 @@ class TangentFlow:
             The state, ``transition[j]`` its derivative in entry j of the state at the beginning, and that in the
             number; None where the integration fails.
         """
+        found = self.advance(u, begin, end, y, np.eye(len(y)))
+        return None if found is None else (found[0], found[1][:-1], found[1][-1])
+
+    def advance(self, u: float, begin: float, end: float, y: Array, along: Array) -> tuple[Array, Array] | None:
+        """Integrate from one time to another with the first number at `u`, and the derivatives of the state with it.
+
+        Parameters
+        ----------
+        along : array (m, n)
+            Derivatives of the state at the beginning.
+
+        Returns
+        -------
+        end, along : arrays (n,), (m + 1, n)
+            The state and its derivatives at the end, that in the number last; None where the integration fails.
+        """
         from .numerics import tangents
         from .numerics.ode import integrate
 
         system = self.at(0, u)
         if system is None:
             return None
-        n = len(y)
+        n, m = len(y), len(along)
         p = system.parameters()
-        slopes = np.zeros((n + 1, len(p)))
-        slopes[n] = self._slopes_at(u)
+        slopes = np.zeros((m + 1, len(p)))
+        slopes[m] = self._slopes_at(u)
         asked = system.integration()
         kept = ("method", "max_steps", "autonomous", "pieces", "output")
         options: dict[str, Any] = {k: v for k, v in asked.items() if k in kept}
-        start = np.concatenate([y, np.eye(n).ravel(), np.zeros(n)])
-        atol = np.concatenate([np.broadcast_to(asked["atol"], n), np.full(n * (n + 1), float(np.max(asked["atol"])))])
+        start = np.concatenate([y, along.ravel(), np.zeros(n)])
+        atol = np.concatenate([np.broadcast_to(asked["atol"], n), np.full(n * (m + 1), float(np.max(asked["atol"])))])
         result = integrate(
             tangents.rhs.compiled, start, [end], t0=begin, rtol=asked["rtol"], atol=atol, blow_up=asked["blow_up"],
             work_size=tangents.work_size(n, len(p), self.size),
@@ -173,8 +189,8 @@ class TangentFlow:
         )  # fmt: skip
         if result.status != "success":
             return None
-        full = result.y_final.reshape(n + 2, n)
-        return full[0], full[1 : n + 1], full[n + 1]
+        full = result.y_final.reshape(m + 2, n)
+        return full[0], full[1:]
 
     def _slopes_at(self, u: float) -> Array:
         """Return the derivative of the parameters in the first number."""

@@ -8,29 +8,34 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .batch import in_chunks, is_plain_flow, solutions
 from .errors import DimladderError, SolveError, UsageError
 from .prepare import Prepared, prepare
 from .registry import load_file
 from .solve import derive, loads
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .problem import Problem
     from .results import RecordWriter
-    from .symbolic.systems import Solution
+    from .symbolic.systems import Solution, System
 
 log = logging.getLogger("dimladder.sweep")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# Flows are solved on threads where a point takes less CPU time than this, in chunks of about so long.
+LONG_POINT, CHUNK = 0.1, 0.03
 # Pools in a row that end before any point was begun: then it is not a point that kills them.
 _MAX_BARREN = 3
 
@@ -83,23 +88,38 @@ class Answer:
 
 
 Solve = Callable[[Point], Answer]
+# Points with their answers, that arrive together.
+Answered = Sequence[tuple[Point, Answer]]
 
 
 def solve_point(point: Point) -> Answer:
     """Solve one point: a failure is an answer with its status, never an exception."""
     try:
-        if point.vary:
-            solution = _prepared(point.run_file, point.theory_file, point.vary).solution(point.values)
-        else:
-            solution = derive(_problem(point.run_file, point.theory_file)).solve()
-        return _answer(point, "success", "", solution)
-    except SolveError as error:
-        return _answer(point, error.status, str(error.why or error.what), error.partial)
-    except DimladderError as error:
-        return Answer(point.index, type(error).__name__, str(error.why or error.what))
+        system = _system(point)
+        return system if isinstance(system, Answer) else _answer(point, system.solve())
     except Exception as error:
-        log.warning("point %d failed: %r", point.index, error)
-        return Answer(point.index, type(error).__name__, str(error))
+        return _failed(point, error)
+
+
+def _system(point: Point) -> System | Answer:
+    """Return the equations of a point; an answer where its values state no problem."""
+    if not point.vary:
+        return derive(_problem(point.run_file, point.theory_file))
+    prepared = _prepared(point.run_file, point.theory_file, point.vary)
+    try:
+        problem = prepared.at(point.values)
+    except DimladderError as error:
+        return Answer(point.index, "invalid", str(error.why or error.what))
+    return derive(problem)
+
+
+def _failed(point: Point, error: Exception) -> Answer:
+    if isinstance(error, SolveError):
+        return _answer(point, error)
+    if isinstance(error, DimladderError):
+        return Answer(point.index, type(error).__name__, str(error.why or error.what))
+    log.warning("point %d failed: %r", point.index, error)
+    return Answer(point.index, type(error).__name__, str(error))
 
 
 def _problem(run_file: str, theory_file: str) -> Problem:
@@ -114,21 +134,51 @@ def _prepared(run_file: str, theory_file: str, vary: tuple[str, ...]) -> Prepare
     return prepare(_problem(run_file, theory_file), vary)
 
 
-def _answer(point: Point, status: str, message: str, solution: Solution | None) -> Answer:
+def _answer(point: Point, found: Solution | SolveError) -> Answer:
     from .results import labelled
 
+    status, message, solution = "success", "", found
+    if isinstance(found, SolveError):
+        status, message, solution = found.status, str(found.why or found.what), found.partial
     if solution is None:
         return Answer(point.index, status, message)
     variables = {n: (v.dims, v.values, v.latex, v.long_name, v.units) for n, v in solution.variables.items()}
     return Answer(point.index, status, message, *labelled(solution.coords, variables))
 
 
-def record(writer: RecordWriter, point: Point, answer: Answer) -> None:
-    """Append an answer to a log."""
-    variables = {name: [dims, attributes] for name, (dims, _, attributes) in answer.variables.items()}
-    header = {"key": point.key, "status": answer.status, "message": answer.message, "variables": variables}
-    arrays = {f"c:{n}": v for n, v in answer.coords.items()}
-    writer.append(header, arrays | {f"v:{n}": v for n, (_, v, _) in answer.variables.items()})
+def _like(model: Solution, answered: Answer, point: Point, solution: Solution) -> Answer | None:
+    """Return the answer of a solution that differs from one before in its numbers only; None where it is another."""
+    same = solution.coords.keys() == model.coords.keys() and solution.variables.keys() == model.variables.keys()
+    if not same or any(values is not model.coords[name] for name, values in solution.coords.items()):
+        return None
+    variables = {}
+    for name, variable in solution.variables.items():
+        axes, values, attributes = answered.variables[name]
+        numbers = np.asarray(variable.values)
+        if variable.dims != model.variables[name].dims or numbers.shape != values.shape:
+            return None
+        variables[name] = axes, numbers, attributes
+    return Answer(point.index, "success", "", answered.coords, variables)
+
+
+def record(writer: RecordWriter, answered: Sequence[tuple[Point, Answer]]) -> None:
+    """Append answers to a log: those of one shape on the same axes as one record, their arrays stacked."""
+    groups: dict[Any, list[tuple[Point, Answer]]] = {}
+    for point, answer in answered:
+        shapes = tuple((n, dims, np.shape(v), np.asarray(v).dtype.str) for n, (dims, v, _) in answer.variables.items())
+        axes = tuple((name, id(values)) for name, values in answer.coords.items())
+        groups.setdefault((shapes, axes), []).append((point, answer))
+    for members in groups.values():
+        answers = [answer for _, answer in members]
+        first = answers[0]
+        header = {
+            "keys": [p.key for p, _ in members], "status": [a.status for a in answers],
+            "message": [a.message for a in answers],
+            "variables": {name: [dims, attributes] for name, (dims, _, attributes) in first.variables.items()},
+        }  # fmt: skip
+        arrays = {f"c:{name}": values for name, values in first.coords.items()}
+        arrays |= {f"v:{name}": np.stack([a.variables[name][1] for a in answers]) for name in first.variables}
+        writer.append(header, arrays)
 
 
 def recorded(folder: Path) -> tuple[dict[str, Answer], set[str]]:
@@ -143,8 +193,11 @@ def recorded(folder: Path) -> tuple[dict[str, Answer], set[str]]:
             begun.add(header["begun"])
             continue
         coords = {n[2:]: v for n, v in found.arrays.items() if n.startswith("c:")}
-        variables = {n: (tuple(d), found.arrays[f"v:{n}"], a) for n, (d, a) in header["variables"].items()}
-        done[header["key"]] = Answer(-1, header["status"], header["message"], coords, variables)
+        for k, (key, status, message) in enumerate(
+            zip(*(header[n] for n in ("keys", "status", "message")), strict=True)
+        ):
+            variables = {n: (tuple(d), found.arrays[f"v:{n}"][k], a) for n, (d, a) in header["variables"].items()}
+            done[key] = Answer(-1, status, message, coords, variables)
     return done, begun - set(done)
 
 
@@ -170,24 +223,87 @@ def compute(
         yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
         return
     workers = _local(executor)
-    # The first point here: what it compiles is in the cache when the workers start.
-    first = len(points) if workers == 1 else 1
-    yield from _logged(((point, solve(point)) for point in points[:first]), folder)
-    if points[first:]:
-        yield from _processes(points[first:], workers, folder, solve)
+    left: list[Point] = []
+    yield from _logged(_here(points, workers, solve, left), folder)
+    if left:
+        yield from _processes(left, workers, folder, solve)
 
 
-def _logged(answers: Iterator[tuple[Point, Answer]], folder: Path | None) -> Iterator[tuple[Point, Answer]]:
+def _here(points: Sequence[Point], workers: int, solve: Solve, left: list[Point]) -> Iterator[Answered]:
+    """Solve in this process what is best solved here; `left` is filled with the others."""
+    # The first point always: what it compiles is in the cache when the workers start.
+    for point in points[:1]:
+        yield [(point, solve(point))]
+    rest = points[1:]
+    if rest and solve is solve_point and (size := _chunk_size(points[0])):
+        yield from _threads(rest, workers, size)
+    elif workers == 1:
+        yield from ([(point, solve(point))] for point in rest)
+    else:
+        left.extend(rest)
+
+
+def _chunk_size(point: Point) -> int:
+    """Return how many points like this are integrated together on a thread; 0 where processes are better.
+
+    Flows that take a few milliseconds are: their compiled code holds no lock, and a process takes longer to start than
+    hundreds of them.
+    """
+    system = _system(point)
+    if isinstance(system, Answer) or not is_plain_flow(system):
+        return 0
+    begin = time.thread_time()
+    with suppress(SolveError):
+        system.solve()
+    spent = time.thread_time() - begin
+    return 0 if spent > LONG_POINT else max(1, int(CHUNK / max(spent, 1e-6)))
+
+
+def _threads(points: Sequence[Point], workers: int, size: int) -> Iterator[Answered]:
+    """Solve on threads of this process, some points at a time."""
+    with _terminable():
+        yield from in_chunks(_flows, points, workers, size)
+
+
+def _flows(points: Sequence[Point]) -> Answered:
+    """Solve some points, flows of one compiled code by one call of the integrator."""
+    answers: dict[int, Answer] = {}
+    systems: list[tuple[Point, System]] = []
+    for point in points:
+        try:
+            system = _system(point)
+        except Exception as error:
+            system = _failed(point, error)
+        if isinstance(system, Answer):
+            answers[point.index] = system
+        else:
+            systems.append((point, system))
+    try:
+        found = solutions([system for _, system in systems], workers=1)
+    except Exception:  # of one of them: it is found by itself
+        return [(p, answers.get(p.index) or solve_point(p)) for p in points]
+    model: tuple[Solution, Answer] | None = None
+    for (point, _), solution in zip(systems, found, strict=True):
+        answer = None if model is None or isinstance(solution, SolveError) else _like(*model, point, solution)
+        if answer is None:
+            answer = _answer(point, solution)
+            if not isinstance(solution, SolveError):
+                model = solution, answer
+        answers[point.index] = answer
+    return [(p, answers[p.index]) for p in points]
+
+
+def _logged(answers: Iterator[Answered], folder: Path | None) -> Iterator[tuple[Point, Answer]]:
     if folder is None:
-        yield from answers
+        yield from chain.from_iterable(answers)
         return
     from .results import RecordWriter
 
     writer = RecordWriter(folder)
     try:
-        for point, answer in answers:
-            record(writer, point, answer)
-            yield point, answer
+        for some in answers:
+            record(writer, some)
+            yield from some
     finally:
         writer.close()
 
@@ -210,7 +326,7 @@ def _processes(
             now = [next(iter(suspects.values()))] if alone else list(waiting.values())
             try:
                 with _pool(1 if alone else min(workers, len(now))) as pool:
-                    for point, answer in _submitted(now, pool, workers, str(place), solve):
+                    for point, answer in chain.from_iterable(_submitted(now, pool, workers, str(place), solve)):
                         waiting.pop(point.index, None)
                         suspects.pop(point.index, None)
                         barren = 0
@@ -239,7 +355,7 @@ def _processes(
 
 def _submitted(
     points: Sequence[Point], pool: Executor, workers: int, folder: str | None, solve: Solve
-) -> Iterator[tuple[Point, Answer]]:
+) -> Iterator[Answered]:
     # About eight chunks a worker: few messages, and no worker idle for long at the end.
     size = max(1, len(points) // (8 * workers))
     chunks = [points[i : i + size] for i in range(0, len(points), size)]
@@ -252,7 +368,7 @@ def _submitted(
             raise
         except Exception as error:  # whatever a cluster raises when it loses a worker
             answers = [Answer(p.index, "worker-died", f"{type(error).__name__}: {error}") for p in chunk]
-        yield from zip(chunk, answers, strict=True)
+        yield list(zip(chunk, answers, strict=True))
 
 
 def _chunk(points: Sequence[Point], folder: str | None, solve: Solve) -> list[Answer]:
@@ -264,7 +380,7 @@ def _chunk(points: Sequence[Point], folder: str | None, solve: Solve) -> list[An
     for point in points:
         writer.append({"begun": point.key})
         answers.append(solve(point))
-        record(writer, point, answers[-1])
+        record(writer, [(point, answers[-1])])
     return answers
 
 

@@ -70,8 +70,8 @@ class Entries:
     unknown : array (S, N) of bool
         Where all replicas gave the same number although nothing says that they must: their scatter is not known.
     exact : bool
-        Whether the theory holds at every size, replica by replica: ``se`` is then its numerical accuracy, and there is
-        nothing to extrapolate.
+        Whether the theory holds at every size, replica by replica or as a mean over them: there is nothing to
+        extrapolate.
     unit : float
         The scale of a deviation where the theory is zero: order parameters are of order one.
     """

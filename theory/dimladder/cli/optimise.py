@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", metavar="a.b", default="algorithm.learning_rate", help="a number of the run file")
     parser.add_argument("--variable", metavar="NAME", default="generalization_error", help="what is minimised")
     parser.add_argument("--intervals", metavar="N", type=int, default=20, help="intervals on which it is constant")
-    parser.add_argument("--minimum", metavar="X", type=float, default=0.0, help="lower bound of the control")
+    parser.add_argument("--minimum", metavar="X", type=float, help="lower bound of the control")
     parser.add_argument("--maximum", metavar="X", type=float, help="upper bound (default: ten times its value)")
-    parser.add_argument("--to", metavar="FILE", help="write a run file under the schedule (a learning rate only)")
+    parser.add_argument("--to", metavar="FILE", help="write a run file under the schedule")
     add_json(parser)
 
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         if found.problem == problem:
             raise UsageError(
                 f"a run file cannot state a schedule of {args.control}", where="--to",
-                hint="a learning rate without a schedule of its own can be",
+                hint="a learning rate without a schedule of its own, and what may be a formula in the time, can be",
             )  # fmt: skip
         write_text(Path(args.to), found.problem.to_toml())
     print(found.curve().to_json() if args.json else text_table(found.curve()).rstrip("\n"))

@@ -73,8 +73,19 @@ class FromAddresses:
         """The same for code of numba."""
         return from_addresses_of(self.kind)
 
+    @property
+    def _numba_type_(self) -> Any:
+        """How numba sees the name in the code of a function."""
+        from numba.core.registry import cpu_target
+
+        form, context = self.numba_form, cpu_target.typing_context
+        # Intrinsics that were made since the last compilation are not known before.
+        context.refresh()
+        return context.resolve_value_type(form)
+
     def __call__(self, c_address: int, native_address: int) -> Any:
-        raise NotImplementedError("only compiled code calls a function by its address")
+        """Return the function there, for code that is interpreted."""
+        return _called[native_address]
 
 
 class _Borrowed:
@@ -109,6 +120,8 @@ class _Borrowed:
 
 
 borrowed = _Borrowed()
+# Functions by the address of their native code, for code that is interpreted.
+_called: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _known: weakref.WeakKeyDictionary[Any, dict[Any, tuple[int, int]]] = weakref.WeakKeyDictionary()
 
 
@@ -119,10 +132,12 @@ def addresses(function: Any, ftype: Any) -> tuple[int, int]:
     The caller keeps `function` alive while the addresses are in use.
     """
     if isinstance(function, native.Native):
+        _called[function.address] = function
         return function.address, function.address
     known = _known.setdefault(function, {})
     if ftype not in known:
         known[ftype] = _look_up(function, ftype)
+        _called[known[ftype][1]] = function
     return known[ftype]
 
 

@@ -35,10 +35,16 @@ def gauss_hermite(nodes: int) -> tuple[Array, Array]:
 @lru_cache(maxsize=64)
 def gauss_legendre(nodes: int) -> tuple[Array, Array]:
     """Return nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
-    # NumPy's nodes are half as far off as those of scipy.special, whose import takes longer than a solve.
-    x, w = np.polynomial.legendre.leggauss(nodes)
+    from scipy.special import roots_legendre
+
+    x, w = roots_legendre(nodes)
     x.flags.writeable = w.flags.writeable = False
     return x, w
+
+
+@lru_cache(maxsize=64)
+def _panel(nodes: int) -> tuple[Array, Array]:
+    return np.polynomial.legendre.leggauss(nodes)
 
 
 def gauss_normal(kinks: Sequence[float] = (), nodes: int = 64) -> tuple[Array, Array]:
@@ -54,7 +60,8 @@ def gauss_normal(kinks: Sequence[float] = (), nodes: int = 64) -> tuple[Array, A
     for a, b in pairwise(points):
         panels = max(1, math.ceil((b - a) / 3.0))
         edges += [a + (b - a) * (j + 1) / panels for j in range(panels)]
-    x0, w0 = gauss_legendre(nodes)
+    # NumPy's, as good as those of scipy.special, whose import takes longer than a solve.
+    x0, w0 = _panel(nodes)
     lower, upper = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
     x = (lower + upper) / 2 + (upper - lower) / 2 * x0
     w = (upper - lower) / 2 * w0 * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)

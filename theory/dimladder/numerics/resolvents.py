@@ -2,7 +2,8 @@
 
 g(z) = (1/k) tr Om (Om + z)^{-1} and h(z) = (1/d) b^T (Om + z)^{-1} b, Om the covariance of the last layer's k features
 and b their covariance with the target. For a plain spectrum these are sums over its cells. A random layer with k =
-psi k' units turns (g', h') of the layer below into (g, h) of its own through one scalar zeta(z). Every layer's z is an
+psi k' units turns (g', h') of the layer below into (g, h) of its own through one scalar zeta(z); it may hand its own
+inputs on beside its units. Every layer's z is an
 explicit increasing function of the zeta of the lowest layer, so that any depth costs one scalar root.
 """
 
@@ -35,16 +36,22 @@ def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) 
 def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
     """Turn g, g', h, h' of one layer at zeta into z, g, g', h, h', dzeta/dz of the next; False where z is not positive.
 
-    `nodes` has rows (share, a, b) after a first row (psi, 0, 0): the units of a layer with uncentred input or biases
-    differ, and their linear gain a and noise b are averaged over them.
+    `nodes` has rows (share, a, b) after a first row (psi, s2, 0): the units of a layer with uncentred input or biases
+    differ, and their linear gain a and noise b are averaged over them. Where s2 > 0 the layer hands its inputs on,
+    times sqrt(s2), beside its units, which are then all alike:
+    1/zeta = s2/z + psi a/(z + b + a zeta g'), (psi + 1) g = psi (1 - z/(z + b + a zeta g')) + s2 zeta g'/z.
     """
-    psi = nodes[0, 0]
+    psi, passed = nodes[0, 0], nodes[0, 1]
     drive = zeta * below[0]
     slope = below[0] + zeta * below[1]
     rows = nodes.shape[0]
     if rows == 2:
         a, b = nodes[1, 1], nodes[1, 2]
         z = a * zeta * (psi - below[0]) - b
+        if passed > 0.0:
+            # The positive root of z^2 + p z = s2 zeta (b + a drive).
+            p, c = -z - passed * zeta, 4.0 * passed * zeta * (b + a * drive)
+            z = 0.5 * c / (p + math.sqrt(p * p + c)) if p > 0.0 else 0.5 * (math.sqrt(p * p + c) - p)
     else:
         # psi E a/(z + b + a drive) = 1/zeta decreases in z: bracket and Newton.
         low_b = nodes[1, 2]
@@ -90,11 +97,14 @@ def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
         second += w * a * r * r
         square += w * a * a * r * r
         mixed += w * (b + a * drive) * r
-    rate = psi * second / (1.0 / (zeta * zeta) - psi * slope * square)
+    rate = (psi * second + passed / (z * z)) / (1.0 / (zeta * zeta) - psi * slope * square)
     out[0] = z
     # 1 - z E r, without its cancellation at large z.
     out[1] = mixed
     out[2] = -first + z * (plain + second * slope * rate)
+    if passed > 0.0:
+        out[1] = (psi * out[1] + passed * drive / z) / (psi + 1.0)
+        out[2] = (psi * out[2] + passed * (slope * rate - drive / z) / z) / (psi + 1.0)
     out[3] = below[2]
     out[4] = below[3] * rate
     out[5] = rate

@@ -200,6 +200,4 @@ def norm_cdf(x: float) -> float:
 SOURCE_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
 ASIN_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (asin_series, asin_short, asin))
 NORMAL_SOURCE = inspect.getsource(norm_pdf.py_func) + "\n\n" + inspect.getsource(norm_cdf.py_func)
-EXP_SOURCE = "\n\n".join(
-    inspect.getsource(f.py_func) for f in (power_of_two, expm1_series, exp, tanh, erf, softplus)
-)
+EXP_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (power_of_two, expm1_series, exp, tanh, erf, softplus))

@@ -75,8 +75,8 @@ def export(
             raise UsageError(f"there is no format {name!r}", where="formats", hint=did_you_mean(name, FORMATS))
     if not prefix.isalpha():
         raise UsageError(f"the prefix of macros must be letters, got {prefix!r}", where="prefix")
-    names = names or Names()
     results = same(gather(source))
+    names = (names or Names()).of(results)
     _same_theory(results)
     folder = Path(to)
     note = _note(results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -21,15 +21,23 @@ _SUBSCRIPT = re.compile(r"_(?:\{([^{}]*)\}|(\\[a-z]+|[a-z]))")
 _INDEX = re.compile(r"\\(?:mu|nu|alpha|beta|ell)(?![a-z])|[a-z]")
 
 
+# Parameters whose symbol is one throughout the equations.
+_SYMBOLS = {
+    "learning_rate": r"learning rate $\eta$", "readout_learning_rate": r"readout learning rate $\eta_a$",
+    "noise": r"noise $\sigma$", "ridge": r"ridge $\lambda$", "time": "time $t$", "depth": "depth $L$",
+    "batch_size": "batch size $B$", "sample_ratio": "samples per dimension $n/d$", "replicas": "replicas",
+}  # fmt: skip
+
+
 def axis_label(name: str) -> str:
-    """Return the label of a coordinate: ``time $t$``, ``$\\kappa$``, ``sample ratio``."""
+    """Return the label of a coordinate: ``time $t$``, ``$\\kappa$``, ``learning rate $\\eta$``, ``homophily``."""
     *path, short = name.split(".")
     if path and short.isdigit():
         return f"{axis_label(path[-1])} {int(short) + 1}"
     if short in _GREEK:
         return rf"$\{'varepsilon' if short == 'epsilon' else short}$"
-    if short == "time":
-        return "time $t$"
+    if short in _SYMBOLS:
+        return _SYMBOLS[short]
     if len(short) == 1:
         return f"${short}$"
     return words(short)
@@ -45,10 +53,23 @@ class Names:
         Name of a variable, or (dotted) key of a parameter -> LaTeX of its symbol, without dollars.
     axes : mapping
         Name of a coordinate or parameter -> text of the axis, LaTeX between dollars.
+    theirs : mapping
+        The same, as the results say it; see `of`.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
     axes: Mapping[str, str] = field(default_factory=dict)
+    theirs: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, results: Sequence[Result]) -> Names:
+        """Return the names with what the results say of their own coordinates, under what the user says."""
+        found: dict[str, str] = {}
+        for result in results:
+            for name, c in result.dataset.coords.items():
+                if text := str(c.attrs.get("long_name", "")):
+                    unit = str(c.attrs.get("units", ""))
+                    found.setdefault(str(name), _safe(f"{text} ({unit})" if unit else text))
+        return replace(self, theirs=found)
 
     def axis(self, name: str) -> str:
         """Return the label of a coordinate or parameter."""
@@ -58,7 +79,7 @@ class Names:
                 return self.axes[key]
             if key in self.labels:
                 return f"${self.labels[key].strip('$')}$"
-        return axis_label(name)
+        return self.theirs.get(name) or axis_label(name)
 
     def value(self, value: Any) -> str:
         """Return a parameter's value for a label."""
@@ -94,6 +115,12 @@ class Names:
         return ", ".join([*parts, *spoken])
 
 
+def _safe(text: str) -> str:
+    """Return a text from a file; mathematics that may not stand in a paper becomes plain words."""
+    parts = text.split("$")
+    return text if len(parts) % 2 and all(map(safe_mathematics, parts[1::2])) else "".join(parts)
+
+
 def is_index(values: Any) -> bool:
     """Return whether a coordinate only counts: 0, 1, 2, ..."""
     array = np.asarray(values)
@@ -124,7 +151,11 @@ def plain(value: Any) -> str:
     """Return a coordinate's value for a label."""
     if isinstance(value, float | np.floating) and not np.isfinite(value):
         return r"$\infty$" if value > 0 else r"$-\infty$"
-    return f"{value:.4g}"
+    mantissa, e, exponent = f"{value:.4g}".partition("e")
+    if not e:
+        return mantissa
+    factor = "" if mantissa == "1" else rf"{mantissa}\times"
+    return rf"${factor}10^{{{int(exponent)}}}$"
 
 
 @cache

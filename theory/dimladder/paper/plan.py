@@ -119,7 +119,7 @@ def make(
     UsageError
         For an unknown variable, when nothing can be drawn, or for a map of two parameters beside other results.
     """
-    names = names or Names()
+    names = (names or Names()).of(results)
     known = list(dict.fromkeys(n for r in _theories_first(results) for n in r if n not in statistical_names(r)))
     for name in variables or ():
         if name not in known:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from .activations import activation
-from .checks import at_least, finite, formula, not_negative, positive
+from .checks import Row, at_least, finite, formula, not_negative, positive
 from .spec import Spec
+from .timed import Timed, check_timed
 
 
 class Momentum(Spec, frozen=True, kw_only=True):
@@ -35,6 +36,36 @@ class Momentum(Spec, frozen=True, kw_only=True):
         finite(coupling=self.coupling, direct=self.direct)
 
 
+class Episodes(Spec, frozen=True, kw_only=True):
+    """w <- w + (lr r/(length sqrt d)) sum_t s_t x_t, decisions s_t = sign(w.x_t) (Patel et al. 2023).
+
+    Attributes
+    ----------
+    length : int
+        Samples and decisions of an episode; time counts episodes/d.
+    right : int
+        Right decisions, s_t = y_t, that earn the reward; by default all of them.
+    reward, penalty : float
+        r is `reward` where at least `right` decisions were, and minus `penalty` where not.
+    """
+
+    length: int
+    right: int | None = None
+    reward: float = 1.0
+    penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(1, length=self.length)
+        if self.right is not None and not 1 <= self.right <= self.length:
+            raise ValueError(f"right must lie in 1..{self.length}, the length of an episode, got {self.right}")
+        not_negative(reward=self.reward, penalty=self.penalty)
+
+    @property
+    def needed(self) -> int:
+        """Right decisions that earn the reward."""
+        return self.length if self.right is None else self.right
+
+
 class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass"):
     """SGD on fresh samples: w <- w - lr a g'(lambda) err x/sqrt d, a <- a - lr_readout g(lambda) err/d.
 
@@ -44,8 +75,9 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     ----------
     learning_rate, readout_learning_rate, bias_learning_rate : float
         The others default to the first. Biases are one more coordinate of w: its decay and momentum act on them.
-    batch_size : int
-        Samples a step; time stays the number of steps / d.
+    batch_size : float, or a formula in the time ``t``
+        Samples a step, at least 1; time stays the number of steps / d. Between whole numbers steps take one or the
+        other, such that the mean of 1/batch_size is this.
     schedule : str
         Factor on all learning rates, a formula in the time ``t``.
     regime : {"classical", "gradient-flow", "noise-dominated"}
@@ -59,6 +91,16 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     displacement : float
         rho: the gradient is taken after a trial step of that size on the same sample; negative is sharpness-aware.
     momentum : table
+    average : float
+        Rate of a running average ``wbar <- wbar + (average/d) (w - wbar)``, whose network is measured too.
+    feedback : sequence of float
+        Numbers phi_k that take the place of the readouts in the gradient of the weights: feedback alignment.
+    input_noise : float
+        Standard deviation of noise added to every coordinate of an input before its step, the label kept.
+    weight_noise : float
+        Standard deviation of fresh noise on every weight at which the gradient of a step is taken.
+    episodes : table
+        Rewards after several decisions, instead of a gradient.
     update : table vector -> text
         The update rule written out, linear in the vectors and in the sample: each row is its vector, plus vectors over
         d, plus ``x/sqrt(d)`` times a function of ``a`` (the unit's readout), ``error`` (slope of the loss), ``f``,
@@ -74,7 +116,7 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     learning_rate: float
     readout_learning_rate: float | None = None
     bias_learning_rate: float | None = None
-    batch_size: int = 1
+    batch_size: int | Timed = 1
     schedule: str = "1"
     regime: Literal["classical", "gradient-flow", "noise-dominated"] = "classical"
     spherical: bool = False
@@ -83,17 +125,28 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
     uses: int = 1
     displacement: float = 0.0
     momentum: Momentum | None = None
+    average: float = 0.0
+    feedback: Row | None = None
+    input_noise: float = 0.0
+    weight_noise: float = 0.0
+    episodes: Episodes | None = None
     update: dict[str, str] = msgspec.field(default_factory=dict)
     vectors: dict[str, str] = msgspec.field(default_factory=dict)
     constants: dict[str, float] = msgspec.field(default_factory=dict)
+
+    timed: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     def __post_init__(self) -> None:
         not_negative(
             learning_rate=self.learning_rate, readout_learning_rate=self.readout_learning_rate,
             bias_learning_rate=self.bias_learning_rate, weight_decay=self.weight_decay,
-            readout_weight_decay=self.readout_weight_decay,
+            readout_weight_decay=self.readout_weight_decay, average=self.average, input_noise=self.input_noise,
+            weight_noise=self.weight_noise,
         )  # fmt: skip
-        at_least(1, batch_size=self.batch_size, uses=self.uses)
+        check_timed("batch_size", self.batch_size, 1.0)
+        at_least(1, uses=self.uses)
+        if self.feedback is not None:
+            finite(feedback=self.feedback)
         finite(displacement=self.displacement, constants=tuple(self.constants.values()))
         formula("schedule", self.schedule, ("t",))
         if (self.vectors or self.constants) and not self.update:

@@ -16,13 +16,14 @@ from .starts import Random
 from .students import Linear
 from .targets import Index, VectorIndex
 from .update_labels import outputs_of, units_of
+from .update_presets import AVERAGE
 
 Array = NDArray[np.float64]
 
 
 def initial_state(
     problem: Problem, species: Sequence[str], heads: int, shares: Array, tau: Array, variances: Array,
-    stages: Sequence[tuple[float, Array]], means: Array,
+    means: Array,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return Gamma^b (B, n, n), readouts (heads Y, K) and biases (S, K) at time 0.
 
@@ -37,13 +38,12 @@ def initial_state(
     shares, tau : arrays (B,)
         Shares of the dimensions, and of |w*|^2.
     variances : array (sources, B)
-    stages : sequence of (end, weights)
     means : array (sources, D)
     """
     student: Any = problem.student
     initial: Any = problem.initial
     width, outputs = units_of(problem), outputs_of(problem)
-    fixed, M = _fixed(problem, shares, tau, variances, stages[0][1], means.shape[1])
+    fixed, M = _fixed(problem, shares, tau, variances, means.shape[1])
     blocks, D = len(shares), means.shape[1]
     F = M + D
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -87,7 +87,7 @@ def _require_single(gram: Array, block: int) -> None:
         )  # fmt: skip
 
 
-def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, weights: Array, D: int) -> tuple[Array, int]:
+def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, D: int) -> tuple[Array, int]:
     """Return the Gram matrices of teachers and mean directions by block (B, F, F), and the number of teachers."""
     target: Any = problem.target
     data: Any = problem.data
@@ -192,7 +192,7 @@ def _copies(problem: Problem, species: Sequence[str], inner: Array, cross: Array
 
 
 def _starts_at(rule: Any, name: str) -> float:
-    start = rule.vectors.get(name, "zero")
+    start = "w" if name == AVERAGE and rule.average else rule.vectors.get(name, "zero")
     if start not in ("zero", "w"):
         raise ConfigError(
             "a vector has no such start", where=f"algorithm.vectors.{name}", why=f"{start!r}",
@@ -215,5 +215,5 @@ def _biases(problem: Problem, species: Sequence[str], width: int) -> Array:
     bias[0] = given
     rule: Any = problem.algorithm
     for p, name in enumerate(species[1:], 1):
-        bias[p] = bias[0] * (rule.vectors.get(name) == "w")
+        bias[p] = bias[0] * _starts_at(rule, name) if rule.vectors.get(name) != "overlaps" else 0.0
     return bias

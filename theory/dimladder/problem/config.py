@@ -66,7 +66,7 @@ def parse_document(text: str, source: str = "<text>") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         # Not only tomllib's own error: integers of thousands of digits and deep brackets raise others.
         raise ConfigError("the run file is not valid TOML", where=source, why=_toml_reason(error)) from None
-    _check_values(document, source)
+    check_values(document, source)
     return document
 
 
@@ -76,7 +76,7 @@ def _toml_reason(error: Exception) -> str:
     return "an integer has too many digits" if "integer string conversion" in str(error) else str(error)
 
 
-def _check_values(document: Any, source: str) -> None:
+def check_values(document: Any, source: str) -> None:
     """Refuse what no section takes and what would fail far from its key: deep nesting, huge integers, dates."""
     waiting: list[tuple[Any, tuple[str, ...]]] = [(document, ())]
     while waiting:
@@ -133,7 +133,7 @@ def parse_override(assignment: str) -> tuple[str, Any]:
             why=f"{_short(text)} is not a TOML value ({why})",
             hint="quote strings, e.g. --set 'target.link=\"tanh(2*h)\"'",
         )  # fmt: skip
-    _check_values(document, where)
+    check_values(document, where)
     return key.strip(), document["value"]
 
 
@@ -152,7 +152,7 @@ def apply_overrides(document: dict[str, Any], overrides: Mapping[str, Any], sour
             node[last] = _copy(value)
         else:
             raise _not_a_table(key, ".".join(path), node, source)
-    _check_values(result, source)
+    check_values(result, source)
     return result
 
 
@@ -277,7 +277,7 @@ def state(document: Mapping[str, Any], theory: Any, source: str = "<text>") -> P
     theory : Theory or None
         Its kinds, its default solver settings and simulation sizes. None: the problem without these two sections.
     """
-    _check_values(document, source)
+    check_values(document, source)
     check_keys(document, source)
     table = with_kinds(theory.kinds) if theory is not None else KINDS
     given = {name: _tagged(name, document[name], table, source) for name in table if name in document}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .checks import Matrix, Row, at_least, count, finite, not_negative, positive, probabilities
 from .expressions import Expression
 from .spec import Spec
+from .timed import REST, Timed, Weight, check_timed, value_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,15 +138,35 @@ def read_numbers(path: str, key: str) -> Array:
 
 
 class Task(Spec, frozen=True, kw_only=True):
-    """Until time `until` the next sample comes from source s with probability ``weights[s]``."""
+    """Until time `until` the next sample comes from source s with probability ``weights[s]``.
+
+    Each weight is a number or a formula in the time ``t``; one of them may be ``"rest"``, what the others leave.
+    """
 
     until: float
-    weights: Row
+    weights: tuple[Weight, ...]
 
     def __post_init__(self) -> None:
         if not self.until > 0:
             raise ValueError(f"until must be positive, got {self.until}")
-        probabilities("weights", self.weights, "source")
+        if self.weights.count(REST) > 1:
+            raise ValueError(f"weights: one of them may be {REST!r}, what the others leave")
+        written = [w for w in self.weights if w != REST]
+        for weight in written:
+            check_timed("weights", weight, 0.0)
+        numbers = [float(w) for w in written if not isinstance(w, str)]
+        if len(numbers) == len(self.weights):
+            probabilities("weights", tuple(numbers), "source")
+        elif sum(numbers) > 1.0 + 1e-12:
+            raise ValueError(f"weights must sum to one, and {numbers} are more")
+
+    def formulas(self) -> tuple[Weight, ...]:
+        """Return the weights, ``"rest"`` as a number or a formula."""
+        others = [w for w in self.weights if w != REST]
+        rest: Weight = 1.0 - sum(w for w in others if not isinstance(w, str))
+        if any(isinstance(w, str) for w in others):
+            rest = " - ".join([repr(rest), *(f"({w})" for w in others if isinstance(w, str))])
+        return tuple(rest if w == REST else w for w in self.weights)
 
 
 class _Inputs(Spec, frozen=True, kw_only=True):
@@ -209,7 +230,7 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
     mean_overlap : rows
         Gram matrix of those directions, O(1); identity unless given.
     variances : float, one a cluster, or rows (cluster x block of `spectrum`)
-        Eigenvalues of the bulk.
+        Eigenvalues of the bulk; each a number or a formula in the time ``t``.
     spikes : rows
         Extra variances along directions (those of the means first), a row a cluster; a one-step algorithm multiplies
         them by its spike strength. `shared_spikes`: spike j has the same direction in every cluster;
@@ -223,11 +244,13 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
     weights: Row = (0.5, 0.5)
     means: Literal["opposite", "zero"] | Matrix = "opposite"
     mean_overlap: Matrix = ()
-    variances: float | tuple[float | Row, ...] = 1.0
+    variances: Timed | tuple[Timed | tuple[Timed, ...], ...] = 1.0
     spikes: Matrix = ()
     shared_spikes: bool = False
     alignment: float = 0.0
     spectrum: Spectrum | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("variances",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -249,7 +272,7 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
             raise ValueError(f"variances has {len(self.variances)} entries for {clusters} clusters")
         for row in self.variances if isinstance(self.variances, tuple) else (self.variances,):
             for value in row if isinstance(row, tuple) else (row,):
-                positive(variances=value)
+                check_timed("variances", value, 0.0, above=True)
         if self.spikes and len(self.spikes) != clusters:
             raise ValueError(f"spikes has {len(self.spikes)} rows for {clusters} clusters")
         for strengths in self.spikes:
@@ -267,13 +290,24 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
         return (1.0,) if self.spectrum is None else tuple(float(f) for f in self.spectrum.blocks()[1])
 
     def eigenvalues(self) -> Matrix:
-        """Return the eigenvalues of the bulk, clusters x blocks; `ValueError` when `variances` does not fit."""
+        """Return the eigenvalues of the bulk at time 0, clusters x blocks; `ValueError` when they do not fit."""
+        return tuple(tuple(value_at(v) * s for v, s in row) for row in self._scaled())
+
+    def moving_eigenvalues(self) -> dict[tuple[int, int], str]:
+        """Return (cluster, block) -> formula in ``t`` of the eigenvalues that are written as one."""
+        return {
+            (c, b): v if s == 1.0 else f"{s!r}*({v})"
+            for c, row in enumerate(self._scaled()) for b, (v, s) in enumerate(row) if isinstance(v, str)
+        }  # fmt: skip
+
+    def _scaled(self) -> list[list[tuple[Timed, float]]]:
+        """Return (variance, factor of the block), clusters x blocks."""
         scales = (1.0,) if self.spectrum is None else tuple(float(v) for v in self.spectrum.blocks()[0])
         given = self.variances if isinstance(self.variances, tuple) else (self.variances,) * len(self.weights)
-        rows = tuple(row if isinstance(row, tuple) else (float(row),) * len(scales) for row in given)
+        rows = tuple(row if isinstance(row, tuple) else (row,) * len(scales) for row in given)
         if any(len(row) != len(scales) for row in rows):
             raise ValueError(f"variances must have a number a cluster, or {len(scales)} a cluster, one a block")
-        return tuple(tuple(v * s for v, s in zip(row, scales, strict=True)) for row in rows)
+        return [list(zip(row, scales, strict=True)) for row in rows]
 
     def coordinates(self) -> Matrix:
         """Return the means in an orthonormal frame, clusters x directions, padded to the directions of the spikes."""

@@ -37,6 +37,12 @@ def is_constant(text: str) -> bool:
 
 
 @lru_cache(maxsize=256)
+def is_one(text: str) -> bool:
+    """Whether a schedule is the number 1, and changes nothing."""
+    return is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0
+
+
+@lru_cache(maxsize=256)
 def pieces(text: str, start: float, stop: float) -> tuple[tuple[float, float], ...]:
     """Return the pieces of [start, stop] on which a schedule is smooth and varies alike.
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -97,6 +97,7 @@ class Range(Spec, frozen=True, kw_only=True):
 Axis = tuple[float, ...] | Range
 
 
+@lru_cache(maxsize=64)
 def axis_values(axis: Axis) -> tuple[float, ...]:
     """Return the points of an axis; the two ends of a range are exact."""
     if not isinstance(axis, Range):
@@ -150,8 +151,7 @@ class Problem(Spec, frozen=True, kw_only=True):
     @cached_property
     def content_hash(self) -> str:
         """Hexadecimal hash of everything that can change a number (the title cannot)."""
-        content = {k: v for k, v in to_builtins(self).items() if k != "title"}
-        return hashlib.sha256(msgspec.json.encode(_sorted(content))).hexdigest()[:20]
+        return hash_of({k: v for k, v in to_builtins(self).items() if k != "title"})
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
@@ -206,6 +206,11 @@ def to_builtins(spec: Any) -> Any:
     return clean(msgspec.to_builtins(spec, enc_hook=encode))
 
 
+def hash_of(value: Any) -> str:
+    """Return a hexadecimal hash of plain dictionaries, lists and numbers, whatever the order of their keys."""
+    return hashlib.sha256(msgspec.json.encode(_sorted(value))).hexdigest()[:20]
+
+
 def stated(spec: Spec) -> dict[str, Any]:
     """Return, as plain values, what a section or problem says that is not its default."""
     plain, said = to_builtins(spec), set(away_from_default(spec))
@@ -221,7 +226,7 @@ def stated(spec: Spec) -> dict[str, Any]:
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _sorted(value[k]) for k in sorted(value)}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_sorted(v) for v in value]
     if isinstance(value, bool):
         return value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .activations import activation
 from .checks import Row, at_least, not_negative, positive
 from .expressions import Expression
 from .laws import Law, law
 from .spec import Spec
+from .timed import Timed, check_timed
 
 # Readouts: numbers, or a row of them an output.
 Rows = tuple[float | tuple[float, ...], ...]
@@ -58,7 +59,7 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
         Readouts, one a task; 1: shared.
     train_readout, bias : bool
         Whether the readout is trained, and whether every unit has a trained bias.
-    dropout : float
+    dropout : float, or a formula in the time ``t``; or one a unit
         Probability that a hidden unit is kept in a step; 1: no dropout.
     hermite : str
         Convention of ``HeN`` in the formulas.
@@ -71,8 +72,10 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
     heads: int = 1
     train_readout: bool = False
     bias: bool = False
-    dropout: float = 1.0
+    dropout: Timed | tuple[Timed, ...] = 1.0
     hermite: Literal["orthonormal", "probabilists", "factorial"] = "probabilists"
+
+    timed: ClassVar[tuple[str, ...]] = ("dropout",)
 
     def __post_init__(self) -> None:
         at_least(1, width=self.width, heads=self.heads)
@@ -81,8 +84,13 @@ class TwoLayer(Spec, frozen=True, kw_only=True, tag_field="kind", tag="two-layer
             if self.activation != "erf":
                 raise ValueError("slope is given instead of the activation: drop one of them")
             activation(self.slope, self.hermite)
-        if not 0 < self.dropout <= 1:
-            raise ValueError(f"dropout is the probability of keeping a unit, in (0, 1], got {self.dropout}")
+        if isinstance(self.dropout, tuple):
+            if len(self.dropout) != self.width:
+                raise ValueError(f"dropout must be one number, or {self.width}, got {len(self.dropout)}")
+            for keep in self.dropout:
+                check_timed("dropout", keep, 0.0, high=1.0)
+        else:
+            check_timed("dropout", self.dropout, 0.0, above=True, high=1.0)
         if isinstance(self.readout, str):
             law, _, scale = self.readout.replace(" ", "").partition("/")
             if law not in READOUTS or scale not in SCALES:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .activations import activation
 from .checks import at_least, finite, formula, not_negative, probabilities, square
 from .data import read_numbers
 from .expressions import Expression, HermiteConvention
 from .spec import Coefficients, Spec
+from .timed import Timed, check_timed
 
 
 class Power(Spec, frozen=True, kw_only=True):
@@ -62,6 +63,29 @@ def power_shares(power: PowerShares | None, shares: Any) -> Any:
     return found / found.sum()
 
 
+class Drift(Spec, frozen=True, kw_only=True):
+    """w*_m <- (1 - rate/(2 d)) w*_m + (1/d) sum_n mixing_mn w*_n + sqrt(noise/d) |w*_m(0)| zeta_m/sqrt d at every step.
+
+    Attributes
+    ----------
+    rate : float
+    noise : float
+        `rate` unless given: then norms stay what they are, and w* forgets itself at half that rate.
+    mixing : rows
+        Between the teachers; antisymmetric: a rotation.
+    """
+
+    rate: float = 0.0
+    noise: float | None = None
+    mixing: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        not_negative(rate=self.rate, noise=self.noise)
+        finite(mixing=self.mixing)
+        if any(len(row) != len(self.mixing) for row in self.mixing):
+            raise ValueError("mixing must be a square matrix, a row and a column a teacher")
+
+
 class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committee"):
     """y = sum_m readout_m g(w*_m.x/sqrt d) + noise xi, with overlap_mn = w*_m.w*_n/d.
 
@@ -74,22 +98,27 @@ class Committee(Spec, frozen=True, kw_only=True, tag_field="kind", tag="committe
         Dimension of y; the noises of its entries are independent.
     overlap : rows
         Gram matrix of all teacher units; identity unless given.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of the label noise.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }`` or ``{ file }``; default: the shares of the dimensions.
+    drift : table
+        How the teachers move while the student learns.
     """
 
     activation: str = "erf"
     readout: tuple[float | tuple[float, ...], ...]
     outputs: int = 1
     overlap: tuple[tuple[float, ...], ...] = ()
-    noise: float = 0.0
+    noise: Timed = 0.0
     power: PowerShares | None = None
+    drift: Drift | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __post_init__(self) -> None:
         activation(self.activation)
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.readout:
             raise ValueError("readout must have at least one entry: it sets the number of teacher units")
@@ -159,7 +188,7 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     formula : str
         In ``z`` (one direction) or ``z1, z2, ...``, and noise ``n1, n2, ...`` ~ N(0, 1), fresh for every sample, inside
         the link. ``logit(a)``: y = +1 with probability 1/(1 + exp(-a)), else -1.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of noise added to y.
     overlap : rows
         Covariance of the fields; identity unless given.
@@ -174,10 +203,12 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
         Convention of ``HeN`` in the formula.
     power : shares of |w*|^2 by block of the spectrum
         A list, ``{ exponent }``, ``{ file }``, or ``"latent"``; default: the shares of the dimensions.
+    drift : table
+        How the teachers move while the student learns.
     """
 
     formula: str
-    noise: float = 0.0
+    noise: Timed = 0.0
     overlap: tuple[tuple[float, ...], ...] = ()
     direction: Literal["random", "aligned"] | tuple[float, ...] = "random"
     flip: float = 0.0
@@ -185,9 +216,12 @@ class Index(Spec, frozen=True, kw_only=True, tag_field="kind", tag="index"):
     prior: Literal["normal", "rademacher"] | Prior = "normal"
     hermite: HermiteConvention = "probabilists"
     power: PowerShares | None = None
+    drift: Drift | None = None
+
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
 
     def __post_init__(self) -> None:
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if not self.fields and not self.noises:
             raise ValueError("the formula must use a field: z, or z1, z2, ...")
@@ -275,7 +309,7 @@ class VectorIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="vector
         In ``z`` (one direction) or ``z1, z2, ...``.
     argmax : bool
         The label is a class: the number, from 0, of the largest formula. As a vector it is the unit vector of it.
-    noise : float
+    noise : float, or a formula in the time ``t``
         Standard deviation of independent noises added to the entries of y.
     overlap : rows
         Covariance of the fields; identity unless given. |w*_m|^2 is as for an index target.
@@ -286,13 +320,15 @@ class VectorIndex(Spec, frozen=True, kw_only=True, tag_field="kind", tag="vector
 
     formulas: tuple[str, ...]
     argmax: bool = False
-    noise: float = 0.0
+    noise: Timed = 0.0
     overlap: tuple[tuple[float, ...], ...] = ()
     hermite: HermiteConvention = "probabilists"
     power: PowerShares | None = None
 
+    timed: ClassVar[tuple[str, ...]] = ("noise",)
+
     def __post_init__(self) -> None:
-        not_negative(noise=self.noise)
+        check_timed("noise", self.noise, 0.0)
         check_power(self.power)
         if len(self.formulas) < 2:
             raise ValueError('formulas has one entry an output, two at least; a single one is kind = "index"')

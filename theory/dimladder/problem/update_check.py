@@ -40,7 +40,8 @@ def update_error(problem: Problem, d: int = 17, steps: int = 32, seed: int = 0) 
         fields = u @ x / np.sqrt(d)
         values, slopes = np.asarray(g.evaluate(np, x=fields)) + 0.0 * fields, dg(x=fields)
         f = float(a @ values[0])
-        known = {"f": f, "y": y, "error": float(what.loss.slopes(np.array(f), np.array(y)))}
+        loss: Any = what.loss
+        known = {"f": f, "y": y, "error": float(loss.slopes(np.array(f), np.array(y)))}
         for k in range(what.K):
             scalars = known | {"a": float(a[k]), "learning_rate": what.learning_rate}
             for s, name in enumerate(what.species):

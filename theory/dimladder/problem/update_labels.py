@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .activations import activation
 from .data import Mixture
+from .emitters import Stages, stages_of
 from .expressions import Expression
 from .losses import LossFunction
 from .spec import Problem
 from .students import Linear
 from .targets import ClusterLabels, Committee, Index, VectorIndex
+from .timed import value_at
 from .vector_losses import VectorLoss, vector_loss
 
 Array = NDArray[np.float64]
-Stages = tuple[tuple[float, Array], ...]
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ def sources_of(problem: Problem) -> Sources:
     if isinstance(target, ClusterLabels):
         labels = _labels_of_clusters(problem, outputs)
         assert clusters is not None
-        return Sources(_stages(problem, clusters), labels, np.zeros(clusters), np.zeros((clusters, 0)))
-    teacher, index = None, ()
+        return Sources(stages_of(problem, clusters), labels, np.zeros(clusters), np.zeros((clusters, 0)))
+    teacher: Expression | None = None
+    index: tuple[Expression, ...] = ()
     if isinstance(target, Committee):
         rows, teacher = np.array(target.readouts), activation(target.activation)
         rows = rows.reshape(-1, outputs * target.units)
@@ -130,8 +132,8 @@ def sources_of(problem: Problem) -> Sources:
         )  # fmt: skip
     rows = np.repeat(rows, count, axis=0) if len(rows) == 1 else rows
     return Sources(
-        _stages(problem, count), np.zeros((count, outputs)), np.full(count, target.noise), rows, teacher, index,
-        getattr(target, "argmax", False),
+        stages_of(problem, count), np.zeros((count, outputs)), np.full(count, value_at(target.noise)), rows, teacher,
+        index, getattr(target, "argmax", False),
     )  # fmt: skip
 
 
@@ -174,16 +176,3 @@ def _no_clusters() -> ConfigError:
         "labels by cluster need clusters", where="target.kind", why='data.kind is not "mixture"',
         hint='use data.kind = "mixture"',
     )  # fmt: skip
-
-
-def _stages(problem: Problem, count: int) -> Stages:
-    data: Any = problem.data
-    if not data.tasks:
-        weights = data.weights if isinstance(data, Mixture) else (1.0,)
-        return ((np.inf, np.array(weights)),)
-    if len(data.tasks[0].weights) != count:
-        raise ConfigError(
-            "tasks and sources do not fit together", where="data.tasks",
-            why=f"{len(data.tasks[0].weights)} weights for {count} sources of samples",
-        )  # fmt: skip
-    return tuple((task.until, np.array(task.weights)) for task in data.tasks)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,19 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .activations import activation
+from .algorithms import Episodes
 from .data import Mixture
+from .emitters import chances, masks_of, moving_numbers
 from .expressions import Expression
 from .losses import LossFunction
 from .spec import Problem
 from .students import Linear
+from .timed import Moving
 from .update_labels import loss_of, outputs_of, sources_of, units_of
-from .update_presets import moves_of
+from .update_presets import extras_of, moves_of
 from .vector_losses import VectorLoss
 
 Array = NDArray[np.float64]
-MOST_DROPPED = 8  # units with dropout: 2^units masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,9 @@ class Table:
         Biases are a coordinate of the weights, moved at this multiple of their rate: decay and momentum act on it.
     schedule : str
         Factor of the rates, a formula in ``t``.
-    batch, uses : int
+    batch : float
+        Samples a step.
+    uses : int
     displacement : float
     spherical : bool
     regime : str
@@ -99,6 +102,19 @@ class Table:
         Readouts, head by head and output by output, and biases at time 0.
     nodes : bool
         Whether the blocks are nodes of a Gauss rule in the eigenvalue, which no finite d has.
+    feedback : array (K,) or None
+        What takes the place of the readouts in P's sample: feedback alignment.
+    input_noise, weight_noise : float
+        Standard deviations of fresh noise on the inputs of a step, and on the weights where its gradient is taken.
+    fixed_drift : array (M, M) or None
+        Teachers that drift: w*_m += (1/d) sum_n fixed_drift_mn w*_n + fresh noise.
+    fixed_noise : array (B, M) or None
+        What that noise adds to w*_m.Pi_b w*_m/d in a unit of time.
+    episodes : Episodes or None
+        Rewards in the place of a gradient: `batch` samples an episode.
+    timed : tuple of Moving
+        Entries of chances (stage x source), variances, noise and batch that are formulas in the time; the arrays have
+        their values at the beginning. `along` has them at any times.
     """
 
     species: tuple[str, ...]
@@ -134,7 +150,7 @@ class Table:
     readout_decay: float
     bias_rate: float | None
     schedule: str
-    batch: int
+    batch: float
     uses: int
     displacement: float
     spherical: bool
@@ -144,6 +160,13 @@ class Table:
     a: Array
     bias: Array
     nodes: bool = False
+    feedback: Array | None = None
+    input_noise: float = 0.0
+    weight_noise: float = 0.0
+    fixed_drift: Array | None = None
+    fixed_noise: Array | None = None
+    episodes: Episodes | None = None
+    timed: tuple[Moving, ...] = ()
 
     @property
     def n(self) -> int:
@@ -161,14 +184,41 @@ class Table:
         return int(self.emitter.max()) + 1
 
     @property
+    def squared_length(self) -> Array:
+        """|x|^2/d of each source as d grows, shape (C,): no single coordinate counts in it, such as that of biases."""
+        return np.asarray(self.variances @ self.shares + self.input_noise**2, dtype=float)
+
+    @property
     def switches(self) -> tuple[float, ...]:
         """Times at which the probabilities jump."""
         return tuple(end for end, _ in self.stages[:-1])
 
+    @property
+    def chances(self) -> Array:
+        """Probabilities of the sources at the beginning of each stage, shape (stages, C)."""
+        return np.array([weights for _, weights in self.stages])
+
+    def along(self, name: str, times: Array) -> Array:
+        """Return ``chances`` (C), ``variances`` (C, B), ``noise`` (C) or ``batch`` at times: (times, ...)."""
+        times = np.asarray(times, dtype=float)
+        stage = np.searchsorted(self.switches, times, side="right")
+        if name == "chances":
+            out = self.chances[stage]
+        else:
+            out = np.repeat(np.asarray(getattr(self, name), dtype=float)[None], len(times), axis=0)
+        for entry in self.timed:
+            if entry.array != name:
+                continue
+            if name == "chances":
+                here = stage == entry.index[0]
+                out[here, entry.index[1]] = entry.values(times[here])
+            else:
+                out[(slice(None), *entry.index)] = entry.values(times)
+        return out
+
     def probabilities(self, t: float) -> Array:
         """Return p_c(t), shape (C,): at a switch those of the stage that begins."""
-        weights = next((w for end, w in self.stages if t < end), self.stages[-1][1])
-        return np.array(weights)
+        return self.along("chances", np.array([t]))[0]
 
     def source_weights(self, t: float) -> Array:
         """Return the probabilities of the sources without their masks, shape (sources,)."""
@@ -197,6 +247,7 @@ class Table:
             len(self.species) == 1 and len(self.shares) == 1 and len(self.head) == 1 and self.D == 0
             and self.variances[0, 0] == 1.0 and self.bias_rate is None and self.coefficients is None
             and not self.labels[0].any() and self.Y == 1 and self.M and not self.fixed_gain.any() and self.beta is None
+            and not self.timed
         )  # fmt: skip
 
 
@@ -225,7 +276,8 @@ def _table(problem: Problem) -> Table:
     shares, base, tau, nodes = _blocks(problem)
     sources = sources_of(problem)
     means = _means(problem)
-    masks, chances = _masks(problem, width)
+    masks, factors = masks_of(problem, width)
+    stages, moving = chances(problem, sources.stages, factors)
     count = len(sources.labels)
     emitter = np.repeat(np.arange(count), len(masks))
     variances = np.broadcast_to(base, (count, len(shares)))
@@ -237,7 +289,7 @@ def _table(problem: Problem) -> Table:
             why=f"{heads} readouts for {count} sources of samples", hint="give one readout a source, or 1: shared",
         )  # fmt: skip
     head = np.arange(count) if heads > 1 else np.zeros(count, dtype=np.int64)
-    gram, a, bias = initial_state(problem, species, heads, shares, tau, variances, sources.stages, means)
+    gram, a, bias = initial_state(problem, species, heads, shares, tau, variances, means)
     lr = rule.learning_rate
     readout_rate = lr if rule.readout_learning_rate is None else rule.readout_learning_rate
     return Table(
@@ -247,14 +299,14 @@ def _table(problem: Problem) -> Table:
         slope=student.slope_expression if not linear and student.slope else None,
         teacher=sources.teacher, index=sources.index, argmax=sources.argmax, shares=shares,
         variances=variances[emitter], means=means[emitter], labels=sources.labels[emitter],
-        noise=sources.noise[emitter],
-        stages=tuple((end, tuple(np.outer(w, chances).ravel().tolist())) for end, w in sources.stages),
+        noise=sources.noise[emitter], stages=stages,
         teacher_rows=sources.rows[emitter], head=head[emitter], masks=np.tile(masks, (count, 1)), emitter=emitter,
         learning_rate=lr, readout_rate=readout_rate if trained else 0.0,
         readout_decay=rule.readout_weight_decay if trained else 0.0, bias_rate=_bias_rate(problem),
-        schedule=rule.schedule, batch=rule.batch_size, uses=rule.uses, displacement=rule.displacement,
+        schedule=rule.schedule, uses=rule.uses, displacement=rule.displacement,
         spherical=rule.spherical, regime=rule.regime, loss=loss_of(problem), gram=gram, a=a, bias=bias, nodes=nodes,
-        **moves,
+        timed=(*moving, *moving_numbers(problem, emitter, shares)),
+        **moves, **extras_of(problem, gram, width * len(species), width),
     )  # fmt: skip
 
 
@@ -349,18 +401,3 @@ def _means(problem: Problem) -> Array:
     if data.means == "zero":
         return np.zeros((len(data.weights), 0))
     return np.array(data.means)
-
-
-def _masks(problem: Problem, width: int) -> tuple[Array, Array]:
-    """Return the masks of dropout (masks, K) and their probabilities; units are kept independently."""
-    keep = getattr(problem.student, "dropout", 1.0)
-    if keep == 1.0:
-        return np.ones((1, width)), np.ones(1)
-    if width > MOST_DROPPED:
-        raise ConfigError(
-            "too many masks", where="student.dropout", why=f"{width} units have 2^{width} masks",
-            hint=f"dropout is read up to width {MOST_DROPPED}",
-        )  # fmt: skip
-    masks = np.array(list(product((1.0, 0.0), repeat=width)))
-    kept = masks.sum(axis=1)
-    return masks, keep**kept * (1.0 - keep) ** (width - kept)

@@ -6,13 +6,15 @@ A label that is a class stands for its unit vector, (1 - smoothing) e_y + smooth
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from .losses import LossFunction, loss_function
 
-Plane = tuple[tuple[float, ...], tuple[float, ...], float]
+# Numbers u, and c as a formula in the labels.
+Plane = tuple[tuple[float, ...], Any]
 
 
 class VectorLoss:
@@ -115,44 +117,56 @@ class VectorLoss:
 
         if not self.planes:
             return False
-        value = sp.lambdify([*self.f, *self.y], self.value, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
+        value, *levels = (
+            sp.lambdify([*self.f, *self.y], e, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
+            for e in (self.value, *(level for _, level in self.planes))
+        )
         random = np.random.default_rng(0)
-        for u, v, level in self.planes:
-            normal = np.array([*u, *v])
-            points = random.standard_normal((32, len(normal)))
-            points -= np.outer((points @ normal - level) / (normal @ normal), normal)
-            step = 1e-7 * normal / np.linalg.norm(normal)
-            below, above = (np.array([float(value(*point)) for point in points + s * step]) for s in (-1, 1))
-            if np.median(abs(above - below)) > 1e-4:
+        for (u, _), level in zip(self.planes, levels, strict=True):
+            normal, gaps = np.array(u), []
+            for f, y in random.standard_normal((32, 2, self.outputs)):
+                on = f - (f @ normal - level(*f, *y)) / (normal @ normal) * normal
+                below, above = (float(value(*(on + s * 1e-7 * normal), *y)) for s in (-1, 1))
+                gaps.append(abs(above - below))
+            if np.median(gaps) > 1e-4:
                 return True
         return False
 
     @cached_property
     def planes(self) -> tuple[Plane, ...]:
-        """The planes ``u.f + v.y = c`` on which the loss is not smooth, as (u, v, c).
+        """The planes ``u.f = c(y)`` on which the loss is not smooth, as (u, c): numbers, a formula in the labels.
 
-        Of those kinked functions whose argument is affine in outputs and labels.
+        Of those kinked functions whose argument is affine in the outputs for a given label.
         """
-        if self.form.name in ("cross-entropy", "square", "one-hot", "logistic", "correlation", "log-cosh"):
-            return ()
-        found = []
-        if self.form.several:
-            names = self.form.formula.variables
-            for slopes, level in self.form.formula.kink_planes():
-                known = dict(zip(names, slopes, strict=True))
-                rows = (tuple(float(known.get(str(s), 0.0)) for s in symbols) for symbols in (self.f, self.y))
-                found.append((*rows, float(level)))
-        elif self.form.expression.kink_planes():
-            names = self.form.expression.variables
-            for slopes, level in self.form.expression.kink_planes():
-                known = dict(zip(names, slopes, strict=True))
-                for row in np.eye(self.outputs):
-                    u, v = (tuple(map(float, known.get(s, 0.0) * row)) for s in "fy")
-                    found.append((u, v, float(level)))
-        if not self.smoothing:
-            return tuple(found)
-        rest, m = self.smoothing, self.outputs
-        return tuple((u, tuple((1 - rest) * b for b in v), c - rest / m * sum(v)) for u, v, c in found)
+        import sympy as sp
+
+        found: dict[Plane, None] = {}
+        for argument in _kinked(self.value):
+            if not argument.is_polynomial(*self.f):
+                continue
+            polynomial = sp.Poly(argument, *self.f)
+            if polynomial.total_degree() != 1:
+                continue
+            slopes = [polynomial.coeff_monomial(f) for f in self.f]
+            first = next(a for a in slopes if a != 0)
+            normal = [sp.simplify(a / first) for a in slopes]
+            if all(a.is_number for a in normal):
+                level = sp.simplify(-polynomial.coeff_monomial(1) / first)
+                found[tuple(map(float, normal)), level] = None
+        return tuple(found)
+
+
+def _kinked(value: Any) -> list[Any]:
+    """Return what the kinked functions in a formula have as arguments, in the place of their kink zero."""
+    import sympy as sp
+
+    def leaves(e: Any) -> list[Any]:
+        return [x for a in e.args for x in leaves(a)] if isinstance(e, sp.Max | sp.Min) else [e]
+
+    found = [e.args[0] for e in value.atoms(sp.Abs, sp.sign, sp.Heaviside)]
+    for e in value.atoms(sp.Max, sp.Min):
+        found += [one - two for one, two in combinations(leaves(e), 2)]
+    return [sp.expand(e) for e in sorted(dict.fromkeys(found), key=str)]
 
 
 @lru_cache(maxsize=256)

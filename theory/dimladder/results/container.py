@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -37,6 +37,18 @@ def prime(dims: Sequence[str]) -> tuple[str, ...]:
     return tuple(seen)
 
 
+@lru_cache(maxsize=256)
+def _numbers(length: int) -> np.ndarray:
+    numbers = np.arange(length)
+    numbers.flags.writeable = False
+    return numbers
+
+
+@lru_cache(maxsize=512)
+def _listed(dims: tuple[str, ...]) -> str:
+    return json.dumps(list(dims))
+
+
 def labelled(
     coords: Mapping[str, Any], variables: Mapping[str, VariableData]
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]]:
@@ -55,10 +67,10 @@ def labelled(
         if data.ndim != len(own):
             raise ValueError(f"variable {name!r} has {data.ndim} axes, its dims {own} name {len(own)}")
         for axis, length in zip(own, data.shape, strict=True):
-            known = axes.setdefault(axis, axes.get(axis.rstrip("'"), np.arange(length)))
+            known = axes.setdefault(axis, axes.get(axis.rstrip("'"), _numbers(length)))
             if len(known) != length:
                 raise ValueError(f"axis {axis!r} of variable {name!r} has length {length}, its coordinate {len(known)}")
-        attributes = {"dims": json.dumps(list(dims)), "latex": latex, "long_name": long_name}
+        attributes = {"dims": _listed(tuple(dims)), "latex": latex, "long_name": long_name}
         arrays[name] = (own, data, attributes if units is None else {**attributes, "units": units})
     return axes, arrays
 
@@ -93,7 +105,8 @@ class Result:
         attrs = dict(self.attributes)
         # From now on there is one truth: what is changed in the dataset is changed.
         self._parts = None
-        return xr.Dataset(arrays, coords={k: ([k], v) for k, v in axes.items()}, attrs=attrs)
+        told = json.loads(attrs.get("coordinates", "{}"))
+        return xr.Dataset(arrays, coords={k: ([k], v, told.get(k, {})) for k, v in axes.items()}, attrs=attrs)
 
     @property
     def attributes(self) -> Mapping[str, Any]:
@@ -131,8 +144,9 @@ class Result:
         stats: Mapping[str, Any] | None = None,
         generated: str = "",
         extra: Mapping[str, Any] | None = None,
+        coordinates: Mapping[str, tuple[str, str]] | None = None,
     ) -> Self:
-        """Assemble a result. Index axes without coordinates are numbered from 0.
+        """Assemble a result. Index axes without coordinates are numbered from 0; `coordinates`: (text, unit) of axes.
 
         Raises
         ------
@@ -140,6 +154,11 @@ class Result:
             When the shape of a variable does not fit its axes.
         """
         axes, arrays = labelled(coords, variables)
+        told = {
+            name: {"long_name": text} | ({"units": unit} if unit else {})
+            for name, (text, unit) in (coordinates or {}).items()
+            if name in axes
+        }
         attrs = {
             "schema": SCHEMA,
             "kind": cls.kind,
@@ -148,6 +167,7 @@ class Result:
             "status": status,
             "message": message,
             "stats": json.dumps(dict(stats or {}), default=_plain),
+            "coordinates": json.dumps(told),
             "problem": problem.to_toml if problem is not None else "",
             "provenance": partial(_provenance, problem, generated, dict(extra or {}), now()),
         }

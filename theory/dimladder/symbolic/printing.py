@@ -37,6 +37,13 @@ JAC_SIGNATURE = (
 OBSERVE_SIGNATURE = "types.float64(types.float64[::1], types.float64[::1], types.float64[::1])"
 
 
+def header(title: str, scheduled: bool) -> str:
+    """Return the top of a module; where it is scheduled, it calls functions of the time by their addresses."""
+    text = HEADER.format(title=title)
+    imported = "from numba import njit, types\n"
+    return text.replace(imported, f"from dimladder.numerics.times import as_time\n{imported}") if scheduled else text
+
+
 def printer(*, lanes: bool = False) -> Any:
     """Return the printer of scalar Python source that numba compiles.
 

@@ -281,7 +281,7 @@ class Flow(System):
             "rtol": settings.rtol,
             "atol": settings.atol,
             "max_steps": settings.max_steps,
-            "names": self.names(),
+            "names": self.names,
             "pieces": self.pieces(),
             **options,
         }
@@ -295,7 +295,7 @@ class Flow(System):
             When the integrator stopped early; ``partial`` holds what was reached.
         """
         skip = 0 if len(self.times()) and self.times()[0] == 0 else 1
-        reached, states = np.asarray(times)[skip:], np.asarray(states)[skip:]
+        reached, states = (np.asarray(a)[skip:] if skip else np.asarray(a) for a in (times, states))
         solution = Solution({"time": reached}, self.variables(reached, states), status, message, dict(stats))
         if status not in ("success", "event", "converged"):
             raise SolveError(

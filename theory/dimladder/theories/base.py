@@ -11,6 +11,7 @@ from ..problem import ABSENT, SECTIONS, Spec, away_from_default, kind_of
 from ..problem import Refusal as Refusal
 from ..problem.grids import Simulation
 from ..problem.moments import moment_faults
+from ..problem.timed import own_formulas
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -50,6 +51,10 @@ class Theory(ABC):
         Keys of ``references.bib``.
     assumptions, limits : tuple of str
         What must hold; known limits and special cases.
+    coordinates : mapping
+        Axis -> (its text, LaTeX between dollars; its unit, or the empty string), where the name does not say it.
+    timed : tuple of str
+        Keys whose numbers may be formulas in the time ``t``.
     example : str
         The run file of the gallery that a newcomer begins from; empty: any that the theory answers.
     """
@@ -65,6 +70,8 @@ class Theory(ABC):
     references: ClassVar[tuple[str, ...]] = ()
     assumptions: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[tuple[str, ...]] = ()
+    coordinates: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    timed: ClassVar[tuple[str, ...]] = ()
     example: ClassVar[str] = ""
 
     def __repr__(self) -> str:
@@ -85,13 +92,13 @@ class Theory(ABC):
     def derive(self, problem: Any) -> System:
         """Return the equations of a problem that this theory does not refuse."""
 
-    def refusals(self, problem: Problem) -> list[Refusal]:
+    def refusals(self, problem: Problem, sections: Iterable[str] = SECTIONS[:-2]) -> list[Refusal]:
         """Return why this theory does not answer the problem; empty: it does.
 
         What `reads` says comes first, then what every theory assumes: formulas with second moments; `checks` is asked
-        of what passes.
+        of what passes. Of a problem that passed before and changed since, `sections` are those that may have changed.
         """
-        found = [refusal for section in SECTIONS[:-2] for refusal in self._unread(section, problem)]
+        found = [refusal for section in sections for refusal in self._unread(section, problem)]
         if found:
             return found
         hint = "use a formula that is defined on the whole line and grows slower than exp(z^2/4)"
@@ -139,6 +146,11 @@ class Theory(ABC):
                 for key in away_from_default(spec)
                 if key not in keys
             )  # fmt: skip
+        yield from (
+            Refusal(f"{section}.{key}", f"a formula in the time ({text!r}) is not read here", "give a number")
+            for key, text in own_formulas(spec)
+            if f"{section}.{key}" not in self.timed
+        )
         if section == "grid":
             yield from (
                 Refusal(f"grid.{axis}", "is required", f"add {axis} = [...] to [grid]")

@@ -381,6 +381,7 @@ class GraphConvolutionTheory(Theory):
         "loss": "function ridge ridge_per_sample",
         "algorithm": {"minimise": ""},
     }
+    coordinates: ClassVar = {"train_fraction": (r"labelled fraction $\tau$", "")}
     axes = ("train_fraction",)
     simulation = Simulation(sizes=(400, 800, 1600), replicas=8)
     references = ("shi2024homophily",)

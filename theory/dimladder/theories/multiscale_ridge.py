@@ -211,6 +211,7 @@ class MultiscaleRidgeTheory(Theory):
         "loss": "function",
         "algorithm": {"minimise": ""},
     }
+    coordinates: ClassVar = {"time_ridge": (r"time $1/\lambda$", "")}
     axes = ("time_ridge",)
     simulation = Simulation(sizes=(100, 200, 400), replicas=40)
     references = ("pezeshki2022multiscale",)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def moments(text: str) -> tuple[float, float, float, float]:
-    """Return E s, Var s - (E s')^2, (E s')^2 and Var s' of an activation at a standard normal.
+def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, float]:
+    """Return E s, Var s - scale^2 (E s')^2, (E s')^2 and Var s' of an activation at a normal of that deviation.
 
     The two variances are those of what the linear part of s leaves: averages of squares, exactly zero for linear s.
 
@@ -58,7 +58,8 @@ def moments(text: str) -> tuple[float, float, float, float]:
             )  # fmt: skip
     found: list[tuple[float, float, float, float]] = []
     for nodes in (64, 128, 256, 512, 1024):
-        x, w = gauss_normal(kinks or (0.0,), nodes)
+        x, w = gauss_normal([k / deviation for k in kinks] or (0.0,), nodes)
+        x = deviation * x
         s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
         slope = np.asarray(shape.derivative()(x=x)) + 0.0 * x
         mean, linear, power = float(w @ s), float(w @ slope), float(w @ slope**2)
@@ -254,6 +255,7 @@ class NTKRidgeTheory(Theory):
         "loss": "function ridge",
         "algorithm": {"minimise": ""},
     }
+    coordinates: ClassVar = {"width_ratio": ("width over samples $n_1/m$", "")}
     axes = ("width_ratio",)
     simulation = Simulation(sizes=(400, 800), replicas=10)
     references = ("adlam2020neural",)

@@ -289,9 +289,10 @@ class Experiment(ABC):
         return {}
 
     def exact(self, problem: Any) -> tuple[str, ...]:
-        """Return the variables that the theory gives at every finite size, replica by replica: without any scatter.
+        """Return the variables that the theory gives at every finite size, replica by replica or as a mean over them.
 
-        They are held to the numerical accuracy of the theory, and count as evidence.
+        They are held to the numerical accuracy of the theory and to the scatter of the replicas, and count as evidence:
+        there is nothing to extrapolate.
         """
         return ()
 

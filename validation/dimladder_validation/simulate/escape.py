@@ -88,7 +88,7 @@ def escape_times(
     from . import gram_kernel
     from .frames import frame_of
     from .one_pass import finite
-    from .sgd import at_finite_d, kernel_arguments
+    from .sgd import at_finite_d, kernel_arguments, written_rows
     from .streams import stream_hash, streams
 
     if not 0 < threshold <= 1:
@@ -97,14 +97,15 @@ def escape_times(
     if not what.M:
         raise SimulationError("there is no teacher to escape to", where="target.kind", why="labels are by cluster")
     start = frame_of(what, d)
-    shape = (1, len(what.shares), what.moving, what.n)
+    shape = (1, len(what.shares), written_rows(what), what.n)
     record = np.array([round(horizon * d)])
     times = np.full(replicas, np.inf)
     for replica, stream in enumerate(streams(seed, stream_hash(problem), "escape", d, 0, replicas)):
-        inputs, noise, sources = stream.spawn(3)
+        inputs, noise, sources, *others = stream.spawn(6)
         status, step = gram_kernel.one_pass_sgd(
-            inputs, noise, sources, start.fixed, start.moving.copy(), start.columns, start.ranks, start.outside,
-            what.a.copy(), what.bias.ravel().copy(), *kernel_arguments(what, start, d), threshold, record,
+            inputs, noise, sources, *others, start.fixed.copy(), start.moving.copy(), start.columns, start.ranks,
+            start.outside, what.a.copy(), what.bias.ravel().copy(),
+            *kernel_arguments(what, start, d, int(record[0])), threshold, record,
             np.empty(shape), np.empty((1, *what.a.shape)), np.empty((1, what.moving)),
         )  # fmt: skip
         if status == gram_kernel.BLEW_UP:

@@ -18,6 +18,8 @@ from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_pe
 Array = NDArray[np.float64]
 # Fresh (field, label) pairs behind every test quantity, and fresh inputs where the fields are not Gaussian.
 PAIRS, INPUTS = 200_000, 8_000
+# The same where every weight of a network is a feature.
+TANGENT_INPUTS, BLOCK = 2_000, 250
 # A best ridge is searched for to this in its logarithm: the observable is flat there.
 RIDGE_TOLERANCE = 2e-3
 
@@ -38,9 +40,13 @@ class World:
             self.layers.append((activation(layer.activation), stream.standard_normal((width, below))))
             below = width
         self.width = below
+        self.tangent = _Tangent(problem, self) if getattr(problem.student, "readout_variance", 0.0) > 0.0 else None
         if self.layers:
-            x = self.inputs(max(INPUTS, 10 * d))
-            self.fresh = self.features(x)
+            x = self.inputs(max(INPUTS, 10 * d) if self.tangent is None else TANGENT_INPUTS)
+            if self.tangent is None:
+                self.fresh = self.features(x)
+            else:
+                self.fresh_x = x
             self.fresh_z = x @ self.theta / math.sqrt(d)
             self.fresh_y = label(problem, self.fresh_z, stream)
         else:
@@ -53,10 +59,21 @@ class World:
 
     def features(self, x: Array) -> Array:
         """Features of inputs, over sqrt k: the rows that the readout multiplies."""
+        if self.tangent is not None:
+            return self.tangent.features(x)
         phi = x
         for sigma, weights in self.layers:
             phi = np.asarray(sigma.evaluate(np, x=phi @ weights.T / math.sqrt(phi.shape[1])))
         return phi / math.sqrt(phi.shape[1])
+
+    def spanned(self, a: Array) -> Array:
+        """Coordinates of sample rows in the space that they span, where a minimiser lies; the fresh ones with them."""
+        if self.tangent is None:
+            return a
+        basis = np.linalg.qr(a.T)[0]
+        blocks = range(0, len(self.fresh_x), BLOCK)
+        self.fresh = np.concatenate([self.features(self.fresh_x[i : i + BLOCK]) @ basis for i in blocks])
+        return np.asarray(a @ basis)
 
     def overlaps(self, w: Array) -> tuple[float, float, float, Array, Array]:
         """q, m, E field, and fresh (field, z) pairs of the readout w without its bias."""
@@ -75,6 +92,31 @@ class World:
     def test_labels(self, z: Array) -> Array:
         """Labels of the fresh pairs."""
         return self.fresh_y if self.layers else label(self.problem, z, self.stream)
+
+
+class _Tangent:
+    """Derivatives of a network's output by all its weights, at the start: rows over sqrt of the width."""
+
+    def __init__(self, problem: Any, world: World) -> None:
+        from dimladder.numerics.quadrature import gauss_normal
+
+        from .model_code import derivative
+
+        self.sigma, self.weights = world.layers[0]
+        self.slope = derivative(self.sigma)
+        r = math.sqrt(float(np.mean(world.laws.eigenvalues)))
+        x, w = gauss_normal([k / r for k in self.sigma.kinks("x")], 512)
+        self.mean = float(w @ (self.sigma.evaluate(np, x=r * x) + 0.0 * x))
+        self.readouts = math.sqrt(problem.student.readout_variance) * world.stream.standard_normal(len(self.weights))
+
+    def features(self, x: Array) -> Array:
+        """Rows of width (d + 1) columns."""
+        n, d = x.shape
+        h = x @ self.weights.T / math.sqrt(d)
+        units = np.asarray(self.sigma.evaluate(np, x=h)) - self.mean
+        slopes = (np.asarray(self.slope.evaluate(np, x=h)) + 0.0 * h) * self.readouts
+        moved = (slopes[:, :, None] * x[:, None, :] / math.sqrt(d)).reshape(n, -1)
+        return np.concatenate([units, moved], axis=1) / math.sqrt(len(self.weights))
 
 
 def is_mixture(problem: Any) -> bool:
@@ -160,7 +202,7 @@ class EstimationExperiment(Experiment):
         ratios = np.array(problem.grid.values("sample_ratio"))
         counts = [max(1, round(a * d)) for a in ratios]
         x = world.inputs(max(counts))
-        a, y = world.features(x), label(problem, x @ world.theta / math.sqrt(d), stream)
+        a, y = world.spanned(world.features(x)), label(problem, x @ world.theta / math.sqrt(d), stream)
         rows: list[dict[str, float]] = [{}] * len(counts)
         near: tuple[float, Fit] | None = None
         for i in np.argsort(counts, kind="stable"):
@@ -343,7 +385,9 @@ def _measure(problem: Any, world: World, a: Array, y: Array, ridge: float, fit: 
 
 
 def _uncentred(world: World) -> bool:
-    """Whether the last layer's features have means: activations that are not odd."""
+    """Whether the last layer's features have means: activations that are not odd, and not centred."""
+    if world.tangent is not None:
+        return False
     sigma = world.layers[-1][0]
     t = np.linspace(0.1, 3.0, 30)
     return bool(np.max(np.abs(sigma.evaluate(np, x=t) + sigma.evaluate(np, x=-t))) > 1e-9)

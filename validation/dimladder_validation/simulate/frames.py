@@ -109,6 +109,10 @@ def frame_of(table: Table, d: int) -> Frame:
     parts, ranks, outside, widths = [], [], [], []
     for block, (gram, size) in enumerate(zip(table.gram, sizes, strict=True)):
         rows, rank = _rows(gram, table.moving, f"block {block}" if len(sizes) > 1 else "the inputs")
+        if table.fixed_noise is not None and table.fixed_noise.any():
+            # Teachers that walk soon span all directions that they can.
+            free = len(gram) - table.moving - rank
+            rows, rank = np.insert(rows, [rank] * free, 0.0, axis=1), rank + free
         used = int(np.abs(rows).any(axis=0).nonzero()[0].max(initial=-1)) + 1
         width = min(rank + table.moving, int(size))
         if used > width:

@@ -147,6 +147,8 @@ def _write(
     out_bias: np.ndarray,
 ) -> None:
     rows = moving.shape[0]
+    # Teachers that move are written behind the others.
+    teachers = out_gram.shape[2] - rows
     out_bias[place] = bias
     out_a[place] = a
     for block in range(columns.shape[0] - 1):
@@ -156,6 +158,11 @@ def _write(
                 out_gram[place, block, p, q] = np.sum(moving[p, low:high] * moving[q, low:high])
             for m in range(fixed.shape[0]):
                 out_gram[place, block, p, rows + m] = np.sum(moving[p, low:high] * fixed[m, low:high])
+        for m in range(teachers):
+            for p in range(rows):
+                out_gram[place, block, rows + m, p] = out_gram[place, block, p, rows + m]
+            for other in range(fixed.shape[0]):
+                out_gram[place, block, rows + m, rows + other] = np.sum(fixed[m, low:high] * fixed[other, low:high])
 
 
 @njit(
@@ -188,13 +195,72 @@ def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> N
                     moving[p * units + i, a] = total
 
 
+@njit(types.void(VECTOR, VECTOR, MATRIX, types.int64, MATRIX), cache=True, nogil=True)
+def _reward(episode: np.ndarray, decided: np.ndarray, y: np.ndarray, batch: int, c: np.ndarray) -> None:
+    """Fill the coefficients of -x/sqrt d: minus every decision, times the reward of all of them."""
+    right = 0
+    for b in range(batch):
+        if decided[b] * y[b, 0] > 0.0:
+            right += 1
+    earned = episode[1] if right >= episode[0] else -episode[2]
+    for b in range(batch):
+        c[0, b] = -earned if decided[b] > 0.0 else earned
+
+
+@njit(types.void(RNG, types.int64, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, COUNTS), cache=True, nogil=True)
+def _move_teachers(
+    rng: np.random.Generator,
+    d: int,
+    drift: np.ndarray,
+    amount: np.ndarray,
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    columns: np.ndarray,
+    outside: np.ndarray,
+) -> None:
+    """Move the teachers by a linear drift and noise, and turn the frames so that they hold all of them again."""
+    count, n = drift.shape[0], fixed.shape[1]
+    f_count, p_count = fixed.shape[0], moving.shape[0]
+    old = np.empty(count)
+    for a in range(n):
+        for m in range(count):
+            old[m] = fixed[m, a]
+        for m in range(count):
+            for other in range(count):
+                fixed[m, a] += drift[m, other] * old[other] / d
+    for m in range(count):
+        for block in range(outside.shape[0]):
+            low, high = columns[block], columns[block + 1]
+            deviation = math.sqrt(amount[block, m] / (d * (high - low + max(outside[block], 0))))
+            for a in range(low, high):
+                fixed[m, a] += deviation * rng.standard_normal()
+    wishart = np.zeros((count, count))
+    for block in range(outside.shape[0]):
+        low, high = columns[block], columns[block + 1]
+        if np.max(amount[block]) == 0.0:
+            continue
+        room = max(outside[block], 0)
+        if room == 0:
+            continue
+        _bartlett(rng, count, room, wishart)
+        rows = np.zeros((f_count + p_count, high - low + count))
+        rows[:f_count, : high - low] = fixed[:, low:high]
+        rows[f_count:, : high - low] = moving[:, low:high]
+        for m in range(count):
+            for a in range(count):
+                rows[m, high - low + a] = math.sqrt(amount[block, m] / (d * (high - low + room))) * wishart[m, a]
+        _lower(rows, f_count + p_count, high - low + count)
+        fixed[:, low:high] = rows[:f_count, : high - low]
+        moving[:, low:high] = rows[f_count:, : high - low]
+
+
 @njit(
     types.UniTuple(types.int64, 2)(
-        RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
-        MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, VECTOR, COUNTS, MATRIX,  # sources
-        CUBE, MATRIX, types.boolean, VECTOR,  # moves
+        RNG, RNG, RNG, RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
+        COUNTS, CUBE, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
+        CUBE, MATRIX, types.boolean, VECTOR, VECTOR, VECTOR, VECTOR, MATRIX, MATRIX, MATRIX,  # moves
         MODEL, SCHEDULE, SLOPE, PUSH,
-        types.int64, types.int64, types.int64, types.float64, types.boolean, types.float64, COUNTS,
+        types.int64, COUNTS, types.int64, types.float64, types.boolean, types.float64, COUNTS,
         TENSOR, CUBE, MATRIX,
     ),
     cache=True,
@@ -205,6 +271,9 @@ def one_pass_sgd(
     rng: np.random.Generator,
     noise_rng: np.random.Generator,
     source_rng: np.random.Generator,
+    stir_rng: np.random.Generator,
+    blur_rng: np.random.Generator,
+    drift_rng: np.random.Generator,
     fixed: np.ndarray,
     moving: np.ndarray,
     columns: np.ndarray,
@@ -212,6 +281,7 @@ def one_pass_sgd(
     outside: np.ndarray,
     v: np.ndarray,
     bias: np.ndarray,
+    firsts: np.ndarray,
     deviations: np.ndarray,
     means: np.ndarray,
     chances: np.ndarray,
@@ -224,12 +294,18 @@ def one_pass_sgd(
     gains: np.ndarray,
     general: bool,
     rates: np.ndarray,
+    feedback: np.ndarray,
+    noises: np.ndarray,
+    episode: np.ndarray,
+    drift: np.ndarray,
+    drift_noise: np.ndarray,
+    mean_rows: np.ndarray,
     model: Function,
     schedule: Function,
     slope_of: Function,
     push_of: Function,
     d: int,
-    batch: int,
+    batches: np.ndarray,
     uses: int,
     displacement: float,
     spherical: bool,
@@ -239,23 +315,25 @@ def one_pass_sgd(
     out_a: np.ndarray,
     out_bias: np.ndarray,
 ) -> tuple[int, int]:
-    """Run one replica; moving, v and bias are overwritten. Returns (status, step of escape or of the end).
+    """Run one replica; fixed, moving, v and bias are overwritten. Returns (status, step of escape or of the end).
 
     Parameters
     ----------
-    rng, noise_rng, source_rng : Generator
-        Inputs, label noise, who emits the next sample.
+    rng, noise_rng, source_rng, stir_rng, blur_rng, drift_rng : Generator
+        Inputs, label noise, who emits the next sample; noise of inputs, weights and teachers.
     fixed, moving : arrays (F, N), (P, N)
         The frame, see the module; the teachers are the first of the fixed rows. P = S K.
     columns, ranks, outside : int arrays (blocks + 1,), (blocks,), (blocks,)
         First column of each block, the rank of its fixed rows, and the coordinates outside its frame: -1 for a block
         whose columns are its coordinates.
     v, bias : arrays (heads Y, K), (P,)
-    deviations, means : arrays (C, blocks), (C, N)
+    firsts : int array (stages,)
+        The first step of each stage.
+    deviations, means : arrays (stages, C, blocks), (C, N)
         sqrt(s_cb), and the means in the frame.
-    chances : array (stages, 1 + C)
-        The first step of a stage, and the cumulated probabilities of the sources.
-    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (C,), (C,), (C, K)
+    chances : array (stages, C)
+        The cumulated probabilities of the sources.
+    labels, teacher_rows, noise, head, masks : arrays (C, Y), (C, Y M), (stages, C), (C,), (C, K)
     mixing : array (3, S, S)
         u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
     gains : array (2, S)
@@ -264,8 +342,19 @@ def one_pass_sgd(
         Coefficients from `push_of` instead.
     rates : array (3,)
         Of the readout (times the schedule), its decay, and of the bias relative to the weights.
+    feedback : array (K,) or (0,)
+        What takes the place of the readouts in the gradient.
+    noises : array (2,)
+        Standard deviations of the noise on inputs and on weights.
+    episode : array (3,) or (0,)
+        Right decisions that earn a reward, the reward, the penalty: rewards in the place of a gradient.
+    drift, drift_noise, mean_rows : arrays (M, M), (blocks, M), (C, D); or (0, 0)
+        Of teachers that move: w*_m += (1/d) sum_n drift_mn w*_n, and noise of that square a unit of time and block; the
+        means in their directions, whose frame turns with them.
     model, schedule, slope_of, push_of : compiled functions
-    d, batch, uses : int
+    d, uses : int
+    batches : int array (stages,)
+        Samples a step.
     displacement : float
         The gradient is taken at w - (rate displacement/sqrt d) mean_batch[a g' slope x].
     spherical : bool
@@ -282,24 +371,27 @@ def one_pass_sgd(
     teachers = teacher_rows.shape[1] // outputs
     # Rows of coefficients: one a unit, or one a vector where the species move differently.
     c_count = p_count if general else k_count
-    x = np.empty((batch, n))
-    fields = np.empty((batch, p_count + teachers))
+    most = np.max(batches)
+    x = np.empty((most, n))
+    fields = np.empty((most, p_count + teachers))
     shifted = np.empty(k_count)
     one, pushed = np.empty(species), np.empty(species)
     g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
     change_v, active = np.empty_like(v), np.empty((outputs, k_count))
     output, error = np.empty(outputs), np.empty(outputs)
-    target, y, source = np.empty(outputs), np.empty((batch, outputs)), np.zeros(batch, dtype=np.int64)
-    c, total_c, trial = np.empty((c_count, batch)), np.empty((c_count, batch)), np.empty((k_count, batch))
+    target, y, source = np.empty(outputs), np.empty((most, outputs)), np.zeros(most, dtype=np.int64)
+    c, total_c, trial = np.empty((c_count, most)), np.empty((c_count, most)), np.empty((k_count, most))
     scale, mix = np.empty(species), np.empty((species, species))
     # The batch's own Gram matrix is needed to displace the fields, and is the smaller one for small batches.
-    inner_needed = displacement != 0.0 or uses > 1
-    full = inner_needed or batch <= c_count
-    order = batch if full else c_count
-    wishart = np.zeros((blocks, order, order))
-    inner = np.zeros((batch, batch))
+    inner_needed = displacement != 0.0 or uses > 1 or noises[1] > 0.0
+    room = max(most, c_count) if inner_needed else c_count
+    wishart = np.zeros((blocks, room, room))
+    inner = np.zeros((most, most))
     gram, root = np.empty((c_count, c_count)), np.empty((c_count, c_count))
-    rows = np.zeros((p_count, p_count + order))
+    spread, spread_root, normals = np.zeros((most, most)), np.zeros((most, most)), np.empty(most)
+    decided = np.empty(most)
+    beyond = np.empty((sources, blocks))
+    rows = np.zeros((p_count, p_count + room))
     framed = False
     for block in range(blocks):
         framed = framed or outside[block] >= 0
@@ -315,28 +407,37 @@ def one_pass_sgd(
         if step >= last:
             return COMPLETED, step
         rate = schedule(step / d)
-        while stage + 1 < chances.shape[0] and step >= chances[stage + 1, 0]:
+        while stage + 1 < firsts.shape[0] and step >= firsts[stage + 1]:
             stage += 1
+        batch = batches[stage]
+        full = inner_needed or batch <= c_count
+        order = batch if full else c_count
         change_v[:] = 0.0
         total_c[:] = 0.0
+        for s in range(sources):
+            for block in range(blocks):
+                beyond[s, block] = math.sqrt(deviations[stage, s, block] ** 2 + noises[0] ** 2)
         for b in range(batch):
             if sources > 1:
                 chance, chosen = source_rng.random(), 0
-                while chosen < sources - 1 and chance >= chances[stage, 1 + chosen]:
+                while chosen < sources - 1 and chance >= chances[stage, chosen]:
                     chosen += 1
                 source[b] = chosen
             for block in range(blocks):
-                deviation = deviations[source[b], block]
+                deviation = deviations[stage, source[b], block]
                 inputs = x[b, columns[block] : columns[block + 1]]
                 for a in range(inputs.shape[0]):
                     inputs[a] = deviation * rng.standard_normal()
             if means.shape[0] > 0:
                 for a in range(n):
                     x[b, a] += means[source[b], a]
-            for p in range(p_count):
-                fields[b, p] = _dot(moving[p], x[b]) + bias[p]
             for m in range(teachers):
                 fields[b, p_count + m] = _dot(fixed[m], x[b])
+            if noises[0] > 0.0:
+                for a in range(n):
+                    x[b, a] += noises[0] * stir_rng.standard_normal()
+            for p in range(p_count):
+                fields[b, p] = _dot(moving[p], x[b]) + bias[p]
         if full:
             for block in range(blocks):
                 if outside[block] >= 0:
@@ -349,10 +450,21 @@ def one_pass_sgd(
                         total += x[b, a] * x[other, a]
                     for block in range(blocks):
                         if outside[block] >= 0:
-                            both = deviations[source[b], block] * deviations[source[other], block]
+                            both = beyond[source[b], block] * beyond[source[other], block]
                             for a in range(order):
                                 total += both * wishart[block, b, a] * wishart[block, other, a]
                     inner[b, other] = total + rates[2]
+        if noises[1] > 0.0:
+            # Noise on the weights of a unit has the field tau xi.x/sqrt d: Gaussian, given the inputs of the batch.
+            for b in range(batch):
+                for other in range(batch):
+                    spread[b, other] = (inner[b, other] - rates[2]) * noises[1] ** 2 / d
+            _root(spread[:batch, :batch].copy(), spread_root)
+            for i in range(k_count):
+                for b in range(batch):
+                    normals[b] = blur_rng.standard_normal()
+                    for other in range(b + 1):
+                        fields[b, i] += spread_root[b, other] * normals[other]
         for use in range(uses):
             for attempt in range(2 if displacement != 0.0 else 1):
                 for b in range(batch):
@@ -369,8 +481,8 @@ def one_pass_sgd(
                     if use == 0 and attempt == 0:
                         for o in range(outputs):
                             y[b, o] = target[o]
-                            if noise[s] > 0.0:
-                                y[b, o] += noise[s] * noise_rng.standard_normal()
+                            if noise[stage, s] > 0.0:
+                                y[b, o] += noise[stage, s] * noise_rng.standard_normal()
                     for o in range(outputs):
                         output[o] = 0.0
                         for i in range(k_count):
@@ -391,7 +503,11 @@ def one_pass_sgd(
                         else:
                             c[i, b] = 0.0
                             for o in range(outputs):
-                                c[i, b] += active[o, i] * dg[i] * error[o]
+                                pull = masks[s, i] * feedback[i] if feedback.shape[0] > 0 else active[o, i]
+                                c[i, b] += pull * dg[i] * error[o]
+                    decided[b] = output[0]
+                if episode.shape[0] > 0:
+                    _reward(episode, decided, y, batch, c)
                 if attempt == 0 and displacement != 0.0:
                     for i in range(k_count):
                         for b in range(batch):
@@ -436,7 +552,7 @@ def one_pass_sgd(
                     for a in range(batch):
                         total = 0.0
                         for b in range(a, batch):
-                            total += total_c[row, b] * deviations[source[b], block] * wishart[block, b, a]
+                            total += total_c[row, b] * beyond[source[b], block] * wishart[block, b, a]
                         for q in range(species):
                             if general:
                                 rows[row, p_count + a] = scale[0] * total
@@ -447,7 +563,7 @@ def one_pass_sgd(
                     for j in range(c_count):
                         total = 0.0
                         for b in range(batch):
-                            total += total_c[i, b] * total_c[j, b] * deviations[source[b], block] ** 2
+                            total += total_c[i, b] * total_c[j, b] * beyond[source[b], block] ** 2
                         gram[i, j] = total
                 _root(gram, root)
                 _bartlett(rng, c_count, outside[block], wishart[block])
@@ -479,6 +595,14 @@ def one_pass_sgd(
                     factor = radius[p] / math.sqrt(total)
                     for a in range(n):
                         moving[p, a] *= factor
+        if drift.shape[0] > 0:
+            _move_teachers(drift_rng, d, drift, drift_noise, fixed, moving, columns, outside)
+            if mean_rows.shape[0] > 0:
+                for s in range(sources):
+                    for a in range(n):
+                        means[s, a] = 0.0
+                        for r in range(mean_rows.shape[1]):
+                            means[s, a] += mean_rows[s, r] * fixed[teachers + r, a]
         for h in range(v.shape[0]):
             for i in range(k_count):
                 v[h, i] += -rate * rates[0] / (d * batch) * change_v[h, i] - rates[1] / d * v[h, i]

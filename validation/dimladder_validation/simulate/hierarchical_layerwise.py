@@ -57,6 +57,9 @@ class LayerwiseExperiment(Experiment):
             "the refined theory gives a local exponent of 0.22 at d ~ 500, 0.26 at d ~ 30000, for eps = 1/2",
         )
 
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("null_mse",) if problem.algorithm.first.order == "refined" else ()
+
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder
 
@@ -66,10 +69,10 @@ class LayerwiseExperiment(Experiment):
         grid = problem.grid
         rows = rows_of(problem, size)
         shape = (len(streams), len(rows), len(rows[0].second))
-        overlap = np.empty(shape[:2])
+        overlap, null = np.empty(shape[:2]), np.empty(shape[0])
         correlation, error = np.empty(shape), np.empty(shape)
         for r, stream in enumerate(streams):
-            overlap[r], correlation[r], error[r] = three_stages(problem, size, rows, stream, backend)
+            overlap[r], correlation[r], error[r], null[r] = three_stages(problem, size, rows, stream, backend)
         first: tuple[str, ...]
         both: tuple[str, ...]
         if grid.kappa is not None:
@@ -85,6 +88,7 @@ class LayerwiseExperiment(Experiment):
                 "feature_correlation": (both, correlation),
                 "mse": (both, error),
                 "test_mse": (both, error + problem.target.noise**2),
+                "null_mse": ((), null),
             },
         )
 
@@ -106,7 +110,7 @@ def rows_of(problem: Any, d: int) -> list[Row]:
 
 def three_stages(
     problem: Any, d: int, rows: Sequence[Row], stream: np.random.Generator, backend: Backend
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Run one replica over the whole grid: samples are nested along each axis, fresh between the stages.
 
     Returns
@@ -114,17 +118,19 @@ def three_stages(
     overlap : (rows,) array
     correlation, error : (rows, second) arrays
         Error without label noise, on `TEST_SAMPLES` fresh inputs.
+    null : float
+        E[f*^2] on a pilot sample of the target's features.
     """
     truth = Realization.draw(problem.target, d, stream, backend)
-    transform, mean = label_transform(truth, problem.algorithm.first.label_transform, stream)
+    transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
     subspaces = spectral_subspaces(truth, transform, mean, [row.first for row in rows], stream, backend)
     w = truth.directions.reshape(-1, d)
     overlap = np.array([float(np.linalg.norm(w @ u) ** 2) / len(w) for u in subspaces])
     bases = [backend.asarray(u) for u in subspaces]
     features = features_of(problem, truth.features, stream, backend)
     learned = second_stage(problem, truth, bases, features, rows, stream, backend)
-    correlation, error = third_stage(truth, bases, learned, features, problem.algorithm.third, stream, backend)
-    return overlap, correlation, error
+    third = problem.algorithm.third
+    return overlap, *third_stage(truth, bases, learned, features, third, stream, backend), null
 
 
 # ---------------------------------------------------------------------------------------------------------- stage 1
@@ -132,8 +138,8 @@ def three_stages(
 
 def label_transform(
     truth: Realization, text: str, stream: np.random.Generator
-) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """Return T(y) and its mean, both from a pilot sample of the target's own features.
+) -> tuple[Callable[[np.ndarray], np.ndarray], float, float]:
+    """Return T(y), its mean and E f*^2, all from a pilot sample of the target's own features.
 
     The optimal transform E[h | y] is an average of h over bins of equal numbers of labels.
     """
@@ -141,6 +147,7 @@ def label_transform(
     h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.backend.asarray(z))]
     y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(truth.target.link_variables, h, strict=True))))
     y = y + 0.0 * h[0]
+    null = float(np.mean(y**2))
     if truth.target.noise:
         y = y + truth.target.noise * stream.standard_normal(len(y))
     if text != "optimal":
@@ -149,7 +156,7 @@ def label_transform(
         def transform(label: np.ndarray) -> np.ndarray:
             return np.asarray(expression.evaluate(np, y=label), dtype=float) + 0.0 * label
 
-        return transform, float(transform(y).mean())
+        return transform, float(transform(y).mean()), null
     order = np.argsort(y, kind="stable")
     # Equal labels must not be told apart: bins end where the label changes.
     edges = np.linspace(0, len(y), PILOT_BINS + 1).astype(int)[1:-1]
@@ -157,7 +164,7 @@ def label_transform(
     counts = np.diff([*starts, len(y)])
     labels = np.add.reduceat(y[order], starts) / counts
     means = np.add.reduceat(h[0][order], starts) / counts
-    return lambda label: np.interp(label, labels, means), float(counts @ means) / len(y)
+    return lambda label: np.interp(label, labels, means), float(counts @ means) / len(y), null
 
 
 def spectral_subspaces(

@@ -32,8 +32,8 @@ def has_test_loss(table: Table) -> bool:
 
 
 def population_errors(
-    table: Table, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, fixed: np.ndarray, rng: np.random.Generator,
-    species: int = 0,
+    table: Table, times: np.ndarray, gram: np.ndarray, a: np.ndarray, bias: np.ndarray, taught: np.ndarray,
+    rng: np.random.Generator, species: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """Return averages over fresh inputs of each source, shape (3, time, sources).
 
@@ -45,10 +45,11 @@ def population_errors(
 
     Parameters
     ----------
+    times : array (time,)
     gram, a, bias : arrays (time, B, P, n), (time, heads Y, K), (time, P)
         Of one replica.
-    fixed : array (B, F, F)
-        Overlaps of teachers and directions of the means.
+    taught : array (time, B, M, F)
+        Overlaps of teachers with all that does not learn: teachers and directions of the means.
     rng : Generator
     species : int
         Whose network it is.
@@ -66,21 +67,23 @@ def population_errors(
     own = slice(species * K, (species + 1) * K)
     result = np.full((3, len(a), table.sources), np.nan)
     firsts = [int(np.argmax(table.emitter == source)) for source in range(table.sources)]
+    variances, noise = table.along("variances", times), table.along("noise", times)
     for place in range(len(a)):
         if not (np.isfinite(gram[place]).all() and np.isfinite(a[place]).all()):
             continue
         rows = np.concatenate([gram[place][:, own], np.zeros((len(gram[place]), M, table.n))], axis=1)
-        rows[:, K:, moving:] = fixed[:, :M]
+        rows[:, K:, moving:] = taught[place]
         rows[:, K:, own] = gram[place][:, own, moving : moving + M].transpose(0, 2, 1)
         order = np.r_[K : K + M, 0:K]  # teachers first: students that come close keep their digits
         seen = np.r_[moving : moving + M, species * K : (species + 1) * K]
         for source, c in enumerate(firsts):
-            covariance = np.einsum("b,bpq->pq", table.variances[c], rows[:, order][:, :, seen])
+            covariance = np.einsum("b,bpq->pq", variances[place, c], rows[:, order][:, :, seen])
             mean = rows.sum(axis=0)[order, moving + M :] @ table.means[c]
             mean[M:] += bias[place, own]
             out = np.empty(3)
             gram_kernel.population_means(
-                np.ascontiguousarray(normal[:, : K + M]), np.ascontiguousarray(table.noise[c] * normal[:, -table.Y :]),
+                np.ascontiguousarray(normal[:, : K + M]),
+                np.ascontiguousarray(noise[place, c] * normal[:, -table.Y :]),
                 np.ascontiguousarray(covariance), losses, mean,
                 a[place, table.head[c] * table.Y : (table.head[c] + 1) * table.Y].copy(),
                 table.teacher_rows[c].astype(float), table.labels[c].copy(), code.model, code.value, out,
@@ -94,12 +97,16 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
     import numpy as np
 
     K, M, moving = table.K, table.M, table.moving
-    fixed = table.gram[:, moving:, moving:]
     own = slice(0, moving if table.outputs else K)
     vector = "vector" if table.outputs else "student"
     gram = runs.gram
     # Momentum of order one has a velocity at finite d alone: the table of the limit has not.
     extra = gram.shape[-1] - table.n
+    # Overlaps of teachers with all fixed vectors: where they drift, they have the last rows.
+    taught = np.broadcast_to(table.gram[:, moving : moving + M, moving:], (*gram.shape[:3], M, M + table.D))
+    drifts = gram.shape[-2] > moving + extra
+    if drifts:
+        taught, gram = gram[..., moving + extra :, moving + extra :], gram[..., : moving + extra, :]
     if extra:
         kept = np.r_[0:moving, moving + extra : gram.shape[-1]]
         gram, bias = gram[..., :moving, :][..., kept], runs.bias[..., :moving]
@@ -109,6 +116,8 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
     variables: dict[str, Any] = {"Q": (("time", vector, vector), total[:, :, own, own])}
     if M:
         variables["M"] = (("time", vector, "teacher"), total[:, :, own, moving : moving + M])
+    if drifts:
+        variables["T"] = (("time", "teacher", "teacher"), taught.sum(axis=2)[..., :M])
     if len(table.shares) > 1:
         variables["Q_block"] = (("time", "block", "student", "student"), gram[..., :K, :K])
         if M:
@@ -127,7 +136,9 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
 
         def one(replica: int, species: int = species) -> np.ndarray:
             rng = runs.test_streams[replica]
-            return population_errors(table, gram[replica], runs.a[replica], bias[replica], fixed, rng, species)
+            return population_errors(
+                table, np.asarray(times), gram[replica], runs.a[replica], bias[replica], taught[replica], rng, species
+            )
 
         if table.slope is not None:
             break

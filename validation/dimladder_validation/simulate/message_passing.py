@@ -20,7 +20,8 @@ from .base import Backend, Sample
 
 Array = NDArray[np.float64]
 STEPS, TOLERANCE = 400, 1e-7
-# Where the remaining uncertainty is this small, a discrete target is rounded: no sample is near its boundary any more.
+# Where the remaining uncertainty is this small, a discrete target that explains all labels is rounded: no sample is
+# near its boundary any more, from which the next step would learn nothing and forget everything.
 ROUND_AT = 2e-3
 GRID = 2001
 
@@ -235,12 +236,22 @@ def message_passing(
     for _ in range(STEPS):
         v = max(float(c.mean()), 1e-12)
         if discrete and v < ROUND_AT * world.rho:
-            return root * np.sign(w)
+            rounded = root * np.sign(w)
+            # The likeliest labels of the rounded estimate, and so the labels where there is no noise.
+            best = likelihood.force(y, x @ rounded, ROUND_AT * world.rho)[2]
+            if np.array_equal(best, y):
+                return rounded
         if v < 1e-9 * world.rho:
             break
         omega = x @ w - v * f
-        f, _, _ = likelihood.force(y, omega, v)
-        a = n / d * float(np.mean(f**2))
+        f, bend, _ = likelihood.force(y, omega, v)
+        # On a posterior's own path f^2 and -df/domega have one mean, of which the former is positive whatever the draw.
+        # Beside it, where samples lie on the wrong side of a boundary that seems sharp, f^2 is far larger, and an
+        # estimate that believed it would grow surer of what is wrong.
+        square, slope = float(np.mean(f**2)), float(np.mean(bend))
+        a = n / d * (slope if 0.0 < slope < 0.8 * square else square)
+        if discrete and v < ROUND_AT * world.rho and not a > 0.0:
+            return root * np.sign(w)
         b = x.T @ f + a * w
         mean, variance = estimate(world.kind, world.rate, root * b, root**2 * a)
         new, c = root * mean, root**2 * variance

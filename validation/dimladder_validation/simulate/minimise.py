@@ -274,10 +274,11 @@ def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: floa
 
 
 def golden_ridge(value: Callable[[float], float], start: float, fitted: Callable[[float], Fit]) -> tuple[float, Fit]:
-    """Minimise value(log ridge) to 1e-2: return the ridge and its fit."""
+    """Minimise value(log ridge) to 1e-2, within a factor e^9 of the start: return the ridge and its fit."""
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(value, bracket=(start, start + 0.5), options={"xtol": 1e-2, "maxiter": 25})
+    bounds = (start - 9.0, start + 9.0)
+    found = minimize_scalar(value, bounds=bounds, method="bounded", options={"xatol": 1e-2, "maxiter": 40})
     return math.exp(float(found.x)), fitted(float(found.x))
 
 

@@ -79,24 +79,33 @@ class OnePassExperiment(Experiment):
         """Exactly imposed overlaps: van Kampen's expansion. Without the noise terms: their share, 1/batch."""
         if problem.algorithm.regime == "classical":
             return Closing(1.0, reason="van Kampen's expansion in 1/d of a chain from exactly imposed overlaps")
-        if problem.algorithm.regime == "gradient-flow" and problem.algorithm.batch_size == 1:
+        if problem.algorithm.regime == "gradient-flow" and _largest_batch(problem) == 1:
             return Closing(0.5, reason="the noise terms that the theory drops are 1/batch, with batches of sqrt d")
         return Closing()
 
     def open_limit(self, problem: Any) -> str:
-        if problem.algorithm.regime == "gradient-flow" and problem.algorithm.batch_size > 1:
+        if problem.algorithm.regime == "gradient-flow" and (batch := _largest_batch(problem)) > 1:
             return (
-                f"batches stay at algorithm.batch_size = {problem.algorithm.batch_size} until sqrt d exceeds it, and "
+                f"batches stay at algorithm.batch_size = {batch:g} until sqrt d exceeds it, and "
                 "with them the noise terms that gradient-flow drops"
             )
         return ""
 
     def imposed(self, problem: Any) -> Mapping[str, Mapping[str, float]]:
         start = {"time": 0.0}
-        names = ("Q", "M", "Q_block", "M_block", "mean_overlap", "bias")
+        names = ("Q", "M", "T", "Q_block", "M_block", "mean_overlap", "bias")
         # A readout that is not trained stays what it is.
         trained = getattr(problem.student, "train_readout", False)
         return {**dict.fromkeys(names, start), "a": start if trained else {}}
+
+
+def _largest_batch(problem: Any) -> float:
+    """Return the most samples that a step takes at any time of the grid."""
+    from dimladder.problem import axis_values
+    from dimladder.problem.update_table import table
+
+    times = axis_values(problem.grid.time)
+    return float(max(table(problem).along("batch", times).max(), table(problem).batch))
 
 
 @lru_cache(maxsize=16)

@@ -34,7 +34,7 @@ class Trajectories:
     Attributes
     ----------
     gram : array (R, time, B, P, n)
-        Overlaps of the vectors that move with all: V_p.Pi_b V_q / d.
+        Overlaps of the vectors that move with all: V_p.Pi_b V_q / d. Teachers that drift have rows too, the last ones.
     a, bias : arrays (R, time, heads Y, K), (R, time, P)
     test_streams : sequence of Generator
     """
@@ -98,7 +98,11 @@ def gram_chain(
     """Run the exact chain of the overlaps: the law of SGD in d dimensions at a cost independent of d."""
     table = at_finite_d(table)
     start = frame_of(table, d)
-    return _replicas(lambda children: replace(start, moving=start.moving.copy()), table, times, d, streams, threads)
+
+    def fresh(children: list[Any]) -> Frame:
+        return replace(start, moving=start.moving.copy(), fixed=start.fixed.copy())
+
+    return _replicas(fresh, table, times, d, streams, threads)
 
 
 def weight_sgd(
@@ -110,30 +114,99 @@ def weight_sgd(
 
 
 def children_of(stream: np.random.Generator) -> list[np.random.Generator]:
-    """Return the streams of one replica: inputs, label noise, weights at the start, measurements, sources."""
-    return list(stream.spawn(5))
+    """Return the streams of one replica: inputs, label noise, weights at the start, measurements, sources.
+
+    Then those of the noise on inputs, on weights, and on teachers.
+    """
+    return list(stream.spawn(8))
 
 
-def kernel_arguments(table: Table, frame: Frame, d: int) -> tuple[Any, ...]:
+# Numbers that a formula in the time may take in one run: beyond, several steps share the one in their middle.
+MOST_NUMBERS = 2**24
+
+
+def stages(table: Table, d: int, steps: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the first step of every stage and what holds in it: chances, variances, noise and batch.
+
+    A stage lasts as long as nothing changes: where a formula in the time says so, a step.
+    """
+    import math
+
+    import numpy as np
+
+    switches = [math.ceil(t * d - 1e-9) for t in table.switches]
+    firsts = np.array([0, *switches])
+    if table.timed:
+        stride = 1 + steps * (table.variances.size + 3 * len(table.head)) // MOST_NUMBERS
+        firsts = np.unique(np.concatenate([np.arange(0, steps + 1, stride), firsts[firsts <= steps]]))
+    # In the middle of their steps, where a sum is the integral to second order.
+    ends = np.append(firsts[1:], firsts[-1] + 1)
+    times = 0.5 * (firsts + ends) / d if table.timed else (firsts + 1e-9) / d
+    what = {name: table.along(name, times) for name in ("chances", "variances", "noise", "batch")}
+    return firsts.astype(np.int64), what | {"batch": whole_batches(what["batch"], ends - firsts)}
+
+
+def whole_batches(batch: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return whole numbers beside the given ones, such that the sum of 1/batch follows that of the given ones."""
+    import numpy as np
+
+    low = np.maximum(np.floor(batch + 1e-9), 1.0)
+    if (abs(batch - low) < 1e-9).all():
+        return low.astype(np.int64)
+    out, owed = np.empty(len(batch), dtype=np.int64), 0.0
+    for k, (wanted, lower, count) in enumerate(zip(batch, low, steps, strict=True)):
+        owed += count / wanted
+        # The larger batch where that leaves less owed than the smaller one would overdraw.
+        out[k] = lower if abs(owed - count / lower) <= abs(owed - count / (lower + 1.0)) else lower + 1.0
+        owed -= count / out[k]
+    return out
+
+
+def kernel_arguments(table: Table, frame: Frame, d: int, steps: int) -> tuple[Any, ...]:
     """Return what `gram_kernel.one_pass_sgd` takes between its state and its records, the threshold left out."""
     import math
 
     import numpy as np
 
     code = code_for(table)
-    firsts = [0, *(math.ceil(t * d - 1e-9) for t in table.switches)]
-    chances = [[first, *np.cumsum(weights)] for first, (_, weights) in zip(firsts, table.stages, strict=True)]
+    firsts, what = stages(table, d, steps)
     means = table.means @ frame.fixed[table.M :] if table.D else np.zeros((0, frame.fixed.shape[1]))
     # The drift alone: batches of sqrt d samples or more push the noise terms to order d^-1/2.
-    batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+    least = math.isqrt(d - 1) + 1 if table.regime == "gradient-flow" else 1
+    batches = np.maximum(what["batch"], least)
     return (
-        np.sqrt(table.variances), np.ascontiguousarray(means), np.array(chances), table.labels.astype(float),
-        np.ascontiguousarray(table.teacher_rows, dtype=float), table.noise.astype(float),
+        firsts, np.sqrt(what["variances"]), np.ascontiguousarray(means), np.cumsum(what["chances"], axis=1),
+        table.labels.astype(float), np.ascontiguousarray(table.teacher_rows, dtype=float), what["noise"],
         table.head.astype(np.int64), np.ascontiguousarray(table.masks, dtype=float), mixing(table),
         np.stack([table.fixed_gain, table.gain]), table.coefficients is not None,
         np.array([table.readout_rate, table.readout_decay, table.bias_rate or 0.0]),
-        code.model, code.schedule, code.slope, code.push, d, batch, table.uses, table.displacement, table.spherical,
+        np.zeros(0) if table.feedback is None else table.feedback.astype(float),
+        np.array([table.input_noise, table.weight_noise]), episode_numbers(table), *teachers_motion(table),
+        code.model, code.schedule, code.slope, code.push, d, batches, table.uses, table.displacement, table.spherical,
     )  # fmt: skip
+
+
+def written_rows(table: Table) -> int:
+    """Return how many vectors are recorded: those that learn, and teachers that drift."""
+    return table.moving + (table.M if table.fixed_drift is not None else 0)
+
+
+def episode_numbers(table: Table) -> np.ndarray:
+    """Return (right decisions needed, reward, penalty), or nothing where SGD has a gradient."""
+    import numpy as np
+
+    rule = table.episodes
+    return np.array([] if rule is None else [rule.needed, rule.reward, rule.penalty], dtype=float)
+
+
+def teachers_motion(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return drift (M, M) and noise (blocks, M) of the teachers, and the means in their directions (C, D)."""
+    import numpy as np
+
+    if table.fixed_drift is None or table.fixed_noise is None:
+        return np.zeros((0, 0)), np.zeros((0, 0)), np.zeros((0, 0))
+    means = np.ascontiguousarray(table.means, dtype=float) if table.D else np.zeros((0, 0))
+    return np.ascontiguousarray(table.fixed_drift), np.ascontiguousarray(table.fixed_noise), means
 
 
 def _replicas(
@@ -151,18 +224,18 @@ def _replicas(
 
     record, low, high, weight = recorded_steps(times, d)
     shape = len(streams), len(record)
-    gram = np.full((*shape, len(table.shares), table.moving, table.n), np.nan)
+    gram = np.full((*shape, len(table.shares), written_rows(table), table.n), np.nan)
     a = np.full((*shape, *table.a.shape), np.nan)
     bias = np.full((*shape, table.moving), np.nan)
     children = [children_of(stream) for stream in streams]
     code_for(table)  # compiled before the threads ask for it
 
     def one(replica: int) -> int:
-        inputs, noise, _, _, sources = children[replica]
+        inputs, noise, _, _, sources, *others = children[replica]
         frame = state(children[replica])
         status, _ = one_pass_sgd(
-            inputs, noise, sources, frame.fixed, frame.moving, frame.columns, frame.ranks, frame.outside,
-            table.a.copy(), table.bias.ravel().copy(), *kernel_arguments(table, frame, d), 2.0, record,
+            inputs, noise, sources, *others, frame.fixed, frame.moving, frame.columns, frame.ranks, frame.outside,
+            table.a.copy(), table.bias.ravel().copy(), *kernel_arguments(table, frame, d, int(record[-1])), 2.0, record,
             gram[replica], a[replica], bias[replica],
         )  # fmt: skip
         return int(status)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
 from .base import Backend
 from .frames import explicit
 from .model_code import as_formula, clean_label, loss_slopes, slope_of
 from .rows import Rows
-from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report
+from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report, stages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ def weight_sgd_array(
     record, low, high, weight = recorded_steps(times, d)
     children = [children_of(stream) for stream in streams]
     frames = [explicit(table, d, c[2]) for c in children]
-    run = _Step(table, backend, d, np.stack([f.fixed for f in frames]), frames[0].columns)
+    run = _Step(table, backend, d, int(record[-1]), np.stack([f.fixed for f in frames]), frames[0].columns)
     w = backend.asarray(np.stack([f.moving for f in frames]))
     replicas = len(streams)
     a = backend.asarray(np.broadcast_to(table.a, (replicas, *table.a.shape)).copy())
@@ -48,12 +49,13 @@ def weight_sgd_array(
     run.radius = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))[:, : table.K, :]
     block = max(1, chunk_numbers // (run.batch * d))
     schedule = Expression(table.schedule, ("t",))
-    chain = Rows(backend, run, (w, a, bias))
+    # Teachers that drift are part of what moves.
+    chain = Rows(backend, run, (w, a, bias, run.teachers) if run.drifts else (w, a, bias))
     found: list[list[np.ndarray]] = [[], [], []]
     place = 0
     for step in range(int(record[-1]) + 1):
         if step == record[place]:
-            for values, kept in zip((run.overlaps(chain.state[0]), *chain.state[1:]), found, strict=True):
+            for values, kept in zip((run.overlaps(*chain.state), *chain.state[1:3]), found, strict=True):
                 kept.append(backend.to_numpy(values).astype(np.float64).copy())
             place += 1
             if place == len(record):
@@ -72,25 +74,41 @@ def weight_sgd_array(
 class _Step:
     """One step of every replica; inputs are rows of draws, the facts of each sample's source gathered beside them."""
 
-    def __init__(self, table: Table, backend: Backend, d: int, fixed: np.ndarray, columns: np.ndarray) -> None:
+    def __init__(
+        self, table: Table, backend: Backend, d: int, steps: int, fixed: np.ndarray, columns: np.ndarray
+    ) -> None:
         import numpy as np
 
         self.table, self.backend, self.d, self.columns = table, backend, d, columns
-        self.batch = max(table.batch, math.isqrt(d - 1) + 1) if table.regime == "gradient-flow" else table.batch
+        firsts, self.what = stages(table, d, steps)
+        self.firsts = firsts
+        sizes = {int(b) for b in self.what["batch"]}
+        if len(sizes) > 1:
+            raise SimulationError(
+                "batches of one size only are moved on arrays", where="algorithm.batch_size",
+                why=f"it takes {len(sizes)} values from {min(sizes)} to {max(sizes)} here",
+                hint="run in double precision on the CPU, where explicit weights and the Gram chain take any",
+            )  # fmt: skip
+        least = math.isqrt(d - 1) + 1 if table.regime == "gradient-flow" else 1
+        self.batch = max(least, *sizes)
         self.teachers = backend.asarray(fixed[:, : table.M])
         self.directions = backend.asarray(fixed[:, table.M :])
-        self.all_fixed = backend.asarray(fixed)
+        self.drifts = table.fixed_drift is not None
+        self.feedback = None if table.feedback is None else backend.asarray(table.feedback)
         self.radius: Any = None
         self.slope = slope_of(table)
         self.places = [""] if table.Y == 1 else [str(o + 1) for o in range(table.Y)]
         names = tuple(f"{s}{place}" for s in "fy" for place in self.places)
         self.losses = [as_formula(s, names) for s in loss_slopes(table)]
-        self.scales = bool((table.variances != 1.0).any())
+        self.scales = bool((self.what["variances"] != 1.0).any())
         spread = np.zeros((len(table.shares), d))
         for b in range(len(table.shares)):
             spread[b, columns[b] : columns[b + 1]] = 1.0
         self.spread = backend.asarray(spread)
-        self.noisy = bool((table.noise > 0).any())
+        if table.fixed_drift is not None and table.fixed_noise is not None:
+            deviation = np.sqrt(table.fixed_noise / (d * np.diff(columns)[:, None]))
+            self.drift, self.walk = backend.asarray(table.fixed_drift), backend.asarray(deviation.T @ spread)
+        self.noisy = bool((self.what["noise"] > 0).any())
 
     def draw(self, children: Any, step: int, block: int) -> list[Any]:
         """Return normal inputs (R, block, B, d), noise (R, block, B, Y), and what the samples' sources say of them."""
@@ -99,43 +117,61 @@ class _Step:
         table, backend = self.table, self.backend
         rows = [backend.normal([c[0] for c in children], (block, self.batch, self.d))]
         source = np.zeros((len(children), block, self.batch), dtype=np.int64)
+        stage = np.searchsorted(self.firsts, step + np.arange(block), side="right") - 1
         if len(table.head) > 1:
             for r, c in enumerate(children):
                 uniform = c[4].random((block, self.batch))
-                for k in range(block):
-                    cumulated = np.cumsum(table.probabilities((step + k) / self.d + 1e-9 / self.d))
+                for k, cumulated in enumerate(np.cumsum(self.what["chances"], axis=1)[stage]):
                     source[r, k] = np.minimum(np.searchsorted(cumulated, uniform[k], side="right"), len(table.head) - 1)
         noise = backend.normal([c[1] for c in children], (block, self.batch, table.Y)) if self.noisy else None
-        facts: list[Any] = [np.sqrt(table.variances), table.means, table.teacher_rows, table.labels, table.noise]
+        now = np.broadcast_to(stage[None, :, None], source.shape)
+        facts: list[Any] = [np.sqrt(self.what["variances"])[now, source]]
+        facts += [fact[source] for fact in (table.means, table.teacher_rows, table.labels)]
+        facts.append(self.what["noise"][now, source])
         # Which rows of readouts a source has, output by output.
-        facts += [np.eye(table.heads * table.Y).reshape(table.heads, table.Y, -1)[table.head]]
-        facts += [table.masks]
-        rows += [backend.asarray(np.asarray(fact, dtype=float)[source]) for fact in facts]
-        return rows if noise is None else [*rows, noise]
+        readouts = np.eye(table.heads * table.Y).reshape(table.heads, table.Y, -1)[table.head]
+        facts += [fact[source] for fact in (readouts, table.masks)]
+        rows += [backend.asarray(np.asarray(fact, dtype=float)) for fact in facts]
+        rows += [] if noise is None else [noise]
+        if table.input_noise:
+            rows.append(backend.normal([c[5] for c in children], (block, self.batch, self.d)))
+        if table.weight_noise:
+            rows.append(backend.normal([c[6] for c in children], (block, table.K, self.d)))
+        if self.drifts:
+            rows.append(backend.normal([c[7] for c in children], (block, table.M, self.d)))
+        return rows
 
     def __call__(self, state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
         """Take one step: w (R, P, d) in units of sqrt d, a (R, heads Y, K), bias (R, P); rate the schedule's factor."""
         xp, table, d, batch = self.backend.xp, self.table, self.d, self.batch
-        w, a, bias = state
+        w, a, bias = state[:3]
+        teachers = state[3] if self.drifts else self.teachers
         x, deviations, means, teacher_rows, labels, noise, head, masks = row[:8]
+        more = list(row[8:])
         x = self._inputs(x, deviations, means)
-        fields = self._fields(w, x) + bias[:, None, :]  # (R, B, P)
-        label = labels + clean_label(table, xp, self._fields(self.teachers, x), teacher_rows)
+        label = labels + clean_label(table, xp, self._fields(teachers, x), teacher_rows)
         if self.noisy:
-            label = label + noise[:, :, None] * row[8]
+            label = label + noise[:, :, None] * more.pop(0)
+        if table.input_noise:
+            x = x + table.input_noise * more.pop(0)
         K, species = table.K, len(table.species)
+        fields = self._fields(w, x) + bias[:, None, :]  # (R, B, P)
+        if table.weight_noise:
+            shaken = self._fields(more.pop(0), x) * (table.weight_noise / self.d**0.5)
+            own = fields[:, :, :K] + shaken
+            fields = own if species == 1 else xp.concat([own, fields[:, :, K:]], axis=-1)
         inner = None
         if table.displacement != 0.0 or table.uses > 1:
             inner = xp.matmul(x, xp.matrix_transpose(x)) + (table.bias_rate or 0.0)
         total: Any = 0.0
         for use in range(table.uses):
             readout = xp.matmul(head, a[:, None, ...]) * masks[:, :, None, :]  # (R, B, Y, K)
-            g, error, c = self._pull(fields, readout, label, rate)
+            g, error, c = self._pull(fields, readout, label, rate, masks)
             each = xp.matmul(xp.matrix_transpose(head), error[..., None])  # (R, B, heads Y, 1)
             change = xp.sum(each * (masks * g)[:, :, None, :], axis=1)
             if table.displacement != 0.0:
                 moved = (rate * table.displacement / (batch * d)) * xp.matmul(inner, c)
-                c = self._pull(fields - moved, readout, label, rate)[2]
+                c = self._pull(fields - moved, readout, label, rate, masks)[2]
             total = total + c
             a_next = a - (rate * table.readout_rate / (d * batch)) * change
             if use + 1 < table.uses:
@@ -150,6 +186,8 @@ class _Step:
             norm = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))[:, :K, :]
             scaled = w[:, :K, :] * (self.radius / norm)
             w = scaled if species == 1 else xp.concat([scaled, w[:, K:, :]], axis=1)
+        if self.drifts:
+            return w, a, bias, teachers + xp.matmul(self.drift, teachers) / d + self.walk * more.pop(0)
         return w, a, bias
 
     def _inputs(self, x: Any, deviations: Any, means: Any) -> Any:
@@ -165,7 +203,7 @@ class _Step:
             return xp.sum(rows * x, axis=-1)[:, None, :]
         return xp.matmul(x, xp.matrix_transpose(rows))
 
-    def _pull(self, fields: Any, readout: Any, label: Any, rate: Any) -> tuple[Any, Any, Any]:
+    def _pull(self, fields: Any, readout: Any, label: Any, rate: Any, masks: Any) -> tuple[Any, Any, Any]:
         """Return g, slopes of the loss (R, B, Y), and coefficients of -x/sqrt d: (R, B, K), (R, B, P) where written."""
         xp, table = self.backend.xp, self.table
         units = fields[:, :, : table.K]
@@ -174,7 +212,11 @@ class _Step:
         known = {f"{s}{p}": v[..., o] for s, v in (("f", output), ("y", label)) for o, p in enumerate(self.places)}
         error = xp.stack([loss.evaluate(xp, **known) + 0.0 * output[..., 0] for loss in self.losses], axis=-1)
         if table.coefficients is None:
+            if table.episodes is not None:
+                return g, error, self._reward(output, label)
             pull = xp.sum(readout * error[..., None], axis=-2)
+            if self.feedback is not None:
+                pull = masks * self.feedback * error
             return g, error, pull * (self.slope.evaluate(xp, x=units) + 0.0 * units)
         known = {"a": readout[:, :, 0, :], "error": error, "f": output, "y": label}
         known["learning_rate"] = table.learning_rate * rate
@@ -185,6 +227,14 @@ class _Step:
             known[f"dg_{name}"] = self.slope.evaluate(xp, x=field)
         parts = [0.0 * units if b is None else 0.0 * units - b.evaluate(xp, **known) for b in table.coefficients]
         return g, error, xp.concat(parts, axis=-1)
+
+    def _reward(self, output: Any, label: Any) -> Any:
+        """Return minus the decisions of an episode times what they earn, (R, B, 1)."""
+        xp, rule = self.backend.xp, self.table.episodes
+        assert rule is not None
+        right = xp.sum(xp.astype(output * label > 0, output.dtype), axis=1, keepdims=True)
+        earned = xp.where(right >= rule.needed, 0.0 * right + rule.reward, 0.0 * right - rule.penalty)
+        return -earned * xp.where(output > 0, 1.0 + 0.0 * output, 0.0 * output - 1.0)
 
     def _moves(self, c: Any, x: Any, K: int, species: int, rate: Any) -> tuple[Any, Any]:
         """Return what the sample takes from vectors (R, P, d) and biases (R, P)."""
@@ -222,10 +272,11 @@ class _Step:
             bs.append(new_b)
         return (ws[0], bs[0]) if species == 1 else (xp.concat(ws, axis=1), xp.concat(bs, axis=1))
 
-    def overlaps(self, w: Any) -> Any:
-        """Return Gamma^b of the moving vectors with all, (R, B, P, n)."""
+    def overlaps(self, w: Any, a: Any, bias: Any, teachers: Any = None) -> Any:
+        """Return Gamma^b of the moving vectors with all, (R, B, P, n); of drifting teachers too."""
         xp = self.backend.xp
-        every = xp.concat([w, self.all_fixed], axis=1)
+        every = xp.concat([w, self.teachers if teachers is None else teachers, self.directions], axis=1)
+        w = w if teachers is None else xp.concat([w, teachers], axis=1)
         parts = []
         for low, high in zip(self.columns, self.columns[1:], strict=False):
             parts.append(xp.matmul(w[:, :, low:high], xp.matrix_transpose(every[:, :, low:high])))

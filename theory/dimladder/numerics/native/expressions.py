@@ -474,7 +474,8 @@ class Expressions(Inference):
         self.label(on)
         if kind.result == VOID:
             return None, VOID
-        return self.op(f"load {self.llvm(kind.result)}, ptr {result}"), kind.result
+        found = self.op(f"load {kind.result.llvm}, ptr {result}")
+        return self.widened(found) if kind.result == F64 else found, kind.result
 
     def numba_passed(self, value: Value, kind: Any) -> list[str]:
         """Return the words of an argument: of an array, what numba keeps of it (no owner, so no reference counts)."""

@@ -186,6 +186,26 @@ class Function(Expressions):
         self.jump(head)
         self.label(end)
 
+    def fill(self, place: str, shape: list[str], value: str, kind: Any) -> None:
+        """Store one number in all elements of an array."""
+        count = shape[0]
+        for length in shape[1:]:
+            count = self.op(f"mul nsw i64 {count}, {length}")
+        counter = self.fresh("%loop")
+        self.slots.append(f"{counter} = alloca i64")
+        self.out(f"store i64 0, ptr {counter}")
+        head, body, end = (self.fresh(n) for n in ("head", "body", "end"))
+        self.jump(head)
+        self.label(head)
+        now = self.op(f"load i64, ptr {counter}")
+        self.branch(self.op(f"icmp slt i64 {now}, {count}"), body, end)
+        self.label(body)
+        at = self.op(f"getelementptr inbounds {self.llvm(kind)}, ptr {place}, i64 {now}")
+        self.out(f"store {self.llvm(kind)} {value}, ptr {at}{self.aligned}")
+        self.out(f"store i64 {self.op(f'add nsw i64 {now}, 1')}, ptr {counter}")
+        self.jump(head)
+        self.label(end)
+
     def do_while(self, s: ast.While) -> None:
         head, body, end = (self.fresh(n) for n in ("head", "body", "end"))
         self.jump(head)
@@ -209,9 +229,12 @@ class Function(Expressions):
             self.store(target.id, value, kind)
         elif isinstance(target, ast.Subscript):
             element = self.type_of(target)
+            place, shape = self.place(target)
             if isinstance(element, Array):
-                raise Refused(ast.unparse(target))
-            place, _ = self.place(target)
+                if isinstance(kind, Array):
+                    raise Refused(ast.unparse(target))
+                self.fill(place, shape, self.convert(value, kind, element.element), element.element)
+                return
             self.out(f"store {self.llvm(element)} {self.convert(value, kind, element)}, ptr {place}{self.aligned}")
         else:
             raise Refused(ast.unparse(target))

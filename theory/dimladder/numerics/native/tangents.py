@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .expressions import Typed, Value
 from .inference import llvm, number
 from .lowering import Function
 from .types import F64, Refused, Tuple
@@ -55,6 +56,15 @@ class Tangents(Function):
     def only_tangents(self, value: str) -> str:
         """Return the vector with 0 in place of the value."""
         return self.op(f"select {_TANGENTS}, {VECTOR} {value}, {VECTOR} zeroinitializer")
+
+    def call_address(self, name: str, e: ast.Call) -> Typed:
+        """Call a function of the time, which has no derivative; of others the code at the address knows none."""
+        if not all(isinstance(a, ast.Name) and a.id == "t" for a in e.args):
+            raise Refused(f"the derivative of {ast.unparse(e)}")
+        return super().call_address(name, e)
+
+    def numba_passed(self, value: Value, kind: Any) -> list[str]:
+        return [f"double {self.plain(value)}"]
 
     def vector(self, word: str, x: str, y: str) -> str:
         return self.op(f"{word} {self.fast}{VECTOR} {x}, {y}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -118,6 +118,9 @@ def _times(t_eval: ArrayLike, t0: float) -> NDArray[np.float64]:
     return times
 
 
+Names = Sequence[str] | Callable[[], Sequence[str]] | None
+
+
 class _Setup:
     """Everything a compiled call needs, for one right-hand side and one set of settings."""
 
@@ -135,7 +138,7 @@ class _Setup:
         jac: Any,
         events: Sequence[Any],
         max_steps: int,
-        names: Sequence[str] | None,
+        names: Names,
         domain: Any,
         converged: float | None,
         output: str,
@@ -154,7 +157,7 @@ class _Setup:
             raise ValueError("max_step, first_step and blow_up must be positive")
         if max_steps < 1 or work_size < 0:
             raise ValueError(f"max_steps must be positive and work_size not negative, got {max_steps}, {work_size}")
-        if names is not None and len(names) != n:
+        if names is not None and not callable(names) and len(names) != n:
             raise ValueError(f"names has {len(names)} entries for {n} components")
         self.atol = np.empty(n)
         self.atol[:] = atol
@@ -230,7 +233,8 @@ class _Setup:
     def name(self, component: int) -> str:
         if component < 0:
             return "the state"
-        return str(self.names[component]) if self.names is not None else f"y[{component}]"
+        names = self.names() if callable(self.names) else self.names
+        return str(names[component]) if names is not None else f"y[{component}]"
 
     def message(self, code: int, st: NDArray[np.float64], cnt: NDArray[np.int64], y: NDArray[np.float64]) -> str:
         """Say in words how the integration ended."""
@@ -292,7 +296,7 @@ def integrate(
     jac: Any = None,
     events: Sequence[Any] = (),
     max_steps: int = 1_000_000,
-    names: Sequence[str] | None = None,
+    names: Names = None,
     domain: Any = None,
     converged: float | None = None,
     dense: bool = False,
@@ -331,7 +335,7 @@ def integrate(
     events : sequence of `Event` or of functions ``g(t, y, p) -> float``
     max_steps : int
         Most attempted steps.
-    names : sequence of str, optional
+    names : sequence of str, or function that returns one, optional
         Names of the components, for messages.
     domain : numba function, optional
         ``domain(t, y, p) -> float``, not negative inside. Steps that leave are retried with half the size, so that the
@@ -466,6 +470,11 @@ def _run(setup: _Setup, y: NDArray[np.float64], p: NDArray[np.float64], dense: b
     )
 
 
+def processors() -> int:
+    """Return how many processors this process may use; not every system can say which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def integrate_batch(
     rhs: Any,
     y0: ArrayLike,
@@ -559,9 +568,7 @@ def _run_batch(
             setup.sizes, setup.event_flags, out, final, reals, integers, found, low, high,
         )  # fmt: skip
 
-    # Not every system can say which processors this process may use.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    threads = max(1, min(workers or available, size))
+    threads = max(1, min(workers or processors(), size))
     if threads == 1:
         run(0, size)
     else:

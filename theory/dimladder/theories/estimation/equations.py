@@ -143,9 +143,9 @@ def square_channel(p, at, V, q, m, b, observe, out):
 
 @njit("void(f8, f8, f8, f8, f8[::1], f8[::1])", **OPTIONS)
 def ridge_side(Vh, qh, mh, ridge, data, out):
-    """An l2 penalty; data: its factor, numbers of cells, layers and rows, then shares, eigenvalues, powers, layers."""
-    cells, layers, rows = int(data[1]), int(data[2]), int(data[3])
-    at = 4
+    """An l2 penalty; data: its factor, the bulk, numbers of cells, layers and rows, then cells and layers."""
+    bulk, cells, layers, rows = data[1], int(data[2]), int(data[3]), int(data[4])
+    at = 5
     shares, eigenvalues = data[at : at + cells], data[at + cells : at + 2 * cells]
     powers = data[at + 2 * cells : at + 3 * cells]
     at += 3 * cells
@@ -156,6 +156,7 @@ def ridge_side(Vh, qh, mh, ridge, data, out):
         fill(out[:4], math.nan)
         return
     overlaps(Vh, qh, mh, z, out[4], out[5], out[6], out[7], out)
+    out[0] += bulk / ridge
 
 
 @njit("void(f8[::1], f8[::1], f8[::1], f8[::1])", **OPTIONS)

@@ -55,7 +55,7 @@ class RidgeSide:
         """What the compiled function reads."""
         c = self.covariance
         starts, layers = c.arrays()
-        sizes = np.array([self.beta, c.shares.size, starts.size - 1.0, len(layers)])
+        sizes = np.array([self.beta, c.bulk, c.shares.size, starts.size - 1.0, len(layers)])
         return np.concatenate([sizes, c.shares, c.eigenvalues, c.powers, starts, layers.ravel()])
 
 

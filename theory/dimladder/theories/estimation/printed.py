@@ -10,15 +10,17 @@ from ...symbolic.systems import Equation
 from .channel import Loss
 from .equations import blocks, latex_names
 from .labels import Component, LabelLaw
-from .spectrum import Covariance
+from .spectrum import Covariance, LayerLaw
 
 # How many cells of a spectrum are written out.
 _CELLS = 3
 
 
-RIDGE_ROOT = Equation(
-    "effective_ridge", r"\frac{\lambda}{\zeta} + c\,g(\zeta) = \frac{c\,\alpha}{\psi}", None, "one root"
-)
+def ridge_root(bulk: float) -> Equation:
+    """Return the equation of the renormalised ridge; a bulk adds to the ridge."""
+    whole = r"\lambda" if bulk == 0.0 else rf"\lambda+c\cdot {_number(bulk)}"
+    text = rf"\frac{{{whole}}}{{\zeta}} + c\,g(\zeta) = \frac{{c\,\alpha}}{{\psi}}"
+    return Equation("effective_ridge", text, None, "one root")
 
 
 def block_rows(group: str, note: str = "") -> list[Equation]:
@@ -157,6 +159,24 @@ def channel_rows(loss: Loss, law: LabelLaw, constant: bool) -> list[Equation]:
     return rows
 
 
+def _passing_rows(layer: LayerLaw, bulk: float) -> list[Equation]:
+    """Return g of one layer of units beside its own inputs, and what a bulk adds to V: the tangent kernel."""
+    a, b, psi = _number(float(layer.a[0])), _number(float(layer.b[0])), _number(layer.psi)
+    s2, k = _number(layer.passed), _number(layer.ratio)
+    unit = rf"{b}+\zeta+{a}\,\zeta_1 g_0(\zeta_1)"
+    rows = [
+        Equation("zeta1", rf"\frac{{1}}{{\zeta_1}} = \frac{{{s2}}}{{\zeta}} + \frac{{{psi}\cdot {a}}}{{{unit}}}", None,
+                 "units and inputs side by side"),
+        Equation("g1", rf"{k}\,g(\zeta) = {psi}\left(1-\frac{{\zeta}}{{{unit}}}\right)"
+                 rf"+\frac{{{s2}}}{{\zeta}}\,\zeta_1 g_0(\zeta_1)"),
+        Equation("h1", r"h(\zeta) = h_0(\zeta_1)"),
+    ]  # fmt: skip
+    if bulk > 0.0:
+        rows.append(Equation("bulk", rf"V \to V + \frac{{{_number(bulk)}}}{{\lambda}}", None,
+                             "variance of the slopes: no two samples share it"))  # fmt: skip
+    return rows
+
+
 def spectrum_rows(covariance: Covariance) -> list[Equation]:
     """Return g and h: sums over the cells, and the scalar equation of every layer."""
     cells = covariance.eigenvalues.size
@@ -184,6 +204,9 @@ def spectrum_rows(covariance: Covariance) -> list[Equation]:
         name = "" if last else f"_{{{number}}}"
         if layer.a.size == 1:
             a, b, psi = _number(float(layer.a[0])), _number(float(layer.b[0])), _number(layer.psi)
+            if layer.passed > 0.0:
+                rows += _passing_rows(layer, covariance.bulk)
+                continue
             rows.append(
                 Equation(
                     f"zeta{number}",

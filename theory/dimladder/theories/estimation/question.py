@@ -113,6 +113,8 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     layers = getattr(student, "layers", ())
     if not layers:
         return base
+    if student.readout_variance > 0.0:
+        return spectra.tangent(base, layers[0].activation, layers[0].width_ratio, student.readout_variance)
     return spectra.through_layers(
         base, [activation(layer.activation) for layer in layers], [layer.width_ratio for layer in layers]
     )

@@ -76,7 +76,9 @@ def ridge_fit(
     """
     psi, out = covariance.psi, np.zeros(6)
     cells = (covariance.shares, covariance.eigenvalues, covariance.powers, *covariance.arrays())
-    if not effective_ridge.compiled(ridge, curvature, curvature * alpha / psi, *cells, out):
+    # A bulk of features that no other sample shares adds to the ridge.
+    whole = ridge + curvature * covariance.bulk
+    if not effective_ridge.compiled(whole, curvature, curvature * alpha / psi, *cells, out):
         raise SolveError(
             "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
             why=f"ridge {ridge:g} of the summed objective", hint="raise loss.ridge or loss.ridge_per_sample",
@@ -84,7 +86,7 @@ def ridge_fit(
     z, g, gp, h, hp = (float(a) for a in out[:5])
     rows = evaluated("ridge", alpha, psi, curvature, ridge, z, g, gp, h, hp, constant, *moments)
     V, m, df, bias, q, test, train = rows
-    return RidgeFit(z, V, q, m, df, bias, test, train, g, gp, h, hp)
+    return RidgeFit(z, V + covariance.bulk / ridge, q, m, df, bias, test, train, g, gp, h, hp)
 
 
 @cache

@@ -31,7 +31,10 @@ _OFFSET_NODES = 64
 
 @dataclass(frozen=True)
 class LayerLaw:
-    """A layer of random units: its linear gains a and remainders b (nodes of the units' offsets), E activation."""
+    """A layer of random units: its linear gains a and remainders b (nodes of the units' offsets), E activation.
+
+    Where `passed` > 0 it hands its inputs on, times sqrt(passed), beside its psi units an input.
+    """
 
     psi: float
     shares: Array
@@ -39,6 +42,12 @@ class LayerLaw:
     b: Array
     variance: float
     offset: float
+    passed: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Features of this layer over those of the one below."""
+        return self.psi + (1.0 if self.passed > 0.0 else 0.0)
 
     @property
     def uncentred(self) -> bool:
@@ -61,6 +70,9 @@ class Covariance:
         Features over input dimension, before the layers (1 for the inputs themselves).
     mean : bool
         Whether the inputs have means of their own, so that without layers the readout has a constant at no cost.
+    bulk : float
+        Total variance, over k, of features that no other sample shares: they answer to a force on a sample's own field
+        (V grows by bulk/ridge) and predict nothing.
     """
 
     shares: Array
@@ -70,6 +82,7 @@ class Covariance:
     layers: tuple[LayerLaw, ...] = ()
     width: float = 1.0
     mean: bool = False
+    bulk: float = 0.0
     _guess: Array = field(default_factory=lambda: np.zeros(5), repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +101,7 @@ class Covariance:
     @property
     def psi(self) -> float:
         """Features of the last layer over the input dimension."""
-        return self.width * math.prod(layer.psi for layer in self.layers)
+        return self.width * math.prod(layer.ratio for layer in self.layers)
 
     @property
     def free_constant(self) -> bool:
@@ -99,7 +112,7 @@ class Covariance:
         """Rows of `numerics.resolvents`: starts and layers."""
         starts, rows = [0.0], []
         for layer in self.layers:
-            rows.append((layer.psi, 0.0, 0.0))
+            rows.append((layer.psi, layer.passed, 0.0))
             rows += list(zip(layer.shares, layer.a, layer.b, strict=True))
             starts.append(float(len(rows)))
         return np.array(starts), np.array(rows, dtype=float).reshape(-1, 3)
@@ -229,3 +242,28 @@ def through_layers(base: Covariance, activations: list[Any], ratios: list[float]
         else:
             layers.append(layer)
     return replace(base, layers=(*base.layers, *layers), _guess=np.zeros(5))
+
+
+def tangent(base: Covariance, text: str, psi: float, readout_variance: float) -> Covariance:
+    """Return the features of a network at its start, one for each weight: its units, and what moves with first weights.
+
+    The kernel (1/n1) sum_j [s(h_j) s(h'_j) + a_j^2 s'(h_j) s'(h'_j) x.x'/d], a_j of variance `readout_variance` and s
+    centred, acts as that of the units, of the inputs times sqrt(readout_variance) E s', and of a bulk
+    readout_variance Var s' E |x|^2/d that no two samples share (Adlam & Pennington 2020).
+
+    Parameters
+    ----------
+    text : str
+        Activation; continuous.
+    psi : float
+        Units over input dimension.
+    """
+    from ..ntk_ridge import moments
+
+    r = float(np.sum(base.shares * base.eigenvalues))
+    _, rest, gain2, bend = moments(text, math.sqrt(r))
+    # Fields are sums over k = (psi + 1) d features, over sqrt k.
+    up = (psi + 1.0) / psi
+    passed = readout_variance * gain2 * (psi + 1.0)
+    layer = LayerLaw(psi, np.ones(1), np.array([up * gain2]), np.array([up * rest]), r * gain2 + rest, 0.0, passed)
+    return replace(base, layers=(layer,), bulk=readout_variance * bend * r, _guess=np.zeros(5))

@@ -313,6 +313,8 @@ class MinimiserSystem(FixedPoint):
         objective = "sum_i l(y_i, u_i) + sum_j r(w_j), n = alpha d samples, k = psi d features"
         depth = len(a.covariance.layers)
         seen = f"{depth} layer(s) of random features" if depth else "the inputs themselves"
+        if depth and a.covariance.layers[0].passed > 0.0:
+            seen = "the derivatives of a network of one layer by all its weights, at its start"
         steps = [
             Step(
                 "Objective",
@@ -347,7 +349,7 @@ class MinimiserSystem(FixedPoint):
                     "Ridge regression",
                     "The square loss needs no iteration: lambda/zeta + c g(zeta) = c alpha/psi is one equation for the "
                     "renormalised ridge, and everything else follows from it.",
-                    (printed.RIDGE_ROOT, *printed.block_rows("ridge")),
+                    (printed.ridge_root(a.covariance.bulk), *printed.block_rows("ridge")),
                 )
             )
         if self.regresses:

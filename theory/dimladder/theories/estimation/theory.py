@@ -39,7 +39,7 @@ class EstimationTheory(Theory):
             "cluster-labels": "labels direction",
             None: "",
         },
-        "student": {"linear": "bias", "features": "layers covariances bias"},
+        "student": {"linear": "bias", "features": "layers covariances bias readout_variance"},
         "loss": "function penalty ridge ridge_per_sample optimise",
         "algorithm": {"minimise": "", "bayes": "", "posterior": "temperature", "spectral": "preprocessing"},
         "grid": "start",
@@ -166,6 +166,15 @@ class EstimationTheory(Theory):
             yield Refusal("student.layers", "every layer needs its width_ratio")
             return
         features = layers or getattr(student, "covariances", None) is not None
+        if getattr(student, "readout_variance", 0.0) > 0.0:
+            key = "student.readout_variance"
+            if len(layers) != 1:
+                yield Refusal(key, "the tangent kernel is that of one layer", "give one layer, or drop it")
+                return
+            if loss.ridge is None or problem.algorithm.__struct_config__.tag != "minimise":
+                yield Refusal(key, "the tangent kernel is fitted with a ridge of the summed loss",
+                              'algorithm.kind = "minimise" and loss.ridge')  # fmt: skip
+                return
         if loss.penalty != "l2" and features:
             yield Refusal(
                 "loss.penalty", f"{loss.penalty!r} acts on coordinates; random features have none", 'use "l2"'

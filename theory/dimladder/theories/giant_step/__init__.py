@@ -41,6 +41,7 @@ class GiantStepTheory(Theory):
         "algorithm": {"one-step": "*"},
         "limit": "n draws seed",
     }
+    coordinates: ClassVar = {"sample_ratio": ("samples over dimension $m/n$", "")}
     axes = ("sample_ratio",)
     simulation = Simulation(sizes=(200, 400), replicas=8)
     references = ("demir2025asymptotic", "ba2022high", "moniri2024theory", "cui2024asymptotics", "dandi2025random")

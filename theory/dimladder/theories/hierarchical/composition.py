@@ -32,7 +32,7 @@ from .union import (
     union_state,
 )
 from .union_refined import Draws, directions, learned_feature, squared_norms
-from .units import UnitState, best_state, hermite_coefficients, unit_state
+from .units import DrawnUnits, UnitState, UnitTask, best_state, hermite_coefficients, radial_profile, unit_state
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
@@ -109,8 +109,8 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
         curves.begin(float(fractions @ q))
         if algorithm.second.weights == "units":
             assert d is not None
-            means = Means(squares, float(fractions @ (values * q)) ** 2)
-            add_units(curves, target, algorithm, means, [delta * unit for delta in row.second], d_eff)
+            mean = float(fractions @ (values * q))
+            _leading_units(curves, target, algorithm, squares, mean, [delta * unit for delta in row.second], d_eff)
             continue
         for delta in row.second:
             if counts is None:
@@ -127,43 +127,36 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
     return curves
 
 
-@dataclass(frozen=True)
-class Means:
-    """Means over directions of what a subspace holds.
-
-    Attributes
-    ----------
-    squares : (k + 1,) array
-        <a^2 q^j>.
-    mean_square : float
-        <a q>^2.
-    """
-
-    squares: Array
-    mean_square: float
+def _unit_state(task: UnitTask, second: SecondStage, n: float) -> UnitState:
+    """Return the state of random units on n samples, at the given ridge or the best one."""
+    if isinstance(second.ridge, str):
+        return best_state(task, n, second.units)
+    return unit_state(task, n, second.units, second.ridge)
 
 
-def add_units(
-    curves: Curves, target: Hierarchical, algorithm: Layerwise, means: Means, samples: Sequence[float], d_eff: int
-) -> None:
-    """Append the second stages of random units at these sample counts."""
-    link, level, second = link_of(target, max(60, algorithm.third.degree)), levels(target)[0], algorithm.second
-    shares, sigma = represented(level, means.squares), hermite_coefficients(second.activation)
-    at_two = float(means.squares[2]) if level.degree > 1 else 0.0
-    along = means.mean_square
+def _trace_share(target: Hierarchical, along: float, power: float, d_eff: int) -> float:
+    """Return the fraction of the second degree of h that lies along the trace: <a q>^2/<a^2 q^2>."""
+    if power <= 0.0:
+        return 0.0
     if target.readout in ("rademacher", "gaussian"):
         # The mean of d_eff random readouts is of order d_eff^-1/2.
-        along += (at_two - along) / d_eff
-    trace = along / at_two if at_two > 0 else 0.0
-    law = (link, target.noise, shares, trace, d_eff)
+        along += (power - along) / d_eff
+    return along / power
+
+
+def _leading_units(
+    curves: Curves, target: Hierarchical, algorithm: Layerwise, squares: Array, mean: float, samples: Sequence[float],
+    d_eff: int,
+) -> None:  # fmt: skip
+    """Append the second stages of random units at these sample counts; `squares` is <a^2 q^j>, `mean` <a q>."""
+    link, level = link_of(target, max(60, algorithm.third.degree)), levels(target)[0]
+    trace = _trace_share(target, mean**2, float(squares[2]) if level.degree > 1 else 0.0, d_eff)
+    sigma = hermite_coefficients(algorithm.second.activation)
+    task = UnitTask.leading(link, target.noise, represented(level, squares), trace, d_eff, sigma)
     for n in samples:
-        state = (
-            best_state(*law, n, sigma, second.units)
-            if isinstance(second.ridge, str)
-            else unit_state(*law, n, sigma, second.units, second.ridge)
-        )
+        state = _unit_state(task, algorithm.second, n)
         if higher_orders(target):
-            fit = _units_fit(target, link, state, means.squares, algorithm.third)
+            fit = _units_fit(target, link, state, squares, algorithm.third)
         else:
             fit = _mehler_fit(link, target.noise, state.correlation, algorithm.third)
         curves.add(state.correlation, fit)
@@ -233,6 +226,33 @@ def sampled_fit(learned: Array, label: Array, noise: float, third: ThirdStage) -
     return FiniteFit(value, value, value, value)
 
 
+def _drawn_units(
+    curves: Curves, target: Hierarchical, algorithm: Layerwise, drawn: DrawnUnits, samples: Sequence[float],
+    extra: Array,
+) -> None:  # fmt: skip
+    """Append the second stages of random units on a subspace at the actual d_eff."""
+    link, level = link_of(target, max(60, algorithm.third.degree)), levels(target)[0]
+    sigma = hermite_coefficients(algorithm.second.activation)
+    leading = UnitTask.leading(link, 0.0, level.fractions, 0.0, drawn.d_eff, sigma)
+    task = drawn.task(leading, target.noise)
+    for n in samples:
+        state = _unit_state(task, algorithm.second, n)
+        learned = drawn.feature(state, extra)
+        curves.add(state.correlation, sampled_fit(learned, drawn.label, target.noise, algorithm.third))
+
+
+def learned_coordinates(true: Array, other: Array, overlap: Array, readouts: Array, along: float | None) -> Array:
+    """Return draws of the learned coordinates: sqrt q z* + sqrt(1 - q) xi, and so along the readouts if their own
+    squared overlap `along` is given; `true` and `other` are independent normal draws of shape (samples, d_eff).
+    """
+    z = np.sqrt(overlap) * true + np.sqrt(1.0 - overlap) * other
+    if along is not None:
+        unit = readouts / np.linalg.norm(readouts)
+        wanted = math.sqrt(along) * (true @ unit) + math.sqrt(1.0 - along) * (other @ unit)
+        z = z + np.outer(wanted - z @ unit, unit)
+    return np.asarray(z)
+
+
 def refined_curves(
     target: Hierarchical, algorithm: Layerwise, rows: Sequence[Row], d: int, samples: int = 120_000, seed: int = 1
 ) -> Curves:
@@ -250,6 +270,7 @@ def refined_curves(
     a, classes = class_readouts(target, d_eff)
     raw = orthonormal_coefficients(target.features[0], target.hermite)
     k = level.degree
+    units = algorithm.second.weights == "units"
     degrees = fitted_degrees(link, level, algorithm.second.degrees)
     counts = np.array([feature_count(d_eff, j) for j in degrees], dtype=float)
     unit = feature_count(d_eff, k)
@@ -260,9 +281,11 @@ def refined_curves(
     h = np.tensordot(raw, hermite_values(true, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff)
     f = np.asarray(target.expression.evaluate(np, h=h), dtype=float) + 0.0 * h
     extra = rng.standard_normal(samples)
+    members = (classes == np.arange(classes.max() + 1)[:, None]).astype(float)
     law: LabelLaw | None = None
     curves = Curves()
     for row in rows:
+        along: float | None = None
         if math.isinf(row.first):
             q = seen = np.ones(d_eff)
         elif row.first <= 0:
@@ -274,17 +297,17 @@ def refined_curves(
             q = subspace.overlap[classes]
             # Degree 2 sees the second power of the whole projector, not of its diagonal alone.
             second = float(np.mean(a**2 * q**2))
-            lift = math.sqrt(max(subspace.second_power, 0.0) / second) if 2 in parts and second > 0 else 1.0
+            lift = math.sqrt(max(float(subspace.second_power[0]), 0.0) / second) if 2 in parts and second > 0 else 1.0
             seen = np.minimum(1.0, lift * q)
+            along = None if subspace.along is None else float(subspace.along[0])
         curves.begin(float(q.mean()))
-        if algorithm.second.weights == "units":
-            # Units are at leading order in the samples, on the refined subspace.
-            means = Means(
-                np.array([float(np.mean(a**2 * seen**j)) for j in range(k + 1)]), float(np.mean(a * seen)) ** 2
-            )
-            add_units(curves, target, algorithm, means, [delta * unit for delta in row.second], d_eff)
+        z = learned_coordinates(true, other, seen, a, along)
+        if units:
+            profile = radial_profile(algorithm.second.activation, d_eff, np.mean(z**2, axis=1))
+            chance = target.readout in ("rademacher", "gaussian")
+            drawn = DrawnUnits.of(z, f, h, profile, members, k, chance)
+            _drawn_units(curves, target, algorithm, drawn, [delta * unit for delta in row.second], extra)
             continue
-        z = np.sqrt(seen) * true + np.sqrt(1.0 - seen) * other
         basis = hermite_values(z, k)
         norms = squared_norms(basis)[list(degrees)] / counts[:, None]
         unit_directions, place = directions(basis, degrees, a, classes, seen, parts)

@@ -40,16 +40,20 @@ class Subspace:
     overlap : (classes,) array
         q_c, squared overlap of a direction of the class with the learned subspace.
     fractions : (classes,) array
-    second_power : float
+    second_power : (branches,) array
         S_2 = (1/d_eff) sum_il a_i a_l P_il^2: the power of degree 2 that the subspace represents. <a^2 q^2> is its part
         on the diagonal, up to fluctuations.
+    along : (branches,) array or None
+        S_1 = (1/d_eff) sum_il a_i a_l P_il, where the polynomial has a linear part: the squared overlap of the one
+        direction sum_i a_i w*_i/sqrt d_eff along which it lies, and which makes a spike of its own.
     cut : float
         t: eigenvalues of larger modulus are kept.
     """
 
     overlap: Array
     fractions: Array
-    second_power: float
+    second_power: Array
+    along: Array | None
     cut: float
 
     @property
@@ -117,8 +121,12 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     cut = float(brentq(excess, low, high, xtol=5e-6 * low))
     right, left = line(cut), line(-cut)
     overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
+    along = None
+    if law.pairs is not None:
+        spike = _linear_resolvent(right, law, delta) - _linear_resolvent(left, law, delta)
+        along = np.clip(outside(spike.real, cut), 0.0, 1.0)
     power = _second_power(right, left, weights, law, overlap, gamma, delta)
-    return Subspace(overlap, law.fractions, power, cut)
+    return Subspace(overlap, law.fractions, power, along, cut)
 
 
 def _complex(real: float, imaginary: Array) -> NDArray[np.complex128]:
@@ -135,10 +143,28 @@ def _follow(
     return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)
 
 
+def _linear_resolvent(line: _Line, law: LabelLaw, delta: float) -> NDArray[np.complex128]:
+    """Return alpha^T G alpha on a line, shape (branches, points), G = 1/(z - R - L) among the class sums u_c.
+
+    L_cc' = E[(u_c u_c' - delta_cc') T/(1 - gT/delta)], alpha_c = a_c f_c^(1/2): these few directions feel the rest of
+    the matrix through g alone.
+    """
+    assert law.pairs is not None
+    pull = law.weights * law.values / (1.0 - line.g[:, None] * (law.values / delta))
+    found = np.empty((len(law.pairs), len(line.g)), dtype=np.complex128)
+    for m, pairs in enumerate(law.pairs):
+        own = law.branch == m
+        alpha = law.readouts[own] * np.sqrt(len(law.pairs) * law.fractions[own])
+        matrix = np.eye(len(alpha)) / line.rest[:, None, None] - np.einsum("pb,cdb->pcd", pull, pairs)
+        found[m] = np.einsum("c,pcd,d->p", alpha, np.linalg.inv(matrix), alpha)
+    return found
+
+
 def _second_power(
     right: _Line, left: _Line, weights: Array, law: LabelLaw, overlap: Array, gamma: float, delta: float
-) -> float:
-    """Return S_2 = sum_c f_c a_c^2 (q_c^2 + E_cc) + d_eff sum_cc' f_c f_c' a_c a_c' E_cc', E_cc' = E P_il^2, i != l.
+) -> Array:
+    """Return S_2 = sum_c f_c a_c^2 (q_c^2 + E_cc) + d_eff sum_cc' f_c f_c' a_c a_c' E_cc', E_cc' = E P_il^2, i != l,
+    for the classes of every branch, of whose directions f_c is the fraction.
 
         E_cc' = (1/4 pi^2 d) int int G_c G_c'(z) G_c G_c'(z') K/(1 - K A) dy dy',
         K = E[(T^2/delta)/((1 - g T/delta)(1 - g' T/delta))],  A = (1 - gamma) G_0 G_0' + gamma sum_c f_c G_c G_c',
@@ -158,14 +184,16 @@ def _second_power(
     average = (1.0 - gamma) * np.outer(rest, rest)
     average += gamma * np.einsum("c,ci,cj->ij", law.fractions, of_class, of_class)
     ladder = kernel / (1.0 - kernel * average) * np.outer(measure, measure)
-    f, a = law.fractions, law.readouts
-    classes = len(f)
+    classes = len(law.fractions)
     squared = np.empty((classes, classes))
     for c in range(classes):
         both = of_class[c] * of_class
         squared[c] = np.einsum("ki,ij,kj->k", both, ladder, both, optimize=True).real / (4.0 * math.pi**2)
-    # The factor d_eff of the double sum over 1/d leaves gamma.
-    d_eff = law.features
-    squared *= gamma / d_eff
-    diagonal = float(f @ (a**2 * (overlap**2 + np.diag(squared))))
-    return diagonal + d_eff * float((f * a) @ squared @ (f * a))
+    branches, d_eff = int(law.branch.max()) + 1, law.features
+    squared *= gamma / (branches * d_eff)
+    powers = np.empty(branches)
+    for m in range(branches):
+        own = law.branch == m
+        f, a, q, e = branches * law.fractions[own], law.readouts[own], overlap[own], squared[np.ix_(own, own)]
+        powers[m] = f @ (a**2 * (q**2 + np.diag(e))) + d_eff * (f * a) @ e @ (f * a)
+    return powers

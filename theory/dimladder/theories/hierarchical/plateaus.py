@@ -181,6 +181,7 @@ class Plateaus(Theory):
     reads: ClassVar[Reads] = {
         "target": {"hierarchical": "exponents features link readout noise hermite branches"},
     }
+    coordinates: ClassVar = {"kappa": (r"$\kappa=\log n/\log d$", "")}
     axes = ("kappa",)
     simulation = Simulation(sizes=(64, 128, 256), replicas=8)
     references = ("dandi2025depth",)

@@ -145,8 +145,13 @@ class LabelLaw:
     squares : (classes, bins) array
         E[mean over the class of z_i^2 - 1 | bin].
     readouts, fractions : (classes,) arrays
+        With several branches every branch has its own classes.
     features : int
-        d_eff.
+        d_eff of one branch.
+    pairs : (branches, classes of one, classes of one, bins) array or None
+        E[u_c u_c' - delta_cc' | bin] for the sums u_c of z_i over a class, of unit variance: needed where the
+        polynomial has a linear part, absent otherwise.
+    branch : (classes,) array of int
     """
 
     values: Array
@@ -155,6 +160,8 @@ class LabelLaw:
     readouts: Array
     fractions: Array
     features: int
+    pairs: Array | None
+    branch: NDArray[np.intp]
 
     @property
     def variance(self) -> float:
@@ -202,25 +209,31 @@ def sample_label_law(
 
     The seed is fixed, so that the theory is a deterministic function of the problem.
     """
-    rng = np.random.default_rng(seed)
-    a, index = class_readouts(target, d_eff)
-    classes = int(index.max()) + 1
-    counts = np.bincount(index, minlength=classes).astype(float)
-    raw = orthonormal_coefficients(target.features[0], target.hermite)
     from ...numerics.quadrature import hermite_values
 
-    labels, squares = np.empty(samples), np.empty((classes, samples))
+    rng = np.random.default_rng(seed)
+    a, index = class_readouts(target, d_eff)
+    classes, branches = int(index.max()) + 1, target.branches
+    counts = np.bincount(index, minlength=classes).astype(float)
+    raw = orthonormal_coefficients(target.features[0], target.hermite)
+    labels, squares = np.empty(samples), np.empty((branches, classes, samples))
+    linear = len(raw) > 1 and raw[1] != 0.0
+    sums = np.empty((branches, classes, samples)) if linear else np.empty((branches, 0, 0))
     member = np.zeros((d_eff, classes))
     member[np.arange(d_eff), index] = 1.0 / counts[index]
-    block = max(1, 4_000_000 // d_eff)
+    block = max(1, 4_000_000 // (d_eff * branches))
     for start in range(0, samples, block):
-        stop = min(samples, start + block)
-        z = rng.standard_normal((stop - start, d_eff))
-        p = np.tensordot(raw, hermite_values(z, len(raw) - 1), axes=(0, 0))
-        h = p @ a / math.sqrt(d_eff)
-        y = np.asarray(target.expression.evaluate(np, h=h), dtype=float) + 0.0 * h
-        labels[start:stop] = y + target.noise * rng.standard_normal(stop - start)
-        squares[:, start:stop] = ((z**2 - 1.0) @ member).T
+        part = slice(start, min(samples, start + block))
+        h = []
+        for m in range(branches):
+            z = rng.standard_normal((part.stop - start, d_eff))
+            h.append(np.tensordot(raw, hermite_values(z, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff))
+            squares[m, :, part] = ((z**2 - 1.0) @ member).T
+            if linear:
+                sums[m, :, part] = ((z @ member) * np.sqrt(counts)).T
+        names = dict(zip(target.link_variables, h, strict=True))
+        y = np.asarray(target.expression.evaluate(np, **names), dtype=float) + 0.0 * h[0]
+        labels[part] = y + target.noise * rng.standard_normal(part.stop - start)
     t = np.asarray(transform(labels), dtype=float)
     t = t - t.mean()
     order = np.argsort(t, kind="stable")
@@ -228,10 +241,18 @@ def sample_label_law(
     share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, bins + 1))
     edges = np.unique(np.round(samples * share).astype(int))
     weights = np.diff(edges) / samples
-    total = np.add.reduceat(t[order], edges[:-1]) / np.diff(edges)
-    means = np.add.reduceat(squares[:, order], edges[:-1], axis=1) / np.diff(edges)
-    distinct = np.array([float(a[index == c][0]) for c in range(classes)])
-    return LabelLaw(total, weights, means, distinct, counts / d_eff, d_eff)
+
+    def binned(values: Array) -> Array:
+        return np.asarray(np.add.reduceat(values[..., order], edges[:-1], axis=-1) / np.diff(edges))
+
+    pairs = np.array([
+        [[binned(u * v - float(u is v)) for v in branch] for u in branch] for branch in map(list, sums)
+    ]) if linear else None  # fmt: skip
+    distinct = np.tile([float(a[index == c][0]) for c in range(classes)], branches)
+    return LabelLaw(
+        binned(t), weights, binned(squares.reshape(branches * classes, samples)), distinct,
+        np.tile(counts / (d_eff * branches), branches), d_eff, pairs, np.repeat(np.arange(branches), classes),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class MupTheory(Theory):
     }
     solver = MupSolver()
     simulation = Simulation(sizes=(64, 128, 256, 512), replicas=32)
+    coordinates: ClassVar = {"time": ("time $t$", "updates")}
     references = ("chen2025global", "yang2021tensor", "bordelon2022selfconsistent")
     assumptions = (
         "Width n -> infinity at fixed depth, number of samples and number of steps; muP scaling of initial "

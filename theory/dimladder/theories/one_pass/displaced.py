@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...problem import Expression, activation
+from ...problem import Expression, activation, schedules
 from ...problem.expressions import drop_atoms
 from ...problem.geometry import start
 from ...problem.targets import Committee
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
+from ...symbolic.times import time_function
 from .sample_averages import Averages, SampleAverages, module_source, overlap_drifts, symbols
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class DisplacedFlow(Flow):
         label = (target.activation, "units") if isinstance(target, Committee) else (target.formula, target.hermite)
         return (
             *label, student.slope or student.activation, bool(student.slope), student.hermite,
-            self.problem.loss.form.name, rule.uses, bool(rule.displacement), rule.spherical, rule.schedule,
+            self.problem.loss.form.name, rule.uses, bool(rule.displacement), rule.spherical, self.scheduled,
             bool(target.noise),
         )  # fmt: skip
 
@@ -136,7 +137,7 @@ class DisplacedFlow(Flow):
             fields, self.label(), slope if shape is None else sp.Tuple(shape, slope), gain,
             dict(zip((m, q), drifts, strict=True)),
             {} if shape is None else {ERROR.name: (y0 - a * shape.subs(x, lam)) ** 2 / 2},
-            q, (eta, rho, a, kappa), Expression(rule.schedule, ("t",)).sympy(), bool(self.problem.target.noise),
+            q, (eta, rho, a, kappa, sp.Symbol("schedule_at")), self.scheduled, bool(self.problem.target.noise),
         )  # fmt: skip
 
     def equations(self) -> list[Equation]:
@@ -161,7 +162,7 @@ class DisplacedFlow(Flow):
         rows.append(Equation.of("slope", "s'(x)", slope))
         label, noise = self.label(), self.problem.target.noise
         rows.append(Equation.of("label", "y", label + (sp.Float(noise, 6) * sp.Symbol(r"\xi") if noise else 0)))
-        if self.schedule_texts["algorithm.schedule"].strip() != "1":
+        if self.scheduled:
             schedule = Expression(rule.schedule, ("t",)).sympy()
             rows.append(Equation("schedule", rf"\eta = \eta_0\, s(t),\quad s(t) = {sp.latex(schedule)}"))
         law = r"(z, \lambda) \sim \mathcal{N}\bigl(0, \begin{pmatrix} 1 & M \\ M & Q \end{pmatrix}\bigr)"
@@ -209,6 +210,11 @@ class DisplacedFlow(Flow):
         return ["M[0,0]", "Q[0,0]"]
 
     @property
+    def scheduled(self) -> bool:
+        """Whether a schedule multiplies the learning rate."""
+        return not schedules.is_one(self.problem.algorithm.schedule)
+
+    @property
     def schedule_texts(self) -> dict[str, str]:
         return {"algorithm.schedule": self.problem.algorithm.schedule}
 
@@ -231,9 +237,10 @@ class DisplacedFlow(Flow):
     @cached_property
     def _sample(self) -> Averages:
         rule, noise = self.problem.algorithm, float(self.problem.target.noise)
-        head = (rule.learning_rate, rule.displacement, float(self.start.a[0]), rule.weight_decay)
+        schedule = time_function(rule.schedule).address if self.scheduled else 0.0
+        head = (rule.learning_rate, rule.displacement, float(self.start.a[0]), rule.weight_decay, schedule)
         # Where a later use of the sample follows a step of changing size, its field depends on the time.
-        steady = rule.uses == 1 or rule.schedule.strip() == "1"
+        steady = rule.uses == 1 or not self.scheduled
         return Averages(self.module(), head, noise, steady)
 
     def _choose(self, states: Array, least: int = 0) -> tuple[Array, float, int]:

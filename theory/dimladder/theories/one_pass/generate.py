@@ -9,7 +9,7 @@ import logging
 
 from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import LoopWriter
-from ...symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
+from ...symbolic.printing import OBSERVE_SIGNATURE, RHS_SIGNATURE, header
 from .derivation import EXPANDED_DEGREE, Derived
 from .erf_sums_code import Mixture
 from .layout import (
@@ -50,7 +50,7 @@ def source(out: Derived, title: str) -> str:
     if out.setting.mixture:
         other = Mixture(out, AFTER, writer, kernels)
     functions = other.functions() if other else kernels
-    lines = [HEADER.format(title=title), *library(functions)]
+    lines = [header(title, out.setting.schedule != 1), *library(functions)]
     lines += [*functions, "", load_source(out.setting.train_readout), ""]
 
     body = other.moments() if other else []

@@ -14,7 +14,7 @@ import sympy as sp
 from ...symbolic.adjoints import partial_derivative
 from ...symbolic.kernels import KernelWriter, MomentCall
 from ...symbolic.loops import INDENT, LoopWriter
-from ...symbolic.printing import HEADER, JAC_SIGNATURE
+from ...symbolic.printing import JAC_SIGNATURE, header
 from ...symbolic.tensors import Tensor
 from .derivation import Derived
 from .layout import (
@@ -76,7 +76,7 @@ def jacobian_source(out: Derived, calls: Derived) -> str:
     if out.kernels.kernels:
         # The loops for the moments call the kernels' values.
         kernels = [*KernelWriter(out.kernels, single.scalar, "@njit(**INNER)").source(), *kernels]
-    lines = [HEADER.format(title="Jacobian of online SGD"), *library(kernels), *kernels]
+    lines = [header("Jacobian of online SGD", out.setting.schedule != 1), *library(kernels), *kernels]
     lines += [load_source(out.setting.train_readout), "", SCATTER, "", *gradients]
     lines += [f"@njit({JAC_SIGNATURE}, **FAST)", "def jac(t, y, J, p, work):", VIEWS.rstrip()]
     lines += ["    G = work[place:place + N * N].reshape((N, N))", "    place += N * N"]

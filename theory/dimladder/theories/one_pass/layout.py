@@ -1,8 +1,8 @@
 """Pieces that all generated modules of this theory are printed with: layouts, views, scalars, the scalar printer.
 
 State ``y``: Q (lower triangle, row by row), M (row by row), then a where it is trained.
-Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, then A (M), T (M x M), a (K; the frozen readout), and what
-the route of the averages adds.
+Parameters ``p``: K, M, eta, eta_a, sigma, kappa, kappa_a, B, where the schedule's code lies (0: there is none), then
+A (M), T (M x M), a (K; the frozen readout), and what the route of the averages adds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from . import notation as d
 from .derivation import Derived
 
 SCALARS = (d.eta, d.eta_a, d.sigma, d.kappa, d.kappa_a, d.batch)
+SCHEDULE = 2 + len(SCALARS)
+# Where the arrays begin.
+FIRST = SCHEDULE + 1
 
 LOAD = '''@njit(**INNER)
 def load(y, p, C, c):
@@ -56,7 +59,7 @@ VIEWS = """    K = int(p[0])
     place += N
 """
 # Where the parameters of the route begin.
-AFTER = f"{2 + len(SCALARS)} + M + M * M + K"
+AFTER = f"{FIRST} + M + M * M + K"
 # One lane for each pair of students, padded for SIMD.
 LANES = f"lanes = (K * (K + 1) // 2 + {LANE_WIDTH - 1}) // {LANE_WIDTH} * {LANE_WIDTH}"
 
@@ -75,8 +78,7 @@ def array_elements() -> dict[str, Any]:
 
 def load_source(trained: bool) -> str:
     """Return the source of ``load(y, p, C, c)``."""
-    first = 2 + len(SCALARS)
-    return LOAD.format(scalars=first, readout="y[place + i]" if trained else f"p[{first} + M + M * M + i]")
+    return LOAD.format(scalars=FIRST, readout="y[place + i]" if trained else f"p[{FIRST} + M + M * M + i]")
 
 
 def library(kernels: list[str]) -> list[str]:
@@ -142,7 +144,7 @@ def scalars(out: Derived) -> list[str]:
     used = set().union(*(s.rhs.free_symbols for s in [*out.moments, *out.flow]))
     lines = [f"    {s} = p[{2 + k}]" for k, s in enumerate(SCALARS) if s in used]
     if out.setting.schedule != 1:
-        lines.append(f"    schedule = {printer().doprint(out.setting.schedule)}")
+        lines += [f"    schedule_at = as_time(0, int(p[{SCHEDULE}]))", "    schedule = schedule_at(t)"]
         lines += [f"    {s} *= schedule" for s in (d.eta, d.eta_a) if s in used]
     return lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ AFFORDABLE = {1: 6, 2: 6, 3: 5, 4: 3}
 SOBOL = (11, 12, 13, 14, 15, 16)
 # Values of the label noise, level by level, for a loss that is not quadratic: sharp where outputs are large.
 NOISE_NODES = (16, 24, 32, 48, 64, 96)
+# The same where only displaced fields make what a sample moves nonlinear in the noise.
+SMOOTH_NOISE_NODES = (6, 8, 10, 14, 20, 28)
 
 
 def levels(flow: OnePassFlow) -> list[list[Array]]:
@@ -58,7 +61,9 @@ def _over_fields(dimension: int) -> list[list[Array]]:
     return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
 
 
-def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]]:
+def source_levels(
+    dimension: int, noisy: bool, linear: bool, counts: tuple[int, ...] = NOISE_NODES
+) -> list[list[Array]]:
     """Return families of quadratures over the fields of one source, each coarse to fine, as printed code reads them.
 
     Parameters
@@ -69,6 +74,8 @@ def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]
         Whether labels have noise.
     linear : bool
         Whether what a sample moves is linear in the noise: two values have its mean and its variance.
+    counts : tuple of int
+        Values of the noise, level by level, where it is not.
     """
     from ...numerics.quadrature import gauss_hermite
 
@@ -78,7 +85,7 @@ def source_levels(dimension: int, noisy: bool, linear: bool) -> list[list[Array]
         return np.concatenate([[len(nodes)], np.stack([nodes, weights], axis=1).ravel()])
 
     return [
-        [np.concatenate([values(count), rule]) for count, rule in zip(NOISE_NODES, family, strict=False)]
+        [np.concatenate([values(count), rule]) for count, rule in zip(counts, family, strict=False)]
         for family in _over_fields(dimension)
     ]
 
@@ -97,6 +104,21 @@ def sign_rule(dimension: int) -> Array:
     family = _over_fields(axes)[0] if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
     # With three axes the coarsest nested rule is right to about 3e-7.
     return np.concatenate([[1.0, 0.0, 1.0], family[3 if axes < 3 else 0]])
+
+
+@lru_cache(maxsize=8)
+def class_rule(dimension: int) -> Array:
+    """Return the points that count wrong classes: regions of the fields have edges that no axis is split at.
+
+    Parameters
+    ----------
+    dimension : int
+        The most fields that any source has; the last axis needs no points.
+    """
+    from ...numerics.fields import sobol_rule
+
+    axes = max(1, dimension - 1)
+    return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(10 + axes, 13), axes)])
 
 
 def _noise(flow: OnePassFlow, count: int) -> Array:

@@ -15,8 +15,16 @@ def is_displaced(problem: Any) -> bool:
     return bool(rule.uses > 1 or rule.displacement != 0 or getattr(problem.student, "slope", ""))
 
 
+def is_single(problem: Any) -> bool:
+    """Whether one unit with a fixed readout meets one direction, a sample a step: displaced fields are split there."""
+    target, student, rule = problem.target, problem.student, problem.algorithm
+    count = target.units if isinstance(target, Committee) else getattr(target, "directions", 0)
+    one = getattr(student, "width", 1) == count == rule.batch_size == 1
+    return bool(one and not getattr(student, "train_readout", False))
+
+
 def structure(problem: Any) -> str:
-    """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower plain flow."""
+    """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower flows."""
     data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
     asked = {
         "data.kind": isinstance(data, Mixture),
@@ -36,6 +44,16 @@ def structure(problem: Any) -> str:
         "loss.smoothing": problem.loss.smoothing != 0,
         "algorithm.momentum": rule.momentum is not None,
         "algorithm.update": bool(rule.update),
+        "algorithm.average": rule.average != 0,
+        "algorithm.feedback": rule.feedback is not None,
+        "algorithm.input_noise": rule.input_noise != 0,
+        "algorithm.weight_noise": rule.weight_noise != 0,
+        "algorithm.episodes": rule.episodes is not None,
+        "target.drift": getattr(target, "drift", None) is not None,
+        "target.noise": isinstance(getattr(target, "noise", 0.0), str),
+        "algorithm.batch_size": isinstance(rule.batch_size, str),
+        "algorithm.uses": rule.uses > 1 and not is_single(problem),
+        "algorithm.displacement": rule.displacement != 0 and not is_single(problem),
         "initial.block_Q": getattr(problem.initial, "block_Q", None) is not None,
     }
     return next((key for key, needed in asked.items() if needed), "")

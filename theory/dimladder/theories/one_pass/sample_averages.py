@@ -51,9 +51,9 @@ class SampleAverages:
     variance : Expr
         Q in terms of the state.
     parameters : tuple of Symbol
-        The first is the learning rate.
-    schedule : Expr
-        Factor of the learning rate, in t.
+        The first is the learning rate, the last says where the code of the schedule lies.
+    scheduled : bool
+        Whether a schedule multiplies the learning rate.
     noisy : bool
         Whether the label of the gain has noise.
     """
@@ -66,7 +66,7 @@ class SampleAverages:
     observables: Mapping[str, Any]
     variance: Any
     parameters: tuple[Any, ...]
-    schedule: Any = 1
+    scheduled: bool = False
     noisy: bool = False
 
 
@@ -255,7 +255,7 @@ def module_source(what: SampleAverages, title: str) -> str:
     """Print ``rhs`` and ``observe``: averages, averages of absolute values, and what the refinement left open."""
     import sympy as sp
 
-    from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
+    from ...symbolic.printing import RHS_SIGNATURE, assignments, header, printer
     from .sample_averages_code import ADAPTIVE, EXACT, MODULE, NOISE, OPEN
 
     z = symbols()[0]
@@ -268,8 +268,8 @@ def module_source(what: SampleAverages, title: str) -> str:
     shared, values = assignments(integrands)
     gain_shared, (gain_value,) = assignments([what.gain])
     scheduled = ["    average(y, p, out)"]
-    if what.schedule != 1:
-        rate = f"    q[0] = p[0] * ({write.doprint(what.schedule)})"
+    if what.scheduled:
+        rate = f"    q[0] = p[0] * as_time(0, int(p[{len(what.parameters) - 1}]))(t)"
         scheduled = ["    q = p.copy()", rate, "    average(y, q, out)"]
     field = ["    lam = at[1] + at[2] * u", "    moments(lam, at, p, values)"]
     field += ["    integrand(at[0], lam, at[3], values[0], values[1], state, p, values)"]
@@ -278,7 +278,7 @@ def module_source(what: SampleAverages, title: str) -> str:
     if what.noisy:
         adaptive = ADAPTIVE.format(name="noise", count=2, scales="SCALES + COUNT - 2", point="\n".join(noise))
         moments = NOISE.format(average_noise=adaptive, terms=TERMS)
-    return HEADER.format(title=title) + MODULE.format(
+    return header(title, what.scheduled) + MODULE.format(
         inside=INNER_ORDER, observables=tuple(what.observables), states=len(what.drifts), count=len(integrands),
         head=len(what.parameters), levels=len(what.fields), field_levels=1 if what.noisy else "LEVELS",
         field_kinks=_array(kinks(what.kinked, x)), link_kinks=_array(kinks(what.link, z)),

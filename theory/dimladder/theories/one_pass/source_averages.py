@@ -63,6 +63,10 @@ class SourceAverages:
         g'_i Delta is this coefficient in G, H and N. None: the gradient.
     signs : bool
         Whether the share of samples whose sign is wrong is wanted: it takes a rule even where averages do not.
+    uses : int
+        Steps on one sample: g'_i Delta is the sum of all of them, each at the fields that those before it have moved.
+    trial : bool
+        Whether g'_i Delta is taken at fields that a trial step on the same sample has moved.
 
     Attributes
     ----------
@@ -82,6 +86,8 @@ class SourceAverages:
     species: tuple[str, ...] = ("w",)
     coefficients: tuple[Any, ...] | None = None
     signs: bool = False
+    uses: int = 1
+    trial: bool = False
     indices: Indices = field(init=False)
     averages: Averages = field(init=False)
 
@@ -110,7 +116,7 @@ class SourceAverages:
     def route(self) -> str:
         """ "closed" where every average has a closed form that is short enough to be written out, else "fields"."""
         setting = self.setting
-        if self.coefficients is not None:
+        if self.takes_rate:
             return "fields"
         functions = [setting.student, *([] if setting.teacher is None else [setting.teacher])]
         terms = [decompose(f) for f in functions]
@@ -122,8 +128,20 @@ class SourceAverages:
         return "closed" if whole else "fields"
 
     @property
+    def displaced(self) -> bool:
+        """Whether a gradient sees fields that a step on the same sample has moved."""
+        return self.trial or self.uses > 1
+
+    @property
+    def takes_rate(self) -> bool:
+        """Whether the averages depend on the size of a step."""
+        return self.coefficients is not None or self.displaced
+
+    @property
     def linear_in_noise(self) -> bool:
         """Whether what a sample moves is linear in the noise of its label."""
+        if self.displaced:
+            return False
         error = drop_atoms(sp.diff(self.setting.loss_function, OUTPUT))
         rows = [sp.Symbol("error", real=True)]
         if self.coefficients is not None:

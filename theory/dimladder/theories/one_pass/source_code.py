@@ -83,10 +83,10 @@ class Closed:
         room = f"max({size}, N * N + quadrature_work(N))" if self.averages.signs else size
         lines += [f"    return K + {room}"]
         signs = Quadrature(self.averages).signs() if self.averages.signs else []
-        return [*_library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
+        return [*library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
 
 
-def _library(lines: list[str]) -> list[str]:
+def library(lines: list[str]) -> list[str]:
     """Return the source of the special functions that printed code calls."""
     text = "\n".join(lines)
     out = [ASIN_SOURCE, ""]

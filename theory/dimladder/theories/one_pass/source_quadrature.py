@@ -28,6 +28,7 @@ from .notation import LABEL, OUTPUT
 from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
+    ADD_OWN_KINKS,
     CENTRED_MEAN,
     INTEGRATE,
     LAW,
@@ -52,7 +53,7 @@ class Quadrature:
 
     def functions(self) -> list[str]:
         """Return the source of all functions."""
-        rate = ", eta" if self.averages.coefficients is not None else ""
+        rate = ", eta" if self.averages.takes_rate else ""
         text = INTEGRATE.replace("{signature}", f"K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R{rate}")
         if not rate:
             text = text.replace("sigma, rule, eta, False", "sigma, rule, 0.0, False")
@@ -128,6 +129,7 @@ class Quadrature:
         rows = self._coefficients()
         if self.averages.coefficients is None:
             body += ["    b[k] = dg(x[k]) * error"]
+            body += self._displaced()
         else:
             body += ["    a, learning_rate = c[k], eta"]
             names = {str(s) for row in rows.values() for s in row.free_symbols}
@@ -139,7 +141,24 @@ class Quadrature:
             for s, row in rows.items():
                 spelled = row.xreplace({v: sp.Symbol(_word(str(v)), real=True) for v in row.free_symbols})
                 body.append(f"    b[{s} * K + k] = 1.0 * ({printer().doprint(stabilise(spelled))})")
-        return ["@njit(**INNER)", "def moved(x, K, c, f, y, error, eta, b):", *indented(body), "", ""]
+        head = "def moved(x, K, c, f, y, error, eta, b, value, shifted):"
+        return ["@njit(**INNER)", head, *indented(body), "", ""]
+
+    def _displaced(self) -> list[str]:
+        """Return what takes the gradient at fields that a step on the same sample has moved; ``eta``: its size.
+
+        `uses` adds up the gradients of all steps, and what they move the readouts by.
+        """
+        averages = self.averages
+        step = ["for k in range(K):", "    shifted[k] -= eta * c[k] * dg(shifted[k]) * error"]
+        step += ["    f += c[k] * g(shifted[k])", "error = loss_slope(f, y)", "for k in range(K):"]
+        start = ["for k in range(K):", "    shifted[k] = x[k]"]
+        if averages.trial:
+            return [*start, "f = 0.0", *step, "    b[k] = dg(shifted[k]) * error"]
+        if averages.uses == 1:
+            return []
+        add = ["    b[k] += dg(shifted[k]) * error", "    value[k] += g(shifted[k]) * error"]
+        return [*start, f"for use in range({averages.uses - 1}):", *indented(["f = 0.0", *step, *add])]
 
     def _kinks(self) -> list[str]:
         """Return ``own_kinks``, which fills the kinks along the axis of one field and returns their number."""
@@ -166,7 +185,7 @@ class Quadrature:
         # Room for the kinks of a few fields, and for those of the loss and the sign; more are left to the accuracy.
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
-        function = OWN_KINKS.replace("{own}", "\n".join(indented(own)))
+        function = ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
         return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
 
 

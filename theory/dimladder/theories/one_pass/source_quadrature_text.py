@@ -25,6 +25,8 @@ b = work[place:place + N]
 place += N
 value = work[place:place + N]
 place += N
+shifted = work[place:place + N]
+place += N
 ties = work[place:place + 3 * N].reshape((N, 3))
 place += 3 * N
 kinks = work[place:place + MOST]
@@ -44,7 +46,7 @@ place += NODES
 masses = work[place:place + NODES]
 place += NODES
 turns = work[place:place + NOISE_LEVELS + 1]"""
-SCRATCH_SIZE = "N * N + 13 * N + 1 + MOST + 2 * (N + 1) * NODES + NOISE_LEVELS + 1"
+SCRATCH_SIZE = "N * N + 14 * N + 1 + MOST + 2 * (N + 1) * NODES + NOISE_LEVELS + 1"
 
 LAW = '''@njit(**INNER)
 def ordered_law(K, M, N, mu, C, c, order, mean, cov, L):
@@ -167,7 +169,8 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
             star = y0 + target(x[V:], c[K:])
             for v in range(count):
                 weight = (rule[2 + 2 * v] if sigma > 0.0 else 1.0) / total
-                add(x, zeta, K, c, star, sigma * rule[1 + 2 * v], weight, eta, tested, b, value, G, moments, N2, R, out)
+                shift = sigma * rule[1 + 2 * v]
+                add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, shifted, G, moments, N2, R, out)
         return
     axes = points[1:]
     if not axis_capacity(L, axes, MOST) < NODES:
@@ -193,11 +196,12 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
                     found = insert(noise_level(r, output), turns, found)
                 for s in range(normal_nodes(turns[:found], star, sigma, axes, steps, masses)):
                     shift, weight = sigma * steps[s], weights[N] * masses[s]
-                    add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, G, moments, N2, R, out)
+                    add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, shifted, G, moments, N2, R, out)
                 continue
             for v in range(u if outside else 0, u + 1 if outside else count):
                 weight = weights[N] * (rule[2 + 2 * v] if sigma > 0.0 else 1.0)
-                add(x, zeta, K, c, star, sigma * rule[1 + 2 * v], weight, eta, tested, b, value, G, moments, N2, R, out)
+                shift = sigma * rule[1 + 2 * v]
+                add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, shifted, G, moments, N2, R, out)
 
 
 @njit(**INNER)
@@ -216,7 +220,7 @@ def clear(G, moments, N2, R, out, number):
 
 
 @njit(**INNER)
-def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N2, R, out):
+def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, shifted, G, moments, N2, R, out):
     """Add one sample to the averages: its fields x, their independent parts, its label without noise, the noise."""
     f = 0.0
     for k in range(K):
@@ -228,9 +232,11 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, G, moments, N
         out[2] += weight * loss(f, y)
         return
     error = loss_slope(f, y)
-    moved(x, K, c, f, y, error, eta, b)
     for k in range(K):
-        R[k] += weight * error * value[k]
+        value[k] *= error
+    moved(x, K, c, f, y, error, eta, b, value, shifted)
+    for k in range(K):
+        R[k] += weight * value[k]
     for p in range(SPECIES * K):
         G[p] += weight * b[p]
         for q in range(zeta.size):
@@ -289,14 +295,16 @@ def quadrature_work(N):
 
 '''
 
-OWN_KINKS = '''@njit(**INNER)
+ADD_OWN_KINKS = '''@njit(**INNER)
 def add_own_kinks(field, K, V, origin, slope, out, count):
     """Add the kinks of a field that is (u - origin) slope, as values of u; return the number of all."""
 {own}
     return count
 
 
-@njit(**INNER)
+'''
+
+OWN_KINKS = '''@njit(**INNER)
 def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out):
     """Fill the kinks along the axis of a field, those before it given; return their number."""
     V, M = SPECIES * K, c.size - K

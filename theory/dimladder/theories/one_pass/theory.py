@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ...errors import ConfigError
 from ...problem import axis_values
 from ...problem.grids import OdeSolver
-from ...problem.targets import ClusterLabels, Committee, Index
+from ...problem.targets import ClusterLabels, Index
 from ..base import Reads, Refusal, Theory
-from .routes import is_displaced, structure
+from .routes import is_displaced, is_single, structure
 
 if TYPE_CHECKING:
     from ...symbolic.systems import System
@@ -54,8 +54,8 @@ class OnePassTheory(Theory):
     reads: ClassVar[Reads] = {
         "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
         "target": {
-            "committee": "activation readout outputs overlap noise power",
-            "index": "formula noise hermite overlap power",
+            "committee": "activation readout outputs overlap noise power drift",
+            "index": "formula noise hermite overlap power drift",
             "vector-index": "formulas argmax noise hermite overlap power",
             "cluster-labels": "labels",
         },
@@ -66,11 +66,14 @@ class OnePassTheory(Theory):
         "loss": "function smoothing",
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
-            "weight_decay readout_weight_decay uses displacement momentum update vectors constants",
+            "weight_decay readout_weight_decay uses displacement momentum average feedback input_noise weight_noise "
+            "update vectors constants",
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
+    coordinates: ClassVar = {"time": ("time $t$", "steps/$d$")}
     axes = ("time",)
+    timed = ("data.tasks", "data.variances", "target.noise", "student.dropout", "algorithm.batch_size")
     solver = OnePassSolver()
     references = (
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
@@ -92,21 +95,20 @@ class OnePassTheory(Theory):
     )
 
     def derive(self, problem: Any) -> System:
-        if is_displaced(problem):
-            from .displaced import DisplacedFlow
-
-            return DisplacedFlow(problem)
         if structure(problem):
             from .general.flow import GeneralFlow
 
             return GeneralFlow(problem)
+        if is_displaced(problem):
+            from .displaced import DisplacedFlow
+
+            return DisplacedFlow(problem)
         from .flow import OnePassFlow
 
         return OnePassFlow(problem)
 
     def checks(self, problem: Any) -> Iterable[Refusal]:
-        target, student, rule = problem.target, problem.student, problem.algorithm
-        loss = problem.loss.form
+        target, student, loss = problem.target, problem.student, problem.loss.form
         if not loss.vector and loss.jumps:
             why = "it jumps: its gradient is zero almost everywhere, and SGD never meets the jump"
             yield Refusal("loss.function", why, "use a continuous loss, such as hinge")
@@ -116,24 +118,20 @@ class OnePassTheory(Theory):
             yield Refusal("target.formula", "noise inside the formula is not read here", "use target.noise")
         if problem.simulation.method not in ("", "gram", "weights"):
             yield Refusal("simulation.method", f"{problem.simulation.method!r} is not one of gram, weights")
-        yield from self._start_checks(problem)
-        yield from self._idle_checks(problem)
         general = structure(problem)
+        yield from self._start_checks(problem, general)
+        yield from self._idle_checks(problem)
+        slope = getattr(student, "slope", "")
         if is_displaced(problem):
-            if general:
-                path = "student.slope" if rule.uses == 1 and not rule.displacement else "algorithm.uses"
-                path = "algorithm.displacement" if rule.displacement else path
-                yield Refusal(general, f"{path} is read for isotropic inputs and plain SGD only", "drop one of them")
-                return
             yield from self._displaced_checks(problem)
-        elif general:
-            yield from self._general_checks(problem)
-            return
-        if student.slope and (loss.name != "correlation" or student.train_readout):
+        if slope and (loss.name != "correlation" or student.train_readout):
             why = "only the correlation loss with a fixed readout needs no activation"
             yield Refusal("student.slope", why, "give student.activation")
-        if rule.uses > MOST_USES:
-            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
+        elif slope and (general or not is_single(problem)):
+            why = "it is read for one unit, one direction and one sample a step, of isotropic inputs and plain SGD"
+            yield Refusal("student.slope", why, "give student.activation")
+        elif general:
+            yield from self._general_checks(problem)
 
     def _idle_checks(self, problem: Any) -> Iterable[Refusal]:
         """What the grid asks beyond what the data say."""
@@ -143,7 +141,7 @@ class OnePassTheory(Theory):
             why = f"the last task ends at {tasks[-1].until:g}, before the last time {last:g}"
             yield Refusal("data.tasks", why, "let its until be inf")
 
-    def _start_checks(self, problem: Any) -> Iterable[Refusal]:
+    def _start_checks(self, problem: Any, general: str) -> Iterable[Refusal]:
         initial = problem.initial
         labelled = isinstance(problem.target, ClusterLabels)
         for name in ("Q", "M"):
@@ -152,7 +150,7 @@ class OnePassTheory(Theory):
                     continue
                 hint = 'give both Q and M, or kind = "random" with overlap and seed'
                 yield Refusal(f"initial.{name}", "is missing", hint)
-        if structure(problem):
+        if general:
             return
         for name in ("bias", "means", "block_M"):
             if getattr(initial, name, None) is not None:
@@ -172,22 +170,37 @@ class OnePassTheory(Theory):
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
             return
-        if rule.spherical and (rule.update or rule.momentum is not None):
-            path = "algorithm.update" if rule.update else "algorithm.momentum"
+        if rule.spherical and (rule.update or rule.momentum is not None or rule.average):
+            path = "algorithm.update" if rule.update else "algorithm.average" if rule.average else "algorithm.momentum"
             yield Refusal(path, "the norms of plain SGD only are kept: algorithm.spherical is true", "drop one of them")
         try:
-            table(problem)
+            what = table(problem)
         except ConfigError as error:
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
+            return
+        yield from self._noise_checks(problem, what)
+
+    def _noise_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
+        """What noise on inputs, weights and teachers leaves out."""
+        rule = problem.algorithm
+        drift: Any = getattr(problem.target, "drift", None)
+        if rule.input_noise and any(entry.array == "squared_length" for entry in what.timed):
+            yield Refusal("algorithm.input_noise", "is not read with variances that change in time", "drop one of them")
+        if drift is not None and (what.shares == 0.0).any() and what.fixed_noise.any():
+            why = "the noise of teachers has no limit along single directions (blocks of share 0)"
+            yield Refusal("target.drift", why, "let noise be 0, or give the block a share")
+        if rule.regime != "classical" and (rule.input_noise or rule.weight_noise):
+            path = f"algorithm.{'input_noise' if rule.input_noise else 'weight_noise'}"
+            yield Refusal(path, "is read with every term", 'use regime = "classical"')
 
     def _vector_checks(self, problem: Any) -> Iterable[Refusal]:
         """What students of several outputs leave out."""
         from ...problem.update_labels import loss_of, outputs_of
 
         rule, many = problem.algorithm, "is read for a student of one output"
-        yield Refusal("target", "several outputs are run by the experiment only, so far")
         for key, asked in (
             ("update", bool(rule.update)), ("uses", rule.uses > 1), ("displacement", rule.displacement != 0),
+            ("feedback", rule.feedback is not None), ("episodes", rule.episodes is not None),
         ):  # fmt: skip
             if asked:
                 yield Refusal(f"algorithm.{key}", f"{many}: the target has {outputs_of(problem)}", "drop one of them")
@@ -202,20 +215,15 @@ class OnePassTheory(Theory):
             yield Refusal("target.noise", why, 'use "square", or no noise')
 
     def _displaced_checks(self, problem: Any) -> Iterable[Refusal]:
-        student, rule = problem.student, problem.algorithm
-        count = len(problem.target.readout) if isinstance(problem.target, Committee) else problem.target.directions
+        rule = problem.algorithm
         key = "uses" if rule.uses > 1 else "displacement" if rule.displacement else ""
         path = f"algorithm.{key}" if key else "student.slope"
-        if student.width > 1 or count > 1:
-            yield Refusal(path, "displaced fields are averaged for one student unit and one teacher direction")
-        if student.train_readout:
-            yield Refusal("student.train_readout", f"{path} is read with a fixed readout")
-        if rule.batch_size > 1:
-            yield Refusal("algorithm.batch_size", f"{path} is read with one sample a step")
         if rule.regime != "classical":
             yield Refusal("algorithm.regime", f"{path} is read with every term", 'use regime = "classical"')
         if rule.uses > 1 and rule.displacement:
             yield Refusal("algorithm.displacement", "is not read together with uses", "drop one of them")
+        if rule.uses > MOST_USES:
+            yield Refusal("algorithm.uses", f"at most {MOST_USES} steps on each sample are averaged, got {rule.uses}")
 
     def reading_errors(self, problem: Any) -> dict[str, float]:
         """A written rule is run on vectors of numbers as it stands, against the table made of it."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Numbers in front of the tables in the parameter vector; see `pack`.
-HEAD = 9
+HEAD = 11
 
 
 def parameter_symbols() -> Mapping[str, tuple[Any, Any]]:
@@ -50,21 +50,21 @@ def drift(kind: str, pull: Any, parameter: Any, factor: Any = 1) -> Any:
     return factor * rate * (pull - decay * parameter)
 
 
-def module_source(activation: Expression, schedules: tuple[Expression, Expression], title: str) -> str:
+def module_source(activation: Expression, title: str) -> str:
     """Print ``rhs``, ``network`` (f at every point) and ``domain``.
 
     The target, the particles and the quadrature are data: one module serves all problems with an activation.
-    `schedules` are those of the first and the second layer.
+    So are the schedules of the two layers, by their addresses.
     """
     import sympy as sp
 
-    from ...symbolic.printing import HEADER, RHS_SIGNATURE, assignments, printer
+    from ...symbolic.printing import RHS_SIGNATURE, assignments, header, printer
 
     write = printer()
     smoothing = smooth(activation)
     value, slope, spread, residual, pull, theta = sp.symbols("value slope spread residual pull theta", real=True)
     integrands = {k: write.doprint(residual * named(e, value, slope, spread)) for k, e in gradients().items()}
-    first, second = (schedule.sympy(t=sp.Symbol("t", real=True)) for schedule in schedules)
+    first, second = sp.symbols("first second", real=True)
     factors = {"a": second, "u": first, "s": first}
     flows = {k: write.doprint(drift(k, pull, theta, factors[k])) for k in integrands}
     if smoothing.averages is not None:
@@ -78,7 +78,7 @@ def module_source(activation: Expression, schedules: tuple[Expression, Expressio
         sums = [f"        {name} += w * ({e})" for name, e in zip(("psi", "psi_x", "psi_s"), terms, strict=True)]
         smoothed = "\n".join([*_QUADRATURE_HEAD, *lines, *sums, "    return psi, psi_x, psi_s"])
     printed = {f"pull_{k}": v for k, v in integrands.items()} | {f"flow_{k}": v for k, v in flows.items()}
-    return HEADER.format(title=title) + _TEMPLATE.format(rhs=RHS_SIGNATURE, smoothed=smoothed, **printed)
+    return header(title, scheduled=True) + _TEMPLATE.format(rhs=RHS_SIGNATURE, smoothed=smoothed, **printed)
 
 
 _QUADRATURE_HEAD = [
@@ -137,6 +137,7 @@ def rhs(t, y, dy, p, work):
     network(y, p, work)
     particles, sums, points = int(p[0]), int(p[1]), int(p[2])
     xi_a, xi_w, lambda_a, lambda_w = p[5], p[6], p[7], p[8]
+    first, second = as_time(0, int(p[9]))(t), as_time(0, int(p[10]))(t)
     cube = {head} + particles
     probability = cube + points * sums
     target = probability + points

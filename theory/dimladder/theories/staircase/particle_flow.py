@@ -11,6 +11,7 @@ from ...errors import DerivationError, SolveError
 from ...problem import Problem
 from ...problem.boolean import analyse, label, monomials_of
 from ...symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
+from ...symbolic.times import time_function
 from .generate import HEAD, drift, gradients, module_source, named
 from .particles import Particles
 from .smoothing import finest_tables, node_tables, smooth, symbols
@@ -97,13 +98,12 @@ class MeanFieldFlow(Flow):
     def module(self) -> ModuleType:
         from ...symbolic import store
 
-        first, second = self.schedules()
         title = f"Mean-field particles of a two-layer network, activation {self.activation.text}"
 
         def build() -> str:
-            return module_source(self.activation, (first, second), title)
+            return module_source(self.activation, title)
 
-        return store.module(("staircase", self.activation.text, first.text, second.text), build)
+        return store.module(("staircase", self.activation.text), build)
 
     @property
     def _tolerance(self) -> float:
@@ -118,6 +118,7 @@ class MeanFieldFlow(Flow):
         head = [
             len(particles), len(seen.blocks), len(seen.sums), levels, most, algorithm.second_layer_rate,
             algorithm.first_layer_rate, algorithm.second_layer_weight_decay, algorithm.first_layer_weight_decay,
+            *(time_function(text).address for text in self.schedule_texts.values()),
         ]  # fmt: skip
         assert len(head) == HEAD
         sizes = np.array([len(block) for block in seen.blocks], dtype=float)

@@ -16,11 +16,11 @@ from typing import Any
 
 from ....symbolic.kernels import KernelWriter
 from ....symbolic.loops import INDENT, LoopWriter, SymmetricArray
-from ....symbolic.printing import HEADER, OBSERVE_SIGNATURE, RHS_SIGNATURE
+from ....symbolic.printing import OBSERVE_SIGNATURE, RHS_SIGNATURE, header
 from ..derivation import Derived
 from ..erf_sums_code import GATHER as MIXTURE_GATHER
 from ..layout import (
-    SCALARS,
+    FIRST,
     buffer_views,
     covariance_element,
     indented,
@@ -98,7 +98,6 @@ GATHER_READOUT = """for i in range(K):
 def near_source(out: Derived, title: str) -> str:
     """Return the source of ``rhs``, ``generalization_error`` and ``decades`` of a difference form."""
     trained = out.setting.train_readout
-    first = 2 + len(SCALARS)
     arrays: dict[str, Any] = {"a": "a", "e": "e", "r": "r", "N": "NN", "H": "H", "L": "L"}
     arrays |= dict.fromkeys(("C", "Q", "M", "T"), SymmetricArray(covariance_element))
     arrays |= {"q": "q_", "s": "s_"}
@@ -117,7 +116,7 @@ def near_source(out: Derived, title: str) -> str:
 
     error = observe.scalar_sum(out.generalization_error)
     moments, flow = stage_lines(loops, out.moments), stage_lines(loops, out.flow)
-    lines = [HEADER.format(title=title), *near_library.constants(first, trained), *library(kernels)]
+    lines = [header(title, out.setting.schedule != 1), *near_library.constants(FIRST, trained), *library(kernels)]
     if any("given(" in line for line in kernels):
         lines += near_library.pasted(
             near_library.residue, near_library.plain, near_library.beside, near_library.given, options="OPTIONS"

@@ -86,7 +86,7 @@ def continued(flow: OnePassFlow, times: Array, states: Array) -> Tail | None:
     if not isinstance(p.target, Committee) or noise or decay or flow.module().ROUTE != "closed":
         return None
     errors = flow.generalization_error(states)
-    size = target_size(flow)
+    size = flow.target_size
     if not (errors < min(max(SMALL * p.solver.rtol, DEEP), LARGEST) * size).any():
         return None
     form = Form.of(flow)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import sympy as sp
 
+from ....problem import Expression
+from ....problem.data import Mixture
+from ....problem.emitters import stages_of
+from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step
 from ..explanation import definitions as unit_definitions
 from ..explanation import kernel_equations, same_activation
 from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
-from .derivation import gradient
+from . import vector_explanation as vector
+from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
@@ -31,7 +37,8 @@ def explain(flow: GeneralFlow) -> list[Step]:
         Equation.of("fixed", r"d\,\delta \Gamma^{b}_{pf}", _increment(flow, out.update.fixed), "f a fixed vector"),
     ]
     if flow.trained:
-        increments.append(Equation.of("readout", r"d\,\delta a_{hi}", out.update.readout))
+        at = "hoi" if form.vector else "hi"
+        increments.append(Equation.of("readout", rf"d\,\delta a_{{{at}}}", out.update.readout))
     regime = {
         "classical": "",
         "gradient-flow": " Only terms of first order in the sample are kept: the limit of a vanishing learning rate.",
@@ -62,6 +69,7 @@ def explain(flow: GeneralFlow) -> list[Step]:
 
 def _increment(flow: GeneralFlow, increment: Any) -> Any:
     """Return an increment in what a sample moves the vectors by: a written coefficient is its own symbol."""
+    increment = sp.expand(increment.xreplace({SPREAD: variance(flow.form)}))
     if not flow.form.written:
         return increment
     return sp.expand(increment.xreplace({gradient(v): -moved_by(v) for v in (d.p, d.q)}))
@@ -118,6 +126,8 @@ def model(flow: GeneralFlow) -> list[Equation]:
     rows = [Equation("input", rf"x = {mean}\sum_{{b}} \sqrt{{s_{{cb}}}}\, \Pi_b\, \zeta", None, note)]
     if t.D:
         rows.append(Equation("mean", r"m_c = \sum_{r} \nu_{cr}\, r_r / \sqrt{d}", None, f"{t.D} directions r_r"))
+    if t.Y > 1:
+        return [*rows, *vector.labels(flow), *vector.student(flow), *blocks(flow), *sources(flow)]
     same = t.teacher is not None and same_activation(flow.averages.setting)
     label = [rf"\sum_{{m}} A_{{cm}}\, {'g' if same else chr(92) + 'tilde g'}(z_m)"] if t.teacher is not None else []
     if t.index:
@@ -135,11 +145,41 @@ def model(flow: GeneralFlow) -> list[Equation]:
     bias = " + b_k" if flow.biased else ""
     masked = r"\chi_{ck}\, " if (t.masks != 1).any() else ""
     index = r"^{h(c)}" if t.heads > 1 else ""
-    field = rf"\lambda_k = w_k\cdot x/\sqrt d{bias}"
+    seen = r"x'" if flow.form.stirred else "x"
+    weights = r"(w_k + \tau\, \xi_k)" if flow.form.blurred else "w_k"
+    field = rf"\lambda_k = {weights}\cdot {seen}/\sqrt d{bias}"
     rows.append(Equation("student", rf"f = \sum_{{k}} {masked}a{index}_k\, g(\lambda_k),\quad {field}"))
+    rows += noises(flow)
     shown = unit_definitions(flow.averages.setting)
     rows += [e for e in shown if e.label in ("error", "activation", "teacher")]
-    return rows + blocks(flow) + sources(flow)
+    return rows + blocks(flow) + sources(flow) + in_time(flow)
+
+
+def noises(flow: GeneralFlow) -> list[Equation]:
+    """Return the noise that a step adds to its input and to the weights: the label and the tests do without."""
+    t, rows = flow.table, []
+    if flow.form.stirred:
+        note = "zeta'' standard Gaussian: a step sees x', the label is that of x"
+        rows.append(Equation("input noise", rf"x' = x + {t.input_noise:g}\, \zeta''", None, note))
+    if flow.form.blurred:
+        note = "xi_k standard Gaussian, fresh at every step: where the gradient is taken"
+        rows.append(Equation("weight noise", rf"\tau = {t.weight_noise:g}", None, note))
+    return rows
+
+
+def teachers_drift(flow: GeneralFlow) -> list[Equation]:
+    """Return how teachers move on their own."""
+    t = flow.table
+    if t.fixed_drift is None or t.fixed_noise is None:
+        return []
+    entries = r" \\ ".join(" & ".join(f"{v:g}" for v in row) for row in t.fixed_drift)
+    text = r"w^\star_m \leftarrow w^\star_m + \tfrac1d \sum_{n} W_{mn}\, w^\star_n + \sqrt{\nu/d}\; \zeta_m"
+    rows = [
+        Equation("drift", text, None, "zeta_m: fresh Gaussian, |zeta_m|^2 = |w*_m(0)|^2 and shared out as it is"),
+        Equation("drift", rf"W = \begin{{pmatrix}}{entries}\end{{pmatrix}}"),
+    ]
+    own = np.diagonal(t.gram[:, t.moving : t.moving + t.M, t.moving : t.moving + t.M], axis1=1, axis2=2)
+    return [*rows, Equation("drift", rf"\nu = {float(t.fixed_noise.sum() / own.sum()):g}")]
 
 
 def blocks(flow: GeneralFlow) -> list[Equation]:
@@ -174,20 +214,53 @@ def sources(flow: GeneralFlow) -> list[Equation]:
     t = flow.table
     if t.sources == 1:
         return []
-    rows, begin = [], 0.0
-    for end, _ in t.stages[:LISTED]:
-        weights = ", ".join(f"{v:g}" for v in t.source_weights(begin))
+    rows = []
+    if any(entry.key != "student.dropout" for entry in t.timed if entry.array == "chances"):
+        stages = stages_of(flow.p, t.sources)
+    else:
+        begins = [0.0, *t.switches]
+        stages = tuple((end, tuple(t.source_weights(b))) for b, (end, _) in zip(begins, t.stages, strict=True))
+    for end, weights in stages[:LISTED]:
         until = "" if end == float("inf") else f",\\ t < {end:g}"
-        rows.append(Equation("sources", rf"\pi = ({weights}){until}"))
-        begin = end
+        rows.append(Equation("sources", rf"\pi = ({', '.join(map(_number, weights))}){until}"))
     return rows
+
+
+def in_time(flow: GeneralFlow) -> list[Equation]:
+    """Return the numbers that are formulas in the time, those of the sources apart."""
+    target, student, rule = flow.p.target, flow.p.student, flow.p.algorithm
+    rows = []
+    if isinstance(getattr(target, "noise", 0.0), str):
+        rows.append(Equation("noise", rf"\sigma_c(t) = {_number(target.noise)}"))
+    if isinstance(rule.batch_size, str):
+        rows.append(Equation("batch", f"B_{{s}}(t) = {_number(rule.batch_size)}"))
+    keep = getattr(student, "dropout", 1.0)
+    if any(True for _ in formulas_in(keep)):
+        values = ", ".join(map(_number, keep if isinstance(keep, tuple) else (keep,)))
+        rows.append(Equation("masks", rf"p(t) = ({values})", None, "probability that a unit is kept, chi = 1"))
+    moving = flow.p.data.moving_eigenvalues() if isinstance(flow.p.data, Mixture) else {}
+    for (c, b), text in list(moving.items())[:LISTED]:
+        rows.append(Equation("variance", f"s_{{{c},{b}}}(t) = {_number(text)}"))
+    return rows
+
+
+def _number(value: Timed) -> str:
+    """Return a number, or a formula in the time, in LaTeX."""
+    if not isinstance(value, str):
+        return f"{value:g}"
+    # A step's value at its jump is no part of the formula on paper.
+    return sp.latex(Expression(value, ("t",)).sympy().replace(sp.Heaviside, lambda u, *_: sp.Heaviside(u)))
 
 
 def rule(flow: GeneralFlow) -> list[Equation]:
     """Return one step of every tracked vector."""
     t, rows = flow.table, []
+    sample = "x'" if flow.form.stirred else "x"
     readout = unit_readout(flow)
-    slope = rf"{readout}\, g'(\lambda_k)\,\Delta"
+    readout = r"\hat{\phi}_{ck}" if flow.form.feedback else readout
+    several = t.Y > 1
+    slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
+    slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
         moves = []
@@ -195,11 +268,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
             parts = [(t.drift[row, column], ""), (t.scheduled_drift[row, column], scheduled)]
             moves += [rf"{v:+g}{s}\, {letter(other)}_k/d" for v, s in parts if v]
         moved = [(t.gain[row], scheduled), (t.fixed_gain[row], "")]
-        moves += [rf"{-v:+g}{s}\, {slope}\, x/\sqrt{{d}}" for v, s in moved if v]
+        moves += [rf"{-v:+g}{s}\, {slope}\, {sample}/\sqrt{{d}}" for v, s in moved if v]
         symbol = letter(name)
         formula = coefficient(flow, row)
         if formula is not None:
-            moves.append(rf"+ \left[{sp.latex(formula)}\right] x/\sqrt{{d}}")
+            moves.append(rf"+ \left[{sp.latex(formula)}\right] {sample}/\sqrt{{d}}")
         rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
     if t.coefficients is not None:
         for row, name in enumerate(t.species):
@@ -211,8 +284,10 @@ def rule(flow: GeneralFlow) -> list[Equation]:
                 rows.append(Equation(f"field {name}", text))
         rows.append(Equation("rate", rf"\eta = {t.learning_rate:g}{scheduled}"))
     if flow.trained:
-        decay = rf"(1 - {t.readout_decay:g}/d)\, a_k" if t.readout_decay else "a_k"
-        text = rf"a_k \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, g(\lambda_k)\,\Delta"
+        name, error = ("a_{ok}", r"\partial_{f_o} \ell") if several else ("a_k", r"\Delta")
+        decay = rf"(1 - {t.readout_decay:g}/d)\, {name}" if t.readout_decay else name
+        pulled = r"\sum_j g(\lambda^{(j)}_k)\,\Delta^{(j)}" if t.uses > 1 else rf"g(\lambda_k)\,{error}"
+        text = rf"{name} \leftarrow {decay} - ({t.readout_rate:g}{scheduled}/d)\, {pulled}"
         rows.append(Equation("readout", text))
     if flow.biased:
         note = "a coordinate of the weights on which every input has one value: the last block; their drift acts on it"
@@ -220,6 +295,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         for v, s in ((t.gain[0], scheduled), (t.fixed_gain[0], "")):
             step += rf" - ({t.bias_rate * v:g}{s}/d)\, {slope}" if v else ""
         rows.append(Equation("bias", rf"b_k \leftarrow b_k {step}", None, note))
+    rows += teachers_drift(flow)
+    if flow.form.feedback:
+        numbers = ", ".join(f"{v:g}" for v in t.feedback) if t.feedback is not None else ""
+        note = "fixed: they take the place of the readouts in the gradient of the weights"
+        rows.append(Equation("feedback", rf"\phi = ({numbers})", None, note))
     if scheduled:
         rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
     if t.spherical:
@@ -233,18 +313,49 @@ def rule(flow: GeneralFlow) -> list[Equation]:
 
     note = f"a row a species ({', '.join(t.species)}), times the identity in the units"
     if flow.form.written:
-        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, x/\sqrt d"
+        text = r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r + \varphi_p\, " + sample + r"/\sqrt d"
         mixed = "L = " + entries(t.drift, t.scheduled_drift)
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
+    pulled = r"\hat{\phi}_{ci}\, " if flow.form.feedback else r"\hat{a}_{ci}\, "
+    moved = pulled + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
+    moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
+    rows += displaced_fields(flow, scheduled)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
-        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, x/\sqrt d,\quad "
-                          r"\beta_p = \sum_i P_{pi}\, \hat{a}_{ci}\, g'(\lambda_i)\,\Delta"),
+        Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, " + sample + r"/\sqrt d,\quad "
+                          r"\beta_p = \sum_i P_{pi}\, " + moved),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
+
+
+def displaced_fields(flow: GeneralFlow, scheduled: str) -> list[Equation]:
+    """Return the fields that steps on a sample move on that same sample, and the gradient psi taken there."""
+    t, averages = flow.table, flow.averages
+    if not averages.displaced:
+        return []
+    size = rf"\ell_{{c}}/{t.batch:g}" if t.batch > 1 else r"\ell_{c}"
+    length = r"\ell_{c} = \lVert x\rVert^2/d = \sum_{b} \gamma_{b}\, s_{cb}"
+    note = "one step on a sample moves its own field by order one"
+    note += ": the other samples of a batch move it by less" if t.batch > 1 else ""
+    if averages.trial:
+        rho = f"{t.displacement:g}{scheduled}"
+        rows = [
+            rf"\tilde\lambda_i = \lambda_i - ({rho})\, {size}\, \hat{{a}}_{{ci}}\, g'(\lambda_i)\,\Delta",
+            r"\tilde\Delta = \partial_f \ell\Bigl(\sum_k \hat{a}_{ck}\, g(\tilde\lambda_k),\, y\Bigr)",
+            r"\psi_i = g'(\tilde\lambda_i)\, \tilde\Delta",
+        ]
+    else:
+        eta = f"{t.gain[0]:g}{scheduled}"
+        step = rf"({eta})\, {size}\, \hat{{a}}_{{ci}}\, g'(\lambda^{{(j)}}_i)\,\Delta^{{(j)}}"
+        rows = [
+            rf"\lambda^{{(j+1)}}_i = \lambda^{{(j)}}_i - {step},\quad \lambda^{{(0)}} = \lambda",
+            r"\Delta^{(j)} = \partial_f \ell\Bigl(\sum_k \hat{a}_{ck}\, g(\lambda^{(j)}_k),\, y\Bigr)",
+            rf"\psi_i = \sum_{{j=0}}^{{{t.uses - 1}}} g'(\lambda^{{(j)}}_i)\,\Delta^{{(j)}}",
+        ]
+    return [Equation("length", length, None, note), *(Equation("displaced", text) for text in rows)]
 
 
 def _entry(steady: float, moved: float, scheduled: str) -> str:
@@ -258,23 +369,33 @@ def _entry(steady: float, moved: float, scheduled: str) -> str:
 
 def law_equations(flow: GeneralFlow) -> list[Equation]:
     """Return covariance and mean of the fields of a source, and the weights of its units."""
+    if flow.table.Y > 1:
+        text = r"c_{o,i} = \hat{a}_{coi},\quad c_{o,K+m} = -A_{c,o,m}"
+        units = Equation("units", text, None, "readouts of fields, given the source")
+        return [*map(_stage, flow.derived.laws), units]
     units = Equation(
         "units", r"c_{i} = \hat{a}_{ci},\quad c_{K+m} = -A_{cm}", None, "readouts of fields, given the source"
     )
-    return [*map(_stage, flow.derived.laws), units]
+    added = [replace(_stage(stage), note="added to it: noise on the weights") for stage in flow.derived.added]
+    return [*map(_stage, flow.derived.laws), *added, units, *map(_stage, flow.derived.pulls)]
 
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
     averages = flow.averages
-    rows = []
-    for stage in averages.definitions:
+    rows = vector.averages(flow, printed) if flow.table.Y > 1 else []
+    for stage in averages.definitions if flow.table.Y == 1 else ():
         name, left = str(stage.lhs.base), sp.latex(stage.lhs)
         if averages.route == "closed":
             value = printed(stage.rhs)
             rows.append(
                 Equation(name, f"{left} = {MEANING[name]} = {sp.latex(value)}", (stage.lhs, value), "given the source")
             )
+        elif averages.displaced and name in DISPLACED:
+            rows.append(Equation(name, DISPLACED[name], None, "given the source, by quadrature over all fields"))
+        elif averages.uses > 1:
+            text = r"R_{i} = \sum_{j} \mathbb{E}\left[g(\lambda^{(j)}_{i})\, \Delta^{(j)}\right]"
+            rows.append(Equation(name, text, None, "given the source, by quadrature over all fields"))
         elif flow.form.written and name in WRITTEN:
             rows.append(Equation(name, WRITTEN[name], None, "given the source, by quadrature over all fields"))
         else:
@@ -293,6 +414,14 @@ WRITTEN = {
     "N": r"N_{pr} = \mathbb{E}\left[\varphi_{p}\, \varphi_{r}\right]",
 }  # fmt: skip
 
+# Averages of a gradient at displaced fields, in the same way.
+DISPLACED = {
+    "G": r"G_{i} = \mathbb{E}\left[\psi_{i}\right]",
+    "H": r"H_{il} = \mathbb{E}\left[\partial_{f_{l}} \psi_{i}\right]"
+         r" = \sum_{j} \mathbb{E}\left[\psi_{i}\, (f_{j} - \mu_{j})\right] (C^{-1})_{jl}",
+    "N": r"N_{ik} = \mathbb{E}\left[\psi_{i}\, \psi_{k}\right]",
+}  # fmt: skip
+
 
 def _stage(stage: Any) -> Equation:
     name = "readouts" if stage.lhs.base == d.w else str(stage.lhs.base).strip("\\")
@@ -306,7 +435,7 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
         name = "a" if stage.lhs.base == d.da else r"\Gamma"
         subscript = ",".join(map(str, stage.lhs.indices))
         left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
-        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means"}.get(stage.lhs.indices[-1], "")
+        note = {d.q: "p, q moving", d.f: "f fixed: teachers, means", d.v: "two fixed"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
         if stage.lhs.base == d.dGamma:

@@ -16,9 +16,10 @@ from ....problem.update_table import Table, table
 from ....symbolic import store
 from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
+from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
-from .layout import values
+from .layout import places, values
 
 if TYPE_CHECKING:
     from ....problem import Problem
@@ -63,7 +64,9 @@ class GeneralFlow(Flow):
         self.V, self.F = self.S * self.K, self.M + self.D
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
-        self.tested = len(t.head) if (t.masks != 1.0).any() else 0
+        # So is the student without the noise of its training.
+        noisy = t.input_noise > 0 or t.weight_noise > 0
+        self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = self._order_parameters()
 
     # Derivation ---------------------------------------------------------------------------------------------------
@@ -76,10 +79,13 @@ class GeneralFlow(Flow):
     def structure(self) -> dict[str, Any]:
         """Return what decides the form of the equations; counts and every number are parameters."""
         t = self.table
-        functions = {"student": t.activation, "teacher": t.teacher, "index": t.index[0] if t.index else None}
+        texts = [None if f is None else (f.text, f.hermite) for f in (t.activation, t.teacher, *t.index)]
         return {
-            **{name: None if f is None else (f.text, f.hermite) for name, f in functions.items()},
+            **dict(zip(("student", "teacher"), texts, strict=False)),
+            "index": texts[2:],
             "directions": t.M if t.index else 0,
+            "outputs": t.Y,
+            "argmax": t.argmax,
             "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
             "species": t.species if t.coefficients else (),
             "loss": t.loss.name,
@@ -88,14 +94,35 @@ class GeneralFlow(Flow):
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
-            "schedule": t.schedule,
+            "scheduled": self.scheduled,
+            "timed": bool(self.formulas),
+            "uses": t.uses,
+            "trial": bool(t.displacement),
+            **self._extras,
         }
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """The distinct formulas of the numbers that change in time."""
+        return tuple(dict.fromkeys(entry.formula.text for entry in self.table.timed))
 
     @property
     def scheduled(self) -> bool:
         """Whether a schedule multiplies the rates."""
-        text = self.table.schedule
-        return not (schedules.is_constant(text) and float(Expression(text, ("t",)).evaluate(np)) == 1.0)
+        return not schedules.is_one(self.table.schedule)
+
+    @property
+    def _extras(self) -> dict[str, bool]:
+        t = self.table
+        return {
+            "feedback": t.feedback is not None, "stirred": t.input_noise > 0, "blurred": t.weight_noise > 0,
+            "drifting": self.drifting,
+        }  # fmt: skip
+
+    @property
+    def drifting(self) -> bool:
+        """Whether teachers move on their own: their overlaps are then part of the state."""
+        return self.table.fixed_drift is not None
 
     @cached_property
     def form(self) -> Form:
@@ -105,7 +132,10 @@ class GeneralFlow(Flow):
         t = self.table
         schedule = Expression(t.schedule, ("t",)).sympy() if self.scheduled else 1
         written = t.coefficients is not None
-        return Form(self.trained, t.spherical, self.centred, written, t.regime, schedule)
+        return Form(
+            self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule,
+            timed=bool(self.formulas), **self._extras,
+        )  # fmt: skip
 
     @cached_property
     def averages(self) -> SourceAverages:
@@ -117,6 +147,8 @@ class GeneralFlow(Flow):
 
         t = self.table
         student = t.activation.sympy(x=X)
+        if t.Y > 1:
+            return self._vector_averages(student)
         kinked: dict[str, Any] = {}
         if t.index:
             kinked["target_axes"], kinked["target_kinks"] = target_kinks(self.p.target, t.M)
@@ -133,7 +165,26 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs)
+        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
+
+    def _vector_averages(self, student: Any) -> SourceAverages:
+        from ....symbolic.factors import X
+        from ..kink_axes import label_planes
+        from ..notation import Setting
+        from ..vector_averages import VectorAverages
+
+        t = self.table
+        setting = Setting(
+            student=student, teacher=student if t.teacher is None else t.teacher.sympy(x=X), loss="square",
+            train_readout=self.trained, student_kinks=t.activation.kinks("x"),
+            teacher_kinks=() if t.teacher is None else t.teacher.kinks("x"),
+        )  # fmt: skip
+        loss: Any = t.loss
+        index = tuple(_fields(f) for f in t.index)
+        planes = label_planes(t.index, t.argmax, t.M)
+        return VectorAverages(
+            setting, self.centred, loss=loss, index=index, argmax=t.argmax, planes=planes, classes=t.classes
+        )
 
     @cached_property
     def derived(self) -> Derived:
@@ -157,11 +208,17 @@ class GeneralFlow(Flow):
 
     def _source(self) -> str:
         from ..source_code import source_functions
+        from ..vector_averages import VectorAverages
+        from ..vector_code import vector_functions
         from . import code
 
         averages = self.averages
+        functions = vector_functions(averages) if isinstance(averages, VectorAverages) else source_functions(averages)
         ends = {"ROUTE": averages.route, "LINEAR_IN_NOISE": averages.linear_in_noise}
-        return code.source(self.derived, source_functions(averages), f"one-pass: {self.structure()}", ends)
+        title = f"one-pass: {self.structure()}"
+        # A step moves the fields of its own sample by |x|^2/d; the other samples of a batch move them by less.
+        step = "step * length[c] / batch" if averages.displaced else "step" if averages.takes_rate else ""
+        return code.source(self.derived, functions, title, ends, step)
 
     # Numbers ------------------------------------------------------------------------------------------------------
 
@@ -183,8 +240,11 @@ class GeneralFlow(Flow):
     def initial_state(self) -> Array:
         p, q = np.tril_indices(self.V)
         cross = self.gram[:, : self.V, self.V :].transpose(1, 2, 0)
-        parts = [self.gram[:, p, q].T.ravel(), cross.ravel(), self.table.a.ravel() if self.trained else np.zeros(0)]
-        return np.concatenate(parts)
+        parts = [self.gram[:, p, q].T.ravel(), cross.ravel()]
+        if self.drifting:
+            f, g = (self.V + place for place in np.tril_indices(self.F))
+            parts.append(self.gram[:, f, g].T.ravel())
+        return np.concatenate([*parts, self.table.a.ravel() if self.trained else np.zeros(0)])
 
     def names(self) -> list[str]:
         """Return what each component is: ``Q_block[b,p,q]`` in block b of several, vectors species by species."""
@@ -199,12 +259,21 @@ class GeneralFlow(Flow):
         pairs = [("Q", f"{p},{q}") for p in range(self.V) for q in range(p + 1)]
         for p in range(self.V):
             pairs += [(kind, f"{p},{at}") for kind, at in fixed] + ([("bias", str(p))] if self.biased else [])
-        heads = [f"{h}," if self.table.heads > 1 else "" for h in range(self.table.heads)]
-        readouts = [f"a[{h}{i}]" for h in heads for i in range(self.K)] if self.trained else []
+        if self.drifting:
+            pairs += [("T", f"{f},{g}") for f in range(self.F) for g in range(f + 1)]
+        shape = self._readout_shape
+        readouts = [f"a[{','.join(map(str, at))}]" for at in np.ndindex(*shape.values())] if self.trained else []
         return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
 
     def parameters(self) -> Array:
-        return np.concatenate([self.plain_parameters, self.rule])
+        return np.concatenate([self.plain_parameters, self._packed(self.rule)])
+
+    def _packed(self, rule: Array) -> Array:
+        """Return a quadrature as the module reads it: for several outputs, then the one that counts wrong classes."""
+        if self.table.Y == 1:
+            return rule
+        classes = rules.class_rule(self._most_fields) if self.table.classes else np.zeros(0)
+        return np.concatenate([[float(rule.size)], rule, classes])
 
     @cached_property
     def plain_parameters(self) -> Array:
@@ -227,21 +296,60 @@ class GeneralFlow(Flow):
         shares = np.append(t.shares, 0.0) if self.biased else t.shares
         counts = {
             "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested, "Y": t.Y,
+            "switches": len(t.switches), "tested": self.tested, "Y": t.Y, "entries": 0,
         }  # fmt: skip
+        moved = self._moved(counts, chosen)
+        counts["entries"] = len(moved)
+        addresses = [time_function(text).address for text in self.formulas]
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
+        # Noise of the training, which the tests do not see.
+        stir = np.zeros_like(variances)
+        stir[: len(t.head), : len(t.shares)] = t.input_noise**2
+        blur = np.append(np.full(len(t.head), t.weight_noise**2), np.zeros(extra))
+        drift, walk = np.zeros((self.F, self.F)), np.zeros((self.F, self.F, self.B))
+        if t.fixed_drift is not None and t.fixed_noise is not None:
+            teachers = np.arange(self.M)
+            drift[: self.M, : self.M] = t.fixed_drift
+            walk[teachers, teachers, : len(t.shares)] = t.fixed_noise.T
         arrays = {
-            "step": t.learning_rate,
+            "moved": [place for place, _ in moved], "formula": [addresses[k] for _, k in moved],
+            "step": self._step,
+            "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
+            "length": t.squared_length[chosen],
             "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
             "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
+            "stir": stir, "blur": blur, "drift": drift, "walk": walk,
+            "feedback": np.zeros(self.K) if t.feedback is None else t.feedback,
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip
         return values(counts, arrays | rates | steady)
+
+    def _moved(self, counts: dict[str, int], chosen: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return (place among the parameters, number of its formula) of the entries that change in time."""
+        names = {"chances": "chance", "variances": "s", "noise": "sigma", "batch": "batch"}
+        names["squared_length"] = "length"
+        found = []
+        for entry in self.table.timed:
+            rows = [entry.index]
+            if entry.array in ("variances", "noise", "squared_length"):
+                rows = [(int(row), *entry.index[1:]) for row in np.flatnonzero(chosen == entry.index[0])]
+            found += [(names[entry.array], row, self.formulas.index(entry.formula.text)) for row in rows]
+        where = places(counts | {"entries": len(found)})
+        return [
+            (where[name][0] + (int(np.ravel_multi_index(at, where[name][1])) if at else 0), formula)
+            for name, at, formula in found
+        ]
+
+    @property
+    def _step(self) -> float:
+        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
+        t = self.table
+        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -256,36 +364,47 @@ class GeneralFlow(Flow):
         """The number of fields of the source that reads most."""
         t = self.table
         own = self.V if t.coefficients is not None else self.K
-        return own + int((t.teacher_rows != 0.0).sum(axis=1).max(initial=0))
+        heard = (t.teacher_rows != 0.0).reshape(len(t.teacher_rows), t.Y, t.M).any(axis=1)
+        return own + int(heard.sum(axis=1).max(initial=0))
 
     @cached_property
     def families(self) -> list[list[Array]]:
         """The quadratures to choose from."""
         linear = bool(self.module().LINEAR_IN_NOISE)
-        return rules.source_levels(self._most_fields, bool(self.table.noise.any()), linear)
+        smooth = self.averages.displaced and self.table.loss.name in QUADRATIC
+        counts = rules.SMOOTH_NOISE_NODES if smooth else rules.NOISE_NODES
+        noisy = bool(self.table.noise.any()) and self.table.Y == 1
+        return rules.source_levels(self._most_fields, noisy, linear, counts)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest."""
         out = np.empty_like(y)
         t = schedules.largest(self.table.schedule, 0.0, float(self.times()[-1]))
-        self.module().rhs(t, y, out, np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size()))
+        self.module().rhs(
+            t, y, out, np.concatenate([self.plain_parameters, self._packed(rule)]), np.zeros(self.work_size())
+        )
         return out
 
     def averaged(self, y: Array, rule: Array) -> Array:
         """Return what a quadrature averages at a state: dy/dt, and e_g, which a loss may leave to itself."""
         row = np.empty(self.S * self.table.sources * 3)
-        p, work = np.concatenate([self.plain_parameters, rule]), np.zeros(self.work_size())
+        p, work = np.concatenate([self.plain_parameters, self._packed(rule)]), np.zeros(self.work_size())
         self.module().observe(0.0, np.ascontiguousarray(y), row, p, work)
         return np.concatenate([self.velocity(y, rule), row.reshape(-1, 3)[:, 0]])
 
     def work_size(self) -> int:
-        return int(self.module().work_size(self.K, self.M, self.D, self.S, self.B))
+        own = int(self.module().work_size(self.K, self.M, self.D, self.S, self.B, self.table.Y))
+        return own + (len(self.plain_parameters) if self.formulas else 0)
 
     # Integration --------------------------------------------------------------------------------------------------
 
     @property
     def schedule_texts(self) -> dict[str, str]:
-        return {"algorithm.schedule": self.table.schedule}
+        # Formulas of one key are told apart by a number; what is wrong with one of them the table has said by the key.
+        moving = {entry.formula.text: entry.key for entry in self.table.timed}
+        return {"algorithm.schedule": self.table.schedule} | {
+            f"{key} ({number})": text for number, (text, key) in enumerate(moving.items())
+        }
 
     def pieces(self) -> tuple[tuple[float, float], ...]:
         last = float(self.times()[-1])
@@ -300,7 +419,7 @@ class GeneralFlow(Flow):
         return tuple(i * (i + 3) // 2 for i in range(self.K))
 
     def integrator_options(self) -> dict[str, Any]:
-        settings, size = self.p.solver, len(self.initial_state())
+        settings, size, t = self.p.solver, len(self.initial_state()), self.table
         return {
             "jac": None,
             # Many blocks: the largest eigenvalue limits explicit steps, which are cheaper than one dense Jacobian.
@@ -309,7 +428,7 @@ class GeneralFlow(Flow):
             "rtol": max(SAFETY * settings.rtol, 1e-14),
             "atol": max(SAFETY * settings.atol, 1e-16),
             "blow_up": BLOW_UP * max(1.0, float(abs(self.initial_state()).max())),
-            "autonomous": schedules.is_constant(self.table.schedule) and not self.table.switches,
+            "autonomous": schedules.is_constant(self.table.schedule) and not (t.switches or t.timed),
             # Where stability limits explicit steps, interpolants are a thousand times worse than steps.
             "output": "step" if self.module().ROUTE == "closed" else "interpolate",
         }
@@ -341,6 +460,9 @@ class GeneralFlow(Flow):
         ]
         if self.M:
             out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
+        if self.drifting:
+            meaning = "overlap of the teachers w*_m.w*_n/d, all blocks"
+            out.append(OrderParameter("T", ("teacher", "teacher"), "T_{mn}", meaning, symmetric=True))
         if blocks:
             meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
             out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
@@ -349,14 +471,21 @@ class GeneralFlow(Flow):
                 out.append(OrderParameter("M_block", ("block", "student", "teacher"), "M^b_{im}", meaning))
         if t.D:
             out.append(OrderParameter("mean_overlap", ("student", "direction"), "R_{ir}", "overlap with means w_i.r/d"))
-        dims = ("head", "student") if t.heads > 1 else ("student",)
-        out.append(OrderParameter("a", dims, "a_{hi}" if t.heads > 1 else "a_{i}", "student readout"))
+        dims = tuple(self._readout_shape)
+        letters = "".join({"head": "h", "output": "o", "student": "i"}[name] for name in dims)
+        out.append(OrderParameter("a", dims, f"a_{{{letters}}}", "student readout"))
         if self.biased:
             out.append(OrderParameter("bias", ("student",), "b_{i}", "bias of a student unit"))
         return tuple(out)
 
+    @property
+    def _readout_shape(self) -> dict[str, int]:
+        """Return the axes of the readouts: heads and outputs where there are several."""
+        sizes = {"head": self.table.heads, "output": self.table.Y}
+        return {name: size for name, size in sizes.items() if size > 1} | {"student": self.K}
+
     def unpack(self, states: Array) -> tuple[Array, Array, Array]:
-        """Return overlaps by block, (time, B, V, V) and (time, B, V, F), and readouts (time, heads, K)."""
+        """Return overlaps by block, (time, B, V, V) and (time, B, V, F), and readouts (time, heads Y, K)."""
         count, steps = self.V * (self.V + 1) // 2, len(states)
         p, q = np.tril_indices(self.V)
         moving = np.empty((steps, self.B, self.V, self.V))
@@ -364,8 +493,20 @@ class GeneralFlow(Flow):
         moving[:, :, p, q] = moving[:, :, q, p] = pairs
         end = (count + self.V * self.F) * self.B
         cross = states[:, count * self.B : end].reshape(steps, self.V, self.F, self.B).transpose(0, 3, 1, 2)
+        end += self.F * (self.F + 1) // 2 * self.B if self.drifting else 0
         shape = (steps, *self.table.a.shape)
         return moving, cross, states[:, end:].reshape(shape) if self.trained else np.broadcast_to(self.table.a, shape)
+
+    def _teachers(self, states: Array) -> Array | None:
+        """Return the overlaps of the teachers, all blocks, (time, M, M), where they drift."""
+        if not self.drifting:
+            return None
+        first = (self.V * (self.V + 1) // 2 + self.V * self.F) * self.B
+        f, g = np.tril_indices(self.F)
+        out = np.empty((len(states), self.F, self.F))
+        pairs = states[:, first : first + len(f) * self.B].reshape(len(states), len(f), self.B)
+        out[:, f, g] = out[:, g, f] = pairs.sum(axis=2)
+        return out[:, : self.M, : self.M]
 
     def observed(self, times: Array, states: Array) -> Array:
         """Return error, classification error and loss, shape (time, species, source, 3)."""
@@ -392,11 +533,11 @@ class GeneralFlow(Flow):
         if t.sources > 1:
             meaning = "E[(f* - f)^2]/2 on the samples of one source"
             out["error"] = Variable(("time", "source"), seen[:, 0, :, 0], r"\varepsilon_c", meaning)
-        if t.signs:
-            out["classification_error"] = Variable(
-                ("time",), means[:, 0, 1], r"\varepsilon_{01}", "P(sign f != sign f*)"
-            )
-        if t.loss.name not in QUADRATIC:
+        if t.signs or t.classes:
+            meaning = "P(sign f != sign f*)" if t.signs else "P(argmax f != argmax y)"
+            out["classification_error"] = Variable(("time",), means[:, 0, 1], r"\varepsilon_{01}", meaning)
+        loss: Any = t.loss
+        if not (loss.quadratic if t.Y > 1 else loss.name in QUADRATIC):
             meaning = "E[loss(f, y)], label noise included"
             out["test_loss"] = Variable(("time",), means[:, 0, 2], r"\mathbb{E}[\ell]", meaning)
         used = self.V if t.outputs else K
@@ -404,8 +545,9 @@ class GeneralFlow(Flow):
         values = {
             "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
             "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
-            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1), "a": a if t.heads > 1 else a[:, 0],
-            "bias": cross[:, -1, :K, -1] if self.biased else None,
+            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1),
+            "a": a.reshape(len(a), *self._readout_shape.values()),
+            "bias": cross[:, -1, :K, -1] if self.biased else None, "T": self._teachers(states),
         }  # fmt: skip
         for op in self.order_parameters:
             out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)

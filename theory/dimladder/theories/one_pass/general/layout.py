@@ -1,7 +1,8 @@
 """What state and parameters of the general flow hold, in their order; `code` prints it, `flow` fills it.
 
 State ``y``: block overlaps of two moving vectors (lower triangle, row by row), then of a moving and a fixed one (row by
-row), the blocks of each pair side by side; then the readouts, head by head, where they are trained.
+row), and where teachers drift of two fixed ones (lower triangle), the blocks of each pair side by side; then the
+readouts, head by head, where they are trained.
 Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the rule of a quadrature.
 """
 
@@ -15,11 +16,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Units, teachers, directions of means, species, blocks, sources, heads; the first source that is tested; outputs.
-COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y")
+# Units, teachers, directions of means, species, blocks, sources, heads, switches; the first source that is tested;
+# outputs; entries that change in time, and the numbers before a quadrature.
+COUNTS = ("K", "M", "D", "S", "B", "C", "heads", "switches", "tested", "Y", "entries", "numbers")
 # Name in the code -> shape in the counts, () for a number.
 PARAMETERS: dict[str, tuple[str, ...]] = {
+    "moved": ("entries",),
+    "formula": ("entries",),
     "step": (),
+    "schedule_at": (),
+    "length": ("C",),
     "eta_a": (),
     "kappa_a": (),
     "batch": (),
@@ -39,16 +45,33 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "steady_L": ("V", "V"),
     "steady_P": ("V", "K"),
     "fixed": ("F", "F", "B"),
+    "stir": ("C", "B"),
+    "blur": ("C",),
+    "feedback": ("K",),
+    "drift": ("F", "F"),
+    "walk": ("F", "F", "B"),
     "readout": ("heads * Y", "K"),
 }
 
 
-def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
-    """Return the parameter vector, but for the rule of a quadrature."""
-    parts = [np.array([float(counts[name]) for name in COUNTS])]
+def places(counts: dict[str, int]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Return where each array begins in the parameters, and its shape; ``""`` where they end."""
     sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
+    out, place = {}, len(COUNTS)
     for name, shape in PARAMETERS.items():
         wanted = tuple(eval_size(size, sizes) for size in shape)
+        out[name] = place, wanted
+        place += math.prod(wanted)
+    return out | {"": (place, ())}
+
+
+def values(counts: dict[str, int], arrays: dict[str, Any]) -> Array:
+    """Return the parameter vector, but for the rule of a quadrature."""
+    where = places(counts)
+    parts = [np.array([float((counts | {"numbers": where[""][0]})[name]) for name in COUNTS])]
+    for name, (_, wanted) in where.items():
+        if not name:
+            continue
         array = np.asarray(arrays[name], dtype=float)
         assert array.shape == wanted, f"{name} is {array.shape}, {wanted} is needed"
         parts.append(array.ravel())

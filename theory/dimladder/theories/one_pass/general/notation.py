@@ -22,12 +22,15 @@ UNITS = Range("units", "K", "0", "K")
 BLOCKS = Range("blocks", "B", "0", "B")
 SOURCES = Range("sources", "n_c", "0", "C")
 HEADS = Range("heads", "n_h", "0", "heads")
+OUTPUTS = Range("outputs", "Y", "0", "Y")
 
-b, c, h = sp.symbols("b c h", integer=True)
+b, c, h, o = sp.symbols("b c h o", integer=True)
 i, k = sp.symbols("i k", integer=True)
 p, q = sp.symbols("p q", integer=True)
 # A moving vector, a field and another one, a direction of the means, a fixed vector.
 r, l, j, m, f = sp.symbols("r l j m f", integer=True)
+# Other fixed vectors.
+u, v = sp.symbols("m1 m2", integer=True)
 
 # Overlaps by block, shares of the blocks, eigenvalues and means by source, who emits the next sample.
 Gamma, share, s, nu, pi = (sp.IndexedBase(name) for name in ("Gamma", "gamma", "s", "nu", "pi"))
@@ -35,6 +38,10 @@ Gamma, share, s, nu, pi = (sp.IndexedBase(name) for name in ("Gamma", "gamma", "
 L, P, mask, head, a = (sp.IndexedBase(name) for name in ("L", "P", "chi", "delta", "a"))
 # Per source: covariance and mean of the fields, readouts of the units, averages of the gradient.
 C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", r"\hat{a}", "G", "H", "N", "R"))
+# What pulls a unit in the place of its readout; noise of inputs and of weights, and which fields see it; how fixed
+# vectors drift, and what their noise adds.
+pull, phi, stir, blur, seen = (sp.IndexedBase(name) for name in (r"\hat{\phi}", r"\phi", "e", r"\tau^{2}", r"\upsilon"))
+W, walk = sp.IndexedBase("W"), sp.IndexedBase(r"\omega")
 # Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
 X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
 # Growth of the norm, and what counts in it: every block but that of the biases.
@@ -47,8 +54,8 @@ eta_a, kappa_a, batch = sp.symbols("eta_a kappa_a B_s", positive=True)
 def indices() -> Indices:
     """Return the index symbols and their ranges."""
     return Indices(
-        {b: BLOCKS, c: SOURCES, h: HEADS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
-         j: FIELDS, m: DIRECTIONS, f: FIXED}
+        {b: BLOCKS, c: SOURCES, h: HEADS, o: OUTPUTS, i: UNITS, k: UNITS, p: MOVING, q: VECTORS, r: MOVING, l: FIELDS,
+         j: FIELDS, m: DIRECTIONS, f: FIXED, u: FIXED, v: FIXED}
     )  # fmt: skip
 
 
@@ -72,14 +79,30 @@ class Form:
         Whether the update is a formula of its own, phi_p a sample, instead of gains P times the gradient.
     centred : bool
         Whether no source has a mean and no unit a bias.
+    vector : bool
+        Whether the student has several outputs: what a sample moves a unit by then holds its readouts.
     regime : {"classical", "gradient-flow", "noise-dominated"}
     schedule : sympy expression in ``t``
         Factor of all learning rates.
+    timed : bool
+        Whether further numbers change in time, by formulas that are parameters themselves.
+    feedback : bool
+        Whether fixed numbers take the place of the readouts in the gradient of the weights.
+    stirred, blurred : bool
+        Whether a step sees noise on its input, and on the weights.
+    drifting : bool
+        Whether the fixed vectors drift.
     """
 
     train_readout: bool = False
     spherical: bool = False
     centred: bool = False
     written: bool = False
+    vector: bool = False
     regime: str = "classical"
     schedule: Any = 1
+    timed: bool = False
+    feedback: bool = False
+    stirred: bool = False
+    blurred: bool = False
+    drifting: bool = False

@@ -76,7 +76,10 @@ def printed(expression: Any) -> Any:
 _NAMES = {
     form(v): name for v in (d.p, d.q, d.f)
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
-} | {READOUT: "rho", d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target"}  # fmt: skip
+} | {
+    READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
+    d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+}  # fmt: skip
 
 
 def glossary(flow: GeneralFlow, rows: Sequence[Equation]) -> list[Equation]:
@@ -105,6 +108,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
     fields = rf"n_{{f}} = {f'{flow.S} K' if flow.form.written else 'K'} + M"
     biases = ", then that of the biases" if flow.biased else ""
     vectors = f"vectors V: {', '.join(t.species)} (K of each), which move, then teachers, directions of the means"
+    batch = "B_{s}(t)" if isinstance(flow.p.algorithm.batch_size, str) else f"{t.batch:g}"
     rows = {
         "Gamma": (r"\Gamma_{b,p,q} = V_p\cdot \Pi_b V_q/d", vectors + biases),
         "velocity": (r"\dot{\Gamma}_{b,p,q}", "velocity of the overlaps: the flow above"),
@@ -114,14 +118,22 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "pi": (r"\pi_{c} = \mathbb{P}(c)", "probability that source c (cluster, task, mask) emits the sample"),
         "chi": (r"\chi_{c,i}", "1 where source c keeps unit i, 0 where dropout drops it"),
         "delta": (r"\delta_{c,h}", "1 where source c is read by readout h = h(c), else 0"),
-        "a": (r"a_{h,i}", "readout h of unit i"),
+        "a": (r"a_{h,o,i}", "readout h of output o and unit i") if t.Y > 1 else (r"a_{h,i}", "readout h of unit i"),
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
+        "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
+        "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
+        "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),
+        "tau2": (r"\tau^{2}_{c} = \tau^{2}\, \lVert x\rVert^2/d", "variance of a field under noise on the weights"),
+        "W": (r"W_{f,m_{1}}", "how fixed vectors mix: the entries above, 0 for the directions of the means"),
+        "omega": (r"\omega_{b,f,m_{2}}", "nu |Pi_b w*_m|^2/d at time 0 for f = m_2 a teacher, else 0"),
         "theta": (r"\theta_{b}", "1, but 0 for the block of the biases, which does not count in a norm"),
-        "B_s": (rf"B_{{s}} = {t.batch}", "samples in a batch"),
+        "B_s": (rf"B_{{s}} = {batch}", "samples in a batch"),
         "eta_a": (rf"\eta_{{a}} = {t.readout_rate:g}{scheduled}", "learning rate of the readouts"),
         "kappa_a": (rf"\kappa_{{a}} = {t.readout_decay:g}", "decay of the readouts"),
-        "c": (r"c_{\alpha}", "readouts of all fields of a source: 'units' above"),
+        "c": (r"c_{o,\alpha}" if t.Y > 1 else r"c_{\alpha}", "readouts of all fields of a source: 'units' above"),
+        "y0": (r"y_{0,o} = y_{0co}", "number in the label of output o, given the source"),
+        "Y": (rf"Y = {t.Y}", "outputs"),
         "A": (r"A_{m} = A_{cm}", "weight of teacher m, given the source"),
         "offset": (r"y_{0} = y_{0c}", "number in the label, given the source"),
         "sigma": (r"\sigma = \sigma_c", "standard deviation of the label noise, given the source"),
@@ -129,7 +141,11 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "C": (r"C_{l,j} = C_{c,l,j}", "given the source its index is dropped, also that of averages and readouts"),
         "mu": (r"\mu_{l} = \mu_{c,l}", "mean of the fields, given the source"),
         "block field": (r"f^{b}_{p} = V_{p}\cdot \Pi_b\, x/\sqrt{d}", "part of a field that block b holds"),
-        "rho": (r"\rho_{hi} = \delta_{c,h}\,\chi_{c,i}\, g(\lambda_i)\,\Delta", "of one sample"),
+        "rho": (
+            r"\rho_{hi} = \delta_{c,h}\,\chi_{c,i}\, g(\lambda_i)\,"
+            + (r"\partial_{f_o} \ell" if t.Y > 1 else r"\Delta"),
+            "of one sample" + (", for output o" if t.Y > 1 else ""),
+        ),
         SignMoment2.__name__: (
             r"\mathcal{S}_2(h, k, \rho) = \mathbb{E}\left[\mathrm{sign}(\xi_1 + h)\, \mathrm{sign}(\xi_2 + k)\right]",
             "xi_1, xi_2 standard Gaussian with correlation rho",
