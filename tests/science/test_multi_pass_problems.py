@@ -288,6 +288,14 @@ def test_too_much_memory_is_refused() -> None:
     assert caught.value.status == "memory"
 
 
+def test_few_particles_for_many_updates_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    change = {"algorithm.steps": 12, "solver.scrambles": 2}
+    dl.solve(run_file("committee", change | {"solver.samples": 1024}))
+    assert not caplog.records
+    dl.solve(run_file("committee", change | {"solver.samples": 256}))
+    assert "24 gradients reveal 28 %" in caplog.text
+
+
 def test_a_rate_beyond_the_edge_says_when() -> None:
     change = {"algorithm.learning_rate": 30.0, "algorithm.steps": 60, "solver.samples": 256, "solver.scrambles": 2}
     phase = {"student": {"kind": "two-layer", "activation": "x**2"}, "target.formula": "z**2"}
@@ -312,6 +320,9 @@ def test_a_rate_beyond_the_edge_says_when() -> None:
         ({"student.bias": True}, "student.bias"),
         ({"data.spectrum": {"variances": [1.0, 5.0], "fractions": [1.0, 0.0]}}, "data.spectrum"),
         ({"algorithm": {"kind": "gradient-flow"}}, "algorithm.learning_rate"),
+        ({"loss": {"function": "heaviside(1 - y*f)"}}, "loss.function"),
+        ({"loss": {"function": "abs"}, "algorithm": {"kind": "gradient-flow", "learning_rate": 0.1, "steps": 2}},
+         "loss.function"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -26,8 +27,10 @@ from .model import Model
 from .responses import Kernels, solve_responses
 from .start import draw
 
+log = logging.getLogger("dimladder.multi_pass")
 Array = NDArray[np.float64]
 GIB = 2**30
+MOST_REVEALED = 0.2
 ROUNDING = 1e-14  # errors below this part of the largest value are none
 LATEX = {
     "train_loss": r"\mathcal{L}_\mathrm{train}", "test_loss": r"\mathcal{L}_\mathrm{test}",
@@ -173,11 +176,23 @@ class MultiPass(Recursion):
             with np.errstate(over="ignore", invalid="ignore"):
                 found = self._closed()
             return self._solution([found], {"method": method}, sampled=False)
+        self._warn_of_bias()
         workers = min(solver.workers or os.cpu_count() or 1, solver.scrambles)
         self._require_memory(self.memory() * workers, f"{workers} scramble(s) of {solver.samples} particles need")
         rows = each_scramble(self._scramble, solver.scrambles, workers)
         self._forget_checkpoints()
         return self._solution(rows, {"method": method, "scrambles": solver.scrambles}, sampled=True)
+
+    def _warn_of_bias(self) -> None:
+        """Say when updates reveal many of the N/alpha coordinates that the particles stand for."""
+        descent, samples = self.descent, self.problem.solver.samples
+        updates = descent.steps * (2 ** (self.problem.algorithm.levels - 1) if self.flow else 1)
+        share = descent.students * updates * descent.sample_ratio / samples
+        if self.method() == "particles" and share > MOST_REVEALED:
+            log.warning(
+                "%d particles stand for %d coordinates, of which %d gradients reveal %d %%: the bias is of that order",
+                samples, samples / descent.sample_ratio, descent.students * updates, round(100 * share),
+            )  # fmt: skip
 
     def _require_memory(self, need: float, what: str) -> None:
         limit = self.problem.solver.memory_limit
