@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder.equilibria import _Branch
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -67,6 +68,17 @@ def test_following_a_rest_point_agrees_with_integration() -> None:
     # The noise floor grows with the rate, linearly for small rates.
     floor = branch["generalization_error"].values
     assert np.all(np.diff(floor) > 0)
+
+
+def test_the_slope_of_a_branch_is_that_of_its_points() -> None:
+    """dM/d(eta), dQ/d(eta) of the noise floor, by the implicit function, against differences of polished points."""
+    branch = _Branch(one_unit(target__noise=0.3), "algorithm.learning_rate")
+    for value in (0.999, 1.0, 1.001, 1.3):
+        assert branch.at(value).success
+    (_, low, _), (_, _, slope), (_, high, _), (_, far, _) = branch.known
+    np.testing.assert_allclose(slope, (high - low) / 0.002, rtol=1e-5)
+    # A guess on the tangent is off by the second order.
+    assert abs(branch.known[1][1] + 0.3 * slope - far).max() < 0.2 * abs(far - branch.known[1][1]).max()
 
 
 def test_escape_time_is_where_the_curve_crosses() -> None:

@@ -136,3 +136,11 @@ def test_curved_pieces_are_resolved_next_to_their_kinks(V: float) -> None:
         integrand = lambda x, power=power: force(x) ** power * np.exp(-x * x / 2)  # noqa: E731
         exact = quad(integrand, -12, kink, epsabs=1e-14, limit=400)[0]
         assert found[index] == pytest.approx(exact / np.sqrt(2 * np.pi), rel=1e-11)
+
+
+@pytest.mark.parametrize("text", ["logistic", "log(1+exp(-2*y*f))", "log-cosh"])
+def test_slopes_on_arrays_do_not_overflow(text: str) -> None:
+    """Slopes that experiments use, at outputs of hundreds, are those of the compiled loss."""
+    form, u = loss_function(text), np.array([-900.0, -3.0, 0.4, 900.0])
+    for which, found in (("slope", form.slopes(u, np.ones(4))), ("curvature", form.curvatures(u, np.ones(4)))):
+        np.testing.assert_allclose(found, _loss(text).several(which, 1.0, u), rtol=1e-13, atol=1e-300)

@@ -70,6 +70,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"algorithm.input_noise": 0.6, "algorithm.feedback": [0.8, -0.6], "target.drift": {"rate": 1.0, "noise": 1.5,
          "mixing": [[0.0, 0.8], [-0.8, 0.0]]}, "student.dropout": 1.0},
     ),
+    "rewards after episodes": (
+        BLOCKS,
+        {"data": {}, "target": {"kind": "index", "formula": "sign(z)"}, "student": {"kind": "linear"},
+         "algorithm.episodes": {"length": 3, "right": 2, "penalty": 0.5}, "initial": {"Q": [[0.8]], "M": [[0.3]]}},
+    ),
     "labels of clusters, a margin loss, a displaced gradient": (
         CLUSTERS,
         {"target": {"kind": "cluster-labels"}, "loss": {"function": "hinge"}, "algorithm.displacement": 0.4,
@@ -105,7 +110,7 @@ def test_the_chain_has_the_law_of_the_weights(name: str) -> None:
         for power in (1, 2):
             x, y = a**power, b**power
             z.append((x.mean() - y.mean()) / np.sqrt((x.var() + y.var()) / count))
-    assert len(p_values) > 8
+    assert len(p_values) > what.K
     assert min(p_values) > 1e-3 / (3 * len(p_values))
     assert np.abs(z).max() < 5.0  # 1e-3 over about 150 correlated components
 

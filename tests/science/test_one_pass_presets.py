@@ -108,6 +108,70 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+GAME: dict[str, Any] = {
+    "target": {"kind": "index", "formula": "sign(z)"}, "student": {"kind": "linear"},
+    "algorithm": {"kind": "one-pass", "learning_rate": 1.0, "episodes": {"length": 3}},
+    "initial": {"Q": [[1.0]], "M": [[0.2]]}, "grid": {"time": [0.0, 1.0, 2.0, 3.0]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, {"algorithm.episodes": {"length": 2}}),
+        ({"algorithm.episodes": {"length": 5, "right": 3, "reward": 1.2, "penalty": 0.4}, "algorithm.weight_decay": 0.3,
+          "data": {"spectrum": {"variances": [0.5, 1.5], "fractions": [0.5, 0.5]}}},
+         {"algorithm.episodes": {"length": 5, "right": 4, "reward": 1.2, "penalty": 0.4}}),
+    ],
+)  # fmt: skip
+def test_episodes(changes: dict[str, Any], wrong: dict[str, Any]) -> None:
+    agree(stated(GAME, changes), stated(GAME, changes | wrong), replicas=200)
+
+
+def test_episodes_against_monte_carlo_of_the_update() -> None:
+    """The velocity at one state: E[r mean s lambda_q] and E[|sum r s x|^2]/d of 2e6 drawn episodes."""
+    game = {"length": 4, "right": 3, "reward": 0.8, "penalty": 0.5}
+    problem = stated(GAME, {"algorithm.episodes": game, "initial": {"Q": [[0.7]], "M": [[0.3]]}})
+    flow: Any = dl.derive(problem)
+    found = flow.velocity(flow.initial_state(), flow.rule)
+    z, u = np.random.default_rng(5).standard_normal((2, 2_000_000, 4))
+    field = 0.3 * z + np.sqrt(0.7 - 0.09) * u
+    decision = np.sign(field)
+    earned = np.where((decision * z > 0).sum(axis=1) >= 3, 0.8, -0.5)
+    q = 2 * earned * (decision * field).mean(axis=1) + earned**2 / 4
+    m = earned * (decision * z).mean(axis=1)
+    for value, draws in zip(found, (q, m), strict=True):
+        assert abs(value - draws.mean()) < 4 * draws.std() / np.sqrt(len(draws))
+
+
+def test_the_first_reference_of_the_rl_perceptron() -> None:
+    """A state of another program at t = 3, known to about 0.4 %; one decision an episode is a perceptron's rule."""
+    curve = dl.solve(stated(GAME, {}))
+    assert curve["Q"].values[-1, 0, 0] == pytest.approx(2.890, rel=6e-3)
+    assert curve["M"].values[-1, 0, 0] == pytest.approx(0.811, rel=8e-3)
+    share = np.arccos(curve["M"].values / np.sqrt(curve["Q"].values))[:, 0, 0] / np.pi
+    np.testing.assert_allclose(curve["classification_error"].values, share, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"student": {"kind": "two-layer"}}, "student.kind"),
+        ({"student.bias": True}, "student.bias"),
+        ({"target.formula": "z"}, "target.formula"),
+        ({"target.noise": 0.1}, "target.noise"),
+        ({"algorithm.batch_size": 2}, "algorithm.batch_size"),
+        ({"algorithm.displacement": 0.1}, "algorithm.displacement"),
+        ({"algorithm.input_noise": 0.1}, "algorithm.input_noise"),
+        ({"algorithm.episodes": {"length": 3, "right": 4}}, "right"),
+        ({"loss": {"function": "logistic"}}, "loss.function"),
+    ],
+)
+def test_what_no_episode_has_is_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(dl.DimladderError, match=key):
+        dl.derive(stated(GAME, changes))
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets(name: str) -> None:
     base, wrong, right = PRESETS[name]

@@ -303,3 +303,23 @@ def test_kinked_losses_of_plain_problems() -> None:
     moved = 0.5 * 1.3 * dg(field) * (1.3 * g(field) < 1)
     drifts = [2 * (weight * moved * field).sum() + (weight * moved**2).sum(), (weight * moved * z[:, None]).sum()]
     assert velocity == pytest.approx(drifts, abs=2e-4)
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_a_rule_too_coarse_for_a_later_state_is_refined(general: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Weights grow from 0.05 to 8, and what they average becomes sharp."""
+    problem = dl.problem(
+        "one-pass", target={"kind": "index", "formula": "sign(z)"},
+        student={"kind": "two-layer", "width": 1, "activation": "silu", "train_readout": True, "bias": general},
+        loss={"function": "logistic"}, algorithm={"kind": "one-pass", "learning_rate": 1.0},
+        initial={"Q": [[0.05]], "M": [[0.05]], "a": [1.0]}, grid={"time": [0.0, 5.0, 60.0]},
+    )  # fmt: skip
+    curve = dl.solve(problem)
+    assert curve.stats["quadrature_error"] < 1e-7
+    assert not caplog.records
+    exact = dl.solve(problem, quadrature_rtol=1e-10)
+    assert abs(curve["generalization_error"] / exact["generalization_error"] - 1).max() < 1e-6
+    flow = dl.derive(problem)
+    start = flow.rule.copy()
+    flow.solve()
+    assert not np.array_equal(flow.rule, start)

@@ -557,3 +557,36 @@ def test_lines_are_drawn_through_finer_points_and_tables_are_not(curve: Learning
     assert len(_read(tmp_path / "figure_a.csv")["x1"]) == 496  # from the first positive time asked for, 1, to 100
     assert len(_read(tmp_path / "theory_time.csv")["time"]) == len(TIMES)
     assert (tmp_path / "table.tex").read_text().count(r"\\") < 20
+
+
+def test_a_theory_at_the_size_of_a_simulation_belongs_to_its_run(runs: Path) -> None:
+    """Multiscale ridge rounds samples, dimension and shares to the size: one question, not one a size."""
+    import dimladder as dl
+    from dimladder_validation import compare
+
+    problem = dl.load(runs / "multiscale.toml")
+    comparison = compare(problem, d=[50, 100], replicas=3)
+    results = [*comparison.curves.values(), comparison.measurement]
+    plan = make(results, ["generalization_error"])
+    assert plan.runs == []
+    assert plan.theory_labels == ["theory, $d$ = 50", "theory, $d$ = 100"]
+    assert plan.size_labels == ["$d = 50$", "$d = 100$"]
+    slower = compare(dl.replace(problem, {"data.spectrum.variances": [0.25, 1e-3]}), d=[50, 100], replicas=3)
+    both = make([*results, *slower.curves.values(), slower.measurement], ["generalization_error"])
+    assert [label for _, label in both.runs] == [
+        r"variances = [0.25, $2.5\times10^{-5}$]", "variances = [0.25, 0.001]",
+    ]  # fmt: skip
+
+
+def test_coordinates_say_what_they_are_and_a_user_has_the_last_word(runs: Path) -> None:
+    import dimladder as dl
+
+    curve = dl.solve(dl.load(runs / "truncation-flow.toml"))
+    told = LearningCurve(curve.dataset.assign_coords(time=curve["time"].assign_attrs(long_name="time $t$", units="s")))
+    assert make([told]).panels[0].x_label == "time $t$ (s)"
+    assert make([told], names=Names(axes={"time": "my time"})).panels[0].x_label == "my time"
+    # What may not stand in a paper loses its mathematics.
+    wrong = LearningCurve(curve.dataset.assign_coords(time=curve["time"].assign_attrs(long_name=r"$\input{x}$")))
+    assert "$" not in make([wrong]).panels[0].x_label
+    committee = dl.solve(dl.load(runs / "online-erf.toml", {"grid.time": [0.0, 1.0]}))
+    assert committee["time"].attrs == {"long_name": "time $t$", "units": "steps/$d$"}

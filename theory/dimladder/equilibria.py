@@ -7,6 +7,7 @@ All of them speak the problem's language: keys of the run file and names of vari
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -121,13 +122,81 @@ def equilibrium(problem: Problem, start: Sequence[float] | None = None, t_max: f
     return _report(problem, flow, [point], "time", [np.inf])
 
 
+def _speed(flow: Flow, y: Any) -> float:
+    """Return max |dy/dt| at a state; infinity outside the domain."""
+    out = np.empty_like(y)
+    flow.module().rhs(0.0, np.ascontiguousarray(y), out, flow.parameters(), np.zeros(max(1, flow.work_size())))
+    return float(abs(out).max()) if np.isfinite(out).all() else np.inf
+
+
+class _Branch:
+    """A rest point as a function of one number, from its expansion to first order at the nearest known value.
+
+    dy/dv solves J dy/dv = -dF/dv, with J the Jacobian in the state and dF/dv extrapolated differences of the compiled
+    equations at the rest point.
+    """
+
+    def __init__(self, problem: Problem, key: str) -> None:
+        self.prepared = prepare(problem, [key])
+        self.known: list[tuple[float, Any, Any]] = []
+
+    def flow(self, value: float) -> Flow:
+        """Return the flow at a value."""
+        return _autonomous(self.prepared.at([value]))
+
+    def at(self, value: float, start: Any = None) -> Equilibrium:
+        """Return the rest point at a value; from `start`, or where the flow comes to rest, while none is known."""
+        from .numerics import equilibria
+
+        flow = self.flow(value)
+        rhs, arguments = flow.module().rhs, _arguments(flow)
+        guesses = [] if start is None else [np.asarray(start, dtype=float)]
+        if self.known:
+            near, y, slope = min(self.known, key=lambda k: abs(k[0] - value))
+            guesses += [y, y + (value - near) * slope]
+        if guesses:
+            # The one that is closest to rest: far from the known value, or near a fold, the slope says nothing.
+            point = equilibria.polish(rhs, min(guesses, key=partial(_speed, flow)), **arguments)
+        else:
+            point = equilibria.find(rhs, flow.initial_state(), **arguments)
+        if point.success:
+            self.known.append((value, point.y, self.slope(flow, value, point.y)))
+        return point
+
+    def slope(self, flow: Flow, value: float, y: Any) -> Any:
+        """Return dy/dv of the rest point; zero where it has none."""
+        from .numerics import equilibria
+        from .numerics.differences import derivative
+
+        rhs, work = flow.module().rhs, np.zeros(max(1, flow.work_size()))
+
+        def velocity(at: float) -> Any:
+            try:
+                p = self.flow(at).parameters()
+            except DimladderError:
+                return None
+            out = np.empty_like(y)
+            rhs(0.0, y, out, p, work)
+            return out
+
+        try:
+            driven, _ = derivative(velocity, value, 0.1 * (abs(value) or 1.0))
+        except ValueError:
+            return np.zeros_like(y)
+        jacobian = equilibria.jacobian(rhs, y, p=flow.parameters(), jac=flow.jacobian(), work_size=flow.work_size())
+        free = np.setdiff1d(np.arange(y.size), flow.conserved)
+        slope = np.zeros_like(y)
+        slope[free] = np.linalg.lstsq(jacobian[np.ix_(free, free)], -driven[free], rcond=None)[0]
+        return slope
+
+
 def follow_equilibrium(
     problem: Problem, key: str, values: Sequence[float], start: Sequence[float] | None = None
 ) -> LearningCurve:
     """Follow a rest point while one number of the run file changes.
 
-    Each point starts Newton's iteration at its predecessor. Where the branch ends (a fold) the remaining points are
-    kept as rows with status "not_converged" and NaN values: none is dropped.
+    Each point starts Newton's iteration on the tangent of the branch at its predecessor. Where the branch ends (a fold)
+    the remaining points are kept as rows with status "not_converged" and NaN values: none is dropped.
 
     Parameters
     ----------
@@ -145,22 +214,12 @@ def follow_equilibrium(
     """
     from dataclasses import replace as with_fields
 
-    from .numerics import equilibria
-
-    prepared = prepare(problem, [key])
-    flow = _autonomous(prepared.at([values[0]]))
-    rhs = flow.module().rhs
-    guess: Any = start
+    branch = _Branch(problem, key)
+    flow = branch.flow(float(values[0]))
     points: list[Equilibrium] = []
     for value in values:
-        here = _autonomous(prepared.at([value]))
-        if guess is None:
-            point = equilibria.find(rhs, here.initial_state(), **_arguments(here))
-        else:
-            point = equilibria.polish(rhs, np.asarray(guess, dtype=float), **_arguments(here))
-        if point.success:
-            guess = point.y
-        else:
+        point = branch.at(float(value), start)
+        if not point.success:
             lost, modes = np.full_like(point.y, np.nan), np.full_like(point.eigenvalues, np.nan)
             point = with_fields(point, y=lost, eigenvalues=modes, unstable_directions=-1)
         points.append(point)
@@ -179,7 +238,7 @@ def critical_value(
     low, high : float
         Values between which the number of unstable directions changes.
     start : sequence of float
-        State near the rest point; the point is polished anew at every value.
+        State near the rest point; it is followed from value to value, and polished at each.
     rtol : float
         Width of the bracket, relative.
 
@@ -192,12 +251,10 @@ def critical_value(
     """
     from .numerics import equilibria
 
-    guess = np.asarray(start, dtype=float)
-    prepared = prepare(problem, [key])
+    branch = _Branch(problem, key)
 
     def unstable(value: float) -> int:
-        flow = _autonomous(prepared.at([value]))
-        point = equilibria.polish(flow.module().rhs, guess, **_arguments(flow))
+        point = branch.at(value, start)
         if not point.success:
             raise SolveError(
                 "the rest point was lost", status=point.status, where=f"{key} = {value:.9g}", why=point.message,

@@ -128,27 +128,45 @@ def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float
 
 
 @njit(cache=True)
-def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, g: Any, kinks: Array,
-               count: int) -> int:  # fmt: skip
+def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, monotone: bool, g: Any,
+               kinks: Array, count: int) -> int:  # fmt: skip
     """Add the solutions u in (low, high) of ``along_axis(u) = level`` to sorted kinks; return their number.
 
-    Found by the change of sign between 64 points, then by bisection.
+    Found by the change of sign between 64 points, or the ends where g is monotone and all rows go the same way; then by
+    false position (Illinois), every third step a bisection.
     """
     if not math.isfinite(level):
         return count
     cells = 64
+    if monotone:
+        cells = 1
+        for j in range(1, number):
+            if ties[j, 0] * ties[j, 2] * ties[0, 0] * ties[0, 2] < 0.0:
+                cells = 64
     left, at_left = low, along_axis(low, g, rest, ties, number) - level
     for cell in range(1, cells + 1):
         right = low + (high - low) * cell / cells
         at_right = along_axis(right, g, rest, ties, number) - level
         if (at_left < 0.0) != (at_right < 0.0):
-            a, b = left, right
-            for _ in range(60):
+            a, b, at_a, at_b, side = left, right, at_left, at_right, 0
+            for step in range(90):
                 middle = 0.5 * (a + b)
-                if (along_axis(middle, g, rest, ties, number) - level < 0.0) == (at_left < 0.0):
-                    a = middle
+                if step % 3 < 2 and at_b != at_a:
+                    middle = min(max(b - at_b * (b - a) / (at_b - at_a), a), b)
+                value = along_axis(middle, g, rest, ties, number) - level
+                if (value < 0.0) == (at_left < 0.0):
+                    a, at_a = middle, value
+                    if side == 1:
+                        at_b *= 0.5
+                    side = 1
                 else:
-                    b = middle
+                    b, at_b = middle, value
+                    if side == 2:
+                        at_a *= 0.5
+                    side = 2
+                if value == 0.0 or b - a <= 4e-16 * (abs(a) + abs(b)):
+                    a = middle
+                    break
             count = insert(a, kinks, count)
         left, at_left = right, at_right
     return count

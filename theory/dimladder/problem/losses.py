@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import did_you_mean
 from .checks import formula, not_negative
-from .expressions import Expression
+from .expressions import FEW_POINTS, Expression
 from .spec import Spec
 
 # Name -> formula in f and y.
@@ -38,6 +38,7 @@ _RESIDUALS = {
 # Outputs and labels by number.
 _SEVERAL = re.compile(r"\b[fy]\d+\b")
 _GRID = 4001  # points on which convexity is checked
+_MARGINS = 400  # random points at which it is looked whether only y f counts
 _RANGE = 40.0  # outputs between -_RANGE and _RANGE
 
 
@@ -208,9 +209,14 @@ class LossFunction:
     def _numeric(self) -> tuple[Any, Any]:
         import sympy as sp
 
+        from .expressions import drop_atoms
+        from .stable import on_arrays, stabilise
+
         f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
-        modules: list[Any] = [{"Heaviside": _step}, "scipy", "numpy"]
-        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (self.slope, self.curvature))
+        modules: list[Any] = [{"Heaviside": _step, **on_arrays()}, "scipy", "numpy"]
+        # Of the stable form: exp(a)/(1 + exp(a)) overflows where the loss does not.
+        slope = drop_atoms(sp.diff(stabilise(self.value), f))
+        return tuple(sp.lambdify((f, y), e, modules=modules) for e in (slope, drop_atoms(sp.diff(slope, f))))
 
     def slopes(self, f: Any, y: Any) -> Any:
         """dl/df on NumPy arrays, elementwise."""
@@ -225,10 +231,17 @@ class LossFunction:
         """Whether the loss depends on the product y f only."""
         if self.vector:
             return False
-        import sympy as sp
+        import numpy as np
 
-        f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
-        return y not in sp.simplify(self.value.subs(f, f / y)).free_symbols
+        # At points of all sizes: to import sympy takes longer than a solve.
+        random = np.random.default_rng(0)
+        f, y = (
+            random.uniform(-_RANGE, _RANGE, _MARGINS) * random.uniform(0.0, 1.0, _MARGINS) ** 3,
+            random.normal(size=_MARGINS),
+        )
+        with np.errstate(all="ignore"):
+            given, product = self.evaluate(FEW_POINTS, f, y), self.evaluate(FEW_POINTS, y * f, np.ones_like(y))
+        return bool((abs(given - product) <= 1e-11 * (1.0 + abs(given))).all())
 
     @cached_property
     def two_valued(self) -> bool:
@@ -248,7 +261,8 @@ class LossFunction:
         f = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-6
         for y in (-2.0, -1.0, -0.3, 0.0, 0.7, 1.0, 3.0):
             with np.errstate(all="ignore"):
-                slope = np.asarray(self.slopes(f, np.full(f.shape, y)), dtype=float)
+                values = np.asarray(self.evaluate(FEW_POINTS, f, np.full(f.shape, y)), dtype=float) + 0.0 * f
+                slope = np.diff(values) / (f[1] - f[0])
             if not np.isfinite(slope).all():
                 return False
             if np.diff(slope).min() < -1e-9 * (1.0 + np.abs(slope).max()):

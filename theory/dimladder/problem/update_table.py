@@ -227,6 +227,8 @@ class Table:
     @cached_property
     def signs(self) -> bool:
         """Whether labels are signs, so that there is a classification error: P(f y < 0), y without noise."""
+        if self.episodes is not None:
+            return True
         by_cluster = self.teacher is None and not self.index
         signs = by_cluster and (self.labels != 0).all() and np.ptp(np.sign(self.labels))
         return self.Y == 1 and bool(signs or self.loss.two_valued)

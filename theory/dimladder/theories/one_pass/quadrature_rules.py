@@ -23,6 +23,8 @@ REACH = 7.5
 # Over all fields at once: how many of these sizes their number leaves affordable, and log2 of the points beyond.
 AFFORDABLE = {1: 6, 2: 6, 3: 5, 4: 3}
 SOBOL = (11, 12, 13, 14, 15, 16)
+# States of a curve at which its rule is held to the accuracy asked.
+TRIED = 7
 # Values of the label noise, level by level, for a loss that is not quadratic: sharp where outputs are large.
 NOISE_NODES = (16, 24, 32, 48, 64, 96)
 # The same where only displaced fields make what a sample moves nonlinear in the noise.
@@ -144,22 +146,51 @@ def choose(flow: OnePassFlow, rtol: float) -> Array:
     candidates = levels(flow)
     if flow.module().ROUTE == "conditional" and flow.module().POLYNOMIAL_DEGREE:
         return candidates[0][0]
-    return coarsest(candidates, flow.velocity, flow.initial_state(), rtol)
+    return coarsest(candidates, flow.velocity, flow.initial_state()[None], rtol)
 
 
-def coarsest(families: Families, velocity: Velocity, y: Array, rtol: float) -> Array:
-    """Return the coarsest rule whose refinement changes ``velocity(y, rule)`` by less than `rtol`; see `choose`."""
+def coarsest(families: Families, velocity: Velocity, states: Array, rtol: float) -> Array:
+    """Return the coarsest rule whose refinement changes ``velocity(y, rule)`` at all states (m, n) by less than `rtol`.
+
+    Where none does, the one that changes it least; see `choose`.
+    """
     reached: list[tuple[float, int]] = []
     for family in families:
-        before, change = velocity(y, family[0]), np.inf
+        before, change = [velocity(y, family[0]) for y in states], np.inf
         for level, finer in itertools.pairwise(family):
-            after = velocity(y, finer)
-            change = float(abs(after - before).max()) / max(1.0, float(abs(after).max()))
+            after = [velocity(y, finer) for y in states]
+            change = _change(before, after)
             if change <= rtol:
                 return level
             before = after
         reached.append((change, len(reached)))
     return families[min(reached)[1]][-1]
+
+
+def _change(before: list[Array], after: list[Array]) -> float:
+    """Return the largest change, relative to velocities of size one and more."""
+    return max(float(abs(a - b).max()) / max(1.0, float(abs(a).max())) for b, a in zip(before, after, strict=True))
+
+
+def finer(families: Families, velocity: Velocity, used: Array, states: Array, rtol: float) -> Array | None:
+    """Return the rule that a curve needs, where the one that it was computed with is too coarse on it.
+
+    Parameters
+    ----------
+    used : array
+        Chosen for the beginning; None is returned where nothing finer is known, or nothing finer is needed.
+    states : array (time, n)
+        Along the curve, of which some are tried.
+    """
+    family = next(f for f in families if any(np.array_equal(other, used) for other in f))
+    place = next(k for k, other in enumerate(family) if np.array_equal(other, used))
+    if place + 1 == len(family):
+        return None
+    tried = np.ascontiguousarray(states[np.unique(np.linspace(0, len(states) - 1, TRIED).astype(int))])
+    if _change([velocity(y, used) for y in tried], [velocity(y, family[place + 1]) for y in tried]) <= rtol:
+        return None
+    found = coarsest([family[place + 1 :], *(f for f in families if f is not family)], velocity, tried, rtol)
+    return None if np.array_equal(found, used) else found
 
 
 def error(flow: OnePassFlow, used: Array, states: Array) -> float:

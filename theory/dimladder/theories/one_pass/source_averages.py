@@ -67,6 +67,8 @@ class SourceAverages:
         Steps on one sample: g'_i Delta is the sum of all of them, each at the fields that those before it have moved.
     trial : bool
         Whether g'_i Delta is taken at fields that a trial step on the same sample has moved.
+    episodes : bool
+        Whether decisions and their reward take the place of g'_i Delta: `episode_averages`.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class SourceAverages:
     signs: bool = False
     uses: int = 1
     trial: bool = False
+    episodes: bool = False
     indices: Indices = field(init=False)
     averages: Averages = field(init=False)
 
@@ -116,6 +119,8 @@ class SourceAverages:
     def route(self) -> str:
         """ "closed" where every average has a closed form that is short enough to be written out, else "fields"."""
         setting = self.setting
+        if self.episodes:
+            return "closed"
         if self.takes_rate:
             return "fields"
         functions = [setting.student, *([] if setting.teacher is None else [setting.teacher])]
@@ -152,6 +157,8 @@ class SourceAverages:
     @cached_property
     def definitions(self) -> list[Tensor]:
         """The averages as tensors over named indices."""
+        if self.episodes:
+            return []
         if self.route == "closed":
             return self._closed_forms
         rows = [(G[i], False), (H[i, P], False), (N2[i, k], True), (R[i], False)]
@@ -160,7 +167,8 @@ class SourceAverages:
     @property
     def error(self) -> Any:
         """E[(f - f*)^2]/2."""
-        return self._error if self.route == "closed" else sp.Symbol(r"\mathbb{E}\left[(f - f_\star)^2\right]") / 2
+        closed = self.route == "closed" and not self.episodes
+        return self._error if closed else sp.Symbol(r"\mathbb{E}\left[(f - f_\star)^2\right]") / 2
 
     # Closed forms -------------------------------------------------------------------------------------------------
 

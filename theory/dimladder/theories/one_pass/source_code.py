@@ -20,6 +20,7 @@ from ...numerics.special import ASIN_SOURCE
 from ...numerics.thresholds import THRESHOLD_SOURCE
 from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import LoopWriter, SymmetricArray
+from .episode_averages import EPISODE_SOURCE
 from .layout import (
     LANES,
     buffer_views,
@@ -39,6 +40,8 @@ ERRORS = "def errors(K, M, mu, C, c, y0, sigma, rule, work, out):"
 
 def source_functions(averages: SourceAverages) -> list[str]:
     """Return the source of ``averages``, ``errors`` and ``averages_work_size``, and of all that they call."""
+    if averages.episodes:
+        return [EPISODE_SOURCE]
     return (Closed(averages) if averages.route == "closed" else Quadrature(averages)).functions()
 
 

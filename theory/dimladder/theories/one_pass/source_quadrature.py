@@ -20,8 +20,9 @@ import sympy as sp
 from ...errors import DerivationError
 from ...numerics.points import POINTS_SOURCE
 from ...problem.expressions import drop_atoms
+from ...problem.stable import stabilise
 from ...symbolic.factors import X
-from ...symbolic.pieces import STABLE_SOURCE, pieces, stabilise
+from ...symbolic.pieces import STABLE_SOURCE, pieces
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .notation import LABEL, OUTPUT
@@ -186,7 +187,19 @@ class Quadrature:
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
         function = ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
+        lines.append(f"MONOTONE = {is_monotone(setting.student)}")
         return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
+
+
+def is_monotone(student: Any) -> bool:
+    """Whether an activation only grows or only falls, on a fine grid of the range of fields."""
+    import numpy as np
+
+    x = np.linspace(-40.0, 40.0, 16001)
+    with np.errstate(all="ignore"):
+        values = sp.lambdify(X, student, ["scipy", "numpy"])(x) + 0.0 * x
+    steps, size = np.diff(values), 1e-14 * float(np.abs(values).max())
+    return bool((steps >= -size).all() or (steps <= size).all())
 
 
 def _rest_values(student: Any) -> list[float]:

@@ -338,9 +338,9 @@ def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out
                 rest += c[int(order[q])] * REST[digits % REST.size]
                 digits //= REST.size
         for r in range(LEVELS):
-            count = add_levels(rest, ties, number, level(r, y), low, high, out, count)
+            count = add_levels(rest, ties, number, level(r, y), low, high, MONOTONE, out, count)
         if tested:
-            count = add_levels(rest, ties, number, 0.0, low, high, out, count)
+            count = add_levels(rest, ties, number, 0.0, low, high, MONOTONE, out, count)
     return count
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ...errors import ConfigError
 from ...problem import axis_values
 from ...problem.grids import OdeSolver
+from ...problem.students import Linear
 from ...problem.targets import ClusterLabels, Index
 from ..base import Reads, Refusal, Theory
 from .routes import is_displaced, is_single, structure
@@ -67,7 +68,7 @@ class OnePassTheory(Theory):
         "algorithm": {
             "one-pass": "learning_rate readout_learning_rate bias_learning_rate batch_size schedule regime spherical "
             "weight_decay readout_weight_decay uses displacement momentum average feedback input_noise weight_noise "
-            "update vectors constants",
+            "episodes update vectors constants",
         },
         "initial": {"explicit": "Q M a bias means block_Q block_M", "random": "overlap norm a seed"},
     }
@@ -79,7 +80,8 @@ class OnePassTheory(Theory):
         "saad1995online", "goldt2019dynamics", "benarous2021online", "abbe2022merged", "veiga2022phase",
         "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction", "lee2024neural", "dandi2024benefits",
         "arnaboldi2024repetita", "yoshida2019plateau", "worschech2024scaling", "refinetti2021mixtures",
-        "lee2021continual", "mori2025dropout",
+        "lee2021continual", "mori2025dropout", "patel2025perceptron", "refinetti2021align",
+        "collinswoodfin2025multiclass",
     )  # fmt: skip
     assumptions = (
         "inputs are Gaussian given their source, and no sample is met again after its step",
@@ -179,6 +181,31 @@ class OnePassTheory(Theory):
             yield Refusal(error.where or "", error.why or error.what, error.hint or "")
             return
         yield from self._noise_checks(problem, what)
+        if rule.episodes is not None:
+            yield from self._episode_checks(problem, what)
+
+    def _episode_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
+        """Decisions of a linear student about the sign of one direction, from one source."""
+        rule, target = problem.algorithm, problem.target
+        why = "algorithm.episodes rewards decisions of a linear student without bias about sign(z)"
+        formula = target.formula.replace(" ", "") if isinstance(target, Index) else ""
+        asked = (
+            ("student.kind", not isinstance(problem.student, Linear), 'use student.kind = "linear"'),
+            ("student.bias", what.bias_rate is not None, "drop it"),
+            ("target.formula" if formula else "target.kind", formula not in ("sign(z)", "sign(z1)"),
+             'use kind = "index", formula = "sign(z)"'),
+            ("target.noise", bool(what.noise.any()), "drop it"),
+            ("data.tasks" if problem.data.tasks else "data.kind", len(what.head) > 1, "use one source of samples"),
+            ("loss.function", problem.loss.form.name != "square", "drop it: rewards take its place"),
+            ("algorithm.batch_size", rule.batch_size != 1, "an update takes one episode: give episodes.length"),
+            ("algorithm.uses", rule.uses > 1, "drop it"),
+            ("algorithm.displacement", rule.displacement != 0, "drop it"),
+            ("algorithm.feedback", rule.feedback is not None, "drop it"),
+            ("algorithm.regime", rule.regime != "classical", 'use regime = "classical"'),
+        )  # fmt: skip
+        for key, refused, hint in asked:
+            if refused:
+                yield Refusal(key, why, hint)
 
     def _noise_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
         """What noise on inputs, weights and teachers leaves out."""
@@ -244,6 +271,8 @@ class OnePassTheory(Theory):
             for key in ("readout_learning_rate", "readout_weight_decay"):
                 if getattr(rule, key):
                     yield f"algorithm.{key} changes nothing: the readout is not trained (student.train_readout)"
+        if rule.spherical and rule.weight_decay:
+            yield "algorithm.weight_decay changes nothing: every unit is rescaled to its norm (algorithm.spherical)"
 
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe, describe_spectrum
@@ -284,7 +313,10 @@ def general_references(problem: Any) -> list[str]:
         "worschech2024scaling": data.spectrum is not None and data.spectrum.exponent is not None,
         "refinetti2021mixtures": isinstance(target, ClusterLabels),
         "lee2021continual": bool(data.tasks),
+        "patel2025perceptron": problem.algorithm.episodes is not None,
+        "refinetti2021align": problem.algorithm.feedback is not None,
         "mori2025dropout": getattr(student, "dropout", 1.0) != 1.0,
+        "collinswoodfin2025multiclass": isinstance(target, ClusterLabels) and problem.loss.form.classes,
     }
     return [key for key, wanted in used.items() if wanted]
 

@@ -13,6 +13,7 @@ from ....problem.data import Mixture
 from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step
+from ..episode_averages import episode_equations
 from ..explanation import definitions as unit_definitions
 from ..explanation import kernel_equations, same_activation
 from ..exponents import describe_spectrum
@@ -259,7 +260,8 @@ def rule(flow: GeneralFlow) -> list[Equation]:
     readout = unit_readout(flow)
     readout = r"\hat{\phi}_{ck}" if flow.form.feedback else readout
     several = t.Y > 1
-    slope = rf"{readout}\, " + (r"\psi_k" if flow.averages.displaced else r"g'(\lambda_k)\,\Delta")
+    own = flow.averages.displaced or t.episodes is not None
+    slope = rf"{readout}\, " + (r"\psi_k" if own else r"g'(\lambda_k)\,\Delta")
     slope = r"g'(\lambda_k)\,\Delta_k" if several else slope
     scheduled = r"\, s(t)" if flow.form.schedule != 1 else ""
     for row, name in enumerate(t.species):
@@ -318,17 +320,30 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         return [*rows, Equation("table", text, None, "phi_p: the coefficient of vector p, averaged as it stands"),
                 Equation("entries", mixed, None, note)]  # fmt: skip
     pulled = r"\hat{\phi}_{ci}\, " if flow.form.feedback else r"\hat{a}_{ci}\, "
-    moved = pulled + (r"\psi_i" if flow.averages.displaced else r"g'(\lambda_i)\,\Delta")
-    moved = r"g'(\lambda_i)\,\Delta_i" if several else moved
-    rows += displaced_fields(flow, scheduled)
+    pulled += r"\psi_i" if own else r"g'(\lambda_i)\,\Delta"
+    pulled = r"g'(\lambda_i)\,\Delta_i" if several else pulled
+    rows += displaced_fields(flow, scheduled) + decisions(flow)
     mixed = "L = " + entries(t.drift, t.scheduled_drift)
     mixed += r",\quad P = " + entries(t.fixed_gain[:, None], t.gain[:, None])
     return [
         *rows,
         Equation("table", r"V_p \leftarrow V_p + \tfrac1d \sum_r L_{pr} V_r - \beta_p\, " + sample + r"/\sqrt d,\quad "
-                          r"\beta_p = \sum_i P_{pi}\, " + moved),
+                          r"\beta_p = \sum_i P_{pi}\, " + pulled),
         Equation("entries", mixed, None, note),
     ]  # fmt: skip
+
+
+def decisions(flow: GeneralFlow) -> list[Equation]:
+    """Return what an episode earns, and what that moves the weights by."""
+    game = flow.table.episodes
+    if game is None:
+        return []
+    earned = rf"r = {game.reward:g}\ \text{{where}}\ \sum_\tau [s_\tau y_\tau > 0] \geq {game.needed}"
+    note = f"of an episode of {game.length} decisions; psi is averaged over them"
+    return [
+        Equation("decisions", r"\psi_\tau = -r\, s_\tau,\quad s_\tau = \mathrm{sign}(\lambda_\tau)", None, note),
+        Equation("reward", rf"{earned},\ \text{{else}}\ r = {0.0 - game.penalty:g}"),
+    ]
 
 
 def displaced_fields(flow: GeneralFlow, scheduled: str) -> list[Equation]:
@@ -382,7 +397,9 @@ def law_equations(flow: GeneralFlow) -> list[Equation]:
 
 def average_equations(flow: GeneralFlow) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
-    averages = flow.averages
+    averages, game = flow.averages, flow.table.episodes
+    if game is not None:
+        return episode_equations(game.length, game.needed, game.reward, game.penalty)
     rows = vector.averages(flow, printed) if flow.table.Y > 1 else []
     for stage in averages.definitions if flow.table.Y == 1 else ():
         name, left = str(stage.lhs.base), sp.latex(stage.lhs)

@@ -98,6 +98,7 @@ class GeneralFlow(Flow):
             "timed": bool(self.formulas),
             "uses": t.uses,
             "trial": bool(t.displacement),
+            "episodes": t.episodes is not None,
             **self._extras,
         }
 
@@ -165,7 +166,10 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
-        return SourceAverages(setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement))
+        return SourceAverages(
+            setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement),
+            episodes=t.episodes is not None,
+        )  # fmt: skip
 
     def _vector_averages(self, student: Any) -> SourceAverages:
         from ....symbolic.factors import X
@@ -354,10 +358,13 @@ class GeneralFlow(Flow):
     @cached_property
     def rule(self) -> Array:
         """The quadrature of averages without closed form; empty where they have one."""
+        episodes = self.table.episodes
+        if episodes is not None:
+            return np.array([episodes.length, episodes.needed, episodes.reward, episodes.penalty], dtype=float)
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
-        return rules.coarsest(self.families, self.averaged, self.initial_state(), self.p.solver.quadrature_rtol)
+        return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
     @property
     def _most_fields(self) -> int:
@@ -435,6 +442,11 @@ class GeneralFlow(Flow):
 
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         if len(self.rule) and len(states) and self.module().ROUTE != "closed":
+            finer = rules.finer(self.families, self.averaged, self.rule, states, self.p.solver.quadrature_rtol)
+            if finer is not None and status == "success":
+                # Chosen at the start, too coarse later: once more.
+                self.rule = finer
+                return self.solve()
             worst = rules.refinement(self.families, self.averaged, self.rule, states[[0, len(states) // 2, -1]])
             stats = {**stats, "quadrature_error": worst}
         solution = super().finish(times, states, status, message, stats)
