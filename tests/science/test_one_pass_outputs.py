@@ -274,7 +274,7 @@ def test_classes_are_read_from_the_target() -> None:
 
 
 def test_the_derivation_defines_what_it_uses() -> None:
-    for problem, what in ((VECTOR, "W"), (CLASSES, "G"), (ARGMAX, "score")):
+    for problem, what in ((VECTOR, "U"), (CLASSES, "G"), (ARGMAX, "score")):
         made = flow(problem)
         labels = [equation.label for step in made.derivation() for equation in step.equations]
         assert what in labels
