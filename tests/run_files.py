@@ -24,6 +24,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "hierarchical-branches": {"grid.first_ratio": [1.0, 4.0], "grid.second_ratio": [1.0]},
+    "hierarchical-learners": {
+        "grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8, "algorithm.recipes": ["paper"],
+    },
+    "hierarchical-protocol": {"grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8},
+    "hierarchical-parity": {"algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-paper": {"limit.d": [64], "grid.kappa": [1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,

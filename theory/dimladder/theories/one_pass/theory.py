@@ -271,6 +271,8 @@ class OnePassTheory(Theory):
             for key in ("readout_learning_rate", "readout_weight_decay"):
                 if getattr(rule, key):
                     yield f"algorithm.{key} changes nothing: the readout is not trained (student.train_readout)"
+        if rule.spherical and rule.weight_decay:
+            yield "algorithm.weight_decay changes nothing: every unit is rescaled to its norm (algorithm.spherical)"
 
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe, describe_spectrum
