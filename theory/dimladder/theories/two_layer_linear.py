@@ -99,7 +99,7 @@ class ReducedFlow(Flow):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("two-layer-linear",), _source)
+        return store.module(("two-layer-linear",), _source, native=True)
 
     def equations(self) -> list[Equation]:
         import sympy as sp
