@@ -99,7 +99,7 @@ class ReducedFlow(Flow):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("two-layer-linear",), _source, native=True)
+        return store.module(("two-layer-linear",), _source)
 
     def equations(self) -> list[Equation]:
         import sympy as sp
