@@ -24,6 +24,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
     "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
     "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
+    "hierarchical-branches": {"grid.first_ratio": [1.0, 4.0], "grid.second_ratio": [1.0]},
+    "hierarchical-learners": {
+        "grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8, "algorithm.recipes": ["paper"],
+    },
+    "hierarchical-protocol": {"grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8},
+    "hierarchical-parity": {"algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-paper": {"limit.d": [64], "grid.kappa": [1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,
@@ -37,6 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "online-reuse": {"grid.time": [0.0, 1.0]},
     "online-power-law": {"grid.time": [0.0, 1.0, 2.0]},
     "online-xor": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-classes": {"grid.time": [0.0, 1.0, 2.0]},
+    "online-outputs": {"grid.time": [0.0, 1.0, 2.0]},
     "online-continual": {"grid.time": [0.0, 1.0, 2.0]},
     "graph-convolution": {"grid.train_fraction": [0.3, 0.6]},
     "triple-descent": {"grid.width_ratio": [0.3, 2.0]},

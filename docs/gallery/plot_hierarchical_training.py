@@ -4,70 +4,63 @@ Networks as trained in practice
 
 .. image:: /gallery/figures/hierarchical_training.png
 
-Error and overlaps against kappa for the published layer-wise and joint rules, the two-layer network and the
-quadratic kernel, at d = 25; and the two questions of protocol: re-initialised later layers, fresh data for each layer.
+The pictures of the paper's experiments from two run files, at d = 25. Above: error against kappa of kernel, three sharp
+stages (lines: theory, open: their simulation) and networks trained by both published recipes; the overlap of their
+weights with the hidden subspace. Below: re-initialised layers and fresh samples; losses, and overlaps of weights and
+features, along the training.
 """
 
 # sphinx_gallery_thumbnail_path = 'gallery/figures/hierarchical_training.png'
-from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 import dimladder as dl
-from dimladder.problem import Coefficients, Hierarchical
-from dimladder.theories.hierarchical.staircase import Staircase
-from dimladder_validation.simulate import hierarchical_training as training
-from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation import simulate
 
 plt.style.use(dl.style("double"))
 
-d, kappas, seeds = 25, [1.0, 1.5, 2.0], 2
-target = Hierarchical(
-    exponents=(0.5,), features=(Coefficients({2: 1.0}),), hermite="orthonormal", link="tanh(3*h)", readout="rademacher"
-)
-recipe = replace(training.REPOSITORY, second_width=60)
-steps = (recipe.steps(d)[0], 300)
-largest = int(d ** max(kappas))
-cpu = backend_for("cpu", "float32")
-runs = {
-    "layer-wise": lambda t, n, r: training.train_layerwise(
-        t, n, recipe, r, cpu, largest=largest, steps=steps, records=2
-    ),
-    "re-initialised": lambda t, n, r: training.train_layerwise(
-        t, n, recipe, r, cpu, largest=largest, steps=steps, records=2, reinitialize=True
-    ),
-    "fresh data": lambda t, n, r: training.train_layerwise(
-        t, n, recipe, r, cpu, largest=largest, steps=steps, records=2, fresh=True
-    ),
-    "joint": lambda t, n, r: training.train_joint(t, n, recipe, r, cpu, largest=largest, steps=400, records=2),
-    "two-layer": lambda t, n, r: training.train_two_layer(t, n, recipe, r, cpu, largest=largest),
-    "kernel": lambda t, n, r: training.polynomial_kernel_ridge(t, n, r, cpu),
-}
-error = {name: np.empty((len(kappas), seeds)) for name in runs}
-weight = {name: np.full((len(kappas), seeds), np.nan) for name in runs}
-for k, kappa in enumerate(kappas):
-    for seed in range(seeds):
-        for name, train in runs.items():
-            rng = np.random.default_rng([seed, k])
-            done = train(Realization.draw(target, d, rng, cpu), int(d**kappa), rng)
-            error[name][k, seed] = done.test_error
-            if done.weight_overlap:
-                weight[name][k, seed] = done.weight_overlap[-1][0]
+here = Path(__file__).parent / "runs" if "__file__" in globals() else Path("runs")
+picture = dl.load(here / "hierarchical-learners.toml")
+protocol = dl.load(here / "hierarchical-protocol.toml")
+curve = dl.solve(dl.replace(picture, {"grid.kappa": {"start": 1.0, "stop": 2.0, "points": 11}}))
+runs, protocols = (simulate(p, replicas=3, dtype="float32").dataset.isel(d=0) for p in (picture, protocol))
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
-for name in runs:
-    left.semilogy(kappas, np.median(error[name], axis=1), "o-", ms=4, label=name)
-    if np.isfinite(weight[name]).all():
-        right.plot(kappas, np.median(weight[name], axis=1), "o-", ms=4, label=name)
-stairs = Staircase.of(target)
-for learner, style in (("kernel", ":"), ("two-layer", "--")):
-    left.axhline(stairs.error(learner, max(kappas)), color="0.6", ls=style, lw=0.8)
-left.set(
-    xlabel=r"$\kappa$", ylabel="generalisation error", title="lines: limits of kernel and two-layer at the last kappa"
+figure, ((errors, overlaps, asked), (losses, weights, features)) = plt.subplots(
+    2, 3, figsize=(7, 4.6), layout="constrained"
 )
-right.axhline(d**-0.25, color="0.7", lw=0.8)
-right.set(xlabel=r"$\kappa$", ylabel="$M_W$")
-left.legend(fontsize=6)
+for name, colour in (("quadratic kernel", "C1"), ("three layers", "C0")):
+    errors.plot(curve["kappa"], curve["mse"].sel(estimator=name), color=colour, label=name)
+    errors.plot(runs["kappa"], runs["mse"].sel(estimator=name), "o", color=colour, mfc="none", ms=4)
+for network, colour in (("layerwise", "C2"), ("joint", "C3"), ("two-layer", "C4")):
+    for recipe, style in (("repository", "-"), ("paper", "--")):
+        trained = {"recipe": recipe, "network": network}
+        label = network if recipe == "repository" else None
+        errors.plot(
+            runs["kappa"], runs["trained_mse"].sel(trained), style + "x", ms=3, lw=0.6, color=colour, label=label
+        )
+        last = runs["weight_overlap"].sel(trained).isel(record=-1, branch=0)
+        overlaps.plot(runs["kappa"], last, style + "x", ms=3, color=colour, label=label)
+overlaps.axhline(5**-0.5, color="0.7", lw=0.8)
+for network, marker in (("layerwise", "o"), ("reinitialised", "s"), ("fresh", "^")):
+    found = protocols["trained_mse"].sel(network=network).isel(recipe=0)
+    asked.plot(protocols["kappa"], found, "-" + marker, ms=4, mfc="none", label=network)
+at_end = runs.isel(recipe=0, kappa=-1)
+for network, colour in (("layerwise", "C2"), ("joint", "C3")):
+    steps = at_end["gradient_step"].sel(network=network) + 1
+    losses.plot(steps, at_end["train_loss"].sel(network=network), "--", color=colour)
+    losses.plot(steps, at_end["test_loss"].sel(network=network), color=colour, label=network)
+steps = protocols["gradient_step"].sel(network="layerwise").isel(recipe=0) + 1
+for kappa, colour in ((1.2, "C1"), (2.0, "C0")):
+    chosen = protocols.sel(network="layerwise", kappa=kappa).isel(recipe=0, branch=0)
+    weights.plot(steps, chosen["weight_overlap"], color=colour, label=rf"$\kappa$ = {kappa}")
+    features.plot(steps, chosen["feature_overlap"], color=colour, label=rf"$\kappa$ = {kappa}")
+errors.set(xlabel=r"$\kappa$", ylabel=r"$E[(f^* - f)^2]$", yscale="log")
+overlaps.set(xlabel=r"$\kappa$", ylabel="$M_W$")
+asked.set(xlabel=r"$\kappa$", ylabel=r"$E[(f^* - f)^2]$", title="tanh(h), layer by layer")
+losses.set(xscale="log", xlabel="gradient steps + 1", ylabel="test (line), training")
+weights.set(xscale="log", xlabel="gradient steps + 1", ylabel="$M_W$")
+features.set(xscale="log", xlabel="gradient steps + 1", ylabel="$M_h$")
+for axes in figure.axes:
+    axes.legend(fontsize=5)
 plt.show()

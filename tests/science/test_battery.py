@@ -20,7 +20,8 @@ from dimladder.symbolic.systems import Flow, System
 from run_files import FILES, SMALL, THEORY_OF, path_of
 
 # Cheaper settings where a run file is sized for a paper; the other grids stay whole.
-LIGHT = {name: SMALL[name] for name in ("mup-tanh", "giant-step-mixture", "online-multi-index")}
+LIGHT = {name: SMALL[name] for name in ("mup-tanh", "giant-step-mixture")}
+LIGHT["online-multi-index"] = {**SMALL["online-multi-index"], "student.width": 2, "grid.time": [0.1, 1.0]}
 LIGHT["staircase"] = {"student.particles": 40, "grid.time": [0.0, 10.0, 60.0]}
 # Inputs that rightly change nothing: the leading order is d -> infinity at fixed sample ratios, whatever the exponent.
 INERT = {"hierarchical-layerwise": {"target.exponents.0"}}
@@ -188,6 +189,7 @@ IDLE: dict[str, dict[str, str]] = {
     "giant-step-mixture: conditional": {"target.hermite": "no Hermite polynomial in the formula"},
     "giant-step-mixture: labels": {"algorithm.nodes": "the ridge readout is not conditional"},
     "estimation-random-features": {"student.bias": "features of nonzero mean hold a constant at no cost already"},
+    "online-multi-index": {"target.hermite": "polynomials of the first degree are the same in every convention"},
     "staircase": {"target.hermite": "no Hermite polynomial in the formula"},
     "mup-tanh": {"algorithm.batch_seed": "the batch is full", "student.abc": "the parametrisation is muP"},
     "mup-linear": {"algorithm.batch_seed": "the batch is full", "student.abc": "the parametrisation is muP"},
@@ -210,6 +212,8 @@ def idle(asked: Any, key: str) -> str:
         return "" if "He" in written else "no Hermite polynomial is written"
     if key in ("algorithm.readout_learning_rate", "algorithm.readout_weight_decay"):
         return "" if getattr(student, "train_readout", False) else "the readout is not trained"
+    if key == "algorithm.weight_decay" and getattr(algorithm, "spherical", False):
+        return "the sphere takes the decay back; solve says so"
     if key == "algorithm.batching":
         return "" if algorithm.batch_fraction < 1 or algorithm.batch_size else "every batch is the whole data set"
     if key == "target.prior" and kind_of(algorithm) == "minimise":

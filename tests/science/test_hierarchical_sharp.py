@@ -12,6 +12,7 @@ import dimladder as dl
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import ridge, spectral, union
 from dimladder.theories.hierarchical.analysis import link_of
+from dimladder.theories.hierarchical.branch_stages import branch_thresholds
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder.theories.hierarchical.readout import mehler_law, rank_readout_error, readout_error
@@ -66,11 +67,11 @@ def test_thresholds_of_branches():
         noise=0.5,
         readout="rademacher",
     )
-    np.testing.assert_allclose(spectral.branch_critical_ratios(two), [1.5 / 2, 1.5 / 0.5], rtol=1e-9)
+    np.testing.assert_allclose(branch_thresholds(two), [1.5 / 2, 1.5 / 0.5], rtol=1e-9)
     product = Hierarchical(
         hermite="orthonormal", exponents=(0.4,), features=(Coefficients({2: 1.0}),), link="h1*h2", branches=2
     )
-    assert np.all(np.isinf(spectral.branch_critical_ratios(product)))
+    assert np.all(np.isinf(branch_thresholds(product)))
 
 
 def test_a_weak_first_order_is_seen_by_the_second(caplog):
@@ -111,7 +112,7 @@ def test_branches_detach_at_their_own_thresholds():
         branches=2,
         readout="ones",
     )
-    ratios = spectral.branch_critical_ratios(two)
+    ratios = branch_thresholds(two)
     assert ratios[1] > 4 * ratios[0]
     rng = np.random.default_rng(8)
     cpu = backend_for("cpu", "float32")

@@ -113,7 +113,7 @@ def _commands(root: Path) -> list[tuple[str, list[str]]]:
     for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         for block in _blocks(path, "bash"):
             for line in block.replace("\\\n", " ").splitlines():
-                for command in re.split(r"&&|;", line):
+                for command in re.split(r"&&|;|\|", line):
                     words = shlex.split(command, comments=True)
                     if words and words[0] == "dimladder":
                         found.append((path.name, words[1:]))
@@ -187,3 +187,54 @@ def test_every_theory_has_a_picture(root: Path) -> None:
     found = {path.name: path for path in [*gallery.glob("*.toml"), *(gallery / "runs").glob("*.toml")]}
     drawn = {dl.load(found[name]).theory for name in named if name in found}
     assert set(registry.names("theories")) <= drawn
+
+
+PAGES = ("first-curve", "one-pass", "multi-pass", "estimation", "hierarchical", "mup", "giant-step", "truncation")
+
+
+def _execute(root: Path) -> dict:
+    import runpy
+
+    return runpy.run_path(str(root / "docs" / "tutorials" / "execute.py"))
+
+
+def test_every_tutorial_shows_its_output_and_its_picture(root: Path) -> None:
+    folder = root / "docs" / "tutorials"
+    assert {path.stem for path in folder.glob("*.md")} == set(PAGES)
+    shown = set()
+    for path in folder.glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        if path.stem != "first-curve":
+            assert "```text\n" in text, f"python docs/tutorials/execute.py {path.stem}"
+        for picture in re.findall(r"\]\(figures/(\w+\.png)\)", text):
+            assert f'"{picture}"' in text, f"{path.name} does not make {picture}"
+            shown.add(picture)
+    assert {path.name for path in (folder / "figures").glob("*.png")} == shown
+
+
+def test_blocks_are_executed_in_order_and_their_output_replaced(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = "a\n\n```python\nx = 2\n```\n\nb\n\n```python\nprint(x + 1)\n```\n\n```text\nold\n```\n"
+    page += "\n```toml\nx = 1\n```\n"
+    page += "\n```bash\ndimladder new online-erf -o run.toml\n```\n"
+    new = _execute(root)["executed"](page)
+    assert "```python\nx = 2\n```\n\nb" in new, "what prints nothing has no output"
+    assert "```python\nprint(x + 1)\n```\n\n```text\n3\n```\n" in new
+    assert "old" not in new
+    assert "```text\nrun.toml\n```" in new
+    assert "```toml\nx = 1\n```" in new
+    with pytest.raises(SystemExit):
+        _execute(root)["executed"]("```bash\ndimladder new nosuch\n```\n")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "first-curve"])
+def test_tutorials_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Every page runs as it stands, and ends with the verdict that it prints."""
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
+    new = _execute(root)["executed"](page)
+    verdicts = r"^(agree|disagree|inconclusive) p ="
+    assert re.findall(verdicts, new, re.MULTILINE) == re.findall(verdicts, page, re.MULTILINE)

@@ -370,7 +370,7 @@ def test_losses_know_their_labels_and_their_convexity() -> None:
     assert loss_function("huber(y - f, 0.5)").kinks(2.0) == (1.5, 2.5)
     for name in VECTOR_LOSSES:
         assert loss_function(name).vector
-        with pytest.raises(ValueError, match="one output a class"):
+        with pytest.raises(ValueError, match="several outputs"):
             _ = loss_function(name).slope
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dimladder as dl
@@ -18,8 +19,8 @@ RUNS = Path(__file__).parents[2] / "docs/gallery/runs"
     ("change", "said"),
     [
         ({"loss.function": "step(-y*f)"}, "loss.function: it jumps"),
-        ({"loss.function": "cross-entropy"}, "takes one output a class"),
-        ({"loss.function": "one-hot"}, "takes one output a class"),
+        ({"loss.function": "cross-entropy"}, "takes several outputs"),
+        ({"loss.function": "one-hot"}, "takes several outputs"),
     ],
 )
 def test_losses_that_sgd_cannot_follow(change: dict[str, Any], said: str) -> None:
@@ -46,6 +47,15 @@ def test_rates_of_a_frozen_readout_are_said_to_change_nothing(caplog: pytest.Log
     with caplog.at_level(logging.WARNING, logger="dimladder"):
         dl.solve(dl.load(RUNS / "online-erf.toml", change))
     assert "algorithm.readout_learning_rate changes nothing" in caplog.text
+
+
+def test_decay_on_the_sphere_is_said_to_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    free = {"algorithm.spherical": True, "grid.time": [0.0, 1.0]}
+    with caplog.at_level(logging.WARNING, logger="dimladder"):
+        decayed = dl.solve(dl.load(RUNS / "online-erf.toml", {**free, "algorithm.weight_decay": 0.4}))
+    assert "algorithm.weight_decay changes nothing" in caplog.text
+    plain = dl.solve(dl.load(RUNS / "online-erf.toml", free))
+    np.testing.assert_allclose(decayed["M"], plain["M"], rtol=1e-6)
 
 
 def test_the_error_of_a_quadrature_counts_e_g() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import dimladder as dl
 from dimladder.cli import main
 from dimladder.errors import SolveError
+from dimladder.paper.plan import make
 from dimladder.publish import refined
 from dimladder.results import LearningCurve
 
@@ -85,3 +89,47 @@ def test_labels_and_axes_of_the_command_line(
     for bad in ("--label", "--axis"):
         assert main([*words, bad, "nothing"]) == 2
         assert "NAME=" in capsys.readouterr().err
+
+
+BROWSER = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser at hand")
+def test_a_report_is_drawn_by_a_browser_without_a_network(runs: Path, tmp_path: Path) -> None:
+    curve = dl.solve(dl.load(runs / "online-erf.toml", {"student.activation": "tanh", "grid.time": [0.0, 1.0, 4.0]}))
+    page = dl.report(curve, tmp_path / "report.html", refine=False)
+    text = page.read_text(encoding="utf-8")
+    measure = "document.title = [document.documentElement.scrollWidth, innerWidth, window.errors || 0].join(' ')"
+    first, rest = text.split("<head>", 1)
+    heard = "<script>window.errors = 0; addEventListener('error', () => window.errors++)</script>"
+    page.write_text(f"{first}<head>{heard}{rest.replace('</body>', f'<script>{measure}</script></body>')}")
+    command = [
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1100,900", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r"<title>(\d+) (\d+) (\d+)</title>", done.stdout)
+    assert found is not None, "the scripts of the page ran"
+    wide, window, errors = map(int, found.groups())
+    assert errors == 0
+    assert wide <= window, "nothing sticks out of the page"
+    # One line of theory a component: e_g, six Q, six M, three a at least; formulas are MathML.
+    assert done.stdout.count("<path") + done.stdout.count("<polyline") >= 16
+    assert done.stdout.count("<math") > 20
+
+
+def test_sweeps_are_drawn_through_finer_lines_too(runs: Path) -> None:
+    problem = dl.load(runs / "truncation-flow.toml", {"grid.time": TIMES})
+    diagram = dl.sweep(problem, {"initial.threshold": [0.5, 0.75]})
+    finer = refined(diagram)
+    assert finer is not None
+    assert finer.dataset.sizes["initial.threshold"] == 2
+    plan = make([diagram], ["threshold"], lines={0: finer})
+    lines = {s.run: s.line for panel in plan.panels for s in panel.series}
+    assert len(lines) == 2
+    for k, line in lines.items():
+        assert line is not None
+        x, y = line
+        assert len(x) > 200
+        np.testing.assert_allclose(y[np.isin(x, TIMES)], diagram["threshold"].values[k], rtol=1e-6)
+    assert refined(dl.sweep(problem, {"initial.threshold": [0.5, 0.75], "data.mean": [1.0, 1.1]})) is None

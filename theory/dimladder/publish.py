@@ -24,6 +24,8 @@ POINTS = 240
 # solved as take no more than so many seconds.
 _CHEAP = ("flow",)
 SECONDS = 3.0
+# Sweeps of more points than so many are families of lines that are not told apart anyway.
+MOST_SWEPT = 24
 
 
 def export(
@@ -103,16 +105,16 @@ def report(
     from .paper import Names
     from .paper.page import page
     from .paper.runs import same
-    from .results import LearningCurve, gather, write_text
+    from .results import gather, write_text
 
     results = same(gather(source))
-    lines = {i: refined(r) for i, r in enumerate(results) if refine and isinstance(r, LearningCurve)}
+    lines = _finer(results, refine)
     first = next((r for r in results if r.problem_toml), None)
     rows = [] if first is None else derive(loads(first.problem_toml, source="the result")).equations()
     folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
     text = page(
         results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
-        names=Names(dict(labels or {}), dict(axes or {})), lines={i: r for i, r in lines.items() if r is not None},
+        names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
     )  # fmt: skip
     write_text(Path(to), text)
     return Path(to)
@@ -137,10 +139,18 @@ def equations_of(result: Result, columns: int) -> str:
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:
     """Return a matplotlib figure, lines drawn through a finer solve; options as in `dimladder.paper.figure`."""
     from .paper.draw import figure as draw
-    from .results import LearningCurve
+    from .paper.runs import same
 
-    finer = {i: refined(r) for i, r in enumerate(results) if refine and isinstance(r, LearningCurve)}
-    return draw(results, lines={i: r for i, r in finer.items() if r is not None}, **options)
+    results = same(results)
+    return draw(results, lines=_finer(results, refine), **options)
+
+
+def _finer(results: Sequence[Result], refine: bool) -> dict[int, Result]:
+    """Return the theories that can be drawn more finely, by position."""
+    from .results import Measurement
+
+    found = {i: refined(r) for i, r in enumerate(results) if refine and not isinstance(r, Measurement)}
+    return {i: r for i, r in found.items() if r is not None}
 
 
 def refined(result: Result, points: int = POINTS) -> Result | None:
@@ -152,9 +162,12 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
     """
     import numpy as np
 
-    from .results import main_axis
+    from .results import PhaseDiagram, main_axis
 
     axis = main_axis(result)
+    swept = list(result.stats.get("grid", [])) if isinstance(result, PhaseDiagram) else []
+    if axis in swept or len(swept) > 1:
+        return None
     if not result.problem_toml or result.status != "success" or axis is None:
         return None
     asked = result.dataset.coords[axis].values
@@ -162,16 +175,26 @@ def refined(result: Result, points: int = POINTS) -> Result | None:
         return None
     try:
         problem = loads(result.problem_toml, source="the result")
+        if swept and (len(result.dataset.coords[swept[0]]) > MOST_SWEPT or derive(problem).kind not in _CHEAP):
+            return None
         if derive(problem).kind not in _CHEAP:
             points = min(points, _affordable(problem, len(asked)))
             if points < 2 * len(asked):
                 return None
         fine = replace(problem, {f"grid.{axis}": _between(asked, points).tolist()})
-        found = solve(fine)
+        found = _swept(fine, result, swept[0]) if swept else solve(fine)
     except DimladderError as error:
         log.info("lines are drawn through the points of the result: %s", error.why or error.what)
         return None
     return found if _agrees(result, found, axis, asked) else None
+
+
+def _swept(problem: Problem, result: Result, key: str) -> Result:
+    """Return a sweep again, of a problem with more points."""
+    from .sweep import sweep
+
+    values = result.dataset.coords[key].values.tolist()
+    return sweep(problem, {key: values})
 
 
 def _affordable(problem: Problem, count: int) -> int:

@@ -13,6 +13,7 @@ from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from .choose import find
 from .errors import ConfigError, DimladderError, UsageError
 from .prepare import Prepared, prepare
 from .problem import Problem, Range, axis_values, parse_override, to_builtins
@@ -235,7 +236,7 @@ def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Ans
         problem, {**coords, **own}, variables, status="success" if not failed else "incomplete",
         message=f"{failed} of {len(answers)} points failed" if failed else "",
         stats={"grid": list(axes), "points": len(answers), "failed": failed},
-        extra={"grid": {k: to_builtins(v) for k, v in axes.items()}},
+        extra={"grid": {k: to_builtins(v) for k, v in axes.items()}}, coordinates=find(problem.theory).coordinates,
     )  # fmt: skip
 
 

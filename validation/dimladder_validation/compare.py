@@ -311,6 +311,12 @@ def _theory(
     for at in problems:
         if at.content_hash not in solved:
             solved[at.content_hash] = solve(at)
+    for at, value in zip(problems, sizes, strict=True):
+        ours, theirs = _flat(problem), _flat(at)
+        changed = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+        if any(not key.startswith("limit.") for key in changed):
+            # The same question at that size, not another one: figures and tables keep them together.
+            solved[at.content_hash].note(of=problem.to_toml(), at=[size, value])
     return [solved[at.content_hash] for at in problems]
 
 

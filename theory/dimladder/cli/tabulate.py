@@ -56,7 +56,14 @@ def write(head: Sequence[str], rows: Sequence[Sequence[Any]], form: str, note: s
         return simple_table(head, rows, note)
     texts = [list(head), *([cell(v) for v in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return "".join("  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() + "\n" for r in texts)
+    # Words begin, and numbers end, at one place.
+    words = [any(isinstance(v, str) for v in column) for column in zip(*rows, strict=True)] or [True] * len(head)
+
+    def line(cells: Sequence[str]) -> str:
+        placed = [c.ljust(w) if k else c.rjust(w) for c, w, k in zip(cells, widths, words, strict=True)]
+        return "  ".join(placed).rstrip() + "\n"
+
+    return "".join(map(line, texts))
 
 
 def plain(value: Any) -> Any:

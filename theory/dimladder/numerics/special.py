@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from .jit import njit
+from .pasted import asin_text
 
 __all__ = [
     "ASIN_SOURCE",
@@ -198,6 +199,6 @@ def norm_cdf(x: float) -> float:
 
 
 SOURCE_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
-ASIN_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (asin_series, asin_short, asin))
+ASIN_SOURCE = asin_text()
 NORMAL_SOURCE = inspect.getsource(norm_pdf.py_func) + "\n\n" + inspect.getsource(norm_cdf.py_func)
 EXP_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (power_of_two, expm1_series, exp, tanh, erf, softplus))

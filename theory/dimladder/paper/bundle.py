@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
-from ..results import LearningCurve, Result, Source, gather, write_text
+from ..results import Measurement, Result, Source, gather, write_text
 from .citation import cite
 from .equations import columns_of, equations_document
 from .labels import Names
@@ -132,7 +132,7 @@ def export(
 
 def _lines(results: Sequence[Result], refine: Callable[[Result], Result | None]) -> dict[int, Result]:
     """Return the theories that can be drawn more finely, by position."""
-    finer = {i: refine(r) for i, r in enumerate(results) if isinstance(r, LearningCurve)}
+    finer = {i: refine(r) for i, r in enumerate(results) if not isinstance(r, Measurement)}
     return {i: r for i, r in finer.items() if r is not None}
 
 

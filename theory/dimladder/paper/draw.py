@@ -103,7 +103,6 @@ def figure(
 def draw(plan: Plan, style: str = "single") -> Any:
     """Draw a plan; see `figure`."""
     from matplotlib import style as sheet
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sheets, width, across = style_files(style)
@@ -117,7 +116,7 @@ def draw(plan: Plan, style: str = "single") -> Any:
             down * (max(0.66 * each, 1.45) + 0.14 * tall) + (0.3 if _shared(plan) else 0.0) + 0.13 * bool(plan.runs)
         )
         fig = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(fig)
+        _styled_canvas(fig, sheets)
         axes = fig.subplots(down, across, squeeze=False)
         for position, panel in enumerate(plan.panels):
             ax = axes.flat[position]
@@ -133,6 +132,19 @@ def draw(plan: Plan, style: str = "single") -> Any:
         # Draw once inside the style, so that late settings (fonts, ticks) are those of the style too.
         fig.canvas.draw()
     return fig
+
+
+def _styled_canvas(fig: Any, sheets: Any) -> None:
+    """Give a figure a canvas that keeps its style: matplotlib looks fonts up when it writes, not when it draws."""
+    from matplotlib import style as sheet
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    class Canvas(FigureCanvasAgg):
+        def print_figure(self, *args: Any, **options: Any) -> Any:
+            with sheet.context(sheets):
+                return super().print_figure(*args, **options)
+
+    Canvas(fig)
 
 
 def save(fig: Any, target: Path, style: str = "single", dpi: int = 220) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ResultFileError
 from ..results import Result
-from ..typeset import mathml
+from ..typeset import lines, mathml
 from .citation import cite
 from .labels import Names
 from .plan import COLOURS, Panel, Plan, make
@@ -21,6 +21,8 @@ from .tables import scalars
 from .tex import render
 
 VERDICTS = {"agree": COLOURS[2], "disagree": COLOURS[1], "inconclusive": COLOURS[4]}
+# Width of a line of the page, in em of its formulas.
+PAGE = 46.0
 SIGNS = {"theory": "—┄┈┅", "simulation": "○■◆▲"}
 
 
@@ -58,7 +60,7 @@ def page(
         panels=[html for html, _ in shown],
         tables=_judged(comparison),
         numbers=[[_words(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
-        equations=[{"label": a, "math": mathml(b, display=True), "note": c} for a, b, c in equations],
+        equations=[{"label": a, "lines": _lines(b), "note": c} for a, b, c in equations],
         problem=first.problem_toml,
         files=_files(results),
         provenance=[[k, v if isinstance(v, str) else json.dumps(v)] for k, v in first.provenance.items()],
@@ -87,6 +89,11 @@ def _panel(number: int, panel: Panel, plan: Plan) -> tuple[dict[str, Any], dict[
     html = {"x_html": _words(panel.x_label), "y_html": _words(panel.y_label), "legend": legend}
     logs = {"x_log": bool(panel.x_log), "y_log": bool(panel.y_log)}
     return html, {"id": number, "name": panel.variable, "series": series, **logs}
+
+
+def _lines(latex: str) -> list[str]:
+    """Return a formula as lines of MathML that fit the page."""
+    return [mathml(line, display=True) for line in lines(latex, PAGE)]
 
 
 def _plain(values: Any) -> list[float | None]:

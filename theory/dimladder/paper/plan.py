@@ -335,9 +335,10 @@ def _series(
             )
             line = None
             if dense is not None and name in dense and axis in dense.dataset[name].dims:
+                finer = dense.dataset[name].isel({k: i for k, i in member.at.items() if k in dense.dataset[name].dims})
                 line = (
                     dense.dataset.coords[axis].values,
-                    np.asarray(dense.dataset[name].isel(where).values, dtype=float),
+                    np.asarray(finer.isel(where).values, dtype=float),
                 )
             yield Series(
                 "simulation" if member.measured else "theory", x, y, se, colours[index], mark, labels[index], full,

@@ -59,7 +59,11 @@ def swept_keys(result: Result) -> list[str]:
 
 def parameters(result: Result) -> dict[str, Any]:
     """Return the parameters of a result by dotted key; a measurement's seed is the one it was made with."""
-    found = _flatten(tomllib.loads(result.problem_toml))
+    # A theory at the size of a simulation answers the question that was put, and tells itself apart by the size.
+    found = _flatten(tomllib.loads(result.stats.get("of") or result.problem_toml))
+    if "at" in result.stats:
+        size, value = result.stats["at"]
+        found[f"limit.{size}"] = int(value) if float(value).is_integer() else value
     if isinstance(result, Measurement):
         found |= {f"simulation.{k}": result.stats[k] for k in ("seed", "dtype", "device") if k in result.stats}
     return {k: v for k, v in found.items() if k not in (*_NEVER, *swept_keys(result))}

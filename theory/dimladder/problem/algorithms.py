@@ -322,6 +322,9 @@ class SecondStage(Spec, frozen=True, kw_only=True):
         Their number p; each has weights uniform on the unit sphere of the learned subspace, and no bias.
     activation : str
         Of the units.
+    label_transforms : sequence of str
+        With several branches: functions of the label that are regressed, each of which gives one learned feature;
+        ``"identity"`` or formulas in ``y``.
     """
 
     ridge: float | Literal["optimal"] = "optimal"
@@ -329,8 +332,14 @@ class SecondStage(Spec, frozen=True, kw_only=True):
     weights: Literal["flat", "kernel", "optimal", "top", "units"] = "optimal"
     units: int = 0
     activation: str = "tanh(2*x - 1)"
+    label_transforms: tuple[str, ...] = ("identity",)
 
     def __post_init__(self) -> None:
+        if not self.label_transforms:
+            raise ValueError("label_transforms must list at least one function of the label")
+        for text in self.label_transforms:
+            if text != "identity":
+                formula("label_transforms", text, ("y",))
         if isinstance(self.ridge, float):
             not_negative(ridge=self.ridge)
         if isinstance(self.degrees, tuple) and (not self.degrees or min(self.degrees) < 1):
@@ -378,6 +387,57 @@ class Layerwise(Spec, frozen=True, kw_only=True, tag_field="kind", tag="layerwis
     first: FirstStage = FirstStage()
     second: SecondStage = SecondStage()
     third: ThirdStage = ThirdStage()
+
+
+class Learners(Spec, frozen=True, kw_only=True, tag_field="kind", tag="learners"):
+    """Kernels and networks side by side, each on n = d^kappa samples.
+
+    Attributes
+    ----------
+    networks : sequence of {"layerwise", "reinitialised", "fresh", "joint", "two-layer"}
+        Trained in the simulation, by gradient descent as in practice: layer after layer, the same with later layers
+        drawn anew or with new samples for each layer, all layers at once, one hidden layer.
+    recipes : sequence of {"repository", "paper"}
+        Published hyper-parameters: of the authors' code, or of the paper's appendix.
+    steps : (int, int) or None
+        Gradient steps of layers 1 and 2 in place of the recipe's (15 log d and 5 d^1.5).
+    second_width : int or None
+        Units of the second layer in place of the recipe's.
+    records : int
+        How often overlaps and losses are taken along the training.
+    kernel_ridge : float
+        lam of the kernel 1 + x.x' + (x.x')^2, penalty lam n.
+    first, second, third
+        The three stages of the learner with a sharp theory.
+    """
+
+    networks: tuple[Literal["layerwise", "reinitialised", "fresh", "joint", "two-layer"], ...] = (
+        "layerwise", "joint", "two-layer",
+    )  # fmt: skip
+    recipes: tuple[Literal["repository", "paper"], ...] = ("repository",)
+    steps: tuple[int, int] | None = None
+    second_width: int | None = None
+    records: int = 12
+    kernel_ridge: float = 1.0
+    first: FirstStage = FirstStage(order="refined")
+    second: SecondStage = SecondStage()
+    third: ThirdStage = ThirdStage(degree=11, basis="rank")
+
+    def __post_init__(self) -> None:
+        for name in ("networks", "recipes"):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise ValueError(f"{name} must list at least one, each once, got {list(given)}")
+        at_least(2, records=self.records)
+        at_least(1, second_width=self.second_width)
+        positive(kernel_ridge=self.kernel_ridge)
+        if self.steps is not None and min(self.steps) < 1:
+            raise ValueError(f"steps must be at least 1, got {list(self.steps)}")
+
+    @property
+    def stages(self) -> Layerwise:
+        """The three stages as an algorithm of their own."""
+        return Layerwise(first=self.first, second=self.second, third=self.third)
 
 
 class SphericalCorrelationSGD(Spec, frozen=True, kw_only=True, tag_field="kind", tag="spherical-correlation-sgd"):

@@ -68,7 +68,7 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     "algorithm": _table(
         algorithms.OnePass, algorithms.GradientDescent, algorithms.GradientFlow, algorithms.Minimise,
         algorithms.Posterior, algorithms.Bayes, algorithms.Spectral, algorithms.OneStep, algorithms.Layerwise,
-        algorithms.SphericalCorrelationSGD, algorithms.BatchSGD, algorithms.Construct,
+        algorithms.Learners, algorithms.SphericalCorrelationSGD, algorithms.BatchSGD, algorithms.Construct,
     ),
     "initial": _table(starts.Explicit, starts.Random),
     "limit": _table(grids.Limit),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ..errors import did_you_mean
 from .checks import formula, not_negative
-from .expressions import Expression
+from .expressions import FEW_POINTS, Expression
 from .spec import Spec
 
 # Name -> formula in f and y.
@@ -38,6 +38,7 @@ _RESIDUALS = {
 # Outputs and labels by number.
 _SEVERAL = re.compile(r"\b[fy]\d+\b")
 _GRID = 4001  # points on which convexity is checked
+_MARGINS = 400  # random points at which it is looked whether only y f counts
 _RANGE = 40.0  # outputs between -_RANGE and _RANGE
 
 
@@ -182,10 +183,20 @@ class LossFunction:
         """Whether the loss is discontinuous in the output, for labels of either sign or some number."""
         import numpy as np
 
+        return self._jumps(lambda f, y: self.evaluate(np, f, y))
+
+    @cached_property
+    def slope_jumps(self) -> bool:
+        """Whether dl/df is discontinuous in the output, for labels of either sign or some number."""
+        return self._jumps(self.slopes)
+
+    def _jumps(self, function: Any) -> bool:
+        import numpy as np
+
         step = 1e-7
         for y in (1.0, -1.0, 0.7):
             for kink in self.kinks(y):
-                below, above = (float(self.evaluate(np, np.array(kink + s), np.array(y))) for s in (-step, step))
+                below, above = (float(function(np.array(kink + s), np.array(y))) for s in (-step, step))
                 if abs(above - below) > 1e-4:
                     return True
         return False
@@ -220,10 +231,17 @@ class LossFunction:
         """Whether the loss depends on the product y f only."""
         if self.vector:
             return False
-        import sympy as sp
+        import numpy as np
 
-        f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
-        return y not in sp.simplify(self.value.subs(f, f / y)).free_symbols
+        # At points of all sizes: to import sympy takes longer than a solve.
+        random = np.random.default_rng(0)
+        f, y = (
+            random.uniform(-_RANGE, _RANGE, _MARGINS) * random.uniform(0.0, 1.0, _MARGINS) ** 3,
+            random.normal(size=_MARGINS),
+        )
+        with np.errstate(all="ignore"):
+            given, product = self.evaluate(FEW_POINTS, f, y), self.evaluate(FEW_POINTS, y * f, np.ones_like(y))
+        return bool((abs(given - product) <= 1e-11 * (1.0 + abs(given))).all())
 
     @cached_property
     def two_valued(self) -> bool:
@@ -243,7 +261,8 @@ class LossFunction:
         f = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-6
         for y in (-2.0, -1.0, -0.3, 0.0, 0.7, 1.0, 3.0):
             with np.errstate(all="ignore"):
-                slope = np.asarray(self.slopes(f, np.full(f.shape, y)), dtype=float)
+                values = np.asarray(self.evaluate(FEW_POINTS, f, np.full(f.shape, y)), dtype=float) + 0.0 * f
+                slope = np.diff(values) / (f[1] - f[0])
             if not np.isfinite(slope).all():
                 return False
             if np.diff(slope).min() < -1e-9 * (1.0 + np.abs(slope).max()):

@@ -190,6 +190,8 @@ def moment_faults(problem: Any) -> Iterator[tuple[str, str]]:
     match kind_of(target) if target is not None else "":
         case "index":
             formulas += [("target.formula", target.expression, 1.0)] if not target.is_logit else []
+        case "vector-index" if not target.argmax:
+            formulas += [("target.formulas", f, 1.0) for f in target.expressions if f.variables]
         case "committee":
             formulas += [("target.activation", activation(target.activation), 1.0)]
     match kind_of(student) if student is not None else "":

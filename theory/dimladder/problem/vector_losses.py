@@ -64,6 +64,11 @@ class VectorLoss:
         """Whether it is |f - y|^2/2."""
         return self.form.name in ("square", "one-hot")
 
+    @property
+    def softmax(self) -> bool:
+        """Whether it is the cross-entropy of the softmax of the outputs."""
+        return self.form.name == "cross-entropy"
+
     @cached_property
     def value(self) -> Any:
         """l in sympy, of `f` and `y`."""
@@ -71,7 +76,7 @@ class VectorLoss:
 
         if self.quadratic:
             return sp.Rational(1, 2) * sum((a - b) ** 2 for a, b in zip(self.f, self._labels, strict=True))
-        if self.form.name == "cross-entropy":
+        if self.softmax:
             # Sums of exponentials of differences: where one overflows, its class has probability zero.
             return sum(
                 y * sp.log(sum(sp.exp(b - a) for b in self.f)) for a, y in zip(self.f, self._labels, strict=True)
@@ -98,7 +103,7 @@ class VectorLoss:
 
         from .expressions import drop_atoms
 
-        if self.form.name == "cross-entropy":
+        if self.softmax:
             # Labels of classes sum to one.
             return tuple(1 / sum(sp.exp(b - a) for b in self.f) - y for a, y in zip(self.f, self._labels, strict=True))
         return tuple(drop_atoms(sp.diff(self.value, f)) for f in self.f)
@@ -108,6 +113,8 @@ class VectorLoss:
         """Whether every slope is a polynomial of first degree in the labels."""
         import sympy as sp
 
+        if self.softmax or self.quadratic:
+            return True
         return all(s.is_polynomial(*self.y) and sp.Poly(s, *self.y).total_degree() <= 1 for s in self.slopes)
 
     @cached_property
@@ -140,6 +147,8 @@ class VectorLoss:
         """
         import sympy as sp
 
+        if self.softmax or self.quadratic:
+            return ()
         found: dict[Plane, None] = {}
         for argument in _kinked(self.value):
             if not argument.is_polynomial(*self.f):

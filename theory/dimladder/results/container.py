@@ -244,6 +244,11 @@ class Result:
         """Work counters of the solver or the experiment."""
         return dict(json.loads(self._attribute("stats", "{}")))
 
+    def note(self, **more: Any) -> None:
+        """Add to the counters of a result that is being made, before it is saved."""
+        attributes: Any = self._parts[2] if self._parts is not None else self.dataset.attrs
+        attributes["stats"] = json.dumps({**self.stats, **more}, default=_plain)
+
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions, git state, hashes, command line, seeds."""

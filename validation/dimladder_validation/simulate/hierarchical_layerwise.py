@@ -58,7 +58,7 @@ class LayerwiseExperiment(Experiment):
         )
 
     def exact(self, problem: Any) -> tuple[str, ...]:
-        return ("null_mse",) if problem.algorithm.first.order == "refined" else ()
+        return ("null_mse", "null_test_mse") if problem.algorithm.first.order == "refined" else ()
 
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder
@@ -69,10 +69,10 @@ class LayerwiseExperiment(Experiment):
         grid = problem.grid
         rows = rows_of(problem, size)
         shape = (len(streams), len(rows), len(rows[0].second))
-        overlap, null = np.empty(shape[:2]), np.empty(shape[0])
+        overlap, null = np.empty(shape[:2]), np.empty((2, shape[0]))
         correlation, error = np.empty(shape), np.empty(shape)
         for r, stream in enumerate(streams):
-            overlap[r], correlation[r], error[r], null[r] = three_stages(problem, size, rows, stream, backend)
+            overlap[r], correlation[r], error[r], null[:, r] = three_stages(problem, size, rows, stream, backend)
         first: tuple[str, ...]
         both: tuple[str, ...]
         if grid.kappa is not None:
@@ -88,7 +88,8 @@ class LayerwiseExperiment(Experiment):
                 "feature_correlation": (both, correlation),
                 "mse": (both, error),
                 "test_mse": (both, error + problem.target.noise**2),
-                "null_mse": ((), null),
+                "null_mse": ((), null[0]),
+                "null_test_mse": ((), null[1]),
             },
         )
 
@@ -110,7 +111,7 @@ def rows_of(problem: Any, d: int) -> list[Row]:
 
 def three_stages(
     problem: Any, d: int, rows: Sequence[Row], stream: np.random.Generator, backend: Backend
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
     """Run one replica over the whole grid: samples are nested along each axis, fresh between the stages.
 
     Returns
@@ -118,8 +119,8 @@ def three_stages(
     overlap : (rows,) array
     correlation, error : (rows, second) arrays
         Error without label noise, on `TEST_SAMPLES` fresh inputs.
-    null : float
-        E[f*^2] on a pilot sample of the target's features.
+    null : (float, float)
+        E[f*^2] and E[y^2] on a pilot sample of the target's features.
     """
     truth = Realization.draw(problem.target, d, stream, backend)
     transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
@@ -138,8 +139,8 @@ def three_stages(
 
 def label_transform(
     truth: Realization, text: str, stream: np.random.Generator
-) -> tuple[Callable[[np.ndarray], np.ndarray], float, float]:
-    """Return T(y), its mean and E f*^2, all from a pilot sample of the target's own features.
+) -> tuple[Callable[[np.ndarray], np.ndarray], float, tuple[float, float]]:
+    """Return T(y), its mean, and E f*^2 with E y^2, all from a pilot sample of the target's own features.
 
     The optimal transform E[h | y] is an average of h over bins of equal numbers of labels.
     """
@@ -147,9 +148,10 @@ def label_transform(
     h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.backend.asarray(z))]
     y = np.asarray(truth.target.expression.evaluate(np, **dict(zip(truth.target.link_variables, h, strict=True))))
     y = y + 0.0 * h[0]
-    null = float(np.mean(y**2))
+    clean = float(np.mean(y**2))
     if truth.target.noise:
         y = y + truth.target.noise * stream.standard_normal(len(y))
+    null = clean, float(np.mean(y**2))
     if text != "optimal":
         expression = Expression("y" if text == "identity" else text, ("y",))
 
@@ -324,8 +326,9 @@ class Judge:
         stream: np.random.Generator,
         backend: Backend,
         samples: int = 40_000,
+        transform: Callable[[Any], Any] | None = None,
     ) -> Judge:
-        """Draw fresh inputs for one subspace."""
+        """Draw fresh inputs for one subspace; with `transform` this function of the label takes its place."""
         xp = backend.xp
         halves, values = [], []
         first = None
@@ -334,6 +337,8 @@ class Judge:
             for block in chunks(samples // 2, BLOCK):
                 x = truth.inputs(block, stream)
                 y = truth.labels(x, stream)
+                if transform is not None:
+                    y = transform(y)
                 phi = features(xp.matmul(x, basis))
                 labels.append(y)
                 sums = sums + xp.matmul(y, phi) - xp.mean(y) * xp.sum(phi, axis=0)

@@ -59,6 +59,20 @@ def code_for(table: Table) -> ModuleType:
     return store.module(key, build)
 
 
+# Cross-entropy of many outputs, without overflow.
+SOFTMAX = """    top = f.max()
+    total = 0.0
+    for o in range(f.shape[0]):
+        out[o] = math.exp(f[o] - top)
+        total += out[o]
+    for o in range(f.shape[0]):
+        out[o] = out[o] / total - ({kept} * y[o] + {rest})"""
+SOFTMAX_VALUE = """    top = f.max()
+    total, along = 0.0, 0.0
+    for o in range(f.shape[0]):
+        total += math.exp(f[o] - top)
+        along += ({kept} * y[o] + {rest}) * (f[o] - top)
+    return math.log(total) - along"""
 _VECTOR, _NUMBER = "types.float64[::1]", "types.float64"
 
 
@@ -85,13 +99,7 @@ def _source(table: Table) -> str:
     t = sp.Symbol("t", real=True)
     factor, (last,) = assignments([Expression(table.schedule, ("t",)).sympy(t=t)], prefix="q")
     lines += [*_function("schedule", [_NUMBER], "t"), *factor, f"    return 1.0 * ({last})"]
-    read = [f"    {s}{place} = {s[0]}[{o}]" for s in "fy" for o, place in enumerate(_places(table))]
-    single = {sp.Symbol(s, real=True): sp.Symbol(f"{s}_", real=True) for s in "fy"}
-    first, slopes = assignments([s.xreplace(single) for s in loss_slopes(table)], prefix="q")
-    lines += [*_function("slope", [_VECTOR] * 3, "f, y, out", "types.void"), *read, *first]
-    lines += [f"    out[{o}] = {slope}" for o, slope in enumerate(slopes)]
-    first, (last,) = assignments([stable(table.loss.value).xreplace(single)], prefix="q")
-    lines += [*_function("value", [_VECTOR] * 2, "f, y"), *read, *first, f"    return 1.0 * ({last})"]
+    lines += _loss(table)
     lines += _push(table, g, dg)
     return "\n".join(lines) + "\n"
 
@@ -99,6 +107,26 @@ def _source(table: Table) -> str:
 def _function(name: str, kinds: list[str], arguments: str, result: str = _NUMBER) -> list[str]:
     head = f"@njit({result}({', '.join(kinds)}), cache=True, nogil=True)"
     return ["", "", head, f"def {name}({arguments}):"]
+
+
+def _loss(table: Table) -> list[str]:
+    import sympy as sp
+
+    from dimladder.symbolic.printing import assignments
+
+    loss: Any = table.loss
+    if table.Y > 1 and loss.softmax:
+        kept, rest = repr(1.0 - loss.smoothing), repr(loss.smoothing / table.Y)
+        slope, value = (text.replace("{kept}", kept).replace("{rest}", rest) for text in (SOFTMAX, SOFTMAX_VALUE))
+        lines = [*_function("slope", [_VECTOR] * 3, "f, y, out", "types.void"), *slope.splitlines()]
+        return [*lines, *_function("value", [_VECTOR] * 2, "f, y"), *value.splitlines()]
+    read = [f"    {s}{place} = {s[0]}[{o}]" for s in "fy" for o, place in enumerate(_places(table))]
+    single = {sp.Symbol(s, real=True): sp.Symbol(f"{s}_", real=True) for s in "fy"}
+    first, slopes = assignments([s.xreplace(single) for s in loss_slopes(table)], prefix="q")
+    lines = [*_function("slope", [_VECTOR] * 3, "f, y, out", "types.void"), *read, *first]
+    lines += [f"    out[{o}] = {slope}" for o, slope in enumerate(slopes)]
+    first, (last,) = assignments([stable(loss.value).xreplace(single)], prefix="q")
+    return [*lines, *_function("value", [_VECTOR] * 2, "f, y"), *read, *first, f"    return 1.0 * ({last})"]
 
 
 def _places(table: Table) -> list[str]:

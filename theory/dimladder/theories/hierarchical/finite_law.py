@@ -50,7 +50,7 @@ def feature_law(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
             power = power * _transform([(a, 1.0)], term, step) ** number
     mass = np.maximum(np.fft.irfft(power, POINTS), 0.0)
     points = step * np.fft.fftfreq(POINTS, 1.0 / POINTS)
-    return points, mass / mass.sum()
+    return np.asarray(points, dtype=np.float64), np.asarray(mass / mass.sum(), dtype=np.float64)
 
 
 def _readouts(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
@@ -61,9 +61,9 @@ def _readouts(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
         values, fractions = readout_classes(target, READOUTS - 1)
         return values, fractions * d_eff
     if target.readout == "rademacher":
-        return np.array([1.0, -1.0]), np.array([0.5, 0.5]) * d_eff
-    values, counts = np.unique(class_readouts(target, d_eff)[0], return_counts=True)
-    return values, counts.astype(float)
+        return np.array([1.0, -1.0]), np.full(2, 0.5 * d_eff)
+    given, times = np.unique(class_readouts(target, d_eff)[0], return_counts=True)
+    return np.asarray(given, dtype=np.float64), np.asarray(times, dtype=np.float64)
 
 
 def _transform(mixture: list[tuple[float, float]], term: Array, step: float) -> NDArray[np.complex128]:

@@ -58,6 +58,7 @@ class LayerwiseSystem(ClosedForm):
             OrderParameter("test_mse", both, r"\varepsilon + \Delta", "E[(y - f)^2]"),
             OrderParameter("null_mse", size if self.refined else (), r"\varepsilon_0",
                            "E[f*^2], the error of f = 0" + ("" if self.refined else ", d_eff -> infinity")),
+            OrderParameter("null_test_mse", size if self.refined else (), r"\varepsilon_0 + \Delta", "E[y^2]"),
             OrderParameter("weak_recovery_ratio", size if self.refined else (), r"\alpha_c",
                            "n1/(d d_eff) at which the first direction is seen"),
             OrderParameter("leak_recovery_ratio", (), r"\alpha_c'",
@@ -330,13 +331,14 @@ class LayerwiseSystem(ClosedForm):
                 values = values[:, :, 0]
             return np.moveaxis(values, 0, -1) if self.many_sizes else values[0]
 
-        mse = stack("error", both)
+        mse, nulls = stack("error", both), self.null_errors()
         values = {
             "subspace_overlap": stack("overlap", first),
             "feature_correlation": stack("correlation", both),
             "mse": mse,
             "test_mse": mse + self.target.noise**2,
-            "null_mse": self._per_size(self.null_errors()),
+            "null_mse": self._per_size(nulls),
+            "null_test_mse": self._per_size(nulls) + self.target.noise**2,
             "weak_recovery_ratio": self._per_size(weak),
             "leak_recovery_ratio": np.array(leak),
         }
@@ -426,6 +428,8 @@ class LayerwiseTheory(Theory):
             if min(sizes) < 4:
                 yield Refusal("limit.d", f"must be at least 4, got {min(sizes)}")
         degree = max(j for coefficients in target.features for j, c in coefficients.items() if c)
+        if second.label_transforms != ("identity",):
+            yield Refusal("algorithm.second.label_transforms", "belongs to targets of several branches")
         if isinstance(second.degrees, tuple) and max(second.degrees) > degree:
             yield Refusal("algorithm.second.degrees", f"the polynomial has degree {degree}, got {max(second.degrees)}")
         if third.samples < third.degree + 3 and third.ridge == 0.0:

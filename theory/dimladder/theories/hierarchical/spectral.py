@@ -10,7 +10,6 @@ All of this is this project's own theory; the paper has the exponent 1 + eps_1 o
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,51 +43,6 @@ def critical_ratio(target: Hierarchical, moments: LabelMoments, a: float = 1.0) 
     if signal <= NO_SIGNAL * max(moments.variance, 1e-300) or moments.variance <= 1e-20:
         return math.inf
     return moments.variance * level.variance / signal
-
-
-def branch_critical_ratios(target: Hierarchical, transform: str = "identity") -> Array:
-    """Return the threshold of n/(d d_eff) of every branch of a target with several features, a^2 = 1.
-
-    One transform sees branch m through tau_1^(m) = E[T(y) h_m/s]: alpha_c^(m) = Var T s^2/(2 tau_1^(m)^2 b_2^2),
-    infinite where it vanishes. Compared with simulation for two features at d = 300 and 600.
-
-    Parameters
-    ----------
-    target : Hierarchical
-        With `branches` >= 2.
-    transform : str
-        ``"identity"``, or a formula in ``y``; the latter for labels without noise only.
-
-    Raises
-    ------
-    DomainError
-        For a formula with noisy labels, and for the optimal transform, which is not one function here.
-    """
-    from ...problem.expressions import Expression
-    from .analysis import analyse_joint_link
-
-    if transform == "optimal" or (transform != "identity" and target.noise > 0):
-        raise DomainError(
-            "thresholds of branches are computed for T(y) = y, or for a formula in noiseless labels",
-            where="algorithm.first.label_transform",
-            why=f"the transform is {transform!r} and the noise {target.noise:g}",
-        )
-    level, expression = levels(target)[0], target.expression
-    if transform != "identity":
-        # T(g(h)) is again a formula in the features.
-        outer = re.sub(r"\by\b", f"({target.link})", Expression(transform, ("y",)).text)
-        expression = Expression(outer, target.link_variables, target.hermite)
-    joint = analyse_joint_link(expression, target.link_variables, math.sqrt(level.variance), 3)
-    zero = (0,) * target.branches
-    variance = joint.second_moment - float(joint.coefficients[zero]) ** 2 + target.noise**2
-    b2 = float(level.coefficients[2]) if level.degree >= 2 else 0.0
-    ratios = np.full(target.branches, math.inf)
-    for m in range(target.branches):
-        tau = float(joint.coefficients[tuple(int(i == m) for i in range(target.branches))])
-        signal = 2.0 * (tau * b2) ** 2
-        if signal > NO_SIGNAL * variance:
-            ratios[m] = variance * level.variance / signal
-    return ratios
 
 
 def leak_ratio(target: Hierarchical, moments: LabelMoments) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import sympy as sp
@@ -125,27 +127,36 @@ def target_latex(setting: Setting) -> str:
     return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
 
 
-def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]:
-    """Return how moments follow from those of the erf units (i, p) that a unit i is made of."""
+def sum_definitions(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
+    """Return the activations as sums of erfs, with their errors; `setting` is the one asked for."""
     student, teacher = mixtures
     rows = []
-    for name, g, m in (("activation", "g", student), ("teacher", r"\tilde g", teacher)):
-        if m is PLAIN:
+    own = (("activation", "g", student, setting.student), ("teacher", r"\tilde g", teacher, setting.teacher))
+    for name, g, m, function in own:
+        if m is PLAIN or function is None:
             # No activation of a teacher: the target is a formula, or its units are single erfs.
             continue
+        sign, hat = ("=" if m.exact else r"\approx"), rf"\hat {g}" if g == "g" else r"\hat{\tilde g}"
+        rows.append(Equation(name, rf"{g}(x) = {function_latex(function)} {sign} {hat}(x)"))
         terms = [f"{m.constant:.6g}"] if m.constant else []
-        terms += [rf"{v:.6g}\,\mathrm{{erf}}({b:.6g}\,x/\sqrt 2)" for v, b in zip(m.weights, m.scales, strict=True)]
+        terms += [rf"{v:.6g}\,\varphi({b:.6g}\,x)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
-        rows.append(Equation(name, rf"{g}(x) = {' + '.join(terms)}", None, note))
+        rows.append(Equation(name, rf"{hat}(x) = {' + '.join(terms)}", None, note))
+    return rows
+
+
+def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
+    """Return how moments follow from those of the erf units (i, p) of a unit i; `setting` is the one asked for."""
     return [
-        *rows,
+        *sum_definitions(mixtures, setting),
         Equation(
             "erf units",
-            r"g_\alpha(x) = g_{\alpha 0} + \sum_p v_{\alpha p}\,\mathrm{erf}(b_{\alpha p}\, x/\sqrt 2),\quad "
+            r"\varphi(x) = \mathrm{erf}(x/\sqrt 2),\quad "
+            r"\hat g_\alpha(x) = g_{\alpha 0} + \sum_p v_{\alpha p}\,\varphi(b_{\alpha p}\, x),\quad "
             r"C_{(\alpha p)(\beta q)} = b_{\alpha p} b_{\beta q} C_{\alpha\beta},\quad "
             r"c_{(\alpha p)} = v_{\alpha p} c_\alpha",
-            note=r"g_alpha is g for students and \tilde g for teachers; the averages below are those of the units "
-                 "(alpha, p), each an erf of its own field",
+            note="alpha counts students and teachers; in averages of phi an index is a unit (alpha, p) with a field of "
+            "its own, a its weight c, and sums go over units",
         ),
         Equation("D", r"D_{i\beta} = \sum_p v_{ip} b_{ip} D_{(ip)\beta}"),
         Equation("N", r"N_{ik} = \sum_{p,q} v_{ip} b_{ip}\, v_{kq} b_{kq}\, N_{(ip)(kq)},\quad "
@@ -154,12 +165,17 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture]) -> list[Equation]
     ]  # fmt: skip
 
 
-def mixture_step(mixtures: tuple[ErfMixture, ErfMixture]) -> Step:
+def of_units(rows: list[Equation]) -> list[Equation]:
+    """Return equations with the function of an erf unit under a name of its own: the activation is another function."""
+    return [replace(row, latex=re.sub(r"(?<![\\\w])g(?='?\()", r"\\varphi", row.latex)) for row in rows]
+
+
+def mixture_step(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> Step:
     """Return the step from the network to the erf network of tied units."""
     return Step(
         "Units as sums of erfs",
         "Each unit is a set of erf units on one field, so that the averages are those of an erf network of tied units.",
-        tuple(mixture_equations(mixtures)),
+        tuple(mixture_equations(mixtures, setting)),
     )
 
 

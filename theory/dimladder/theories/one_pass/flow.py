@@ -169,18 +169,21 @@ class OnePassFlow(Flow):
         return derive(self.setting())
 
     def equations(self) -> list[Equation]:
-        from .explanation import definitions, flow_equations, mixture_equations, moment_equations
+        from .explanation import definitions, flow_equations, mixture_equations, moment_equations, of_units
 
-        rows = definitions(self.derived.setting)
-        if self.mixtures is not None:
-            rows += mixture_equations(self.mixtures)
-        return rows + moment_equations(self.derived) + flow_equations(self.derived)
+        rows, averages = definitions(self.derived.setting), moment_equations(self.derived)
+        flow = flow_equations(self.derived)
+        if self.mixtures is None:
+            return rows + averages + flow
+        return rows + mixture_equations(self.mixtures, self._setting()) + of_units(averages + flow)
 
     def derivation(self) -> list[Step]:
         from .explanation import explain, mixture_step
 
         steps = explain(self.derived)
-        return steps if self.mixtures is None else [*steps[:3], mixture_step(self.mixtures), *steps[3:]]
+        if self.mixtures is None:
+            return steps
+        return [*steps[:3], mixture_step(self.mixtures, self._setting()), *steps[3:]]
 
     def module(self) -> ModuleType:
         return self._module

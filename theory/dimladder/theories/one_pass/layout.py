@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...numerics.orthant import ORTHANT_SOURCE
-from ...numerics.special import ASIN_SOURCE
+from ...numerics.pasted import asin_text
 from ...symbolic.kernels import MomentCall
 from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
 from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment2, SignMoment4, SignSlope4
@@ -83,8 +82,10 @@ def load_source(trained: bool) -> str:
 
 def library(kernels: list[str]) -> list[str]:
     """Return the source of the special functions that printed kernels may call."""
-    lines = [ASIN_SOURCE, ""]
+    lines = [asin_text(), ""]
     if any("correlation" in line or "sign_moment4(" in line for line in kernels):
+        from ...numerics.orthant import ORTHANT_SOURCE
+
         lines += ["", ORTHANT_SOURCE, ""]
     return lines
 

@@ -7,8 +7,6 @@ from typing import Any
 import sympy as sp
 
 from ...errors import DerivationError
-from ...numerics.conditional import CONDITIONAL_SOURCE, TARGET_SOURCE
-from ...numerics.fields import FIELDS_SOURCE
 from ...problem.expressions import drop_atoms
 from ...symbolic.factors import X
 from ...symbolic.gaussian import Averager, Law
@@ -71,6 +69,8 @@ class Conditional:
         lines += constants(KINKS=list(setting.student_kinks), KINKS_T=list(setting.teacher_kinks))
         if setting.target is not None:
             lines += ["", "", *self._target_functions()]
+        from ...numerics.conditional import CONDITIONAL_SOURCE, TARGET_SOURCE
+
         lines += ["", "", CONDITIONAL_SOURCE, "", ""]
         return lines + ([TARGET_SOURCE, "", ""] if setting.target is not None else [])
 
@@ -182,6 +182,8 @@ class Fields:
         for name, function in (("loss", loss), ("loss_slope", sp.diff(loss, OUTPUT))):
             text = printer().doprint(function)
             lines += ["@njit(**OPTIONS)", f"def {name}({OUTPUT}, {LABEL}):", f"    return 1.0 * ({text})", "", ""]
+        from ...numerics.fields import FIELDS_SOURCE
+
         return [*lines, FIELDS_SOURCE, "", ""]
 
     def _averages(self) -> list[str]:

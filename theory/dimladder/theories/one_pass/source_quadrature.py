@@ -187,11 +187,11 @@ class Quadrature:
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
         function = ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
-        lines.append(f"MONOTONE = {_is_monotone(setting.student)}")
+        lines.append(f"MONOTONE = {is_monotone(setting.student)}")
         return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
 
 
-def _is_monotone(student: Any) -> bool:
+def is_monotone(student: Any) -> bool:
     """Whether an activation only grows or only falls, on a fine grid of the range of fields."""
     import numpy as np
 

@@ -81,6 +81,7 @@ class OnePassTheory(Theory):
         "arnaboldi2023dimensionless", "straat2019relu", "plackett1954reduction", "lee2024neural", "dandi2024benefits",
         "arnaboldi2024repetita", "yoshida2019plateau", "worschech2024scaling", "refinetti2021mixtures",
         "lee2021continual", "mori2025dropout", "patel2025perceptron", "refinetti2021align",
+        "collinswoodfin2025multiclass",
     )  # fmt: skip
     assumptions = (
         "inputs are Gaussian given their source, and no sample is met again after its step",
@@ -270,6 +271,8 @@ class OnePassTheory(Theory):
             for key in ("readout_learning_rate", "readout_weight_decay"):
                 if getattr(rule, key):
                     yield f"algorithm.{key} changes nothing: the readout is not trained (student.train_readout)"
+        if rule.spherical and rule.weight_decay:
+            yield "algorithm.weight_decay changes nothing: every unit is rescaled to its norm (algorithm.spherical)"
 
     def describe(self, problem: Any) -> dict[str, Any]:
         from .exponents import describe, describe_spectrum
@@ -313,6 +316,7 @@ def general_references(problem: Any) -> list[str]:
         "patel2025perceptron": problem.algorithm.episodes is not None,
         "refinetti2021align": problem.algorithm.feedback is not None,
         "mori2025dropout": getattr(student, "dropout", 1.0) != 1.0,
+        "collinswoodfin2025multiclass": isinstance(target, ClusterLabels) and problem.loss.form.classes,
     }
     return [key for key, wanted in used.items() if wanted]
 

@@ -5,7 +5,7 @@ With outputs ``f_o = sum_k a_ok g_k`` a sample moves the weights of unit i by ``
     Delta_i = sum_o a_oi dl/df_o,
 
 a mixture of the errors of the outputs that is the unit's own. For the square loss it is one sum over units again,
-``Delta_i = sum_p W_ip g_p(f_p) - y_i`` with ``W_ip = sum_o a_oi c_op`` and ``y_i = sum_o a_oi y_0o``: the averages are
+``Delta_i = sum_p U_ip g_p(f_p) - y_i`` with ``U_ip = sum_o a_oi c_op`` and ``y_i = sum_o a_oi y_0o``: the averages are
 those of one output, with other weights.
 """
 
@@ -27,7 +27,7 @@ from .source_averages import G, H, P, R, S, SourceAverages
 OUTPUTS = Range("outputs", "Y", "0", "Y")
 O = sp.Symbol("o", integer=True)
 # Readouts of all fields by output, labels by output; the same of the error that moves a unit.
-c, y0, W, Y0 = (sp.IndexedBase(s) for s in ("c", "y0", "W", "y"))
+c, y0, U, Y0 = (sp.IndexedBase(s) for s in ("c", "y0", "U", "y"))
 
 MEANING = {
     "G": r"\mathbb{E}\left[g'(\lambda_{i})\, \Delta_{i}\right]",
@@ -115,14 +115,14 @@ class VectorAverages(SourceAverages):
     def _closed_forms(self) -> list[Tensor]:
         average, slope, value = self.averages, self._slope, self._value
         total = self.indices.sum
-        out = [Tensor(W[i, P], total(c[O, i] * c[O, P], O))]
+        out = [Tensor(U[i, P], total(c[O, i] * c[O, P], O))]
         if not self.centred:
             out.append(Tensor(Y0[i], total(c[O, i] * y0[O], O)))
-        own, output = self._of(lambda u: W[i, u], -Y0[i]), self._of(lambda u: c[O, u], -y0[O])
+        own, output = self._of(lambda u: U[i, u], -Y0[i]), self._of(lambda u: c[O, u], -y0[O])
         out.append(Tensor(S[i], average.first({i: slope.derivative()}, own)))
         if not self.centred:
             out.append(Tensor(G[i], average.first({i: slope}, own)))
-        noise = sigma**2 * W[i, k] * average({i: slope, k: slope})
+        noise = sigma**2 * U[i, k] * average({i: slope, k: slope})
         return [
             *out, *self._stein(own), Tensor(N2[i, k], self._product() + noise, symmetric=True),
             Tensor(R[O, i], average.first({i: value}, output)),
@@ -132,15 +132,15 @@ class VectorAverages(SourceAverages):
         """Return E[g'_i g'_k Delta_i Delta_k] without label noise."""
         average, slope = self.averages, self._slope
         slots = {i: slope, k: slope}
-        groups = self._of(lambda u: W[i, u], 0).groups
+        groups = self._of(lambda u: U[i, u], 0).groups
         found = sp.Integer(0)
         for one, two in product(groups, groups):
             u, v = one.index[0], two.index[1]
             moment = average(slots | one.slots(u) | two.slots(v))
-            found += self.indices.sum(W[i, u] * W[k, v] * moment, u, v)
+            found += self.indices.sum(U[i, u] * U[k, v] * moment, u, v)
         if self.centred:
             return found
         for this, other in ((i, k), (k, i)):
-            linear = average.first(slots, self._of(lambda u, this=this: W[this, u], 0))
+            linear = average.first(slots, self._of(lambda u, this=this: U[this, u], 0))
             found -= Y0[other] * linear
         return found + Y0[i] * Y0[k] * average(slots)

@@ -43,7 +43,7 @@ def elements() -> dict[str, Any]:
     arrays: dict[str, Any] = {"N": "N2", "S": "S", "G": "G", "R": "R", "y0": "y0", "y": "unit_label"}
     arrays["C"] = SymmetricArray(covariance_element)
     arrays["c"] = lambda o, p: f"c[{o}, {place_of(p)}]"
-    arrays["W"] = lambda i, p: f"W[{i}, {place_of(p)}]"
+    arrays["U"] = lambda i, p: f"U[{i}, {place_of(p)}]"
     arrays["H"] = lambda i, p: f"H[{i}, {place_of(p)}]"
     arrays[str(MU)] = lambda p: f"mu[{place_of(p)}]"
     return arrays
@@ -64,7 +64,7 @@ class VectorClosed:
     def functions(self) -> list[str]:
         """Return the source of all functions."""
         head = ["    N, Y = K + M, c.shape[0]", "    S = work[:K]", "    unit_label = work[K:2 * K]"]
-        head += ["    W = work[2 * K:2 * K + K * N].reshape((K, N))", "    place = 2 * K + K * N"]
+        head += ["    U = work[2 * K:2 * K + K * N].reshape((K, N))", "    place = 2 * K + K * N"]
         body = [*head, *buffer_views(self.loops), *indented(self.stages), "", ""]
         half = [
             "    N, Y = K + M, c.shape[0]",

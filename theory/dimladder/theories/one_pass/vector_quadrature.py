@@ -15,15 +15,20 @@ from ...symbolic.pieces import STABLE_SOURCE
 from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
+from .source_quadrature import is_monotone
 from .source_quadrature_text import ADD_OWN_KINKS, CENTRED_MEAN, LAW, NODES, STRAIGHT, STRAIGHT_MEAN, WORK
 from .vector_averages import VectorAverages
 from .vector_quadrature_text import (
+    SOFTMAX,
     VECTOR_INTEGRATE,
     VECTOR_KINKS,
     VECTOR_SCRATCH,
     VECTOR_SCRATCH_SIZE,
     WRONG_CLASS,
 )
+
+# Planes of the teachers beyond this are left to the accuracy of the quadrature.
+MOST_ALONG = 100
 
 
 class VectorQuadrature:
@@ -76,6 +81,9 @@ class VectorQuadrature:
 
     def _loss(self) -> list[str]:
         """Return the loss and its slopes, of vectors."""
+        if self.loss.softmax:
+            smooth = self.loss.smoothing
+            return [SOFTMAX.replace("{kept}", repr(1.0 - smooth)).replace("{rest}", repr(smooth / self.loss.outputs))]
         write = printer()
         read = [f"{s} = {name}[{o}]" for name, row in (("f", self.loss.f), ("y", self.loss.y))
                 for o, s in enumerate(row)]  # fmt: skip
@@ -97,17 +105,19 @@ class VectorQuadrature:
             rows["TEACHER_KINKS"] = list(setting.teacher_kinks)
             own += ["if field >= K:", "    for q in range(TEACHER_KINKS.size):"]
             own.append("        count = insert(origin + TEACHER_KINKS[q] / slope, out, count)")
-        loss, teacher = list(self.loss.planes), list(averages.planes)
+        loss, teacher = list(self.loss.planes), list(averages.planes[:MOST_ALONG])
         directions = max([1, *(len(normal) for normal, _ in teacher)])
-        rows["TEACHER_LEVELS"] = [level for _, level in teacher]
-        lines = constants(**{name: [float(v) for v in values] for name, values in rows.items()})
+        lines = constants(TEACHER_LEVELS=[float(level) for _, level in teacher])
+        lines += constants(**{name: [float(v) for v in values] for name, values in rows.items()})
         lines += [
             f"PLANES = np.array({[list(u) for u, _ in loss]!r}, dtype=np.float64)"
             f".reshape(({len(loss)}, {self.loss.outputs}))",
             f"TEACHER_PLANES = np.array({[list(n) for n, _ in teacher]!r}, dtype=np.float64)"
             f".reshape(({len(teacher)}, {directions}))",
-            # Room for the kinks of a few fields, of the planes, and where outputs meet.
-            f"MOST = {4 * max(1, *map(len, rows.values()))} + 16 * {1 + len(loss) + self.loss.outputs}", "", "",
+            f"MONOTONE = {is_monotone(setting.student)}",
+            # Room for the kinks of a few fields and of the planes; where outputs meet, too.
+            f"ALONG = {4 * max(1, *map(len, rows.values()))} + {len(teacher)} + 16 * {len(loss)}",
+            f"MOST = ALONG + 16 * {1 + self.loss.outputs}", "", "",
         ]  # fmt: skip
         lines += ["@njit(**OPTIONS)", "def plane_level(number, y):"]
         lines += [f"    {y} = y[{o}]" for o, y in enumerate(self.loss.y)]

@@ -82,7 +82,7 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, tested, G, moments, N2, R, L, out
                    out)
         return
     axes = points[1:]
-    if not axis_capacity(L, axes, MOST) < NODES:
+    if not axis_capacity(L, axes, ALONG) < NODES:
         clear(G, moments, N2, R, out, math.nan)
         return
     counts[0] = -1.0
@@ -197,6 +197,34 @@ def averages_work_size(K, M):
 
 '''
 
+SOFTMAX = '''@njit(**OPTIONS)
+def loss(f, y):
+    """Return the cross-entropy of the softmax of f; labels of classes sum to one."""
+    top = f[0]
+    for o in range(1, f.size):
+        top = max(top, f[o])
+    total, along = 0.0, 0.0
+    for o in range(f.size):
+        total += math.exp(f[o] - top)
+        along += ({kept} * y[o] + {rest}) * (f[o] - top)
+    return math.log(total) - along
+
+
+@njit(**OPTIONS)
+def loss_slope(f, y, out):
+    top = f[0]
+    for o in range(1, f.size):
+        top = max(top, f[o])
+    total = 0.0
+    for o in range(f.size):
+        out[o] = math.exp(f[o] - top)
+        total += out[o]
+    for o in range(f.size):
+        out[o] = out[o] / total - ({kept} * y[o] + {rest})
+
+
+'''
+
 VECTOR_KINKS = '''@njit(**INNER)
 def own_kinks(axis, mean, L, zeta, f, top, order, K, c, frame, tested, ties, out):
     """Fill the kinks along the axis of a field, those before it given; return their number.
@@ -232,7 +260,7 @@ def own_kinks(axis, mean, L, zeta, f, top, order, K, c, frame, tested, ties, out
         for q in range(M, axis):
             rest += along_plane(PLANES[r], c, int(order[q])) * g(f[q])
         number = tie_plane(PLANES[r], axis, mean, L, zeta, order, c, ties)
-        count = add_levels(rest, ties, number, plane_level(r, frame[1]), low, high, out, count)
+        count = add_levels(rest, ties, number, plane_level(r, frame[1]), low, high, MONOTONE, out, count)
     return count
 
 
@@ -304,7 +332,7 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
             total += wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks) / count
         return total
     axes = points[1:]
-    if not axis_capacity(L, axes, MOST) < NODES:
+    if not axis_capacity(L, axes, ALONG) < NODES:
         return math.nan
     counts[0] = -1.0
     while next_point(last, mean, L, order, K, c, frame, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
@@ -340,7 +368,7 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, frame, star, ties, kinks):
         if o != truth:
             rest = ahead(o, truth, axis, f, order, M, c)
             number = tie_difference(o, truth, axis, mean, L, zeta, order, c, ties)
-            found = add_levels(rest, ties, number, 0.0, low, high, kinks, found)
+            found = add_levels(rest, ties, number, 0.0, low, high, MONOTONE, kinks, found)
     total, left, below = 0.0, low, 0.0
     for e in range(found + 1):
         right, above = high, 1.0

@@ -8,7 +8,7 @@ import sympy as sp
 
 from ....symbolic.equations import Equation
 from ..explanation import definitions, same_activation
-from ..vector_averages import MEANING, W
+from ..vector_averages import MEANING, U
 
 if TYPE_CHECKING:
     from .flow import GeneralFlow
@@ -41,7 +41,7 @@ def labels(flow: GeneralFlow) -> list[Equation]:
     loss: Any = t.loss
     if loss.quadratic:
         text = r"\ell = \tfrac12 \sum_{o} (f_o - y_o)^2"
-    elif loss.form.name == "cross-entropy":
+    elif loss.softmax:
         text = r"\ell = -\sum_{o} y_o \log \frac{e^{f_o}}{\sum_{p} e^{f_p}}"
     elif loss.form.several:
         text = rf"\ell = {sp.latex(loss.form.formula.sympy())}"
@@ -83,6 +83,6 @@ def averages(flow: GeneralFlow, printed: Any) -> list[Equation]:
             text = f"{left} = {MEANING[name]} = {sp.latex(value)}"
             rows.append(Equation(name, text, (stage.lhs, value), "given the source"))
         else:
-            note = "weights of the fields in the error of unit i" if stage.lhs.base == W else "its label"
+            note = "weights of the fields in the error of unit i" if stage.lhs.base == U else "its label"
             rows.append(Equation.of(name, stage.lhs, value, note))
     return rows

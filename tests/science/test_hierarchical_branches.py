@@ -1,0 +1,166 @@
+"""Several branches: what transforms of a label tell apart, limits to one branch, and simulations."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dimladder as dl
+from dimladder.errors import ConfigError
+from dimladder.problem import Coefficients, Hierarchical
+from dimladder.problem.algorithms import SecondStage
+from dimladder.theories.hierarchical import branch_links, branch_stages
+from dimladder_validation import simulate
+
+RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
+BRANCHES = RUNS / "hierarchical-branches.toml"
+
+
+def target(link, branches=2, features=None, **more):
+    return Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients(features or {2: 1.0}),), link=link,
+        branches=branches, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("branches", "link"), [(2, "tanh(h1) + h1*h2**2"), (3, "h1 - 0.5*tanh(h2*h3) + 0.3*h3")])
+def test_moments_of_transforms_by_sampling(branches, link):
+    """P = .8 h_2 + .6 h_3 has unit variance: u = h."""
+    t = target(link, branches, {2: 0.8, 3: 0.6}, noise=0.4)
+    transforms = ("identity", "tanh(y)", "y**2")
+    found = branch_links.branch_moments(t, transforms)
+    rng, count = np.random.default_rng(2), 1_000_000
+    u = rng.standard_normal((branches, count))
+    f = np.asarray(t.expression.evaluate(np, **dict(zip(t.link_variables, u, strict=True))))
+    y = f + 0.4 * rng.standard_normal(count)
+    values = np.array([y, np.tanh(y), y**2])
+    centred = values - values.mean(axis=1, keepdims=True)
+    for t_index, row in enumerate(centred):
+        scale = 5 * row.std() / 1000
+        assert np.all(np.abs(found.first[t_index] - u @ row / count) < scale)
+        assert np.all(np.abs(found.second[t_index] - np.einsum("in,jn,n->ij", u, u, row) / count) < 10 * scale)
+    np.testing.assert_allclose(found.covariance, np.cov(values), rtol=0.03, atol=0.02)
+    assert branch_links.null_error(t) == pytest.approx(np.mean(f**2), rel=0.01)
+
+
+def test_what_a_label_tells_apart():
+    """Equal branches: one direction, whatever is done to the label; a product: none; unequal ones: both."""
+    for link, seen in (("tanh(h1) + tanh(h2)", 1), ("h1*h2", 0), ("sign(h1*h2)", 0), ("tanh(2*h1) + 0.5*h2", 2)):
+        values = branch_links.seen_directions(target(link))
+        assert int((values > 1e-6).sum()) == seen, (link, values)
+
+
+def test_captured_power_of_two_correlated_features():
+    """g = u_1 u_2 + u_1: E[E[g | F]^2] = P_11 P_22 + P_12^2 + P_11."""
+    t = target("h1*h2 + h1")
+    p = np.array([[0.6, 0.2], [0.2, 0.3]])
+    assert branch_links.captured(t, p, 5) == pytest.approx(0.6 * 0.3 + 0.04 + 0.6, rel=1e-9)
+    assert branch_links.captured(t, p, 1) == pytest.approx(0.6, rel=1e-9)
+
+
+def test_a_branch_alone_is_the_theory_of_one():
+    """A link that does not know the second branch: the same threshold, overlap, correlation and error as without it."""
+    common = {
+        "target.link": "tanh(2*h1)", "grid": {"first_ratio": [3.0, math.inf], "second_ratio": [0.7, 3.0]},
+        "algorithm.second": {"label_transforms": ["identity"], "ridge": 0.3, "degrees": "top"},
+        "algorithm.third.degree": 7,
+    }  # fmt: skip
+    two = dl.solve(dl.load(BRANCHES, common))
+    single = {**common, "target.branches": 1, "target.link": "tanh(2*h)"}
+    one = dl.solve(dl.load(BRANCHES, single))
+    assert one.theory == "hierarchical-layerwise"
+    np.testing.assert_allclose(two["subspace_overlap"].sel(branch=1), one["subspace_overlap"], rtol=1e-6)
+    np.testing.assert_allclose(two["feature_correlation"].sel(branch=1), one["feature_correlation"], rtol=1e-6)
+    np.testing.assert_allclose(two["mse"], one["mse"], rtol=1e-6)
+    assert float(two["feature_correlation"].sel(branch=2).max()) < 1e-6
+    assert np.isinf(two["weak_recovery_ratio"].values[1])
+
+
+def test_more_transforms_never_hurt_and_equal_ones_do_not_help():
+    setup = {"grid": {"first_ratio": [math.inf], "second_ratio": [50.0]}}
+
+    def error(*transforms):
+        second = {"label_transforms": list(transforms)}
+        return float(dl.solve(dl.load(BRANCHES, {**setup, "algorithm.second": second}))["mse"].values[0, 0])
+
+    assert error("identity", "identity") == pytest.approx(error("identity"), rel=1e-9)
+    assert error("identity", "abs(y)") < 0.4 * error("identity")
+
+
+def test_estimates_from_the_same_samples_share_their_noise():
+    """Two label transforms regressed on the same 300 samples of 24 known coordinates: Q and K by direct fits."""
+    rng = np.random.default_rng(1)
+    t = target("tanh(1.5*h1) + 0.6*h2", noise=0.3)
+    d_eff, n, transforms = 12, 300, ("identity", "y**3")
+    moments = branch_links.branch_moments(t, transforms)
+    count = 24 * 25 // 2
+    state = branch_stages.leading_features(
+        t, moments, SecondStage(ridge=0.2, weights="flat"), (2,), np.ones((2, 3)), np.array([count / n]),
+        np.array([float(count)]),
+    )  # fmt: skip
+    rows, columns = np.triu_indices(24, 1)
+
+    def draw(size):
+        z = rng.standard_normal((size, 24))
+        phi = np.concatenate([(z**2 - 1) / math.sqrt(2), z[:, rows] * z[:, columns]], axis=1)
+        u = phi[:, :24].reshape(size, 2, d_eff) @ np.where(np.arange(d_eff) % 2, 1.0, -1.0) / math.sqrt(d_eff)
+        return phi, u, np.tanh(1.5 * u[:, 0]) + 0.6 * u[:, 1] + 0.3 * rng.standard_normal(size)
+
+    test, u, _ = draw(20_000)
+    found_q, found_k = [], []
+    for _ in range(16):
+        phi, _, y = draw(n)
+        labels = np.stack([y, y**3], axis=1)
+        labels -= labels.mean(axis=0)
+        made = test @ np.linalg.solve(phi.T @ phi / n + 0.2 * np.eye(count), phi.T @ labels / n)
+        found_q.append(np.cov(made.T))
+        found_k.append(made.T @ u / len(u))
+    for found, predicted in ((found_q, state.covariance), (found_k, state.with_features)):
+        se = np.std(found, axis=0, ddof=1) / 4
+        off = np.abs(np.mean(found, axis=0) - predicted)
+        # Leading order at d_eff = 12.
+        assert np.all(off < 4 * se + 0.12 * np.abs(predicted)), (found, predicted)
+    alone = np.einsum("tm,sm->ts", state.with_features, state.with_features)
+    assert alone[0, 1] < 0.75 * state.covariance[0, 1]
+
+
+def test_run_file_meets_the_experiment():
+    """Three branches with unequal slopes, d = 121: overlap, correlation and error."""
+    problem = dl.load(BRANCHES, {
+        "target.branches": 3, "target.link": "tanh(2*h1) - 0.7*h2 + 0.5*tanh(h3)",
+        "target.readout": [1.0, -1.0],
+        "algorithm.first": {"order": "refined", "label_transform": "tanh(y)"}, "limit.d": 121,
+        "algorithm.second": {"label_transforms": ["identity", "exp(-y**2)"]},
+        "grid": {"first_ratio": [8.0], "second_samples": [1500.0]}, "simulation": {"sizes": [121], "replicas": 3},
+    })  # fmt: skip
+    curve, measured = dl.solve(problem), simulate(problem, dtype="float32")
+    for name, slack in (("subspace_overlap", 0.03), ("feature_correlation", 0.03), ("mse", 0.02)):
+        found, se = (np.asarray(measured[f"{name}{s}"].values).ravel() for s in ("", "_se"))
+        predicted = np.asarray(curve[name].values).ravel()
+        assert (np.abs(found - predicted) < 4 * se + slack).all(), (name, found, predicted, se)
+
+
+def test_parities_are_learned_by_no_first_moment():
+    curve = dl.solve(dl.load(BRANCHES, {"target.link": "sign(h1*h2)", "target.noise": 0.0}))
+    assert np.isinf(curve["weak_recovery_ratio"].values).all()
+    assert float(curve["feature_correlation"].max()) == 0.0
+    np.testing.assert_allclose(curve["mse"], 1.0, rtol=1e-12)
+
+
+def test_what_several_branches_cannot_have_is_refused():
+    for wrong, message in (
+        ({"algorithm.first.label_transform": "optimal"}, "no single function"),
+        ({"algorithm.second": {"weights": "units", "units": 5}}, "one branch"),
+        ({"algorithm.third.basis": "rank"}, "Hermite"),
+        ({"algorithm.third.samples": 100.0}, "Hermite"),
+        ({"target.features": [{"1": 0.8, "2": 0.6}], "target.link": "h1*h2 + h1"}, "second order"),
+        ({"target.features": [{"1": 0.8, "3": 0.6}]}, "third order"),
+        ({"algorithm.first.order": "refined"}, r"limit\.d"),
+        ({"target.branches": 5, "target.link": "h1 + h5"}, "at most 4"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dl.load(BRANCHES, {"theory": "hierarchical-branches", **wrong})
+    with pytest.raises(ConfigError, match="several branches"):
+        dl.load(RUNS / "hierarchical-layerwise.toml",
+                {"theory": "hierarchical-layerwise", "algorithm.second.label_transforms": ["y**3"]})  # fmt: skip

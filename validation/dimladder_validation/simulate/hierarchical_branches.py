@@ -1,0 +1,192 @@
+"""The three-stage learner of several branches at finite d: subspace, a regression for each label transform, readout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dimladder.numerics.quadrature import hermite_values
+from dimladder.problem import Expression
+from dimladder.problem.hierarchy import effective_dimension, orthonormal_coefficients
+
+from .base import Backend, Closing, Experiment, Sample, chunks
+from .hierarchical_features import Features
+from .hierarchical_layerwise import BLOCK, Judge, Row, label_transform, ridge_estimate, spectral_subspaces
+from .hierarchical_target import Realization
+
+TEST_SAMPLES = 40_000
+
+
+class BranchExperiment(Experiment):
+    """Measures the overlap of every branch's subspace, what is learned of every feature, and the error."""
+
+    theory = "hierarchical-branches"
+    batch_size = 1
+
+    def closing(self, problem: Any) -> Closing:
+        return Closing(slowest=0.2, reason="the law of the features is normal up to O(d_eff^-1/2), d_eff = d^eps")
+
+    def at_size(self, problem: Any, size: int) -> Any:
+        import dimladder
+
+        return problem if problem.limit.d is None else dimladder.replace(problem, {"limit.d": size})
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        grid, branches = problem.grid, problem.target.branches
+        rows = rows_of(problem, size)
+        shape = (len(streams), len(rows), len(rows[0].second))
+        overlap, correlation = np.empty((*shape[:2], branches)), np.empty((*shape, branches))
+        error, null = np.empty(shape), np.empty(shape[0])
+        for r, stream in enumerate(streams):
+            overlap[r], correlation[r], error[r], (null[r], _) = branch_stages(problem, size, rows, stream, backend)
+        both: tuple[str, ...]
+        if grid.kappa is not None:
+            both, correlation, error = ("kappa",), correlation[:, :, 0], error[:, :, 0]
+        else:
+            both = ("first_ratio", "second_ratio" if grid.second_ratio is not None else "second_samples")
+        return Sample(
+            {**{name: np.array(grid.values(name)) for name in both}, "branch": np.arange(1, branches + 1)},
+            {
+                "subspace_overlap": ((both[0], "branch"), overlap),
+                "feature_correlation": ((*both, "branch"), correlation),
+                "mse": (both, error),
+                "test_mse": (both, error + problem.target.noise**2),
+                "null_mse": ((), null),
+            },
+        )
+
+
+def rows_of(problem: Any, d: int) -> list[Row]:
+    """Return the samples of the grid at this d; the unit of stage 2 counts the polynomials of all branches."""
+    target, grid = problem.target, problem.grid
+    d_eff = effective_dimension(d, target.exponents[0])
+    if grid.kappa is not None:
+        return [Row(n, (n,)) for n in (max(1, round(d**kappa)) for kappa in grid.values("kappa"))]
+    degree = max(j for j, c in target.features[0].items() if c)
+    unit = math.comb(target.branches * d_eff + degree - 1, degree)
+    second = tuple(round(v * unit) for v in grid.values("second_ratio")) or tuple(
+        round(v) for v in grid.values("second_samples")
+    )
+    return [Row(v if math.isinf(v) else round(v * d * d_eff), second) for v in grid.values("first_ratio")]
+
+
+def branch_stages(
+    problem: Any, d: int, rows: Sequence[Row], stream: np.random.Generator, backend: Backend
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
+    """Run one replica over the whole grid.
+
+    Returns
+    -------
+    overlap : (rows, branches) array
+    correlation : (rows, second, branches) array
+        Multiple correlation of every h_m with the learned features, on `TEST_SAMPLES` fresh inputs.
+    error : (rows, second) array
+        Of the best polynomial readout of that degree, fitted to f* on the same inputs.
+    null : (float, float)
+        E[f*^2] and E[y^2].
+    """
+    target = problem.target
+    truth = Realization.draw(target, d, stream, backend)
+    transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
+    subspaces = spectral_subspaces(truth, transform, mean, [row.first for row in rows], stream, backend)
+    overlap = np.array([
+        [float(np.linalg.norm(w @ u) ** 2) / len(w) for w in truth.directions] for u in subspaces
+    ])  # fmt: skip
+    beta = orthonormal_coefficients(target.features[0], target.hermite)
+    asked = problem.algorithm.second.degrees
+    top = asked == "top" or problem.algorithm.second.weights == "top"
+    degrees = (len(beta) - 1,) if top else tuple(int(j) for j in np.flatnonzero(beta)) if asked == "all" else asked
+    features = Features.polynomials(truth.features * target.branches, sorted(degrees), backend)
+    shape = (len(rows), len(rows[0].second))
+    correlation, error = np.empty((*shape, target.branches)), np.empty(shape)
+    for i, (row, u) in enumerate(zip(rows, subspaces, strict=True)):
+        basis = backend.asarray(u)
+        learned = regressions(problem, truth, basis, features, row.second, stream, backend)
+        correlation[i], error[i] = readout(problem, truth, basis, features, learned, stream, backend)
+    return overlap, correlation, error, null
+
+
+def regressions(
+    problem: Any, truth: Realization, basis: Any, features: Features, counts: Sequence[int],
+    stream: np.random.Generator, backend: Backend,
+) -> list[Any]:  # fmt: skip
+    """Return the ridge estimates (features, transforms) for every number of samples, nested; all labels are of the same
+    samples.
+    """
+    xp, second = backend.xp, problem.algorithm.second
+    functions = [Expression("y" if text == "identity" else text, ("y",)) for text in second.label_transforms]
+
+    def labels(y: Any, function: Expression) -> Any:
+        return function.evaluate(xp, y=y) + 0.0 * y
+
+    judges = [
+        Judge.measure(truth, basis, features, stream, backend, transform=partial(labels, function=f)) for f in functions
+    ]
+    size = int(features.counts.sum())
+    gram, feature_sum = backend.zeros((size, size)), backend.zeros((size,))
+    moment, total = [backend.zeros((size,)) for _ in functions], [0.0 for _ in functions]
+    found, done = {}, 0
+    for n in sorted(set(counts)):
+        for block in chunks(n - done, BLOCK):
+            x = truth.inputs(block, stream)
+            y = truth.labels(x, stream)
+            phi = features(xp.matmul(x, basis))
+            gram = gram + xp.matmul(xp.permute_dims(phi, (1, 0)), phi)
+            feature_sum = feature_sum + xp.sum(phi, axis=0)
+            for t, function in enumerate(functions):
+                value = labels(y, function)
+                moment[t] = moment[t] + xp.matmul(value, phi)
+                total[t] += float(xp.sum(value))
+        done = n
+        estimates = [
+            ridge_estimate(
+                second, gram / n, (m - (s / n) * feature_sum) / n, features.counts, features.place, n, judge, backend
+            )
+            for m, s, judge in zip(moment, total, judges, strict=True)
+        ]
+        found[n] = xp.stack(estimates, axis=1)
+    return [found[n] for n in counts]
+
+
+def readout(
+    problem: Any, truth: Realization, basis: Any, features: Features, learned: Sequence[Any],
+    stream: np.random.Generator, backend: Backend,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return what the learned features say of every h_m, shape (second, branches), and the errors, shape (second,)."""
+    xp = backend.xp
+    values, scalars, clean = [], [], []
+    for block in chunks(TEST_SAMPLES, BLOCK):
+        x = truth.inputs(block, stream)
+        h = truth.features_of(truth.project(x))
+        clean.append(backend.to_numpy(truth.link(h)))
+        scalars.append(np.stack([backend.to_numpy(v) for v in h], axis=1))
+        phi = features(xp.matmul(x, basis))
+        values.append(np.stack([backend.to_numpy(xp.matmul(phi, theta)) for theta in learned]))
+    f, u = np.concatenate(clean).astype(float), np.concatenate(scalars).astype(float)
+    u = u - u.mean(axis=0)
+    correlation, error = [], []
+    for made in np.concatenate(values, axis=1).astype(float):
+        centred = made - made.mean(axis=0)
+        fit = np.linalg.lstsq(centred, u, rcond=None)[0]
+        correlation.append(np.sqrt(np.sum((centred @ fit) ** 2, axis=0) / np.sum(u**2, axis=0)))
+        design = polynomials(centred, problem.algorithm.third.degree)
+        error.append(float(np.mean((f - design @ np.linalg.lstsq(design, f, rcond=None)[0]) ** 2)))
+    return np.array(correlation), np.array(error)
+
+
+def polynomials(features: np.ndarray, degree: int) -> np.ndarray:
+    """Return the products of Hermite polynomials of the whitened features of total degree at most `degree`."""
+    values, vectors = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(features.shape[1], -1))
+    kept = values > 1e-10 * max(float(values.max()), 1e-300)
+    white = (features @ vectors[:, kept]) / np.sqrt(values[kept])
+    tables = [hermite_values(column, degree) for column in white.T]
+    exponents = [p for p in np.ndindex(*[degree + 1] * len(tables)) if sum(p) <= degree]
+    columns = [np.prod([table[j] for table, j in zip(tables, p, strict=True)], axis=0) for p in exponents]
+    return np.stack([np.broadcast_to(c, len(features)) for c in columns], axis=1)
+
+
+EXPERIMENT = BranchExperiment()
