@@ -209,7 +209,8 @@ def test_a_penalty_so_strong_that_no_sample_reaches_the_kink() -> None:
     for ridge in (20.0, 1e3, 1e6):
         curve = dl.solve(dl.problem(
             target={"kind": "index", "formula": "sign(z + 0.4*n1)"}, student={"kind": "features", "layers": [layer]},
-            loss={"function": "hinge", "ridge": ridge}, algorithm={"kind": "minimise"}, grid={"sample_ratio": [0.5, 8.0]},
+            loss={"function": "hinge", "ridge": ridge}, algorithm={"kind": "minimise"},
+            grid={"sample_ratio": [0.5, 8.0]},
         ))  # fmt: skip
         law = dl.derive(dl.problem(
             target={"kind": "index", "formula": "z"}, student={"kind": "features", "layers": [layer]},
