@@ -403,3 +403,28 @@ def test_gradients_stay_orthonormal(name: str) -> None:
     kept = np.diag(gram) > 0.5
     assert kept.sum() >= 30
     assert np.abs(gram[np.ix_(kept, kept)] - np.eye(kept.sum())).max() < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("sampler", "more", "low", "high"),
+    [
+        ("sobol", {}, 0.0, 0.1),
+        ("monte-carlo", {"batch_fraction": 0.25, "batching": "fresh"}, 0.8, 1.3),
+        ("monte-carlo", {"batch_fraction": 0.25, "batching": "epoch"}, 0.8, 1.3),
+        ("sobol", {"batch_fraction": 0.25, "batching": "epoch"}, 0.3, 1.3),
+    ],
+)  # fmt: skip
+def test_a_new_gradient_meets_known_directions_by_chance(sampler: Any, more: Any, low: float, high: float) -> None:
+    """v = N var <f Z_i>: 1 for independent particles and batches, which is why known coordinates are left out then."""
+    descent, model = linear_case(1.5, 0.3, 0.1, 0.5, 14, **more)
+    products, samples = [], 1024
+    for i in range(40):
+        particles = draw(descent, model, samples, np.random.default_rng([9, i]), sampler)
+        march = March(descent, particles, model.module().respond)
+        march.run()
+        f, z = (rows.transpose(1, 0, 2).reshape(rows.shape[1], -1) for rows in (march._f, march._z))
+        products.append([(f[t] @ z[: march._first + t].T / samples)[:10] for t in range(10, 14)])
+    # Forty variances of forty values: a standard error of 0.04 where they are one.
+    assert low <= samples * np.var(products, axis=0, ddof=1).mean() < high
+    left_out = march._first * descent.sample_ratio / samples if more else 0.0
+    assert march._fractions(march._first)[0] == 1.0 - left_out

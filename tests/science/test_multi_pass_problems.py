@@ -267,7 +267,10 @@ def test_an_interrupted_solve_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(march_module.March, "_step", failing)
     with pytest.raises(KeyboardInterrupt):
         dl.solve(run_file("committee", change))
-    assert len(os.listdir(tmp_path)) == 2
+    saved = os.listdir(tmp_path)
+    assert len(saved) == 2
+    # As a process leaves it that is killed while it writes.
+    (tmp_path / f".{saved[0][:60]}.abc.tmp").write_bytes(b"half")
     count[0] = 100
     resumed = dl.solve(run_file("committee", change))
     # Of twelve updates six were done in the first scramble and four in the second.
@@ -275,12 +278,22 @@ def test_an_interrupted_solve_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not os.listdir(tmp_path)
     for name in ("train_loss", "Q", "M", "a", "test_loss"):
         assert np.array_equal(values(whole, name), values(resumed, name))
+    # All scrambles start from one place.
+    assert values(whole, "Q_se")[0].max() == 0.0 < values(whole, "Q_se")[1].min()
 
 
 def test_too_much_memory_is_refused() -> None:
     with pytest.raises(SolveError, match="memory") as caught:
         dl.solve(run_file("committee", {"solver.memory_limit": 0.01}))
     assert caught.value.status == "memory"
+
+
+def test_few_particles_for_many_updates_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    change = {"algorithm.steps": 12, "solver.scrambles": 2}
+    dl.solve(run_file("committee", change | {"solver.samples": 1024}))
+    assert not caplog.records
+    dl.solve(run_file("committee", change | {"solver.samples": 256}))
+    assert "24 gradients reveal 28 %" in caplog.text
 
 
 def test_a_rate_beyond_the_edge_says_when() -> None:
@@ -307,6 +320,11 @@ def test_a_rate_beyond_the_edge_says_when() -> None:
         ({"student.bias": True}, "student.bias"),
         ({"data.spectrum": {"variances": [1.0, 5.0], "fractions": [1.0, 0.0]}}, "data.spectrum"),
         ({"algorithm": {"kind": "gradient-flow"}}, "algorithm.learning_rate"),
+        ({"loss": {"function": "heaviside(1 - y*f)"}}, "loss.function"),
+        (
+            {"loss": {"function": "abs"}, "algorithm": {"kind": "gradient-flow", "learning_rate": 0.1, "steps": 2}},
+            "loss.function",
+        ),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -131,3 +131,62 @@ def test_the_equations_say_what_the_units_are_and_how_wrong() -> None:
     flow = dl.derive(dl.loads(TEXT))
     assert "error at most 7.3e-09" in flow.explain()
     assert r"D_{(ip)\beta}" in flow.latex()
+
+
+BLOCKS = """
+schema = 2
+target = { kind = "committee", activation = "tanh", readout = [1.0], noise = 0.2 }
+algorithm = { kind = "one-pass", learning_rate = 0.4 }
+[student]
+kind = "two-layer"
+width = 2
+activation = "tanh"
+train_readout = true
+[data]
+kind = "mixture"
+weights = [0.4, 0.6]
+means = "zero"
+variances = [[1.0, 0.5], [0.7, 1.4]]
+spectrum = { fractions = [0.5, 0.5] }
+[initial]
+Q = [[0.5, 0.02], [0.02, 0.4]]
+M = [[0.1], [0.2]]
+a = [1.0, 0.9]
+[grid]
+time = [0.0, 2.0]
+"""
+SUMMED: dict[str, dict[str, Any]] = {
+    "centred": {},
+    "means, sigmoid, offsets": {
+        "student.activation": "sigmoid(2*x)", "data.means": [[1.0], [-0.5]], "initial.means": [[0.1], [0.2]],
+    },
+    "bias, cluster labels": {
+        "target": {"kind": "cluster-labels", "labels": [1.0, -0.5]}, "student.bias": True, "initial.M": None,
+        "initial.bias": [0.3, -0.2],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SUMMED)
+def test_sums_of_erfs_of_sources_are_their_quadrature(case: str) -> None:
+    """Of sums to 2.5e-8 in the slope; the quadrature is refined to 1e-9 or better."""
+    changed = SUMMED[case]
+    flows = [
+        dl.derive(dl.loads(BLOCKS, {**changed, "solver.averages": kind, "solver.quadrature_rtol": rtol}))
+        for kind, rtol in (("mixture", 1e-7), ("quadrature", 1e-10))
+    ]
+    assert [flow.module().ROUTE for flow in flows] == ["closed", "fields"]
+    y = flows[0].initial_state()
+    one, two = (flow.averaged(y, flow.rule) for flow in flows)
+    assert abs(one - two).max() < 3e-8
+    assert abs(two).max() > 0.1
+
+
+def test_a_tanh_committee_in_blocks_is_summed_unless_few_fields_have_means() -> None:
+    assert dl.derive(dl.loads(BLOCKS)).module().ROUTE == "closed"
+    assert dl.derive(dl.loads(BLOCKS, SUMMED["bias, cluster labels"])).module().ROUTE == "fields"
+    text = dl.derive(dl.loads(BLOCKS)).text()
+    assert "sums of erfs" in text
+    assert "of the slope" in text
+    with pytest.raises(DerivationError, match="network of erfs"):
+        dl.derive(dl.loads(BLOCKS, {"student.activation": "relu", "solver.averages": "mixture"})).module()

@@ -183,10 +183,20 @@ class LossFunction:
         """Whether the loss is discontinuous in the output, for labels of either sign or some number."""
         import numpy as np
 
+        return self._jumps(lambda f, y: self.evaluate(np, f, y))
+
+    @cached_property
+    def slope_jumps(self) -> bool:
+        """Whether dl/df is discontinuous in the output, for labels of either sign or some number."""
+        return self._jumps(self.slopes)
+
+    def _jumps(self, function: Any) -> bool:
+        import numpy as np
+
         step = 1e-7
         for y in (1.0, -1.0, 0.7):
             for kink in self.kinks(y):
-                below, above = (float(self.evaluate(np, np.array(kink + s), np.array(y))) for s in (-step, step))
+                below, above = (float(function(np.array(kink + s), np.array(y))) for s in (-step, step))
                 if abs(above - below) > 1e-4:
                     return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import logging
 import os
@@ -69,6 +70,13 @@ def write_arrays(target: Path, arrays: Mapping[str, Any]) -> None:
             np.savez(stream, **arrays)
 
     write_atomically(target, write)
+
+
+def forget(target: Path) -> None:
+    """Delete a file, where there is one, and what killed processes left of writing it."""
+    for unfinished in target.parent.glob(f".{glob.escape(target.name[:60])}.*.tmp"):
+        unfinished.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
 
 
 def _not_written(error: OSError, target: Path) -> ResultFileError:

@@ -442,12 +442,13 @@ class March:
         return noise
 
     def _fractions(self, known: int) -> Array:
-        """Return the parts of the coordinates of each block that are not revealed yet: all of them as N grows.
+        """Return the parts of the coordinates of each block on which a new gradient has its length.
 
-        N particles stand for d = N/alpha coordinates. With mini-batches, leaving out the revealed ones takes away most
-        of the 1/N bias of committees. That is measured, not derived: a factor 6 to 10 with a tenth of the samples a
-        batch, 3 for a linear student that reshuffles each epoch, none for one with fresh batches. Full batches have
-        less of it without.
+        W^T f of a unit f has length (alpha)^(1/2), of which <f Z_i> on m known directions has a part by chance: over N
+        particles it varies by v/N, and m alpha v/N = m v/d of the square is too much. Leaving m of the d = N/alpha
+        coordinates out of the new direction restores the length where v = 1, as for independent particles. Masks make
+        it so, being jumps in dimensions of their own; without them Sobol' points have v of 0.01 early on, and nothing
+        is left out.
         """
         fractions = self.descent.fractions
         if self.descent.full:

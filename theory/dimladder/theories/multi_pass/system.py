@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,7 +18,7 @@ from ...errors import DerivationError, SolveError
 from ...numerics.sampling import each_scramble
 from ...problem import Problem, kind_of
 from ...problem.descent import Descent, descent_of, formulas_of, outputs_of
-from ...results.files import write_arrays
+from ...results.files import forget, write_arrays
 from ...symbolic.systems import Equation, OrderParameter, Recursion, Solution, Step, Variable
 from .averages import FreshData, is_square
 from .closed import SPECTRAL_NODES, LinearCurves, solve_flow, solve_linear
@@ -26,8 +27,11 @@ from .model import Model
 from .responses import Kernels, solve_responses
 from .start import draw
 
+log = logging.getLogger("dimladder.multi_pass")
 Array = NDArray[np.float64]
 GIB = 2**30
+MOST_REVEALED = 0.2
+ROUNDING = 1e-14  # errors below this part of the largest value are none
 LATEX = {
     "train_loss": r"\mathcal{L}_\mathrm{train}", "test_loss": r"\mathcal{L}_\mathrm{test}",
     "generalization_error": r"\epsilon_g", "classification_error": r"\epsilon",
@@ -172,11 +176,23 @@ class MultiPass(Recursion):
             with np.errstate(over="ignore", invalid="ignore"):
                 found = self._closed()
             return self._solution([found], {"method": method}, sampled=False)
+        self._warn_of_bias()
         workers = min(solver.workers or os.cpu_count() or 1, solver.scrambles)
         self._require_memory(self.memory() * workers, f"{workers} scramble(s) of {solver.samples} particles need")
         rows = each_scramble(self._scramble, solver.scrambles, workers)
         self._forget_checkpoints()
         return self._solution(rows, {"method": method, "scrambles": solver.scrambles}, sampled=True)
+
+    def _warn_of_bias(self) -> None:
+        """Say when updates reveal many of the N/alpha coordinates that the particles stand for."""
+        descent, samples = self.descent, self.problem.solver.samples
+        updates = descent.steps * (2 ** (self.problem.algorithm.levels - 1) if self.flow else 1)
+        share = descent.students * updates * descent.sample_ratio / samples
+        if self.method() == "particles" and share > MOST_REVEALED:
+            log.warning(
+                "%d particles stand for %d coordinates, of which %d gradients reveal %d %%: the bias is of that order",
+                samples, samples / descent.sample_ratio, descent.students * updates, round(100 * share),
+            )  # fmt: skip
 
     def _require_memory(self, need: float, what: str) -> None:
         limit = self.problem.solver.memory_limit
@@ -197,6 +213,8 @@ class MultiPass(Recursion):
             variables[name] = Variable(dims, values.mean(axis=0), latex, meaning)
             if sampled:
                 spread = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else values[0] * np.nan
+                # What scrambles share, the start above all, differs by rounding only.
+                spread = np.where(spread < ROUNDING * np.abs(values).max(), 0.0, spread)
                 variables[f"{name}_se"] = Variable(dims, spread, "", f"standard error of {meaning}")
         return Solution(self._coordinates(), variables, stats=stats)
 
@@ -365,7 +383,7 @@ class MultiPass(Recursion):
             for level in range(self.problem.algorithm.levels if self.flow else 1):
                 path = self._checkpoint(index, level)
                 if path is not None:
-                    path.unlink(missing_ok=True)
+                    forget(path)
 
 
 def _kernels(found: Kernels) -> dict[str, Array]:

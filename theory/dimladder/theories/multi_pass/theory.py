@@ -131,7 +131,16 @@ class MultiPassTheory(Theory):
             yield Refusal("target", f"has finitely many directions: at most {MOST_UNITS}, got {directions}")
             return
         yield from _of_algorithm(problem.algorithm)
-        if not loss.form.vector and loss.form.two_valued and not _two_valued(problem):
+        if loss.form.vector:
+            return
+        if loss.form.jumps:
+            yield Refusal("loss.function", f"{loss.function!r} jumps: its slope does not see the jump")
+        elif loss.form.slope_jumps and kind_of(problem.algorithm) == "gradient-flow":
+            yield Refusal(
+                "loss.function", f"the slope of {loss.function!r} jumps: a flow holds samples at its kink, by no steps",
+                "a smooth loss (logistic, huber(y - f, 0.1)), or gradient-descent",
+            )  # fmt: skip
+        if loss.form.two_valued and not _two_valued(problem):
             yield Refusal("loss.function", f"{loss.function!r} means labels of +1 and -1; the target gives others")
 
     def derive(self, problem: Problem) -> MultiPass:

@@ -18,7 +18,7 @@ from ...numerics.sampling import each_scramble
 from ...problem import Problem, activation, to_builtins
 from ...problem.algorithms import GradientDescent, GradientFlow
 from ...problem.training import Training, coordinates, training_of
-from ...results.files import write_arrays
+from ...results.files import forget, write_arrays
 from ...symbolic.systems import Equation, Recursion, Solution, Step
 from .march import Diverged, March, OrderParameters
 from .quadrature import MAX_NODES, few_step_nodes, node_count, quadrature_error, solve_one_layer
@@ -273,7 +273,7 @@ class MupTraining(Recursion):
     def _forget_checkpoints(self, training: Training, count: int) -> None:
         if self.problem.solver.checkpoint:
             for index in range(count):
-                self._checkpoint(training, index).unlink(missing_ok=True)
+                forget(self._checkpoint(training, index))
 
 
 def _tensor(training: Training) -> OrderParameters:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from ...symbolic.loops import INDENT, LoopWriter
 from .derivation import Derived
+from .erf_sums import ErfMixture
 from .layout import LANES, buffer_views, indented, scratch_size, stage_lines
 
 LIFT = '''@njit(**INNER)
@@ -129,3 +130,118 @@ class Mixture:
             "    K, M = K * J, M * Jt", "    N = K + M", f"    {LANES}",
             f"    return own + N * N + N + K * N + K * K + K + {scratch_size(self.loops, self.observe)}",
         ]  # fmt: skip
+
+
+# The same for the samples of one source: with means, Stein's form, and an offset y_0 instead of noise.
+SOURCE_SUMS = '''
+
+@njit(**INNER)
+def lift(K, M, mu, C, c, y0, muL, CL, cL):
+    """Fill mean, covariance and weights of the erf units; return what is left of the label: y_0 without constants."""
+    offset = y0
+    for a in range(K + M):
+        own, count, start = 0, J, a * J
+        if a >= K:
+            own, count, start = J, JT, K * J + (a - K) * JT
+        offset -= c[a] * (STUDENT_CONSTANT if a < K else TEACHER_CONSTANT)
+        for p in range(count):
+            muL[start + p] = SCALES[own + p] * mu[a]
+            cL[start + p] = c[a] * WEIGHTS[own + p]
+            for b in range(a + 1):
+                other, size, place = 0, J, b * J
+                if b >= K:
+                    other, size, place = J, JT, K * J + (b - K) * JT
+                for q in range(size):
+                    value = SCALES[own + p] * SCALES[other + q] * C[a, b]
+                    CL[start + p, place + q] = value
+                    CL[place + q, start + p] = value
+    return offset
+
+
+@njit(**INNER)
+def averages(K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R):
+{views}
+    GL, place = work[place:place + KL], place + KL
+    HL, place = work[place:place + KL * NL].reshape((KL, NL)), place + KL * NL
+    NL2, place = work[place:place + KL * KL].reshape((KL, KL)), place + KL * KL
+    RL, place = work[place:place + KL], place + KL
+    erf_averages(KL, ML, muL, CL, cL, offset, sigma, rule, work[place:], GL, HL, NL2, RL)
+    error = -offset
+    for a in range(NL):
+        error += cL[a] * math.erf(muL[a] / math.sqrt(2.0 * (1.0 + CL[a, a])))
+    for i in range(K):
+        G[i] = 0.0
+        R[i] = STUDENT_CONSTANT * error
+        for s in range(J):
+            R[i] += WEIGHTS[s] * RL[i * J + s]
+            {fill}
+        for p in range(K + M):
+            own, count, start = 0, J, p * J
+            if p >= K:
+                own, count, start = J, JT, KL + (p - K) * JT
+            H[i, p] = 0.0
+            for s in range(J):
+                for q in range(count):
+                    H[i, p] += WEIGHTS[s] * SCALES[s] * SCALES[own + q] * HL[i * J + s, start + q]
+        for k in range(i + 1):
+            total = 0.0
+            for s in range(J):
+                for q in range(J):
+                    total += WEIGHTS[s] * SCALES[s] * WEIGHTS[q] * SCALES[q] * NL2[i * J + s, k * J + q]
+            N2[i, k] = total
+            N2[k, i] = total
+
+
+@njit(**INNER)
+def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
+{views}
+    out[0] = half_square(KL, ML, muL, CL, cL, offset, work[place:])
+    out[1] = {share}
+    out[2] = math.nan
+
+
+@njit(**INNER)
+def averages_work_size(K, M):
+    KL, NL, N = K * J, K * J + M * JT, K + M
+    return NL * NL + 2 * NL + KL * NL + KL * KL + 2 * KL + erf_work_size(KL, M * JT){room}
+'''
+SOURCE_VIEWS = """    KL, ML = K * J, M * JT
+    NL, place = KL + ML, 0
+    muL, place = work[place:place + NL], place + NL
+    CL, place = work[place:place + NL * NL].reshape((NL, NL)), place + NL * NL
+    cL, place = work[place:place + NL], place + NL
+    offset = lift(K, M, mu, C, c, y0, muL, CL, cL)"""
+
+
+def source_sums(sums: tuple[ErfMixture, ErfMixture], erfs: list[str], centred: bool, signs: list[str]) -> list[str]:
+    """Return the source of the averages of one source whose activations are sums of erfs.
+
+    Parameters
+    ----------
+    sums : pair of ErfMixture
+        Of students and teachers.
+    erfs : list of str
+        Source of the averages of an erf network.
+    centred : bool
+        Whether those read no means: G is then not needed.
+    signs : list of str
+        Source of ``wrong_share`` of the activations themselves; empty where it is not wanted.
+    """
+    names = {"averages(": "erf_averages(", "errors(": "erf_errors(", "averages_work_size(": "erf_work_size("}
+    text = "\n".join(erfs)
+    for name, other in names.items():
+        text = text.replace(f"def {name}", f"def {other}")
+    student, teacher = sums
+    numbers = {
+        "J": len(student.weights), "JT": len(teacher.weights), "STUDENT_CONSTANT": student.constant,
+        "TEACHER_CONSTANT": teacher.constant,
+        "WEIGHTS": f"np.array({[*student.weights.tolist(), *teacher.weights.tolist()]!r})",
+        "SCALES": f"np.array({[*student.scales.tolist(), *teacher.scales.tolist()]!r})",
+    }  # fmt: skip
+    body = SOURCE_SUMS.replace("{views}", SOURCE_VIEWS)
+    body = body.replace(
+        "{fill}", "GL[i * J + s] = 0.0" if centred else "G[i] += WEIGHTS[s] * SCALES[s] * GL[i * J + s]"
+    )
+    body = body.replace("{share}", "wrong_share(K, M, mu, C, c, y0, rule, work)" if signs else "math.nan")
+    body = body.replace("{room}", " + N * N + quadrature_work(N)" if signs else "")
+    return [*(f"{name} = {value}" for name, value in numbers.items()), "", "", *signs, text, *body.splitlines()]

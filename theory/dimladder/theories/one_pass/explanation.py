@@ -127,8 +127,8 @@ def target_latex(setting: Setting) -> str:
     return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
 
 
-def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
-    """Return how moments follow from those of the erf units (i, p) of a unit i; `setting` is the one asked for."""
+def sum_definitions(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
+    """Return the activations as sums of erfs, with their errors; `setting` is the one asked for."""
     student, teacher = mixtures
     rows = []
     own = (("activation", "g", student, setting.student), ("teacher", r"\tilde g", teacher, setting.teacher))
@@ -142,8 +142,13 @@ def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting)
         terms += [rf"{v:.6g}\,\varphi({b:.6g}\,x)" for v, b in zip(m.weights, m.scales, strict=True)]
         note = "exact" if m.exact else f"error at most {m.error:.1e}, of the slope {m.slope_error:.1e}"
         rows.append(Equation(name, rf"{hat}(x) = {' + '.join(terms)}", None, note))
+    return rows
+
+
+def mixture_equations(mixtures: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
+    """Return how moments follow from those of the erf units (i, p) of a unit i; `setting` is the one asked for."""
     return [
-        *rows,
+        *sum_definitions(mixtures, setting),
         Equation(
             "erf units",
             r"\varphi(x) = \mathrm{erf}(x/\sqrt 2),\quad "

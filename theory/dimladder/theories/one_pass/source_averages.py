@@ -26,6 +26,7 @@ from ...symbolic.kernels import Named, expectation_of
 from ...symbolic.tensors import Indices, Tensor
 from .averages import Averages, Error, difference, needs_all_fields, products, written_out
 from .derivation import EXPANDED_DEGREE
+from .erf_sums import ErfMixture
 from .notation import LABEL, N2, OUTPUT, STUDENTS, TEACHERS, UNITS, C, Setting, i, indices, k, m, sigma
 
 G, H, R, S = (sp.IndexedBase(s) for s in "GHRS")
@@ -61,6 +62,9 @@ class SourceAverages:
         What a sample moves each species by, in ``a``, ``error``, ``f``, ``y``, ``learning_rate``, and ``lambda_s``,
         ``g_s``, ``dg_s`` for species s: averages are then over the fields of all species and teachers, and
         g'_i Delta is this coefficient in G, H and N. None: the gradient.
+    sums : pair of ErfMixture, or None
+        Activations of students and teachers as sums of erfs: `setting` is then an erf network, whose units these
+        are, and `summed` the setting of the activations themselves.
     signs : bool
         Whether the share of samples whose sign is wrong is wanted: it takes a rule even where averages do not.
     uses : int
@@ -88,6 +92,8 @@ class SourceAverages:
     species: tuple[str, ...] = ("w",)
     coefficients: tuple[Any, ...] | None = None
     signs: bool = False
+    sums: tuple[ErfMixture, ErfMixture] | None = None
+    summed: Setting | None = None
     uses: int = 1
     trial: bool = False
     episodes: bool = False

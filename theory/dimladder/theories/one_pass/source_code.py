@@ -21,6 +21,7 @@ from ...numerics.thresholds import THRESHOLD_SOURCE
 from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import LoopWriter, SymmetricArray
 from .episode_averages import EPISODE_SOURCE
+from .erf_sums_code import source_sums
 from .layout import (
     LANES,
     buffer_views,
@@ -42,6 +43,8 @@ def source_functions(averages: SourceAverages) -> list[str]:
     """Return the source of ``averages``, ``errors`` and ``averages_work_size``, and of all that they call."""
     if averages.episodes:
         return [EPISODE_SOURCE]
+    if averages.sums is not None:
+        return summed_functions(averages)
     return (Closed(averages) if averages.route == "closed" else Quadrature(averages)).functions()
 
 
@@ -87,6 +90,17 @@ class Closed:
         lines += [f"    return K + {room}"]
         signs = Quadrature(self.averages).signs() if self.averages.signs else []
         return [*library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
+
+
+def summed_functions(averages: SourceAverages) -> list[str]:
+    """Return the source of all functions where activations are sums of erfs."""
+    assert averages.sums is not None
+    erfs = Closed(replace(averages, signs=False, sums=None)).functions()
+    signs = []
+    if averages.signs:
+        assert averages.summed is not None
+        signs = Quadrature(replace(averages, setting=averages.summed, sums=None)).signs()
+    return source_sums(averages.sums, erfs, averages.centred, signs)
 
 
 def library(lines: list[str]) -> list[str]:

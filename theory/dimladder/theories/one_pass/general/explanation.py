@@ -14,8 +14,9 @@ from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step
 from ..episode_averages import episode_equations
+from ..erf_sums import ErfMixture
 from ..explanation import definitions as unit_definitions
-from ..explanation import kernel_equations, same_activation
+from ..explanation import kernel_equations, same_activation, sum_definitions
 from ..exponents import describe_spectrum
 from ..source_averages import MEANING
 from . import notation as d
@@ -24,6 +25,7 @@ from .derivation import SPREAD, gradient, variance
 from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
 
 if TYPE_CHECKING:
+    from ..notation import Setting
     from .flow import GeneralFlow
 
 # More sources or blocks than this are summed up.
@@ -419,8 +421,24 @@ def average_equations(flow: GeneralFlow) -> list[Equation]:
             rows.append(Equation(name, f"{left} = {MEANING[name]}", None, "given the source, by quadrature"))
     # The averages name the vectors of their tilted covariances on the way.
     vectors = [replace(v, lhs=printed(v.lhs), rhs=printed(v.rhs)) for v in averages.indices.vectors.values()]
+    if averages.sums is not None:
+        assert averages.summed is not None
+        rows += sum_equations(averages.sums, averages.summed)
     tilted = [Equation.of(str(v.lhs.base), v.lhs, v.rhs, "tilted covariance") for v in vectors]
     return tilted + rows + kernel_equations(averages.averages.kernels, averages.route)
+
+
+def sum_equations(sums: tuple[ErfMixture, ErfMixture], setting: Setting) -> list[Equation]:
+    """Return how averages follow from those of the erf units (i, p) that a unit i is made of, which are those above."""
+    text = (
+        r"G_i = \sum_p v_{ip} b_{ip}\, G_{(ip)},\quad H_{i\alpha} = \sum_{p,q} v_{ip} b_{ip} b_{\alpha q}\, "
+        r"H_{(ip)(\alpha q)},\quad N_{ik} = \sum_{p,q} v_{ip} b_{ip} v_{kq} b_{kq}\, N_{(ip)(kq)},\quad "
+        r"R_i = g_0\, \mathbb{E}[\Delta] + \sum_p v_{ip} R_{(ip)}"
+    )
+    note = (
+        "the erf unit (alpha, p) has field b_{alpha p} f_alpha and weight c_alpha v_{alpha p}; y_0 loses the constants"
+    )
+    return [*sum_definitions(sums, setting), Equation("sums of erfs", text, None, note)]
 
 
 # Averages of a written coefficient: the slopes are a regression, which needs no derivative.

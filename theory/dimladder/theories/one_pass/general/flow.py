@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ....symbolic.equations import Equation, OrderParameter, Step
 from ....symbolic.systems import Flow, Solution, Variable
 from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
+from ..erf_sums import PLAIN, ErfMixture, erf_mixture
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from .layout import places, values
 
@@ -31,6 +33,9 @@ log = logging.getLogger("dimladder.one_pass")
 Array = NDArray[np.float64]
 # Unknowns beyond which implicit steps cost more than the explicit ones that stability asks for.
 LARGE = 150
+# Fields of a source from which on sums of erfs are cheaper than nested quadrature, or reach what it no longer does;
+# where there are no means, pairs of erfs are arcsines.
+FEWEST_SUMMED, FEWEST_CENTRED = 4, 3
 
 
 class GeneralFlow(Flow):
@@ -50,12 +55,6 @@ class GeneralFlow(Flow):
     def __init__(self, problem: Problem, given: Table | None = None) -> None:
         super().__init__(problem)
         self.p: Any = problem
-        if self.p.solver.averages == "mixture":
-            raise DerivationError(
-                "averages as sums of erfs are not taken here", where="solver.averages",
-                why="blocks, sources and several vectors use closed forms, or quadrature over all fields",
-                hint="drop solver.averages",
-            )  # fmt: skip
         self.table = table(problem) if given is None else given
         t = self.table
         self.biased = t.bias_rate is not None
@@ -74,6 +73,11 @@ class GeneralFlow(Flow):
     @property
     def centred(self) -> bool:
         """Whether every field has mean zero and no label an offset."""
+        constants = self.sums is not None and any(one.constant for one in self.sums)
+        return self._zero_means and not constants
+
+    @property
+    def _zero_means(self) -> bool:
         return not (self.biased or self.table.means.any() or self.table.labels.any())
 
     def structure(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class GeneralFlow(Flow):
             "loss": t.loss.name,
             "centred": self.centred,
             "signs": t.signs,
+            "erfs": self.sums and [one.parameters.tolist() for one in self.sums],
             "train_readout": self.trained,
             "spherical": t.spherical,
             "regime": t.regime,
@@ -141,6 +146,8 @@ class GeneralFlow(Flow):
     @cached_property
     def averages(self) -> SourceAverages:
         """The averages of one source."""
+        import sympy as sp
+
         from ....symbolic.factors import X
         from ..kink_axes import target_kinks
         from ..notation import Setting
@@ -166,10 +173,45 @@ class GeneralFlow(Flow):
         )
         if t.coefficients is not None:
             return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
+        if self.sums is not None:
+            erf = sp.erf(X / sp.sqrt(2))
+            erfs = replace(
+                setting, student=erf, teacher=None if t.index else erf, student_kinks=(), teacher_kinks=(), mixture=True
+            )
+            found = SourceAverages(erfs, self.centred, signs=t.signs, sums=self.sums, summed=setting)
+            if found.route == "closed":
+                return found
+        if self.p.solver.averages == "mixture":
+            raise DerivationError(
+                "this problem cannot be averaged as a network of erfs", where="solver.averages",
+                why="that takes one output, a gradient that is no written rule, activations that are sums of erf(s x), "
+                "tanh(s x), sigmoid(s x) and numbers, a square or correlation loss, and a target whose averages with "
+                "erfs have closed forms",
+                hint='drop solver.averages or set it to "quadrature"',
+            )  # fmt: skip
         return SourceAverages(
             setting, self.centred, signs=t.signs, uses=t.uses, trial=bool(t.displacement),
             episodes=t.episodes is not None,
         )  # fmt: skip
+
+    @cached_property
+    def sums(self) -> tuple[ErfMixture, ErfMixture] | None:
+        """Activations of students and teachers as sums of erfs, where their averages are taken that way.
+
+        Quadrature over few fields is as accurate and cheaper.
+        """
+        t, asked, accuracy = self.table, self.p.solver.averages, self.p.solver.quadrature_rtol
+        special = t.coefficients is not None or t.uses > 1 or t.displacement or t.episodes is not None or t.Y > 1
+        if asked == "quadrature" or special or t.loss.name not in QUADRATIC:
+            return None
+        if asked == "auto" and self._most_fields < (FEWEST_CENTRED if self._zero_means else FEWEST_SUMMED):
+            return None
+        student = erf_mixture(t.activation, accuracy)
+        teacher = PLAIN if t.teacher is None else erf_mixture(t.teacher, accuracy)
+        if student is None or teacher is None or (t.index and student.constant):
+            return None
+        plain = student.same_as(PLAIN) and (t.teacher is None or teacher.same_as(PLAIN))
+        return None if plain else (student, teacher)
 
     def _vector_averages(self, student: Any) -> SourceAverages:
         from ....symbolic.factors import X
@@ -276,7 +318,9 @@ class GeneralFlow(Flow):
         """Return a quadrature as the module reads it: for several outputs, then the one that counts wrong classes."""
         if self.table.Y == 1:
             return rule
-        classes = rules.class_rule(self._most_fields) if self.table.classes else np.zeros(0)
+        classes = np.zeros(0)
+        if self.table.classes:
+            classes = rules.class_rule(self._most_fields, self.p.solver.quadrature_rtol)
         return np.concatenate([[float(rule.size)], rule, classes])
 
     @cached_property
