@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 
 import dimladder as dl
 from dimladder.problem import apply_overrides
 from dimladder.theories.one_pass.displaced import DisplacedFlow
 from dimladder.theories.one_pass.general.flow import GeneralFlow
+from dimladder.theories.one_pass.general.symbols import symbols
 from dimladder_validation import simulate
 
 TWO: dict[str, Any] = {
@@ -188,6 +190,33 @@ def test_every_noise_on_clusters_with_blocks_and_biases() -> None:
         "student.train_readout": True,
     }  # fmt: skip
     agree(stated(CLUSTERS, changes), stated(CLUSTERS, changes | {"algorithm.input_noise": 0.0}))
+
+
+def test_noise_and_drift_with_several_outputs() -> None:
+    changes = {
+        "target": {"kind": "committee", "readout": [[1.0, 0.2], [-0.3, 0.8]], "outputs": 2, "drift": {"rate": 0.5}},
+        "student.readout": [[0.6, -0.4], [0.5, 0.7]], "student.train_readout": True, "grid.time": [0.0, 1.0, 2.0],
+        "initial.M": [[0.2, 0.0], [0.05, 0.3]], "algorithm.input_noise": 0.7, "algorithm.weight_noise": 0.6,
+    }  # fmt: skip
+    agree(stated(TWO, changes), stated(TWO, changes | {"algorithm.input_noise": 0.0}))
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        stated(GAME, {}), stated(TWO, {"algorithm.displacement": 0.4}),
+        stated(TWO, {"algorithm.uses": 2, "student.train_readout": True, "student.bias": True}),
+        stated(TWO, {"algorithm.input_noise": 0.4, "algorithm.weight_noise": 0.3, "algorithm.feedback": [1.0, -1.0],
+                     "target.drift": {"rate": 0.3}, "algorithm.average": 0.5}),
+    ],
+)  # fmt: skip
+def test_every_symbol_of_the_printed_equations_is_defined(problem: dl.Problem) -> None:
+    rows = GeneralFlow(problem).equations()
+    formal = [e for e in rows if e.sympy]
+    defined = {e.label.removeprefix("symbol ") for e in rows}
+    defined |= {str(e.sympy[0].base) for e in formal if e.sympy and isinstance(e.sympy[0], sp.Indexed)}
+    free = {s for s in symbols(formal) if not s.startswith(r"\mathbb{E}")}
+    assert not free - defined - {"beta"}
 
 
 def test_drifting_teachers_that_a_student_does_not_follow() -> None:

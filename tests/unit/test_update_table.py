@@ -142,7 +142,7 @@ def test_momentum_in_both_scalings() -> None:
 def update(changes: dict[str, Any] | None = None, **rows: str) -> Problem:
     algorithm = {
         "update": rows, "vectors": {name: "w" for name in rows if name != "w"},
-        "constants": {"gamma": 0.7},
+        "constants": {"gamma": 0.7} if any("gamma" in row for row in rows.values()) else {},
     }  # fmt: skip
     overrides = {f"algorithm.{key}": value for key, value in algorithm.items()}
     return problem(COMMITTEE, overrides | (changes or {}))

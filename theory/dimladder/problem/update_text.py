@@ -67,8 +67,8 @@ class _Reader(ast.NodeVisitor):
                 return [_Term(name, Fraction(0), _ONE)]
             case ast.Name(id="d"):
                 return [_Term("", Fraction(1), _ONE)]
-            case ast.Call(func=ast.Name(id="sqrt"), args=[ast.Name(id="d")]):
-                return [_Term("", Fraction(1, 2), _ONE)]
+            case ast.Call(func=ast.Name(id="sqrt"), args=[inner], keywords=[]) if self._involved(inner):
+                return [self._power(inner, Fraction(1, 2), node)]
             case ast.UnaryOp(op=ast.USub()):
                 return [_Term(t.vector, t.power, _times(ast.Constant(-1), t.factor)) for t in self.terms(node.operand)]
             case ast.UnaryOp(op=ast.UAdd()):
@@ -81,12 +81,12 @@ class _Reader(ast.NodeVisitor):
                 return [self._product(a, b, node) for a in self.terms(node.left) for b in self.terms(node.right)]
             case ast.BinOp(op=ast.Div()) if self._involved(node):
                 return self._quotient(node)
-            case ast.BinOp(op=ast.Pow(), left=ast.Name(id="d"), right=right):
+            case ast.BinOp(op=ast.Pow(), left=left, right=right) if self._involved(node):
                 try:
                     power = Fraction(Expression(ast.unparse(right), ()).evaluate(math)).limit_denominator(64)
                 except ValueError:
-                    raise self.refuse(ast.unparse(node), "has an exponent of d that is not a number") from None
-                return [_Term("", power, _ONE)]
+                    raise self.refuse(ast.unparse(node), "has an exponent that is not a number") from None
+                return [self._power(left, power, node)]
         if self._involved(node):
             raise self.refuse(ast.unparse(node), "is not linear in the vectors and the sample")
         return [_Term("", Fraction(0), node)]
@@ -94,6 +94,18 @@ class _Reader(ast.NodeVisitor):
     def _involved(self, node: ast.expr) -> bool:
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
         return bool(names & {*self.vectors, "x", "d"})
+
+    def _power(self, base: ast.expr, power: Fraction, node: ast.expr) -> _Term:
+        """Return a power of a number times powers of d."""
+        below = self.terms(base)
+        if len(below) != 1 or below[0].vector:
+            raise self.refuse(ast.unparse(node), "is not linear in the vectors and the sample")
+        (under,) = below
+        factor: ast.expr = _ONE
+        if under.factor is not _ONE:
+            exponent = ast.Constant(float(power))
+            factor = ast.BinOp(under.factor, ast.Pow(), exponent)
+        return _Term("", power * under.power, factor)
 
     def _product(self, a: _Term, b: _Term, node: ast.expr) -> _Term:
         if a.vector and b.vector:
@@ -144,7 +156,8 @@ class _Reader(ast.NodeVisitor):
             return Expression(text, variables)
         except ValueError as error:
             where = f"update.{self.name}: the coefficient of {term.vector or 'the constant'}"
-            raise ValueError(f"{where}: {error}") from None
+            only = "" if "error" in variables else "; that of a vector holds numbers, constants and learning_rate only"
+            raise ValueError(f"{where}: {error}{only}") from None
 
 
 SCALARS = ("a", "error", "f", "y", "learning_rate")
@@ -195,7 +208,7 @@ def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str
         begins with the key and quotes the offending term.
     """
     if "w" not in update:
-        raise ValueError('update has no row for the trained weights: add w = "w - ..."')
+        raise ValueError('update: there is no row for the trained weights, add w = "w - ..."')
     # Not as written: tables of a run file have no order, and two that differ in it are one problem.
     vectors = ("w", *sorted(name for name in update if name != "w"))
     taken = {"x", "d", "g", "dg", "sqrt", *SCALARS}
@@ -207,6 +220,9 @@ def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str
     both = set(vectors) & set(constants)
     if both:
         raise ValueError(f"constants: {sorted(both)[0]!r} is a vector too")
+    unused = [name for name in constants if not any(re.search(rf"\b{name}\b", text) for text in update.values())]
+    if unused:
+        raise ValueError(f"constants: {unused[0]!r} is not used in the update")
     return {name: _Reader(name, update[name], vectors, constants).row() for name in vectors}
 
 

@@ -78,4 +78,5 @@ def episode_equations(length: int, needed: int, reward: float, penalty: float) -
         (rf"N_{{1,1}} = \mathbb{{E}}[\psi^2] = {reward**2:g}\, \mathbb{{P}}(S \geq {needed})"
          rf" + {penalty**2:g}\, \mathbb{{P}}(S < {needed})", ""),
     ]  # fmt: skip
-    return [Equation("episode", text, None, note) for text, note in rows]
+    labels = ("chance", "decisions right", "earned", "earned", "H", "H", "N")
+    return [Equation(label, text, None, note) for label, (text, note) in zip(labels, rows, strict=True)]

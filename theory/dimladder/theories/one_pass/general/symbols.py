@@ -160,6 +160,7 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "n_h": (rf"n_{{h}} = {t.heads}", "readouts"),
         "K": (rf"K = {flow.K}", "hidden units"),
         "M": (rf"M = {flow.M}", "teachers"),
+        "F": (rf"F = {flow.F}", "fixed vectors: teachers, directions of the means"),
         "D": (rf"D = {flow.D}", f"directions of the means{biases}"),
         "B": (rf"B = {flow.B}", f"blocks of the input{biases}"),
     }  # fmt: skip
