@@ -4,8 +4,9 @@
     python docs/benchmarks/one_pass_blocks_jax.py --python /tmp/jax/bin/python
 
 An erf committee, K = M = 2, eigenvalues k^-1.5 of unit mean, to t = 50, ten output times. Of each solver the loosest
-tolerance whose overlaps come within `ERROR` of a reference at all times. *first*: the first curve of a process whose
-imports are done; *warm*: the least of ten more. CPU seconds.
+tolerance whose overlaps come within `ERROR` of a reference at all times. *first*: the first curve after the imports
+(dimladder's one module serves every number of blocks, and is read from its cache); *warm*: the least of ten more. CPU
+seconds. "integrator" is dimladder without problem, checks and result, as a prepared loop would call it.
 """
 
 from __future__ import annotations
@@ -33,22 +34,47 @@ def spectrum(blocks: int) -> np.ndarray:
     return np.asarray(s / s.mean())
 
 
-def by_dimladder(blocks: int) -> Solver:
-    """Return a solver: Q and M by block, (times, blocks, 2, 4), to a relative tolerance."""
+def problem_of(blocks: int) -> Any:
+    """Return the problem."""
     import dimladder as dl
 
-    problem = dl.problem(
+    return dl.problem(
         "one-pass", data={"spectrum": {"exponent": 0.5, "levels": blocks}},
         target={"kind": "committee", "readout": [1.0, 1.0], "noise": NOISE},
         student={"kind": "two-layer", "width": 2}, algorithm={"kind": "one-pass", "learning_rate": ETA},
         initial={"Q": Q.tolist(), "M": M.tolist()}, grid={"time": TIMES.tolist()},
     )  # fmt: skip
 
+
+def by_dimladder(blocks: int) -> Solver:
+    """Return a solver: Q and M by block, (times, blocks, 2, 4), to a relative tolerance."""
+    import dimladder as dl
+
+    problem = problem_of(blocks)
+
     def solve(rtol: float) -> np.ndarray:
         curve = dl.solve(problem, rtol=rtol, atol=1e-3 * rtol)
         if blocks == 1:
             return np.concatenate([curve["Q"].values, curve["M"].values], axis=-1)[:, None]
         return np.concatenate([curve["Q_block"].values, curve["M_block"].values], axis=-1)
+
+    return solve
+
+
+def by_integrator(blocks: int) -> Solver:
+    """Return the same by the compiled integrator alone."""
+    import dimladder as dl
+    from dimladder.numerics.ode import integrate
+
+    flow = dl.derive(problem_of(blocks))
+    start, parameters, asked = flow.initial_state(), flow.parameters(), flow.integration()
+    safety = asked["rtol"] / flow.problem.solver.rtol
+
+    def solve(rtol: float) -> np.ndarray:
+        options = {**asked, "rtol": safety * rtol, "atol": 1e-3 * safety * rtol}
+        states = integrate(y0=start, p=parameters, **options).y
+        moving, cross, _ = flow.unpack(states)
+        return np.concatenate([moving, cross], axis=-1)
 
     return solve
 
@@ -108,11 +134,15 @@ def by_diffrax(blocks: int, method: str) -> Solver:
     return lambda rtol: np.asarray(integrated(rtol))
 
 
-def timed(solver: Solver, reference: np.ndarray) -> dict[str, float]:
-    """Return tolerance, error and times of one solver."""
+def first_of(solver: Solver) -> float:
+    """Return the time of a first curve."""
     begin = time.process_time()
     solver(TOLERANCES[0])
-    first = time.process_time() - begin
+    return time.process_time() - begin
+
+
+def timed(solver: Solver, reference: np.ndarray, first: float) -> dict[str, float]:
+    """Return tolerance, error and times of one solver."""
     for rtol in TOLERANCES:
         error = float(abs(solver(rtol) - reference).max())
         if error <= ERROR:
@@ -133,13 +163,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.method:
         reference = np.array(json.load(sys.stdin))
-        print(json.dumps(timed(by_diffrax(args.blocks, args.method), reference)))
+        script = by_diffrax(args.blocks, args.method)
+        print(json.dumps(timed(script, reference, first_of(script))))
         return
     print("| blocks | solver | rtol | error | first, s | warm, ms |\n|---|---|---|---|---|---|")
     for blocks in BLOCKS:
-        ours = by_dimladder(blocks)
+        ours, bare = by_dimladder(blocks), by_integrator(blocks)
+        first = first_of(ours)
         reference = ours(1e-12)
-        rows = {"dimladder": timed(ours, reference)}
+        rows = {"dimladder": timed(ours, reference, first), "integrator": timed(bare, reference, first_of(bare))}
         for method in ("Tsit5", "Dopri8"):
             command = [args.python, str(Path(__file__).resolve()), "--method", method, "--blocks", str(blocks)]
             done = subprocess.run(
