@@ -1,7 +1,8 @@
 """What the first curve costs: CPU seconds of `dimladder solve` with an empty cache, and of later processes.
 
 python docs/benchmarks/cold_start.py [NAME ...]     names of run files; default: three kinds of theory
-python docs/benchmarks/cold_start.py --changes      what a change of the first run file costs, its caches full
+python docs/benchmarks/cold_start.py --changes [WORD ...]      what changes of a solved problem cost, caches full;
+                                                    only those whose names contain one of the words
 
 Three columns: *first*, nothing compiled on this machine; *theory*, the library's own functions compiled by
 another problem, this one's equations not; *again*, a second process. CPU time of the child process, so that a loaded
@@ -39,7 +40,7 @@ CHANGES = {
     "then another spectrum": ("online-power-law", ("data.spectrum.exponent=0.8", "data.spectrum.levels=5")),
     "a fixed point": ("estimation-huber", ()),
     "then another parameter of the loss": (
-        "estimation-huber", ("loss.function='huber(y - f, 0.7)'"),
+        "estimation-huber", ("loss.function='huber(y - f, 0.7)'",),
     ),
     "then another law of the data": (
         "estimation-huber", ("data.spectrum.exponent=0.5", "target.outliers.probability=0.1"),
@@ -75,19 +76,21 @@ def first_curves(names: list[str]) -> None:
             print(f"{name:<28} {first:7.1f} {cpu_seconds(run, cache):7.1f} {again:7.1f}", flush=True)
 
 
-def changes() -> None:
+def changes(chosen: list[str]) -> None:
     """Print what each change of a solved problem costs in a process of its own, the first time and the second."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
         cpu_seconds(RUNS / "online-erf.toml", cache)
         print(f"{'online-erf solved; then':<36} {'first':>7} {'again':>7}   CPU seconds")
         for name, (run, overrides) in CHANGES.items():
+            if chosen and not any(word in name for word in chosen):
+                continue
             first, again = (cpu_seconds(RUNS / f"{run}.toml", cache, overrides) for _ in range(2))
             print(f"{name:<36} {first:7.1f} {again:7.1f}", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--changes"]:
-        changes()
+    if sys.argv[1:2] == ["--changes"]:
+        changes(sys.argv[2:])
     else:
         first_curves(sys.argv[1:] or list(DEFAULT))

@@ -1,11 +1,12 @@
 """What a curve costs once everything is compiled: call by call, prepared, and as a point of a sweep.
 
-python docs/benchmarks/warm.py [calls | sweep]     default: both
+python docs/benchmarks/warm.py [calls | sweep | long]     default: all
 
 The committee is that of `peers.Case`: erf, K = M = 4, first layer, from a deterministic start. *bare* is the integrator
 alone, called with arrays; *prepared* is ``dimladder.prepare``, *solve* is ``dimladder.solve``. The sweep has 1000
-learning rates to t = 60 with 50 output times; its throughput is compared with that of the bare integrator in as many
-threads as there are processors. Milliseconds of CPU for calls, of wall time for the sweep: the machine must be quiet.
+learning rates to t = 60 with 50 output times (*long*: to t = 400); its throughput is compared with that of the bare
+integrator in as many threads as there are processors. Milliseconds of CPU for calls, of wall time for the sweep: the
+machine must be quiet.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def calls() -> None:
         print(f"{name:<32}{found[0]:8.2f}{found[1]:10.2f}{found[2]:8.2f}")
 
 
-def sweep() -> None:
-    """Print the throughput of a sweep against that of the bare integrator."""
+def sweep(end: float = 60.0) -> None:
+    """Print the throughput of a sweep to a last time against that of the bare integrator."""
     workers = len(os.sched_getaffinity(0))
-    problem, rates = committee(60.0, 50), np.linspace(0.2, 0.8, POINTS)
+    problem, rates = committee(end, 50), np.linspace(0.2, 0.8, POINTS)
     flow: Any = dl.derive(problem)
     asked, y0 = flow.integration(), flow.initial_state()
     prepared = dl.prepare(problem, [RATE])
@@ -93,11 +94,11 @@ def sweep() -> None:
     }
     found = {name: least(way, time.perf_counter, 5) for name, way in ways.items()}
     first = found["the integrator alone"]
-    print(f"{POINTS} points on {workers} threads{'':<8}{'wall ms':>10}{'throughput':>12}")
+    print(f"{POINTS} points to t = {end:g}, {workers} threads{'':<2}{'wall ms':>8}{'throughput':>12}")
     for name, spent in found.items():
         print(f"{name:<32}{spent:10.0f}{100 * first / spent:10.0f} %")
 
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or ["calls", "sweep"]:
-        {"calls": calls, "sweep": sweep}[part]()
+    for part in sys.argv[1:] or ["calls", "sweep", "long"]:
+        {"calls": calls, "sweep": sweep, "long": lambda: sweep(400.0)}[part]()

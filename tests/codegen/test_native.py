@@ -248,10 +248,15 @@ MODULES = {
     "spherical": ("online-erf", {"algorithm.spherical": True, "target.noise": 0.0}),
     "index": ("online-multi-index", {}),
     "truncation": ("truncation-flow", {}),
+    "hierarchical": ("hierarchical-flow", {}),
+    "logistic": ("online-erf", {"loss.function": "logistic", "target.noise": 0.0, "solver.quadrature_rtol": 1e-3}),
+    "blocks": ("online-power-law", {"algorithm.schedule": "1/(1 + t)"}),
+    "tasks": ("online-continual", {}),
+    "written": ("online-update", {}),
 }
 
 
-DAILY = ("erf", "relu", "cubic", "index", "truncation")
+DAILY = ("erf", "relu", "cubic", "index", "truncation", "frozen", "hierarchical", "blocks", "written")
 NUMBA = [
     pytest.param(name, numba, marks=pytest.mark.nightly, id=f"{name}-{numba}-nightly")
     for name in MODULES

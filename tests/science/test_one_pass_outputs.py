@@ -14,7 +14,9 @@ import dimladder as dl
 from dimladder.problem import state
 from dimladder.problem.update_table import table
 from dimladder.theories.one_pass.general.flow import GeneralFlow
-from dimladder_validation.simulate import simulate
+from dimladder_validation.simulate import sgd, simulate, streams
+from dimladder_validation.simulate.base import Backend, backend_for
+from dimladder_validation.simulate.sgd_array import weight_sgd_array
 
 Array = np.ndarray
 START = {"Q": [[0.5, 0.1], [0.1, 0.4]], "M": [[0.3, -0.1], [0.05, 0.2]]}
@@ -232,6 +234,20 @@ def test_chain_and_weights_start_where_the_theory_does(method: str) -> None:
     assert abs(np.asarray(measured["classification_error"].values)[0, 0] - curve["classification_error"].values[0]) < (
         5 * scatter
     )
+
+
+@pytest.mark.parametrize("problem", [VECTOR, CLASSES, ARGMAX])
+def test_arrays_take_the_steps_of_the_compiled_loop(problem: dict[str, Any]) -> None:
+    """The same draws, moved by other code: arrays with outputs along an axis, and of a strict namespace."""
+    import array_api_strict as strict
+
+    what = table(dl.problem(**changed(problem, algorithm={"batch_size": 3}), theory="one-pass"))
+    times, d = np.array([0.0, 0.7]), 30
+    compiled = sgd.weight_sgd(what, times, d, streams(3, "h", "e", d, 0, 2))
+    for backend in (backend_for(), Backend(strict)):
+        arrays = weight_sgd_array(what, times, d, streams(3, "h", "e", d, 0, 2), backend)
+        assert np.abs(compiled.gram - arrays.gram).max() < 1e-12
+        assert np.abs(compiled.a - arrays.a).max() < 1e-12
 
 
 REFUSED = {

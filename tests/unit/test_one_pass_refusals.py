@@ -19,8 +19,8 @@ RUNS = Path(__file__).parents[2] / "docs/gallery/runs"
     ("change", "said"),
     [
         ({"loss.function": "step(-y*f)"}, "loss.function: it jumps"),
-        ({"loss.function": "cross-entropy"}, "takes one output a class"),
-        ({"loss.function": "one-hot"}, "takes one output a class"),
+        ({"loss.function": "cross-entropy"}, "takes several outputs"),
+        ({"loss.function": "one-hot"}, "takes several outputs"),
     ],
 )
 def test_losses_that_sgd_cannot_follow(change: dict[str, Any], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from dimladder.errors import ResultFileError, UsageError
 from dimladder.paper import Names, equations_document, export, figure
 from dimladder.paper.labels import with_indices
-from dimladder.paper.plan import make
+from dimladder.paper.plan import COLOURS, make, sequential
 from dimladder.paper.tex import escape, macro_name, number, rounded, with_error
 from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
 from dimladder.typeset import displayed
@@ -413,6 +414,7 @@ def test_every_exporter_pairs_theory_and_simulation_by_problem(runs: Path, tmp_p
             assert s.colour == {label: colour for colour, label in plan.runs}[s.run_label]
     export(results, tmp_path, ["tex", "macros", "csv", "pgf", "bib"])
     table = (tmp_path / "table.tex").read_text()
+    assert re.findall(r"limit, target = ([\d.]+) &", table) == ["1.5", "1.7", "1.9"], "in the order of the runs"
     seen = 0
     titles: list[str] = []
     for line in table.splitlines():
@@ -590,3 +592,34 @@ def test_coordinates_say_what_they_are_and_a_user_has_the_last_word(runs: Path) 
     assert "$" not in make([wrong]).panels[0].x_label
     committee = dl.solve(dl.load(runs / "online-erf.toml", {"grid.time": [0.0, 1.0]}))
     assert committee["time"].attrs == {"long_name": "time $t$", "units": "steps/$d$"}
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def _lab(colour: str, vision: str) -> np.ndarray:
+    """Return CIE L*a*b* (D65) of a colour as an eye sees it."""
+    rgb = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.asarray(VISION[vision]) @ linear, 0.0, 1.0)
+    white = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = white @ seen / white.sum(axis=1)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_colours_are_told_apart_by_every_kind_of_colour_vision(vision: str) -> None:
+    """Any two of a figure differ by many just noticeable differences (2.3 in L*a*b*); families grow lighter."""
+    for palette, least in ((COLOURS[:6], 15.0), (COLOURS, 9.0), (sequential(5), 17.0)):
+        seen = [_lab(colour, vision) for colour in palette]
+        pairs = [np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)]
+        assert min(pairs) > least, (vision, palette, min(pairs))
+    lightness = [_lab(colour, vision)[0] for colour in sequential(8)]
+    assert np.all(np.diff(lightness) > 7.0)

@@ -185,9 +185,12 @@ class Page:
         self._put(f"{bar} {html.escape(text)}{counts}, {now - self._began:.0f} s")
 
     def _put(self, page: str) -> None:
-        from IPython.display import HTML, display
+        from importlib import import_module
+
+        # Present wherever a notebook is, and nowhere else.
+        page_of: Any = import_module("IPython.display")
 
         if self._handle is None:
-            self._handle = display(HTML(page), display_id=True)
+            self._handle = page_of.display(page_of.HTML(page), display_id=True)
         else:
-            self._handle.update(HTML(page))
+            self._handle.update(page_of.HTML(page))

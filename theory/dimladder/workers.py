@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dimladder.sweep")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Flows are solved on threads where a point takes less CPU time than this, in chunks of about so long.
-LONG_POINT, CHUNK = 0.1, 0.03
+LONG_POINT, CHUNK = 0.1, 0.1
 # Pools in a row that end before any point was begun: then it is not a point that kills them.
 _MAX_BARREN = 3
 

@@ -67,9 +67,11 @@ def scalars(results: Sequence[Result], names: Names | None = None) -> Iterator[t
     """
     names = names or Names()
     found = [m for m in members(results) if not swept_keys(m.result)]
-    runs = Runs(found, names) if found else None
-    for member in found:
-        assert runs is not None
+    if not found:
+        return
+    runs = Runs(found, names)
+    # In the order of the runs, whatever the order of the results.
+    for member in sorted(found, key=lambda m: (m.measured, runs.index(m))):
         result, size, errors = member.result, size_axis(member.result), statistical_names(member.result)
         for name in (n for n in result if n not in errors):
             array = result.dataset[name]

@@ -109,18 +109,21 @@ def sign_rule(dimension: int) -> Array:
 
 
 @lru_cache(maxsize=8)
-def class_rule(dimension: int) -> Array:
+def class_rule(dimension: int, rtol: float) -> Array:
     """Return the points that count wrong classes: regions of the fields have edges that no axis is split at.
 
     Parameters
     ----------
     dimension : int
         The most fields that any source has; the last axis needs no points.
+    rtol : float
+        What is asked of quadratures: twice the points for a tenth of the default 1e-7, half of them for ten times it.
     """
     from ...numerics.fields import sobol_rule
 
     axes = max(1, dimension - 1)
-    return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(10 + axes, 13), axes)])
+    power = min(10 + axes, 13) + round(float(np.log10(1e-7 / rtol)))
+    return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(max(power, 9), 16), axes)])
 
 
 def _noise(flow: OnePassFlow, count: int) -> Array:

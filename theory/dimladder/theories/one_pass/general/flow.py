@@ -318,7 +318,9 @@ class GeneralFlow(Flow):
         """Return a quadrature as the module reads it: for several outputs, then the one that counts wrong classes."""
         if self.table.Y == 1:
             return rule
-        classes = rules.class_rule(self._most_fields) if self.table.classes else np.zeros(0)
+        classes = np.zeros(0)
+        if self.table.classes:
+            classes = rules.class_rule(self._most_fields, self.p.solver.quadrature_rtol)
         return np.concatenate([[float(rule.size)], rule, classes])
 
     @cached_property
