@@ -1,7 +1,7 @@
 """Blocks of the inputs: dimladder's flow against a JAX and diffrax script of the same equations, at equal error.
 
-    python -m venv /tmp/jax && /tmp/jax/bin/pip install jax diffrax
-    python docs/benchmarks/one_pass_blocks_jax.py --python /tmp/jax/bin/python
+    python -m venv jax-venv && jax-venv/bin/pip install jax diffrax
+    python docs/benchmarks/one_pass_blocks_jax.py --python jax-venv/bin/python
 
 An erf committee, K = M = 2, eigenvalues k^-1.5 of unit mean, to t = 50, ten output times. Of each solver the loosest
 tolerance whose overlaps come within `ERROR` of a reference at all times. *first*: the first curve after the imports
