@@ -402,7 +402,7 @@ class LayerwiseTheory(Theory):
         if len(target.exponents) > 1:
             yield Refusal(
                 "target.exponents", f"one hidden level, got {len(target.exponents)} exponents",
-                'hierarchical-plateaus takes deeper trees; further.ascend of this package has their constants',
+                'hierarchical-tree takes deeper ones, hierarchical-plateaus their exponents',
             )  # fmt: skip
         ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
         if grid.kappa is not None:
