@@ -201,3 +201,23 @@ def test_tangent_features_refuse_what_has_no_meaning(change: dict[str, object], 
     )  # fmt: skip
     with pytest.raises(ConfigError, match=words):
         dl.replace(base, change)
+
+
+def test_a_penalty_so_strong_that_no_sample_reaches_the_kink() -> None:
+    """Hinge, all fields far below 1: w is the sum of y_i b_i over the ridge, whatever V^ underflows to."""
+    layer = {"activation": "tanh", "width_ratio": 1.2}
+    for ridge in (20.0, 1e3, 1e6):
+        curve = dl.solve(dl.problem(
+            target={"kind": "index", "formula": "sign(z + 0.4*n1)"}, student={"kind": "features", "layers": [layer]},
+            loss={"function": "hinge", "ridge": ridge}, algorithm={"kind": "minimise"},
+            grid={"sample_ratio": [0.5, 8.0]},
+        ))  # fmt: skip
+        law = dl.derive(dl.problem(
+            target={"kind": "index", "formula": "z"}, student={"kind": "features", "layers": [layer]},
+            loss={"function": "square", "ridge": 1.0}, algorithm={"kind": "minimise"}, grid={"sample_ratio": [1.0]},
+        )).question.covariance  # type: ignore[attr-defined]  # fmt: skip
+        # E y z = sqrt(2/pi)/sqrt(1 + 0.4^2); sum of T is z h(z) at large z.
+        slope = np.sqrt(2 / np.pi / 1.16)
+        power = 1e9 * law.resolvents(1e9)[2]
+        expected = np.array([0.5, 8.0]) / law.psi * slope * power / ridge
+        np.testing.assert_allclose(curve["m"], expected, rtol=2e-2 if ridge == 20.0 else 1e-8)

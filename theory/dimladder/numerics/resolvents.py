@@ -2,7 +2,7 @@
 
 g(z) = (1/k) tr Om (Om + z)^{-1} and h(z) = (1/d) b^T (Om + z)^{-1} b, Om the covariance of the last layer's k features
 and b their covariance with the target. For a plain spectrum these are sums over its cells. A random layer with k =
-psi k' units turns (g', h') of the layer below into (g, h) of its own through one scalar zeta(z); it may hand its own
+psi k' units turns g and h of the layer below into its own through one scalar zeta(z); it may hand its own
 inputs on beside its units. Every layer's z is an
 explicit increasing function of the zeta of the lowest layer, so that any depth costs one scalar root.
 """
@@ -22,19 +22,19 @@ __all__ = ["effective_ridge", "resolvents"]
 
 @njit(**OPTIONS)
 def spectrum_sums(z: Any, shares: Any, eigenvalues: Any, powers: Any, out: Any) -> None:
-    """Fill out with g, g', h, h' of a spectrum: g = sum p om/(om + z), h = sum T/(om + z)."""
+    """Fill out with g, D_g, h, D_h of a spectrum: g = sum p om/(om + z), h = sum T/(om + z), D_f = f + z f'."""
     fill(out, 0.0)
     for j in range(eigenvalues.size):
-        r = 1.0 / (eigenvalues[j] + z)
-        out[0] += shares[j] * eigenvalues[j] * r
-        out[1] -= shares[j] * eigenvalues[j] * r * r
+        om, r = eigenvalues[j], 1.0 / (eigenvalues[j] + z)
+        out[0] += shares[j] * om * r
+        out[1] += shares[j] * (om * r) * (om * r)
         out[2] += powers[j] * r
-        out[3] -= powers[j] * r * r
+        out[3] += powers[j] * r * (om * r)
 
 
 @njit(**OPTIONS)
 def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
-    """Turn g, g', h, h' of one layer at zeta into z, g, g', h, h', dzeta/dz of the next; False where z is not positive.
+    """Turn g, D_g, h, D_h of one layer at zeta into z, those of the next and dlog zeta/dlog z; False unless z > 0.
 
     `nodes` has rows (share, a, b) after a first row (psi, s2, 0): the units of a layer with uncentred input or biases
     differ, and their linear gain a and noise b are averaged over them. Where s2 > 0 the layer hands its inputs on,
@@ -43,7 +43,8 @@ def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
     """
     psi, passed = nodes[0, 0], nodes[0, 1]
     drive = zeta * below[0]
-    slope = below[0] + zeta * below[1]
+    # d drive/d zeta, and drive - zeta d drive/d zeta.
+    slope, bend = below[1], zeta * (below[0] - below[1])
     rows = nodes.shape[0]
     if rows == 2:
         a, b = nodes[1, 1], nodes[1, 2]
@@ -87,33 +88,36 @@ def lift(below: Any, zeta: Any, nodes: Any, out: Any) -> Any:
             z = new
     if not z > 0.0:
         return False
-    first, second, mixed, square = 0.0, 0.0, 0.0, 0.0
-    plain = 0.0
+    second, mixed, square, squared, kept = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(1, rows):
         w, a, b = nodes[i, 0], nodes[i, 1], nodes[i, 2]
-        r = 1.0 / (z + b + a * drive)
-        first += w * r
-        plain += w * r * r
+        e = b + a * drive
+        r = 1.0 / (z + e)
         second += w * a * r * r
         square += w * a * a * r * r
-        mixed += w * (b + a * drive) * r
-    rate = (psi * second + passed / (z * z)) / (1.0 / (zeta * zeta) - psi * slope * square)
+        # 1 - z r = e r, without its cancellation at large z.
+        mixed += w * e * r
+        squared += w * (e * r) * (e * r)
+        kept += w * a * r * r * (b + a * bend)
+    below_one = 1.0 - zeta * zeta * psi * slope * square
+    # dlog zeta/dlog z, and what it lacks to 1.
+    rate = zeta * (z * psi * second + passed / z) / below_one
+    lack = zeta * psi * kept / below_one
     out[0] = z
-    # 1 - z E r, without its cancellation at large z.
     out[1] = mixed
-    out[2] = -first + z * (plain + second * slope * rate)
+    out[2] = squared + z * second * slope * rate * zeta
     if passed > 0.0:
         out[1] = (psi * out[1] + passed * drive / z) / (psi + 1.0)
-        out[2] = (psi * out[2] + passed * (slope * rate - drive / z) / z) / (psi + 1.0)
+        out[2] = (psi * out[2] + passed * slope * rate * zeta / z) / (psi + 1.0)
     out[3] = below[2]
-    out[4] = below[3] * rate
+    out[4] = lack * below[2] + rate * below[3]
     out[5] = rate
     return True
 
 
 @njit(**OPTIONS)
 def climb(zeta: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
-    """Fill out with z, g, g', h, h' of the last layer and dzeta/dz, where the input has zeta; False below z = 0."""
+    """Fill out with z, g, D_g, h, D_h of the last layer and dlog zeta/dlog z, the input at zeta; False below z = 0."""
     here = np.empty(4)
     spectrum_sums(zeta, shares, eigenvalues, powers, here)
     at, rate = zeta, 1.0
@@ -133,7 +137,7 @@ def climb(zeta: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, la
 
 @njit("b1(f8, f8[::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1])", **OPTIONS)
 def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any) -> Any:
-    """Fill out with g, g', h, h' at z > 0, and a guess for the next call in out[4].
+    """Fill out with g, D_g, h, D_h at z > 0 (D_f = f + z f'), and a guess for the next call in out[4].
 
     Parameters
     ----------
@@ -182,7 +186,7 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
                 high = zeta
             else:
                 low = zeta
-            new = zeta * math.exp(-gap * full[0] * full[5] / zeta)
+            new = zeta * math.exp(-gap * full[5])
             if abs(gap) <= 4e-16 * max(1.0, abs(math.log(z))) * 4.0:
                 break
         else:
@@ -203,7 +207,7 @@ def resolvents(z: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, 
 def effective_ridge(
     ridge: Any, weight: Any, total: Any, shares: Any, eigenvalues: Any, powers: Any, starts: Any, layers: Any, out: Any
 ) -> Any:
-    """Fill out with z, g, g', h, h' where ridge/z + weight g(z) = total: what a ridge is after n samples.
+    """Fill out with z, g, D_g, h, D_h where ridge/z + weight g(z) = total: what a ridge is after n samples.
 
     The left side falls in z, and z rises with the lowest layer's zeta: one root in zeta whatever the depth.
 
@@ -231,7 +235,7 @@ def effective_ridge(
             left = ridge / full[0]
             gap = math.log((left + weight * full[1]) / total)
             # Of the logarithm in log zeta.
-            slope = zeta / full[5] * (-left / full[0] + weight * full[2]) / (left + weight * full[1])
+            slope = (weight * (full[2] - full[1]) - left) / full[5] / (left + weight * full[1])
             if gap > 0.0:
                 low = zeta
             else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .basics import GL_W, GL_X
 from .jit import njit, types
+from .special import norm_cdf, norm_pdf
 from .thresholds import sign_moment2
 
 __all__ = ["information", "pattern_chances"]
@@ -20,15 +21,10 @@ __all__ = ["information", "pattern_chances"]
 _F8, _V, _M, _I = types.float64, types.float64[::1], types.float64[:, ::1], types.int64[::1]
 
 
-@njit(_F8(_F8), cache=True)
-def _cdf(x: Any) -> Any:
-    return 0.5 * math.erfc(-0.7071067811865476 * x)
-
-
 @njit(types.void(_F8, _F8, _F8, _V), cache=True, error_model="numpy")
 def _pairs(a: Any, b: Any, r: Any, out: Any) -> None:
     """Fill out with P(++), P(+-), P(-+), P(--) of signs of N(a, 1), N(b, 1) with correlation r."""
-    s, t, both = 2.0 * _cdf(a) - 1.0, 2.0 * _cdf(b) - 1.0, sign_moment2(a, b, r)
+    s, t, both = 2.0 * norm_cdf(a) - 1.0, 2.0 * norm_cdf(b) - 1.0, sign_moment2(a, b, r)
     out[0] = max(0.25 * (1.0 + s + t + both), 0.0)
     out[1] = max(0.25 * (1.0 + s - t - both), 0.0)
     out[2] = max(0.25 * (1.0 - s + t - both), 0.0)
@@ -49,9 +45,9 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
         _pairs(a, b, r, four)
         chances[:] = four
         rest = math.sqrt(max(1.0 - r * r, 1e-300))
-        pa = 0.3989422804014327 * math.exp(-0.5 * a * a) / s1
-        pb = 0.3989422804014327 * math.exp(-0.5 * b * b) / s2
-        up, left = _cdf((b - r * a) / rest), _cdf((a - r * b) / rest)
+        pa = norm_pdf(a) / s1
+        pb = norm_pdf(b) / s2
+        up, left = norm_cdf((b - r * a) / rest), norm_cdf((a - r * b) / rest)
         slopes[0, 0], slopes[1, 0], slopes[2, 0], slopes[3, 0] = pa * up, pa * (1.0 - up), -pa * up, -pa * (1.0 - up)
         slopes[0, 1], slopes[2, 1], slopes[1, 1], slopes[3, 1] = (
             pb * left, pb * (1.0 - left), -pb * left, -pb * (1.0 - left),

@@ -31,7 +31,7 @@ GROUPS = ("square", "conjugates", "overlaps", "errors", "ridge")
 _LATEX = {
     "V": "V", "q": "q", "m": "m", "b": "b", "alpha": r"\alpha", "psi": r"\psi", "ridge": r"\lambda", "rho": r"\rho",
     "f": r"\bar f", "ff": r"\overline{f^2}", "fv": r"\bar f'", "fz": r"\bar f^{\partial}", "loss": r"\bar\ell",
-    "Vh": r"\hat V", "qh": r"\hat q", "mh": r"\hat m", "z": r"\zeta", "g": "g", "gp": "g'", "h": "h", "hp": "h'",
+    "Vh": r"\hat V", "qh": r"\hat q", "mh": r"\hat m", "z": r"\zeta", "g": "g", "Dg": "D_g", "h": "h", "Dh": "D_h",
     "Ey": r"\langle y\rangle", "Eyy": r"\langle y^2\rangle", "Edy": r"\langle\partial_z y\rangle",
     "Eff": r"\langle f_\star^2\rangle", "Edf": r"\langle\partial_z f_\star\rangle", "norm": r"|w|^2/k",
     "mse": r"\mathrm{mse}", "k": r"c", "df2": r"\mathrm{df}_2", "B": "B",
@@ -55,7 +55,7 @@ def blocks() -> dict[str, Block]:
     s = {name: sp.Symbol(name, real=True) for name in _LATEX}
     V, q, m, b = s["V"], s["q"], s["m"], s["b"]
     alpha, psi = s["alpha"], s["psi"]
-    g, gp, h, hp, z = s["g"], s["gp"], s["h"], s["hp"], s["z"]
+    g, Dg, h, Dh, z = s["g"], s["Dg"], s["h"], s["Dh"], s["z"]
     Vh, qh, mh = s["Vh"], s["qh"], s["mh"]
     gap = s["Eyy"] - 2 * s["Edy"] * m - 2 * b * s["Ey"] + b**2 + q
     lam = s["ridge"]
@@ -77,12 +77,12 @@ def blocks() -> dict[str, Block]:
             (("Vh", alpha / psi * s["fv"]), ("qh", alpha / psi * s["ff"]), ("mh", alpha / psi * s["fz"])),
         ),
         "overlaps": Block(
-            ("Vh", "qh", "mh", "z", "g", "gp", "h", "hp"),
+            ("Vh", "qh", "mh", "z", "g", "Dg", "h", "Dh"),
             (
                 ("V", g / Vh),
-                ("q", (qh * (g + z * gp) + mh**2 * (h + z * hp)) / Vh**2),
+                ("q", (qh * Dg + mh**2 * Dh) / Vh**2),
                 ("m", mh * h / Vh),
-                ("norm", -(qh * gp + mh**2 * hp) / Vh**2),
+                ("norm", (qh * (g - Dg) + mh**2 * (h - Dh)) / (z * Vh**2)),
             ),
         ),
         "errors": Block(
@@ -91,13 +91,13 @@ def blocks() -> dict[str, Block]:
         ),
         # Loss c (y - u)^2/2: q solves q = df gap + <d_z y>^2 (h + z h'), which is linear in it.
         "ridge": Block(
-            ("alpha", "psi", "k", "ridge", "z", "g", "gp", "h", "hp", "b", "Ey", "Eyy", "Edy"),
+            ("alpha", "psi", "k", "ridge", "z", "g", "Dg", "h", "Dh", "b", "Ey", "Eyy", "Edy"),
             (
                 ("V", z * g / lam),
                 ("m", s["Edy"] * h),
-                ("df2", psi / alpha * (g + z * gp)),
-                ("B", gap - q + s["Edy"] ** 2 * (h + z * hp)),
-                ("q", (s["df2"] * (gap - q) + s["Edy"] ** 2 * (h + z * hp)) / (1 - s["df2"])),
+                ("df2", psi / alpha * Dg),
+                ("B", gap - q + s["Edy"] ** 2 * Dh),
+                ("q", (s["df2"] * (gap - q) + s["Edy"] ** 2 * Dh) / (1 - s["df2"])),
                 ("mse_test", s["B"] / (1 - s["df2"])),
                 ("mse_train", (lam * psi / (s["k"] * alpha * z)) ** 2 * s["mse_test"]),
             ),
@@ -172,8 +172,10 @@ def fmap(x, out, p, work):
     hats = np.empty(3)
     conjugates(alpha, psi, work[1], work[2], work[5], hats)
     fill(out, math.nan)
-    if not (hats[0] > 0.0 and math.isfinite(hats[0] + hats[1] + hats[2])):
+    if not (hats[0] >= 0.0 and math.isfinite(hats[0] + hats[1] + hats[2])):
         return
+    # Samples so far from a kink that their curvature underflows: the limit of small ones is the same to rounding.
+    hats[0] = max(hats[0], 1e-100)
     side(hats[0], hats[1], hats[2], ridge, p[9 + size :], work[8:])
     V, q, m = work[8], work[9], work[10]
     if not (V > 0.0 and q > 0.0 and math.isfinite(V + q + m)):

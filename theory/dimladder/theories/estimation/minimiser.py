@@ -175,7 +175,7 @@ class StateEvolution:
         f, ff, fv, fz, _, _ = evaluated("square", k * fit.V, fit.q, fit.m, b, *self.channel.moments)
         e = Averages(k * f, k * k * ff, k * fv, k * fit.train / 2, k * fit.test / 2, k * fz, math.nan, (k * fv) ** 2)
         Vh, qh, mh = evaluated("conjugates", alpha, self.side.psi, e.ff, e.fv, e.fz)
-        norm = evaluated("overlaps", Vh, qh, mh, fit.z, fit.g, fit.gp, fit.h, fit.hp)[3]
+        norm = evaluated("overlaps", Vh, qh, mh, fit.z, fit.g, fit.Dg, fit.h, fit.Dh)[3]
         inside = fit.q * self.rho > fit.m * fit.m
         x = self.pack(fit.V, fit.q, fit.m, b) if inside else np.full(4 if self.constant else 3, math.nan)
         return Point(alpha, ridge, fit.V, fit.q, fit.m, b, Vh, qh, mh, norm, e, x, 0.0, 1, fit)

@@ -250,7 +250,8 @@ def penalty_rows(penalty: Loss | None) -> list[Equation]:
     """Return the prior side: closed for l2, an average over coordinates for another penalty."""
     if penalty is None:
         rows = block_rows("overlaps")
-        return [Equation("z", r"\zeta = \lambda/\hat V", None, "the ridge, renormalised"), *rows]
+        slopes = Equation("D", r"D_f = f(\zeta) + \zeta f'(\zeta),\quad f = g, h")
+        return [Equation("z", r"\zeta = \lambda/\hat V", None, "the ridge, renormalised"), slopes, *rows]
     return [
         Equation("field", r"A_j = \hat V\omega_j,\quad B_j = \hat m\,\omega_j\theta_j + \sqrt{\hat q\,\omega_j}\,\xi",
                  None, "effective problem of one coordinate"),

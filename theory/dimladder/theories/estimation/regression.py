@@ -37,8 +37,8 @@ class RidgeFit:
         Squared error of the population's shrunk fit; the test error is this over 1 - df.
     test, train : float
         E (y - u)^2 on fresh samples, mean of (y - u)^2 over the training samples.
-    g, gp, h, hp : float
-        The spectrum's functions at z.
+    g, Dg, h, Dh : float
+        The spectrum's functions at z, and D_f = f + z f'.
     """
 
     z: float
@@ -50,9 +50,9 @@ class RidgeFit:
     test: float
     train: float
     g: float
-    gp: float
+    Dg: float
     h: float
-    hp: float
+    Dh: float
 
 
 def ridge_fit(
@@ -83,10 +83,10 @@ def ridge_fit(
             "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
             why=f"ridge {ridge:g} of the summed objective", hint="raise loss.ridge or loss.ridge_per_sample",
         )  # fmt: skip
-    z, g, gp, h, hp = (float(a) for a in out[:5])
-    rows = evaluated("ridge", alpha, psi, curvature, ridge, z, g, gp, h, hp, constant, *moments)
+    z, g, dg, h, dh = (float(a) for a in out[:5])
+    rows = evaluated("ridge", alpha, psi, curvature, ridge, z, g, dg, h, dh, constant, *moments)
     V, m, df, bias, q, test, train = rows
-    return RidgeFit(z, V + covariance.bulk / ridge, q, m, df, bias, test, train, g, gp, h, hp)
+    return RidgeFit(z, V + covariance.bulk / ridge, q, m, df, bias, test, train, g, dg, h, dh)
 
 
 @cache

@@ -124,8 +124,8 @@ class Covariance:
         starts, layers = self._rows
         if not resolvents.compiled(z, self.shares, self.eigenvalues, self.powers, starts, layers, self._guess):
             return math.nan, math.nan, math.nan, math.nan
-        g, gp, h, hp = self._guess[:4]
-        return float(g), float(gp), float(h), float(hp)
+        g, dg, h, dh = (float(a) for a in self._guess[:4])
+        return g, (dg - g) / z, h, (dh - h) / z
 
     @property
     def _rows(self) -> tuple[Array, Array]:
