@@ -10,6 +10,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from . import COORDINATES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -216,6 +217,7 @@ class BranchTheory(Theory):
         "grid": "first_ratio second_ratio second_samples kappa",
     }
     simulation = Simulation(sizes=(144, 256, 576), replicas=8)
+    coordinates: ClassVar = COORDINATES
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; r branches of d_eff = d^eps orthonormal directions each, all of one polynomial",
