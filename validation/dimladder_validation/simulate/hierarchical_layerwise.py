@@ -102,7 +102,8 @@ def rows_of(problem: Any, d: int) -> list[Row]:
         counts = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]
         return [Row(n, (n,)) for n in counts]
     degree = max(j for j, c in target.features[0].items() if c)
-    unit = math.comb(d_eff + degree - 1, degree)
+    # Polynomials of the learned coordinates of all branches.
+    unit = math.comb(target.branches * d_eff + degree - 1, degree)
     second = tuple(round(v * unit) for v in grid.values("second_ratio")) or tuple(
         round(v) for v in grid.values("second_samples")
     )

@@ -13,7 +13,6 @@ import numpy as np
 from . import hierarchical_training as training
 from .base import Backend, Closing, Experiment, Sample
 from .hierarchical_branches import branch_stages
-from .hierarchical_branches import rows_of as branch_rows
 from .hierarchical_layerwise import rows_of, three_stages
 from .hierarchical_target import Realization
 
@@ -49,7 +48,7 @@ class LearnersExperiment(Experiment):
         kappas, branches = problem.grid.values("kappa"), target.branches
         stages = msgspec.structs.replace(problem, algorithm=algorithm.stages)
         single = branches == 1
-        rows = (rows_of if single else branch_rows)(stages, size)
+        rows = rows_of(stages, size)
         counts = [row.second[0] for row in rows]
         many, shape = len(streams), (len(algorithm.recipes), len(algorithm.networks), len(kappas))
         mse, null = np.empty((many, 2, len(kappas))), np.empty(many)
