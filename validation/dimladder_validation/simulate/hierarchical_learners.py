@@ -36,6 +36,9 @@ class LearnersExperiment(Experiment):
     def closing(self, problem: Any) -> Closing:
         return Closing(slowest=0.2, reason="sizes enter through d_eff = floor(d^eps): 1/d_eff closes as d^-eps only")
 
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("null_mse",) if problem.target.branches == 1 else ()
+
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder
 
