@@ -92,8 +92,8 @@ class BranchSystem(ClosedForm):
             ),
             Equation(
                 "noise",
-                r"E_{tt'} = \frac{\sum_j (1 - A_{tj})(1 - A_{t'j}) F_{tt'j} + S_{tt'} - \sum_j F_{tt'j}}"
-                r"{1 - \sum_j r_j A_{tj} A_{t'j}}",
+                r"E_{tt'} = \frac{e_{tt'}}{1 - \sum_j r_j A_{tj} A_{t'j}}, \quad "
+                r"e_{tt'} = \sum_j (1 - A_{tj})(1 - A_{t'j}) F_{tt'j} + S_{tt'} - \sum_j F_{tt'j}",
                 note="estimates from the same samples share their noise",
             ),
             Equation(
