@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-learners": {
         "grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8, "algorithm.recipes": ["paper"],
     },
+    "hierarchical-tree": {"grid.kappa": [1.2, 1.5]},
     "hierarchical-protocol": {"grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-parity": {"algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-paper": {"limit.d": [64], "grid.kappa": [1.6]},

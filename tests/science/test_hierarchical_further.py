@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.errors import DomainError, SimulationError
+from dimladder.errors import ConfigError, DomainError, SimulationError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import further
 from dimladder.theories.hierarchical.labels import label_moments
+from dimladder_validation import simulate
 from dimladder_validation.simulate import compositional_exponent as cie
+from dimladder_validation.simulate import hierarchical_tree
 from dimladder_validation.simulate import quadratic_features as quadratic
+from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.hierarchical_target import Realization
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -287,3 +291,48 @@ def test_generative_exponent_sees_through_a_transform():
     assert plain is None  # an odd label without linear part: order 3
     lifted, _ = cie.compositional_exponent(draw, largest=2, floor=0.02, transforms=(lambda y: y, np.sign, np.tanh))
     assert lifted == 1
+
+
+def test_a_tree_of_a_run_file():
+    """d = 64 with 14 and 2 features, n = d^2.3: the linear level to .06, the blocks of 7 below their leading order but
+    far above chance; refusals.
+    """
+    path = RUNS / "hierarchical-tree.toml"
+    problem = dl.load(path, {"limit.d": 64, "grid.kappa": [2.3]})
+    curve, measured = dl.solve(problem), simulate(problem, d=[64], replicas=3, dtype="float32")
+    found = further.ascend(problem.target, 64, [round(64**2.3)] * 3)
+    np.testing.assert_allclose(curve["level_overlap"][0], found.overlaps, rtol=1e-12)
+    assert float(curve["mse"][0]) == pytest.approx(found.mse, rel=1e-12)
+    first, second = measured["level_overlap"].values[0, 0]
+    assert first == pytest.approx(found.overlaps[0], abs=0.06)
+    assert 0.5 * found.overlaps[1] < second < found.overlaps[1] + 0.05
+    rho = float(measured["feature_correlation"][0, 0])
+    assert 0.6 * found.correlation < rho < found.correlation + 0.05
+    assert float(measured["mse"][0, 0]) < 0.8 * float(measured["null_mse"][0])
+    for wrong, message in (
+        ({"target.exponents": [0.5], "target.features": [{"2": 1.0}]}, "two hidden levels"),
+        ({"limit": {}}, r"limit\.d"), ({"algorithm.first.order": "refined"}, "leading order only"),
+        ({"target.readout": "gaussian"}, "modulus one"), ({"limit.d": 5}, "do not shrink"),
+        ({"target.features": [{"3": 1.0}, {"1": 0.8, "2": 0.6}]}, "quadratic"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            dl.load(path, {"theory": "hierarchical-tree", **wrong})
+
+
+def test_a_tree_of_three_hidden_levels_is_climbed():
+    """d = 64 -> 24 -> 6 -> 2 -> 1, 50 000 samples a level: leading order to .12 on the first two levels; the third, of
+    blocks of 3, well above chance (2/27) and below leading order.
+    """
+    deep = Hierarchical(
+        hermite="orthonormal", exponents=(0.77, 0.44, 0.2), link="tanh(1.5*h)",
+        features=(Coefficients({2: 1.0}), Coefficients({1: 0.8, 2: 0.6}), Coefficients({1: 0.8, 2: 0.6})),
+    )  # fmt: skip
+    cpu, rng = backend_for("cpu", "float32"), np.random.default_rng(3)
+    truth = Realization.draw(deep, 64, rng, cpu)
+    assert [len(r) for r in truth.readouts] == [6, 2, 1]
+    predicted = further.ascend(deep, 64, [50_000] * 4)
+    overlap, correlation, error = hierarchical_tree.climb(truth, lambda y: y, 0.0, 50_000, rng, cpu)
+    np.testing.assert_allclose(overlap[:2], predicted.overlaps[:2], atol=0.12)
+    assert 0.4 < overlap[2] < predicted.overlaps[2]
+    assert 0.4 < correlation < predicted.correlation
+    assert error < 0.35

@@ -321,8 +321,10 @@ def test_a_rate_beyond_the_edge_says_when() -> None:
         ({"data.spectrum": {"variances": [1.0, 5.0], "fractions": [1.0, 0.0]}}, "data.spectrum"),
         ({"algorithm": {"kind": "gradient-flow"}}, "algorithm.learning_rate"),
         ({"loss": {"function": "heaviside(1 - y*f)"}}, "loss.function"),
-        ({"loss": {"function": "abs"}, "algorithm": {"kind": "gradient-flow", "learning_rate": 0.1, "steps": 2}},
-         "loss.function"),
+        (
+            {"loss": {"function": "abs"}, "algorithm": {"kind": "gradient-flow", "learning_rate": 0.1, "steps": 2}},
+            "loss.function",
+        ),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

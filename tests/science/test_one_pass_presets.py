@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import sympy as sp
+from scipy.stats import ks_2samp
 
 import dimladder as dl
 from dimladder.problem import apply_overrides
+from dimladder.problem.update_table import table
 from dimladder.theories.one_pass.displaced import DisplacedFlow
 from dimladder.theories.one_pass.general.flow import GeneralFlow
 from dimladder.theories.one_pass.general.symbols import symbols
 from dimladder_validation import simulate
+from dimladder_validation.simulate import sgd
+from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.sgd_array import weight_sgd_array
 
 TWO: dict[str, Any] = {
     "target": {"kind": "committee", "readout": [1.0]},
@@ -60,7 +66,13 @@ def agree(problem: dl.Problem, wrong: dl.Problem, replicas: int = 48) -> None:
     assert deviations(dl.solve(wrong), runs)[0] > 6
 
 
-@pytest.mark.parametrize("rule", [{"displacement": -0.5, "weight_decay": 0.3}, {"uses": 2, "spherical": True}])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"displacement": -0.5, "weight_decay": 0.3},
+        pytest.param({"uses": 2, "spherical": True}, marks=pytest.mark.nightly),
+    ],
+)
 def test_one_unit_is_averaged_as_by_split_quadrature(rule: dict[str, Any]) -> None:
     """Two programs for the same flow: over all fields, and over one of each kind with labels tabulated; 2e-6."""
     problem = stated(TWO, {
@@ -84,7 +96,9 @@ def test_displaced_gradients_of_two_units() -> None:
     agree(problem, stated(TWO, {"algorithm.displacement": 1.0}))
 
 
-@pytest.mark.parametrize("rule", [{"displacement": 0.6}, {"uses": 2, "batch_size": 2}])
+@pytest.mark.parametrize(
+    "rule", [pytest.param({"displacement": 0.6}, marks=pytest.mark.nightly), {"uses": 2, "batch_size": 2}]
+)
 def test_displaced_gradients_of_clusters_with_biases(rule: dict[str, Any]) -> None:
     """Blocks, means and biases: each source moves the fields by its own |x|^2/d."""
     problem = stated(CLUSTERS, {"algorithm": CLUSTERS["algorithm"] | rule})
@@ -192,6 +206,23 @@ def test_every_noise_on_clusters_with_blocks_and_biases() -> None:
     agree(stated(CLUSTERS, changes), stated(CLUSTERS, changes | {"algorithm.input_noise": 0.0}))
 
 
+def test_noise_on_weights_drawn_as_it_is_and_as_fields() -> None:
+    """The chain draws fields of the noise given a batch's inputs, the weights have noise on each entry: one law."""
+    what, d, count = table(stated(TWO, PRESETS["both, batches"][0] | PRESETS["both, batches"][2])), 12, 250
+    times = np.array([0.75])
+    chain = sgd.gram_chain(what, times, d, [np.random.default_rng([1, k]) for k in range(count)])
+    streams = [np.random.default_rng([2, k]) for k in range(count)]
+    weights = weight_sgd_array(what, times, d, streams, backend_for())
+    one, two = (runs.gram.reshape(count, -1).T for runs in (chain, weights))
+    assert min(ks_2samp(a, b).pvalue for a, b in zip(one, two, strict=True)) > 1e-3
+    still = sgd.gram_chain(
+        replace(what, weight_noise=0.0), times, d, [np.random.default_rng([3, k]) for k in range(count)]
+    )
+    other = still.gram.reshape(count, -1).T
+    assert min(ks_2samp(a, b).pvalue for a, b in zip(other, two, strict=True)) < 1e-4
+
+
+@pytest.mark.nightly
 def test_noise_and_drift_with_several_outputs() -> None:
     changes = {
         "target": {"kind": "committee", "readout": [[1.0, 0.2], [-0.3, 0.8]], "outputs": 2, "drift": {"rate": 0.5}},

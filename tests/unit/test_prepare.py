@@ -51,6 +51,9 @@ def test_threads_share_a_prepared_problem(runs: Path) -> None:
     np.testing.assert_array_equal(together, alone)
     many = solver.many(rates[:, None])
     np.testing.assert_array_equal([m["Q"] for m in many if isinstance(m, dict)], alone)
+    # So many that they are made, integrated and read on threads, a chunk at a time.
+    more = solver.many(np.tile(rates, 6)[:, None], workers=3)
+    np.testing.assert_array_equal([m["Q"] for m in more if isinstance(m, dict)], 6 * alone)
 
 
 def test_failures_are_those_of_solve(runs: Path) -> None:

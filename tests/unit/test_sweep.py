@@ -166,6 +166,31 @@ def test_processes_give_the_same(problem: Problem, tmp_path: Path) -> None:
     np.testing.assert_array_equal(here["threshold"].values, there["threshold"].values)
 
 
+def test_flows_are_solved_on_threads_in_chunks(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process is started; a point that is no problem and one that stops keep their rows, and resuming finds all."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(sys.modules["dimladder.workers"], "_pool", never)
+    grid = {"data.target": [*np.linspace(1.5, 2.5, 20), -np.inf], "solver.max_steps": [3, 100000]}
+    two = sweep(problem, grid, executor="local:2", out=tmp_path / "d")
+    one = sweep(problem, grid)
+    status = two["status"].values
+    assert (status[:20, 1] == "success").all()
+    assert (status[20] == "invalid").all()
+    assert not (status[:20, 0] == "success").any()
+    for name in ("threshold", "status", "message"):
+        np.testing.assert_array_equal(two[name].values, one[name].values)
+    done, begun = recorded(tmp_path / "d" / "points")
+    assert len(done) == 42
+    assert not begun
+    again = sweep(problem, grid, executor="local:2", out=tmp_path / "d", resume=True)
+    np.testing.assert_array_equal(again["threshold"].values, one["threshold"].values)
+
+
 def test_points_of_different_shape_share_one_diagram(runs: Path) -> None:
     base = dl.load(runs / "truncation-flow.toml")
     # The times differ from point to point: the diagram has the union, NaN where a point has no value.

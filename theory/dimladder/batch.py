@@ -130,7 +130,7 @@ def _together(systems: list[Flow], options: Mapping[str, Any], workers: int | No
     states = np.stack([s.initial_state() for s in systems])
     parameters = np.stack([s.parameters() for s in systems])
     batch = integrate_batch(y0=states, p=parameters, workers=workers, **options)
-    gone = np.isnan(batch.y).any(axis=2)
+    gone: Any = np.isnan(batch.y).any(axis=2)
     answers: list[Any] = []
     for k, system in enumerate(systems):
         stats = {name: values[k] if np.ndim(values) else values for name, values in batch.stats.items()}

@@ -137,9 +137,10 @@ def _prepared(run_file: str, theory_file: str, vary: tuple[str, ...]) -> Prepare
 def _answer(point: Point, found: Solution | SolveError) -> Answer:
     from .results import labelled
 
-    status, message, solution = "success", "", found
     if isinstance(found, SolveError):
         status, message, solution = found.status, str(found.why or found.what), found.partial
+    else:
+        status, message, solution = "success", "", found
     if solution is None:
         return Answer(point.index, status, message)
     variables = {n: (v.dims, v.values, v.latex, v.long_name, v.units) for n, v in solution.variables.items()}

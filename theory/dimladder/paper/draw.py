@@ -139,7 +139,7 @@ def _styled_canvas(fig: Any, sheets: Any) -> None:
     from matplotlib import style as sheet
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    class Canvas(FigureCanvasAgg):
+    class Canvas(FigureCanvasAgg):  # type: ignore[misc]
         def print_figure(self, *args: Any, **options: Any) -> Any:
             with sheet.context(sheets):
                 return super().print_figure(*args, **options)

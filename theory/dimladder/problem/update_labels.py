@@ -78,8 +78,9 @@ def loss_of(problem: Problem) -> LossFunction | VectorLoss:
         if loss.form.vector:
             kind = type(target).__struct_config__.tag
             raise ConfigError(
-                f"the loss {loss.function!r} takes several outputs", where="loss.function",
-                why=f"the target, {kind}, has one", hint="outputs are those of the target: rows, formulas, classes",
+                "the loss does not fit the target", where="loss.function",
+                why=f"{loss.function!r} takes several outputs, the target ({kind}) has one",
+                hint="outputs are those of the target: rows, formulas, classes",
             )  # fmt: skip
         if loss.smoothing:
             why = "there are no classes: the label is one number"

@@ -213,7 +213,8 @@ class Table:
                 here = stage == entry.index[0]
                 out[here, entry.index[1]] = entry.values(times[here])
             else:
-                out[(slice(None), *entry.index)] = entry.values(times)
+                at: Any = (slice(None), *entry.index)
+                out[at] = entry.values(times)
         return out
 
     def probabilities(self, t: float) -> Array:

@@ -90,8 +90,8 @@ def _source(formula: Expression) -> str:
 def _printed(node: Any, whole: Expression, library: dict[str, str]) -> str:
     """Return the Python source of a node; `library` gathers the functions that it calls."""
     match node:
-        case ast.Constant():
-            return repr(float(node.value))
+        case ast.Constant(value=int() | float() as value):
+            return repr(float(value))
         case ast.Name():
             return "t" if node.id == "t" else repr(CONSTANTS[node.id])
         case ast.UnaryOp():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Expression
-from dimladder.problem.hierarchy import effective_dimension, orthonormal_coefficients
+from dimladder.problem.hierarchy import orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_features import Features
-from .hierarchical_layerwise import BLOCK, Judge, Row, label_transform, ridge_estimate, spectral_subspaces
+from .hierarchical_layerwise import BLOCK, Judge, Row, label_transform, ridge_estimate, rows_of, spectral_subspaces
 from .hierarchical_target import Realization
 
 TEST_SAMPLES = 40_000
@@ -58,20 +57,6 @@ class BranchExperiment(Experiment):
                 "null_mse": ((), null),
             },
         )
-
-
-def rows_of(problem: Any, d: int) -> list[Row]:
-    """Return the samples of the grid at this d; the unit of stage 2 counts the polynomials of all branches."""
-    target, grid = problem.target, problem.grid
-    d_eff = effective_dimension(d, target.exponents[0])
-    if grid.kappa is not None:
-        return [Row(n, (n,)) for n in (max(1, round(d**kappa)) for kappa in grid.values("kappa"))]
-    degree = max(j for j, c in target.features[0].items() if c)
-    unit = math.comb(target.branches * d_eff + degree - 1, degree)
-    second = tuple(round(v * unit) for v in grid.values("second_ratio")) or tuple(
-        round(v) for v in grid.values("second_samples")
-    )
-    return [Row(v if math.isinf(v) else round(v * d * d_eff), second) for v in grid.values("first_ratio")]
 
 
 def branch_stages(

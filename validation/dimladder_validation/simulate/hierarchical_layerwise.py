@@ -15,11 +15,11 @@ import numpy as np
 
 from dimladder.numerics.quadrature import gauss_normal, hermite_values
 from dimladder.problem import Expression
-from dimladder.problem.hierarchy import effective_dimension, orthonormal_coefficients
+from dimladder.problem.hierarchy import draw_readout, effective_dimension, orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_features import Features, solve
-from .hierarchical_target import Realization, leading_eigenvectors
+from .hierarchical_target import Realization, hermite_polynomial, leading_eigenvectors
 
 BLOCK = 8192
 # Fresh inputs on which the readout is judged; with third.samples = inf it is fitted there too, (degree + 1)/40000 too
@@ -102,7 +102,8 @@ def rows_of(problem: Any, d: int) -> list[Row]:
         counts = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]
         return [Row(n, (n,)) for n in counts]
     degree = max(j for j, c in target.features[0].items() if c)
-    unit = math.comb(d_eff + degree - 1, degree)
+    # Polynomials of the learned coordinates of all branches.
+    unit = math.comb(target.branches * d_eff + degree - 1, degree)
     second = tuple(round(v * unit) for v in grid.values("second_ratio")) or tuple(
         round(v) for v in grid.values("second_samples")
     )
@@ -120,10 +121,10 @@ def three_stages(
     correlation, error : (rows, second) arrays
         Error without label noise, on `TEST_SAMPLES` fresh inputs.
     null : (float, float)
-        E[f*^2] and E[y^2] on a pilot sample of the target's features.
+        E[f*^2] and E[y^2], random readouts averaged over.
     """
     truth = Realization.draw(problem.target, d, stream, backend)
-    transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
+    transform, mean, _ = label_transform(truth, problem.algorithm.first.label_transform, stream)
     subspaces = spectral_subspaces(truth, transform, mean, [row.first for row in rows], stream, backend)
     w = truth.directions.reshape(-1, d)
     overlap = np.array([float(np.linalg.norm(w @ u) ** 2) / len(w) for u in subspaces])
@@ -131,7 +132,24 @@ def three_stages(
     features = features_of(problem, truth.features, stream, backend)
     learned = second_stage(problem, truth, bases, features, rows, stream, backend)
     third = problem.algorithm.third
-    return overlap, *third_stage(truth, bases, learned, features, third, stream, backend), null
+    stages = third_stage(truth, bases, learned, features, third, stream, backend)
+    return overlap, *stages, null_errors(truth, stream)
+
+
+def null_errors(truth: Realization, stream: np.random.Generator) -> tuple[float, float]:
+    """Return E[f*^2] and E[y^2] of a target of one branch and level on draws with readouts of their own.
+
+    With the readouts of one realisation the mean would depend on their sum, of which a few directions have a few values
+    only: replicas then scatter by chance far less than they differ from their law.
+    """
+    target, d_eff = truth.target, truth.features
+    z = stream.standard_normal((PILOT_SAMPLES, d_eff))
+    random = target.readout in ("rademacher", "gaussian")
+    a = draw_readout(target, d_eff * PILOT_SAMPLES if random else d_eff, stream).reshape(-1, d_eff)
+    h = (hermite_polynomial(orthonormal_coefficients(target.features[0], target.hermite), z) * a).sum(axis=1)
+    f = np.asarray(target.expression.evaluate(np, h=h / math.sqrt(d_eff)), dtype=float) + 0.0 * h
+    y = f + target.noise * stream.standard_normal(len(f)) if target.noise else f
+    return float(np.mean(f**2)), float(np.mean(y**2))
 
 
 # ---------------------------------------------------------------------------------------------------------- stage 1

@@ -13,7 +13,6 @@ import numpy as np
 from . import hierarchical_training as training
 from .base import Backend, Closing, Experiment, Sample
 from .hierarchical_branches import branch_stages
-from .hierarchical_branches import rows_of as branch_rows
 from .hierarchical_layerwise import rows_of, three_stages
 from .hierarchical_target import Realization
 
@@ -37,6 +36,9 @@ class LearnersExperiment(Experiment):
     def closing(self, problem: Any) -> Closing:
         return Closing(slowest=0.2, reason="sizes enter through d_eff = floor(d^eps): 1/d_eff closes as d^-eps only")
 
+    def exact(self, problem: Any) -> tuple[str, ...]:
+        return ("null_mse",) if problem.target.branches == 1 else ()
+
     def at_size(self, problem: Any, size: int) -> Any:
         import dimladder
 
@@ -49,7 +51,7 @@ class LearnersExperiment(Experiment):
         kappas, branches = problem.grid.values("kappa"), target.branches
         stages = msgspec.structs.replace(problem, algorithm=algorithm.stages)
         single = branches == 1
-        rows = (rows_of if single else branch_rows)(stages, size)
+        rows = rows_of(stages, size)
         counts = [row.second[0] for row in rows]
         many, shape = len(streams), (len(algorithm.recipes), len(algorithm.networks), len(kappas))
         mse, null = np.empty((many, 2, len(kappas))), np.empty(many)

@@ -101,10 +101,12 @@ class OnePassExperiment(Experiment):
 
 def _largest_batch(problem: Any) -> float:
     """Return the most samples that a step takes at any time of the grid."""
+    import numpy as np
+
     from dimladder.problem import axis_values
     from dimladder.problem.update_table import table
 
-    times = axis_values(problem.grid.time)
+    times = np.array(axis_values(problem.grid.time))
     return float(max(table(problem).along("batch", times).max(), table(problem).batch))
 
 

@@ -10,6 +10,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from . import COORDINATES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -91,8 +92,8 @@ class BranchSystem(ClosedForm):
             ),
             Equation(
                 "noise",
-                r"E_{tt'} = \frac{\sum_j (1 - A_{tj})(1 - A_{t'j}) F_{tt'j} + S_{tt'} - \sum_j F_{tt'j}}"
-                r"{1 - \sum_j r_j A_{tj} A_{t'j}}",
+                r"E_{tt'} = \frac{e_{tt'}}{1 - \sum_j r_j A_{tj} A_{t'j}}, \quad "
+                r"e_{tt'} = \sum_j (1 - A_{tj})(1 - A_{t'j}) F_{tt'j} + S_{tt'} - \sum_j F_{tt'j}",
                 note="estimates from the same samples share their noise",
             ),
             Equation(
@@ -216,6 +217,7 @@ class BranchTheory(Theory):
         "grid": "first_ratio second_ratio second_samples kappa",
     }
     simulation = Simulation(sizes=(144, 256, 576), replicas=8)
+    coordinates: ClassVar = COORDINATES
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; r branches of d_eff = d^eps orthonormal directions each, all of one polynomial",

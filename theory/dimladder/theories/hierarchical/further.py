@@ -96,17 +96,29 @@ class Ascent:
     mse: float
 
 
+def level_thresholds(target: Hierarchical, transform: str = "identity") -> tuple[float, ...]:
+    """Return alpha_c^(l) of every level of features with the level below known, from the linear one; see `ascend`."""
+    stack, moments = levels(target), label_moments(target, transform)
+    found = []
+    for l, level in enumerate(stack):
+        passed = math.prod(float(above.fractions[1]) for above in stack[l + 1 :])
+        share = float(level.fractions[2]) if level.degree >= 2 else 0.0
+        signal = 2.0 * float(moments.tau[1]) ** 2 * share * passed
+        found.append(moments.variance / signal if signal > 1e-300 else math.inf)
+    return tuple(found)
+
+
 def ascend(target: Hierarchical, d: int, samples: Sequence[float], transform: str = "identity") -> Ascent:
     """Return what a spectral estimate at every level, then ridge regression, make of a deep tree of quadratic levels.
 
-        Q_1 = q_1,   Q_{l+1} = Q_l^2 q_{l+1},   q_l = 1 - alpha_c^(l)/alpha_l,
+        Q_1 = q_1,   Q_{l+1} = H_l q_{l+1},   H_l = sum_j v_j(P_l) Q_l^j,   q_l = 1 - alpha_c^(l)/alpha_l,
 
-    n_1 = alpha_1 d d_1 and n_l = alpha_l binom(d_{l-1} + 1, 2) d_l. The signal of level l passes through the linear
-    parts of the polynomials above and the quadratic part of its own:
-    alpha_c^(l) = Var T/(2 tau_1^2 v_2(P_l) prod_{m > l} v_1(P_m) Q_{l-1}^4). The scalar feature is fitted on the union
+    n_1 = alpha_1 d d_1 and n_{l+1} = alpha_{l+1} D d_{l+1}, D polynomials of d_l features of the degrees of P_l. The
+    signal of level l passes through the linear parts of the polynomials above and the quadratic part of its own:
+    alpha_c^(l) = Var T/(2 tau_1^2 v_2(P_l) prod_{m > l} v_1(P_m) H_{l-1}^2). The scalar feature is fitted on the union
     of degrees of the last level with optimal penalties, (h, h_hat) jointly normal.
 
-    This project's own. The composition Q_{l+1} = Q_l^2 q_{l+1} was compared with simulation; q_l itself is dominated by
+    This project's own. The composition was compared with simulation, for H = Q^2; q_l itself is dominated by
     the finite size below blocks of 20 features.
 
     Parameters
@@ -135,17 +147,19 @@ def ascend(target: Hierarchical, d: int, samples: Sequence[float], transform: st
             "levels below the top must be of degree 2", where="target.features",
             why=f"degrees {[level.degree for level in stack]}",
         )  # fmt: skip
-    moments, link = label_moments(target, transform), link_of(target)
+    link = link_of(target)
     sizes = [effective_dimension(d, e) for e in target.exponents]
     overlaps: list[float] = []
-    for l, (level, n) in enumerate(zip(stack, samples, strict=False)):
-        passed = math.prod(float(above.fractions[1]) for above in stack[l + 1 :])
-        below = 1.0 if l == 0 else overlaps[-1] ** 4
-        share = float(level.fractions[2]) if level.degree >= 2 else 0.0
-        signal = 2.0 * float(moments.tau[1]) ** 2 * share * passed * below
-        unit = float(d * sizes[0]) if l == 0 else float(math.comb(sizes[l - 1] + 1, 2) * sizes[l])
-        found = Threshold(moments.variance / signal if signal > 1e-300 else math.inf, 1, "").overlap(n / unit)
-        overlaps.append(found if l == 0 else overlaps[-1] ** 2 * found)
+    for l, (critical, n) in enumerate(zip(level_thresholds(target, transform), samples, strict=False)):
+        if l == 0:
+            held, unit = 1.0, float(d * sizes[0])
+        else:
+            # What the learned level below can hold of the features: sum_j v_j Q^j.
+            shares = stack[l - 1].fractions
+            held = float(shares @ overlaps[-1] ** np.arange(len(shares)))
+            unit = float(sum(feature_count(sizes[l - 1], int(j)) for j in np.flatnonzero(shares)) * sizes[l])
+        found = Threshold(critical / held**2 if held > 0 else math.inf, 1, "").overlap(n / unit)
+        overlaps.append(held * found)
     top = stack[-1]
     degrees = fitted_degrees(link, top, "all")
     counts = np.array([feature_count(sizes[-1], j) for j in degrees], dtype=float)

@@ -11,6 +11,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from . import COORDINATES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -371,10 +372,7 @@ class LayerwiseTheory(Theory):
         "grid": "first_ratio second_ratio second_samples kappa",
     }
     simulation = Simulation(sizes=(256, 576, 1024), replicas=8)
-    coordinates: ClassVar = {
-        "first_ratio": (r"$n_1/(d\,d_{\mathrm{eff}})$", ""), "second_ratio": ("$n_2/D_k$", ""),
-        "second_samples": ("$n_2$", ""), "kappa": (r"$\kappa=\log n/\log d$", ""),
-    }  # fmt: skip
+    coordinates: ClassVar = COORDINATES
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; one hidden level of d_eff = d^eps orthonormal directions, 1 << d_eff << d at leading order",
@@ -404,7 +402,7 @@ class LayerwiseTheory(Theory):
         if len(target.exponents) > 1:
             yield Refusal(
                 "target.exponents", f"one hidden level, got {len(target.exponents)} exponents",
-                'hierarchical-plateaus takes deeper trees; further.ascend of this package has their constants',
+                'hierarchical-tree takes deeper ones, hierarchical-plateaus their exponents',
             )  # fmt: skip
         ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
         if grid.kappa is not None:

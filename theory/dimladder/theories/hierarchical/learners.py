@@ -12,6 +12,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from . import COORDINATES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,6 +214,7 @@ class LearnerTheory(Theory):
     }
     axes = ("kappa",)
     simulation = Simulation(sizes=(25, 36, 64), replicas=8)
+    coordinates: ClassVar = COORDINATES
     references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; one hidden level of d_eff = d^eps orthonormal directions for every branch",

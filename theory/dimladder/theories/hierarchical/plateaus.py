@@ -10,6 +10,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from . import COORDINATES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -181,7 +182,7 @@ class Plateaus(Theory):
     reads: ClassVar[Reads] = {
         "target": {"hierarchical": "exponents features link readout noise hermite branches"},
     }
-    coordinates: ClassVar = {"kappa": (r"$\kappa=\log n/\log d$", "")}
+    coordinates: ClassVar = COORDINATES
     axes = ("kappa",)
     simulation = Simulation(sizes=(64, 128, 256), replicas=8)
     references = ("dandi2025depth",)
