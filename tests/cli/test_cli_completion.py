@@ -28,7 +28,7 @@ def test_verbs_options_values_and_theories_are_completed() -> None:
 
 
 def test_run_files_and_their_keys_are_completed(runs: Path) -> None:
-    assert candidates(["solve", f"{runs}/online-e"]) == [f"{runs}/online-erf.toml"]
+    assert candidates(["solve", f"{runs}/online-er"]) == [f"{runs}/online-erf.toml"]
     for option in ("--set", "--grid"):
         found = candidates(["solve", f"{runs}/online-erf.toml", option, "algorithm.le"])
         assert found == ["algorithm.learning_rate="]

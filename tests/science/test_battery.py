@@ -24,7 +24,8 @@ LIGHT = {name: SMALL[name] for name in ("mup-tanh", "giant-step-mixture")}
 LIGHT["online-multi-index"] = {**SMALL["online-multi-index"], "student.width": 2, "grid.time": [0.1, 1.0]}
 LIGHT["staircase"] = {"student.particles": 40, "grid.time": [0.0, 10.0, 60.0]}
 # Inputs that rightly change nothing: the leading order is d -> infinity at fixed sample ratios, whatever the exponent.
-INERT = {"hierarchical-layerwise": {"target.exponents.0"}}
+_INERT = {"target.exponents.0", "target.exponents.1"}
+INERT = {f"hierarchical-{name}": _INERT for name in ("layerwise", "branches", "tree")}
 
 
 # Further problems of a run file, whose keys are tried too: other kinds, and routes that the file does not take.
@@ -180,6 +181,11 @@ def test_no_input_is_ignored(name: str) -> None:
     assert not ignored, f"these inputs change nothing: {ignored}"
 
 
+# Networks that no sharp theory follows: how they are trained is read by the experiment alone.
+_TRAINED = {
+    f"algorithm.{key}": "trained networks are measured"
+    for key in ("networks", "recipes", "steps", "second_width", "records")
+}
 # Keys that rightly change nothing in the problem of a run file, with the reason.
 IDLE: dict[str, dict[str, str]] = {
     "giant-step-mixture": {
@@ -195,6 +201,9 @@ IDLE: dict[str, dict[str, str]] = {
     "mup-linear": {"algorithm.batch_seed": "the batch is full", "student.abc": "the parametrisation is muP"},
     "truncation-states": {"student.assumptions": "none of them is violated"},
     "hierarchical-layerwise": {"target.exponents": "d -> infinity: the exponent is in the units of the axes"},
+    "hierarchical-branches": {"target.exponents": "d -> infinity: the exponent is in the units of the axes"},
+    "hierarchical-tree": {"target.readout": "d -> infinity: any law of mean square one"},
+    **{f"hierarchical-{name}": _TRAINED for name in ("learners", "parity", "protocol")},
     "hierarchical-plateaus": {
         "target.readout": "d -> infinity: any law of mean square one",
         "target.noise": "errors without it",

@@ -10,6 +10,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.errors import DerivationError
+from dimladder.symbolic.times import time_function
 from dimladder.theories.one_pass import sample_averages as averages
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.one_pass import EXPERIMENT
@@ -30,7 +31,8 @@ def test_averages_with_kinks_noise_and_three_uses() -> None:
         "relu(x) + step(x + 0.2)", "algorithm.uses": 3, "algorithm.learning_rate": 0.3,
     }  # fmt: skip
     flow = dl.derive(dl.load(RUN, override))
-    parameters = averages.parameters([0.3, 0.0, 1.0, 0.0], np.ones(4), 1e-5, 0.4, averages.LEVELS[0])
+    head = [0.3, 0.0, 1.0, 0.0, time_function("1").address]
+    parameters = averages.parameters(head, np.ones(4), 1e-5, 0.4, averages.LEVELS[0])
     rng, eta, n = np.random.default_rng(5), 0.3, 400_000
     z, xi, noise = rng.standard_normal((3, n))
     y = np.abs(z**2 - 1) + np.sign(z**3 - 2 * z) + 0.4 * noise
@@ -52,7 +54,7 @@ def test_tables_of_label_noise_against_its_average_in_place(slope: str) -> None:
     changes = {"target.noise": 0.4, "student.slope": slope, "algorithm.uses": 3}
     module = dl.derive(dl.load(RUN, changes)).module()
     states = np.array([[-0.3, 1.0], [0.2, 1.3]])
-    system = averages.Averages(module, [0.3, 0.0, 1.0, 0.0], 0.4, tabulated=True)
+    system = averages.Averages(module, [0.3, 0.0, 1.0, 0.0, 0.0], 0.4, tabulated=True)
     plain = averages.parameters(system.head, np.ones(4), 1e-7, system.noise, averages.LEVELS[0])
     # A table that reaches all of lambda, a part of it, and none.
     tables = [np.empty(0), system.tabulate(np.ones(4), 1e-7, 0.2), system.tabulate(np.ones(4), 1e-7, 1.2)]

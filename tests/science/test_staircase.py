@@ -486,7 +486,7 @@ def test_a_flipped_sign_disagrees(measured: Any, monkeypatch: pytest.MonkeyPatch
 
     def mutant(self: MeanFieldFlow) -> ModuleType:
         def build() -> str:
-            source = module_source(self.activation, self.schedules(), "mutant")
+            source = module_source(self.activation, "mutant")
             assert source.count(right) == 1
             return source.replace(right, wrong)
 

@@ -23,7 +23,7 @@ CASES: dict[str, tuple[dict[str, Any], list[int], int, dict[str, Any]]] = {
          "algorithm.learning_rate": 0.5}, [1000, 4000], 96, {"algorithm.learning_rate": 0.525},
     ),
     "multiscale": (
-        {"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.spectrum.variances": [0.2375, 2.5e-5]},
+        {"grid.time_ridge": [1.0, 10.0]}, [60, 120], 400, {"data.spectrum.variances": [0.225, 2.5e-5]},
     ),
     "implicit-bias": ({"grid.time": [0.0, 0.5, 2.0]}, [4], 8, {"student.initial_norm": 1.05}),
 }  # fmt: skip

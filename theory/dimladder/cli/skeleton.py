@@ -9,15 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from ..errors import ConfigError, UsageError
-from ..problem import SECTIONS, state, to_builtins, with_kinds
+from ..errors import DimladderError, UsageError
+from ..problem import SECTIONS, parse_document, state, to_builtins, with_kinds
 from ..problem.config import members_of
-from ..problem.kinds import kind_of
+from ..problem.kinds import DEFAULT_KIND, kind_of
 from ..problem.toml_writer import value_text
 from .keys import values
 
-# Combinations of kinds that are tried, and repairs of one combination.
-COMBINATIONS, REPAIRS = 64, 40
+# Combinations of kinds that are tried, run files whose values each begins with, and repairs of one.
+COMBINATIONS, NEAR, REPAIRS = 24, 8, 40
 Document = dict[str, Any]
 
 
@@ -37,27 +37,33 @@ def compose(theory: Any, called: str, run_files: Mapping[str, str]) -> str:
     UsageError
         When none is found; the refusals of the first three tries are told.
     """
-    pool = _pool(run_files)
     reads = {section: kinds for section, kinds in theory.read_table().items() if section in SECTIONS}
+    files = {name: parse_document(text, name) for name, text in run_files.items()}
     told = []
     for chosen in itertools.islice(_choices(reads), COMBINATIONS):
-        document, why = _repaired(theory, chosen, pool)
-        if document is not None:
-            return _text(theory, called, chosen, document)
-        told.append(why)
+        # Values that stand together in one file go together: the files of the most kinds in common come first.
+        near = sorted(files, key=lambda name: -sum(_kind(files[name], s) == kind for s, kind in chosen.items()))
+        for name in near[:NEAR]:
+            document, why = _repaired(theory, chosen, files[name], _pool({name: files[name]} | files))
+            if document is not None:
+                return _text(theory, called, chosen, document)
+            told.append(why)
     raise UsageError(
         f"no run file for {theory.name!r} could be composed", why="\n       ".join(dict.fromkeys(told[:3])),
         hint=f"write one from  dimladder show {called}",
     )  # fmt: skip
 
 
-def _pool(run_files: Mapping[str, str]) -> dict[tuple[str, str], list[Any]]:
-    """Return (section, key) -> the values that run files give it."""
-    from ..problem import parse_document
+def _kind(document: Mapping[str, Any], section: str) -> str:
+    table = document.get(section, {})
+    return str(table.get("kind", DEFAULT_KIND.get(section, ""))) if isinstance(table, dict) else ""
 
+
+def _pool(files: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
+    """Return (section, key) -> the values that run files give it, in their order."""
     found: dict[tuple[str, str], list[Any]] = {}
-    for name, text in run_files.items():
-        for section, table in parse_document(text, name).items():
+    for document in files.values():
+        for section, table in document.items():
             for key, value in table.items() if isinstance(table, dict) else ():
                 known = found.setdefault((section, key), [])
                 if value not in known:
@@ -81,16 +87,23 @@ def _fields(theory: Any, section: str, kind: str) -> dict[str, Any]:
 
 
 def _repaired(
-    theory: Any, chosen: Mapping[str, str], pool: Mapping[tuple[str, str], list[Any]]
+    theory: Any, chosen: Mapping[str, str], near: Mapping[str, Any], pool: Mapping[tuple[str, str], list[Any]]
 ) -> tuple[Document | None, str]:
-    """Return a document that is not refused, or None and the last refusal; what is refused takes its next value."""
+    """Return a document that is not refused, or None and the last refusal.
+
+    It begins with what is read of the sections of `near` that have the kinds chosen, and with what has no default; what
+    is refused takes its next value.
+    """
     document: Document = {"schema": 2}
     for section, kind in chosen.items():
         table = with_kinds(theory.kinds)[section][kind]
         tag = table.__struct_config__.tag
         document[section] = {"kind": tag} if tag else {}
+        given = near.get(section, {}) if _kind(near, section) == kind else {}
         for key, field in _fields(theory, section, kind).items():
-            if field.required or (section == "grid" and key in theory.axes):
+            if key in given:
+                document[section][key] = given[key]
+            elif field.required or (section == "grid" and key in theory.axes):
                 value = next(_values(section, key, field, pool), None)
                 if value is None:
                     return None, f"{section}.{key}: no run file says what it may be"
@@ -103,7 +116,7 @@ def _repaired(
         path, told = _refused(theory, document)
         if not path:
             return document, ""
-        section, _, key = path.partition(".")
+        section, key, *_ = *re.split(r"[.\[]", path), ""
         if section not in chosen:
             return None, told
         fields = _fields(theory, section, chosen[section])
@@ -111,7 +124,9 @@ def _repaired(
         asked = [
             k for k in re.findall(r"\w+", told) if k in fields and k not in document[section] and (section, k) in pool
         ]
-        key = asked[0] if asked else key.partition(".")[0]
+        # Where only the section is named, the key whose value the message quotes.
+        quoted = [k for k, v in document[section].items() if k in fields and isinstance(v, str) and repr(v) in told]
+        key = next(iter([*asked, *([] if key else quoted), key]))
         if key not in fields:
             return None, told
         value = next(turned.setdefault((section, key), _values(section, key, fields[key], pool)), None)
@@ -124,11 +139,10 @@ def _repaired(
 def _refused(theory: Any, document: Document) -> tuple[str, str]:
     """Return the key path that is refused and why; two empty texts where nothing is."""
     try:
-        problem = state(document, theory, "new")
-    except ConfigError as error:
+        for refusal in theory.refusals(state(document, theory, "new")):
+            return refusal.path, f"{refusal.path}: {refusal.why} {refusal.hint}"
+    except DimladderError as error:
         return (error.where or "").removeprefix("new: "), f"{error.where}: {error.why}"
-    for refusal in theory.refusals(problem):
-        return refusal.path, f"{refusal.path}: {refusal.why} {refusal.hint}"
     return "", ""
 
 

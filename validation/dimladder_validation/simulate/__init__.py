@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimladder import registry
-from dimladder.choose import find
 from dimladder.errors import ResultFileError, SimulationError, did_you_mean
 from dimladder.problem.checks import sizes as check_sizes
 from dimladder.problem.spec import MAX_POINTS
@@ -284,7 +283,8 @@ def measurement_of(problem: Any, ensemble: Ensemble) -> Measurement:
         skewness = ensemble.skewness(name)
         variables[f"{name}_skewness"] = (own, skewness, "", f"skewness of the replicas of {text or name}", None)
     stats = {"size": ensemble.size_name, **ensemble.provenance}
+    # An experiment may stand alone.
+    coordinates = getattr(registry.get("theories", problem.theory), "coordinates", {})
     return Measurement.build(
-        problem, coords, variables, stats=stats, extra={"simulation": ensemble.provenance},
-        coordinates=find(problem.theory).coordinates,
+        problem, coords, variables, stats=stats, extra={"simulation": ensemble.provenance}, coordinates=coordinates,
     )  # fmt: skip

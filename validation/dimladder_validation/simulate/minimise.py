@@ -96,7 +96,7 @@ def minimise(
     # The curvature of the penalty term on f = A w + b: of the order of the loss's own.
     sigma = 1.0
     best: Fit | None = None
-    last = np.inf
+    last, largest = np.inf, LARGEST_SIGMA
     for _ in range(STEPS):
         if smooth:
             w, b = _primal(loss, a, y, ridge, bias, w, b)
@@ -116,8 +116,12 @@ def minimise(
             return best
         if smooth:
             break
-        # Multipliers are sigma times differences of outputs: a larger sigma converges faster, to fewer digits.
-        if relative > 0.5 * last and sigma < LARGEST_SIGMA:
+        # Multipliers are sigma times differences of outputs: a larger sigma converges faster, to fewer digits. One that
+        # took digits away is taken back, from the best fit so far.
+        if relative > 10.0 * best.gap and sigma > 1.0:
+            largest = sigma = sigma / 5.0
+            w, b, s = best.w, best.b, best.s
+        elif relative > 0.5 * last and sigma < largest:
             sigma *= 5.0
         last = relative
     assert best is not None

@@ -266,16 +266,20 @@ class BranchTheory(Theory):
             return
         if isinstance(problem.limit.d, tuple):
             yield Refusal("limit.d", "one dimension, got several")
-        elif problem.limit.d is None:
-            why = {
-                'order = "refined"': algorithm.first.order == "refined",
-                "grid.kappa": grid.kappa is not None,
-                "grid.second_samples": grid.second_samples is not None,
-                "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
-            }
-            for what, asked in why.items():
-                if asked:
-                    yield Refusal("limit.d", f"{what} needs the dimension", "add [limit] with d = ...")
+        why = {
+            'order = "refined"': algorithm.first.order == "refined",
+            "grid.kappa": grid.kappa is not None,
+            "grid.second_samples": grid.second_samples is not None,
+            "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
+        }
+        asking = [what for what, asked in why.items() if asked]
+        if problem.limit.d is None:
+            for what in asking:
+                yield Refusal("limit.d", f"{what} needs the dimension", "add [limit] with d = ...")
+        elif not asking:
+            yield Refusal(
+                "limit.d", "nothing that is asked depends on the dimension", f"leave it out, or ask {next(iter(why))}"
+            )
         if second.weights == "units":
             yield Refusal("algorithm.second.weights", "'units' are for one branch")
         if third.basis != "hermite" or math.isfinite(third.samples) or third.ridge:
