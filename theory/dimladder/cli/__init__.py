@@ -127,7 +127,9 @@ def _run(verb: Verb, arguments: list[str]) -> int:
     logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[_Log()])
     progress(None if parsed.quiet or not sys.stderr.isatty() else True)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_Once())
+        # Of our own handler alone, and anew for every command: whoever else listens hears everything.
+        if isinstance(handler, _Log):
+            handler.filters[:] = [_Once()]
     logging.getLogger("numba").setLevel(logging.WARNING)
     warnings.showwarning = _log_warning
     return verb.run(parsed)
