@@ -14,8 +14,8 @@ import sympy as sp
 import dimladder as dl
 from dimladder.problem.update_table import Table, table
 from dimladder.theories.one_pass.flow import OnePassFlow
-from dimladder.theories.one_pass.general.flow import GeneralFlow
 from dimladder.theories.one_pass.general.symbols import symbols
+from dimladder.theories.one_pass.general.table_flow import GeneralFlow
 
 # States of a separate program: other averages, another integrator, solved to 1e-12.
 CASES = json.loads((Path(__file__).parent / "one_pass_reference.json").read_text())

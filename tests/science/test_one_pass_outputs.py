@@ -13,7 +13,7 @@ import scipy.special
 import dimladder as dl
 from dimladder.problem import state
 from dimladder.problem.update_table import table
-from dimladder.theories.one_pass.general.flow import GeneralFlow
+from dimladder.theories.one_pass.general.table_flow import GeneralFlow
 from dimladder_validation.simulate import sgd, simulate, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.sgd_array import weight_sgd_array

@@ -14,8 +14,8 @@ import dimladder as dl
 from dimladder.problem import apply_overrides
 from dimladder.problem.update_table import table
 from dimladder.theories.one_pass.displaced import DisplacedFlow
-from dimladder.theories.one_pass.general.flow import GeneralFlow
 from dimladder.theories.one_pass.general.symbols import symbols
+from dimladder.theories.one_pass.general.table_flow import GeneralFlow
 from dimladder_validation import simulate
 from dimladder_validation.simulate import sgd
 from dimladder_validation.simulate.base import backend_for

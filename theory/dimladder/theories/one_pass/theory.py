@@ -98,7 +98,7 @@ class OnePassTheory(Theory):
 
     def derive(self, problem: Any) -> System:
         if structure(problem):
-            from .general.flow import GeneralFlow
+            from .general.table_flow import GeneralFlow
 
             return GeneralFlow(problem)
         if is_displaced(problem):

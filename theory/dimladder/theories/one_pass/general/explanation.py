@@ -26,7 +26,7 @@ from .symbols import coefficient, glossary, letter, moved_by, printed, unit_read
 
 if TYPE_CHECKING:
     from ..notation import Setting
-    from .flow import GeneralFlow
+    from .table_flow import GeneralFlow
 
 # More sources or blocks than this are summed up.
 LISTED = 6

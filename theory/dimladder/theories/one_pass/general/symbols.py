@@ -15,7 +15,7 @@ from . import notation as d
 from .derivation import READOUT, block_field, gradient
 
 if TYPE_CHECKING:
-    from .flow import GeneralFlow
+    from .table_flow import GeneralFlow
 
 # Indices of the averages of one source, beyond those of the flow: of units, of all fields.
 _INDICES = {*d.indices().ranges, *sp.symbols("alpha beta gamma p m n mu nu", integer=True)}

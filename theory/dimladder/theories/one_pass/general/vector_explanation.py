@@ -11,7 +11,7 @@ from ..explanation import definitions, same_activation
 from ..vector_averages import MEANING, U
 
 if TYPE_CHECKING:
-    from .flow import GeneralFlow
+    from .table_flow import GeneralFlow
 
 # Classes or outputs beyond this are summed up.
 WRITTEN = 6
