@@ -7,7 +7,7 @@ A (M), T (M x M), a (K; the frozen readout), and what the route of the averages 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...numerics.pasted import asin_text
@@ -113,13 +113,24 @@ def moment_views(moments: list[Tensor]) -> list[str]:
     return lines
 
 
-def buffer_views(loops: LoopWriter) -> list[str]:
-    lines = [f"    {LANES}"] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
-    for name, shape in loops.buffers.items():
+def views(buffers: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the lines that make arrays of these shapes parts of ``work``, from ``place`` on."""
+    lines = []
+    for name, shape in buffers.items():
         size = " * ".join(shape)
         view = f"work[place:place + {size}]" + (f".reshape(({', '.join(shape)}))" if len(shape) > 1 else "")
-        lines += [f"    {name} = {view}", f"    place += {size}"]
+        lines += [f"{name} = {view}", f"place += {size}"]
     return lines
+
+
+def length(buffers: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the source of the length that arrays of these shapes need."""
+    return " + ".join(["0", *(" * ".join(shape) for shape in buffers.values())])
+
+
+def buffer_views(loops: LoopWriter) -> list[str]:
+    lanes = [LANES] if any(loops.LANES in shape for shape in loops.buffers.values()) else []
+    return indented([*lanes, *views(loops.buffers)])
 
 
 def indented(lines: Iterable[str]) -> list[str]:
@@ -137,7 +148,7 @@ def stage_lines(loops: LoopWriter, stages: Iterable[Tensor]) -> list[str]:
 
 def scratch_size(*writers: LoopWriter) -> str:
     """Return the source of the length that the buffers need of writers that work one after the other."""
-    sizes = [" + ".join(["0", *(" * ".join(shape) for shape in w.buffers.values())]) for w in writers]
+    sizes = [length(w.buffers) for w in writers]
     return sizes[0] if len(sizes) == 1 else f"max({', '.join(sizes)})"
 
 

@@ -7,46 +7,22 @@ Nothing is allocated: arrays are parts of ``work``, integers in them are floats.
 
 from __future__ import annotations
 
+from .layout import length, views
+
 # Most nodes along an axis: a trial state far from the curve, or a blow-up, would have them without number.
 NODES = 4096
 
-SCRATCH = """order, place = work[:N], N
-mean = work[place:place + N]
-place += N
-cov = work[place:place + N * N].reshape((N, N))
-place += N * N
-f = work[place:place + N]
-place += N
-zeta = work[place:place + N]
-place += N
-x = work[place:place + N]
-place += N
-b = work[place:place + N]
-place += N
-value = work[place:place + N]
-place += N
-shifted = work[place:place + N]
-place += N
-ties = work[place:place + 3 * N].reshape((N, 3))
-place += 3 * N
-kinks = work[place:place + MOST]
-place += MOST
-counts = work[place:place + N]
-place += N
-at = work[place:place + N]
-place += N
-weights = work[place:place + N + 1]
-place += N + 1
-z = work[place:place + N * NODES].reshape((N, NODES))
-place += N * NODES
-w = work[place:place + N * NODES].reshape((N, NODES))
-place += N * NODES
-steps = work[place:place + NODES]
-place += NODES
-masses = work[place:place + NODES]
-place += NODES
-turns = work[place:place + NOISE_LEVELS + 1]"""
-SCRATCH_SIZE = "N * N + 14 * N + 1 + MOST + 2 * (N + 1) * NODES + NOISE_LEVELS + 1"
+# Arrays of every walk over the fields: their law, the point where they stand, then kinks and nodes of the axes.
+POINT: dict[str, tuple[str, ...]] = {"order": ("N",), "mean": ("N",), "cov": ("N", "N")}
+POINT |= dict.fromkeys(("f", "zeta", "x", "b", "value"), ("N",))
+AXES: dict[str, tuple[str, ...]] = {
+    "ties": ("N", "3"), "kinks": ("MOST",), "counts": ("N",), "at": ("N",), "weights": ("N + 1",),
+    "z": ("N", "NODES"), "w": ("N", "NODES"),
+}  # fmt: skip
+_NOISE: dict[str, tuple[str, ...]] = {"steps": ("NODES",), "masses": ("NODES",), "turns": ("NOISE_LEVELS + 1",)}
+_PARTS = {**POINT, "shifted": ("N",), **AXES, **_NOISE}
+SCRATCH = "\n".join(["place = 0", *views(_PARTS)])
+SCRATCH_SIZE = length(_PARTS)
 
 LAW = '''@njit(**INNER)
 def ordered_law(K, M, N, mu, C, c, order, mean, cov, L):

@@ -25,12 +25,9 @@ from .layout import (
     stage_lines,
 )
 from .source_averages import MU
-from .source_code import library
+from .source_code import AVERAGES, ERRORS, library
 from .vector_averages import VectorAverages
 from .vector_quadrature import VectorQuadrature
-
-AVERAGES = "def averages(K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R):"
-ERRORS = "def errors(K, M, mu, C, c, y0, sigma, rule, work, out):"
 
 
 def vector_functions(averages: VectorAverages) -> list[str]:

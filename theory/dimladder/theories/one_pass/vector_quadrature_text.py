@@ -8,47 +8,14 @@ teacher fields on which the label has.
 
 from __future__ import annotations
 
-VECTOR_SCRATCH = """outputs = c.shape[0]
-order, place = work[:N], N
-mean = work[place:place + N]
-place += N
-cov = work[place:place + N * N].reshape((N, N))
-place += N * N
-f = work[place:place + N]
-place += N
-zeta = work[place:place + N]
-place += N
-x = work[place:place + N]
-place += N
-b = work[place:place + N]
-place += N
-value = work[place:place + N]
-place += N
-ties = work[place:place + 3 * N].reshape((N, 3))
-place += 3 * N
-size = work[place:place + N]
-place += N
-kinks = work[place:place + MOST]
-place += MOST
-counts = work[place:place + N]
-place += N
-at = work[place:place + N]
-place += N
-weights = work[place:place + N + 1]
-place += N + 1
-z = work[place:place + N * NODES].reshape((N, NODES))
-place += N * NODES
-w = work[place:place + N * NODES].reshape((N, NODES))
-place += N * NODES
-star = work[place:place + outputs]
-place += outputs
-label = work[place:place + outputs]
-place += outputs
-output = work[place:place + outputs]
-place += outputs
-error = work[place:place + outputs]
-place += outputs
-frame = work[place:place + 2 * outputs].reshape((2, outputs))
+from .layout import length, views
+from .source_quadrature_text import AXES, POINT
+
+_OUTPUTS: dict[str, tuple[str, ...]] = dict.fromkeys(("star", "label", "output", "error"), ("OUTPUTS",))
+_PARTS = {**POINT, "size": ("N",), **AXES, **_OUTPUTS, "frame": ("2", "OUTPUTS")}
+VECTOR_SCRATCH = (
+    "\n".join(["outputs, place = c.shape[0], 0", *views(_PARTS)])
+    + """
 for o in range(outputs):
     frame[0, o] = y0[o]
 for p in range(N):
@@ -56,7 +23,8 @@ for p in range(N):
     for o in range(outputs):
         size[p] += c[o, p] * c[o, p]
     size[p] = math.sqrt(size[p])"""
-VECTOR_SCRATCH_SIZE = "N * N + 14 * N + 1 + MOST + 2 * N * NODES + 6 * OUTPUTS"
+)
+VECTOR_SCRATCH_SIZE = length(_PARTS)
 
 VECTOR_INTEGRATE = '''@njit(**INNER)
 def integrate(K, M, mu, C, c, y0, sigma, rule, tested, G, moments, N2, R, L, out, work):
