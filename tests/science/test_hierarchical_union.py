@@ -387,8 +387,8 @@ def test_radial_profile_of_polynomials_and_of_the_whole_kernel():
     ],
 )  # fmt: skip
 def test_powers_of_the_projector(d, n, overlap, overlap_se, second_power, second_se):
-    """Simulated with 100 runs (40 at d = 400). A resolvent that forgets that labels know |z|^2 has q = .281 in the second
-    row, .545 in the third, and S_2 = .0326 in the first.
+    """Simulated with 100 runs (40 at d = 400). A resolvent that forgets that labels know |z|^2 has q = .281 in the
+    second row, .545 in the third, and S_2 = .0326 in the first.
     """
     d_eff = math.isqrt(d)
     law = spectral.label_law(target(readout="rademacher"), "identity", d_eff)

@@ -3,12 +3,13 @@
 The d_eff eigenvalues of largest modulus of M lie outside two vertical lines, Re z = -t and Re z = t. With the
 resolvents of the compound free convolution,
 
-    G_0 = 1/(z - R),  G_c = 1/(z - R - L_c),  g = (1 - gamma) G_0 + gamma sum_c f_c G_c,  g_T = g + gamma sum_c f_c G_c s_c,
-    R = E[T/(1 - g_T T/delta)],  L_c = E[s_c T/(1 - g_T T/delta)],  s_c = z_c^2 - 1,  gamma = d_eff/d,  delta = n/d,
+    G_0 = 1/(z - R),  G_c = 1/(z - R - L_c),  g = (1 - gamma) G_0 + gamma sum_c f_c G_c,
+    g_T = g + gamma sum_c f_c G_c E[s_c | T],  R = E[T/(1 - g_T T/delta)],  L_c = E[s_c T/(1 - g_T T/delta)],
 
-contour integrals along the two lines give everything that stage 2 needs: t itself, the squared overlap q_c of each
-readout class with the learned subspace, and the second power S_2 = (1/d_eff) sum_il a_i a_l P_il^2 of the projector
-P_il = w*_i U U^T w*_l. This project's own; compared with simulation.
+s_c = z_c^2 - 1, gamma = d_eff/d, delta = n/d. g_T is the quadratic form x^T G x/d of a sample with this label: a label
+tells how large the hidden coordinates are. Contour integrals along the two lines give everything that stage 2 needs: t
+itself, the squared overlap q_c of each readout class with the learned subspace, and the second power S_2 = (1/d_eff)
+sum_il a_i a_l P_il^2 of the projector P_il = w*_i U U^T w*_l. This project's own; compared with simulation.
 """
 
 from __future__ import annotations
@@ -179,8 +180,8 @@ def _second_power(
         K_bb' = E[(T^2/delta) z_b^2 z_b'^2/((1 - g_T T/delta)(1 - g_T' T/delta))],
         A = diag((1 - gamma) G_0 G_0', gamma f_c G_c G_c'),
 
-    z_b and z_b' two directions, b = 0 one that is not hidden, over both lines and both half planes, with the sign of the orientation
-    of the two lines.
+    z_b and z_b' two directions, b = 0 one that is not hidden, over both lines and both half planes, with the sign of
+    the orientation of the two lines.
     """
     # The lower half plane holds the conjugates.
     g, rest = (

@@ -195,9 +195,7 @@ def flattened(target: Hierarchical, ratio: float, transform: str = "identity") -
     squares = np.repeat(u**2 - 1.0, len(x))[keep]
     one = np.ones(1)
     none = np.zeros((1, 1, len(values)))
-    return single_spike(
-        LabelLaw(values, weights, squares[None], none, one, one, 1, None, np.zeros(1, int)), 0, ratio
-    )
+    return single_spike(LabelLaw(values, weights, squares[None], none, one, one, 1, None, np.zeros(1, int)), 0, ratio)
 
 
 def cubic_unfolding(moments: LabelMoments) -> Threshold:
