@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
+@lru_cache(maxsize=64)
 def activation_coefficients(sigma: Expression, order: int = 8, compositions: int = 1) -> Array:
     """Return E[s(z) h_j(z)], j = 0..order, for s = sigma composed with itself `compositions` times.
 
