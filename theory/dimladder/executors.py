@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ def marked(folder: Path | None, arrays: bool = False) -> Iterator[Place | None]:
 
 def each(
     function: Callable[[Any], Any], tasks: Sequence[Any], executor: str | Executor = "local:1"
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Call a function for each task, in any order, and yield (number of the task, result or the exception raised).
 
     Processes find the function by its name, so it stands at the top of a module. When a process dies, the tasks that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
@@ -114,7 +114,7 @@ class Parts:
 
     def _one_by_one(
         self, ranges: Sequence[tuple[int, int, int]], store: BatchStore | None
-    ) -> Iterator[tuple[int, int, int, Batch | None]]:
+    ) -> Generator[tuple[int, int, int, Batch | None], None, None]:
         for size, first, last in ranges:
             batch = batch_of(self.found, self.problem, self.key, self.backend, size, first, last)
             if store is not None:
@@ -123,7 +123,7 @@ class Parts:
 
     def _tasks(
         self, ranges: Sequence[tuple[int, int, int]], store: BatchStore | None, executor: str | Executor
-    ) -> Iterator[tuple[int, int, int, Batch | None]]:
+    ) -> Generator[tuple[int, int, int, Batch | None], None, None]:
         from dimladder.registry import file_of
 
         text, file = self.problem.to_toml(), str(file_of(self.problem.theory) or "")
