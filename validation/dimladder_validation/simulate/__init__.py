@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimladder import registry
-from dimladder.errors import ResultFileError, SimulationError, did_you_mean
+from dimladder.errors import ResultFileError, SimulationError
 from dimladder.problem.checks import sizes as check_sizes
 from dimladder.problem.spec import MAX_POINTS
 from dimladder.progress import Progress
@@ -18,6 +18,7 @@ from dimladder.progress import Progress
 from .base import DTYPES, Backend, Closing, Experiment, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
+from .known import experiment, experiments
 from .parts import Parts
 from .streams import stream, stream_hash, streams
 
@@ -31,25 +32,6 @@ __all__ = [
 
 # Larger sizes are asked for twice; multiplications a second of one core, for the estimate.
 LARGE, SPEED = 1_000_000, 1e9
-
-
-def experiments() -> tuple[str, ...]:
-    """Return the names of the experiments: installed, and registered in this process."""
-    return tuple(registry.names("experiments"))
-
-
-def experiment(name: str) -> Experiment:
-    """Return the experiment of a theory.
-
-    Raises
-    ------
-    SimulationError
-        If no experiment of that name is known.
-    """
-    found: Experiment | None = registry.get("experiments", name)
-    if found is None:
-        raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
-    return found
 
 
 def simulate(

@@ -15,6 +15,7 @@ from dimladder.progress import Progress, stage
 
 from .base import Backend, Experiment, Sample, backend_for
 from .batches import Batch, BatchStore
+from .known import experiment
 from .streams import streams
 
 # A batch is this many tasks of an executor: there are more workers than sizes.
@@ -157,8 +158,6 @@ class Parts:
 
 def run_task(task: Task) -> Batch | None:
     """Simulate a part in a worker and write it; return it where the run folder is not seen, or there is none."""
-    from . import experiment
-
     problem = _problem(task.run_file, task.theory_file)
     found, backend = experiment(task.key["experiment"]), backend_for(task.device, task.key["dtype"])
     batch = batch_of(found, problem, task.key, backend, task.size, task.first, task.last)
