@@ -224,7 +224,7 @@ def test_printed_response_recursion_is_the_computed_one() -> None:
     terms = Terms.of(descent)
     left, right = linear_steps(terms)["weight response"]
     now, change, force = (next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in (
-        "R_w(t,s)", r"\Delta R_w(t,s)", r"\partial\Gamma(t)/\partial g(s)"))  # fmt: skip
+        "R_w(t,s)", r"\Delta R_w(t,s)", r"\partial\Gamma(t)/\partial\gamma(s)"))  # fmt: skip
     names = ("eta", "lambda", "beta", "alpha", "b")
     values = [descent.rates[0], descent.ridge, descent.momentum, descent.sample_ratio, descent.batch_fraction]
     order = [next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in names]

@@ -17,9 +17,10 @@ from dimladder.errors import ResultFileError, UsageError
 from dimladder.paper import Names, equations_document, export, figure
 from dimladder.paper.labels import with_indices
 from dimladder.paper.plan import COLOURS, make, sequential
-from dimladder.paper.tex import escape, macro_name, number, rounded, with_error
+from dimladder.paper.tex import macro_name, number, rounded, with_error
 from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
 from dimladder.typeset import displayed
+from dimladder.typeset.words import escape
 
 TIMES = np.array([0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
 SIZES = [100, 400]

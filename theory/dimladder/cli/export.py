@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default=DEFAULT,
         metavar="F[,F]",
-        help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations (default {DEFAULT})",
+        help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations, notation (default {DEFAULT})",
     )
     parser.add_argument(
         "--style", default="single", help="single, double, neurips, slides, or a .mplstyle file (default single)"

@@ -20,7 +20,7 @@ from .tables import tables
 
 log = logging.getLogger("dimladder.export")
 
-FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations")
+FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations", "notation")
 
 
 def export(
@@ -34,6 +34,7 @@ def export(
     names: Names | None = None,
     refine: Callable[[Result], Result | None] | None = None,
     equations: Callable[[Result, int], str] | None = None,
+    notation: Callable[[Result, int], str] | None = None,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
@@ -49,7 +50,8 @@ def export(
         ``figure_body.tex`` and a CSV file for each panel. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
         booktabs tables, ``table.tex``, and of several variables each in a file of its own. ``macros``:
         ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``. ``equations``: ``equations_body.tex``, broken
-        to the column of the style, around it ``equations.tex``, which compiles by itself.
+        to the column of the style, around it ``equations.tex``, which compiles by itself. ``notation``:
+        ``notation.tex``, what every symbol in them means, to be input.
     style : str
         ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
     variables : sequence of str, optional
@@ -60,8 +62,9 @@ def export(
         How variables and coordinates are typeset, instead of as the theory says.
     refine : callable, optional
         Returns a theory at more points than were asked for, of which lines are drawn; `dimladder.export` solves again.
-    equations : callable, optional
-        Returns the LaTeX of the equations behind a result for a page of so many columns; `dimladder.export` derives.
+    equations, notation : callable, optional
+        Return the LaTeX of the equations behind a result, and of the table of their symbols, for a page of so many
+        columns; `dimladder.export` derives.
 
     Raises
     ------
@@ -127,6 +130,10 @@ def export(
         title = results[0].title or results[0].theory
         document = equations_document(r"\input{equations_body}", title=title, note=note, columns=columns)
         put("equations.tex", document)
+    if "notation" in formats:
+        if notation is None:
+            raise UsageError("nothing derives equations here", where="formats: notation", hint="use dimladder.export")
+        put("notation.tex", f"% {note}\n{notation(results[0], columns_of(style))}")
     return written
 
 

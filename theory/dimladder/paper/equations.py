@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .tex import escape, render
+from ..typeset.words import escape
+from .tex import render
 
 # Columns of the page that a style of figures is made for.
 _COLUMNS = {"single": 2}

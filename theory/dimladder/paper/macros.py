@@ -10,11 +10,12 @@ from typing import Any
 
 from ..errors import UsageError
 from ..results import Result
+from ..typeset.words import escape
 from .axes import components, curve_axis, format_coordinate, is_numeric, size_axis, statistical_names
 from .labels import Names
 from .runs import Member, Runs, members, swept_keys
 from .tables import scalars, told
-from .tex import escape, macro_name, number, render, rounded
+from .tex import macro_name, number, render, rounded
 
 MAX_COMPONENTS = 64
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..typeset.words import escape, label_tex
 from .draw import STYLES, drawn_line, drawn_marks, legend_columns, named_runs, panels_across
 from .plan import Panel, Plan
 from .sheets import Sheet, to_csv
-from .tex import escape, label_tex, render
+from .tex import render
 
 _DASHES = ("solid", "densely dashed", "densely dotted", "dash dot")
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")

@@ -49,6 +49,11 @@ def width(nodes: Sequence[Node]) -> float:
     return total
 
 
+def width_of(latex: str) -> float:
+    """Return the width of a formula in em, as displayed."""
+    return width(parse(latex))
+
+
 def _width(node: Node) -> float:
     match node:
         case Atom(text):

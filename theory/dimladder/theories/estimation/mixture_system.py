@@ -17,6 +17,7 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import vector
 from .labels import component_moments
+from .letters import LETTERS
 from .mixture_equations import FixedPointMap, Shape, program, source, start
 from .mixture_question import MixtureQuestion
 from .mixture_separability import separability_threshold
@@ -29,6 +30,8 @@ RIDGE_RANGE, _STEP = (1e-8, 1e8), 2e-3
 
 class MixtureSystem(FixedPoint):
     """State evolution of one mixture problem with one output."""
+
+    letters = LETTERS
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
