@@ -39,13 +39,14 @@ def export(
     prefix: str = "dl",
     labels: Mapping[str, str] | None = None,
     axes: Mapping[str, str] | None = None,
+    width: str | float | None = None,
     refine: bool = True,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
     Parameters
     ----------
-    source, to, formats, style, variables, prefix
+    source, to, formats, style, variables, prefix, width
         As in `dimladder.paper.export`: results or paths, a folder, and what to write.
     labels : mapping, optional
         Name of a variable, or dotted key of a parameter -> LaTeX of its symbol, such as ``{"Q": "q_{ij}"}``.
@@ -72,6 +73,7 @@ def export(
         variables=variables,
         prefix=prefix,
         names=names,
+        width=width,
         refine=finer,
         equations=equations_of,
         notation=notation_of,

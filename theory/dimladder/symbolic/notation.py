@@ -243,8 +243,10 @@ def _defined(equations: Sequence[Equation]) -> tuple[dict[Occurrence, Row], dict
             if len(on_left) != 1:
                 continue
             if e.label.startswith("symbol "):
-                value = f"${right.strip(' ,')}$" if right else ""
-                stated.setdefault(on_left[0], Row(left.strip(), e.note, value))
+                right = right.strip(" ,")
+                number = bool(re.fullmatch(r"[-+.\de]+", right))
+                meaning = f"${right}$: {e.note}" if right and not number else e.note
+                stated.setdefault(on_left[0], Row(left.strip(), meaning, right if number else ""))
             elif equals:
                 defined.setdefault(on_left[0], Row(left.strip(), e.note or f"defined: {e.label}"))
     return stated, defined

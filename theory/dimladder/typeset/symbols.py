@@ -19,6 +19,7 @@ tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilo
 LETTERS = frozenset("\\" + word for word in _GREEK.split())
 # Signs in a script that make another symbol of a letter; others (powers, transposes, inverses) do not.
 MARKS = frozenset([r"\star", "*", r"\ast", r"\infty", r"\perp", r"\partial", r"\pm", "+", "-"])
+TRANSPOSE = Script("^", [Atom("T")])
 # Functions that nobody needs to be told.
 _KNOWN = "log exp sin cos tan tanh sinh cosh max min sup inf det arg ln lim arcsin arccos arctan asin"
 KNOWN = frozenset(_KNOWN.split())
@@ -67,7 +68,7 @@ def _walk(nodes: Sequence[Node], deep: bool = True) -> Iterator[Occurrence]:
                 yield from _walk(part, deep)
         if deep:
             for script in scripts:
-                if not _is_mark(script):
+                if not _is_mark(script) and script != TRANSPOSE:
                     yield from _walk(script.children)
 
 

@@ -88,7 +88,6 @@ p_i                     :: eigenvalues of $P$
 i                       :: directions of the eigenbasis
 v_j, v_2                :: share of the variance of a feature that has degree $j$
 \langle\cdot\rangle     :: average over the directions of a branch
-K^T                     :: transpose
 """ + TARGET
 
 PLATEAUS = r"""

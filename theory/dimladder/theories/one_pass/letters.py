@@ -2,7 +2,7 @@ r"""What the letters of this engine's equations mean; `symbolic/notation.py` rea
 
 MODEL = r"""
 d                       :: dimension of the input
-t                       :: time, samples over $d$ (batches count once)
+t                       :: time, updates over $d$
 x                       :: input; argument of a function
 f                       :: output of the student
 f_\star                 :: target without noise
@@ -26,7 +26,6 @@ A_m, A_1, A_M           :: readout of unit $m$ of the target
 a_k, a_1, a_K           :: readout of unit $k$ of the student
 T                       :: overlaps of the target's weights
 \varepsilon_g           :: generalisation error: half the squared error on fresh inputs, without label noise
-M^{\top}                :: transpose
 k, i, j, l              :: units of the student
 m                       :: units or directions of the target
 o, p                    :: outputs
@@ -36,7 +35,6 @@ o, p                    :: outputs
 \eta_a                  :: learning rate of the readouts :: algorithm.readout_learning_rate
 \kappa                  :: decay of the weights :: algorithm.weight_decay
 \kappa_a                :: decay of the readouts :: algorithm.weight_decay
-s                       :: schedule: factor of the learning rates at time $t$
 \xi_1, \xi_2            :: standard Gaussians
 \varphi                 :: error function of which activations are sums, $\operatorname{erf}(x/\sqrt2)$
 """
@@ -84,17 +82,15 @@ r_r                     :: directions of the means of the clusters
 y_0, y_{0c}             :: number in the label of a source
 V_p                     :: vectors that move, then those that are fixed
 p, q                    :: vectors that move
-f, h                    :: fixed vectors; readouts (heads)
+f                       :: output of the student; as an index, fixed vectors
+h                       :: readouts (heads)
 r                       :: vectors; directions
-L, L_{pr}               :: how vectors mix in a step
-P, P_{pi}               :: how far the gradient of a unit moves a vector
 \beta_p                 :: what a sample moves a vector by, times $\sqrt d$
 \hat a_{ci}             :: readout of unit $i$ that source $c$ is read by
 \hat\phi_{ci}           :: feedback of unit $i$, given the source
 \pi                     :: probabilities of the sources
 u_{i\gamma}             :: covariance of two fields, tilted by the slope of unit $i$
 u_k                     :: velocity of unit $k$ (momentum)
-u                       :: velocities (momentum)
 v_{ik\gamma}            :: covariance of two fields, tilted by the slopes of units $i$ and $k$
 \mu_{u}                 :: mean of a field, tilted by the slope of unit $i$
 \mu_{v}                 :: mean of a field, tilted by the slopes of two units
@@ -111,6 +107,20 @@ A_{cm}, A_c             :: weight of unit $m$ of the target, given the source
 \bar w_k                :: running average of the weights
 U_{ip}                  :: weight of a field in the error of unit $i$
 \varepsilon_c           :: error on the samples of one source
+\nu                     :: rate at which the target diffuses
+\nu_{cm}, \nu_{cr}      :: components of the mean of a source
+W, W_{mn}               :: how the target's vectors mix as they drift
+\zeta_m                 :: standard Gaussian vector, fresh at every step
+m_1, m_2                :: fixed vectors
+M                       :: units of the target
+K                       :: hidden units of the student :: student.width
+e                       :: base of the natural logarithm
+\phi                    :: fixed feedback of the units
+n                       :: units of the target
+\rho                    :: correlation of two standard Gaussians
+n_1                     :: noise inside of the label, standard Gaussian
+h(c)                    :: readout that source $c$ is read by
+""" + MODEL + r"""
 \psi_k                  :: what a unit is rewarded by, averaged over an episode
 \psi_{\tau}             :: what a decision is rewarded by
 \psi                    :: what a decision is rewarded by
@@ -122,17 +132,4 @@ S                       :: right decisions of an episode
 S'                      :: right decisions, the one in question left out
 p_r                     :: chance
 r_{+}, r_{-}            :: what is earned where the decision is right, and wrong
-\nu                     :: rate at which the target diffuses
-\nu_{cm}, \nu_{cr}      :: components of the mean of a source
-W, W_{mn}               :: how the target's vectors mix as they drift
-\zeta_m                 :: standard Gaussian vector, fresh at every step
-m_1, m_2                :: fixed vectors
-K                       :: hidden units of the student :: student.width
-e                       :: base of the natural logarithm
-\phi                    :: fixed feedback of the units
-n                       :: units of the target
-\rho                    :: correlation of two standard Gaussians
-n_1                     :: noise inside of the label, standard Gaussian
-v, f                    :: fields of a source
-h(c)                    :: readout that source $c$ is read by
-""" + MODEL
+"""

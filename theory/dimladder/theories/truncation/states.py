@@ -60,7 +60,6 @@ x_{ji}        :: point $i$ of class $j$
 l             :: layers, one a class
 j             :: classes
 i             :: points of a class
-T             :: transpose
 """
 
 
