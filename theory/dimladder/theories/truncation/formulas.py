@@ -26,7 +26,7 @@ def expressions() -> dict[str, Any]:
     labels, means, before = sp.MatrixSymbol("Y", q, q), sp.MatrixSymbol("X", q, q), sp.MatrixSymbol("X_0", q, q)
     sigma, delta = sp.MatrixSymbol("Sigma", q, q), delta_symbol()
     basis, mean_direction = sp.MatrixSymbol("V", q, q - 1), sp.MatrixSymbol("e", q, 1)
-    schur, c_inv = sp.MatrixSymbol("S", q - 1, q - 1), sp.Symbol(r"c_{\mathrm{inv}}", nonnegative=True)
+    schur, c_inv = sp.MatrixSymbol("S", q - 1, q - 1), sp.Symbol("c_inv", nonnegative=True)
     return {
         "Delta": means.inv() * sigma * means.inv().T,
         "Delta_printed": before.inv() * sigma * before.inv().T,

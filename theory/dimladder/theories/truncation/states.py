@@ -115,9 +115,11 @@ class TruncationStates(ClosedForm):
 
     def equations(self) -> list[Equation]:
         """The costs, squared, and the matrices they are made of."""
+        import sympy as sp
+
         from . import formulas
 
-        e = formulas.expressions()
+        e, inverse = formulas.expressions(), {sp.Symbol("c_inv", nonnegative=True): r"c_{\mathrm{inv}}"}
         return [
             Equation.of(
                 "Delta",
@@ -129,7 +131,7 @@ class TruncationStates(ClosedForm):
                 "linear_cost", r"C_{\mathrm{lin}}^2", e["linear_cost"], "cumulative bias of the last layer clamped to 0"
             ),
             Equation.of("c", "c", e["c"], "e = (1,...,1)/sqrt Q, V an orthonormal basis of its complement"),
-            Equation.of("S", "S", e["S"], "Schur complement; c_inv = 1/c, or 0 if c = 0"),
+            Equation.of("S", "S", e["S"], "Schur complement; c_inv = 1/c, or 0 if c = 0", symbol_names=inverse),
             Equation.of("affine_cost", r"C_{\mathrm{aff}}^2", e["affine_cost"], "bias of the last layer free"),
             Equation.of(
                 "printed_cost",
