@@ -33,6 +33,7 @@ __all__ = [
     "ExplicitFlow",
     "FixedPoint",
     "Flow",
+    "Map",
     "OrderParameter",
     "Recursion",
     "Solution",
@@ -333,15 +334,72 @@ class Flow(System):
 
 
 class Recursion(System):
-    """x[n+1] = F(x[n]; p)."""
+    """x[n+1] = F(x[n]; p).
+
+    Of those that are a `Map`, derivatives are carried along; what a recursion of two times or of samples predicts is
+    differentiated by differences.
+    """
 
     kind = "recursion"
 
 
+class Map(Recursion):
+    """A recursion of few numbers by a compiled map: the ``rhs`` of the module writes the next state."""
+
+    @abstractmethod
+    def module(self) -> ModuleType:
+        """Return the generated module."""
+
+    @abstractmethod
+    def initial_state(self) -> Array:
+        """Return the state before the first step, shape (n,)."""
+
+    @abstractmethod
+    def parameters(self) -> Array:
+        """Return the parameter vector handed to the compiled map."""
+
+    @abstractmethod
+    def times(self) -> Array:
+        """Return the numbers of steps after which the state is asked for."""
+
+    def work_size(self) -> int:
+        """Return the length of the scratch array handed to the compiled map."""
+        return int(getattr(self.module(), "WORK_SIZE", 0))
+
+    def iterate(self, steps: int) -> Array:
+        """Return the states after 0, 1, ..., `steps` steps, shape (steps + 1, n)."""
+        from ..numerics.recursion import iterate
+
+        return iterate(self.module().rhs, self.initial_state(), steps, self.parameters(), self.work_size())
+
+    @abstractmethod
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        """Turn states of shape (time, n) into named variables."""
+
+
 class FixedPoint(System):
-    """x = F(x; p)."""
+    """x = F(x; p), at every point of a grid.
+
+    Those that give `roots`, `residual` and `variables` are differentiated by the implicit function's theorem, others
+    by differences of their solutions.
+    """
 
     kind = "fixed point"
+
+    def roots(self) -> Array | None:
+        """Return the solutions, shape (points, n), in coordinates that a change by 0.1 leaves inside the domain.
+
+        None where a point is no root of equations, or has none here.
+        """
+        return None
+
+    def residual(self, states: Array) -> Array:
+        """Return what vanishes at the roots, row by row, shape (points, n); NaN outside the domain."""
+        raise NotImplementedError
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        """Turn the roots into named variables, as `solve` does."""
+        raise NotImplementedError
 
 
 class ClosedForm(System):
