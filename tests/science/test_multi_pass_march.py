@@ -225,7 +225,7 @@ def test_printed_response_recursion_is_the_computed_one() -> None:
     left, right = linear_steps(terms)["weight response"]
     now, change, force = (next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in (
         "R_w(t,s)", r"\Delta R_w(t,s)", r"\partial\Gamma(t)/\partial\gamma(s)"))  # fmt: skip
-    names = ("eta", "lambda", "beta", "alpha", "b")
+    names = ("eta", "kappa", "beta", "alpha", "b")
     values = [descent.rates[0], descent.ridge, descent.momentum, descent.sample_ratio, descent.batch_fraction]
     order = [next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in names]
     step = sp.lambdify([now, change, force, *order], right)
