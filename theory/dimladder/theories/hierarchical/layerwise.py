@@ -183,8 +183,9 @@ class LayerwiseSystem(ClosedForm):
             rows += [
                 Equation(
                     "resolvent",
-                    r"g(z) = \frac{1-\gamma}{z - R(g)} + \gamma \sum_c \frac{f_c}{z - R(g) - L_c(g)}",
-                    note="gamma = d_eff/d; R = E[T/(1 - gT d/n1)], L_c = E[(z_c^2 - 1) T/(1 - gT d/n1)]",
+                    r"g_T(z) = \frac{1-\gamma}{z - R} + \gamma \sum_c \frac{f_c\, \mathbb{E}[z_c^2 \mid T]}"
+                    r"{z - R - L_c}",
+                    note="gamma = d_eff/d; R = E[T/(1 - g_T T d/n1)], L_c = E[(z_c^2 - 1) T/(1 - g_T T d/n1)]",
                 ),
                 Equation(
                     "sample norms",
