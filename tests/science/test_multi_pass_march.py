@@ -345,7 +345,7 @@ def test_printed_identities_hold_on_the_particles() -> None:
         _, right = linear_steps(Terms.of(descent))[label]
         symbols = {s.name: s for s in right.free_symbols}
         push = next(s for s in symbols if "langle" in s)
-        order = (name, rf"\Delta {name}", push, "eta", "lambda", "beta", "b")
+        order = (name, rf"\Delta {name}", push, "eta", "kappa", "beta", "b")
         step = sp.lambdify([symbols[s] for s in order], right)
         for t in range(1, 6):
             u = masks[t] * pull(f=model.output(np, lam[t], a), y=labels) * a[:, None] * slope(x=lam[t])
