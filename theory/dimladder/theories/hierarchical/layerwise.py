@@ -12,6 +12,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import LAYERWISE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 class LayerwiseSystem(ClosedForm):
     """q(n1) -> corr(h_hat, h)(n1, n2) -> mse(n1, n2)."""
+
+    letters = LAYERWISE
 
     references = ("dandi2025depth", "baik2005phase")
 
