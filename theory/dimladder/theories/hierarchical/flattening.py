@@ -241,7 +241,7 @@ def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
         return nothing
     driven = np.linalg.solve(np.eye(len(share)) - gain, own**2 * (law.with_feature @ strength))
     q = 1.0 / (1.0 + float(share @ driven))
-    return FoldedSpike(q, q * driven)
+    return FoldedSpike(q, np.asarray(q * driven, dtype=np.float64))
 
 
 def flattened_subspace(target: Hierarchical, transform: str, ratio: float, d: int, d_eff: int) -> Subspace:

@@ -402,7 +402,7 @@ class LayerwiseSystem(ClosedForm):
             "test_mse": mse + self.target.noise**2,
             "null_mse": self._per_size(nulls),
             "null_test_mse": self._per_size(nulls) + self.target.noise**2,
-            "weak_recovery_ratio": np.array(weak if self.many_sizes and len(weak) > 1 else weak[0]),
+            "weak_recovery_ratio": np.array(weak if self.many_sizes and (self.refined or self.flattened) else weak[0]),
             "leak_recovery_ratio": np.array(leak),
         }
         variables = {p.name: Variable(p.dims, values[p.name], p.latex, p.meaning) for p in self.order_parameters}
