@@ -23,6 +23,7 @@ from dimladder_validation.simulate import algorithm_one as one
 from dimladder_validation.simulate import hierarchical_training, sgd, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_layerwise import solve
+from dimladder_validation.simulate.hierarchical_replicas import Realizations
 from dimladder_validation.simulate.hierarchical_target import Realization
 from dimladder_validation.simulate.model_code import derivative
 from dimladder_validation.simulate.one_pass import finite
@@ -230,12 +231,15 @@ def test_networks_as_trained_in_practice(dtype: str) -> None:
         plan = one.AlgorithmOne("tanh(x) + 0.3*x", p1=20, p2=10, n1=300, n2=60, n3=80, steps=2)
         recipe, options = hierarchical_training.REPOSITORY, {"steps": (3, 3), "records": 2}
         done = one.train(truth, plan, rng, backend)
-        layer = hierarchical_training.train_layerwise(truth, 60, recipe, rng, backend, **options)
-        joint = hierarchical_training.train_joint(truth, 60, recipe, rng, backend, steps=3, records=2)
-        two = hierarchical_training.train_two_layer(truth, 60, recipe, rng, backend, steps=3)
+        both = Realizations.of([truth, Realization.draw(problem.target, 36, rng, backend)])
+        own = [np.random.default_rng(seed) for seed in (9, 10)]
+        layer = hierarchical_training.train_layerwise(both, 60, recipe, own, **options)
+        joint = hierarchical_training.train_joint(both, 60, recipe, own, steps=3, records=2)
+        two = hierarchical_training.train_two_layer(both, 60, recipe, own, steps=3)
         kernel = hierarchical_training.polynomial_kernel_ridge(truth, 60, rng, backend)
         features = hierarchical_training.random_feature_ridge(truth, 60, 90, rng, backend)
-        results.append([r.test_error for r in (done, layer, joint, two, kernel, features)] + [done.feature_overlap])
+        trained = [r.test_error[i] for r in (layer, joint, two) for i in range(2)]
+        results.append([done.test_error, done.feature_overlap, kernel, features, *trained])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-9 if dtype == "float64" else 2e-3)
 
 
