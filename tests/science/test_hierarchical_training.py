@@ -68,7 +68,7 @@ def test_reduced_and_whole_inputs_give_the_same_neurons():
         RUNS / "hierarchical-flow.toml", {"algorithm.step": 6.0, "algorithm.batch_ratio": 4.0, "limit.d": 64}
     )
     rng = np.random.default_rng(1)
-    reduced = np.array([neurons(problem, 64, rng, CPU64, 8, 1)[0][-1, 0] for _ in range(150)])
+    reduced = neurons(problem, 64, rng.spawn(150), CPU64, 8, 1)[0][:, -1, 0]
     truth = Realization.draw(problem.target, 64, rng, CPU64)
     whole = []
     for _ in range(30):

@@ -261,9 +261,7 @@ class _Run:
         return Record(_host(error, self.backend), self.steps, *taken)
 
 
-def minibatches(
-    streams: Sequence[np.random.Generator], n: int, batch: int, block: int, backend: Backend
-) -> Any:
+def minibatches(streams: Sequence[np.random.Generator], n: int, batch: int, block: int, backend: Backend) -> Any:
     """Return `block` mini-batches of every replica, drawn without replacement: (R, block, batch), rows of (R n, ...)."""
     xp = backend.xp
     if backend.is_torch and not backend.device.startswith("cpu"):
