@@ -153,7 +153,8 @@ def test_dense_networks_follow_the_gradient():
         RUNS / "mup-tanh.toml", {"student.hidden_layers": 3, "student.richness": 1.7, "student.activation": "silu"}
     )
     run = training_of(problem)
-    network = Network(run, EXPONENTS["mup"], activation("silu"), problem.loss.form, 12, [np.random.default_rng(0)], backend_for())
+    streams = [np.random.default_rng(0)]
+    network = Network(run, EXPONENTS["mup"], activation("silu"), problem.loss.form, 12, streams, backend_for())
     velocity = network.velocity(network.run(), run.weights[:1])
     generator = np.random.default_rng(1)
     for l, rate in enumerate(network.rates):

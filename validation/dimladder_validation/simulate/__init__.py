@@ -17,6 +17,7 @@ from dimladder.progress import Progress, stage
 from .base import DTYPES, Backend, Closing, Experiment, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
+from .memory import plan
 from .streams import stream, stream_hash, streams
 
 if TYPE_CHECKING:
@@ -241,10 +242,9 @@ def _run(
 ) -> list[Batch]:
     batches = [batch.take(0, count) for batch in kept if batch.size in sizes and batch.first < count]
     done, total = sum(b.last - b.first for b in batches), count * len(sizes)
-    on_host = backend.device.startswith("cpu")
-    most = found.batch_size if on_host or found.device_batch_size is None else found.device_batch_size
     with stage("simulating", progress) as tell:
         for size in sizes:
+            most = plan(found, problem, size, backend).replicas
             for first, last in _missing(count, [b for b in kept if b.size == size], most):
                 generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
                 batch = _batch(found.run(problem, size, generators, backend), size, first, last)

@@ -271,6 +271,14 @@ class Experiment(ABC):
         Replica r draws from ``streams[r]`` only. The replicas' numbers must not depend on who else is in the batch.
         """
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        """Return about how many floating numbers one replica holds at once; 0, the default, where nobody counted.
+
+        `memory.plan` runs no more replicas together than fit. Count what grows with the size: weights and their copies,
+        activations, data, draws ahead.
+        """
+        return 0
+
     def at_size(self, problem: Any, size: int) -> Any:
         """Return the problem whose theory describes this size; the problem itself where the theory is a limit.
 

@@ -37,6 +37,14 @@ class GiantStepExperiment(Experiment):
 
         return replace(problem, {"limit.n": size})
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        from dimladder.problem.one_step import batch_sizes, samples, width
+
+        sized = self.at_size(problem, size)
+        k, points = width(sized, size), max(samples(sized, size)) + TEST_POINTS
+        # Inputs, twice; fields, features, noise and the double-precision copy of the fit; the steps of three layers.
+        return 2 * points * size + 7 * points * k + max(batch_sizes(sized, size)) * (size + 4 * k) + 3 * k * size
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 

@@ -45,6 +45,10 @@ class FirstLayerExperiment(Experiment):
 
         return dimladder.replace(problem, {"limit.d": size})
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        fields = level_sizes(problem.target, size)[0] + self.neurons
+        return 8 * BLOCK * fields + 2 * self.neurons * size
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         times = np.array(problem.grid.values("time"))
         steps = math.ceil(float(times.max(initial=0.0)))

@@ -46,6 +46,14 @@ class LearnersExperiment(Experiment):
 
         return dimladder.replace(problem, {"limit.d": size})
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        n = max(round(size**kappa) for kappa in problem.grid.values("kappa"))
+        recipes = [RECIPES[name] for name in problem.algorithm.recipes]
+        p1 = max(training.first_width(recipe, n) for recipe in recipes)
+        p2 = problem.algorithm.second_width or max(recipe.second_width for recipe in recipes)
+        data = (2 * n + 1000) * size + 2 * training.CHUNK_NUMBERS
+        return data + 5 * n * (p1 + p2) + 5 * p1 * (size + p2)
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import msgspec
 

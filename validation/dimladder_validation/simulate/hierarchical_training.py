@@ -262,7 +262,7 @@ class _Run:
 
 
 def minibatches(streams: Sequence[np.random.Generator], n: int, batch: int, block: int, backend: Backend) -> Any:
-    """Return `block` mini-batches of every replica, drawn without replacement: (R, block, batch), rows of (R n, ...)."""
+    """Return `block` mini-batches of every replica, drawn without replacement: (R, block, batch) rows of (R n, d)."""
     xp = backend.xp
     if backend.is_torch and not backend.device.startswith("cpu"):
         # Sorting normal numbers shuffles on the device.

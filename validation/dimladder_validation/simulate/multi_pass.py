@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 TEST_DRAWS = 2**14
+CHUNK_NUMBERS = 250_000  # numbers of masks and noises that a replica draws ahead
 LOST = 1e-11  # a residual below this part of its vector is rounding
 FINER = 2  # Runge-Kutta steps of a gradient flow for one substep of the problem
 
@@ -340,6 +341,24 @@ class MultiPassExperiment(Experiment):
         start = {"time": 0.0}
         return {"Q": start, "M": start, "Q_block": start, "M_block": start, "a": start if trained else {}}
 
+    def method(self, problem: Any, backend: Backend) -> str:
+        """Return how a problem is simulated on a backend."""
+        method: str = problem.simulation.method or ("dense" if backend.is_torch else "chain")
+        if method not in ("chain", "dense"):
+            raise SimulationError(
+                f"unknown method {method!r}", where="simulation.method", hint='use "chain" or "dense"'
+            )
+        return method
+
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        setting = descent_of(problem)
+        samples = round(setting.sample_ratio * size)
+        vectors = 6 * setting.students + setting.teachers
+        if self.method(problem, backend) == "chain":
+            seen = setting.students * (setting.steps + 2)
+            return 4 * seen * samples * setting.blocks
+        return 2 * samples * size + vectors * (samples + size) + CHUNK_NUMBERS
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
 
@@ -347,11 +366,7 @@ class MultiPassExperiment(Experiment):
         """
         from .multi_pass_array import train_array
 
-        method = problem.simulation.method or ("dense" if backend.is_torch else "chain")
-        if method not in ("chain", "dense"):
-            raise SimulationError(
-                f"unknown method {method!r}", where="simulation.method", hint='use "chain" or "dense"'
-            )
+        method = self.method(problem, backend)
         setting, formula = descent_of(problem), formulas_of(problem)
         kept, times = outputs_of(problem)
         flow = kind_of(problem.algorithm) == "gradient-flow"

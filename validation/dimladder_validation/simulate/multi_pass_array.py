@@ -12,14 +12,11 @@ from dimladder.problem.expressions import drop_atoms
 
 from .base import Backend
 from .model_code import as_formula, derivative, stable
-from .multi_pass import Run, batches, block_sizes, start_coordinates
+from .multi_pass import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
 from .rows import Rows
 
 if TYPE_CHECKING:
     from dimladder.problem.descent import Descent, Formulas
-
-# Numbers of masks and noises that all replicas draw ahead.
-CHUNK_NUMBERS = 4_000_000
 
 
 def train_array(
@@ -46,7 +43,7 @@ def train_array(
     draws = [stream.spawn(2) for stream in streams]
     masks = [batches(descent, step.samples, own[0]) for own in draws]
     each = step.samples + (weights[0].shape[1] * d if descent.temperature > 0 else 0)
-    block = max(1, min(descent.steps, CHUNK_NUMBERS // (len(streams) * each)))
+    block = max(1, min(descent.steps, CHUNK_NUMBERS // each))
     found: list[tuple[Any, ...]] = []
     for t in range(descent.steps):
         if t % block == 0:

@@ -49,7 +49,6 @@ DIMS: dict[str, tuple[str, ...]] = {
 
 # Entries of hidden weights held together on the CPU: one network at a time when it is wide, so that it stays in cache.
 CPU_ENTRIES = 1 << 20
-DEVICE_ENTRIES = 1 << 28
 
 
 @dataclass
@@ -180,10 +179,18 @@ class WidthExperiment(Experiment):
             return Closing(1.0, reason="means of smooth mean-field networks have an expansion in 1/width")
         return Closing()
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        training = training_of(problem)
+        layers, points, m = training.layers, training.points, training.samples
+        weights = size * (training.inputs.shape[1] + 1) + (layers - 1) * size**2
+        copies = 9 if isinstance(problem.algorithm, GradientFlow) else 5
+        return copies * weights + 8 * layers * points * size + training.times * layers * m**2
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         training = training_of(problem)
-        entries = CPU_ENTRIES if backend.device == "cpu" or backend.is_numpy else DEVICE_ENTRIES
-        together = max(1, entries // (size * max(size * (training.layers - 1), training.points)))
+        together = len(streams)
+        if backend.device == "cpu" or backend.is_numpy:
+            together = max(1, CPU_ENTRIES // (size * max(size * (training.layers - 1), training.points)))
         parts = [
             train(problem, training, size, streams[i : i + together], backend) for i in range(0, len(streams), together)
         ]
