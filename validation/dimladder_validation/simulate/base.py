@@ -256,6 +256,9 @@ class Experiment(ABC):
         Replicas run together, and saved together.
     device_batch_size : int or None
         The same on an accelerator, which many replicas fill and few leave idle. None: `batch_size`.
+    on_host : str
+        Why everything is computed on the CPU in double precision, whatever the device; empty where training runs on it.
+        Every experiment that moves weights runs on the device.
     """
 
     theory: str
@@ -263,6 +266,7 @@ class Experiment(ABC):
     least_size: int = 1
     batch_size: int = 16
     device_batch_size: int | None = None
+    on_host: str = ""
 
     @abstractmethod
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:

@@ -57,7 +57,7 @@ class OnePassExperiment(Experiment):
             return 0  # overlaps only
         what = finite(problem)
         # Inputs drawn ahead, in both precisions; every vector, its step and what it becomes.
-        return 3 * CHUNK_NUMBERS + 4 * (what.moving + what.M + what.D + what.batch) * size
+        return 3 * CHUNK_NUMBERS + int(4 * (what.moving + what.M + what.D + what.batch) * size)
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
