@@ -20,7 +20,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Expression, activation
 from dimladder_validation import replicate, simulate
 from dimladder_validation.simulate import algorithm_one as one
-from dimladder_validation.simulate import hierarchical_training, sgd, streams
+from dimladder_validation.simulate import experiment, hierarchical_training, sgd, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_layerwise import solve
 from dimladder_validation.simulate.hierarchical_replicas import Realizations
@@ -61,12 +61,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "algorithm.temperature": 0.3, "algorithm.batch_fraction": 0.5, "algorithm.momentum": {"beta": 0.3},
     },
 }  # fmt: skip
-CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
-    f"{name}, variant": (name, {**SMALL.get(name, {}), **more}) for name, more in VARIANTS.items() if name in SIMULATED
+# Those that compute on the device; the others say why they do not.
+THERE = [name for name in SIMULATED if not experiment(THEORY_OF[name]).on_host]
+SHORT = SMALL | {"implicit-bias": {"grid.time": [0.5, 2.0]}}
+CASES = {name: (name, SHORT.get(name, {})) for name in THERE} | {
+    f"{name}, variant": (name, {**SHORT.get(name, {}), **more}) for name, more in VARIANTS.items() if name in THERE
 }
-# Slow, and what they add happens on the host.
 # What runs on torch, where NumPy has a faster law by default.
 EXPLICIT = {"one-pass": {"simulation.method": "weights"}, "multi-pass": {"simulation.method": "dense"}}
+# Slow, and what they add happens on the host.
 SLOW = ("giant-step-mixture, variant", "hierarchical-layerwise, variant")
 
 
@@ -161,6 +164,8 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in SLOW])
 def test_an_accelerator_in_single_precision_has_the_law_of_numpy(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, settings = CASES[case]
+    if THEORY_OF[name] == "multi-pass":
+        settings = {**settings, **EXPLICIT["multi-pass"]}
     problem, count = dl.load(path_of(name), settings), 40
     options: dict[str, Any] = {"d": size_of(name), "replicas": count, "device": "cuda", "dtype": "float32"}
     there = replicate(problem, **options)
@@ -311,6 +316,13 @@ def test_devices_that_are_not_there(device: str, said: str) -> None:
         backend_for(device)
     if torch.version.cuda is None and said == "cuda":
         assert "CPU only" in str(raised.value)
+
+
+def test_what_runs_on_the_host_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    problem = dl.load(path_of("truncation-flow"), SMALL["truncation-flow"])
+    plain, other = (simulate(problem, d=50, replicas=2, device=device) for device in ("cpu", "torch"))
+    assert "truncation-flow runs on the CPU, whatever the device: one threshold" in caplog.text
+    np.testing.assert_array_equal(other["threshold"].values, plain["threshold"].values)
 
 
 def test_a_result_says_what_computed_it() -> None:
