@@ -48,16 +48,14 @@ class Plan:
         return text if self.replicas == self.wanted else f"{text} ({self.wanted} would not fit)"
 
 
-def plan(found: Experiment, problem: Any, size: int, backend: Backend) -> Plan:
-    """Choose how many replicas of one size run together, and log the choice.
+def plan(found: Experiment, problem: Any, size: int, backend: Backend, wanted: int) -> Plan:
+    """Choose how many replicas of one size run together, at most `wanted`, and log the choice.
 
     Raises
     ------
     SimulationError
         If not even one replica fits into the free memory.
     """
-    on_host = backend.device.startswith("cpu")
-    wanted = found.batch_size if on_host or found.device_batch_size is None else found.device_batch_size
     each = float(found.numbers(problem, size, backend)) * (8 if backend.dtype == "float64" else 4)
     free = free_memory(backend)
     fit = wanted if free is None or not each else int(SHARE * free / each)

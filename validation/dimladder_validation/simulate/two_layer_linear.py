@@ -60,8 +60,9 @@ class TwoLayerLinearExperiment(Experiment):
 
         def velocity(a: Any, first: Any) -> tuple[Any, Any]:
             theta = xp.matmul(a[:, None, :], first)[:, 0, :]
-            gap = xp.matmul(theta, xp.permute_dims(inputs, (1, 0))) - labels
-            slope = xp.matmul(gap, inputs)
+            # One product a replica: its numbers do not depend on who else is there.
+            gap = xp.matmul(theta[:, None, :], xp.permute_dims(inputs, (1, 0))) - labels
+            slope = xp.matmul(gap, inputs)[:, 0, :]
             return -xp.matmul(first, slope[..., None])[..., 0], -a[..., None] * slope[:, None, :]
 
         a = np.stack([stream.standard_normal(size) for stream in streams])
