@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 
 from ....symbolic.equations import Equation
-from ....symbolic.nodes import SignMoment2, SignMoment4
+from ....symbolic.nodes import ShiftedSignMoment4, SignMoment2, SignMoment3, SignMoment4
 from ..source_averages import MU, OFFSET, TARGET_WEIGHT
 from . import notation as d
 from .derivation import READOUT, block_field, gradient
@@ -97,7 +97,7 @@ def symbols(rows: Sequence[Equation]) -> set[str]:
                 continue
             arrays = {base.label for base in side.atoms(sp.IndexedBase)}
             found |= {_NAMES.get(s, str(s)) for s in arrays | (side.atoms(sp.Symbol) - _INDICES)}
-            found |= {type(f).__name__ for f in side.atoms(SignMoment2, SignMoment4)}
+            found |= {type(f).__name__ for f in side.atoms(SignMoment2, SignMoment3, SignMoment4, ShiftedSignMoment4)}
     return found
 
 
@@ -153,6 +153,14 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         SignMoment4.__name__: (
             r"\mathcal{S}_4 = \mathbb{E}\left[\textstyle\prod_{n=1}^{4} \mathrm{sign}(\xi_n)\right]",
             "xi_n standard Gaussian with these correlations: 12, 13, 14, 23, 24, 34",
+        ),
+        SignMoment3.__name__: (
+            r"\mathcal{S}_3 = \mathbb{E}\left[\textstyle\prod_{n=1}^{3} \mathrm{sign}(\xi_n + h_n)\right]",
+            "xi_n standard Gaussian; thresholds h_1, h_2, h_3, then correlations 12, 13, 23",
+        ),
+        ShiftedSignMoment4.__name__: (
+            r"\mathcal{S}_4 = \mathbb{E}\left[\textstyle\prod_{n=1}^{4} \mathrm{sign}(\xi_n + h_n)\right]",
+            "xi_n standard Gaussian; thresholds h_1, ..., h_4, then correlations 12, 13, 14, 23, 24, 34",
         ),
         "n_v": (rf"n_{{v}} = {flow.V}", "vectors that move"),
         "n_f": (fields, "fields of a source"),
