@@ -246,7 +246,7 @@ def test_a_cluster_of_relus_in_closed_form() -> None:
     """Biases, means and teachers: no quadrature is left, so that nothing is warned of and its key changes nothing."""
     problem = dl.loads("""
     schema = 2
-    data = { kind = "mixture", weights = [0.4, 0.6], means = "opposite", mean_overlap = [[1.5]], variances = [0.6, 1.2] }
+    data = { kind = "mixture", weights = [0.4, 0.6], means = [[1.0], [-0.7]], variances = [0.6, 1.2] }
     target = { kind = "committee", readout = [1.0, -0.5], activation = "relu", noise = 0.1 }
     student = { kind = "two-layer", width = 2, activation = "relu", bias = true, train_readout = true }
     algorithm = { kind = "one-pass", learning_rate = 0.3 }
