@@ -30,10 +30,10 @@ from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
     ADD_OWN_KINKS,
+    CAPACITY,
     CENTRED_MEAN,
     INTEGRATE,
     LAW,
-    NODES,
     OWN_KINKS,
     SCRATCH,
     SCRATCH_SIZE,
@@ -74,7 +74,7 @@ class Quadrature:
         """Return activation, target, loss, their kinks, and how points are made."""
         setting = self.setting
         stable = re.sub(r"@njit\(.*\)", "@njit(**OPTIONS)", STABLE_SOURCE.strip())
-        lines = [f"SPECIES = {len(self.averages.species)}", f"NODES = {NODES}", "", "", stable, "", ""]
+        lines = [f"SPECIES = {len(self.averages.species)}", f"CAPACITY = {CAPACITY}", "", "", stable, "", ""]
         lines += functions_of_x({"g": setting.student})
         lines += [*self._target(), *self._loss()]
         straight = tuple(tuple(float(q == r) for r in range(setting.directions)) for q in range(setting.directions))
