@@ -20,7 +20,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "z": ("N", "CAPACITY"), "w": ("N", "CAPACITY"),
 }  # fmt: skip
 _NOISE: dict[str, tuple[str, ...]] = {"steps": ("CAPACITY",), "masses": ("CAPACITY",), "turns": ("NOISE_LEVELS + 1",)}
-_PARTS = {**POINT, "shifted": ("N",), **AXES, **_NOISE}
+# Beside what moves the readouts, the drifts that depend on the sample.
+_PARTS = {**POINT, "value": ("(1 + EXTRA) * N",), "shifted": ("N",), **AXES, **_NOISE}
 SCRATCH = "\n".join(["place = 0", *views(_PARTS)])
 SCRATCH_SIZE = length(_PARTS)
 
@@ -211,7 +212,7 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, shifted, G, m
     for k in range(K):
         value[k] *= error
     moved(x, K, c, f, y, error, eta, b, value, shifted)
-    for k in range(K):
+    for k in range(R.size):
         R[k] += weight * value[k]
     for p in range(SPECIES * K):
         G[p] += weight * b[p]
@@ -263,6 +264,14 @@ def averages_work_size(K, M):
 
 
 '''
+DRIFT_AT = '''@njit(**INNER)
+def drift_at(R, p, r, K):
+    """Return E[B_pr], behind the averages that move the readouts."""
+    which = PLACES[p // K, r // K]
+    if which < 0 or p % K != r % K:
+        return 0.0
+    return R[(1 + which) * K + p % K]'''
+
 WORK = '''@njit(**INNER)
 def quadrature_work(N):
     """Return the length of the scratch array of an average over so many fields."""
