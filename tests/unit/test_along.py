@@ -14,7 +14,7 @@ import pytest
 import dimladder as dl
 from dimladder.cli import main
 from dimladder.errors import UsageError
-from dimladder.workers import each
+from dimladder.executors import each
 from dimladder_validation import compare_along
 from dimladder_validation.campaign import validate
 

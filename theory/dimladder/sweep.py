@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from .choose import find
+from .diagram import assemble, assemble_logged, survey
 from .errors import ConfigError, DimladderError, UsageError
 from .prepare import Prepared, prepare
-from .problem import Problem, Range, axis_values, parse_override, to_builtins
+from .problem import Problem, Range, axis_values, parse_override
 from .problem.spec import MAX_POINTS
 from .progress import Progress, stage
 from .registry import file_of
 from .results import PhaseDiagram, run_folder, write_text
 from .results.records import SUFFIX
 from .solve import replace
-from .workers import Answer, Point, compute, recorded, solve_point
+from .workers import Answer, Point, compute, solve_point
 
 
 def sweep(
@@ -46,8 +45,9 @@ def sweep(
         varies fastest.
     executor : str or concurrent.futures.Executor
         ``"local:N"``: N workers: threads of this process for flows that take less than about 0.1 s a point, processes
-        of one thread each for all else (1: this one). ``"dask:ADDRESS"``: a dask cluster. In a script that starts
-        processes, guard the entry with ``if __name__ == "__main__":``.
+        of one thread each for all else (1: this one). ``"dask:ADDRESS"``: a dask cluster, whose workers write their
+        points themselves where they see `out`. In a script that starts processes, guard the entry with
+        ``if __name__ == "__main__":``.
     resume : bool
         Use the finished points in `out`; points that failed are tried again.
     force : bool
@@ -62,7 +62,8 @@ def sweep(
     -------
     PhaseDiagram
         Each variable has the swept keys as first dimensions; ``status`` (and ``message``) says how each point ended. A
-        point that failed keeps its row: its values are NaN.
+        point that failed keeps its row: its values are NaN. With `out` it lies in the file, and where that is large
+        its arrays are read as they are used: memory does not grow with them.
 
     Raises
     ------
@@ -73,32 +74,37 @@ def sweep(
     """
     axes = _axes(grid)
     points, answers = _points(problem, axes)
-    with nullcontext() if out is None else run_folder(Path(out), resume=resume, force=force):
-        store = None if out is None else Path(out) / "points"
-        if store is not None and force:
+    total = len(points) + len(answers)
+    if out is None:
+        _solve(points, answers, executor, None, progress, total)
+        return assemble(problem, axes, [answers[i] for i in sorted(answers)])
+    with run_folder(Path(out), resume=resume, force=force):
+        store = Path(out) / "points"
+        if force:
             for log in store.glob(f"*{SUFFIX}"):
                 log.unlink()
-        if store is not None:
-            answers |= _kept(points, store)
+        wanted = {p.key: p.index for p in points}
+        found = survey(store, wanted)
+        answers |= {i: answer for i, answer in found.answers.items() if answer.status == "success"}
         missing = [p for p in points if p.index not in answers]
-        total = len(points) + sum(a.status == "invalid" for a in answers.values())
-        # Closed before the folder is released, so that no worker writes into it then.
-        with closing(compute(missing, executor, store, solve_point)) as finished, stage("sweeping", progress) as tell:
-            for point, answer in finished:
-                answers[point.index] = answer
-                tell(len(answers), total, answer.status)
-        diagram = _assemble(problem, axes, [answers[i] for i in sorted(answers)])
-        if out is not None:
-            write_text(Path(out) / "resolved.toml", problem.to_toml())
-            diagram.save(Path(out) / "result.nc")
-    return diagram
+        if missing:
+            _solve(missing, answers, executor, store, progress, total)
+            found = survey(store, wanted)
+            answers |= {i: answer for i, answer in found.answers.items() if answer.status == "success"}
+        write_text(Path(out) / "resolved.toml", problem.to_toml())
+        ordered = [answers[i] for i in sorted(answers)]
+        return assemble_logged(problem, axes, ordered, store, wanted, found, Path(out) / "result.nc")
 
 
-def _kept(points: Sequence[Point], store: Path) -> dict[int, Answer]:
-    """Return the stored answers of the points that succeeded."""
-    done, _ = recorded(store)
-    found = {p.index: done[p.key] for p in points if p.key in done}
-    return {i: dataclasses.replace(answer, index=i) for i, answer in found.items() if answer.status == "success"}
+def _solve(
+    points: Sequence[Point], answers: dict[int, Answer], executor: str | Executor, store: Path | None,
+    progress: Progress | None, total: int,
+) -> None:  # fmt: skip
+    """Solve points and add their answers; closed before the run folder is released, so that no worker writes then."""
+    with closing(compute(points, executor, store, solve_point)) as finished, stage("sweeping", progress) as tell:
+        for point, answer in finished:
+            answers[point.index] = answer
+            tell(len(answers), total, answer.status)
 
 
 def parse_grid(text: str) -> tuple[str, list[Any]]:
@@ -153,7 +159,7 @@ def _axes(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     for key, values in axes.items():
         if not values:
             raise UsageError(f"the grid of {key!r} is empty", where="grid")
-        if len({repr(v) for v in values}) != len(values):
+        if len({_key([v]) for v in values}) != len(values):
             raise UsageError(f"the grid of {key!r} repeats a value", where="grid", why=str(values)[:200])
     total = math.prod(map(len, axes.values()))
     if total > MAX_POINTS:
@@ -205,78 +211,3 @@ def _prepared(problem: Problem, keys: tuple[str, ...]) -> Prepared | None:
         return prepare(problem, keys)
     except DimladderError:
         return None
-
-
-def _assemble(problem: Problem, axes: Mapping[str, list[Any]], answers: list[Answer]) -> PhaseDiagram:
-    import numpy as np
-
-    lengths = tuple(len(v) for v in axes.values())
-    good = [a for a in answers if a.status == "success"]
-    coords: dict[str, Any] = {key: _coordinate(values) for key, values in axes.items()}
-    own = _shared_coords([a.coords for a in good])
-    whole = [
-        a.status == "success" and all(own[d] is at or np.array_equal(own[d], at) for d, at in a.coords.items())
-        for a in answers
-    ]
-    variables: dict[str, Any] = {}
-    for name in dict.fromkeys(n for a in good for n in a.variables):
-        dims, first, text = next(a.variables[name] for a in good if name in a.variables)
-        block = _block(name, dims, first, own, answers, whole)
-        variables[name] = (
-            (*axes, *json.loads(text["dims"])), block.reshape(*lengths, *block.shape[1:]), text.get("latex", ""),
-            text.get("long_name", ""), text.get("units"),
-        )  # fmt: skip
-    for name, values, meaning in (
-        ("status", [a.status for a in answers], "how the point ended"),
-        ("message", [a.message for a in answers], "why it ended so"),
-    ):
-        variables[name] = (tuple(axes), np.array(values, dtype=str).reshape(lengths), "", meaning, None)
-    failed = sum(a.status != "success" for a in answers)
-    return PhaseDiagram.build(
-        problem, {**coords, **own}, variables, status="success" if not failed else "incomplete",
-        message=f"{failed} of {len(answers)} points failed" if failed else "",
-        stats={"grid": list(axes), "points": len(answers), "failed": failed},
-        extra={"grid": {k: to_builtins(v) for k, v in axes.items()}}, coordinates=find(problem.theory).coordinates,
-    )  # fmt: skip
-
-
-def _block(
-    name: str, dims: Sequence[str], first: Any, own: Mapping[str, Any], answers: Sequence[Answer], whole: Sequence[bool]
-) -> Any:
-    """Return one variable of every point, shape (points, ...): NaN or "" where there is none."""
-    import numpy as np
-
-    numeric = np.issubdtype(first.dtype, np.number) or first.dtype == bool
-    if all(whole) and all(name in a.variables for a in answers):
-        block = np.stack([a.variables[name][1] for a in answers])
-        return block.astype(float) if numeric else block.astype(str)
-    shape = (len(answers), *(len(own[d]) for d in dims))
-    block = np.full(shape, np.nan if numeric else "", dtype=float if numeric else object)
-    for row, answer in enumerate(answers):
-        if answer.status != "success" or name not in answer.variables:
-            continue
-        # A point may have fewer indices (a narrower student) or other coordinates than its neighbours.
-        where: Any = np.ix_(*(np.flatnonzero(np.isin(own[d], answer.coords[d])) for d in dims))
-        block[(row, *where)] = answer.variables[name][1]
-    return block if numeric else block.astype(str)
-
-
-def _coordinate(values: list[Any]) -> Any:
-    import numpy as np
-
-    if all(isinstance(v, bool | int | float) for v in values):
-        return np.asarray(values, dtype=float if any(isinstance(v, float) for v in values) else int)
-    return np.array([v if isinstance(v, str) else repr(v) for v in values], dtype=str)
-
-
-def _shared_coords(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the coordinates that hold every point: the common one, or the sorted union."""
-    import numpy as np
-
-    found: dict[str, Any] = {}
-    for coords in points:
-        for name, values in coords.items():
-            known = found.get(name)
-            if known is None or not (known is values or np.array_equal(known, values)):
-                found[name] = values if known is None else np.union1d(known, values)
-    return found

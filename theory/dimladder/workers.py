@@ -1,19 +1,16 @@
-"""Points of a sweep, solved here, by local processes, or by any executor; a process that dies costs its own point."""
+"""Points of a sweep, solved here, by local processes, or by any executor, and logged by who solves them."""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -22,25 +19,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .batch import in_chunks, is_plain_flow, solutions
-from .errors import DimladderError, SolveError, UsageError
+from .errors import DimladderError, SolveError
+from .executors import (
+    DIED,
+    MOST_BARREN,
+    Place,
+    local_pool,
+    local_workers,
+    marked,
+    one_thread_each,
+    remote,
+    terminable,
+)  # fmt: skip
 from .prepare import Prepared, prepare
 from .registry import load_file
 from .solve import derive, loads
 
 if TYPE_CHECKING:
     from .problem import Problem
-    from .results import RecordWriter
+    from .results import Record, RecordWriter
     from .symbolic.systems import Solution, System
 
 log = logging.getLogger("dimladder.sweep")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Flows are solved on threads where a point takes less CPU time than this, in chunks of about so long.
 LONG_POINT, CHUNK = 0.1, 0.1
-# Pools in a row that end before any point was begun: then it is not a point that kills them.
-_MAX_BARREN = 3
+# Workers that a cluster is taken for which does not say how many it has.
+_GUESSED = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One grid point as it travels to a worker: plain text and values, no closure.
 
@@ -65,7 +72,11 @@ class Point:
     values: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True)
+# Shared by the many answers that hold no arrays.
+_EMPTY: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """How a point ended: its arrays, or why there are none.
 
@@ -78,13 +89,20 @@ class Answer:
         Every axis of the variables.
     variables : dict
         Name -> (axes, values, attributes).
+    logged : bool
+        Whether it is in a log, where its arrays are then.
     """
 
     index: int
     status: str
     message: str
-    coords: dict[str, np.ndarray] = field(default_factory=dict)
-    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = field(default_factory=dict)
+    coords: dict[str, np.ndarray] = field(default_factory=lambda: _EMPTY)
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = field(default_factory=lambda: _EMPTY)
+    logged: bool = False
+
+    def without_arrays(self) -> Answer:
+        """Return what is left to know of an answer that is in a log."""
+        return replace(self, coords=_EMPTY, variables=_EMPTY, logged=True)
 
 
 Solve = Callable[[Point], Answer]
@@ -189,41 +207,47 @@ def recorded(folder: Path) -> tuple[dict[str, Answer], set[str]]:
     done: dict[str, Answer] = {}
     begun: set[str] = set()
     for found in read_records(folder):
-        header = found.header
-        if "begun" in header:
-            begun.add(header["begun"])
+        if "begun" in found.header:
+            begun.add(found.header["begun"])
             continue
-        coords = {n[2:]: v for n, v in found.arrays.items() if n.startswith("c:")}
-        for k, (key, status, message) in enumerate(
-            zip(*(header[n] for n in ("keys", "status", "message")), strict=True)
-        ):
-            variables = {n: (tuple(d), found.arrays[f"v:{n}"][k], a) for n, (d, a) in header["variables"].items()}
-            done[key] = Answer(-1, status, message, coords, variables)
+        for key, answer in answers_of(found):
+            if key not in done or done[key].status != "success":
+                done[key] = answer
     return done, begun - set(done)
+
+
+def answers_of(found: Record) -> Iterator[tuple[str, Answer]]:
+    """Return the answers of a record with their keys; their arrays are those of the record."""
+    header = found.header
+    coords = {n[2:]: v for n, v in found.arrays.items() if n.startswith("c:")}
+    for k, (key, status, message) in enumerate(zip(*(header[n] for n in ("keys", "status", "message")), strict=True)):
+        variables = {n: (tuple(d), found.arrays[f"v:{n}"][k], a) for n, (d, a) in header["variables"].items()}
+        yield key, Answer(-1, status, message, coords, variables)
 
 
 def compute(
     points: Sequence[Point], executor: str | Executor, folder: Path | None, solve: Solve = solve_point
 ) -> Generator[tuple[Point, Answer], None, None]:
-    """Solve points in any order; with a folder, each is in a log there as soon as it is finished.
+    """Solve points in any order.
+
+    With a folder, each is in a log there as soon as it is finished, written by the worker that solved it, and answers
+    come without their arrays. Workers that do not see the folder send theirs here, to be logged.
 
     `solve` never raises; processes find it by its name.
 
     Raises
     ------
     UsageError
-        For an executor that does not exist.
+        For an executor that does not exist, or a cluster that does not answer.
     ResultFileError
         When a log cannot be written.
     """
-    if isinstance(executor, Executor):
-        yield from _logged(_submitted(points, executor, 4 * len(points), None, solve), folder)
+    workers = local_workers(executor)
+    if workers is None:
+        with remote(executor) as found, marked(folder) as place:
+            cores = found.cores or min(_GUESSED, max(1, len(points) // 8))
+            yield from _logged(_submitted(points, found.executor, cores, place, solve, mend=False), folder)
         return
-    kind, _, argument = executor.partition(":")
-    if kind == "dask":
-        yield from _logged(_submitted(points, _dask(argument), 64, None, solve), folder)
-        return
-    workers = _local(executor)
     left: list[Point] = []
     yield from _logged(_here(points, workers, solve, left), folder)
     if left:
@@ -262,7 +286,7 @@ def _chunk_size(point: Point) -> int:
 
 def _threads(points: Sequence[Point], workers: int, size: int) -> Iterator[Answered]:
     """Solve on threads of this process, some points at a time."""
-    with _terminable():
+    with terminable():
         yield from in_chunks(_flows, points, workers, size)
 
 
@@ -295,18 +319,23 @@ def _flows(points: Sequence[Point]) -> Answered:
 
 
 def _logged(answers: Iterator[Answered], folder: Path | None) -> Iterator[tuple[Point, Answer]]:
+    """Log what is not in a log yet, and let go of the arrays of what is."""
     if folder is None:
         yield from chain.from_iterable(answers)
         return
     from .results import RecordWriter
 
-    writer = RecordWriter(folder)
+    writer: RecordWriter | None = None
     try:
         for some in answers:
-            record(writer, some)
-            yield from some
+            rest = [(point, answer) for point, answer in some if not answer.logged]
+            if rest:
+                writer = writer or RecordWriter(folder)
+                record(writer, rest)
+            yield from ((point, answer.without_arrays()) for point, answer in some)
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()
 
 
 def _processes(
@@ -317,8 +346,13 @@ def _processes(
     Processes log what they begin and finish. When one dies, what it finished is read back, the points that were under
     way are tried again one at a time, in a process of their own, and the one that kills that too has its answer.
     """
-    with tempfile.TemporaryDirectory(prefix="dimladder-") as temporary, _one_thread(), _terminable():
-        place = folder if folder is not None else Path(temporary)
+    with (
+        tempfile.TemporaryDirectory(prefix="dimladder-") as temporary,
+        marked(folder or Path(temporary), arrays=folder is None) as place,
+        one_thread_each(),
+        terminable(),
+    ):
+        assert place is not None
         waiting = {p.index: p for p in points}
         suspects: dict[int, Point] = {}
         barren = 0
@@ -326,8 +360,8 @@ def _processes(
             alone = not waiting
             now = [next(iter(suspects.values()))] if alone else list(waiting.values())
             try:
-                with _pool(1 if alone else min(workers, len(now))) as pool:
-                    for point, answer in chain.from_iterable(_submitted(now, pool, workers, str(place), solve)):
+                with local_pool(1 if alone else min(workers, len(now))) as pool:
+                    for point, answer in chain.from_iterable(_submitted(now, pool, workers, place, solve)):
                         waiting.pop(point.index, None)
                         suspects.pop(point.index, None)
                         barren = 0
@@ -335,14 +369,14 @@ def _processes(
                 continue
             except BrokenProcessPool as error:
                 log.warning("a worker process died (%s): what it had finished is kept", error)
-            done, begun = recorded(place)
+            done, begun = recorded(Path(place.folder))
             barren += 1
             for point in now:
                 if point.key in done:
-                    found = done[point.key]
-                    answer = Answer(point.index, found.status, found.message, found.coords, found.variables)
-                elif alone or barren >= _MAX_BARREN:
-                    answer = Answer(point.index, "worker-died", "its process was killed: out of memory?")
+                    answer = replace(done[point.key], index=point.index)
+                    answer = answer if place.arrays else answer.without_arrays()
+                elif alone or barren >= MOST_BARREN:
+                    answer = Answer(point.index, "worker-died", DIED)
                 else:
                     if point.key in begun:
                         suspects[point.index] = point
@@ -355,177 +389,55 @@ def _processes(
 
 
 def _submitted(
-    points: Sequence[Point], pool: Executor, workers: int, folder: str | None, solve: Solve
+    points: Sequence[Point], pool: Executor, workers: int, place: Place | None, solve: Solve, *, mend: bool = True
 ) -> Iterator[Answered]:
+    """Solve by an executor; a broken pool is an exception where the caller mends it, else the points' answer."""
     # About eight chunks a worker: few messages, and no worker idle for long at the end.
     size = max(1, len(points) // (8 * workers))
     chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    waiting: dict[Future[list[Answer]], Sequence[Point]] = {pool.submit(_chunk, c, folder, solve): c for c in chunks}
+    waiting: dict[Future[list[Answer]], Sequence[Point]] = {pool.submit(_chunk, c, place, solve): c for c in chunks}
     for done in as_completed(waiting):
-        chunk = waiting[done]
+        chunk = waiting.pop(done)
         try:
             answers = done.result()
-        except (BrokenProcessPool, DimladderError):
+        except DimladderError:
             raise
-        except Exception as error:  # whatever a cluster raises when it loses a worker
+        except Exception as error:  # a broken pool, or whatever a cluster raises when it loses a worker
+            if mend and isinstance(error, BrokenProcessPool):
+                raise
             answers = [Answer(p.index, "worker-died", f"{type(error).__name__}: {error}") for p in chunk]
         yield list(zip(chunk, answers, strict=True))
 
 
-def _chunk(points: Sequence[Point], folder: str | None, solve: Solve) -> list[Answer]:
-    """Solve some points in a worker; with a folder, each is logged before the next begins."""
-    if folder is None:
+def _chunk(points: Sequence[Point], place: Place | None, solve: Solve) -> list[Answer]:
+    """Solve some points in a worker; with a folder that it sees, each is logged before the next begins."""
+    writer = None if place is None else _writer(place)
+    if place is None or writer is None:
         return [solve(point) for point in points]
-    writer = _writer(folder)
     answers = []
     for point in points:
         writer.append({"begun": point.key})
-        answers.append(solve(point))
-        record(writer, [(point, answers[-1])])
+        answer = solve(point)
+        record(writer, [(point, answer)])
+        answers.append(replace(answer, logged=True) if place.arrays else answer.without_arrays())
     return answers
 
 
-# The log of this process, one for each folder.
-_writers: dict[str, RecordWriter] = {}
+# The log of each thread of this process in each folder, and the computation that it belongs to.
+_writers: dict[tuple[str, int], tuple[str, RecordWriter]] = {}
 
 
-def _writer(folder: str) -> RecordWriter:
+def _writer(place: Place) -> RecordWriter | None:
+    """Return the log of this thread; None where the folder is not the one that was meant."""
     from .results import RecordWriter
 
-    if folder not in _writers:
-        _writers[folder] = RecordWriter(Path(folder))
-    return _writers[folder]
-
-
-def each(
-    function: Callable[[Any], Any], tasks: Sequence[Any], executor: str | Executor = "local:1"
-) -> Iterator[tuple[int, Any]]:
-    """Call a function for each task, in any order, and yield (number of the task, result or the exception raised).
-
-    Processes find the function by its name, so it stands at the top of a module. A process that dies costs the task it
-    was at, which is then tried once more, alone.
-
-    Raises
-    ------
-    UsageError
-        For an executor that does not exist.
-    """
-    if isinstance(executor, Executor):
-        yield from _results({executor.submit(function, t): i for i, t in enumerate(tasks)})
-        return
-    kind, _, argument = executor.partition(":")
-    if kind == "dask":
-        pool = _dask(argument)
-        yield from _results({pool.submit(function, t): i for i, t in enumerate(tasks)})
-        return
-    workers = _local(executor)
-    if workers == 1:
-        for number, task in enumerate(tasks):
-            try:
-                yield number, function(task)
-            except Exception as error:
-                yield number, error
-        return
-    waiting = dict(enumerate(tasks))
-    alone = False
-    with _one_thread(), _terminable():
-        while waiting:
-            now = [next(iter(waiting))] if alone else list(waiting)
-            try:
-                with _pool(min(workers, len(now))) as pool:
-                    for number, result in _results({pool.submit(function, waiting[n]): n for n in now}):
-                        del waiting[number]
-                        yield number, result
-            except BrokenProcessPool as error:
-                log.warning("a worker process died (%s): what it had finished is kept", error)
-                if alone:
-                    del waiting[now[0]]
-                    yield now[0], SolveError("its process was killed: out of memory?", status="worker-died")
-                alone = True
-
-
-def _results(waiting: Mapping[Future[Any], int]) -> Iterator[tuple[int, Any]]:
-    for done in as_completed(waiting):
-        try:
-            yield waiting[done], done.result()
-        except BrokenProcessPool:
-            raise
-        except Exception as error:
-            yield waiting[done], error
-
-
-def _local(executor: str) -> int:
-    """Return N of ``local:N``, the number of cores for ``local``."""
-    kind, _, argument = executor.partition(":")
-    if kind != "local" or not (argument == "" or (argument.isdecimal() and 0 < int(argument[:6]) < 10_000)):
-        raise UsageError(f"there is no executor {executor!r}", where="executor", hint="use local:N or dask:ADDRESS")
-    return int(argument) if argument else os.cpu_count() or 1
-
-
-def _quiet_worker() -> None:
-    # Ctrl-C is for the parent, which knows what is finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Leave by an exception when asked to terminate, so that the workers end too.
-
-    Only around waiting: compiled code does not come back to hear it.
-    """
-
-    def leave(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Inherited by the workers, which must not run N threads each on N cores.
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[Executor]:
-    # Spawned, not forked: a fork would copy the locks of running threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_quiet_worker)
-    finished = False
-    try:
-        yield pool
-        finished = True
-    finally:
-        if not finished:
-            # Interrupted: points under way are given up, finished ones are on disk.
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
-                process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _dask(address: str) -> Executor:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise UsageError(
-            "the executor dask needs the package distributed",
-            why=str(error),
-            hint="pip install 'dimladder[distributed]'",
-        ) from None
-    found: Executor = Client(address or None).get_executor()
-    return found
+    mine = place.folder, threading.get_ident()
+    token, writer = _writers.get(mine, ("", None))
+    if writer is None or token != place.token:
+        if writer is not None:
+            writer.close()
+        if not place.seen():
+            return None
+        writer = RecordWriter(Path(place.folder))
+        _writers[mine] = place.token, writer
+    return writer

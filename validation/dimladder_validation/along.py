@@ -90,10 +90,10 @@ def compare_along(
     UsageError
         For a grid without values, or an executor that does not exist.
     """
+    from dimladder.executors import each
     from dimladder.registry import file_of
     from dimladder.solve import replace
     from dimladder.sweep import plain_values
-    from dimladder.workers import each
 
     grid = {key: plain_values(values) for key, values in grid.items()}
     if not grid or not all(len(values) for values in grid.values()):

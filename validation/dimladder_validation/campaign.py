@@ -181,7 +181,7 @@ def validate(
         run, also where its process was killed. A stored outcome that cannot be read is made again from the stored
         replicas.
     """
-    from dimladder.workers import each
+    from dimladder.executors import each
 
     read_campaign, folder = load_campaign(campaign)
     cases = read_campaign.case

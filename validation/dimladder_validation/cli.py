@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dimladder.results import Measurement
 
 
+HERE = "local:1"
 EXIT = {"agree": 0, "disagree": 1, "inconclusive": 3}
 
 
@@ -31,6 +32,7 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--large", action="store_true", help="allow sizes above a million, whatever they cost")
     parser.add_argument("--seed", type=int, metavar="S", help="root seed; it fixes every replica")
+    _add_executor(parser)
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -47,7 +49,7 @@ def _simulate(args: argparse.Namespace, problem: Problem, folder: Path | None) -
 
     return simulate(
         problem, _sizes(args.sizes), args.replicas, args.device, args.dtype, args.seed,
-        out=folder, resume=args.resume, force=args.force, large=args.large,
+        out=folder, resume=args.resume, force=args.force, large=args.large, executor=args.executor,
     )  # fmt: skip
 
 
@@ -108,13 +110,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--grid", action="append", default=[], metavar="a.b=lo:hi:n[:log]",
         help="compare at every value of one key: a range, or a list v1,v2,...; may be repeated",
     )  # fmt: skip
-    _add_executor(parser)
     add_json(parser)
     add_output(parser)
 
 
 def _add_executor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--executor", default="local:1", metavar="local:N|dask:ADDRESS", help="default local:1")
+    parser.add_argument(
+        "--executor", default=HERE, metavar="local:N|dask:ADDRESS", help=f"N processes, or a cluster (default {HERE})"
+    )
 
 
 def _compare_along(args: argparse.Namespace, problem: Problem, variables: list[str] | None) -> int:
@@ -162,8 +165,8 @@ def _run_compare(args: argparse.Namespace) -> int:
     problem = load_problem(args)
     given: Any = None
     if args.measurement:
-        if args.sizes or args.replicas or args.seed is not None:
-            raise UsageError("--measurement excludes --d, --replicas and --seed: it is finished")
+        if args.sizes or args.replicas or args.seed is not None or args.executor != HERE:
+            raise UsageError("--measurement excludes --d, --replicas, --seed and --executor: it is finished")
         given = open_result(args.measurement)
         if not isinstance(given, Measurement):
             raise UsageError(f"{args.measurement} holds a {given.kind}, not a measurement")

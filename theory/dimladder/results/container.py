@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA = 1
+# Bytes up to which a file is read whole when it is opened.
+EAGER = 1 << 26
 # (dims, values, latex, long_name, units)
 VariableData = tuple[Sequence[str], Any, str, str, str | None]
 
@@ -336,6 +338,8 @@ class PhaseDiagram(Result):
 def open_result(path: str | Path) -> Result:
     """Read a result: a netCDF file, or a run folder that holds ``result.nc``.
 
+    Arrays of a large file are read when they are used.
+
     Raises
     ------
     ResultFileError
@@ -351,8 +355,11 @@ def open_result(path: str | Path) -> Result:
     # First of all: HDF5 may crash or never return on a damaged file.
     check_seal(file)
     try:
-        with xr.open_dataset(file, engine="h5netcdf", decode_times=False) as opened:
-            dataset = opened.load()
+        if file.stat().st_size > EAGER:
+            dataset = xr.open_dataset(file, engine="h5netcdf", decode_times=False)
+        else:
+            with xr.open_dataset(file, engine="h5netcdf", decode_times=False) as opened:
+                dataset = opened.load()
     except Exception as error:  # whatever HDF5, h5netcdf and xarray raise
         raise ResultFileError(
             "the result file cannot be read", where=str(file), why=(str(error) or repr(error)).splitlines()[0],

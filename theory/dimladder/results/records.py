@@ -92,31 +92,29 @@ class RecordWriter:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Return every whole record of every log of a folder; damaged ones are logged and left out."""
+    """Return every whole record of every log of a folder, one at a time; damaged ones are logged and left out."""
     for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                yield from _records(file, path)
         except OSError as error:
             log.warning("%s cannot be read (%s): what it holds is computed again", path, error.strerror)
-            continue
-        if not content.startswith(_FORMAT):
-            log.warning("%s is no log of this program: it is left out", path)
-            continue
-        yield from _records(content, path)
 
 
-def _records(content: bytes, path: Path) -> Iterator[Record]:
-    at = len(_FORMAT)
-    while at < len(content):
-        try:
-            head_length, data_length, check = _LENGTHS.unpack_from(content, at)
-        except struct.error:
+def _records(file: IO[bytes], path: Path) -> Iterator[Record]:
+    if file.read(len(_FORMAT)) != _FORMAT:
+        log.warning("%s is no log of this program: it is left out", path)
+        return
+    left = path.stat().st_size - len(_FORMAT)
+    while left > 0:
+        lengths = file.read(_LENGTHS.size)
+        if len(lengths) < _LENGTHS.size:
             break
-        start = at + _LENGTHS.size
-        middle, at = start + head_length, start + head_length + data_length
-        head, data = content[start:middle], content[middle:at]
-        if len(data) < data_length:
+        head_length, data_length, check = _LENGTHS.unpack(lengths)
+        left -= _LENGTHS.size + head_length + data_length
+        if left < 0:  # a damaged length may ask for any amount of memory
             break
+        head, data = file.read(head_length), file.read(data_length)
         if zlib.crc32(data, zlib.crc32(head)) == check:
             yield _record(head, data)
         else:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimladder import registry
-from dimladder.errors import ResultFileError, SimulationError, did_you_mean
+from dimladder.errors import ResultFileError, SimulationError
 from dimladder.problem.checks import sizes as check_sizes
 from dimladder.problem.spec import MAX_POINTS
-from dimladder.progress import Progress, stage
+from dimladder.progress import Progress
 
 from .base import DTYPES, Backend, Closing, Experiment, Sample, backend_for, chunks
 from .batches import Batch, BatchStore
 from .ensemble import Ensemble, assemble
+from .known import experiment, experiments
+from .parts import Parts
 from .streams import stream, stream_hash, streams
 
 if TYPE_CHECKING:
@@ -31,25 +34,6 @@ __all__ = [
 LARGE, SPEED = 1_000_000, 1e9
 
 
-def experiments() -> tuple[str, ...]:
-    """Return the names of the experiments: installed, and registered in this process."""
-    return tuple(registry.names("experiments"))
-
-
-def experiment(name: str) -> Experiment:
-    """Return the experiment of a theory.
-
-    Raises
-    ------
-    SimulationError
-        If no experiment of that name is known.
-    """
-    found: Experiment | None = registry.get("experiments", name)
-    if found is None:
-        raise SimulationError(f"no experiment simulates the theory {name!r}", hint=did_you_mean(name, experiments()))
-    return found
-
-
 def simulate(
     problem: Any,
     d: int | Sequence[int] | None = None,
@@ -62,6 +46,7 @@ def simulate(
     force: bool = False,
     progress: Progress | None = None,
     large: bool = False,
+    executor: str | Executor = "local:1",
 ) -> Measurement:
     """Simulate a problem at finite size, and return means and standard errors over independent replicas.
 
@@ -91,6 +76,11 @@ def simulate(
         ``progress(done, total, label)`` after each batch; counts are replicas. `dimladder.progress` shows a bar.
     large : bool
         Allow sizes above `LARGE`, which are refused with an estimate of what they cost.
+    executor : str or concurrent.futures.Executor
+        Who runs the batches: ``"local:N"``, N processes of one thread each (1: this one); ``"dask:ADDRESS"``, a dask
+        cluster; or any executor. Workers write their batches themselves where they see `out`. The numbers are those of
+        one process: streams belong to replicas. In a script that starts processes, guard the entry with
+        ``if __name__ == "__main__":``.
 
     Returns
     -------
@@ -106,7 +96,7 @@ def simulate(
     ResultFileError
         If `out` holds batches and neither `resume` nor `force` is given, or batches of another run.
     """
-    ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress, large)
+    ensemble = replicate(problem, d, replicas, device, dtype, seed, out, resume, force, progress, large, executor)
     measured = measurement_of(problem, ensemble)
     if out is not None:
         measured.save(Path(out) / "result.nc")
@@ -125,6 +115,7 @@ def replicate(
     force: bool = False,
     progress: Progress | None = None,
     large: bool = False,
+    executor: str | Executor = "local:1",
 ) -> Ensemble:
     """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
     found = experiment(problem.theory)
@@ -162,7 +153,8 @@ def replicate(
             from dimladder.results import write_text
 
             write_text(folder / "resolved.toml", problem.to_toml())
-        batches = _run(found, problem, sizes, count, key, backend, store, kept, progress)
+        parts = Parts(found, problem, sizes, count, key, device, backend)
+        batches = parts.run(store, kept, progress, executor)
     return assemble(found.size, sizes, count, batches, {**key, **backend.facts()})
 
 
@@ -210,62 +202,6 @@ def _sizes(given: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
     except ValueError as error:
         raise SimulationError(str(error), where=name) from None
     return sizes
-
-
-def _missing(count: int, kept: Sequence[Batch], most: int) -> list[tuple[int, int]]:
-    """Return the ranges of replicas below `count` that no kept batch holds, at most `most` replicas each."""
-    have = {r for batch in kept for r in range(batch.first, batch.last)}
-    ranges: list[tuple[int, int]] = []
-    for start in range(0, count, most):
-        replica = start
-        while replica < min(start + most, count):
-            last = replica
-            while last < min(start + most, count) and last not in have:
-                last += 1
-            if last > replica:
-                ranges.append((replica, last))
-            replica = last + 1
-    return ranges
-
-
-def _run(
-    found: Experiment,
-    problem: Any,
-    sizes: tuple[int, ...],
-    count: int,
-    key: Mapping[str, Any],
-    backend: Backend,
-    store: BatchStore | None,
-    kept: list[Batch],
-    progress: Progress | None,
-) -> list[Batch]:
-    batches = [batch.take(0, count) for batch in kept if batch.size in sizes and batch.first < count]
-    done, total = sum(b.last - b.first for b in batches), count * len(sizes)
-    on_host = backend.device.startswith("cpu")
-    most = found.batch_size if on_host or found.device_batch_size is None else found.device_batch_size
-    with stage("simulating", progress) as tell:
-        for size in sizes:
-            for first, last in _missing(count, [b for b in kept if b.size == size], most):
-                generators = streams(key["seed"], key["problem"], key["experiment"], size, first, last)
-                batch = _batch(found.run(problem, size, generators, backend), size, first, last)
-                if store is not None:
-                    store.save(batch)
-                batches.append(batch)
-                done += last - first
-                tell(done, total, f"{found.size} = {size}")
-    return batches
-
-
-def _batch(sample: Sample, size: int, first: int, last: int) -> Batch:
-    import numpy as np
-
-    variables = sample.arrays()
-    for name, (_, values, _) in variables.items():
-        if values.shape[0] != last - first:
-            raise SimulationError(
-                f"the experiment returned {values.shape[0]} replicas of {name!r} instead of {last - first}"
-            )
-    return Batch(size, first, last, {k: np.asarray(v) for k, v in sample.coords.items()}, variables)
 
 
 def measurement_of(problem: Any, ensemble: Ensemble) -> Measurement:

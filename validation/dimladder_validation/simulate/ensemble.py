@@ -65,7 +65,8 @@ def assemble(
         for batch in ordered:
             _check_alike(first, batch, size_name)
         for name in per_size:
-            values = np.concatenate([b.variables[name][1] for b in ordered])
+            # In one order of memory, in which sums are taken: that of a batch depends on where it comes from.
+            values = np.ascontiguousarray(np.concatenate([b.variables[name][1] for b in ordered]))
             assert values.shape[0] == count, f"{name} at {size_name} = {size}: {values.shape[0]} of {count} replicas"
             per_size[name].append(values)
     variables = {

@@ -206,7 +206,8 @@ def _measure(
         moved = backend.to_numpy(nets.w[:, :, :relevant] - nets.start).astype(float)
         return {
             "risk": np.mean((target[None, :, None] - f) ** 2, axis=(1, 2)),
-            "fourier": f.mean(axis=2) @ characters.T / len(cube),
+            # Replica by replica: the order of the sums must not depend on how many there are.
+            "fourier": (f.mean(axis=2)[:, None, :] @ characters.T)[:, 0] / len(cube),
             "feature_square": (moved**2).mean(axis=1),
             "readout_square": (backend.to_numpy(nets.a).astype(float) ** 2).mean(axis=1),
         }
