@@ -41,8 +41,11 @@ def coefficient(flow: GeneralFlow, row: int) -> Any:
     """Return the written coefficient of a species in the symbols of the model, for unit k; None where there is none."""
     rows = flow.table.coefficients
     written = None if rows is None else rows[row]
-    if written is None:
-        return None
+    return None if written is None else of_unit(flow, written)
+
+
+def of_unit(flow: GeneralFlow, written: Any) -> Any:
+    """Return a written formula in the symbols of the model, for unit k."""
     formula = written.sympy()
     rate = sp.Symbol("eta", positive=True)
     names = {"a": unit_readout(flow), "error": r"\Delta", "f": "f", "y": "y"}
@@ -78,7 +81,7 @@ _NAMES = {
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
 } | {
     READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
-    d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+    d.dGamma.label: "velocity", d.sampled.label: "Lambda", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
 }  # fmt: skip
 
 
@@ -121,6 +124,8 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "a": (r"a_{h,o,i}", "readout h of output o and unit i") if t.Y > 1 else (r"a_{h,i}", "readout h of unit i"),
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
+        "J": (r"J_{p,q}", "covariance of the noise that a step adds: the rows above, 0 for vectors of two units"),
+        "Lambda": (r"\Lambda_{c,p,r}", "average over source c of the drift of vector p along vector r: the rows above"),
         "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
         "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
         "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),
