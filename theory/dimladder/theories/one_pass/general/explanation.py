@@ -13,6 +13,7 @@ from ....problem.data import Mixture
 from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step, latex
+from ..differences.tail import close_step
 from ..episode_averages import episode_equations
 from ..erf_sums import ErfMixture
 from ..explanation import definitions as unit_definitions
@@ -67,7 +68,9 @@ def explain(flow: GeneralFlow) -> list[Step]:
     ]
     used = [e for step in steps for e in step.equations]
     steps.append(Step("Symbols", "What the equations use and do not define themselves.", tuple(glossary(flow, used))))
-    return [*steps, linear_step(flow)] if is_linear(flow) else steps
+    steps += [linear_step(flow)] if is_linear(flow) else []
+    missing = "it is derived for isotropic, centred inputs, one target and one tracked vector a unit"
+    return [*steps, close_step(missing)]
 
 
 def _increment(flow: GeneralFlow, increment: Any) -> Any:
