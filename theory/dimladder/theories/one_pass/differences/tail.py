@@ -126,7 +126,7 @@ KNOWN = "In overlaps e_g is a difference of numbers of order one, known to about
 
 
 def close_step(missing: str) -> Step:
-    """Return the last step of a derivation: what is known of small errors, and why no more where something is missing."""
+    """Return the last step of a derivation: what is known of small errors, and what is `missing` for more."""
     from ....symbolic.equations import Step
 
     if missing:
