@@ -108,7 +108,7 @@ def absence(flow: OnePassFlow) -> str:
     p = flow.p
     if not isinstance(p.target, Committee):
         return "the target is no committee"
-    if p.target.noise > 0 and p.algorithm.regime == "classical":
+    if p.target.noise and p.algorithm.regime == "classical":
         return "label noise keeps the student away from the target"
     if p.algorithm.weight_decay > 0 or p.algorithm.readout_weight_decay > 0:
         return "weight decay keeps the student away from the target"
