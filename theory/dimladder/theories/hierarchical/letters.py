@@ -38,7 +38,7 @@ V_y                     :: variance of the label
 E                       :: error of the second stage on a fresh label
 q_2                     :: norm of the learned feature
 \psi_j                  :: basis functions of the readout
-g, g_T                  :: resolvent of the label-weighted covariance; link where it is a target
+g_T                     :: resolvent of the label-weighted covariance, seen by samples of label transform $T$
 z_c                     :: component of an input along a direction of class $c$
 g_j                     :: resolvent of degree $j$ where the norms of samples scatter
 z                       :: place on the axis of eigenvalues
