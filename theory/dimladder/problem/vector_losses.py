@@ -45,13 +45,25 @@ class VectorLoss:
     two_valued = False
 
     def __init__(self, form: LossFunction, outputs: int, smoothing: float = 0.0) -> None:
-        import sympy as sp
-
         self.form, self.outputs, self.smoothing = form, outputs, smoothing
         self.name = form.name if not smoothing else f"{form.name}, smoothing {smoothing!r}"
-        self.f, self.y = (tuple(sp.symbols(f"{s}1:{outputs + 1}", real=True)) for s in "fy")
         if form.several and form.highest > outputs:
             raise ValueError(f"function: {form.name!r} names output {form.highest} of {outputs}")
+
+    @cached_property
+    def f(self) -> tuple[Any, ...]:
+        """Symbols of the outputs."""
+        return self._symbols("f")
+
+    @cached_property
+    def y(self) -> tuple[Any, ...]:
+        """Symbols of the labels."""
+        return self._symbols("y")
+
+    def _symbols(self, letter: str) -> tuple[Any, ...]:
+        import sympy as sp
+
+        return tuple(sp.symbols(f"{letter}1:{self.outputs + 1}", real=True))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorLoss) and (self.name, self.outputs) == (other.name, other.outputs)

@@ -186,7 +186,7 @@ class TangentRidge(FixedPoint):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("ntk-ridge",), _source)
+        return store.module(("ntk-ridge",), _source, native=True)
 
     def python(self) -> str:
         from ..symbolic import store
