@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DimladderError, UsageError
+from .kept_equations import equation_rows, equations_text
 from .solve import derive, loads, replace, solve
 
 if TYPE_CHECKING:
@@ -110,10 +111,10 @@ def report(
     results = same(gather(source))
     lines = _finer(results, refine)
     first = next((r for r in results if r.problem_toml), None)
-    rows = [] if first is None else derive(loads(first.problem_toml, source="the result")).equations()
+    rows = [] if first is None else equation_rows(loads(first.problem_toml, source="the result"))
     folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
     text = page(
-        results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
+        results, rows, folder=folder, variables=variables,
         names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
     )  # fmt: skip
     write_text(Path(to), text)
@@ -133,7 +134,7 @@ def equations_of(result: Result, columns: int) -> str:
             "this result does not hold the problem that it answers", where="formats: equations",
             hint="solve the run file again with -o DIR, or leave equations out of --format",
         )  # fmt: skip
-    return derive(loads(result.problem_toml, source="the result")).latex(columns)
+    return equations_text(loads(result.problem_toml, source="the result"), "latex", columns)
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:

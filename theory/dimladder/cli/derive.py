@@ -20,19 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..kept_equations import equations_text
     from ..solve import derive
 
     formats = args.format.split(",")
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"there is no format {name!r}", where="--format", hint=did_you_mean(name, FORMATS))
-    system = derive(load_problem(args))
+    problem = load_problem(args)
     if args.explain:
-        print(system.explain())
+        print(equations_text(problem, "explain"))
         if formats == ["text"]:
             return 0
     for name in formats:
-        print(system.latex(args.columns) if name == "latex" else getattr(system, name)(), end="")
+        print(derive(problem).python() if name == "python" else equations_text(problem, name, args.columns), end="")
     return 0
 
 

@@ -123,19 +123,19 @@ class VectorLoss:
     @cached_property
     def linear_in_label(self) -> bool:
         """Whether every slope is a polynomial of first degree in the labels."""
-        import sympy as sp
-
         if self.softmax or self.quadratic:
             return True
+        import sympy as sp
+
         return all(s.is_polynomial(*self.y) and sp.Poly(s, *self.y).total_degree() <= 1 for s in self.slopes)
 
     @cached_property
     def jumps(self) -> bool:
         """Whether the loss is discontinuous across one of its `planes`, at random points of it."""
-        import sympy as sp
-
         if not self.planes:
             return False
+        import sympy as sp
+
         value, *levels = (
             sp.lambdify([*self.f, *self.y], e, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
             for e in (self.value, *(level for _, level in self.planes))
@@ -157,10 +157,10 @@ class VectorLoss:
 
         Of those kinked functions whose argument is affine in the outputs for a given label.
         """
-        import sympy as sp
-
         if self.softmax or self.quadratic:
             return ()
+        import sympy as sp
+
         found: dict[Plane, None] = {}
         for argument in _kinked(self.value):
             if not argument.is_polynomial(*self.f):
