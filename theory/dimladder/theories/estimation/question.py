@@ -18,7 +18,7 @@ from . import spectrum as spectra
 from .bayes_channel import BayesChannel
 from .bayes_pairs import PairChannel
 from .channel import Loss
-from .labels import LabelLaw, form_of_target, has_outliers, stored_form
+from .labels import LabelLaw, form_of_target, stored_form
 from .penalty import NORMAL, Prior, sparse
 from .priors import prior_named
 from .system import Question
@@ -58,9 +58,10 @@ def target_law(problem: Problem) -> LabelLaw:
 
 def label_law_of(target: Index, mean: float = 0.0, scale: float = 1.0) -> LabelLaw:
     """Return the law of the label where the field of the formula is mean + scale z."""
-    share = target.outliers.probability if has_outliers(target) else 0.0
+    share = target.outliers.probability if target.outliers is not None else 0.0
+    numbers = float(target.flip), float(target.noise), share
     if mean == 0.0 and scale == 1.0:
-        return stored_form(target).law(target.flip, target.noise, share, target.formula)
+        return stored_form(target).law(*numbers, target.formula)
 
     def placed(expression: Any) -> Any:
         import sympy as sp
@@ -68,7 +69,7 @@ def label_law_of(target: Index, mean: float = 0.0, scale: float = 1.0) -> LabelL
         field = next((s for s in expression.free_symbols if s.name in ("z", "z1")), None)
         return expression if field is None else expression.subs(field, mean + scale * sp.Symbol("z", real=True))
 
-    return form_of_target(target, placed).law(target.flip, target.noise, share, target.formula)
+    return form_of_target(target, placed).law(*numbers, target.formula)
 
 
 def latent_variance(problem: Problem) -> float:
