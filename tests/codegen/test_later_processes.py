@@ -49,6 +49,7 @@ def test_equations_are_kept_until_the_problem_or_the_file_changes(
     system = dl.derive(problem)
     assert forms == {form: getattr(system, form)() for form in forms}
     assert equations_text(problem, "latex", 2) == system.latex(2)
+    assert equations_text(problem, "notation as html") == system.notation().html()
     assert equation_rows(problem) == [(e.label, e.latex, e.note) for e in system.equations()]
     with monkeypatch.context() as patch:
         patch.setattr(type(system), "latex", lambda self, columns=1: pytest.fail("derived again"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .solve import derive
 from .symbolic import store
@@ -17,17 +17,19 @@ __all__ = ["equation_rows", "equations_text"]
 
 
 def equations_text(problem: Problem, form: str, columns: int = 1) -> str:
-    """Return what a method of the problem's system prints.
+    """Return what a method of the problem's system prints, or one of its table of notation.
 
     Parameters
     ----------
-    form : {"latex", "text", "sympy", "explain"}
+    form : {"latex", "text", "sympy", "explain", "notation as latex", "notation as text", "notation as html"}
     columns : {1, 2}
         Of the page, for LaTeX.
     """
 
     def build(system: System) -> str:
-        return system.latex(columns) if form == "latex" else str(getattr(system, form)())
+        printed: Any = system.notation() if form.startswith("notation as ") else system
+        form_of = form.removeprefix("notation as ")
+        return str(printed.latex(columns) if form_of == "latex" else getattr(printed, form_of)())
 
     return _kept(problem, (form, columns), build)
 

@@ -88,8 +88,9 @@ def text(parts: tuple[Any, ...], theory_module: str, build: Callable[[], str]) -
 
 @cache
 def _typesetting() -> str:
-    digest = hashlib.sha256()
-    for path in sorted((Path(__file__).resolve().parent.parent / "typeset").rglob("*.py")):
+    """Return a hash of what typesets, and of the names and letters that theories share."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
+    for path in sorted([*(root / "typeset").rglob("*.py"), *(root / "theories").glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -8,7 +8,7 @@ that is not in the store yet, never to solve a problem met before.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
@@ -22,6 +22,7 @@ from .equations import Equation, Equations, OrderParameter, Step, in_words
 
 if TYPE_CHECKING:
     from ..problem import Problem
+    from .notation import Notation
 
 Array = NDArray[np.float64]
 
@@ -71,6 +72,7 @@ class System(ABC):
     order_parameters: Sequence[OrderParameter] = ()
     references: Sequence[str] = ()
     assumptions: Sequence[str] = ()
+    letters: ClassVar[str] = ""  # what the letters of the equations mean, as `notation` reads it
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -111,6 +113,13 @@ class System(ABC):
         rows = self.equations()
         width = max((len(e.label) for e in rows), default=0)
         return "".join(f"{e.label:<{width}}  {plain(e.latex)}{_noted(e)}\n" for e in rows)
+
+    def notation(self) -> Notation:
+        """Return the table of every symbol in the equations: what it means, and its number in this problem."""
+        from ..problem import to_builtins
+        from .notation import lines, notation
+
+        return notation(self.equations(), lines(self.letters), self.order_parameters, to_builtins(self.problem))
 
     def _repr_latex_(self) -> str:
         return self.latex()
@@ -406,6 +415,8 @@ class ExplicitFlow(Flow):
     `parameter_values`, and declare `order_parameters` in the order of the state.
     """
 
+    shown: ClassVar[Mapping[str, str]] = {}  # observable -> its LaTeX, where it has a symbol
+
     @abstractmethod
     def build(self) -> Equations:
         """Return the equations in sympy."""
@@ -459,7 +470,7 @@ class ExplicitFlow(Flow):
             Equation.of(p.name, rf"\frac{{\mathrm{{d}} {sp.latex(symbol)}}}{{\mathrm{{d}} t}}", rhs)
             for p, (symbol, rhs) in zip(self.order_parameters, system.state.items(), strict=True)
         ]
-        return rows + [Equation.of(n, in_words(n), e) for n, e in system.observables.items()]
+        return rows + [Equation.of(n, self.shown.get(n, in_words(n)), e) for n, e in system.observables.items()]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         out = {

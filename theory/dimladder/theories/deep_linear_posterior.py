@@ -67,6 +67,19 @@ class KernelScale(FixedPoint):
     """One scalar equation a depth, in modes of the kernel: kappa lam_i/(kappa lam_i + T) and y_i^2."""
 
     order_parameters = (SCALE,)
+    letters = r"""
+    \kappa        :: factor of the kernel after all hidden layers
+    u_0           :: factor of the kernel after one hidden layer
+    L             :: hidden layers
+    \sigma        :: standard deviation of the weights' prior
+    \alpha        :: samples over width
+    r_0           :: power of the labels in units of the kernel, a sample :: data.label_alignment
+    N             :: width of a hidden layer
+    P             :: number of samples
+    T             :: temperature of the posterior :: algorithm.temperature
+    \lambda_i, y_i :: eigenvalues of the kernel of the inputs, and the labels along its modes
+    i             :: modes of the kernel
+    """
 
     @staticmethod
     def expressions() -> dict[str, Any]:

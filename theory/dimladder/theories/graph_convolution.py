@@ -88,6 +88,23 @@ class RidgeOnGraph(FixedPoint):
     """Stationary point of the free energy at every train fraction."""
 
     order_parameters = RISKS
+    letters = r"""
+    g             :: resolvent of the features' covariance
+    t             :: ridge, renormalised
+    r             :: ridge in units of the labelled nodes
+    \gamma        :: nodes a feature :: data.gamma
+    \tau          :: fraction of the nodes that are labelled
+    \varphi       :: signal that is seen through the features
+    \lambda       :: strength of the communities in the graph :: data.homophily
+    \mu           :: strength of the communities in the features :: data.mu
+    \psi          :: mean output on a node, in units of its label
+    \sigma        :: standard deviation of the output
+    d             :: degrees of freedom, over the labelled nodes
+    \Phi          :: distribution function of the standard normal
+    \mathcal{F}   :: free energy, stationary in its arguments
+    c             :: self-loop: weight of a node's own features :: student.self_loop
+    \beta, s, \theta, Q, \nu, m, \chi, q, k :: arguments of the free energy
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp

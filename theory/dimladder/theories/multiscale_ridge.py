@@ -94,6 +94,23 @@ class TwoScaleRidge(FixedPoint):
     """One scalar kappa per ridge, and closed forms in it."""
 
     order_parameters = (ERROR,)
+    letters = r"""
+    z_1, z_2      :: share of a mode of the block that the fit learns; $\bar z_1$ is the rest
+    \bar z_1, \bar z_2 :: share of a mode of the block that the fit misses
+    s_1, s_2      :: singular values of the fast and of the slow block
+    d             :: dimension of the input :: data.dimension
+    p             :: number of fast features
+    n             :: number of samples :: data.samples
+    \kappa        :: ridge, renormalised
+    \lambda       :: ridge, one over the time of training
+    q_1, q_2      :: size of the block in units of its size and the ridge
+    \bar q_1, \bar q_2 :: ridge in units of the block's size and the ridge
+    a_1, a_2      :: gain of a block by itself
+    \sigma        :: standard deviation of the label's noise :: target.noise
+    R             :: overlap of student and teacher
+    Q             :: norm of the student
+    E^{\mathrm{dec}}_G :: the published form, blocks decoupled
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp

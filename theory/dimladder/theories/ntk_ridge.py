@@ -128,6 +128,23 @@ class TangentRidge(FixedPoint):
     """One scalar k for each width, and closed forms in it."""
 
     order_parameters = (TEST, TRAIN)
+    letters = r"""
+    k             :: response that the finite width leaves
+    \alpha        :: units a sample, $n_1/m$
+    \gamma        :: ridge :: loss.ridge
+    \phi          :: dimension a sample, $n_0/m$
+    \tau_1        :: average resolvent of the kernel
+    \tau_2        :: the same, weighed by the inputs' covariance
+    g             :: resolvent of the inputs' covariance
+    s             :: activation, centred
+    \zeta         :: squared average slope of the activation
+    \eta_\ast     :: what the linear part leaves of the activation's variance
+    \sigma^2_2, \sigma_2 :: variance of the readouts :: student.readout_variance
+    \sigma_{\epsilon} :: standard deviation of the label's noise :: target.noise
+    c             :: standard deviation of the target
+    A             :: ridge of the inputs' covariance, times $B$
+    B             :: factor of the inputs' covariance in the kernel
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp

@@ -19,6 +19,7 @@ from . import observables, printed
 from .best_ridge import least_in_ridge, slope_along
 from .channel import vector
 from .labels import component_moments
+from .letters import LETTERS
 from .mixture_equations import FixedPointMap, Shape, program, source, start
 from .mixture_question import MixtureQuestion
 from .mixture_separability import separability_threshold
@@ -29,6 +30,8 @@ GRID, CLUSTERS = ("sample_ratio",), ("sample_ratio", "cluster")
 
 class MixtureSystem(FixedPoint):
     """State evolution of one mixture problem with one output."""
+
+    letters = LETTERS
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

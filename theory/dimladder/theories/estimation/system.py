@@ -17,6 +17,7 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import Channel, Loss, vector
 from .labels import LabelLaw
+from .letters import LETTERS
 from .minimiser import Point, StateEvolution
 from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
 from .spectrum import Covariance
@@ -94,6 +95,8 @@ _MEANING = {
 
 class MinimiserSystem(FixedPoint):
     """(V, q, m) of the minimiser at every sample ratio, and what follows from them."""
+
+    letters = LETTERS
 
     meaning: ClassVar[dict[str, tuple[str, str]]] = _MEANING
 

@@ -11,6 +11,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import BRANCHES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -21,6 +22,8 @@ NO_POWER = 1e-12
 
 class BranchSystem(ClosedForm):
     """q_m(n1) -> R_m(n1, n2) -> mse(n1, n2) of the branches m."""
+
+    letters = BRANCHES
 
     references = ("dandi2025depth", "baik2005phase")
 

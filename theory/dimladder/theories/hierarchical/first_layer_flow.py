@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import DomainError
 from ...problem import Refusal, activation
 from ...problem.grids import OdeSolver, Simulation
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation, Equations, ExplicitFlow, Map, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from .letters import FIRST_LAYER
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -262,6 +264,8 @@ class _Shared:
 class OverlapFlow(_Shared, ExplicitFlow):
     """dq_c/dt = 2 rho q_c (a_c - sum a q) [- nu (q_c - gamma phi_c)]."""
 
+    letters = FIRST_LAYER
+
     time_unit = "steps"
     references = ("dandi2025depth",)
 
@@ -323,6 +327,8 @@ class OverlapFlow(_Shared, ExplicitFlow):
 class OverlapMap(_Shared, Map):
     """The same neurons at finite step: growth by 1 + rho (a_c - m), then normalisation."""
 
+    letters = FIRST_LAYER
+
     references = ("dandi2025depth",)
 
     @property
@@ -342,10 +348,9 @@ class OverlapMap(_Shared, Map):
         return Equations({x: g / norm for x, g in zip(q, grown, strict=True)}, self.parameter_symbols())
 
     def equations(self) -> list[Equation]:
-        import sympy as sp
 
         return [
-            Equation.of(p.name, rf"{sp.latex(symbol)}^{{(t+1)}}", right)
+            Equation.of(p.name, rf"{latex(symbol)}^{{(t+1)}}", right)
             for p, (symbol, right) in zip(self.order_parameters, self.build().state.items(), strict=True)
         ]
 

@@ -194,7 +194,8 @@ def flattened(target: Hierarchical, ratio: float, transform: str = "identity") -
     values, weights = labels[keep] - float(weights @ labels), weights[keep]
     squares = np.repeat(u**2 - 1.0, len(x))[keep]
     one = np.ones(1)
-    return single_spike(LabelLaw(values, weights, squares[None], one, one, 1, None, np.zeros(1, int)), 0, ratio)
+    none = np.zeros((1, 1, len(values)))
+    return single_spike(LabelLaw(values, weights, squares[None], none, one, one, 1, None, np.zeros(1, int)), 0, ratio)
 
 
 def cubic_unfolding(moments: LabelMoments) -> Threshold:

@@ -12,6 +12,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import LAYERWISE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 class LayerwiseSystem(ClosedForm):
     """q(n1) -> corr(h_hat, h)(n1, n2) -> mse(n1, n2)."""
+
+    letters = LAYERWISE
 
     references = ("dandi2025depth", "baik2005phase")
 
@@ -180,8 +183,9 @@ class LayerwiseSystem(ClosedForm):
             rows += [
                 Equation(
                     "resolvent",
-                    r"g(z) = \frac{1-\gamma}{z - R(g)} + \gamma \sum_c \frac{f_c}{z - R(g) - L_c(g)}",
-                    note="gamma = d_eff/d; R = E[T/(1 - gT d/n1)], L_c = E[(z_c^2 - 1) T/(1 - gT d/n1)]",
+                    r"g_T(z) = \frac{1-\gamma}{z - R} + \gamma \sum_c \frac{f_c\, \mathbb{E}[z_c^2 \mid T]}"
+                    r"{z - R - L_c}",
+                    note="gamma = d_eff/d; R = E[T/(1 - g_T T d/n1)], L_c = E[(z_c^2 - 1) T/(1 - g_T T d/n1)]",
                 ),
                 Equation(
                     "sample norms",

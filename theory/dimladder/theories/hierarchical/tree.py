@@ -10,6 +10,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from .letters import TREE
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class TreeSystem(ClosedForm):
     """Q_1, Q_2, ... -> corr(h_hat, h) -> mse on n = d^kappa samples a level."""
+
+    letters = TREE
 
     order_parameters = (
         OrderParameter(
