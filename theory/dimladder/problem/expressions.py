@@ -112,13 +112,12 @@ class Expression:
 
 @lru_cache(maxsize=256)
 def _derivative(expression: Expression, variable: str) -> Callable[..., Any]:
-    from ..symbolic import store
+    import sympy as sp
 
-    def source() -> str:
-        return _derivative_source(expression, variable)
-
-    parts = ("derivative", expression.text, expression.variables, expression.hermite, variable)
-    function = store.module(parts, source, native=True).slope
+    symbol = sp.Symbol(variable, real=True)
+    slope = drop_atoms(sp.diff(expression.sympy(), symbol))
+    arguments = [sp.Symbol(v, real=True) for v in expression.variables]
+    function = sp.lambdify(arguments, slope, modules=["scipy", "numpy"])
 
     def evaluate(**arrays: Any) -> Any:
         import numpy as np
@@ -127,16 +126,6 @@ def _derivative(expression: Expression, variable: str) -> Callable[..., Any]:
         return function(*given) + 0.0 * sum(given)
 
     return evaluate
-
-
-def _derivative_source(expression: Expression, variable: str) -> str:
-    import sympy as sp
-
-    from ..symbolic.array_code import array_functions
-
-    slope = drop_atoms(sp.diff(expression.sympy(), sp.Symbol(variable, real=True)))
-    symbols = [sp.Symbol(v, real=True) for v in expression.variables]
-    return array_functions({"slope": (symbols, slope)}, f"derivative of {expression.text} in {variable}")
 
 
 @lru_cache(maxsize=1024)
