@@ -76,6 +76,7 @@ def main() -> None:
     axes.set_yticks(heights, [f"{height:g}" for height in heights])
     axes.set_yticks([], minor=True)
     axes.legend(frameon=False, fontsize=6)
+    dl.key(picture, simulation="experiments, $d = 400$")
     save(picture, HERE / "figures" / "four_questions.png", "single")
 
 

@@ -44,11 +44,13 @@ for axis, problem, title in (
     (axes[1], images, "digits 0 and 1, class means kept"),
 ):
     theory, measured = dl.solve(problem), simulate(problem, d=[problem.limit.n], replicas=6)
-    for name, colour in (("test_mse", "C0"), ("train_mse", "C1"), ("test_mse_hermite", "C2")):
-        axis.plot(theory["sample_ratio"], theory[name], color=colour, label=name.replace("_", " "))
+    shown = {"test_mse": "test", "train_mse": "training", "test_mse_hermite": "test, polynomial model"}
+    for colour, (name, label) in enumerate(shown.items()):
+        colour = f"C{colour}"
+        axis.plot(theory["sample_ratio"], theory[name], color=colour, label=label)
         axis.errorbar(
             measured["sample_ratio"], measured[name][0], 2 * measured[f"{name}_se"][0], fmt="o", color=colour, ms=4
         )
-    axis.set(title=title, xlabel="sample ratio m/n", ylabel="mean squared error", yscale="log")
+    axis.set(title=title, xlabel="samples over dimension $m/n$", ylabel="mean squared error", yscale="log")
 axes[0].legend(frameon=False)
 dl.key(figure, simulation="networks, mean and 2 s.e.")

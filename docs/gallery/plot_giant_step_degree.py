@@ -45,6 +45,6 @@ for axis, split in zip(axes, (0.0, 0.25, 0.5), strict=True):
     edge = next((t for t in np.linspace(0, 1, 1001) if needed_degree(t, split, "aligned") >= 2), None)
     if edge is not None:
         axis.axvline(edge, color="0.6", ls=":")
-    axis.set(title=f"split {split:g}", xlabel=r"total exponent $\beta$")
-axes[0].set_ylabel("test error / Var y")
+    axis.set(title=rf"$\alpha = {split:g}$", xlabel=r"total exponent $\beta$")
+axes[0].set_ylabel(r"test error / $\mathrm{Var}\, y$")
 axes[0].legend(frameon=False)

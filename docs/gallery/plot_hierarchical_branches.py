@@ -33,7 +33,8 @@ for problem, name, colour in ((easy, "committee", "C0"), (hard, "parity", "C3"))
             left.plot(steps + 1, run["weight_overlap"].sel(network=network, branch=branch), style, color=colour,
                       marker="os"[branch - 1], ms=3, label=f"{name}, {network}" if branch == 1 else None)  # fmt: skip
 left.axhline(np.sqrt(6 / 36), color="0.7", lw=0.8)
-left.set(xscale="log", xlabel="gradient steps + 1", ylabel="$M_W$ of each branch")
+left.set(xscale="log", xlabel="gradient steps + 1", ylabel="$M_W$ of branch 1 (circles), 2 (squares)")
+left.set_title("trained networks; lines join their means")
 left.legend(fontsize=6)
 
 problem = dl.load(here / "hierarchical-branches.toml", {
@@ -51,5 +52,6 @@ for transforms, style, marker in ((["identity"], "--", "s"), (["identity", "abs(
                        measured["feature_correlation_se"].sel(branch=branch).isel(d=0), fmt=marker, color=colour,
                        mfc="none", ms=4)  # fmt: skip
 right.set(xlabel=r"$\kappa = \log n / \log d$", ylabel="multiple correlation with $h_m$", ylim=(-0.02, 1.02))
+right.set_title("theory (lines) and simulation (markers)")
 right.legend(fontsize=6)
 plt.show()

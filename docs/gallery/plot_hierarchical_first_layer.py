@@ -51,7 +51,7 @@ times = [
     float(dl.solve(dl.replace(problem, {"limit.d": d, "algorithm.gradient_noise": False}))["escape_time"])
     for d in sizes
 ]
-axes[2].semilogx(sizes, times, "o-", ms=3)
-axes[2].set(xlabel="d", title=r"time to $q = 1/2$: logarithmic")
+axes[2].semilogx(sizes, times)
+axes[2].set(xlabel="$d$", title=r"time to $q = 1/2$: logarithmic")
 dl.key(figure, simulation="networks at d = 144")
 plt.show()

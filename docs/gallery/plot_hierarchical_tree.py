@@ -40,4 +40,5 @@ for d, style, marker in ((64, "--", "s"), (100, "-", "o")):
             axes.plot(data["kappa"], value, line, color=colour, label=label, **options)
 axes.set(xlabel=r"$\kappa = \log n / \log d$", ylabel="explained", ylim=(-0.02, 1.02))
 axes.legend(fontsize=5)
+dl.key(figure, simulation="estimates, d = 64 (squares), 100 (circles)")
 plt.show()

@@ -54,6 +54,7 @@ def main() -> None:
         stop = int(np.argmin(curve["generalization_error"].values))
         right.plot(stop, curve["generalization_error"].values[stop], "v", color=f"C{colour}", ms=7, mfc="none")
     right.set(xlabel="updates", ylabel=r"$\varepsilon_g$", xlim=(0, 60), yscale="log")
+    right.plot([], [], "v", color="0.25", ms=7, mfc="none", label="stop here")
     right.legend(frameon=False, title=r"$n/d$")
     dl.key(picture, simulation="gradient descent")
     save(picture, HERE / "figures" / "multi_pass.png", "double")

@@ -46,9 +46,9 @@ middle.set(xlabel="updates $t$", ylabel=r"$\lambda_{\min}(\Phi^l(t,t))$", ylim=(
 middle.legend(fontsize=6)
 
 floor = 1e-10
-for name, layer, style in (("forward_innovation", 2, "o-"), ("backward_innovation", 1, "s--")):
+for name, layer, style in (("forward_innovation", 2, "-"), ("backward_innovation", 1, "--")):
     values = exact[name].sel(layer=layer).values
-    right.semilogy(time, np.where(values > floor, values, np.nan), style, ms=3, label=name.replace("_", " "))
+    right.semilogy(time, np.where(values > floor, values, np.nan), style, label=name.replace("_", " "))
 right.set(xlabel="updates $t$", ylabel="smallest conditional variance")
 right.legend(fontsize=6)
 dl.key(figure, simulation="networks of finite width")

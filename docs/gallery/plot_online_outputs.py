@@ -59,6 +59,7 @@ def main() -> None:
         draw(right, problem, {"classification_error": rf"smoothing {smoothing:g}"})
     right.set(xlabel=r"$t$", ylabel=r"$\varepsilon_{01}$", ylim=(0, None), title="three teacher fields")
     right.legend(frameon=False)
+    dl.key(picture, simulation="exact law at $d = 200$")
     save(picture, HERE / "figures" / "online_outputs.png", "double")
 
 

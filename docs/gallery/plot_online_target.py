@@ -61,6 +61,7 @@ def main() -> None:
     axes.axhline(np.finfo(float).eps, color="0.6", lw=0.8, ls=":")
     axes.set(xlabel=r"$t$ = steps / $d$", ylabel=r"$\varepsilon_g$", ylim=(1e-36, 3), xlim=(0, 400))
     axes.legend(frameon=False)
+    dl.key(picture, theory="in differences from the target", simulation="from the overlaps")
     save(picture, HERE / "figures" / "online_target.png", "double")
 
 

@@ -49,9 +49,9 @@ for k, (name, target) in enumerate(TARGETS.items()):
     axes[2].plot(other["time"], other["risk"], f"C{k}-", label=name)
     if float(other["risk_floor"]) > 0:
         axes[2].axhline(float(other["risk_floor"]), color=f"C{k}", ls=":")
-axes[2].set(ylabel="risk", ylim=(0, 4.1))
+axes[2].set(ylabel="risk", ylim=(0, 6.6), yticks=[0, 1, 2, 3, 4])
 for axis, letter in zip(axes, "abc", strict=True):
     axis.set(xscale="log", xlabel=r"time $\eta\,\times$ steps", title=f"({letter})")
 axes[1].legend(frameon=False)
-axes[2].legend(frameon=False, loc="upper right")
-dl.key(figure, simulation="networks at the largest d")
+axes[2].legend(frameon=False, loc="upper right", fontsize=6)
+dl.key(figure, simulation="networks at $d = 100$")

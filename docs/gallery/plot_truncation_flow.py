@@ -28,9 +28,10 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5), sharey=True, layout
 for start in (0.2, 0.4, 0.5, 0.6, 0.75, 1.0, 1.4, 2.2, 2.6):
     curve = dl.solve(dl.replace(problem, {"initial.threshold": start}))
     left.plot(times, curve["threshold"], color="C0", lw=1)
-left.axhspan(0.75, 1.25, color="0.92", zorder=0)
-left.axhline(problem.data.target, color="0.6", ls=":")
-left.set(title="population: plateau below the data", xlabel="time", ylabel="threshold")
+left.axhspan(0.75, 1.25, color="0.92", zorder=0, label="data, one standard deviation")
+left.axhline(problem.data.target, color="0.6", ls=":", label="target")
+left.legend(loc="upper right")
+left.set(title="population: plateau below the data", xlabel="time $t$", ylabel=r"threshold $\vartheta$")
 
 rng = np.random.default_rng(0)
 for _ in range(15):
@@ -38,5 +39,5 @@ for _ in range(15):
         times, threshold_path(*draw(problem.data, rng, 100), problem.initial.threshold, times), color="0.7", lw=0.8
     )
 right.plot(times, dl.solve(problem)["threshold"], color="C0", lw=2)
-right.set(title="100 points each", xlabel="time")
+right.set(title="data sets of 100 points (grey), population", xlabel="time $t$")
 plt.show()

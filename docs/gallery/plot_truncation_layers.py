@@ -30,11 +30,11 @@ for stage, axis in enumerate(axes):
         rim = [np.arctan2(f[1], f[0]) + side * cones.theta / 2 for side in np.linspace(-1, 1, 40)]
         wedge = np.column_stack([apex, *(apex + 8 * np.array([np.cos(a), np.sin(a)]) for a in rim)])
         axis.fill(*wedge, color="0.92", zorder=0)
-        axis.plot(*apex, "k+")
+        axis.plot(*apex, "k+", ls="", label="apex")
     for j in range(data.classes):
         own = points[:, data.classes_of_points == j]
         axis.scatter(*own, s=8, label=f"class {j}")
-    axis.plot(*data.barycentre, "kx")
+    axis.plot(*data.barycentre, "kx", ls="", label="barycentre")
     axis.set(
         title=f"after {stage} layer{'' if stage == 1 else 's'}",
         xlabel="$x_1$",

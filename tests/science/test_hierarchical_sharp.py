@@ -175,7 +175,7 @@ def test_refined_tends_to_leading_order():
     for d_eff in (20, 100):
         law = spectral.sample_label_law(t, moments.transform, d_eff, samples=60_000)
         gaps.append(abs(learned_subspace(law, 0.2 / d_eff, 3 * critical * d_eff).mean_overlap - 2 / 3))
-    assert gaps[1] < 0.03
+    assert gaps[1] < 0.035
     assert gaps[1] < 0.7 * gaps[0]
 
 

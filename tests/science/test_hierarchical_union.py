@@ -380,15 +380,21 @@ def test_radial_profile_of_polynomials_and_of_the_whole_kernel():
 
 
 @pytest.mark.parametrize(
-    ("d", "d_eff", "n", "overlap", "second_power"),
-    [(196, 14, 954, 0.15938, 0.032599), (196, 14, 4651, 0.54456, 0.31108), (400, 20, 5929, 0.23963, 0.073702)],
-)
-def test_powers_of_the_projector(d, d_eff, n, overlap, second_power):
-    """Values worked out independently, with the sampling error of two laws of 400 000 draws: 1 %."""
+    ("d", "n", "overlap", "overlap_se", "second_power", "second_se"),
+    [
+        (196, 954, 0.1565, 0.0011, 0.0376, 0.0005), (196, 2107, 0.2682, 0.0015, 0.1009, 0.0009),
+        (196, 4651, 0.5279, 0.0020, 0.3088, 0.0016), (400, 5929, 0.2320, 0.0013, 0.0766, 0.0007),
+    ],
+)  # fmt: skip
+def test_powers_of_the_projector(d, n, overlap, overlap_se, second_power, second_se):
+    """Simulated with 100 runs (40 at d = 400). A resolvent that forgets that labels know |z|^2 has q = .281 in the
+    second row, .545 in the third, and S_2 = .0326 in the first.
+    """
+    d_eff = math.isqrt(d)
     law = spectral.label_law(target(readout="rademacher"), "identity", d_eff)
     found = learned_subspace(law, d_eff / d, n / d)
-    assert found.mean_overlap == pytest.approx(overlap, rel=0.012)
-    assert found.second_power == pytest.approx(second_power, rel=0.025)
+    assert abs(found.mean_overlap - overlap) < 3 * overlap_se + 0.02 * overlap
+    assert abs(float(found.second_power[0]) - second_power) < 3 * second_se + 0.04 * second_power
 
 
 def test_second_power_by_simulation():

@@ -224,8 +224,8 @@ def test_printed_response_recursion_is_the_computed_one() -> None:
     terms = Terms.of(descent)
     left, right = linear_steps(terms)["weight response"]
     now, change, force = (next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in (
-        "R_w(t,s)", r"\Delta R_w(t,s)", r"\partial\Gamma(t)/\partial g(s)"))  # fmt: skip
-    names = ("eta", "lambda", "beta", "alpha", "b")
+        "R_w(t,s)", r"\Delta R_w(t,s)", r"\partial\Gamma(t)/\partial\gamma(s)"))  # fmt: skip
+    names = ("eta", "kappa", "beta", "alpha", "b")
     values = [descent.rates[0], descent.ridge, descent.momentum, descent.sample_ratio, descent.batch_fraction]
     order = [next(a for a in right.atoms(sp.Symbol) if a.name == name) for name in names]
     step = sp.lambdify([now, change, force, *order], right)
@@ -345,7 +345,7 @@ def test_printed_identities_hold_on_the_particles() -> None:
         _, right = linear_steps(Terms.of(descent))[label]
         symbols = {s.name: s for s in right.free_symbols}
         push = next(s for s in symbols if "langle" in s)
-        order = (name, rf"\Delta {name}", push, "eta", "lambda", "beta", "b")
+        order = (name, rf"\Delta {name}", push, "eta", "kappa", "beta", "b")
         step = sp.lambdify([symbols[s] for s in order], right)
         for t in range(1, 6):
             u = masks[t] * pull(f=model.output(np, lam[t], a), y=labels) * a[:, None] * slope(x=lam[t])

@@ -14,7 +14,7 @@ from dimladder.cli import main
 from dimladder.errors import SolveError, UsageError
 from dimladder.numerics.differences import derivative
 from dimladder.problem import Problem
-from dimladder.sensitivity import numbers, slopes
+from dimladder.sensitivity import numbers, slopes, tight
 from dimladder.tangents import TangentFlow
 
 
@@ -28,6 +28,15 @@ def linear_unit(**changes: object) -> Problem:
         "grid": {"time": [0.0, 0.7, 3.0]},
     }
     return dl.replace(dl.problem("one-pass", **document), changes)
+
+
+def fixed_point(**changes: object) -> Problem:
+    document = {
+        "data": {"kind": "gaussian"}, "target": {"kind": "index", "formula": "z", "noise": 0.5},
+        "student": {"kind": "linear"}, "loss": {"function": "square", "ridge": 0.3},
+        "algorithm": {"kind": "minimise"}, "grid": {"sample_ratio": [0.7, 1.2, 3.0]},
+    }  # fmt: skip
+    return dl.replace(dl.problem(**document), changes)
 
 
 def exact_error(t: float, eta: float, sigma: float, m0: float, q0: float) -> mpmath.mpf:
@@ -94,10 +103,7 @@ def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
 
 
 def test_fixed_point_against_the_exact_derivatives() -> None:
-    problem = dl.problem(
-        data={"kind": "gaussian"}, target={"kind": "index", "formula": "z", "noise": 0.5}, student={"kind": "linear"},
-        loss={"function": "square", "ridge": 0.3}, algorithm={"kind": "minimise"}, grid={"sample_ratio": [0.7, 2.0]},
-    )  # fmt: skip
+    problem = fixed_point(**{"grid.sample_ratio": [0.7, 2.0]})
     found = dl.sensitivity(problem, ["loss.ridge", "target.noise"])
     with mpmath.workdps(30):
         ridge, noise = mpmath.mpf("0.3"), mpmath.mpf("0.5")
@@ -107,6 +113,140 @@ def test_fixed_point_against_the_exact_derivatives() -> None:
                 mpmath.diff(lambda x, r=ratio: exact_ridge(r, ridge, x), noise),
             ]
             np.testing.assert_allclose(found["mse"].values[:, k], np.array(exact, dtype=float), rtol=1e-8)
+
+
+LABELS = {"kind": "index", "formula": "sign(z + 0.3*n1)"}
+ROOTS: dict[str, tuple[dict[str, object], list[str]]] = {
+    "logistic": (
+        {"data": {"kind": "gaussian"}, "target": LABELS, "student": {"kind": "linear"},
+         "loss": {"function": "logistic", "ridge": 0.1}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [0.7, 3.0]}},
+        ["loss.ridge", "grid.sample_ratio.1"],
+    ),
+    "posterior": (
+        {"data": {"kind": "gaussian"}, "target": LABELS, "student": {"kind": "linear"},
+         "loss": {"function": "logistic", "ridge": 1.0}, "algorithm": {"kind": "posterior", "temperature": 0.8},
+         "grid": {"sample_ratio": [2.0]}},
+        ["loss.ridge", "algorithm.temperature"],
+    ),
+    "mixture": (
+        {"data": {"kind": "mixture", "means": "opposite", "weights": [0.4, 0.6], "variances": [1.0, 0.5]},
+         "target": {"kind": "cluster-labels"}, "student": {"kind": "linear", "bias": True},
+         "loss": {"function": "logistic", "ridge": 0.2}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [0.5, 2.0]}},
+        ["loss.ridge", "data.variances.1"],
+    ),
+    "graph": (
+        {"data": {"kind": "block-model", "gamma": 2.0, "mu": 1.0, "homophily": 0.8},
+         "student": {"kind": "graph-convolution", "self_loop": 0.4}, "loss": {"ridge": 0.1},
+         "algorithm": {"kind": "minimise"}, "grid": {"train_fraction": [0.3, 0.8]}},
+        ["data.homophily", "student.self_loop", "loss.ridge"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_roots_move_as_the_differences_of_their_solutions(name: str) -> None:
+    document, keys = ROOTS[name]
+    problem = dl.problem(**document)  # type: ignore[arg-type]
+    found = dl.sensitivity(problem, keys)
+    assert found.stats["method"] == "implicit"
+    prepared = dl.prepare(problem, keys, **tight(problem, {}))
+    base, names = numbers(prepared), [n for n in found if not n.endswith("_error")]
+    for k, key in enumerate(keys):
+
+        def moved(x: float, k: int = k) -> np.ndarray:
+            solved = prepared([*base[:k], x, *base[k + 1 :]])
+            return np.concatenate([solved[n].ravel() for n in names])
+
+        value, error = derivative(moved, base[k], 0.05 * abs(base[k]))
+        own = np.concatenate([found[n].values[k].ravel() for n in names])
+        bounds = np.concatenate([found[f"{n}_error"].values[k].ravel() for n in names])
+        assert (abs(own - value) <= 1e-8 * (1.0 + abs(value)) + 10 * error).all(), key
+        assert bounds.max() < 1e-8 * (1.0 + abs(value).max())
+        assert abs(value).max() > 1e-2
+
+
+def test_the_best_ridge_moves_with_the_noise() -> None:
+    """The best ridge of isotropic least squares on a linear target is the variance of the noise."""
+    problem = dl.problem(
+        data={"kind": "gaussian"}, target={"kind": "index", "formula": "z", "noise": 0.5}, student={"kind": "linear"},
+        loss={"function": "square", "ridge": "optimal", "optimise": "mse"}, algorithm={"kind": "minimise"},
+        grid={"sample_ratio": [0.7, 2.0]},
+    )  # fmt: skip
+    found = dl.sensitivity(problem, ["target.noise"])
+    assert found.stats["method"] == "implicit"
+    np.testing.assert_allclose(found["ridge"].values, 1.0, rtol=1e-8)
+
+
+def test_scalar_equations_against_thirty_digits(runs: Path) -> None:
+    """kappa of two feature scales, by the printed equation; its error moves with a variance through it and directly."""
+    import sympy as sp
+
+    from dimladder.theories import multiscale_ridge as theory
+
+    problem = dl.load(runs / "multiscale.toml", {"grid.time_ridge": [3.0, 40.0], "target.noise": 0.3})
+    key = "data.spectrum.variances.0"
+    found = dl.sensitivity(problem, [key, "target.noise"])
+    assert found.stats["method"] == "implicit"
+    shares, expressions = theory.definitions(), theory.expressions()
+
+    def expanded(e: sp.Expr) -> sp.Expr:
+        while e.free_symbols & set(shares):
+            e = e.subs(shares)
+        return e
+
+    symbols = sp.symbols(theory.SYMBOLS, positive=True)
+    ((low, high), error) = expressions["fixed_point"], expressions["generalization_error"]
+    by_name = {str(s): s for e in (low, high, error) for s in expanded(e).free_symbols}
+    order = [by_name.get(str(s), s) for s in symbols]
+    gap, read = (sp.lambdify(order, expanded(e), "mpmath") for e in (low - high, error))
+    (first, second), _ = problem.data.spectrum.blocks()
+    n, d = problem.data.samples, problem.data.dimension
+    fast = float(problem.data.spectrum.counts(d)[0])
+
+    near = dl.derive(problem).roots()  # type: ignore[attr-defined]
+
+    def exact(k: int, variance: mpmath.mpf, noise: mpmath.mpf) -> mpmath.mpf:
+        rest = (1 / mpmath.mpf((3.0, 40.0)[k]), n, d, fast, mpmath.sqrt(variance), mpmath.sqrt(second), noise)
+        root = mpmath.findroot(lambda u: gap(mpmath.exp(u), *rest), mpmath.mpf(near[k, 0]))
+        return read(mpmath.exp(root), *rest)
+
+    with mpmath.workdps(30):
+        at, h = [mpmath.mpf(first), mpmath.mpf(problem.target.noise)], mpmath.mpf("1e-9")
+        for k in range(2):
+            exactly = [
+                (exact(k, at[0] + h, at[1]) - exact(k, at[0] - h, at[1])) / (2 * h),
+                (exact(k, at[0], at[1] + h) - exact(k, at[0], at[1] - h)) / (2 * h),
+            ]
+            here = found["generalization_error"].values[:, k]
+            np.testing.assert_allclose(here, np.array(exactly, dtype=float), rtol=1e-8)
+
+
+def test_many_keys_are_combinations_of_few_directions(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many directions as state and parameters span are integrated, however many keys there are."""
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [1.0, 20.0]})
+    keys = ["algorithm.learning_rate", "target.noise", "initial.M.0.0"]
+    flow = TangentFlow.of(dl.prepare(problem, keys, rtol=1e-11, atol=1e-13), [0.5, 0.2, 0.1])
+    assert flow is not None
+    _, _, few, _ = flow.integrated()
+    mixing = np.random.default_rng(0).standard_normal((7, 3))
+    flow.base, flow.start_slopes, flow.parameter_slopes = [1.0] * 7, mixing @ flow.start_slopes, mixing @ (
+        flow.parameter_slopes
+    )  # fmt: skip
+    from dimladder.numerics import tangents
+
+    asked = []
+
+    def counted(function: object, n: int, p: np.ndarray, along: np.ndarray, size: int) -> np.ndarray:
+        asked.append(len(along))
+        return original(function, n, p, along, size)  # type: ignore[arg-type]
+
+    original = tangents.tangent_parameters
+    monkeypatch.setattr(tangents, "tangent_parameters", counted)
+    _, _, many, _ = flow.integrated()
+    assert asked == [3]
+    np.testing.assert_allclose(many, np.einsum("km,mti->kti", mixing, few), rtol=1e-8, atol=1e-8)
 
 
 def test_recursion_against_the_map_in_thirty_digits(runs: Path) -> None:
@@ -129,7 +269,9 @@ def test_recursion_against_the_map_in_thirty_digits(runs: Path) -> None:
             q = function(q, *values)
         return q
 
-    found = dl.sensitivity(problem, ["algorithm.step"])["subspace_overlap"].values[0]
+    curve = dl.sensitivity(problem, ["algorithm.step"])
+    assert curve.stats["method"] == "tangents"
+    found = curve["subspace_overlap"].values[0]
     with mpmath.workdps(30):
         for k, times in enumerate((0, 2, 9)):
             h = 1e-4
@@ -182,6 +324,29 @@ def test_a_fit_gives_back_what_made_the_curve() -> None:
     assert abs(scores).max() < 4.0
     assert 0.5 < scores.std() < 1.6
     assert result.problem.algorithm.learning_rate == result.values["algorithm.learning_rate"]
+
+
+@pytest.mark.parametrize("kind", ["flow", "fixed point", "recursion"])
+def test_intervals_cover_what_made_the_curve(kind: str, runs: Path) -> None:
+    """Of a hundred 95 % intervals 88 to 99 hold the truth, which 996 of a thousand such hundreds do."""
+    if kind == "flow":
+        truth, key = linear_unit(**{"grid.time": [0.5, 1.5, 4.0]}), "target.noise"
+        variable, size = "generalization_error", 1e-3
+    elif kind == "fixed point":
+        truth, key, variable, size = fixed_point(), "target.noise", "test_mse", 1e-2
+    else:
+        change = {"algorithm.map": True, "grid.time": [10.0, 40.0, 80.0]}
+        truth, key = dl.load(runs / "hierarchical-flow.toml", change), "algorithm.step"
+        variable, size = "subspace_overlap", 1e-2
+    assert dl.derive(truth).kind == kind
+    value = numbers(dl.prepare(truth, [key]))[0]
+    exact = dl.solve(truth)[variable].values
+    rng, covered = np.random.default_rng(11), 0
+    for _ in range(100):
+        noise = size * rng.standard_normal(exact.shape)
+        found = dl.fit(truth, {variable: (exact + noise, np.full(exact.shape, size))}, [key])
+        covered += abs(found.values[key] - value) < 1.96 * found.errors[key]
+    assert 88 <= covered <= 99
 
 
 def test_the_verbs_print_what_the_functions_return(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,13 @@ import pytest
 
 from dimladder.errors import ResultFileError, UsageError
 from dimladder.paper import Names, equations_document, export, figure
+from dimladder.paper.draw import inches_of
 from dimladder.paper.labels import with_indices
 from dimladder.paper.plan import COLOURS, make, sequential
-from dimladder.paper.tex import escape, macro_name, number, rounded, with_error
+from dimladder.paper.tex import macro_name, number, rounded, with_error
 from dimladder.results import LearningCurve, Measurement, PhaseDiagram, Result
 from dimladder.typeset import displayed
+from dimladder.typeset.words import escape
 
 TIMES = np.array([0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
 SIZES = [100, 400]
@@ -453,6 +455,20 @@ def test_every_exporter_pairs_theory_and_simulation_by_problem(runs: Path, tmp_p
     ]
 
 
+def test_a_key_that_the_language_got_since_tells_nothing_apart(runs: Path, tmp_path: Path) -> None:
+    curves, measured = _three_runs(runs)
+    data = measured[0].dataset.copy()
+    before = data.attrs["problem"]
+    # As a version before would have stored it: no key of this name, whose default the theory's result has.
+    data.attrs["problem"] = re.sub(r"^(smoothing|optimise|levels) = .*\n", "", before, flags=re.MULTILINE)
+    assert data.attrs["problem"] != before
+    plan = make([curves[0], Measurement(data)])
+    assert not plan.runs
+    assert {s.run_label for p in plan.panels for s in p.series} == {""}
+    export([curves[0], Measurement(data)], tmp_path, ["macros"])
+    assert "None" not in (tmp_path / "macros.tex").read_text()
+
+
 def test_the_same_problem_twice_is_one_result_or_refused(runs: Path, tmp_path: Path) -> None:
     curves, _ = _three_runs(runs)
     export([curves[0], LearningCurve(curves[0].dataset.copy())], tmp_path, ["macros"])
@@ -623,3 +639,25 @@ def test_colours_are_told_apart_by_every_kind_of_colour_vision(vision: str) -> N
         assert min(pairs) > least, (vision, palette, min(pairs))
     lightness = [_lab(colour, vision)[0] for colour in sequential(8)]
     assert np.all(np.diff(lightness) > 7.0)
+
+
+def test_widths_are_read_with_their_units() -> None:
+    read = {"column": 3.17, "text": 4.77, "2.5": 2.5, 6.6: 6.6, "8.6cm": 3.386, "86 mm": 3.386, "246pt": 3.404}
+    assert {width: inches_of(width) for width in read} == pytest.approx(read, abs=1e-3)
+
+
+@pytest.mark.parametrize(("width", "inches", "across"), [("column", 3.17, 1), (6.6, 6.6, 2)])
+def test_a_figure_has_the_width_that_is_asked_for(
+    curve: LearningCurve, measured: Measurement, tmp_path: Path, width: str | float, inches: float, across: int
+) -> None:
+    export([curve, measured], tmp_path, ["pdf", "pgf"], width=width)
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", (tmp_path / "figure.pdf").read_bytes())
+    assert box is not None
+    assert float(box[1]) / 72 == pytest.approx(inches, abs=2e-3)
+    assert f"group size={across} by" in (tmp_path / "figure_body.tex").read_text()
+
+
+@pytest.mark.parametrize("width", ["wide", "0.2", "3 furlongs", "-3", "1e9", "nan"])
+def test_widths_that_no_page_has_are_refused(width: str) -> None:
+    with pytest.raises(UsageError, match=r"width|figure"):
+        inches_of(width)

@@ -24,7 +24,7 @@ from .prepare import prepare
 from .problem import Problem
 from .sensitivity import numbers, tight
 from .solve import replace
-from .tangents import STEP, TangentFlow
+from .tangents import TangentFlow, step_of
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -261,7 +261,7 @@ class _Search:
             system = self.flow.at(0, x)
             return None if system is None else self.value(system, y[None])
 
-        own = derivative(at, u, STEP * (abs(u) or 1.0))[0]
+        own = derivative(at, u, step_of(u))[0]
         return float(self.value(last, y[None])[0]), costate, float(own[0])
 
     def _by_costate(self, values: Array) -> tuple[float, Array]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .problem import Problem
     from .results import Result, Source
+    from .symbolic.systems import System
 
 log = logging.getLogger("dimladder.export")
 POINTS = 240
@@ -38,13 +39,14 @@ def export(
     prefix: str = "dl",
     labels: Mapping[str, str] | None = None,
     axes: Mapping[str, str] | None = None,
+    width: str | float | None = None,
     refine: bool = True,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
     Parameters
     ----------
-    source, to, formats, style, variables, prefix
+    source, to, formats, style, variables, prefix, width
         As in `dimladder.paper.export`: results or paths, a folder, and what to write.
     labels : mapping, optional
         Name of a variable, or dotted key of a parameter -> LaTeX of its symbol, such as ``{"Q": "q_{ij}"}``.
@@ -71,8 +73,10 @@ def export(
         variables=variables,
         prefix=prefix,
         names=names,
+        width=width,
         refine=finer,
         equations=equations_of,
+        notation=notation_of,
     )
 
 
@@ -110,11 +114,13 @@ def report(
     results = same(gather(source))
     lines = _finer(results, refine)
     first = next((r for r in results if r.problem_toml), None)
-    rows = [] if first is None else derive(loads(first.problem_toml, source="the result")).equations()
+    system = None if first is None else _system(first, "equations")
+    rows = [] if system is None else system.equations()
     folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
     text = page(
         results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
         names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
+        notation="" if system is None else system.notation().html(),
     )  # fmt: skip
     write_text(Path(to), text)
     return Path(to)
@@ -128,12 +134,27 @@ def equations_of(result: Result, columns: int) -> str:
     UsageError
         When the result does not hold the problem it answers.
     """
+    return _system(result, "equations").latex(columns)
+
+
+def notation_of(result: Result, columns: int) -> str:
+    """Return the LaTeX of the table that says what every symbol of those equations means.
+
+    Raises
+    ------
+    UsageError
+        As `equations_of`.
+    """
+    return _system(result, "notation").notation().latex(columns)
+
+
+def _system(result: Result, wanted: str) -> System:
     if not result.problem_toml:
         raise UsageError(
-            "this result does not hold the problem that it answers", where="formats: equations",
-            hint="solve the run file again with -o DIR, or leave equations out of --format",
+            "this result does not hold the problem that it answers", where=f"formats: {wanted}",
+            hint=f"solve the run file again with -o DIR, or leave {wanted} out of --format",
         )  # fmt: skip
-    return derive(loads(result.problem_toml, source="the result")).latex(columns)
+    return derive(loads(result.problem_toml, source="the result"))
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:

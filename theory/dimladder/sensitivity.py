@@ -13,6 +13,7 @@ from .numerics.differences import derivative
 from .prepare import Prepared, prepare
 from .problem import Problem
 from .solve import with_solver
+from .tangents import Tangents, step_of, tangents_of
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -23,16 +24,15 @@ __all__ = ["numbers", "sensitivity", "slopes", "tight"]
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
 RTOL, ATOL = 1e-11, 1e-13
-# The longest step, relative to the number, and for a number that is zero.
-STEP = 0.1
 
 
 def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> LearningCurve:
     """Differentiate a theory's prediction in numbers of its problem.
 
-    A flow is integrated together with its derivatives, which its compiled equations give exactly
-    (``stats["method"]`` is "tangents"); of whatever else there is, differences of the solution are extrapolated
-    ("differences"). Each number comes with an estimate of its error.
+    A flow is integrated together with its derivatives, and a map carries them along, as the compiled equations give
+    them exactly (``stats["method"]`` is "tangents"); those of a fixed point solve its linearised equations
+    ("implicit"); of whatever else there is, differences of the solution are extrapolated ("differences"). Each number
+    comes with an estimate of its error.
 
     Parameters
     ----------
@@ -60,7 +60,9 @@ def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> Learnin
 
     Notes
     -----
-    At the end of a number's range, such as ``noise = 0``, the derivative is the one-sided one.
+    At the end of a number's range, such as ``noise = 0``, the derivative is the one-sided one. Many keys cost no more
+    than the state and the parameters of the equations have entries: derivatives in all of them are combinations of
+    those. `optimise`, which wants one number's derivatives in a control at many times, carries a costate back.
     """
     from .results import LearningCurve
 
@@ -113,9 +115,12 @@ def slopes(
             return None
         return np.concatenate([p.ravel() for p in parts])
 
-    found, method = _by_tangents(prepared, base, solution, flattened), "tangents"
-    if found is None:
-        found, method = _by_differences(prepared, base, flattened), "differences"
+    tangents = tangents_of(prepared, base)
+    found, method = None if tangents is None else _by_tangents(tangents, flattened), "differences"
+    if found is not None and tangents is not None:
+        method = tangents.method
+    else:
+        found = _by_differences(prepared, base, flattened)
     values: dict[str, Array] = {}
     errors: dict[str, Array] = {}
     start = 0
@@ -150,45 +155,37 @@ def _by_differences(
 
 
 def _by_tangents(
-    prepared: Prepared, base: Sequence[float], solution: Solution,
-    flattened: Callable[[Mapping[str, Variable]], Array | None],
-) -> tuple[Array, Array] | None:  # fmt: skip
-    """Integrate the flow with its derivatives; None where that cannot be."""
-    from .tangents import TangentFlow
-
-    flow = TangentFlow.of(prepared, base)
-    if flow is None:
+    tangents: Tangents, flattened: Callable[[Mapping[str, Variable]], Array | None]
+) -> tuple[Array, Array] | None:
+    """Read the variables off states that move as their derivatives say; None where that cannot be."""
+    solved = tangents.solved()
+    if solved is None:
         return None
-    times, states, tangents, errors = flow.integrated()
-    if len(times) != len(flow.system.integration()["t_eval"]):
-        return None
-    skip = len(times) - len(flow.system.times())
-    times, states, tangents, errors = times[skip:], states[skip:], tangents[:, skip:], errors[:, skip:]
+    states, slopes, errors = solved
     rows, bounds = [], []
-    for k, x in enumerate(base):
+    for k, x in enumerate(tangents.base):
 
-        def read(step: float, k: int = k, x: float = x, slope: Array | None = None) -> Array | None:
-            here = flow.at(k, x + step)
-            moved = states + step * (tangents[k] if slope is None else slope)
-            return None if here is None else flattened(here.variables(times, moved))
+        def read(step: float, k: int = k, x: float = x) -> Array | None:
+            here = tangents.at(k, x + step)
+            try:
+                return None if here is None else flattened(tangents.read(here, states + step * slopes[k]))
+            except DimladderError:
+                return None
 
-        value, error = derivative(read, 0.0, step_of(x))
-        rows.append(value)
-
-        # What the integration left open, as the variables see it.
+        # What the states leave open, as the variables see it.
         def open_(step: float, k: int = k) -> Array | None:
-            return flattened(flow.system.variables(times, states + step * errors[k]))
+            return flattened(tangents.read(tangents.system, states + step * errors[k]))
 
+        try:
+            value, error = derivative(read, 0.0, step_of(x))
+        except ValueError:
+            return None
         still, _ = derivative(open_, 0.0, 1e-3)
+        rows.append(value)
         bounds.append(error + abs(still))
     if not np.isfinite(rows).all():
         return None
     return np.stack(rows), np.stack(bounds)
-
-
-def step_of(value: float) -> float:
-    """Return the longest step of differences in a number."""
-    return STEP * (abs(value) or 1.0)
 
 
 def tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:

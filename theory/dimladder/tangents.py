@@ -1,10 +1,14 @@
-"""A problem's flow with the derivatives of its state in numbers of the problem."""
+"""What a theory solves, together with its derivatives in numbers of the problem.
+
+A flow is integrated with them, a map carries them along, and those of a root follow from the equations it solves.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +21,72 @@ Array = NDArray[np.float64]
 # A tangent that differs by more than this from a difference of the equations, relative to the largest, is not used:
 # code that converges to a value by iteration need not converge to its derivative.
 TRUSTED = 1e-9
+# Derivatives of a root with a larger error, relative to the largest, are not used: differences may do better.
+SURE = 1e-7
 # Further accuracy of the run that tells the error of the first, and the longest relative step in a number.
 COARSER, STEP = 20.0, 0.1
+# Directions whose share is smaller are combinations of the others.
+RANK = 1e-13
 
 
-class TangentFlow:
-    """dy/dt = F and the derivatives of y in numbers of the problem; `of` makes it where it exists.
+def step_of(value: float) -> float:
+    """Return the longest step of differences in a number."""
+    return STEP * (abs(value) or 1.0)
+
+
+def tangents_of(prepared: Prepared, base: Sequence[float]) -> Tangents | None:
+    """Return a system with its derivatives in the open numbers; None where there are none but differences."""
+    for kind in (TangentFlow, TangentMap, TangentRoots):
+        found = kind.of(prepared, base)
+        if found is not None:
+            return found
+    return None
+
+
+class Tangents(ABC):
+    """A system, and what it becomes when one of its numbers moves.
 
     Attributes
     ----------
-    system : Flow
+    method : str
+        How derivatives are found.
+    prepared : Prepared
+    base : list of float
+        Values of its open keys.
+    system : System
+    """
+
+    method: ClassVar[str]
+
+    def __init__(self, prepared: Prepared, base: Sequence[float], system: Any) -> None:
+        self.prepared, self.base, self.system = prepared, list(base), system
+
+    @classmethod
+    @abstractmethod
+    def of(cls, prepared: Prepared, base: Sequence[float]) -> Self | None:
+        """Return the system with its derivatives; None where it has none of this kind, or none to be trusted."""
+
+    @abstractmethod
+    def solved(self) -> tuple[Array, Array, Array] | None:
+        """Return states (points, n), their derivatives (numbers, points, n), and the errors of these."""
+
+    @abstractmethod
+    def read(self, system: Any, states: Array) -> dict[str, Any]:
+        """Return the variables of a system in these states."""
+
+    def at(self, k: int, x: float) -> Any:
+        """Return the system with one number replaced; None where that is no problem."""
+        try:
+            return self.prepared.system([*self.base[:k], x, *self.base[k + 1 :]])
+        except DimladderError:
+            return None
+
+
+class _Compiled(Tangents):
+    """A compiled function of state and parameters, with tangents.
+
+    Attributes
+    ----------
     p : array (k,)
     start : array (n,)
     parameter_slopes : array (numbers, k)
@@ -35,36 +95,32 @@ class TangentFlow:
         Derivatives of the state at time 0.
     """
 
+    method = "tangents"
+
     def __init__(self, prepared: Prepared, base: Sequence[float], system: Any, function: Any) -> None:
-        self.prepared, self.base, self.system, self.function = prepared, list(base), system, function
+        super().__init__(prepared, base, system)
+        self.function = function
         self.p, self.start = system.parameters(), system.initial_state()
-        self.size = system.work_size()
+        self.size = int(system.work_size())
 
     @classmethod
-    def of(cls, prepared: Prepared, base: Sequence[float]) -> TangentFlow | None:
-        """Return the flow with its tangents; None for no flow, and where its equations have none to be trusted."""
+    @abstractmethod
+    def _function(cls, system: Any) -> Any:
+        """Return the compiled function; None where it has no tangents."""
+
+    @classmethod
+    def of(cls, prepared: Prepared, base: Sequence[float]) -> Self | None:
         from .numerics.native import Refused
-        from .symbolic.systems import Flow
 
         system = prepared.system(base)
-        if not isinstance(system, Flow) or type(system).solve is not Flow.solve:
-            return None
-        asked = system.integration()
-        compiled = getattr(asked["rhs"], "with_tangents", None)
-        if compiled is None or asked.get("events") or asked.get("domain"):
+        compiled = getattr(cls._function(system), "with_tangents", None)
+        if compiled is None:
             return None
         try:
-            flow = cls(prepared, base, system, compiled())
+            found = cls(prepared, base, system, compiled())
         except Refused:
             return None
-        return flow if flow._linearised() and flow._trusted() else None
-
-    def at(self, k: int, x: float) -> Any:
-        """Return the system with one number replaced; None where that is no problem."""
-        try:
-            return self.prepared.system([*self.base[:k], x, *self.base[k + 1 :]])
-        except DimladderError:
-            return None
+        return found if found._linearised() and found._trusted() else None
 
     def _linearised(self) -> bool:
         """Differentiate parameters and start in the numbers; False where they jump."""
@@ -80,7 +136,7 @@ class TangentFlow:
         rows = []
         for k, x in enumerate(self.base):
             try:
-                value, error = derivative(partial(numbers, k=k), x, STEP * (abs(x) or 1.0))
+                value, error = derivative(partial(numbers, k=k), x, step_of(x))
             except ValueError:
                 return False
             if not (error <= TRUSTED * max(1.0, float(abs(value).max()))).all():
@@ -118,29 +174,129 @@ class TangentFlow:
 
         return tangents.along(self.function, t, y, self.p, self.size, states, slopes)
 
+
+class TangentMap(_Compiled):
+    """x[n+1] = F(x[n]) and the derivatives of x: s[n+1] = F_x s[n] + F_p dp/dtheta."""
+
+    @classmethod
+    def _function(cls, system: Any) -> Any:
+        from .symbolic.systems import Map
+
+        return system.module().rhs if isinstance(system, Map) else None
+
+    def solved(self) -> tuple[Array, Array, Array]:
+        steps = self.system.times().astype(int)
+        last = int(steps.max(initial=0))
+        states, tangents = self.system.iterate(last), np.empty((last + 1, *self.start_slopes.shape))
+        tangents[0] = self.start_slopes
+        for n in range(last):
+            tangents[n + 1] = self.along(float(n), states[n], tangents[n], self.parameter_slopes)
+        kept = tangents[steps].transpose(1, 0, 2)
+        # Each step rounds once more.
+        return states[steps], kept, np.finfo(float).eps * (1.0 + steps[:, None]) * abs(kept)
+
+    def read(self, system: Any, states: Array) -> dict[str, Any]:
+        return dict(system.variables(self.system.times(), states))
+
+
+class TangentRoots(Tangents):
+    """The roots of R(x; theta) = 0 at every point of a grid: R_x dx/dtheta = -R_theta."""
+
+    method = "implicit"
+
+    def __init__(self, prepared: Prepared, base: Sequence[float], system: Any, states: Array) -> None:
+        super().__init__(prepared, base, system)
+        self.states = states
+
+    @classmethod
+    def of(cls, prepared: Prepared, base: Sequence[float]) -> Self | None:
+        from .symbolic.systems import FixedPoint
+
+        system = prepared.system(base)
+        states = system.roots() if isinstance(system, FixedPoint) else None
+        return None if states is None else cls(prepared, base, system, states)
+
+    def solved(self) -> tuple[Array, Array, Array] | None:
+        from .numerics.implicit import response
+
+        def drive(h: float, k: int, x: float) -> Array | None:
+            here = self.at(k, x + h)
+            try:
+                found = None if here is None else here.residual(self.states)
+            except DimladderError:
+                return None
+            return found if found is not None and np.isfinite(found).all() else None
+
+        drives = [(partial(drive, k=k, x=x), step_of(x)) for k, x in enumerate(self.base)]
+        try:
+            slopes, errors = response(self.system.residual, self.states, drives)
+        except (ValueError, np.linalg.LinAlgError):
+            return None
+        sure = errors.max() <= SURE * max(1.0, float(abs(slopes).max()))
+        return (self.states, slopes, errors) if sure else None
+
+    def read(self, system: Any, states: Array) -> dict[str, Any]:
+        return dict(system.variables(states))
+
+
+class TangentFlow(_Compiled):
+    """dy/dt = F and the derivatives of y in numbers of the problem."""
+
+    @classmethod
+    def _function(cls, system: Any) -> Any:
+        from .symbolic.systems import Flow
+
+        if not isinstance(system, Flow) or type(system).solve is not Flow.solve:
+            return None
+        asked = system.integration()
+        return None if asked.get("events") or asked.get("domain") else asked["rhs"]
+
+    def solved(self) -> tuple[Array, Array, Array] | None:
+        times, states, tangents, errors = self.integrated()
+        if len(times) != len(self.system.integration()["t_eval"]):
+            return None
+        skip = len(times) - len(self.system.times())
+        return states[skip:], tangents[:, skip:], errors[:, skip:]
+
+    def read(self, system: Any, states: Array) -> dict[str, Any]:
+        return dict(system.variables(self.system.times(), states))
+
     def integrated(self) -> tuple[Array, Array, Array, Array]:
-        """Return times, states (time, n), their derivatives (numbers, time, n), and the errors of these."""
+        """Return times, states (time, n), their derivatives (numbers, time, n), and the errors of these.
+
+        No more directions are integrated than state and parameters span, however many the numbers: with those of the
+        whole span known, the derivatives in all numbers are combinations.
+        """
         from .numerics import tangents
         from .numerics.ode import integrate
 
-        n, m = len(self.start), len(self.base)
-        asked = self.system.integration()
+        n = len(self.start)
         scale = np.array([abs(x) or 1.0 for x in self.base])
-        atol = np.broadcast_to(asked["atol"], n)
+        mixing, sizes, directions = np.linalg.svd(
+            scale[:, None] * np.concatenate([self.start_slopes, self.parameter_slopes], axis=1), full_matrices=False
+        )
+        m = max(1, int((sizes > RANK * sizes[0]).sum()))
+        if m < len(self.base):
+            mixing, directions = mixing[:, :m] / scale[:, None], sizes[:m, None] * directions[:m]
+        else:
+            m = len(self.base)
+            mixing, directions = np.diag(1.0 / scale), mixing * sizes @ directions
+        asked = self.system.integration()
+        atol = np.tile(np.broadcast_to(asked["atol"], n), m + 1)
         options = {k: v for k, v in asked.items() if k not in ("rhs", "jac", "names", "work_size", "rtol", "atol")}
         options |= {"blow_up": 1e100, "work_size": tangents.work_size(n, len(self.p), self.size)}
-        parameters = tangents.tangent_parameters(self.function, n, self.p, self.parameter_slopes, self.size)
+        parameters = tangents.tangent_parameters(self.function, n, self.p, directions[:, n:], self.size)
         found = []
         for factor in (1.0, COARSER):
-            y0 = np.concatenate([self.start, self.start_slopes.ravel()])
-            tolerances = factor * np.concatenate([atol, *(atol / s for s in scale)])
-            rtol = factor * asked["rtol"]
-            result = integrate(tangents.rhs.compiled, y0, p=parameters, rtol=rtol, atol=tolerances, **options)
+            y0 = np.concatenate([self.start, directions[:, :n].ravel()])
+            result = integrate(
+                tangents.rhs.compiled, y0, p=parameters, rtol=factor * asked["rtol"], atol=factor * atol, **options
+            )
             found.append(result.y.reshape(len(result.t), m + 1, n))
         rows = min(map(len, found))
         fine, coarse = (f[:rows] for f in found)
-        tangent = fine[:, 1:].transpose(1, 0, 2)
-        return result.t[:rows], fine[:, 0], tangent, abs(tangent - coarse[:, 1:].transpose(1, 0, 2))
+        tangent, other = (np.einsum("km,tmi->kti", mixing, f[:, 1:]) for f in (fine, coarse))
+        return result.t[:rows], fine[:, 0], tangent, abs(tangent - other)
 
     def transition(self, u: float, begin: float, end: float, y: Array) -> tuple[Array, Array, Array] | None:
         """Integrate from one time to another with the first number at `u`.
@@ -199,4 +355,4 @@ class TangentFlow:
             here = self.at(0, x)
             return None if here is None else np.asarray(here.parameters())
 
-        return derivative(parameters, u, STEP * (abs(u) or 1.0))[0]
+        return derivative(parameters, u, step_of(u))[0]

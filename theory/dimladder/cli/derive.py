@@ -17,6 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns", type=int, default=1, choices=(1, 2), help="of the page that the LaTeX is broken for (default 1)"
     )
     parser.add_argument("--explain", action="store_true", help="print the derivation, step by step")
+    parser.add_argument(
+        "--notation", action="store_true",
+        help="also print what every symbol means, and its number (formats text and latex)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,13 +30,20 @@ def run(args: argparse.Namespace) -> int:
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"there is no format {name!r}", where="--format", hint=did_you_mean(name, FORMATS))
+    if args.notation and not {"text", "latex"} & set(formats):
+        raise UsageError("code has no table of notation", where="--notation", hint="use --format text or latex")
     system = derive(load_problem(args))
     if args.explain:
         print(system.explain())
         if formats == ["text"]:
+            if args.notation:
+                print("Notation\n" + system.notation().text(), end="")
             return 0
     for name in formats:
         print(system.latex(args.columns) if name == "latex" else getattr(system, name)(), end="")
+        if args.notation and name in ("text", "latex"):
+            table = system.notation()
+            print("\n" + (table.latex(args.columns) if name == "latex" else table.text()), end="")
     return 0
 
 

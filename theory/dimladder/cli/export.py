@@ -25,11 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default=DEFAULT,
         metavar="F[,F]",
-        help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations (default {DEFAULT})",
+        help=f"any of pdf, png, svg, pgf, csv, tex, macros, bib, equations, notation (default {DEFAULT})",
     )
     parser.add_argument(
         "--style", default="single", help="single, double, neurips, slides, or a .mplstyle file (default single)"
     )
+    parser.add_argument(
+        "--width", metavar="LENGTH",
+        help="of the figure, instead of the style's: column (two-column article), text (one column), inches, or 8.6cm",
+    )  # fmt: skip
     parser.add_argument(
         "--variables", metavar="NAME[,NAME]", help="what to draw, one panel each (default: the first six panels)"
     )
@@ -63,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"warning: an incomplete result is exported: {result.status} {result.message}", file=sys.stderr)
     written = export(
         source, args.to, args.format.split(","), args.style, variables=variables, prefix=args.prefix,
-        labels=_pairs(args.label, "--label"), axes=_pairs(args.axis, "--axis"), refine=not args.no_refine,
+        labels=_pairs(args.label, "--label"), axes=_pairs(args.axis, "--axis"), width=args.width,
+        refine=not args.no_refine,
     )  # fmt: skip
     print("\n".join(map(str, written)))
     return 0

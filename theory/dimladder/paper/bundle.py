@@ -20,7 +20,7 @@ from .tables import tables
 
 log = logging.getLogger("dimladder.export")
 
-FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations")
+FORMATS = ("pdf", "png", "svg", "pgf", "csv", "tex", "macros", "bib", "equations", "notation")
 
 
 def export(
@@ -32,8 +32,10 @@ def export(
     variables: Sequence[str] | None = None,
     prefix: str = "dl",
     names: Names | None = None,
+    width: str | float | None = None,
     refine: Callable[[Result], Result | None] | None = None,
     equations: Callable[[Result, int], str] | None = None,
+    notation: Callable[[Result, int], str] | None = None,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
@@ -49,7 +51,8 @@ def export(
         ``figure_body.tex`` and a CSV file for each panel. ``csv``: one row a coordinate, ``_se`` columns. ``tex``:
         booktabs tables, ``table.tex``, and of several variables each in a file of its own. ``macros``:
         ``macros.tex``. ``bib``: ``references.bib`` and ``methods.tex``. ``equations``: ``equations_body.tex``, broken
-        to the column of the style, around it ``equations.tex``, which compiles by itself.
+        to the column of the style, around it ``equations.tex``, which compiles by itself. ``notation``:
+        ``notation.tex``, what every symbol in them means, to be input.
     style : str
         ``single``, ``double``, ``neurips``, ``slides``, or a ``.mplstyle`` file.
     variables : sequence of str, optional
@@ -58,10 +61,13 @@ def export(
         First letters of every macro.
     names : Names, optional
         How variables and coordinates are typeset, instead of as the theory says.
+    width : str or float, optional
+        Of figures, instead of the style's: ``column``, ``text``, inches, or a length such as ``8.6cm``.
     refine : callable, optional
         Returns a theory at more points than were asked for, of which lines are drawn; `dimladder.export` solves again.
-    equations : callable, optional
-        Returns the LaTeX of the equations behind a result for a page of so many columns; `dimladder.export` derives.
+    equations, notation : callable, optional
+        Return the LaTeX of the equations behind a result, and of the table of their symbols, for a page of so many
+        columns; `dimladder.export` derives.
 
     Raises
     ------
@@ -106,10 +112,10 @@ def export(
             assert plan is not None
             from .draw import draw, save
 
-            written.append(save(draw(plan, style), folder / f"figure.{suffix}", style))
+            written.append(save(draw(plan, style, width), folder / f"figure.{suffix}", style))
     if "pgf" in formats:
         assert plan is not None
-        _pgf(plan, style, note, put)
+        _pgf(plan, style, width, note, put)
     if "tex" in formats:
         for file, text in tables(results, plan, note, names).items():
             put(file, text)
@@ -122,11 +128,15 @@ def export(
     if "equations" in formats:
         if equations is None:
             raise UsageError("nothing derives equations here", where="formats: equations", hint="use dimladder.export")
-        columns = columns_of(style)
+        columns = columns_of(style, width)
         put("equations_body.tex", f"% {note}\n{equations(results[0], columns)}")
         title = results[0].title or results[0].theory
         document = equations_document(r"\input{equations_body}", title=title, note=note, columns=columns)
         put("equations.tex", document)
+    if "notation" in formats:
+        if notation is None:
+            raise UsageError("nothing derives equations here", where="formats: notation", hint="use dimladder.export")
+        put("notation.tex", f"% {note}\n{notation(results[0], columns_of(style, width))}")
     return written
 
 
@@ -136,10 +146,12 @@ def _lines(results: Sequence[Result], refine: Callable[[Result], Result | None])
     return {i: r for i, r in finer.items() if r is not None}
 
 
-def _pgf(plan: Plan, style: str, note: str, put: Callable[[str, str], None]) -> None:
+def _pgf(
+    plan: Plan, style: str, width: str | float | None, note: str, put: Callable[[str, str], None]
+) -> None:
     from .pgf import pgfplots, standalone
 
-    body, files = pgfplots(plan, style, note)
+    body, files = pgfplots(plan, style, note, width)
     for file, text in files.items():
         put(file, text)
     put("figure_body.tex", body)

@@ -13,9 +13,9 @@ from ..choose import build_problem, find
 from ..errors import DimladderError, did_you_mean
 from ..problem import Problem, parse_document, read
 from ..results import LearningCurve, Measurement, Result, gather, open_result
+from ..typeset.words import escape
 from .axes import size_axis
 from .bibliography import Entry, parse
-from .tex import escape
 
 SOFTWARE_KEY = "dimladder"
 

@@ -21,7 +21,48 @@ LINES = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = "osD^vP"
 # Name -> (width in inches, panels side by side).
 STYLES = {"single": (3.375, 1), "double": (7.0, 3), "neurips": (5.5, 2), "slides": (10.0, 2)}
+# Widths of LaTeX's article at 10 pt: a column of two (that of REVTeX is 3.375 in), and the text of one.
+WIDTHS = {"column": 3.17, "text": 4.77}
+UNITS = {"in": 1.0, "": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
+NARROWEST, WIDEST = 1.5, 20.0
 MAX_MARKS = 25
+
+
+def inches_of(width: str | float) -> float:
+    """Return a width in inches: ``column``, ``text``, a number, or one with a unit (in, cm, mm, pt).
+
+    Raises
+    ------
+    UsageError
+        For anything else, and for widths that no page has.
+    """
+    text = str(width).strip().lower()
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(in|cm|mm|pt|)", text)
+    if text not in WIDTHS and found is None:
+        raise UsageError(
+            f"cannot read the width {width!r}", where="--width",
+            hint="write column, text, inches such as 3.25, or a length such as 8.6cm or 246pt",
+        )  # fmt: skip
+    inches = WIDTHS[text] if found is None else float(found[1]) * UNITS[found[2]]
+    if not NARROWEST <= inches <= WIDEST:
+        raise UsageError(
+            f"a figure of {inches:.3g} in is no figure for a page", where="--width",
+            hint=f"between {NARROWEST:g} and {WIDEST:g} in",
+        )  # fmt: skip
+    return inches
+
+
+def layout_of(style: str, width: str | float | None = None) -> tuple[list[str], float, int]:
+    """Return the style sheets, the width in inches and the panels a row; `width` takes the place of the style's own."""
+    sheets, inches, across = style_files(style)
+    if width is None:
+        return sheets, inches, across
+    inches = inches_of(width)
+    return sheets, inches, _across(inches)
+
+
+def _across(inches: float) -> int:
+    return 1 if inches < 4.5 else 2 if inches < 6.5 else 3
 
 
 def style_files(style: str) -> tuple[list[str], float, int]:
@@ -36,7 +77,7 @@ def style_files(style: str) -> tuple[list[str], float, int]:
 
         settings = mpl.rc_params_from_file(style, use_default_template=False)
         size = settings.get("figure.figsize", [STYLES["single"][0], 0])
-        return [base, style], float(size[0]), 1 if size[0] < 4.5 else 2 if size[0] < 6.5 else 3
+        return [base, style], float(size[0]), _across(size[0])
     raise UsageError(
         f"there is no style {style!r}", where="--style", hint=did_you_mean(style, STYLES) + "; or a .mplstyle file"
     )
@@ -81,6 +122,7 @@ def figure(
     style: str = "single",
     names: Names | None = None,
     lines: Mapping[int, Result] | None = None,
+    width: str | float | None = None,
 ) -> Any:
     """Return a matplotlib figure of theories and measurements.
 
@@ -96,26 +138,28 @@ def figure(
         How variables and coordinates are typeset.
     lines : mapping, optional
         Position of a theory -> the same theory at more points, of which its line is drawn.
+    width : str or float, optional
+        Of the figure, instead of the style's: ``column``, ``text``, inches, or a length such as ``8.6cm``.
     """
-    return draw(make(results, variables, names, lines), style)
+    return draw(make(results, variables, names, lines), style, width)
 
 
-def draw(plan: Plan, style: str = "single") -> Any:
+def draw(plan: Plan, style: str = "single", width: str | float | None = None) -> Any:
     """Draw a plan; see `figure`."""
     from matplotlib import style as sheet
     from matplotlib.figure import Figure
 
-    sheets, width, across = style_files(style)
+    sheets, inches, across = layout_of(style, width)
     with sheet.context(sheets):
         count = len(plan.panels)
         across = panels_across(across, count)
         down = math.ceil(count / across)
-        each = width / across
+        each = inches / across
         tall = max((_legend_rows(p, each) for p in plan.panels), default=0)
         height = (
             down * (max(0.66 * each, 1.45) + 0.14 * tall) + (0.3 if _shared(plan) else 0.0) + 0.13 * bool(plan.runs)
         )
-        fig = Figure(figsize=(width, height), layout="constrained")
+        fig = Figure(figsize=(inches, height), layout="constrained")
         _styled_canvas(fig, sheets)
         axes = fig.subplots(down, across, squeeze=False)
         for position, panel in enumerate(plan.panels):

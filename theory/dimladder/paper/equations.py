@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from .tex import escape, render
+from ..typeset.words import escape
+from .draw import layout_of
+from .tex import render
 
-# Columns of the page that a style of figures is made for.
-_COLUMNS = {"single": 2}
+# Figures narrower than this go into one of two columns.
+_COLUMN = 4.0
 
 
-def columns_of(style: str) -> int:
-    """Return how many columns the page has that figures of this style go into."""
-    return _COLUMNS.get(style, 1)
+def columns_of(style: str, width: str | float | None = None) -> int:
+    """Return how many columns the page has that figures of this style, or width, go into."""
+    return 2 if layout_of(style, width)[1] < _COLUMN else 1
 
 
 def equations_document(body: str, *, title: str = "", note: str = "", columns: int = 1, preamble: str = "") -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import UsageError
 from ..results import Result
+from ..typeset.words import escape
 from .axes import components, curve_axis, format_coordinate, is_numeric, size_axis, statistical_names
 from .labels import Names
-from .runs import Member, Runs, members, swept_keys
+from .runs import Member, Runs, members, said, swept_keys
 from .tables import scalars, told
-from .tex import escape, macro_name, number, render, rounded
+from .tex import macro_name, number, render, rounded
 
 MAX_COMPONENTS = 64
 
@@ -55,7 +55,7 @@ def macros(results: Sequence[Result], note: str, prefix: str = "dl") -> str:
         if not member.measured or len(found) == 1:
             problem = str(member.result.provenance.get("problem_hash") or "none")
             add(["problem hash", *told(words)], escape(problem), "content hash of the problem")
-    shared = [dict(_leaves(tomllib.loads(r.problem_toml))) for r in results]
+    shared = [said(r.problem_toml) for r in results]
     for key, value in shared[0].items():
         # What the results have in common; where they differ the names of the numbers say it.
         alike = all(repr(other.get(key)) == repr(value) for other in shared)
@@ -76,14 +76,6 @@ def _add_value(add: Any, parts: list[str], value: float, se: float, comment: str
         add([*parts, "se"], error, f"standard error of {comment}")
     else:
         add(parts, number(value), comment)
-
-
-def _leaves(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _finals(result: Result, words: list[str]) -> Iterable[tuple[list[str], float, float, str]]:

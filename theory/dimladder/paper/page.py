@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ResultFileError
 from ..results import Result
 from ..typeset import lines, mathml
+from ..typeset.words import label_html
 from .citation import cite
 from .labels import Names
 from .plan import COLOURS, Panel, Plan, make
@@ -34,6 +35,7 @@ def page(
     variables: Sequence[str] | None = None,
     names: Names | None = None,
     lines: Mapping[int, Result] | None = None,
+    notation: str = "",
 ) -> str:
     """Return the page as HTML that needs no other file and no network.
 
@@ -46,6 +48,8 @@ def page(
         Run folder of a comparison, whose verdict is shown.
     variables, names, lines
         As in `dimladder.paper.figure`.
+    notation : str
+        What the symbols of the equations mean, as an HTML table.
     """
     first = results[0]
     plan = make(results, variables, names, lines)
@@ -59,8 +63,9 @@ def page(
         verdict=_verdict(comparison),
         panels=[html for html, _ in shown],
         tables=judged(comparison),
-        numbers=[[_words(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
+        numbers=[[label_html(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
         equations=[{"label": a, "lines": _lines(b), "note": c} for a, b, c in equations],
+        notation=notation,
         problem=first.problem_toml,
         files=_files(results),
         provenance=provenance_rows(first),
@@ -108,9 +113,9 @@ def _panel(number: int, panel: Panel, plan: Plan) -> tuple[dict[str, Any], dict[
         told = plan.size_labels if s.kind == "simulation" else plan.theory_labels
         if s.style < len(told):
             signs.setdefault(told[s.style], SIGNS[s.kind][s.style % len(SIGNS[s.kind])])
-    legend = [{"colour": c, "sign": "●", "html": _words(n)} for n, c in colours.items() if len(colours) > 1]
-    legend += [{"colour": "inherit", "sign": sign, "html": _words(n)} for n, sign in signs.items()]
-    html = {"x_html": _words(panel.x_label), "y_html": _words(panel.y_label), "legend": legend}
+    legend = [{"colour": c, "sign": "●", "html": label_html(n)} for n, c in colours.items() if len(colours) > 1]
+    legend += [{"colour": "inherit", "sign": sign, "html": label_html(n)} for n, sign in signs.items()]
+    html = {"x_html": label_html(panel.x_label), "y_html": label_html(panel.y_label), "legend": legend}
     logs = {"x_log": bool(panel.x_log), "y_log": bool(panel.y_log)}
     return html, {"id": number, "name": panel.variable, "series": series, **logs}
 
@@ -122,13 +127,6 @@ def _lines(latex: str) -> list[str]:
 
 def _plain(values: Any) -> list[float | None]:
     return [float(v) if math.isfinite(v) else None for v in values]
-
-
-def _words(label: str) -> str:
-    """Return a label as HTML: words escaped, what stands between dollars typeset."""
-    from html import escape
-
-    return "".join(mathml(part) if k % 2 else escape(part) for k, part in enumerate(label.split("$")))
 
 
 def _number(value: float, se: float) -> str:

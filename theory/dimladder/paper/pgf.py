@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .draw import STYLES, drawn_line, drawn_marks, legend_columns, named_runs, panels_across
+from ..typeset.words import escape, label_tex
+from .draw import drawn_line, drawn_marks, layout_of, legend_columns, named_runs, panels_across
 from .plan import Panel, Plan
 from .sheets import Sheet, to_csv
-from .tex import escape, label_tex, render
+from .tex import render
 
 _DASHES = ("solid", "densely dashed", "densely dotted", "dash dot")
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")
 
 
-def pgfplots(plan: Plan, style: str, note: str) -> tuple[str, dict[str, str]]:
+def pgfplots(
+    plan: Plan, style: str, note: str, width: str | float | None = None
+) -> tuple[str, dict[str, str]]:
     """Return the tikzpicture, and the CSV file of each panel: what is drawn, and nothing else.
 
     Parameters
@@ -26,8 +29,10 @@ def pgfplots(plan: Plan, style: str, note: str) -> tuple[str, dict[str, str]]:
         Its width sets the size of the picture.
     note : str
         One line about where the numbers come from, put in a comment.
+    width : str or float, optional
+        Instead of that of the style.
     """
-    width, across = STYLES.get(style, STYLES["single"])
+    _, inches, across = layout_of(style, width)
     across = panels_across(across, len(plan.panels))
     files: dict[str, str] = {}
     panels: list[dict[str, Any]] = []
@@ -42,7 +47,7 @@ def pgfplots(plan: Plan, style: str, note: str) -> tuple[str, dict[str, str]]:
             plots, sheet = _plots(panel, name)
             files[name] = to_csv(sheet)
             panels.append(
-                {"options": _options(panel, width / across), "plots": plots, "map": "",
+                {"options": _options(panel, inches / across), "plots": plots, "map": "",
                  "legend_title": label_tex(panel.legend_title)}
             )  # fmt: skip
     colours = list(dict.fromkeys([s.colour for p in plan.panels for s in p.series] + [c for c, _ in plan.runs]))
@@ -58,13 +63,13 @@ def pgfplots(plan: Plan, style: str, note: str) -> tuple[str, dict[str, str]]:
         across=across,
         rows=-(-len(plan.panels) // across),
         separation="1.6in" if maps else "0.62in",
-        panel_width=f"{width / across - (1.05 if maps else 0.28):.3f}in",
-        panel_height=f"{max(0.62 * width / across, 1.3):.3f}in",
+        panel_width=f"{inches / across - (1.05 if maps else 0.28):.3f}in",
+        panel_height=f"{max(0.62 * inches / across, 1.3):.3f}in",
         colours=[(colour_name(c), c.lstrip("#").upper()) for c in colours],
         shared=shared if len(shared) > 1 else [],
-        shared_columns=legend_columns(width, [e["label"] for e in shared]) if shared else 1,
+        shared_columns=legend_columns(inches, [e["label"] for e in shared]) if shared else 1,
         runs=runs,
-        runs_columns=legend_columns(width, [e["label"] for e in runs]) if runs else 1,
+        runs_columns=legend_columns(inches, [e["label"] for e in runs]) if runs else 1,
     )
     return body, files
 

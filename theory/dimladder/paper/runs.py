@@ -10,12 +10,15 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..choose import build_problem
+from ..errors import DimladderError, UsageError
+from ..problem import parse_document, to_builtins
 from ..results import Measurement, PhaseDiagram, Result
 from .labels import Names
 
@@ -60,13 +63,27 @@ def swept_keys(result: Result) -> list[str]:
 def parameters(result: Result) -> dict[str, Any]:
     """Return the parameters of a result by dotted key; a measurement's seed is the one it was made with."""
     # A theory at the size of a simulation answers the question that was put, and tells itself apart by the size.
-    found = _flatten(tomllib.loads(result.stats.get("of") or result.problem_toml))
+    found = dict(said(result.stats.get("of") or result.problem_toml))
     if "at" in result.stats:
         size, value = result.stats["at"]
         found[f"limit.{size}"] = int(value) if float(value).is_integer() else value
     if isinstance(result, Measurement):
         found |= {f"simulation.{k}": result.stats[k] for k in ("seed", "dtype", "device") if k in result.stats}
     return {k: v for k, v in found.items() if k not in (*_NEVER, *swept_keys(result))}
+
+
+@lru_cache(maxsize=256)
+def said(text: str) -> Mapping[str, Any]:
+    """Return what a stored problem says, by dotted key, with the defaults of today's language.
+
+    A key that the language got since is no difference between a result from before and one from after. What today's
+    language does not read, or no theory at hand, is taken as it stands.
+    """
+    try:
+        table = to_builtins(build_problem(parse_document(text, "the result"), source="the result"))
+    except DimladderError:
+        table = tomllib.loads(text)
+    return MappingProxyType(_flatten(table))
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..results import Result
+from ..typeset.words import escape, label_tex
 from .axes import is_numeric, size_axis, statistical_names
 from .labels import Names, axis_label
 from .plan import Panel, Plan, Series
 from .runs import Runs, members, swept_keys
-from .tex import escape, label_tex, number, render, with_error, words
+from .tex import number, render, with_error, words
 
 MAX_ROWS = 12
 # Characters that fit side by side into a column of a two-column paper set small, or a page set normally.

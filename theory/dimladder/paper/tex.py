@@ -1,4 +1,4 @@
-"""Text for LaTeX: escaping, numbers, macro names, templates."""
+"""Text for LaTeX: numbers, macro names, templates; escaping is `typeset.words`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from functools import cache
 from typing import Any
 
 from ..results.table import in_brackets
+from ..typeset.words import escape
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
-# Letters that pdflatex does not read without a font package, and that titles of this field use.
-_SIGNS = {
-    "μ": r"$\mu$", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\varepsilon$",
-    "η": r"$\eta$", "θ": r"$\theta$", "κ": r"$\kappa$", "λ": r"$\lambda$", "ρ": r"$\rho$", "σ": r"$\sigma$",
-    "τ": r"$\tau$", "φ": r"$\varphi$", "ψ": r"$\psi$", "ω": r"$\omega$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$",
-    "∞": r"$\infty$", "→": r"$\to$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "×": r"$\times$", "±": r"$\pm$",
-    "·": r"$\cdot$", "²": r"$^2$", "³": r"$^3$", "−": "$-$", "…": r"\dots{}",
-}  # fmt: skip
 # Commands of mathematics that symbols of variables are made of.
 _MATHEMATICS = r"""
 alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi pi rho varrho sigma tau
@@ -34,27 +23,6 @@ textstyle scriptstyle
 """
 _COMMANDS = frozenset(_MATHEMATICS.split())
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-
-
-def escape(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is.
-
-    Examples
-    --------
-    >>> escape("50% of x_1 & y")
-    '50\\\\% of x\\\\_1 \\\\& y'
-    """
-    return "".join(_SPECIAL.get(c) or _SIGNS.get(c) or _letter(c) for c in re.sub(r"\s+", " ", text))
-
-
-def _letter(c: str) -> str:
-    """Return a letter that every engine compiles: pdflatex knows those of European languages only."""
-    if " " <= c < "\x7f" or "\xa1" <= c < "\u0180":
-        return c
-    if not c.isprintable():
-        return " "
-    # Only the engines that read Unicode take the first branch; the other skips it unread.
-    return rf"\ifdefined\Umathcode {c}\else ?\fi{{}}"
 
 
 def safe_mathematics(latex: str) -> bool:
@@ -71,11 +39,6 @@ def safe_mathematics(latex: str) -> bool:
         if depth < 0:
             return False
     return depth == 0 and set(re.findall(r"\\([A-Za-z]+)", latex)) <= _COMMANDS
-
-
-def label_tex(label: str) -> str:
-    """Escape the words of a label and leave its mathematics, between dollars, alone."""
-    return "".join(f"${part}$" if i % 2 else escape(part) for i, part in enumerate(label.split("$")))
 
 
 def words(name: str) -> str:

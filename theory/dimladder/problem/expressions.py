@@ -76,21 +76,7 @@ class Expression:
 
     def derivative(self, variable: str = "x") -> Callable[..., Any]:
         """Return a NumPy function of the same keyword variables for the first derivative (almost everywhere)."""
-        import sympy as sp
-
-        symbol = sp.Symbol(variable, real=True)
-        slope = drop_atoms(sp.diff(self.sympy(), symbol))
-        arguments = [sp.Symbol(v, real=True) for v in self.variables]
-        function = sp.lambdify(arguments, slope, modules=["scipy", "numpy"])
-
-        def evaluate(**arrays: Any) -> Any:
-            import numpy as np
-
-            return function(*(np.asarray(arrays[v]) for v in self.variables)) + 0.0 * sum(
-                np.asarray(arrays[v]) for v in self.variables
-            )
-
-        return evaluate
+        return _derivative(self, variable)
 
     def kinks(self, variable: str = "x") -> tuple[float, ...]:
         """Return the points where the formula, as a function of the one `variable`, is not smooth.
@@ -122,6 +108,24 @@ class Expression:
     def kinks_are_planes(self) -> bool:
         """Return whether `kink_planes` are all the places where the formula is not smooth."""
         return all(_plane(*call, self) is not None for call in _kinked_calls(self._tree))
+
+
+@lru_cache(maxsize=256)
+def _derivative(expression: Expression, variable: str) -> Callable[..., Any]:
+    import sympy as sp
+
+    symbol = sp.Symbol(variable, real=True)
+    slope = drop_atoms(sp.diff(expression.sympy(), symbol))
+    arguments = [sp.Symbol(v, real=True) for v in expression.variables]
+    function = sp.lambdify(arguments, slope, modules=["scipy", "numpy"])
+
+    def evaluate(**arrays: Any) -> Any:
+        import numpy as np
+
+        given = [np.asarray(arrays[v]) for v in expression.variables]
+        return function(*given) + 0.0 * sum(given)
+
+    return evaluate
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ that is not in the store yet, never to solve a problem met before.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
@@ -22,6 +22,7 @@ from .equations import Equation, Equations, OrderParameter, Step, in_words
 
 if TYPE_CHECKING:
     from ..problem import Problem
+    from .notation import Notation
 
 Array = NDArray[np.float64]
 
@@ -32,6 +33,7 @@ __all__ = [
     "ExplicitFlow",
     "FixedPoint",
     "Flow",
+    "Map",
     "OrderParameter",
     "Recursion",
     "Solution",
@@ -70,6 +72,7 @@ class System(ABC):
     order_parameters: Sequence[OrderParameter] = ()
     references: Sequence[str] = ()
     assumptions: Sequence[str] = ()
+    letters: ClassVar[str] = ""  # what the letters of the equations mean, as `notation` reads it
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -110,6 +113,13 @@ class System(ABC):
         rows = self.equations()
         width = max((len(e.label) for e in rows), default=0)
         return "".join(f"{e.label:<{width}}  {plain(e.latex)}{_noted(e)}\n" for e in rows)
+
+    def notation(self) -> Notation:
+        """Return the table of every symbol in the equations: what it means, and its number in this problem."""
+        from ..problem import to_builtins
+        from .notation import lines, notation
+
+        return notation(self.equations(), lines(self.letters), self.order_parameters, to_builtins(self.problem))
 
     def _repr_latex_(self) -> str:
         return self.latex()
@@ -324,15 +334,72 @@ class Flow(System):
 
 
 class Recursion(System):
-    """x[n+1] = F(x[n]; p)."""
+    """x[n+1] = F(x[n]; p).
+
+    Of those that are a `Map`, derivatives are carried along; what a recursion of two times or of samples predicts is
+    differentiated by differences.
+    """
 
     kind = "recursion"
 
 
+class Map(Recursion):
+    """A recursion of few numbers by a compiled map: the ``rhs`` of the module writes the next state."""
+
+    @abstractmethod
+    def module(self) -> ModuleType:
+        """Return the generated module."""
+
+    @abstractmethod
+    def initial_state(self) -> Array:
+        """Return the state before the first step, shape (n,)."""
+
+    @abstractmethod
+    def parameters(self) -> Array:
+        """Return the parameter vector handed to the compiled map."""
+
+    @abstractmethod
+    def times(self) -> Array:
+        """Return the numbers of steps after which the state is asked for."""
+
+    def work_size(self) -> int:
+        """Return the length of the scratch array handed to the compiled map."""
+        return int(getattr(self.module(), "WORK_SIZE", 0))
+
+    def iterate(self, steps: int) -> Array:
+        """Return the states after 0, 1, ..., `steps` steps, shape (steps + 1, n)."""
+        from ..numerics.recursion import iterate
+
+        return iterate(self.module().rhs, self.initial_state(), steps, self.parameters(), self.work_size())
+
+    @abstractmethod
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        """Turn states of shape (time, n) into named variables."""
+
+
 class FixedPoint(System):
-    """x = F(x; p)."""
+    """x = F(x; p), at every point of a grid.
+
+    Those that give `roots`, `residual` and `variables` are differentiated by the implicit function's theorem, others
+    by differences of their solutions.
+    """
 
     kind = "fixed point"
+
+    def roots(self) -> Array | None:
+        """Return the solutions, shape (points, n), in coordinates that a change by 0.1 leaves inside the domain.
+
+        None where a point is no root of equations, or has none here.
+        """
+        return None
+
+    def residual(self, states: Array) -> Array:
+        """Return what vanishes at the roots, row by row, shape (points, n); NaN outside the domain."""
+        raise NotImplementedError
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        """Turn the roots into named variables, as `solve` does."""
+        raise NotImplementedError
 
 
 class ClosedForm(System):
@@ -347,6 +414,8 @@ class ExplicitFlow(Flow):
     Subclasses give `build()` (the `Equations`), `structure` (what decides the printed code), `initial_values`,
     `parameter_values`, and declare `order_parameters` in the order of the state.
     """
+
+    shown: ClassVar[Mapping[str, str]] = {}  # observable -> its LaTeX, where it has a symbol
 
     @abstractmethod
     def build(self) -> Equations:
@@ -401,7 +470,7 @@ class ExplicitFlow(Flow):
             Equation.of(p.name, rf"\frac{{\mathrm{{d}} {sp.latex(symbol)}}}{{\mathrm{{d}} t}}", rhs)
             for p, (symbol, rhs) in zip(self.order_parameters, system.state.items(), strict=True)
         ]
-        return rows + [Equation.of(n, in_words(n), e) for n, e in system.observables.items()]
+        return rows + [Equation.of(n, self.shown.get(n, in_words(n)), e) for n, e in system.observables.items()]
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         out = {

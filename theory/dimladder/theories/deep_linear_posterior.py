@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import DomainError
@@ -67,6 +67,19 @@ class KernelScale(FixedPoint):
     """One scalar equation a depth, in modes of the kernel: kappa lam_i/(kappa lam_i + T) and y_i^2."""
 
     order_parameters = (SCALE,)
+    letters = r"""
+    \kappa        :: factor of the kernel after all hidden layers
+    u_0           :: factor of the kernel after one hidden layer
+    L             :: hidden layers
+    \sigma        :: standard deviation of the weights' prior
+    \alpha        :: samples over width
+    r_0           :: power of the labels in units of the kernel, a sample :: data.label_alignment
+    N             :: width of a hidden layer
+    P             :: number of samples
+    T             :: temperature of the posterior :: algorithm.temperature
+    \lambda_i, y_i :: eigenvalues of the kernel of the inputs, and the labels along its modes
+    i             :: modes of the kernel
+    """
 
     @staticmethod
     def expressions() -> dict[str, Any]:
@@ -147,6 +160,7 @@ class KernelScale(FixedPoint):
             ),
         ]
 
+    @cached_property
     def spectrum(self) -> tuple[Array, Array, float]:
         """Modes (lambda_i, y_i) of the kernel and the labels, and N; a kernel law as one mode per unit of
         alpha.
@@ -171,8 +185,8 @@ class KernelScale(FixedPoint):
         seen = singular > np.finfo(float).eps * max(x.shape) * singular[0]
         return left[:, seen], singular[seen], right[seen] @ y, target
 
-    def scale(self, depth: int) -> float:
-        """Solve the saddle-point equation for u_0^L, on the saddle of largest weight if there are several.
+    def root(self, depth: int) -> float:
+        """Solve the saddle-point equation for log(u_0/s2), on the saddle of largest weight if there are several.
 
         Raises
         ------
@@ -182,13 +196,9 @@ class KernelScale(FixedPoint):
         import numpy as np
         from scipy.optimize import brentq
 
-        lam, y, width = self.spectrum()
+        lam, y, width = self.spectrum
         s2, temperature = self.problem.student.weight_variance, self.problem.algorithm.temperature
-        generated = self.module()
-
-        def residual(log_ratio: float) -> float:
-            return float(generated.residual(log_ratio, depth, s2, temperature, width, lam, y))
-
+        generated, residual = self.module(), partial(self._gap, depth)
         low, high = self._bounds(lam, y, width, depth)
         grid = np.linspace(low, high, 2 + math.ceil(10 * (high - low))) / depth - math.log(s2)
         signs = np.array([residual(g) for g in grid])
@@ -205,8 +215,13 @@ class KernelScale(FixedPoint):
                 f"{s2:g} to the power of the depth is out of range",
                 hint="data.label_alignment > 0, or data.alpha < 1; student.weight_variance near 1",
             )
-        best = max(roots, key=lambda r: float(generated.action(r, depth, s2, temperature, width, lam, y)))
-        return float((s2 * math.exp(best)) ** depth)
+        return max(roots, key=lambda r: float(generated.action(r, depth, s2, temperature, width, lam, y)))
+
+    def _gap(self, depth: int, log_ratio: float) -> float:
+        """The saddle-point equation at log(u_0/s2)."""
+        lam, y, width = self.spectrum
+        s2, temperature = self.problem.student.weight_variance, self.problem.algorithm.temperature
+        return float(self.module().residual(log_ratio, depth, s2, temperature, width, lam, y))
 
     def _bounds(self, lam: Array, y: Array, width: float, depth: int) -> tuple[float, float]:
         """Bounds of log kappa at any root, within the range of floats.
@@ -234,14 +249,31 @@ class KernelScale(FixedPoint):
         """Return the kernel scale at every depth, and the test error where the data are given."""
         import numpy as np
 
-        depths = self.problem.grid.depth
-        scales = np.array([self.scale(depth) for depth in depths])
+        return Solution({"depth": np.array(self.problem.grid.depth)}, self.variables(self.roots()))
+
+    def roots(self) -> Array:
+        """Return log(u_0/s2) at every depth, shape (depths, 1)."""
+        import numpy as np
+
+        return np.array([[self.root(depth)] for depth in self.problem.grid.depth])
+
+    def residual(self, states: Array) -> Array:
+        import numpy as np
+
+        return np.array([[self._gap(d, float(u))] for (u,), d in zip(states, self.problem.grid.depth, strict=True)])
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        import numpy as np
+
+        s2 = self.problem.student.weight_variance
+        pairs = zip(states, self.problem.grid.depth, strict=True)
+        scales = np.array([(s2 * math.exp(u)) ** depth for (u,), depth in pairs])
         variables = {SCALE.name: Variable(SCALE.dims, scales, SCALE.latex, SCALE.meaning)}
         if not isinstance(self.problem.data, KernelLaw):
             errors = np.array([self.test_error(kappa) for kappa in scales])
             for column, (name, (latex, meaning)) in enumerate(TEST.items()):
                 variables[name] = Variable(("depth",), errors[:, column], latex, meaning)
-        return Solution({"depth": np.array(depths)}, variables)
+        return variables
 
     def test_error(self, kappa: float) -> tuple[float, float, float]:
         """(bias, variance, sum) over fresh x ~ N(0, 1), for the kernel kappa K_0."""

@@ -13,7 +13,7 @@ docs/theory/graph-convolution.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import SolveError
@@ -45,6 +45,7 @@ RISKS = (
 UNKNOWNS = ("beta", "s", "theta", "Q", "nu", "m", "chi", "q", "k")
 # Between these Newton's method meets the stationary point of a self-loop to ten digits.
 LEAST_RIDGE, LARGEST_RIDGE = 1e-20, 1e5
+POSITIVE = (True, True, True, True, False, False, True, True, False)
 CONSTANTS = ("gamma", "mu", "lam", "c", "tau", "r")
 
 
@@ -87,6 +88,23 @@ class RidgeOnGraph(FixedPoint):
     """Stationary point of the free energy at every train fraction."""
 
     order_parameters = RISKS
+    letters = r"""
+    g             :: resolvent of the features' covariance
+    t             :: ridge, renormalised
+    r             :: ridge in units of the labelled nodes
+    \gamma        :: nodes a feature :: data.gamma
+    \tau          :: fraction of the nodes that are labelled
+    \varphi       :: signal that is seen through the features
+    \lambda       :: strength of the communities in the graph :: data.homophily
+    \mu           :: strength of the communities in the features :: data.mu
+    \psi          :: mean output on a node, in units of its label
+    \sigma        :: standard deviation of the output
+    d             :: degrees of freedom, over the labelled nodes
+    \Phi          :: distribution function of the standard normal
+    \mathcal{F}   :: free energy, stationary in its arguments
+    c             :: self-loop: weight of a node's own features :: student.self_loop
+    \beta, s, \theta, Q, \nu, m, \chi, q, k :: arguments of the free energy
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp
@@ -155,10 +173,72 @@ class RidgeOnGraph(FixedPoint):
         """
         import numpy as np
 
-        fractions = self.problem.grid.values("train_fraction")
-        table = np.array([self.risks(f) for f in fractions])
-        variables = {p.name: Variable(p.dims, table[:, k], p.latex, p.meaning) for k, p in enumerate(RISKS)}
-        return Solution({"train_fraction": np.array(fractions)}, variables)
+        fractions = self._fractions
+        return Solution({"train_fraction": np.array(fractions)}, _named([self.risks(f) for f in fractions]))
+
+    @property
+    def _fractions(self) -> tuple[float, ...]:
+        return tuple(self.problem.grid.values("train_fraction"))
+
+    # --- what derivatives need ---
+
+    def roots(self) -> Array | None:
+        """Return log t without a self-loop, else the nine unknowns, at every train fraction.
+
+        Positive unknowns by their logarithm, nu, m and k in units of theta sqrt(Q), sqrt(Q) and sqrt(q). None without a
+        ridge, or with one that is too large for the stationary point.
+        """
+        import numpy as np
+
+        data, student = self.problem.data, self.problem.student
+        rows = []
+        for f in self._fractions:
+            ridge = self.strength(f)
+            if student.self_loop == 0 and ridge > 0:
+                rows.append([math.log(renormalised_ridge(data.gamma, f, ridge)[0])])
+            elif student.self_loop != 0 and LEAST_RIDGE <= ridge <= LARGEST_RIDGE:
+                x, _ = self._stationary(f, ridge)
+                rows.append(np.where(POSITIVE, np.log(np.where(POSITIVE, x, 1.0)), x / _scales(x)))
+            else:
+                return None
+        return np.array(rows)
+
+    def residual(self, states: Array) -> Array:
+        import numpy as np
+
+        data, found = self.problem.data, []
+        for row, f in zip(states, self._fractions, strict=True):
+            ridge = self.strength(f)
+            if len(row) == 1:
+                t = math.exp(row[0])
+                found.append([shrinkage(t, data.gamma, f) - ridge / t])
+            else:
+                x = _unscaled(row)
+                found.append(self.module().derivatives(x, self._parameters(f, ridge))[0] * _scales(x))
+        return np.array(found)
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        data, found = self.problem.data, []
+        for row, f in zip(states, self._fractions, strict=True):
+            ridge = self.strength(f)
+            if len(row) == 1:
+                t = math.exp(row[0])
+                found.append(read_without_self_loop(data.gamma, data.mu, data.homophily, f, t, ridge / t)[:3])
+            else:
+                found.append(self._observed(_unscaled(row), self._parameters(f, ridge)))
+        return _named(found)
+
+    def _parameters(self, fraction: float, ridge: float, part: float = 1.0, start: float | None = None) -> Array:
+        """Return `CONSTANTS`, a part of the way from `start` and no self-loop to the problem's own."""
+        import numpy as np
+
+        data = self.problem.data
+        lam = data.homophily if start is None else start + part * (data.homophily - start)
+        return np.array([data.gamma, data.mu, lam, part * self.problem.student.self_loop, fraction, ridge])
+
+    def _observed(self, state: Array, p: Array) -> tuple[float, float, float]:
+        test, train, margin, spread = self.module().observe(state, p)
+        return test, train, _accuracy(margin, spread)
 
     def strength(self, fraction: float) -> float:
         """The ridge r of the free energy at one train fraction."""
@@ -199,25 +279,17 @@ class RidgeOnGraph(FixedPoint):
         return float(test), float(train), float(accuracy)
 
     def _with_self_loop(self, fraction: float, ridge: float) -> tuple[float, float, float]:
-        import numpy as np
+        return self._observed(*self._stationary(fraction, ridge))
 
-        data, student = self.problem.data, self.problem.student
-        generated = self.module()
+    def _stationary(self, fraction: float, ridge: float) -> tuple[Array, Array]:
+        """Return the stationary point, followed from that without a self-loop, and the constants there."""
+        data, generated = self.problem.data, self.module()
         start = data.homophily if abs(data.homophily) > 0.2 else math.copysign(0.2, data.homophily)
         state = _start(data.gamma, data.mu, start, fraction, ridge)
         done, step = 0.0, 0.25
         while done < 1.0:
             ahead = min(1.0, done + step)
-            p = np.array(
-                [
-                    data.gamma,
-                    data.mu,
-                    start + ahead * (data.homophily - start),
-                    ahead * student.self_loop,
-                    fraction,
-                    ridge,
-                ]
-            )
+            p = self._parameters(fraction, ridge, ahead, start)
             found = _newton(generated, state, p)
             if found is not None:
                 state, done, step = found, ahead, min(2 * step, 1.0)
@@ -230,8 +302,14 @@ class RidgeOnGraph(FixedPoint):
                         where=f"train_fraction = {fraction:g}, self_loop = {p[3]:.3g}, homophily = {p[2]:.3g}",
                         hint="a larger ridge keeps the problem away from its singular points, such as gamma tau = 1",
                     )
-        test, train, margin, spread = generated.observe(state, p)
-        return test, train, _accuracy(margin, spread)
+        return state, p
+
+
+def _named(rows: Sequence[tuple[float, float, float]]) -> dict[str, Variable]:
+    import numpy as np
+
+    table = np.array(rows)
+    return {p.name: Variable(p.dims, table[:, k], p.latex, p.meaning) for k, p in enumerate(RISKS)}
 
 
 def _accuracy(margin: float, spread: float) -> float:
@@ -253,26 +331,37 @@ def without_self_loop(
 
     Every difference of nearly equal numbers is taken by hand, so that ridges of 1e-300 and 1e12 lose no digit.
     """
-    from scipy.optimize import brentq
+    return read_without_self_loop(gamma, mu, lam, tau, *renormalised_ridge(gamma, tau, ridge))
 
-    def shrinkage(t: float) -> float:
-        """ridge/t = 1 - (1 - t g)/(gamma tau)."""
-        return (gamma * tau - 1 + t * resolvent(t, gamma)[0]) / (gamma * tau)
+
+def shrinkage(t: float, gamma: float, tau: float) -> float:
+    """ridge/t = 1 - (1 - t g)/(gamma tau)."""
+    return (gamma * tau - 1 + t * resolvent(t, gamma)[0]) / (gamma * tau)
+
+
+def renormalised_ridge(gamma: float, tau: float, ridge: float) -> tuple[float, float]:
+    """Return t and ridge/t for c = 0."""
+    from scipy.optimize import brentq
 
     # Without ridge t is 0 above the interpolation threshold, and here below it.
     bare = (1 - tau) * (1 / tau - gamma)
     if ridge == 0:
-        t, ratio = (bare, 0.0) if bare > 0 else (0.0, shrinkage(0.0))
-    else:
-        # ridge < t < ridge + 1/tau, because shrinkage < 1 and t g/(1 + g) < t/(1 + t).
-        low, high = max(ridge, bare), ridge + 1 / tau
-        t = math.exp(
-            brentq(
-                lambda log_t: shrinkage(math.exp(log_t)) - ridge / math.exp(log_t),
-                math.log(low) - 1e-12, math.log(high) + 1e-12, xtol=1e-15, rtol=1e-14,
-            )
-        )  # fmt: skip
-        ratio = ridge / t
+        return (bare, 0.0) if bare > 0 else (0.0, shrinkage(0.0, gamma, tau))
+    # ridge < t < ridge + 1/tau, because shrinkage < 1 and t g/(1 + g) < t/(1 + t).
+    low, high = max(ridge, bare), ridge + 1 / tau
+    t = math.exp(
+        brentq(
+            lambda log_t: shrinkage(math.exp(log_t), gamma, tau) - ridge / math.exp(log_t),
+            math.log(low) - 1e-12, math.log(high) + 1e-12, xtol=1e-15, rtol=1e-14,
+        )
+    )  # fmt: skip
+    return t, ridge / t
+
+
+def read_without_self_loop(
+    gamma: float, mu: float, lam: float, tau: float, t: float, ratio: float
+) -> tuple[float, float, float, float, float]:
+    """Return what `without_self_loop` does, from t and ratio = ridge/t."""
     g, root = resolvent(t, gamma)
     # (t g)'/g^2: both sides of the quadratic of g differentiated, without the cancellation at large t, where g ~ 1/t.
     moved = gamma / ((1 + g) * root * g)
@@ -304,6 +393,25 @@ def _start(gamma: float, mu: float, lam: float, tau: float, ridge: float) -> Arr
     return np.array([beta, s, theta, big_q, nu, m, chi, q, k])
 
 
+def _scales(x: Array) -> Array:
+    """Return the size of every unknown; they differ by many orders of magnitude when the ridge is tiny.
+
+    nu, m and k change sign where c = -lambda.
+    """
+    import numpy as np
+
+    beta, s, theta, big_q, _, _, chi, q, _ = np.abs(x)
+    return np.array([beta, s, theta, big_q, theta * math.sqrt(big_q), math.sqrt(big_q), chi, q, math.sqrt(q)])
+
+
+def _unscaled(row: Array) -> Array:
+    """Return the nine unknowns of the coordinates in which `RidgeOnGraph.roots` gives them."""
+    import numpy as np
+
+    x = np.where(POSITIVE, np.exp(np.where(POSITIVE, row, 0.0)), 0.0)
+    return np.where(POSITIVE, x, row * _scales(x))
+
+
 def _newton(generated: ModuleType, state: Array, p: Array) -> Array | None:
     """Stationary point near `state`, or None."""
     import numpy as np
@@ -311,10 +419,7 @@ def _newton(generated: ModuleType, state: Array, p: Array) -> Array | None:
     x = state.copy()
     for _ in range(40):
         slope, curvature = generated.derivatives(x, p)
-        # Components differ by many orders of magnitude when the ridge is tiny; nu, m and k change sign where c =
-        # -lambda.
-        beta, s, theta, big_q, _, _, chi, q, _ = np.abs(x)
-        scale = np.array([beta, s, theta, big_q, theta * math.sqrt(big_q), math.sqrt(big_q), chi, q, math.sqrt(q)])
+        scale = _scales(x)
         system = curvature * scale[:, None] * scale[None, :]
         rows = np.abs(system).max(axis=1)
         if not np.all(np.isfinite(system)) or np.any(rows == 0):

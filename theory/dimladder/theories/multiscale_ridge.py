@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import Problem
@@ -22,6 +23,11 @@ from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 ERROR = OrderParameter(
@@ -88,6 +94,23 @@ class TwoScaleRidge(FixedPoint):
     """One scalar kappa per ridge, and closed forms in it."""
 
     order_parameters = (ERROR,)
+    letters = r"""
+    z_1, z_2      :: share of a mode of the block that the fit learns; $\bar z_1$ is the rest
+    \bar z_1, \bar z_2 :: share of a mode of the block that the fit misses
+    s_1, s_2      :: singular values of the fast and of the slow block
+    d             :: dimension of the input :: data.dimension
+    p             :: number of fast features
+    n             :: number of samples :: data.samples
+    \kappa        :: ridge, renormalised
+    \lambda       :: ridge, one over the time of training
+    q_1, q_2      :: size of the block in units of its size and the ridge
+    \bar q_1, \bar q_2 :: ridge in units of the block's size and the ridge
+    a_1, a_2      :: gain of a block by itself
+    \sigma        :: standard deviation of the label's noise :: target.noise
+    R             :: overlap of student and teacher
+    Q             :: norm of the student
+    E^{\mathrm{dec}}_G :: the published form, blocks decoupled
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp
@@ -147,27 +170,48 @@ class TwoScaleRidge(FixedPoint):
     def solve(self) -> Solution:
         """Return the errors at every inverse ridge."""
         import numpy as np
-        from scipy.optimize import brentq
 
-        generated = self.module()
-        data, times = self.problem.data, self.problem.grid.values("time_ridge")
+        return Solution({"time_ridge": np.array(self.problem.grid.values("time_ridge"))}, self.variables(self.roots()))
+
+    @cached_property
+    def _rows(self) -> list[tuple[float, ...]]:
+        """The arguments of the printed functions after kappa, at every inverse ridge."""
+        data = self.problem.data
         s1, s2 = (math.sqrt(v) for v in data.spectrum.blocks()[0])
         fast = float(data.spectrum.counts(data.dimension)[0])
         rest = (float(data.samples), float(data.dimension), fast, s1, s2, self.problem.target.noise)
-        rows = []
-        for time in times:
-            ridge = 1 / time
+        return [(1 / time, *rest) for time in self.problem.grid.values("time_ridge")]
+
+    def _gap(self, u: float, rest: tuple[float, ...]) -> float:
+        """The equation's left side over its right, less one, at log kappa."""
+        return float(self.module().residual(math.exp(u), *rest))
+
+    def roots(self) -> Array:
+        """Return log kappa at every inverse ridge, shape (ridges, 1)."""
+        import numpy as np
+        from scipy.optimize import brentq
+
+        found = []
+        for rest in self._rows:
+            ridge, samples, _, _, s1, s2, _ = rest
             # kappa n = lambda + kappa df with df < min(d, trace/kappa): bounded by both.
-            high = math.log((ridge + max(s1, s2) ** 2) / data.samples) + 1.0
-            low = math.log(ridge / data.samples) - 1e-9
-            kappa = math.exp(
-                brentq(lambda u, r=ridge: generated.residual(math.exp(u), r, *rest), low, high, xtol=1e-15, rtol=1e-15)
-            )
-            rows.append(generated.observe(kappa, ridge, *rest))
-        table = np.array(rows)
+            high = math.log((ridge + max(s1, s2) ** 2) / samples) + 1.0
+            low = math.log(ridge / samples) - 1e-9
+            found.append([brentq(self._gap, low, high, args=(rest,), xtol=1e-15, rtol=1e-15)])
+        return np.array(found)
+
+    def residual(self, states: Array) -> Array:
+        import numpy as np
+
+        return np.array([[self._gap(float(u), rest)] for (u,), rest in zip(states, self._rows, strict=True)])
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        import numpy as np
+
+        pairs = zip(states, self._rows, strict=True)
+        table = np.array([self.module().observe(math.exp(u), *rest) for (u,), rest in pairs])
         named = {ERROR.name: (ERROR.latex, ERROR.meaning), **FURTHER}
-        variables = {k: Variable(("time_ridge",), table[:, i], *v) for i, (k, v) in enumerate(named.items())}
-        return Solution({"time_ridge": np.array(times)}, variables)
+        return {k: Variable(("time_ridge",), table[:, i], *v) for i, (k, v) in enumerate(named.items())}
 
 
 def _source() -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import Problem, activation
@@ -24,6 +25,11 @@ from .base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, float]:
@@ -122,6 +128,23 @@ class TangentRidge(FixedPoint):
     """One scalar k for each width, and closed forms in it."""
 
     order_parameters = (TEST, TRAIN)
+    letters = r"""
+    k             :: response that the finite width leaves
+    \alpha        :: units a sample, $n_1/m$
+    \gamma        :: ridge :: loss.ridge
+    \phi          :: dimension a sample, $n_0/m$
+    \tau_1        :: average resolvent of the kernel
+    \tau_2        :: the same, weighed by the inputs' covariance
+    g             :: resolvent of the inputs' covariance
+    s             :: activation, centred
+    \zeta         :: squared average slope of the activation
+    \eta_\ast     :: what the linear part leaves of the activation's variance
+    \sigma^2_2, \sigma_2 :: variance of the readouts :: student.readout_variance
+    \sigma_{\epsilon} :: standard deviation of the label's noise :: target.noise
+    c             :: standard deviation of the target
+    A             :: ridge of the inputs' covariance, times $B$
+    B             :: factor of the inputs' covariance in the kernel
+    """
 
     def equations(self) -> list[Equation]:
         import sympy as sp
@@ -190,37 +213,56 @@ class TangentRidge(FixedPoint):
     def solve(self) -> Solution:
         """Return both errors at every width."""
         import numpy as np
-        from scipy.optimize import brentq
 
+        ratios = np.array(self.problem.grid.values("width_ratio"))
+        return Solution({"width_ratio": ratios}, self.variables(self.roots()))
+
+    @cached_property
+    def _rows(self) -> list[tuple[float, ...]]:
+        """The arguments of the printed functions after (k, g), at every width."""
+        p, student = self.problem, self.problem.student
+        _, nonlinear, zeta, bend = moments(student.layers[0].activation)
+        rest = (1.0 / p.data.ratio, nonlinear, zeta, bend, student.readout_variance, p.target.slope, p.target.noise)
+        return [(p.loss.ridge, ratio, *rest) for ratio in p.grid.values("width_ratio")]
+
+    def _law(self, k: float, rest: tuple[float, ...]) -> float:
+        """g, of the Marchenko-Pastur law."""
         from ..numerics.random_matrix import marchenko_pastur_stieltjes
 
-        generated, p = self.module(), self.problem
-        phi, student, target = 1.0 / p.data.ratio, p.student, p.target
-        _, nonlinear, zeta, bend = moments(student.layers[0].activation)
-        ratios = p.grid.values("width_ratio")
-        gamma, s2 = p.loss.ridge, student.readout_variance
-        least = gamma + s2 * bend
-        rows = []
-        for ratio in ratios:
-            rest = (gamma, ratio, phi, nonlinear, zeta, bend, s2, target.slope, target.noise)
+        return float(marchenko_pastur_stieltjes(self.module().shift(k, 1.0, *rest), 1 / rest[2]))
 
-            def law(k: float, rest: tuple[float, ...] = rest) -> float:
-                return marchenko_pastur_stieltjes(generated.shift(k, 1.0, *rest), 1 / phi)
+    def _gap(self, u: float, rest: tuple[float, ...]) -> float:
+        k = math.exp(u)
+        return float(self.module().residual(k, self._law(k, rest), *rest))
 
-            def residual(u: float, rest: tuple[float, ...] = rest, law: Any = law) -> float:
-                k = math.exp(u)
-                return float(generated.residual(k, law(k), *rest))
+    def roots(self) -> Array:
+        """Return log k at every width, shape (widths, 1)."""
+        import numpy as np
+        from scipy.optimize import brentq
 
+        found = []
+        for rest in self._rows:
+            gamma, ratio, _, nonlinear, zeta, bend, s2, *_ = rest
             # The left-hand side grows with k; tau <= 1/least bounds the root from below, 1 from above. A root near
             # rounding of 1 lies within 1e-6 of it.
-            low = -math.log1p((nonlinear + zeta) / (ratio * least)) - 1e-6
-            k = math.exp(brentq(residual, low, 1e-6, xtol=1e-15, rtol=1e-14))
-            rows.append(generated.observe(k, law(k), *rest))
+            low = -math.log1p((nonlinear + zeta) / (ratio * (gamma + s2 * bend))) - 1e-6
+            found.append([brentq(self._gap, low, 1e-6, args=(rest,), xtol=1e-15, rtol=1e-14)])
+        return np.array(found)
+
+    def residual(self, states: Array) -> Array:
+        import numpy as np
+
+        return np.array([[self._gap(float(u), rest)] for (u,), rest in zip(states, self._rows, strict=True)])
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        import numpy as np
+
+        rows = []
+        for (u,), rest in zip(states, self._rows, strict=True):
+            k = math.exp(u)
+            rows.append(self.module().observe(k, self._law(k, rest), *rest))
         table = np.array(rows)
-        variables = {
-            q.name: Variable(q.dims, table[:, i], q.latex, q.meaning) for i, q in enumerate(self.order_parameters)
-        }
-        return Solution({"width_ratio": np.array(ratios)}, variables)
+        return {q.name: Variable(q.dims, table[:, i], q.latex, q.meaning) for i, q in enumerate(self.order_parameters)}
 
 
 def _source() -> str:

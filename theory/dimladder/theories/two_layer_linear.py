@@ -64,6 +64,21 @@ class ReducedFlow(Flow):
         OrderParameter("solution_gap", (), r"|\theta-\theta_\infty|", "distance to the corrected limit"),
         OrderParameter("risk", (), r"|\Sigma^{1/2}(\theta-\theta_*)|^2", "excess test error"),
     )
+    letters = r"""
+    u_i           :: component of the direction $\theta/\rho$ along mode $i$
+    h             :: length of the part of the direction that the data do not see
+    \rho          :: length of $\theta$, the product of the layers
+    s_i           :: singular values of the data
+    \tilde y_i    :: labels along mode $i$
+    \omega        :: work of the forces along the direction
+    r             :: rank of the data
+    i             :: modes of the data
+    \theta_\infty :: limit of the flow
+    \theta_{\mathrm{OLS}} :: least squares solution of least norm
+    w_\perp       :: part of $\theta/|\theta|^{1/2}$ that the data do not see; it is kept
+    \alpha        :: factor of that part in the limit
+    t             :: time of gradient flow on $|X\theta - y|^2/2$
+    """
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -116,8 +131,8 @@ class ReducedFlow(Flow):
             Equation.of("work", r"\omega", sp.Sum(names["u"] * e["force"], (i, 1, sp.Symbol("r", integer=True)))),
             Equation(
                 "limit",
-                r"\theta_\infty = \theta_{OLS} + \alpha w_\perp,\quad \alpha^4 = |\theta_{OLS}|^2 + \alpha^2 "
-                r"|w_\perp|^2",
+                r"\theta_\infty = \theta_{\mathrm{OLS}} + \alpha w_\perp,\quad \alpha^4 = "
+                r"|\theta_{\mathrm{OLS}}|^2 + \alpha^2 |w_\perp|^2",
             ),
         ]
 

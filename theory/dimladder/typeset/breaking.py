@@ -27,7 +27,7 @@ LARGE = frozenset([r"\sum", r"\prod", r"\int", r"\iint", r"\oint"])
 _FUNCTIONS = r"\log \exp \sin \cos \tan \tanh \sinh \cosh \max \min \sup \inf \det \arg \ln \lim \arcsin \arctan"
 FUNCTIONS = frozenset(_FUNCTIONS.split())
 # Prices of a break, against 1 for an empty line: the deeper a bracket, the dearer.
-PRICE = {"relation": 0.15, "space": 0.0, "sign": 0.05, "product": 0.6}
+PRICE = {"relation": 0.15, "space": 0.0, "sign": 0.05, "product": 0.6, "average": 0.7}
 DEPTH_PRICE = 0.25
 SCRIPT = 0.72
 
@@ -47,6 +47,11 @@ def width(nodes: Sequence[Node]) -> float:
         scripts = 1.4 if over else 0.0
         total += _width(node)
     return total
+
+
+def width_of(latex: str) -> float:
+    """Return the width of a formula in em, as displayed."""
+    return width(parse(latex))
 
 
 def _width(node: Node) -> float:
@@ -143,6 +148,9 @@ def pieces(nodes: Sequence[Node], products: bool = False) -> list[Piece]:
                 products and binary and (_is_named(node) or (_is_factor(node) and not _takes_argument(before)))
             ):
                 cut("product")
+            elif products and _is_average(node) and last in LARGE:
+                # Better before an average than within it.
+                cut("average")
         run.append(node)
     if run:
         out.append(Piece(tuple(run), price))
@@ -156,6 +164,10 @@ def _takes_argument(node: Node | None) -> bool:
     return isinstance(node, Atom) and (
         node.text in LARGE | FUNCTIONS or node.text.isalpha() or node.text == "'" or node.text[0].isdigit()
     )
+
+
+def _is_average(node: Node) -> bool:
+    return isinstance(node, Command) and node.name == "\\mathbb"
 
 
 def _is_named(node: Node) -> bool:
@@ -315,7 +327,7 @@ def displayed(equations: Sequence[str], columns: int = 1) -> str:
         if not right:
             broken = lines(left, space - (column if together else 0.0), lift=lift)
             body = [f"& {line}" if n == 0 else rf"&\quad {line}" for n, line in enumerate(broken)]
-        elif own > space / 3 and own + width(parse(right)) > space:
+        elif own + width(parse(right)) > space and (own > space / 3 or _whole(right, space - INDENT, together)):
             body = lines(left, space) + [rf"\quad {line}" for line in lines(right, space - INDENT, lift=lift)]
             body = ["& " + line for line in body]
         else:
@@ -335,6 +347,12 @@ def displayed(equations: Sequence[str], columns: int = 1) -> str:
     name = "align" if together else "gather"
     text = " \\\\\n  ".join(rows)
     return f"{{\\allowdisplaybreaks\n\\begin{{{name}}}\n  {text}\n\\end{{{name}}}}}\n"
+
+
+def _whole(right: str, space: float, together: bool) -> bool:
+    """Whether a right side has no place to break, fits a line of its own, and may stand there."""
+    nodes = parse(right)
+    return not together and width(nodes) <= space and len(pieces(nodes)) == 1
 
 
 def _sides(equation: str) -> tuple[str, str]:

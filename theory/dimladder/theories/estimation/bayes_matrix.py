@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation
 from .bayes_pairs import affine_parts
 
@@ -102,10 +103,9 @@ class MatrixChannel:
 
     def label_rows(self) -> list[Equation]:
         """Return the law of the label, printed."""
-        import sympy as sp
 
         added = rf" + {self.target.noise:g}\,\xi" if self.target.noise else ""
-        return [Equation("label", f"y = {sp.latex(self.target.expression.sympy())}{added}", None, "the label")]
+        return [Equation("label", f"y = {latex(self.target.expression.sympy())}{added}", None, "the label")]
 
     def information(self, Q: Array) -> tuple[Array, float, float]:
         """I(Q), Psi(Q) and the chance that the likeliest label is wrong (NaN for densities)."""

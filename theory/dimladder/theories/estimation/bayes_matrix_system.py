@@ -9,6 +9,7 @@ import numpy as np
 from ...errors import SolveError
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .bayes_matrix import MatrixBayes, MatrixChannel, MatrixState
+from .letters import BAYES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -29,6 +30,8 @@ _FINER = 8.0
 
 class MatrixBayesSystem(FixedPoint):
     """Overlap matrix and free entropy on the uninformed and the informed branch."""
+
+    letters = BAYES
 
     def __init__(self, problem: Problem, channel: MatrixChannel) -> None:
         super().__init__(problem)

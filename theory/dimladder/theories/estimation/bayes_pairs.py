@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation
 from .label_chances import panels
 
@@ -109,10 +110,9 @@ class PairChannel:
 
     def label_rows(self) -> list[Equation]:
         """Return the law of the label, printed."""
-        import sympy as sp
 
         added = rf" + {self.target.noise:g}\,\xi" if self.target.noise else ""
-        return [Equation("label", f"y = {sp.latex(self.expression.sympy())}{added}", None, "the label")]
+        return [Equation("label", f"y = {latex(self.expression.sympy())}{added}", None, "the label")]
 
     def information(self, q: float, V: float) -> tuple[float, float]:
         """I(q) of either field, and Psi(q)."""

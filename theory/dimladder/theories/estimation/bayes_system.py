@@ -9,6 +9,7 @@ import numpy as np
 
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .bayes import BayesCurve
+from .letters import BAYES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -27,6 +28,8 @@ _MEANING = {
 
 class BayesSystem(FixedPoint):
     """Overlap, errors and free entropy on the uninformed and the informed branch, and the thresholds between them."""
+
+    letters = BAYES
 
     def __init__(self, problem: Problem, question: BayesQuestion) -> None:
         super().__init__(problem)

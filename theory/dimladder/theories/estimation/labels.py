@@ -71,14 +71,14 @@ class Component:
         """Var t for a latent field of variance rho."""
         return self.gain**2 * rho + self.inner
 
-    @property
+    @cached_property
     def slope(self) -> float:
         """Slope of a ``linear`` component."""
         import sympy as sp
 
         return float(sp.diff(self.formula, sp.Symbol("t", real=True)))
 
-    @property
+    @cached_property
     def intercept(self) -> float:
         """Value at t = 0 of a ``linear`` component."""
         import sympy as sp

@@ -16,16 +16,13 @@ from ...numerics import fixedpoint
 from ...numerics.addresses import packed
 from ...numerics.denoisers import SIDE_TYPE
 from ...numerics.label_channel import CHANNEL_TYPE
+from .best_ridge import least_in_ridge, slope_along
 from .channel import Averages, Channel
 from .equations import WORK, algebra, evaluated
 from .penalty import RidgeSide
-from .regression import RidgeFit, ridge_fit
+from .regression import RidgeFit, fit_at, ridge_fit
 
 Array = NDArray[np.float64]
-# The ridge is searched for between these.
-RIDGE_RANGE = (1e-8, 1e8)
-# Of differences: averages are exact to 1e-14, so that derivatives are to 1e-11.
-_STEP = 4e-4
 _NAMES = ("log V", "log q", "the angle of q and m", "b")
 
 
@@ -165,13 +162,35 @@ class StateEvolution:
             root = self._solve(self.start(ridge), alpha, ridge)
         if not root.success:
             root = self._down(alpha, ridge)
-        return self._point(root, alpha, ridge)
+        return self._point(root.x, alpha, ridge, root.residual, int(root.stats["evaluations"]))
 
-    def _ridge_point(self, alpha: float, ridge: float) -> Point:
+    def coordinates(self, point: Point) -> Array:
+        """Free coordinates of a solution: those of the map, or log z where all else is a closed form in it."""
+        return point.x if point.fit is None else np.array([math.log(point.fit.z)])
+
+    def residual(self, coordinates: Array, alpha: float, ridge: float) -> Array:
+        """What vanishes at a solution; NaN outside the domain."""
+        if self.direct:
+            return np.array([self._known_fit(coordinates, alpha, ridge)[1]])
+        return self.step(coordinates, alpha, ridge) - coordinates
+
+    def at(self, coordinates: Array, alpha: float, ridge: float) -> Point:
+        """The point that has these coordinates."""
+        if self.direct:
+            return self._ridge_point(alpha, ridge, self._known_fit(coordinates, alpha, ridge)[0])
+        return self._point(coordinates, alpha, ridge)
+
+    def _known_fit(self, coordinates: Array, alpha: float, ridge: float) -> tuple[RidgeFit, float]:
+        moments = self.channel.moments
+        b = moments[0] if self.constant else 0.0
+        z = math.exp(coordinates[0])
+        return fit_at(self.side.covariance, alpha, ridge, moments, b, self.channel.loss.square, z)
+
+    def _ridge_point(self, alpha: float, ridge: float, known: RidgeFit | None = None) -> Point:
         """Square loss and l2 penalty: one root, and closed forms."""
         k = self.channel.loss.square
         b = self.channel.moments[0] if self.constant else 0.0
-        fit = ridge_fit(self.side.covariance, alpha, ridge, self.channel.moments, b, k)
+        fit = known or ridge_fit(self.side.covariance, alpha, ridge, self.channel.moments, b, k)
         f, ff, fv, fz, _, _ = evaluated("square", k * fit.V, fit.q, fit.m, b, *self.channel.moments)
         e = Averages(k * f, k * k * ff, k * fv, k * fit.train / 2, k * fit.test / 2, k * fz, math.nan, (k * fv) ** 2)
         Vh, qh, mh = evaluated("conjugates", alpha, self.side.psi, e.ff, e.fv, e.fz)
@@ -216,15 +235,13 @@ class StateEvolution:
             hint="raise loss.ridge; without a penalty the minimiser may not exist (separable data)",
         )
 
-    def _point(self, root: fixedpoint.FixedPointResult, alpha: float, ridge: float) -> Point:
-        V, q, m, b = self.unpack(root.x)
-        Vh, qh, mh, e = self.conjugates(root.x, alpha)
+    def _point(self, x: Array, alpha: float, ridge: float, residual: float = 0.0, evaluations: int = 0) -> Point:
+        V, q, m, b = self.unpack(x)
+        Vh, qh, mh, e = self.conjugates(x, alpha)
         # The overlaps of the map at this state, without another call of the channel.
         self.side.compiled(Vh, qh, mh, ridge, self._data[9 + int(self._data[8]) :], self._work[8:])
         norm = float(self._work[11])
-        return Point(
-            alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, root.x, root.residual, int(root.stats["evaluations"])
-        )  # fmt: skip
+        return Point(alpha, ridge, V, q, m, b, Vh, qh, mh, norm, e, x, residual, evaluations)
 
     def curve(self, ratios: Sequence[float], ridges: Sequence[float] | float) -> list[Point | SolveError]:
         """Solve at every sample ratio, from small to large, each from the last; failures stand in their place."""
@@ -249,21 +266,22 @@ class StateEvolution:
                 out[i] = error
         return out
 
-    def best_ridge(
-        self, alpha: float, observable: Callable[[Point], float], near: Point | None = None, rtol: float = 1e-10
-    ) -> Point:
-        """Minimise an observable over the ridge.
+    def slope(self, coordinates: Array, alpha: float, t: float, observable: Callable[[Point], float]) -> float:
+        """Derivative of an observable in log ridge at a solution, whose log ridge is t."""
+        return slope_along(
+            lambda x, s: self.residual(x, alpha, math.exp(t + s)),
+            lambda x, s: observable(self.at(x, alpha, math.exp(t + s))),
+            coordinates,
+        )
 
-        The derivative along the solution is that of the implicit function: one linear solve with the Jacobian of the
-        map. Its root in log ridge is bracketed from a coarse walk, then found by Brent's method.
+    def best_ridge(self, alpha: float, observable: Callable[[Point], float], near: Point | None = None) -> Point:
+        """Minimise an observable over the ridge.
 
         Raises
         ------
         SolveError
-            When the observable has no minimum inside `RIDGE_RANGE`.
+            When the observable has no minimum inside `best_ridge.RIDGE_RANGE`.
         """
-        from scipy.optimize import brentq
-
         seen: dict[float, Point] = {}
 
         def at(t: float) -> Point:
@@ -273,56 +291,6 @@ class StateEvolution:
             return seen[t]
 
         def slope(t: float) -> float:
-            point = at(t)
+            return self.slope(self.coordinates(at(t)), alpha, t, observable)
 
-            def value(x: Array) -> float:
-                V, q, m, b = self.unpack(x)
-                Vh, qh, mh, e = self.conjugates(x, alpha)
-                return observable(Point(**{**point.__dict__, "V": V, "q": q, "m": m, "b": b, "averages": e, "x": x,
-                                           "Vh": Vh, "qh": qh, "mh": mh}))  # fmt: skip
-
-            dx = _sensitivity(lambda x, s: self.step(x, alpha, math.exp(s)), point.x, t)
-            size = _STEP / max(1.0, float(np.max(np.abs(dx))))
-            return float(_derivative(lambda s: value(point.x + s * dx), size))
-
-        low_end, high_end = (math.log(r) for r in RIDGE_RANGE)
-        t = math.log(near.ridge) if near is not None else 0.0
-        first = slope(t)
-        direction = -1.0 if first > 0 else 1.0
-        stride, last = 0.5, t
-        while True:
-            t = min(max(last + direction * stride, low_end), high_end)
-            here = slope(t)
-            if here == 0.0:
-                return at(t)
-            if (here > 0) != (first > 0):
-                break
-            if t in (low_end, high_end):
-                side = "smallest" if t == low_end else "largest"
-                raise SolveError(
-                    "there is no best ridge",
-                    status="no_minimum",
-                    where=f"sample_ratio = {alpha:g}",
-                    why=f"the observable still improves at the {side} ridge tried, {math.exp(t):g}",
-                    hint="give loss.ridge as a number, or another loss.optimise",
-                )
-            last, stride = t, 1.6 * stride
-        root = brentq(slope, min(last, t), max(last, t), xtol=rtol, rtol=1e-14)
-        return at(float(root))
-
-
-def _derivative(function: Callable[[float], Any], h: float) -> Any:
-    """Derivative at 0 by differences of fourth order."""
-    return (8.0 * (function(h) - function(-h)) - (function(2.0 * h) - function(-2.0 * h))) / (12.0 * h)
-
-
-def _sensitivity(function: Callable[[Array, float], Array], x: Array, at: float) -> Array:
-    """dx/dt of the fixed point x = F(x; t), by one linear solve."""
-    unit = np.eye(x.size)
-
-    def along(e: Array) -> Any:
-        return _derivative(lambda s: function(x + s * e, at), _STEP)
-
-    matrix = np.column_stack([along(e) for e in unit])
-    drive = _derivative(lambda s: function(x, at + s), _STEP)
-    return np.asarray(np.linalg.solve(unit - matrix, drive))
+        return at(least_in_ridge(slope, math.log(near.ridge) if near is not None else 0.0, alpha))

@@ -21,6 +21,7 @@ from ...numerics.quadrature import gauss_hermite, gauss_legendre
 from ...problem import Problem
 from ...problem.mixtures import mixture_geometry
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from .letters import LETTERS
 from .mixture_question import class_labels
 
 Array = NDArray[np.float64]
@@ -65,6 +66,8 @@ class Image(NamedTuple):
 
 class ClassesSystem(FixedPoint):
     """State evolution with one output a class."""
+
+    letters = LETTERS
 
     order_parameters = (
         OrderParameter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -15,20 +16,22 @@ from ...problem import Problem
 from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from . import observables, printed
+from .best_ridge import least_in_ridge, slope_along
 from .channel import vector
 from .labels import component_moments
+from .letters import LETTERS
 from .mixture_equations import FixedPointMap, Shape, program, source, start
 from .mixture_question import MixtureQuestion
 from .mixture_separability import separability_threshold
 
 Array = NDArray[np.float64]
 GRID, CLUSTERS = ("sample_ratio",), ("sample_ratio", "cluster")
-# A best ridge is searched for between these; its derivative is taken by differences of this step in its logarithm.
-RIDGE_RANGE, _STEP = (1e-8, 1e8), 2e-3
 
 
 class MixtureSystem(FixedPoint):
     """State evolution of one mixture problem with one output."""
+
+    letters = LETTERS
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -232,16 +235,11 @@ class MixtureSystem(FixedPoint):
     def best_ridge(self, sample_ratio: float, near: tuple[float, Array] | None) -> tuple[float, Any]:
         """The ridge that minimises ``loss.optimise`` at one sample ratio, and the solution there.
 
-        The derivative in log ridge is taken by extrapolated differences along the solution; its root is bracketed by a
-        walk, then found by Brent's method.
-
         Raises
         ------
         SolveError
-            When there is no minimum inside `RIDGE_RANGE`, or a fixed point on the way is not reached.
+            When there is no minimum inside `best_ridge.RIDGE_RANGE`, or a fixed point on the way is not reached.
         """
-        from scipy.optimize import brentq
-
         from ...numerics import fixedpoint
 
         module, last = self.module(), near
@@ -260,27 +258,10 @@ class MixtureSystem(FixedPoint):
             last = (ridge, found.x)
             return found
 
-        def value(t: float) -> float:
-            return self._read(at(t).x, sample_ratio, math.exp(t))[self.problem.loss.optimise]
-
         def slope(t: float) -> float:
-            near_, far = (value(t + s) - value(t - s) for s in (_STEP, 2 * _STEP))
-            return (8.0 * near_ - far) / (12.0 * _STEP)
+            return self._slope(self._coordinates(at(t).x), sample_ratio, t)
 
-        low, high = (math.log(r) for r in RIDGE_RANGE)
-        t, stride = (math.log(near[0]) if near is not None else 0.0), 0.5
-        first = slope(t)
-        side, here = (-1.0 if first > 0 else 1.0), first
-        while (here > 0) == (first > 0):
-            before, t = t, min(max(t + side * stride, low), high)
-            here, stride = slope(t), 1.6 * stride
-            if t in (low, high) and (here > 0) == (first > 0):
-                raise SolveError(
-                    "there is no best ridge", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
-                    why=f"{self.problem.loss.optimise} still improves at the ridge {math.exp(t):g}",
-                    hint="give loss.ridge as a number, or another loss.optimise",
-                )  # fmt: skip
-        root = float(brentq(slope, min(before, t), max(before, t), xtol=1e-10, rtol=1e-12))
+        root = least_in_ridge(slope, math.log(near[0]) if near is not None else 0.0, sample_ratio)
         return math.exp(root), at(root)
 
     # --- what is read off a solution ---
@@ -331,28 +312,16 @@ class MixtureSystem(FixedPoint):
         SolveError
             With what was reached.
         """
-        ratios = np.array(self.problem.grid.values("sample_ratio"))
+        ratios = self._ratios
         order = np.argsort(ratios, kind="stable")
         found, failed = self._solutions(ratios[order])
-        rows = [
-            self._read(result.x, float(ratios[i]), ridge) if result is not None else None
-            for i, (ridge, result) in zip(order, found, strict=True)
-        ]
+        rows: list[dict[str, Any] | None] = [None] * ratios.size
+        for i, (ridge, result) in zip(order, found, strict=True):
+            rows[i] = self._read(result.x, float(ratios[i]), ridge) if result is not None else None
         clusters = len(self.kinds)
-        variables: dict[str, Variable] = {}
-        wanted = [(p.name, p.dims, p.latex, p.meaning) for p in self.order_parameters]
-        if clusters > 1:
-            what = "error by cluster: " + ("of the sign of f" if self.classifies else "mean of (y - f)^2")
-            wanted.append(("cluster_error", CLUSTERS, "", what))
-        for name, dims, latex, meaning in wanted:
-            values = np.full((ratios.size, *([clusters] if len(dims) == 2 else [])), np.nan)
-            for i, row in zip(order, rows, strict=True):
-                if row is not None:
-                    values[i] = row[name]
-            variables[name] = Variable(dims, values, latex, meaning)
         solution = Solution(
             {"sample_ratio": ratios} | ({"cluster": np.arange(clusters)} if clusters > 1 else {}),
-            variables | self._thresholds(),
+            self._variables(rows),
             stats={
                 "evaluations": sum(r.stats["evaluations"] for _, r in found if r is not None),
                 "residual": max((r.residual for _, r in found if r is not None), default=math.nan),
@@ -370,6 +339,107 @@ class MixtureSystem(FixedPoint):
                 hint="lower solver.damping, raise solver.max_iterations, or raise loss.ridge",
             )
         return solution
+
+    @property
+    def _ratios(self) -> Array:
+        return np.array(self.problem.grid.values("sample_ratio"))
+
+    def _variables(self, rows: Sequence[dict[str, Any] | None]) -> dict[str, Variable]:
+        """Turn what is read off the points, in the order of the grid, into variables."""
+        clusters = len(self.kinds)
+        variables: dict[str, Variable] = {}
+        wanted = [(p.name, p.dims, p.latex, p.meaning) for p in self.order_parameters]
+        if clusters > 1:
+            what = "error by cluster: " + ("of the sign of f" if self.classifies else "mean of (y - f)^2")
+            wanted.append(("cluster_error", CLUSTERS, "", what))
+        for name, dims, latex, meaning in wanted:
+            values = np.full((len(rows), *([clusters] if len(dims) == 2 else [])), np.nan)
+            for i, row in enumerate(rows):
+                if row is not None:
+                    values[i] = row[name]
+            variables[name] = Variable(dims, values, latex, meaning)
+        return variables | self._thresholds()
+
+    # --- what derivatives need ---
+
+    def roots(self) -> Array | None:
+        order = np.argsort(self._ratios, kind="stable")
+        found, failed = self._solutions(self._ratios[order])
+        if failed:
+            return None
+        rows: list[Any] = [None] * order.size
+        for i, (ridge, result) in zip(order, found, strict=True):
+            rows[i] = self._coordinates(result.x)
+            if self._free_ridge:
+                rows[i] = np.append(rows[i], math.log(ridge))
+        return np.stack(rows)
+
+    def residual(self, states: Array) -> Array:
+        rows = []
+        for coordinates, alpha, ridge in self._with_ridges(states):
+            gap = self._gap(coordinates, alpha, ridge)
+            rows.append(np.append(gap, self._slope(coordinates, alpha, math.log(ridge))) if self._free_ridge else gap)
+        return np.stack(rows)
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        return self._variables([
+            self._read(self._state(coordinates), alpha, ridge)
+            for coordinates, alpha, ridge in self._with_ridges(states)
+        ])  # fmt: skip
+
+    @property
+    def _free_ridge(self) -> bool:
+        return bool(self.problem.loss.ridge == "optimal")
+
+    def _gap(self, coordinates: Array, alpha: float, ridge: float) -> Array:
+        """F(x) - x in the coordinates of the roots; NaN outside the domain."""
+        x, positive = self._state(coordinates), self._positive
+        out = self._image(x, self.parameters(alpha, ridge))
+        out[~positive] -= x[~positive]
+        inside = (out[positive] > 0.0).all()
+        out[positive] = np.log(out[positive] / x[positive]) if inside else np.nan
+        return out
+
+    def _slope(self, coordinates: Array, alpha: float, t: float) -> float:
+        """The derivative of what a best ridge minimises in log ridge, which is t."""
+        wanted = self.problem.loss.optimise
+
+        def value(moved: Array, s: float) -> float:
+            return float(self._read(self._state(moved), alpha, math.exp(t + s))[wanted])
+
+        return slope_along(lambda c, s: self._gap(c, alpha, math.exp(t + s)), value, coordinates)
+
+    @cached_property
+    def _positive(self) -> NDArray[np.bool_]:
+        return np.asarray(self._options["lower"] == 0.0)
+
+    def _coordinates(self, x: Array) -> Array:
+        """V and q by their logarithms, the rest in units of the field."""
+        positive = self._positive
+        return np.where(positive, np.log(np.where(positive, x, 1.0)), x / self._unit(x))
+
+    def _state(self, coordinates: Array) -> Array:
+        positive = self._positive
+        x = np.where(positive, np.exp(np.where(positive, coordinates, 0.0)), 0.0)
+        return np.where(positive, x, coordinates * self._unit(x))
+
+    def _unit(self, x: Array) -> float:
+        """The standard deviation of the field within the first cluster."""
+        return math.sqrt(x[list(self.module().STATE).index("q_0")])
+
+    def _with_ridges(self, states: Array) -> Iterator[tuple[Array, float, float]]:
+        """Yield coordinates, sample ratio and ridge of every point."""
+        for row, alpha in zip(states, self._ratios.tolist(), strict=True):
+            if self._free_ridge:
+                yield row[:-1], alpha, math.exp(row[-1])
+            else:
+                yield row, alpha, float(self.question.ridge_at(alpha))
+
+    def _image(self, x: Array, p: Array) -> Array:
+        out: Array = np.empty_like(x)
+        module = self.module()
+        module.fmap(np.ascontiguousarray(x), out, p, np.zeros(max(1, module.WORK)))
+        return out
 
     def _solutions(self, ratios: Array) -> tuple[list[tuple[float, Any]], list[tuple[str, str, str]]]:
         """(ridge, solution or None) for every ratio, and status, message and place of what failed."""

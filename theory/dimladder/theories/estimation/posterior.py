@@ -21,7 +21,7 @@ from .channel import Channel, Loss
 from .labels import LabelLaw
 from .minimiser import Point, StateEvolution
 from .penalty import RidgeSide
-from .system import GRID, MinimiserSystem
+from .system import MinimiserSystem
 
 
 def posterior_channel(loss: Loss, law: LabelLaw, rho: float, beta: float, fineness: float = 1.0) -> Channel:
@@ -98,25 +98,24 @@ class PosteriorSystem(MinimiserSystem):
         return out
 
     def solve(self) -> Solution:
-        a = self.question
-        names = ["V", "q", "m", *self.observable_names()]
-        table = {name: np.full(len(a.ratios), np.nan) for name in names}
-        for i, point in enumerate(self.points()):
+        a, points = self.question, self.points()
+        for point in points:
             if isinstance(point, SolveError):
                 raise point
-            for name, value in self.read(point).items():
-                if name in table:
-                    table[name][i] = value
-        variables = {name: Variable(GRID, values, *_MEANING[name]) for name, values in table.items()}
+        variables = self._variables(points)
         solution = Solution({"sample_ratio": np.array(a.ratios)}, variables)
-        unstable = np.flatnonzero(table["replicon"] > 1.0)
+        replicon = np.asarray(variables["replicon"].values)
+        unstable = np.flatnonzero(replicon > 1.0)
         if unstable.size:
             raise SolveError(
                 "replica symmetry is unstable", status="unstable", partial=solution,
-                where=f"sample_ratio = {a.ratios[unstable[0]]:g}", why=f"replicon {table['replicon'].max():.4g} > 1",
+                where=f"sample_ratio = {a.ratios[unstable[0]]:g}", why=f"replicon {replicon.max():.4g} > 1",
                 hint="raise algorithm.temperature or loss.ridge",
             )  # fmt: skip
         return solution
+
+    def _thresholds(self) -> dict[str, Variable]:
+        return {}
 
     def derivation(self) -> list[Step]:
         steps = super().derivation()

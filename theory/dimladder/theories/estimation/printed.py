@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation
 from .channel import Loss
 from .equations import blocks, latex_names
@@ -40,13 +41,12 @@ def _number(x: float) -> str:
 
 def label_rows(law: LabelLaw) -> list[Equation]:
     """Return the law of the label given the latent field z ~ N(0, rho)."""
-    import sympy as sp
 
     rows = []
     for i, c in enumerate(law.components[:8], 1):
         tag = "" if len(law.components) == 1 else f"_{{{i}}}"
         field = "z" if not c.inner else (rf"z + {_number(math.sqrt(c.inner))}\,n" if c.gain else "n")
-        psi = sp.latex(c.formula)
+        psi = latex(c.formula)
         if c.kind == "logit":
             text = rf"\mathbb P(y{tag}=1\mid t) = \sigma\left({psi}\right),\quad t = {field}"
         else:
@@ -64,21 +64,20 @@ def label_rows(law: LabelLaw) -> list[Equation]:
 
 def slope_latex(loss: Loss, letter: str = "u") -> str:
     """Return l'(y, u): one expression, or cases between the kinks, sorted for y = 1."""
-    import sympy as sp
 
     p = loss.pieces
     names = {p.variable: letter}
     if not p.signs:
-        return str(sp.latex(p.slope, symbol_names=names))
+        return latex(p.slope, symbol_names=names)
     rows, edges = _cases(loss)
     lines = []
     for i, slope in enumerate(rows):
-        low = sp.latex(edges[i - 1], symbol_names=names) if i else ""
-        high = sp.latex(edges[i], symbol_names=names) if i < len(edges) else ""
+        low = latex(edges[i - 1], symbol_names=names) if i else ""
+        high = latex(edges[i], symbol_names=names) if i < len(edges) else ""
         where = (
             f"{low} < {letter} < {high}" if low and high else (f"{letter} < {high}" if high else f"{letter} > {low}")
         )
-        lines.append(rf"{sp.latex(slope, symbol_names=names)} & {where}")
+        lines.append(rf"{latex(slope, symbol_names=names)} & {where}")
     return r"\begin{cases} " + r" \\ ".join(lines) + r" \end{cases}"
 
 
@@ -123,9 +122,9 @@ def proximal_rows(loss: Loss) -> list[Equation]:
     for i, slope in enumerate(slopes):
         a1 = sp.diff(slope, u)
         a0 = sp.expand(slope - a1 * u)
-        solved = sp.latex(sp.factor((omega - V * a0) / (1 + V * a1)))
-        low = sp.latex(sp.expand(edges[i - 1] + V * slope.subs(u, edges[i - 1]))) if i else ""
-        high = sp.latex(sp.expand(edges[i] + V * slope.subs(u, edges[i]))) if i < len(edges) else ""
+        solved = latex(sp.factor((omega - V * a0) / (1 + V * a1)))
+        low = latex(sp.expand(edges[i - 1] + V * slope.subs(u, edges[i - 1]))) if i else ""
+        high = latex(sp.expand(edges[i] + V * slope.subs(u, edges[i]))) if i < len(edges) else ""
         where = (
             rf"{low} < \omega < {high}"
             if low and high
@@ -135,7 +134,7 @@ def proximal_rows(loss: Loss) -> list[Equation]:
         if i < len(edges):
             after = sp.expand(edges[i] + V * slopes[i + 1].subs(u, edges[i]))
             if sp.expand(after - edges[i] - V * slope.subs(u, edges[i])) != 0:
-                lines.append(rf"{sp.latex(edges[i])} & {high} \le \omega \le {sp.latex(after)}")
+                lines.append(rf"{latex(edges[i])} & {high} \le \omega \le {latex(after)}")
     body = r"\begin{cases} " + r" \\ ".join(lines) + r" \end{cases}" if len(lines) > 1 else lines[0]
     rows.append(Equation("prox", rf"\mathrm{{prox}} = {body}", None, "between two images of a kink it rests there"))
     return rows

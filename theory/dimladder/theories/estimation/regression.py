@@ -7,6 +7,7 @@ isotropic inputs these are the curves of Mei & Montanari 2022.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -83,7 +84,29 @@ def ridge_fit(
             "the renormalised ridge was not bracketed", status="no_bracket", where=f"sample_ratio = {alpha:g}",
             why=f"ridge {ridge:g} of the summed objective", hint="raise loss.ridge or loss.ridge_per_sample",
         )  # fmt: skip
-    z, g, dg, h, dh = (float(a) for a in out[:5])
+    return _fit(covariance, alpha, ridge, moments, constant, curvature, *(float(a) for a in out[:5]))
+
+
+def fit_at(
+    covariance: Covariance, alpha: float, ridge: float, moments: tuple[float, float, float], constant: float,
+    curvature: float, z: float,
+) -> tuple[RidgeFit, float]:  # fmt: skip
+    """Return what `ridge_fit` does at a renormalised ridge that is given, and the gap left in its equation.
+
+    The gap is log of ridge/z + c g(z) over c alpha/psi.
+    """
+    g, slope, h, fall = covariance.resolvents(z)
+    left = (ridge + curvature * covariance.bulk) / z + curvature * g
+    fit = _fit(covariance, alpha, ridge, moments, constant, curvature, z, g, g + z * slope, h, h + z * fall)
+    return fit, math.log(left * covariance.psi / (curvature * alpha))
+
+
+def _fit(
+    covariance: Covariance, alpha: float, ridge: float, moments: tuple[float, float, float], constant: float,
+    curvature: float, z: float, g: float, dg: float, h: float, dh: float,
+) -> RidgeFit:  # fmt: skip
+    """Return the closed forms at the renormalised ridge z."""
+    psi = covariance.psi
     rows = evaluated("ridge", alpha, psi, curvature, ridge, z, g, dg, h, dh, constant, *moments)
     V, m, df, bias, q, test, train = rows
     return RidgeFit(z, V + covariance.bulk / ridge, q, m, df, bias, test, train, g, dg, h, dh)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...errors import DerivationError
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from .labels import LabelLaw
+from .letters import SPECTRAL
 from .printed import label_rows
 from .thresholds import label_table
 
@@ -102,6 +103,8 @@ class SpectralEstimator:
 
 class SpectralSystem(ClosedForm):
     """Overlap of the spectral estimator over the sample ratio."""
+
+    letters = SPECTRAL
 
     order_parameters = (
         OrderParameter("overlap", GRID, r"\cos^2", "squared cosine between the leading eigenvector and w*"),

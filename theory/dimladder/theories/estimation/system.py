@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -16,6 +17,7 @@ from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, 
 from . import observables, printed
 from .channel import Channel, Loss, vector
 from .labels import LabelLaw
+from .letters import LETTERS
 from .minimiser import Point, StateEvolution
 from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
 from .spectrum import Covariance
@@ -94,6 +96,8 @@ _MEANING = {
 class MinimiserSystem(FixedPoint):
     """(V, q, m) of the minimiser at every sample ratio, and what follows from them."""
 
+    letters = LETTERS
+
     meaning: ClassVar[dict[str, tuple[str, str]]] = _MEANING
 
     def __init__(self, problem: Problem, question: Question) -> None:
@@ -154,6 +158,10 @@ class MinimiserSystem(FixedPoint):
             rtol=a.rtol, damping=a.damping, max_iterations=a.max_iterations,
         )  # fmt: skip
 
+    @cached_property
+    def _evolution(self) -> StateEvolution:
+        return self.evolution()
+
     def ridge_at(self, alpha: float) -> float:
         """Ridge of the summed objective at one sample ratio."""
         a = self.question
@@ -208,7 +216,7 @@ class MinimiserSystem(FixedPoint):
 
     def points(self) -> list[Point | SolveError]:
         """Solve every ratio of the grid; failures stand in their place."""
-        a, flow = self.question, self.evolution()
+        a, flow = self.question, self._evolution
         if a.ridge is not None:
             return flow.curve(a.ratios, [self.ridge_at(r) for r in a.ratios])
         out: list[Point | SolveError] = [SolveError("not reached", status="failed")] * len(a.ratios)
@@ -224,18 +232,8 @@ class MinimiserSystem(FixedPoint):
     def solve(self) -> Solution:
         a = self.question
         points = self.points()
-        names = ["V", "q", "m", *self.observable_names()]
-        table = {name: np.full(len(points), np.nan) for name in names}
-        failed: list[tuple[float, SolveError]] = []
-        for i, point in enumerate(points):
-            if isinstance(point, SolveError):
-                failed.append((a.ratios[i], point))
-                continue
-            values = self.read(point)
-            for name in names:
-                table[name][i] = values[name]
-        variables = {name: Variable(GRID, values, *self.meaning[name]) for name, values in table.items()}
-        variables |= self._thresholds()
+        failed = [(r, p) for r, p in zip(a.ratios, points, strict=True) if isinstance(p, SolveError)]
+        variables = self._variables(points)
         found = [p for p in points if isinstance(p, Point)]
         solution = Solution(
             {"sample_ratio": np.array(a.ratios)},
@@ -254,6 +252,45 @@ class MinimiserSystem(FixedPoint):
                 why=error.why, hint=error.hint,
             )  # fmt: skip
         return solution
+
+    def _variables(self, points: Sequence[Point | SolveError]) -> dict[str, Variable]:
+        names = ["V", "q", "m", *self.observable_names()]
+        table = {name: np.full(len(points), np.nan) for name in names}
+        for i, point in enumerate(points):
+            if isinstance(point, Point):
+                values = self.read(point)
+                for name in names:
+                    table[name][i] = values[name]
+        return {name: Variable(GRID, v, *self.meaning[name]) for name, v in table.items()} | self._thresholds()
+
+    def roots(self) -> Array | None:
+        points, flow = self.points(), self._evolution
+        if any(isinstance(p, SolveError) for p in points):
+            return None
+        found = [(flow.coordinates(p), math.log(p.ridge)) for p in points if isinstance(p, Point)]
+        return np.stack([x if self.question.ridge is not None else np.append(x, t) for x, t in found])
+
+    def residual(self, states: Array) -> Array:
+        flow, rows = self._evolution, []
+        for x, ratio, ridge in self._with_ridges(states):
+            gap = flow.residual(x, ratio, ridge)
+            if self.question.ridge is None:
+                # At the best ridge.
+                gap = np.append(gap, flow.slope(x, ratio, math.log(ridge), self.target))
+            rows.append(gap)
+        return np.stack(rows)
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        flow = self._evolution
+        return self._variables([flow.at(x, ratio, ridge) for x, ratio, ridge in self._with_ridges(states)])
+
+    def _with_ridges(self, states: Array) -> Iterator[tuple[Array, float, float]]:
+        """Yield coordinates, sample ratio and ridge of every point."""
+        for x, ratio in zip(states, self.question.ratios, strict=True):
+            if self.question.ridge is None:
+                yield x[:-1], ratio, math.exp(x[-1])
+            else:
+                yield x, ratio, self.ridge_at(ratio)
 
     def _thresholds(self) -> dict[str, Variable]:
         a = self.question

@@ -38,6 +38,60 @@ Array = NDArray[np.float64]
 class GiantStepSystem(FixedPoint):
     """Deterministic equivalents of the readout, given the first layer after the step."""
 
+    letters = r"""
+    F             :: first layer at its start
+    \hat F        :: first layer after the step
+    G             :: gradient
+    \eta          :: size of the step
+    \vartheta     :: strength of the spikes in the inputs
+    \theta, \theta_c :: average of $y\varphi$, over all samples or in a cluster
+    n             :: dimension of the input :: limit.n
+    \alpha        :: share of the exponent that the step has :: algorithm.split
+    \beta         :: exponent of step and spikes together :: algorithm.total
+    \bar a        :: mean of the readouts at the start
+    w             :: weights of the readout; readouts at the start where it stands in the spike
+    v             :: direction of the spike
+    \Delta        :: rest of the gradient
+    \tilde X, \tilde y :: batch of the step and its labels
+    m             :: samples of the readout
+    k             :: width
+    b             :: standard deviation of a pre-activation
+    h_j           :: Hermite coefficients of the activation
+    h_{\star}     :: size of what the polynomial model takes for noise
+    \sigma        :: activation
+    Z             :: standard Gaussian
+    \ell          :: degree of the polynomial model
+    j             :: degrees
+    c, c'         :: clusters
+    \rho_c        :: share of a cluster
+    \varphi       :: features
+    y             :: label
+    \Omega, \Omega_c :: second moments of the features
+    \zeta, \zeta_c :: ridge, renormalised
+    \lambda       :: ridge of the readout :: loss.ridge or loss.ridge_per_sample
+    B, B_c        :: squared error without the noise of the fit
+    e_c           :: second moment of the label in a cluster
+    S             :: resolvent of the features
+    T_{cc'}       :: how the noise of one cluster reaches another
+    E_c, E^{\mathrm{train}}_c :: error in a cluster, on fresh points and on the readout's sample
+    \mathrm{df}_2 :: second degrees of freedom, over the samples
+    q, q'         :: clusters with the projections on spikes and target
+    \mu_q, \Omega_q, \rho_q, \zeta_q, E_q, B_q, y_q :: the same, given cluster and projections
+    a_q, s, \kappa_q :: means, deviations and projections of pre-activations
+    c_0, c_p      :: Hermite coefficients of the activation, unit by unit
+    p             :: degrees
+    r             :: correlations of the units' pre-activations
+    R             :: resolvent of the readout's Hessian
+    \hat V        :: curvature that the samples give the readout
+    V             :: response of the output
+    f             :: force of a sample on the output
+    \mathcal{M}_V :: Moreau envelope of the loss
+    \xi           :: standard Gaussian
+    \mathbb{E}_{\xi} :: average over $\xi$
+    \mathrm{He}_0 :: Hermite polynomial of leading coefficient 1
+    \Phi          :: distribution function of the standard normal
+    """
+
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         # Names of the errors: classification errors for the losses of labels -1 and +1.
@@ -326,7 +380,7 @@ class GiantStepSystem(FixedPoint):
 
     def equations(self) -> list[Equation]:
         rows = [
-            Equation("step", r"\hat F = F + \eta G,\quad \eta = n^{\alpha\beta},\ \theta = n^{(1-\alpha)\beta}"),
+            Equation("step", r"\hat F = F + \eta G,\quad \eta = n^{\alpha\beta},\ \vartheta = n^{(1-\alpha)\beta}"),
             Equation("spike", r"G = \bar a\, w v^\top + \Delta,\quad v = \tilde X^\top \tilde y/(m\sqrt k)"),
             *self.hermite_coefficients(),
         ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -222,6 +223,7 @@ def _require_square(expression: Expression, scale: float) -> None:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def analyse_link(expression: Expression, scale: float, order: int = 60, variable: str = "h") -> LinkAnalysis:
     """Expand a link function on Hermite polynomials of its standardised argument.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
+@lru_cache(maxsize=64)
 def activation_coefficients(sigma: Expression, order: int = 8, compositions: int = 1) -> Array:
     """Return E[s(z) h_j(z)], j = 0..order, for s = sigma composed with itself `compositions` times.
 

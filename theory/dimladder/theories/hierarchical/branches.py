@@ -11,6 +11,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import BRANCHES
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -21,6 +22,8 @@ NO_POWER = 1e-12
 
 class BranchSystem(ClosedForm):
     """q_m(n1) -> R_m(n1, n2) -> mse(n1, n2) of the branches m."""
+
+    letters = BRANCHES
 
     references = ("dandi2025depth", "baik2005phase")
 
@@ -264,6 +267,10 @@ class BranchTheory(Theory):
                 "algorithm.first.label_transform", "is no single function for several branches", "a formula in y"
             )
             return
+        for stage, usual in (("first", "covariance"), ("second", "ridge")):
+            asked = getattr(algorithm, stage).estimator
+            if asked != usual:
+                yield Refusal(f"algorithm.{stage}.estimator", f"{asked!r}: for one branch", f'use "{usual}"')
         if isinstance(problem.limit.d, tuple):
             yield Refusal("limit.d", "one dimension, got several")
         why = {

@@ -3,12 +3,13 @@
 The d_eff eigenvalues of largest modulus of M lie outside two vertical lines, Re z = -t and Re z = t. With the
 resolvents of the compound free convolution,
 
-    g(z) = (1 - gamma)/(z - R(g)) + gamma sum_c f_c/(z - R(g) - L_c(g)),
-    R(g) = E[T/(1 - g T/delta)],  L_c(g) = E[(z_c^2 - 1) T/(1 - g T/delta)],  gamma = d_eff/d, delta = n/d,
+    G_0 = 1/(z - R),  G_c = 1/(z - R - L_c),  g = (1 - gamma) G_0 + gamma sum_c f_c G_c,
+    g_T = g + gamma sum_c f_c G_c E[s_c | T],  R = E[T/(1 - g_T T/delta)],  L_c = E[s_c T/(1 - g_T T/delta)],
 
-contour integrals along the two lines give everything that stage 2 needs: t itself, the squared overlap q_c of each
-readout class with the learned subspace, and the second power S_2 = (1/d_eff) sum_il a_i a_l P_il^2 of the projector
-P_il = w*_i U U^T w*_l. This project's own; compared with simulation.
+s_c = z_c^2 - 1, gamma = d_eff/d, delta = n/d. g_T is the quadratic form x^T G x/d of a sample with this label: a label
+tells how large the hidden coordinates are. Contour integrals along the two lines give everything that stage 2 needs: t
+itself, the squared overlap q_c of each readout class with the learned subspace, and the second power S_2 = (1/d_eff)
+sum_il a_i a_l P_il^2 of the projector P_il = w*_i U U^T w*_l. This project's own; compared with simulation.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ Array = NDArray[np.float64]
 NODES = 96
 # Heights of the nodes on the lines, in units of the half radius of the semicircle.
 LOWEST, HIGHEST = 1e-4, 3e3
+# Combinations of the classes of directions that the second power keeps.
+COMBINATIONS = 3
 # Lines closer to the imaginary axis are not resolved by the nodes.
 NEAREST = 1e-3
 
@@ -123,7 +126,7 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
     along = None
     if law.pairs is not None:
-        spike = _linear_resolvent(right, law, delta) - _linear_resolvent(left, law, delta)
+        spike = _linear_resolvent(right, law, gamma, delta) - _linear_resolvent(left, law, gamma, delta)
         along = np.clip(outside(spike.real, cut), 0.0, 1.0)
     power = _second_power(right, left, weights, law, overlap, gamma, delta)
     return Subspace(overlap, law.fractions, power, along, cut)
@@ -143,14 +146,21 @@ def _follow(
     return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)
 
 
-def _linear_resolvent(line: _Line, law: LabelLaw, delta: float) -> NDArray[np.complex128]:
+def _fields(
+    g: NDArray[np.complex128], of_class: NDArray[np.complex128], law: LabelLaw, gamma: float
+) -> NDArray[np.complex128]:
+    """Return g_T = g + gamma sum_c f_c G_c s_c(T), shape (points, bins)."""
+    return np.asarray(g[:, None] + gamma * (law.fractions[:, None] * of_class).T @ law.squares)
+
+
+def _linear_resolvent(line: _Line, law: LabelLaw, gamma: float, delta: float) -> NDArray[np.complex128]:
     """Return alpha^T G alpha on a line, shape (branches, points), G = 1/(z - R - L) among the class sums u_c.
 
-    L_cc' = E[(u_c u_c' - delta_cc') T/(1 - gT/delta)], alpha_c = a_c f_c^(1/2): these few directions feel the rest of
-    the matrix through g alone.
+    L_cc' = E[(u_c u_c' - delta_cc') T/(1 - g_T T/delta)], alpha_c = a_c f_c^(1/2): these few directions feel the rest
+    of the matrix through g_T alone.
     """
     assert law.pairs is not None
-    pull = law.weights * law.values / (1.0 - line.g[:, None] * (law.values / delta))
+    pull = law.weights * law.values / (1.0 - _fields(line.g, line.of_class, law, gamma) * (law.values / delta))
     found = np.empty((len(law.pairs), len(line.g)), dtype=np.complex128)
     for m, pairs in enumerate(law.pairs):
         own = law.branch == m
@@ -166,29 +176,44 @@ def _second_power(
     """Return S_2 = sum_c f_c a_c^2 (q_c^2 + E_cc) + d_eff sum_cc' f_c f_c' a_c a_c' E_cc', E_cc' = E P_il^2, i != l,
     for the classes of every branch, of whose directions f_c is the fraction.
 
-        E_cc' = (1/4 pi^2 d) int int G_c G_c'(z) G_c G_c'(z') K/(1 - K A) dy dy',
-        K = E[(T^2/delta)/((1 - g T/delta)(1 - g' T/delta))],  A = (1 - gamma) G_0 G_0' + gamma sum_c f_c G_c G_c',
+        E_cc' = (1/4 pi^2 d) int int G_c G_c'(z) G_c G_c'(z') [K (1 - A K)^-1]_cc' dy dy',
+        K_bb' = E[(T^2/delta) z_b^2 z_b'^2/((1 - g_T T/delta)(1 - g_T' T/delta))],
+        A = diag((1 - gamma) G_0 G_0', gamma f_c G_c G_c'),
 
-    over both lines and both half planes, with the sign of the orientation of the two lines.
+    z_b and z_b' two directions, b = 0 one that is not hidden, over both lines and both half planes, with the sign of
+    the orientation of the two lines.
     """
     # The lower half plane holds the conjugates.
-    joined = [np.concatenate([part, np.conj(part)]) for part in (
-        np.concatenate([right.g, left.g]), np.concatenate([right.rest, left.rest]))]  # fmt: skip
-    g, rest = joined
+    g, rest = (
+        np.concatenate([part, np.conj(part)])
+        for part in (np.concatenate([right.g, left.g]), np.concatenate([right.rest, left.rest]))
+    )
     upper = np.concatenate([right.of_class, left.of_class], axis=1)
     of_class = np.concatenate([upper, np.conj(upper)], axis=1)
     side = np.concatenate([weights, -weights])
     measure = np.concatenate([side, side])
-    one = 1.0 / (1.0 - g[:, None] * (law.values / delta))
-    kernel = (one * (law.weights * law.values**2 / delta)) @ one.T
-    average = (1.0 - gamma) * np.outer(rest, rest)
-    average += gamma * np.einsum("c,ci,cj->ij", law.fractions, of_class, of_class)
-    ladder = kernel / (1.0 - kernel * average) * np.outer(measure, measure)
-    classes = len(law.fractions)
-    squared = np.empty((classes, classes))
-    for c in range(classes):
-        both = of_class[c] * of_class
-        squared[c] = np.einsum("ki,ij,kj->k", both, ladder, both, optimize=True).real / (4.0 * math.pi**2)
+    one = 1.0 / (1.0 - _fields(g, of_class, law, gamma) * (law.values / delta))
+    strength = law.weights * law.values**2 / delta
+    # Directions in groups: the hidden classes, then all others. Few combinations of the groups' E[z_b^2 | T] span all
+    # that is not sampling noise, however many the classes are.
+    size = np.concatenate([law.squares, np.zeros((1, len(law.values)))])
+    pairs = 1.0 + size[:, None] + size[None]
+    pairs[:-1, :-1] += law.products
+    share, scale, _ = np.linalg.svd((1.0 + size) * np.sqrt(law.weights), full_matrices=False)
+    rank = min(len(scale), COMBINATIONS)
+    share, narrow = share[:, :rank] * scale[:rank], (share[:, :rank] / scale[:rank]).T
+    moments = np.einsum("rb,bct,sc,t->rst", narrow, pairs, narrow, strength, optimize=True).reshape(rank * rank, -1)
+    weight = np.concatenate([gamma * law.fractions, [1.0 - gamma]])
+    resolvent = np.concatenate([of_class, rest[None]])
+    squared = np.zeros((len(law.fractions),) * 2)
+    for k in range(len(g) // 2):  # the other half holds the conjugates
+        matrix = ((one * one[k]) @ moments.T).reshape(-1, rank, rank)
+        average = np.einsum("b,br,bs,bk->krs", weight * resolvent[:, k], share, share, resolvent)
+        ladder = np.linalg.solve(np.eye(rank) - matrix @ average, matrix)
+        seen = np.einsum("br,krs,cs->bck", share[:-1], ladder, share[:-1])
+        both = of_class[:, k] * of_class.T
+        squared += 2.0 * measure[k] * np.einsum("bck,kb,kc,k->bc", seen, both, both, measure).real
+    squared /= 4.0 * math.pi**2
     branches, d_eff = int(law.branch.max()) + 1, law.features
     squared *= gamma / (branches * d_eff)
     powers = np.empty(branches)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import DomainError
 from ...problem import Refusal, activation
 from ...problem.grids import OdeSolver, Simulation
-from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Recursion, Solution, Step, Variable
+from ...symbolic.equations import latex
+from ...symbolic.systems import Equation, Equations, ExplicitFlow, Map, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from .letters import FIRST_LAYER
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -262,6 +264,8 @@ class _Shared:
 class OverlapFlow(_Shared, ExplicitFlow):
     """dq_c/dt = 2 rho q_c (a_c - sum a q) [- nu (q_c - gamma phi_c)]."""
 
+    letters = FIRST_LAYER
+
     time_unit = "steps"
     references = ("dandi2025depth",)
 
@@ -320,8 +324,10 @@ class OverlapFlow(_Shared, ExplicitFlow):
         return solution
 
 
-class OverlapMap(_Shared, Recursion):
+class OverlapMap(_Shared, Map):
     """The same neurons at finite step: growth by 1 + rho (a_c - m), then normalisation."""
+
+    letters = FIRST_LAYER
 
     references = ("dandi2025depth",)
 
@@ -342,10 +348,9 @@ class OverlapMap(_Shared, Recursion):
         return Equations({x: g / norm for x, g in zip(q, grown, strict=True)}, self.parameter_symbols())
 
     def equations(self) -> list[Equation]:
-        import sympy as sp
 
         return [
-            Equation.of(p.name, rf"{sp.latex(symbol)}^{{(t+1)}}", right)
+            Equation.of(p.name, rf"{latex(symbol)}^{{(t+1)}}", right)
             for p, (symbol, right) in zip(self.order_parameters, self.build().state.items(), strict=True)
         ]
 
@@ -353,7 +358,7 @@ class OverlapMap(_Shared, Recursion):
         """Return the generated module; its ``rhs`` writes the next state."""
         from ...symbolic import store
 
-        return store.module(self.structure(), self._source)
+        return store.module(self.structure(), self._source, native=True)
 
     def _source(self) -> str:
         from ...symbolic.printing import flow_module
@@ -364,17 +369,6 @@ class OverlapMap(_Shared, Recursion):
         from ...symbolic.store import source
 
         return source(self.module())
-
-    def iterate(self, steps: int) -> Array:
-        """Return the states after 0, 1, ..., `steps` steps, shape (steps + 1, classes)."""
-        import numpy as np
-
-        step, p, work = self.module().rhs, np.array(self.parameter_values()), np.zeros(1)
-        states = np.empty((steps + 1, self.classes))
-        states[0] = self.drift.initial
-        for n in range(steps):
-            step(float(n), states[n], states[n + 1], p, work)
-        return states
 
     def escape_time(self) -> float:
         import numpy as np
@@ -390,12 +384,28 @@ class OverlapMap(_Shared, Recursion):
                 return math.inf
             steps *= 4
 
-    def solve(self) -> Solution:
+    def initial_state(self) -> Array:
         import numpy as np
 
-        times = np.array(self.problem.grid.values("time"))
+        return np.array(self.drift.initial, dtype=float)
+
+    def parameters(self) -> Array:
+        import numpy as np
+
+        return np.array(self.parameter_values(), dtype=float)
+
+    def times(self) -> Array:
+        import numpy as np
+
+        return np.array(self.problem.grid.values("time"), dtype=float)
+
+    def variables(self, times: Array, states: Array) -> dict[str, Variable]:
+        return self.collect(times, states)
+
+    def solve(self) -> Solution:
+        times = self.times()
         states = self.iterate(int(times.max(initial=0.0)))[times.astype(int)]
-        return Solution({"time": times, **self.class_coords()}, self.collect(times, states))
+        return Solution({"time": times, **self.class_coords()}, self.variables(times, states))
 
 
 class FirstLayerFlowTheory(Theory):

@@ -13,6 +13,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import LEARNERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,8 @@ ESTIMATORS = ("quadratic kernel", "three layers")
 
 class LearnerSystem(ClosedForm):
     """The staircase of plateaus, and what a kernel and the three stages reach at the actual d."""
+
+    letters = LEARNERS
 
     order_parameters = (
         OrderParameter("mse", ("estimator", "kappa"), r"\varepsilon", "E[(f* - f)^2] at this d, without label noise"),

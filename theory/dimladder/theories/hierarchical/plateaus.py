@@ -11,6 +11,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
+from .letters import PLATEAUS
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -22,6 +23,8 @@ LARGEST_MASS = 8
 
 class PlateauSystem(ClosedForm):
     """E(learner, kappa) of a hierarchical target as d -> infinity."""
+
+    letters = PLATEAUS
 
     order_parameters = (
         OrderParameter("mse", ("learner", "kappa"), r"\varepsilon", "E[(f* - f)^2] without label noise"),

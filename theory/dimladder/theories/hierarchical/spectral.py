@@ -98,6 +98,8 @@ class LabelLaw:
         Centred T, and probabilities.
     squares : (classes, bins) array
         E[mean over the class of z_i^2 - 1 | bin].
+    products : (classes, classes, bins) array
+        E[mean over different i, l of the two classes of (z_i^2 - 1)(z_l^2 - 1) | bin].
     readouts, fractions : (classes,) arrays
         With several branches every branch has its own classes.
     features : int
@@ -111,6 +113,7 @@ class LabelLaw:
     values: Array
     weights: Array
     squares: Array
+    products: Array
     readouts: Array
     fractions: Array
     features: int
@@ -145,6 +148,22 @@ def class_readouts(target: Hierarchical, count: int) -> tuple[Array, NDArray[np.
     return a, np.asarray(index, dtype=np.intp)
 
 
+def label_bins(t: Array, bins: int) -> tuple[Array, Callable[[Array], Array]]:
+    """Return probabilities of bins of T, and the map of samples (last axis) to their averages in the bins.
+
+    Equal mass in the middle, down to single samples in the tails.
+    """
+    order = np.argsort(t, kind="stable")
+    share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, bins + 1))
+    edges = np.unique(np.round(len(t) * share).astype(int))
+    counts = np.diff(edges)
+
+    def binned(values: Array) -> Array:
+        return np.asarray(np.add.reduceat(values[..., order], edges[:-1], axis=-1) / counts)
+
+    return counts / len(t), binned
+
+
 @lru_cache(maxsize=8)
 def label_law(target: Hierarchical, transform: str, d_eff: int) -> LabelLaw:
     """Return the sampled law of a label transform, named as in the run file."""
@@ -170,7 +189,7 @@ def sample_label_law(
     classes, branches = int(index.max()) + 1, target.branches
     counts = np.bincount(index, minlength=classes).astype(float)
     raw = orthonormal_coefficients(target.features[0], target.hermite)
-    labels, squares = np.empty(samples), np.empty((branches, classes, samples))
+    labels, squares, fourths = np.empty(samples), *np.empty((2, branches, classes, samples))
     linear = len(raw) > 1 and raw[1] != 0.0
     sums = np.empty((branches, classes, samples)) if linear else np.empty((branches, 0, 0))
     member = np.zeros((d_eff, classes))
@@ -182,7 +201,8 @@ def sample_label_law(
         for m in range(branches):
             z = rng.standard_normal((part.stop - start, d_eff))
             h.append(np.tensordot(raw, hermite_values(z, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff))
-            squares[m, :, part] = ((z**2 - 1.0) @ member).T
+            square = z**2 - 1.0
+            squares[m, :, part], fourths[m, :, part] = (square @ member).T, (square**2 @ member).T
             if linear:
                 sums[m, :, part] = ((z @ member) * np.sqrt(counts)).T
         names = dict(zip(target.link_variables, h, strict=True))
@@ -190,21 +210,19 @@ def sample_label_law(
         labels[part] = y + target.noise * rng.standard_normal(part.stop - start)
     t = np.asarray(transform(labels), dtype=float)
     t = t - t.mean()
-    order = np.argsort(t, kind="stable")
-    # Equal mass in the middle, down to single samples in the tails.
-    share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, bins + 1))
-    edges = np.unique(np.round(samples * share).astype(int))
-    weights = np.diff(edges) / samples
-
-    def binned(values: Array) -> Array:
-        return np.asarray(np.add.reduceat(values[..., order], edges[:-1], axis=-1) / np.diff(edges))
-
+    weights, binned = label_bins(t, bins)
     pairs = np.array([
         [[binned(u * v - float(u is v)) for v in branch] for u in branch] for branch in map(list, sums)
     ]) if linear else None  # fmt: skip
     distinct = np.tile([float(a[index == c][0]) for c in range(classes)], branches)
+    squares, members = squares.reshape(branches * classes, samples), np.tile(counts, branches)
+    products = np.array([[binned(u * v) for v in squares] for u in squares])
+    # Within a class the squares of one direction are no pair; a class of one has no pairs at all.
+    own = np.arange(len(members))
+    alike = members[:, None] * products[own, own] - binned(fourths.reshape(branches * classes, samples))
+    products[own, own] = np.where(members[:, None] > 1, alike / np.maximum(members - 1.0, 1.0)[:, None], 0.0)
     return LabelLaw(
-        binned(t), weights, binned(squares.reshape(branches * classes, samples)), distinct,
+        binned(t), weights, binned(squares), products, distinct,
         np.tile(counts / (d_eff * branches), branches), d_eff, pairs, np.repeat(np.arange(branches), classes),
     )  # fmt: skip
 

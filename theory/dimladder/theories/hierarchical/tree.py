@@ -10,6 +10,7 @@ from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
+from .letters import TREE
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class TreeSystem(ClosedForm):
     """Q_1, Q_2, ... -> corr(h_hat, h) -> mse on n = d^kappa samples a level."""
+
+    letters = TREE
 
     order_parameters = (
         OrderParameter(
@@ -141,6 +144,8 @@ class TreeTheory(Theory):
             return
         if target.readout not in ("ones", "rademacher"):
             yield Refusal("target.readout", f"{target.readout!r}: of modulus one", 'use "ones" or "rademacher"')
+        if first.estimator != "covariance":
+            yield Refusal("algorithm.first.estimator", f"{first.estimator!r}: for one hidden level", 'use "covariance"')
         if first.order == "refined":
             yield Refusal("algorithm.first.order", "a tree has leading order only", 'order = "leading"')
         degrees = [level.degree for level in levels(target)]

@@ -12,12 +12,13 @@ from typing import Any
 import sympy as sp
 
 from ...problem.descent import Descent
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation, Step
 from .model import Model
 from .update import advance
 
-alpha, b, eta, ridge, beta = sp.symbols("alpha b eta lambda beta", positive=True)
-eta_a, ridge_a, temperature = sp.symbols("eta_a lambda_a T_L", positive=True)
+alpha, b, eta, ridge, beta = sp.symbols("alpha b eta kappa beta", positive=True)
+eta_a, ridge_a, temperature = sp.symbols("eta_a kappa_a T_L", positive=True)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def linear_steps(terms: Terms) -> dict[str, tuple[Any, Any]]:
         "weights": ("w(t)", "w(t+1)", symbol(r"\Gamma(t)") / (alpha * batch)),
         "target overlap": ("M(t)", "M(t+1)", symbol(r"\langle u(t)\,z^\top\rangle") / batch),
         "two-time overlap": ("C(t,s)", "C(t+1,s)", symbol(r"\langle u(t)\,\lambda(s)^\top\rangle") / batch),
-        "weight response": ("R_w(t,s)", "R_w(t+1,s)", symbol(r"\partial\Gamma(t)/\partial g(s)") / (alpha * batch)),
+        "weight response": ("R_w(t,s)", "R_w(t+1,s)", symbol(r"\partial\Gamma(t)/\partial\gamma(s)") / (alpha * batch)),
         "coordinates": ("c(t)", "c(t+1)", symbol("h(t)") / (alpha * batch)),
     }
     # Langevin noise is new: nothing that is known correlates with it, and it is a direction of its own.
@@ -112,7 +113,7 @@ def sample_gradient(model: Model) -> tuple[Any, Any, Any]:
 
 def printed(model: Model, terms: Terms) -> list[Equation]:
     """Return the closed equations of a problem."""
-    mask = "s(t)\\," if terms.batches else ""
+    mask = r"\chi(t)\," if terms.batches else ""
     u, bend, pull = sample_gradient(model)
     moves = linear_steps(terms)
     k = model.students
@@ -126,8 +127,8 @@ def printed(model: Model, terms: Terms) -> list[Equation]:
             "(z, r): Gaussian, cov(r(t), r(s)) = C(t,s), cov(r(t), z) = M(t), cov(z) = T",
         ),
         Equation(
-            "gradient", rf"u_k(t) = {mask}{sp.latex(u)}", (symbol("u_k(t)"), u),
-            "s: 1 in the batch, else 0" if mask else "",
+            "gradient", rf"u_k(t) = {mask}{latex(u)}", (symbol("u_k(t)"), u),
+            "chi: 1 in the batch, else 0" if mask else "",
         ),
         Equation("gradient correlation", r"C_u(t,s) = \langle u(t)\,u(s)^\top\rangle"),
         Equation(
@@ -140,13 +141,13 @@ def printed(model: Model, terms: Terms) -> list[Equation]:
             "Stein's lemma: labels may jump",
         ),
         Equation(
-            "force", r"\Gamma(t) = g(t) + \alpha \sum_{s\le t} R_u(t,s)\,w(s) + \alpha R_\star(t)\,w_\star", None,
-            "g: Gaussian, cov(g(t), g(s)) = alpha C_u(t,s)",
+            "force", r"\Gamma(t) = \gamma(t) + \alpha \sum_{s\le t} R_u(t,s)\,w(s) + \alpha R_\star(t)\,w_\star", None,
+            "gamma: Gaussian, cov(gamma(t), gamma(s)) = alpha C_u(t,s)",
         ),
         *(_moved(label, *rule) for label, rule in moves.items() if label != "coordinates"),
         Equation(
             "response of the force",
-            r"\frac{\partial\Gamma(t)}{\partial g(s)} = \delta_{ts} + \alpha \sum_{s<s'\le t} R_u(t,s') R_w(s',s)",
+            r"\frac{\partial\Gamma(t)}{\partial\gamma(s)} = \delta_{ts} + \alpha \sum_{s<s'\le t} R_u(t,s') R_w(s',s)",
         ),
     ]  # fmt: skip
     if terms.readouts:
@@ -226,7 +227,7 @@ def _moved(label: str, left: Any, right: Any, note: str = "") -> Equation:
     parts = []
     for atom in atoms:
         factor = sp.factor(right.coeff(atom)) if atom != atoms[0] else right.coeff(atom)
-        text = "" if factor == 1 else sp.latex(factor)
+        text = "" if factor == 1 else latex(factor)
         text = rf"\left({text}\right)" if factor.is_Add else text
         parts.append(f"{text} {atom.name}".strip())
     return Equation(label, f"{left.name} = {' + '.join(parts).replace('+ -', '-')}", (left, right), note)
@@ -239,4 +240,4 @@ def _label(model: Model) -> Equation:
         x = sp.Symbol("x", real=True)
         note = f"h(x) = {sp.sstr(model.unit.sympy(x=x))}, readout {list(model.readout)}"
         return Equation("label", rf"y = \sum_m A_m h(z_m){noise}", None, note)
-    return Equation("label", f"y = {sp.latex(model.target.sympy())}{noise}", (symbol("y"), model.target.sympy()))
+    return Equation("label", f"y = {latex(model.target.sympy())}{noise}", (symbol("y"), model.target.sympy()))

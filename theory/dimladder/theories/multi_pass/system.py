@@ -22,6 +22,7 @@ from ...results.files import forget, write_arrays
 from ...symbolic.systems import Equation, OrderParameter, Recursion, Solution, Step, Variable
 from .averages import FreshData, is_square
 from .closed import SPECTRAL_NODES, LinearCurves, solve_flow, solve_linear
+from .letters import LETTERS
 from .march import Diverged, March, Particles, Trajectory, memory
 from .model import Model
 from .responses import Kernels, solve_responses
@@ -60,6 +61,8 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
 
 class MultiPass(Recursion):
     """Equations and prediction of one problem."""
+
+    letters = LETTERS
 
     order_parameters = (
         OrderParameter("Q", ("student", "student"), "Q_{ik}", "w_i . w_k / d after t updates", symmetric=True),

@@ -30,6 +30,33 @@ GIB = 2**30
 class MupTraining(Recursion):
     """Equations and prediction of one problem."""
 
+    letters = r"""
+    t, s          :: updates done
+    \mu, \nu     :: samples
+    m             :: number of samples
+    l             :: layers
+    h_{\mu}       :: pre-activation of a unit
+    x_{\mu}       :: activation of a unit
+    u_{\mu}       :: its Gaussian part forward, of covariance $\Phi^{l-1}$
+    z_{\mu}       :: back-propagated field of a unit
+    r_{\mu}       :: its Gaussian part backward, of covariance $G^{l+1}$
+    g_{\mu}       :: gradient of the output in the pre-activation, times the square root of the width
+    C_{\mu\nu}   :: coupling of the pre-activation to earlier gradients
+    D_{\mu\nu}   :: coupling of the back-propagated field to earlier activations
+    \Phi_{\mu\nu} :: kernel of the features
+    G_{\mu\nu}   :: kernel of the gradients
+    A_{\mu\nu}   :: response of the features to the backward field
+    B_{\mu\nu}   :: response of the gradients to the forward field
+    a_{\nu}       :: rate of a sample: what an update moves along it
+    p_{\nu}       :: weight of a sample in the update
+    \Delta_{\nu} :: what the output lacks
+    f_{\mu}       :: output of the network
+    y_{\nu}       :: label
+    \gamma        :: richness: how far features move :: student.richness
+    \eta          :: learning rate, with its schedule
+    \langle\cdot\rangle :: average over the units of the layer
+    """
+
     order_parameters = ORDER_PARAMETERS
 
     problem: Problem

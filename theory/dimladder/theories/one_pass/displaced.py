@@ -25,9 +25,10 @@ from ...problem import Expression, activation, schedules
 from ...problem.expressions import drop_atoms
 from ...problem.geometry import start
 from ...problem.targets import Committee
-from ...symbolic.equations import Equation, OrderParameter, Step
+from ...symbolic.equations import Equation, OrderParameter, Step, latex
 from ...symbolic.systems import Flow, Solution, Variable
 from ...symbolic.times import time_function
+from .letters import DISPLACED
 from .sample_averages import Averages, SampleAverages, module_source, overlap_drifts, symbols
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def displaced_fields(gradient: Callable[[Any], Any], field: Any, rate: Any, rho:
 
 class DisplacedFlow(Flow):
     """dM/dt and dQ/dt of one unit and one direction."""
+
+    letters = DISPLACED
 
     time_unit = "samples / d"
 
@@ -164,7 +167,7 @@ class DisplacedFlow(Flow):
         rows.append(Equation.of("label", "y", label + (sp.Float(noise, 6) * sp.Symbol(r"\xi") if noise else 0)))
         if self.scheduled:
             schedule = Expression(rule.schedule, ("t",)).sympy()
-            rows.append(Equation("schedule", rf"\eta = \eta_0\, s(t),\quad s(t) = {sp.latex(schedule)}"))
+            rows.append(Equation("schedule", rf"\eta = \eta_0\, s(t),\quad s(t) = {latex(schedule)}"))
         law = r"(z, \lambda) \sim \mathcal{N}\bigl(0, \begin{pmatrix} 1 & M \\ M & Q \end{pmatrix}\bigr)"
         rows.append(Equation("fields", law))
         if formula is not None:

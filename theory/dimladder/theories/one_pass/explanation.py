@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy as sp
 
-from ...symbolic.equations import Equation, Step
+from ...symbolic.equations import Equation, Step, latex
 from ...symbolic.factors import X, is_closed
 from ...symbolic.kernels import KernelSet, Named
 from ...symbolic.tensors import Indices
@@ -83,7 +83,7 @@ def schedule_equation(setting: Setting) -> Equation:
 
 def definitions(setting: Setting) -> list[Equation]:
     """Return the model and every symbol that the moments use: fields, activations, target, error, units."""
-    error = sp.latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
+    error = latex(sp.simplify(sp.diff(setting.loss_function, OUTPUT)))
     rows = [
         Equation("student", r"f(x) = \sum_{k=1}^{K} a_k\, g(\lambda_k)"),
         Equation("label", r"y = f_\star(x) + \sigma\zeta,\quad f_\star = " + target_latex(setting)),
@@ -112,7 +112,7 @@ def function_latex(function: Any) -> str:
     step = function.atoms(sp.Heaviside)
     if step and sp.simplify(function - X * sp.Heaviside(X, 0)) == 0:
         function = sp.Max(0, X)
-    return str(sp.latex(function.subs(X, x)))
+    return latex(function.subs(X, x))
 
 
 def same_activation(setting: Setting) -> bool:
@@ -123,7 +123,7 @@ def same_activation(setting: Setting) -> bool:
 def target_latex(setting: Setting) -> str:
     """Return f* in LaTeX."""
     if setting.target is not None:
-        return str(sp.latex(setting.target))
+        return latex(setting.target)
     return rf"\sum_{{m=1}}^{{M}} A_m\, {'g' if same_activation(setting) else chr(92) + 'tilde g'}(z_m)"
 
 
@@ -191,9 +191,9 @@ def moment_equations(out: Derived) -> list[Equation]:
         name = str(stage.lhs.base)
         if out.route == "fields":
             note = "by quadrature over all fields"
-            rows.append(Equation(name, f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)}", None, note))
+            rows.append(Equation(name, f"{latex(stage.lhs)} = {_meaning(stage.lhs)}", None, note))
         else:
-            text = f"{sp.latex(stage.lhs)} = {_meaning(stage.lhs)} = {sp.latex(stage.rhs)}"
+            text = f"{latex(stage.lhs)} = {_meaning(stage.lhs)} = {latex(stage.rhs)}"
             rows.append(Equation(name, text, (stage.lhs, stage.rhs)))
     return rows + kernel_equations(out.kernels, out.route)
 
@@ -203,7 +203,7 @@ def _meaning(moment: Any) -> str:
     name, (first, *rest) = str(moment.base), moment.indices
 
     def field(index: Any) -> str:
-        return rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{sp.latex(index)}}}"
+        return rf"z_{{{index}}}" if sp.sympify(index).is_Integer else rf"\lambda_{{{latex(index)}}}"
 
     if name == "D":
         return rf"\mathbb{{E}}\left[g'({field(first)})\, {field(rest[0])}\, \Delta\right]"
@@ -220,7 +220,7 @@ def kernel_equations(kernels: KernelSet, route: str) -> list[Equation]:
     """Return the closed forms of the averages that the moments call, at distinct indices."""
     rows = []
     for key, (call, labels, _) in kernels.kernels.items() if route != "fields" else ():
-        left = sp.latex(call(*labels))
+        left = latex(call(*labels))
         if route == "conditional":
             if not is_computed(call.kernel.slots):
                 rows.append(

@@ -19,6 +19,7 @@ from ...symbolic import store
 from ...symbolic.equations import Equation, OrderParameter, Step
 from ...symbolic.systems import Flow, Solution, Variable
 from ...symbolic.times import time_function
+from . import letters
 from . import quadrature_rules as rules
 from .differences import tail
 from .erf_sums import PLAIN, ErfMixture, erf_mixture
@@ -44,6 +45,8 @@ KINKED_FLOOR = 5e-11
 
 class OnePassFlow(Flow):
     """dQ/dt, dM/dt and, where the readout is trained, da/dt; time is steps / d."""
+
+    letters = letters.PLAIN
 
     time_unit = "steps / d"
 

@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import DerivationError, SolveError
 from ...problem import Problem
 from ...problem.boolean import analyse, label, monomials_of
+from ...symbolic.equations import latex
 from ...symbolic.systems import Equation, Flow, OrderParameter, Solution, Step, Variable
 from ...symbolic.times import time_function
 from .generate import HEAD, drift, gradients, module_source, named
@@ -55,6 +56,28 @@ class MeanFieldFlow(Flow):
 
     time_unit = "step size x steps of SGD"
     order_parameters = (RISK, FOURIER, FEATURE, NOISE, READOUT, FLOOR)
+    letters = r"""
+    a             :: readout of a particle
+    u, u_c        :: weights of a particle on the sums of coordinates that the network sees
+    s             :: standard deviation of a particle's field from the other coordinates
+    \xi_a, \xi_w  :: step sizes of the layers, with their schedule
+    \lambda_a, \lambda_w :: decay of the layers
+    \mathbb{E}_z   :: average over the relevant coordinates
+    \mathbb{E}_{\rho} :: average over the particles
+    \mathbb{E}_G   :: average over $G$
+    \rho          :: law of the particles
+    G, g          :: standard Gaussian
+    z, z_1        :: relevant coordinates, $\pm1$
+    c, c_1        :: signed sums of coordinates that the network can see
+    \psi          :: activation, averaged over the other coordinates
+    \psi_x, \psi_s :: its derivatives in the field and in $s$
+    x             :: field of a particle from the relevant coordinates
+    r             :: residual
+    h             :: target
+    f             :: output of the network
+    \sigma        :: activation
+    t             :: time, step size times steps
+    """
 
     def __init__(self, problem: Problem, references: Sequence[str] = (), assumptions: Sequence[str] = ()) -> None:
         super().__init__(problem)
@@ -251,7 +274,7 @@ class MeanFieldFlow(Flow):
         ]
         rows.append(Equation.of("target", "h(z)", sp.Add(*terms)))
         sums = [sp.Add(*(sign * self._symbol(i) for i, sign in block)) for block in self.visible.blocks]
-        seen = r",\ ".join(f"c_{{{k}}} = {sp.latex(total)}" for k, total in enumerate(sums, 1))
+        seen = r",\ ".join(f"c_{{{k}}} = {latex(total)}" for k, total in enumerate(sums, 1))
         note = "the signed sums of coordinates that the network can see" if sums else "no coordinate is ever seen"
         rows.append(Equation("seen", seen or "u = 0", None, note))
         smoothing = smooth(self.activation)

@@ -41,12 +41,33 @@ STATE_COSTS = (
         "the value printed in arXiv:2309.10639, Eq. (2.85), kept for comparison",
     ),
 )
+LETTERS = r"""
+X, X^{(l)}    :: class means as columns; those that layers before cut are replaced by base points
+X_0           :: class means before any truncation
+\Sigma        :: covariance of the active classes
+\Delta        :: covariance in barycentric coordinates
+Y             :: labels as columns
+e             :: $(1, \dots, 1)/\sqrt Q$
+e_l           :: unit vector of class $l$
+V             :: orthonormal basis of the complement of $e$
+c             :: variance along $e$
+c_{\mathrm{inv}} :: $1/c$, or 0 where $c$ is
+S             :: covariance without what a free bias removes
+p_l           :: base point of class $l$
+\bar x_l      :: mean of class $l$
+\delta x_{ji} :: fluctuation of a point about the mean of its class
+x_{ji}        :: point $i$ of class $j$
+l             :: layers, one a class
+j             :: classes
+i             :: points of a class
+"""
 
 
 class NoiseToSignal(Recursion):
     """Layer-by-layer map of the class means and fluctuations; delta_P is read off after each layer."""
 
     order_parameters = (NOISE,)
+    letters = LETTERS
 
     def equations(self) -> list[Equation]:
         """The map of one truncation layer, and the ratio."""
@@ -90,12 +111,15 @@ class TruncationStates(ClosedForm):
     """Costs of the truncation states in closed form, with the direct measurements that say which are critical."""
 
     order_parameters = (COST, NOISE, *STATE_COSTS)
+    letters = LETTERS
 
     def equations(self) -> list[Equation]:
         """The costs, squared, and the matrices they are made of."""
+        import sympy as sp
+
         from . import formulas
 
-        e = formulas.expressions()
+        e, inverse = formulas.expressions(), {sp.Symbol("c_inv", nonnegative=True): r"c_{\mathrm{inv}}"}
         return [
             Equation.of(
                 "Delta",
@@ -107,7 +131,7 @@ class TruncationStates(ClosedForm):
                 "linear_cost", r"C_{\mathrm{lin}}^2", e["linear_cost"], "cumulative bias of the last layer clamped to 0"
             ),
             Equation.of("c", "c", e["c"], "e = (1,...,1)/sqrt Q, V an orthonormal basis of its complement"),
-            Equation.of("S", "S", e["S"], "Schur complement; c_inv = 1/c, or 0 if c = 0"),
+            Equation.of("S", "S", e["S"], "Schur complement; c_inv = 1/c, or 0 if c = 0", symbol_names=inverse),
             Equation.of("affine_cost", r"C_{\mathrm{aff}}^2", e["affine_cost"], "bias of the last layer free"),
             Equation.of(
                 "printed_cost",

@@ -10,7 +10,7 @@ docs/theory/truncation.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...problem import OdeSolver, Problem
@@ -71,6 +71,21 @@ def _derivation(equations: Sequence[Equation]) -> list[Step]:
             tuple(equations),
         ),
     ]
+LETTERS = r"""
+\eta, \eta_1  :: value that the points of a cluster are to take
+m, m_1        :: mean of a cluster along the coordinate
+s, s_1        :: standard deviation of a cluster along the coordinate
+a, a_1, b, b_1 :: ends of a uniform cluster
+o, o_1        :: start of an exponential cluster
+\pi_1         :: share of a cluster
+z_i           :: points in the coordinate
+\eta_i        :: values that points are to take
+N             :: number of points
+i             :: points
+F             :: fraction of the data that is truncated
+c             :: half the mean squared distance of the truncated data from their targets
+t             :: time, in units in which a fully cut data set relaxes
+"""
 
 
 class PopulationFlow(ExplicitFlow):
@@ -78,6 +93,8 @@ class PopulationFlow(ExplicitFlow):
 
     time_unit = "relaxation time of a fully truncated data set"
     order_parameters = (THRESHOLD,)
+    letters = LETTERS
+    shown: ClassVar[Mapping[str, str]] = {name: latex for name, (latex, _) in MEANINGS.items()}
 
     @property
     def _kinds(self) -> tuple[Any, ...]:
@@ -129,6 +146,7 @@ class EmpiricalFlow(System):
 
     kind = "flow"
     order_parameters = (THRESHOLD,)
+    letters = LETTERS
 
     def equations(self) -> list[Equation]:
         import sympy as sp

@@ -12,7 +12,7 @@ from ....problem import Expression
 from ....problem.data import Mixture
 from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
-from ....symbolic.equations import Equation, Step
+from ....symbolic.equations import Equation, Step, latex
 from ..episode_averages import episode_equations
 from ..erf_sums import ErfMixture
 from ..explanation import definitions as unit_definitions
@@ -134,7 +134,7 @@ def model(flow: GeneralFlow) -> list[Equation]:
     same = t.teacher is not None and same_activation(flow.averages.setting)
     label = [rf"\sum_{{m}} A_{{cm}}\, {'g' if same else chr(92) + 'tilde g'}(z_m)"] if t.teacher is not None else []
     if t.index:
-        label = [sp.latex(t.index[0].sympy())]
+        label = [latex(t.index[0].sympy())]
     if t.labels.any():
         label.insert(0, r"y_{0c}")
     if t.noise.any():
@@ -252,7 +252,7 @@ def _number(value: Timed) -> str:
     if not isinstance(value, str):
         return f"{value:g}"
     # A step's value at its jump is no part of the formula on paper.
-    return sp.latex(Expression(value, ("t",)).sympy().replace(sp.Heaviside, lambda u, *_: sp.Heaviside(u)))
+    return latex(Expression(value, ("t",)).sympy().replace(sp.Heaviside, lambda u, *_: sp.Heaviside(u)))
 
 
 def rule(flow: GeneralFlow) -> list[Equation]:
@@ -276,7 +276,7 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         symbol = letter(name)
         formula = coefficient(flow, row)
         if formula is not None:
-            moves.append(rf"+ \left[{sp.latex(formula)}\right] {sample}/\sqrt{{d}}")
+            moves.append(rf"+ \left[{latex(formula)}\right] {sample}/\sqrt{{d}}")
         rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
     if t.coefficients is not None:
         for row, name in enumerate(t.species):
@@ -305,7 +305,7 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         note = "fixed: they take the place of the readouts in the gradient of the weights"
         rows.append(Equation("feedback", rf"\phi = ({numbers})", None, note))
     if scheduled:
-        rows.append(Equation("schedule", f"s(t) = {sp.latex(flow.form.schedule)}"))
+        rows.append(Equation("schedule", f"s(t) = {latex(flow.form.schedule)}"))
     if t.spherical:
         rows.append(Equation("sphere", r"w_k \leftarrow w_k\,\lVert w_k^{\rm old}\rVert / \lVert w_k\rVert"))
 
@@ -404,11 +404,11 @@ def average_equations(flow: GeneralFlow) -> list[Equation]:
         return episode_equations(game.length, game.needed, game.reward, game.penalty)
     rows = vector.averages(flow, printed) if flow.table.Y > 1 else []
     for stage in averages.definitions if flow.table.Y == 1 else ():
-        name, left = str(stage.lhs.base), sp.latex(stage.lhs)
+        name, left = str(stage.lhs.base), latex(stage.lhs)
         if averages.route == "closed":
             value = printed(stage.rhs)
             rows.append(
-                Equation(name, f"{left} = {MEANING[name]} = {sp.latex(value)}", (stage.lhs, value), "given the source")
+                Equation(name, f"{left} = {MEANING[name]} = {latex(value)}", (stage.lhs, value), "given the source")
             )
         elif averages.displaced and name in DISPLACED:
             rows.append(Equation(name, DISPLACED[name], None, "given the source, by quadrature over all fields"))

@@ -21,6 +21,7 @@ from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..erf_sums import PLAIN, ErfMixture, erf_mixture
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
+from ..letters import TABLE
 from .layout import places, values
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class GeneralFlow(Flow):
     given : Table, optional
         A table written by hand; the problem then only gives grid, solver and the formula of an index target.
     """
+
+    letters = TABLE
 
     time_unit = "steps / d"
 

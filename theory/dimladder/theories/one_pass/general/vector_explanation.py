@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from ....symbolic.equations import Equation
+from ....symbolic.equations import Equation, latex
 from ..explanation import definitions, same_activation
 from ..vector_averages import MEANING, U
 
@@ -26,7 +26,7 @@ def labels(flow: GeneralFlow) -> list[Equation]:
         for o, f in enumerate(t.index[:WRITTEN]):
             left = rf"h_{{{o + 1}}}" if t.argmax else rf"y_{{{o + 1}}}"
             rows.append(
-                Equation("score" if t.argmax else "label", rf"{left} = {sp.latex(f.sympy())}{noise}", None, facts)
+                Equation("score" if t.argmax else "label", rf"{left} = {latex(f.sympy())}{noise}", None, facts)
             )
         if t.argmax:
             rows.append(Equation("label", r"y_o = 1\ \text{where}\ h_o = \max_p h_p,\ \text{else}\ 0", None, "a class"))
@@ -44,11 +44,11 @@ def labels(flow: GeneralFlow) -> list[Equation]:
     elif loss.softmax:
         text = r"\ell = -\sum_{o} y_o \log \frac{e^{f_o}}{\sum_{p} e^{f_p}}"
     elif loss.form.several:
-        text = rf"\ell = {sp.latex(loss.form.formula.sympy())}"
+        text = rf"\ell = {latex(loss.form.formula.sympy())}"
     else:
         f, y = (sp.Symbol(s, real=True) for s in "fy")
         shown = loss.form.value.subs({f: sp.Symbol("f_o", real=True), y: sp.Symbol("y_o", real=True)})
-        text = rf"\ell = \sum_{{o}} {sp.latex(shown)}"
+        text = rf"\ell = \sum_{{o}} {latex(shown)}"
     rows.append(Equation("loss", text))
     if loss.smoothing:
         text = rf"y_o \to {1 - loss.smoothing:g}\, y_o + {loss.smoothing:g}/{t.Y}"
@@ -74,13 +74,13 @@ def averages(flow: GeneralFlow, printed: Any) -> list[Equation]:
     """Return the averages of a source in closed form, or what they stand for."""
     rows = []
     for stage in flow.averages.definitions:
-        name, left = str(stage.lhs.base), sp.latex(stage.lhs)
+        name, left = str(stage.lhs.base), latex(stage.lhs)
         if flow.averages.route != "closed":
             rows.append(Equation(name, f"{left} = {MEANING[name]}", None, "given the source, by quadrature"))
             continue
         value = printed(stage.rhs)
         if name in MEANING:
-            text = f"{left} = {MEANING[name]} = {sp.latex(value)}"
+            text = f"{left} = {MEANING[name]} = {latex(value)}"
             rows.append(Equation(name, text, (stage.lhs, value), "given the source"))
         else:
             note = "weights of the fields in the error of unit i" if stage.lhs.base == U else "its label"
