@@ -120,11 +120,7 @@ def report(
     text = page(
         results, rows, folder=folder, variables=variables,
         names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
-<<<<<<< HEAD
-        notation="" if system is None else system.notation().without(differing(results)).html(),
-=======
-        notation="" if problem is None else equations_text(problem, "notation as html"),
->>>>>>> main
+        notation="" if problem is None else equations_text(problem, "notation as html", varied=differing(results)),
     )  # fmt: skip
     write_text(Path(to), text)
     return Path(to)
@@ -151,11 +147,7 @@ def notation_of(result: Result, columns: int, varied: Collection[str] = ()) -> s
     UsageError
         As `equations_of`.
     """
-<<<<<<< HEAD
-    return _system(result, "notation").notation().without(varied).latex(columns)
-=======
-    return equations_text(_problem_of(result, "notation"), "notation as latex", columns)
->>>>>>> main
+    return equations_text(_problem_of(result, "notation"), "notation as latex", columns, varied)
 
 
 def _problem_of(result: Result, wanted: str) -> Problem:
