@@ -296,10 +296,20 @@ class OneStep(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-step")
 class FirstStage(Spec, frozen=True, kw_only=True):
     """The subspace of the first layer from n1 samples.
 
-    `label_transform` acts on the labels first: ``"identity"``, ``"optimal"``, or a formula in ``y``.
+    Attributes
+    ----------
+    order : {"leading", "refined"}
+        Of the theory: for many hidden directions in a far larger dimension, or at the actual numbers.
+    estimator : {"covariance", "flattened"}
+        Leading eigenvectors of the label-weighted covariance of x; or of the leading eigenvector, folded to a matrix,
+        of that of the quadratics x_i x_j, which sees links whose first order vanishes from n1 ~ d^2 samples.
+    label_transform : str
+        Acts on the labels first: ``"identity"``, a formula in ``y``, or ``"optimal"``, the conditional mean of the
+        order of the feature that the estimator sees, E[h | y] or E[h^2 - 1 | y].
     """
 
     order: Literal["leading", "refined"] = "leading"
+    estimator: Literal["covariance", "flattened"] = "covariance"
     label_transform: str = "identity"
 
     def __post_init__(self) -> None:
@@ -308,10 +318,14 @@ class FirstStage(Spec, frozen=True, kw_only=True):
 
 
 class SecondStage(Spec, frozen=True, kw_only=True):
-    """Ridge regression on the polynomials of several degrees of the learned subspace.
+    """The feature, from n2 samples: ridge regression on the polynomials of several degrees of the learned subspace.
 
     Attributes
     ----------
+    estimator : {"ridge", "flattened"}
+        ``flattened``: in place of a regression, the leading eigenvector of the label-weighted covariance of the
+        quadratics of the learned subspace, with the transform of stage 1; it sees even links. The other keys are those
+        of the regression.
     ridge : float or "optimal"
         Penalty of the highest degree: (1/n) |y - f|^2 + sum_j lam_j |theta_j|^2; or the one of the smallest error.
     degrees : "all", "top" or sequence of int
@@ -328,6 +342,7 @@ class SecondStage(Spec, frozen=True, kw_only=True):
         ``"identity"`` or formulas in ``y``.
     """
 
+    estimator: Literal["ridge", "flattened"] = "ridge"
     ridge: float | Literal["optimal"] = "optimal"
     degrees: Literal["all", "top"] | tuple[int, ...] = "all"
     weights: Literal["flat", "kernel", "optimal", "top", "units"] = "optimal"

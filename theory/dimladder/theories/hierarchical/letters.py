@@ -39,7 +39,20 @@ V_y                     :: variance of the label
 E                       :: error of the second stage on a fresh label
 q_2                     :: norm of the learned feature
 \psi_j                  :: basis functions of the readout
-g(z)                    :: resolvent of the label-weighted covariance
+g(z), g_T(z)            :: resolvent of the label-weighted covariance; as a sample of transformed label $T$ sees it
+z_c, z_b, z_{b'}        :: input along a direction of class $c$ (or $b$)
+q                       :: squared overlap of a hidden direction with the learned subspace
+q_A                     :: squared overlap of the leading eigenvector of the quadratics with the feature
+u_2                     :: quadratic part of the feature, of unit variance
+H                       :: shift of the feature among the quadratics
+g_0                     :: resolvent where the feature detaches
+\delta                  :: samples of the first stage over the $d(d + 1)/2$ quadratics
+d_1                     :: hidden directions, $d_{\mathrm{eff}}$
+M_b                     :: square of the eigenvector along the quadratics of group $b$
+G_b                     :: resolvent of the quadratics of group $b$
+K_{bb'}, K_{vb}         :: variance of the noise between two groups of quadratics, of the feature and a group
+f_b                     :: share of the quadratics in group $b$
+b                       :: groups of quadratics
 g_j                     :: resolvent of degree $j$ where the norms of samples scatter
 z                       :: place on the axis of eigenvalues
 \gamma                  :: share of the directions that the target has, $d_{\mathrm{eff}}/d$

@@ -13,7 +13,7 @@ f_o, f_p                :: output of the student
 \Delta, \Delta_i        :: derivative of the loss in the output of the student, as unit $i$ meets it
 g                       :: activation of the student
 \tilde g                :: activation of the teacher
-\hat g, \hat{\tilde g}  :: activation as a sum of error functions
+\hat g, \hat g_{\alpha}, \hat{\tilde g} :: activation as a sum of error functions
 w_k                     :: weights of unit $k$ of the student
 w^{\star}_m             :: weights of unit $m$ of the target
 \lambda_k               :: field of unit $k$: its weights times the input

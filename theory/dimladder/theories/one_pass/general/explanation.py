@@ -477,13 +477,13 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
     rows = []
     for stage in flow.derived.flow:
         name = "a" if stage.lhs.base == d.da else r"\Gamma"
-        subscript = ",".join(map(str, stage.lhs.indices))
+        subscript = ",".join(map(latex, stage.lhs.indices))
         left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
         note = {d.q: "p, q moving", d.f: "f fixed: teachers, means", d.v: "two fixed"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
         if stage.lhs.base == d.dGamma:
-            at = ",".join(map(str, stage.lhs.indices))
+            at = ",".join(map(latex, stage.lhs.indices))
             rows.append(
                 Equation.of("sphere", rf"\delta_{{\rm sphere}}\, \dot\Gamma_{{{at}}}", stage.rhs, "added to it")
             )
