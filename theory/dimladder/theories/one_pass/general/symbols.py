@@ -81,7 +81,8 @@ _NAMES = {
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
 } | {
     READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
-    d.dGamma.label: "velocity", d.sampled.label: "Lambda", d.Xi.label: "Xi", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+    d.dGamma.label: "velocity", d.sampled.label: "Lambda", d.Xi.label: "Xi",
+    MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
 }  # fmt: skip
 
 
