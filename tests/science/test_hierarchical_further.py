@@ -11,7 +11,7 @@ import dimladder as dl
 from dimladder.errors import ConfigError, DomainError, SimulationError
 from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder.theories.hierarchical import further
+from dimladder.theories.hierarchical import flattening, further
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder_validation import simulate
 from dimladder_validation.simulate import compositional_exponent as cie
@@ -81,9 +81,9 @@ def test_flattened_quadratic_features(ratio, overlap):
     even = Hierarchical(
         hermite="orthonormal", exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="cos(1.5*h)", noise=0.1
     )
-    assert further.flattened(even, ratio).overlap == pytest.approx(overlap, abs=2e-6)
+    assert flattening.flattened(even, ratio).overlap == pytest.approx(overlap, abs=2e-6)
     with pytest.raises(DomainError, match="h_2"):
-        further.flattened(target("cos(h)", {3: 1.0}), ratio)
+        flattening.flattened(target("cos(h)", {3: 1.0}), ratio)
 
 
 def test_flattened_features_by_simulation():
@@ -108,7 +108,7 @@ def test_flattened_features_by_simulation():
         overlaps.append(float(direction @ vectors[:, np.argmax(np.abs(values))]) ** 2)
     se = np.std(overlaps, ddof=1) / math.sqrt(12)
     # h of ten directions is not normal yet: O(1/d1).
-    assert abs(np.mean(overlaps) - further.flattened(even, 6.0).overlap) < 4 * se + 0.1
+    assert abs(np.mean(overlaps) - flattening.flattened(even, 6.0).overlap) < 4 * se + 0.1
     assert np.mean(overlaps) > 0.3
 
 

@@ -105,7 +105,8 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
         The update rule written out, linear in the vectors and in the sample: each row is its vector, plus vectors over
         d, plus ``x/sqrt(d)`` times a function of ``a`` (the unit's readout), ``error`` (slope of the loss), ``f``,
         ``y``, ``learning_rate``, and ``lambda_w``, ``g(lambda_w)``, ``dg(lambda_w)``: the unit's field of a vector,
-        activation and slope there. All right-hand sides are those before the step.
+        activation and slope there. Vectors over d may carry such functions too, and ``zeta/sqrt(d)`` a number: fresh
+        normal noise, one zeta a unit. All right-hand sides are those before the step.
     vectors : table name -> text
         Vectors tracked beside w, and where they start: ``"zero"``, ``"w"`` (a copy), or ``"overlaps"``: the Q and M of
         ``[initial]`` are over all vectors, w first, then by name.
@@ -295,10 +296,20 @@ class OneStep(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-step")
 class FirstStage(Spec, frozen=True, kw_only=True):
     """The subspace of the first layer from n1 samples.
 
-    `label_transform` acts on the labels first: ``"identity"``, ``"optimal"``, or a formula in ``y``.
+    Attributes
+    ----------
+    order : {"leading", "refined"}
+        Of the theory: for many hidden directions in a far larger dimension, or at the actual numbers.
+    estimator : {"covariance", "flattened"}
+        Leading eigenvectors of the label-weighted covariance of x; or of the leading eigenvector, folded to a matrix,
+        of that of the quadratics x_i x_j, which sees links whose first order vanishes from n1 ~ d^2 samples.
+    label_transform : str
+        Acts on the labels first: ``"identity"``, a formula in ``y``, or ``"optimal"``, the conditional mean of the
+        order of the feature that the estimator sees, E[h | y] or E[h^2 - 1 | y].
     """
 
     order: Literal["leading", "refined"] = "leading"
+    estimator: Literal["covariance", "flattened"] = "covariance"
     label_transform: str = "identity"
 
     def __post_init__(self) -> None:
@@ -307,10 +318,14 @@ class FirstStage(Spec, frozen=True, kw_only=True):
 
 
 class SecondStage(Spec, frozen=True, kw_only=True):
-    """Ridge regression on the polynomials of several degrees of the learned subspace.
+    """The feature, from n2 samples: ridge regression on the polynomials of several degrees of the learned subspace.
 
     Attributes
     ----------
+    estimator : {"ridge", "flattened"}
+        ``flattened``: in place of a regression, the leading eigenvector of the label-weighted covariance of the
+        quadratics of the learned subspace, with the transform of stage 1; it sees even links. The other keys are those
+        of the regression.
     ridge : float or "optimal"
         Penalty of the highest degree: (1/n) |y - f|^2 + sum_j lam_j |theta_j|^2; or the one of the smallest error.
     degrees : "all", "top" or sequence of int
@@ -327,6 +342,7 @@ class SecondStage(Spec, frozen=True, kw_only=True):
         ``"identity"`` or formulas in ``y``.
     """
 
+    estimator: Literal["ridge", "flattened"] = "ridge"
     ridge: float | Literal["optimal"] = "optimal"
     degrees: Literal["all", "top"] | tuple[int, ...] = "all"
     weights: Literal["flat", "kernel", "optimal", "top", "units"] = "optimal"

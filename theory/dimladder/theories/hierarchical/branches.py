@@ -267,6 +267,10 @@ class BranchTheory(Theory):
                 "algorithm.first.label_transform", "is no single function for several branches", "a formula in y"
             )
             return
+        for stage, usual in (("first", "covariance"), ("second", "ridge")):
+            asked = getattr(algorithm, stage).estimator
+            if asked != usual:
+                yield Refusal(f"algorithm.{stage}.estimator", f"{asked!r}: for one branch", f'use "{usual}"')
         if isinstance(problem.limit.d, tuple):
             yield Refusal("limit.d", "one dimension, got several")
         why = {

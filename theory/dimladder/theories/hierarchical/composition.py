@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from ...numerics.quadrature import hermite_values
 from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
-from .analysis import LinkAnalysis, levels, link_of
+from .analysis import Level, LinkAnalysis, levels, link_of
 from .channels import higher_orders
+from .contour import Subspace, learned_subspace
+from .flattening import flattened, flattened_subspace, folded_overlaps, learned_quadratic, quadratic_count
 from .labels import label_moments
 from .readout import FiniteFit, ReadoutLaw, mehler_law, rank_readout_error, readout_error, sampled_law
-from .spectral import LabelLaw, class_readouts, label_law, leading_overlaps
+from .spectral import class_readouts, label_law, leading_overlaps
 from .union import (
     Task,
     feature_count,
@@ -36,7 +38,7 @@ from .units import DrawnUnits, UnitState, UnitTask, best_state, hermite_coeffici
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
-    from ...problem.algorithms import Layerwise, SecondStage, ThirdStage
+    from ...problem.algorithms import FirstStage, Layerwise, SecondStage, ThirdStage
 
 Array = NDArray[np.float64]
 
@@ -94,7 +96,6 @@ class Curves:
 def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Row], d: int | None) -> Curves:
     """Return the theory at leading order; with `d` stage 2 keeps D_j/n of every degree."""
     link, level = link_of(target, max(60, algorithm.third.degree)), levels(target)[0]
-    moments = label_moments(target, algorithm.first.label_transform)
     degrees = fitted_degrees(link, level, algorithm.second.degrees)
     counts = None
     if d is not None:
@@ -103,7 +104,7 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
         unit = feature_count(d_eff, level.degree)
     curves = Curves()
     for row in rows:
-        values, fractions, q = leading_overlaps(target, moments, row.first)
+        values, fractions, q = _leading_overlaps(target, algorithm.first, row.first, d)
         squares = np.array([float(fractions @ (values**2 * q**j)) for j in range(level.degree + 1)])
         shares = represented(level, squares)
         curves.begin(float(fractions @ q))
@@ -111,6 +112,12 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
             assert d is not None
             mean = float(fractions @ (values * q))
             _leading_units(curves, target, algorithm, squares, mean, [delta * unit for delta in row.second], d_eff)
+            continue
+        if algorithm.second.estimator == "flattened":
+            held = float(squares[2])
+            for delta in row.second:
+                correlation = _quadratic_correlation(target, algorithm.first, level, delta, d, held)
+                curves.add(correlation, _mehler_fit(link, target.noise, correlation, algorithm.third))
             continue
         for delta in row.second:
             if counts is None:
@@ -125,6 +132,42 @@ def leading_curves(target: Hierarchical, algorithm: Layerwise, rows: Sequence[Ro
                 fit = _mehler_fit(link, target.noise, state.correlation, algorithm.third)
             curves.add(state.correlation, fit)
     return curves
+
+
+def _leading_overlaps(
+    target: Hierarchical, first: FirstStage, ratio: float, d: int | None
+) -> tuple[Array, Array, Array]:
+    """Return readout values, their fractions, and q of each at n1 = ratio d d_eff."""
+    if first.estimator == "covariance" or math.isinf(ratio):
+        known = first.label_transform if math.isfinite(ratio) else "identity"
+        return leading_overlaps(target, label_moments(target, known), ratio)
+    assert d is not None
+    d_eff = effective_dimension(d, target.exponents[0])
+    return folded_overlaps(target, first.label_transform, ratio * d * d_eff / quadratic_count(d), d, d_eff)
+
+
+def _quadratic_correlation(
+    target: Hierarchical, first: FirstStage, level: Level, delta: float, d: int | None, held: float
+) -> float:
+    """Return corr(h_hat, h) of the flattened second stage at n2 = delta D_k, `held` = <a^2 q^2>, at leading order."""
+    if held <= 0.0 or delta <= 0.0:
+        return 0.0
+    ratio = delta
+    if level.degree != 2:
+        # Then D_k is not the number of quadratics, and the ratio of the two needs d.
+        assert d is not None
+        d_eff = effective_dimension(d, target.exponents[0])
+        ratio *= feature_count(d_eff, level.degree) / quadratic_count(d_eff)
+    found = 1.0 if math.isinf(ratio) else flattened(target, ratio, first.label_transform, held).overlap
+    return math.sqrt(found * held * float(level.fractions[2]))
+
+
+def _subspace(target: Hierarchical, first: FirstStage, ratio: float, d: int) -> Subspace:
+    """Return the refined stage 1 at n1 = ratio d d_eff."""
+    d_eff = effective_dimension(d, target.exponents[0])
+    if first.estimator == "flattened":
+        return flattened_subspace(target, first.label_transform, ratio * d * d_eff / quadratic_count(d), d, d_eff)
+    return learned_subspace(label_law(target, first.label_transform, d_eff), d_eff / d, ratio * d_eff)
 
 
 def _unit_state(task: UnitTask, second: SecondStage, n: float) -> UnitState:
@@ -263,8 +306,6 @@ def refined_curves(
     SolveError
         If the resolvent of stage 1 or the response of stage 2 does not converge.
     """
-    from .contour import learned_subspace
-
     d_eff = effective_dimension(d, target.exponents[0])
     level, link = levels(target)[0], link_of(target, max(60, algorithm.third.degree))
     a, classes = class_readouts(target, d_eff)
@@ -282,7 +323,6 @@ def refined_curves(
     f = np.asarray(target.expression.evaluate(np, h=h), dtype=float) + 0.0 * h
     extra = rng.standard_normal(samples)
     members = (classes == np.arange(classes.max() + 1)[:, None]).astype(float)
-    law: LabelLaw | None = None
     curves = Curves()
     for row in rows:
         along: float | None = None
@@ -291,9 +331,7 @@ def refined_curves(
         elif row.first <= 0:
             q = seen = np.full(d_eff, d_eff / d)
         else:
-            if law is None:
-                law = label_law(target, algorithm.first.label_transform, d_eff)
-            subspace = learned_subspace(law, d_eff / d, row.first * d_eff)
+            subspace = _subspace(target, algorithm.first, row.first, d)
             q = subspace.overlap[classes]
             # Degree 2 sees the second power of the whole projector, not of its diagonal alone.
             second = float(np.mean(a**2 * q**2))
@@ -309,6 +347,16 @@ def refined_curves(
             _drawn_units(curves, target, algorithm, drawn, [delta * unit for delta in row.second], extra)
             continue
         basis = hermite_values(z, k)
+        if algorithm.second.estimator == "flattened":
+            direction = a * seen / np.linalg.norm(a * seen)
+            for delta in row.second:
+                ratio = delta * unit / quadratic_count(d_eff)
+                learned = learned_quadratic(
+                    target, algorithm.first.label_transform, ratio, z, basis[2] @ direction, f, extra
+                )
+                correlation = abs(float(np.corrcoef(learned, h)[0, 1]))
+                curves.add(correlation, sampled_fit(learned, f, target.noise, algorithm.third))
+            continue
         norms = squared_norms(basis)[list(degrees)] / counts[:, None]
         unit_directions, place = directions(basis, degrees, a, classes, seen, parts)
         squares = np.array([float(np.mean(a**2 * seen**j)) for j in range(k + 1)])

@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DomainError
-from ...numerics.quadrature import gauss_hermite
 from ...problem.hierarchy import effective_dimension
-from .analysis import Level, levels, link_of, normal_rule
+from .analysis import Level, levels, link_of
 from .labels import LabelMoments, label_moments
-from .spectral import LabelLaw, Spike, single_spike
 from .union import Task, feature_count, fitted_degrees, penalties_of, represented, union_state
 
 if TYPE_CHECKING:
@@ -167,35 +165,6 @@ def ascend(target: Hierarchical, d: int, samples: Sequence[float], transform: st
     task = Task.of(link, target.noise, degrees, counts / samples[-1], shares)
     state = union_state(task, penalties_of(task, "optimal", "optimal", counts))
     return Ascent(tuple(overlaps), state.correlation, link.second_moment - link.captured(state.correlation**2))
-
-
-def flattened(target: Hierarchical, ratio: float, transform: str = "identity") -> Spike:
-    """Return the outlier that h makes in the flattened quadratic features of x: the second-order channel of even links.
-
-    C = (1/n) sum (T/r) phi phi^T - mean(T/r), phi the D_2 = d(d + 1)/2 orthonormal degree-2 features of x, r =
-    |phi|^2/D_2 (the weight 1/r is essential), n = ratio D_2. One direction v with u = v.phi = h/s, and the equations of
-    `spectral.single_spike` with u in place of a coordinate: q = 1/(1 - H'/z') where z' < 0. As d -> infinity; compared
-    with simulation at d = 32 and 48 (.054 .292 .599 .795 against 0 .317 .608 .798). The polynomial is of degree 2.
-
-    Raises
-    ------
-    DomainError
-        For another polynomial.
-    """
-    level = levels(target)[-1]
-    if len(target.exponents) > 1 or level.degree != 2 or level.fractions[1] > 0.0:
-        raise DomainError("flattened quadratic features see h_2 of one hidden level only", where="target.features")
-    link, moments = link_of(target), label_moments(target, transform)
-    u, w = normal_rule(link.kinks, 200)
-    x, v = gauss_hermite(24) if target.noise else (np.zeros(1), np.ones(1))
-    labels = moments.transform((link.function(u)[:, None] + target.noise * x).ravel())
-    weights = np.outer(w, v).ravel()
-    keep = weights > 1e-16
-    values, weights = labels[keep] - float(weights @ labels), weights[keep]
-    squares = np.repeat(u**2 - 1.0, len(x))[keep]
-    one = np.ones(1)
-    none = np.zeros((1, 1, len(values)))
-    return single_spike(LabelLaw(values, weights, squares[None], none, one, one, 1, None, np.zeros(1, int)), 0, ratio)
 
 
 def cubic_unfolding(moments: LabelMoments) -> Threshold:

@@ -57,7 +57,7 @@ class LabelMoments:
 
 
 @lru_cache(maxsize=32)
-def label_moments(target: Hierarchical, transform: str, order: int = 4) -> LabelMoments:
+def label_moments(target: Hierarchical, transform: str, order: int = 4, channel: int = 1) -> LabelMoments:
     """Return the moments of a label transform.
 
     Parameters
@@ -65,17 +65,19 @@ def label_moments(target: Hierarchical, transform: str, order: int = 4) -> Label
     target : Hierarchical
         Its `noise` is the standard deviation of the label noise.
     transform : str
-        ``"identity"``, ``"optimal"`` (T*(y) = E[u | y], which maximises tau_1^2 / Var T), or a formula in ``y``.
+        ``"identity"``, ``"optimal"`` (T*(y) = E[h_c(u) | y], which maximises tau_c^2 / Var T), or a formula in ``y``.
     order : int
         Highest j.
+    channel : {1, 2}
+        c: the order of the feature that the estimate sees.
 
     Raises
     ------
     DomainError
-        For the optimal transform where E[u | y] vanishes.
+        For the optimal transform where E[h_c(u) | y] vanishes.
     """
     if transform == "optimal":
-        return _optimal(target, order)
+        return _optimal(target, order, channel)
     link = link_of(target)
     expression = transform_expression(transform)
 
@@ -164,19 +166,21 @@ def posterior(target: Hierarchical, order: int = 4) -> Posterior:
     return _noisy_posterior(link, target.noise, order) if target.noise else _exact_posterior(link, order)
 
 
-def _optimal(target: Hierarchical, order: int) -> LabelMoments:
+def _optimal(target: Hierarchical, order: int, channel: int) -> LabelMoments:
     known = posterior(target, max(order, 4))
-    power = float(known.powers[1])
+    power = float(known.powers[channel])
     if power <= NO_CHANNEL:
+        name = "h" if channel == 1 else f"h_{channel}(h)"
         raise DomainError(
             "there is no optimal label transform for this link",
             where="algorithm.first.label_transform",
-            why=f"E[h | y] vanishes (E[E[h | y]^2] = {power:.2g}): no transform of the label correlates with h",
-            hint='use label_transform = "identity" and order = "refined", which see the second order in h',
+            why=f"E[{name} | y] vanishes (E[E[{name} | y]^2] = {power:.2g}): no transform of the label correlates with "
+            f"{name}",
+            hint='use estimator = "flattened", which sees the second order in h' if channel == 1 else None,
         )
-    tau = (known.density * known.moments[1]).sum(axis=1)[: order + 1]
+    tau = (known.density * known.moments[channel]).sum(axis=1)[: order + 1]
     tau[0] = 0.0
-    return LabelMoments(tau, float(tau[1]), known.transform(1))
+    return LabelMoments(tau, float(tau[channel]), known.transform(channel))
 
 
 def _noisy_posterior(link: LinkAnalysis, noise: float, order: int) -> Posterior:

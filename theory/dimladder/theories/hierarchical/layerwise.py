@@ -53,6 +53,11 @@ class LayerwiseSystem(ClosedForm):
         return bool(self.algorithm.first.order == "refined")
 
     @property
+    def flattened(self) -> bool:
+        """Whether stage 1 looks at the quadratics of x."""
+        return bool(self.algorithm.first.estimator == "flattened")
+
+    @property
     def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
         first, both, size = self._dims()
         return (
@@ -63,7 +68,7 @@ class LayerwiseSystem(ClosedForm):
             OrderParameter("null_mse", size if self.refined else (), r"\varepsilon_0",
                            "E[f*^2], the error of f = 0" + ("" if self.refined else ", d_eff -> infinity")),
             OrderParameter("null_test_mse", size if self.refined else (), r"\varepsilon_0 + \Delta", "E[y^2]"),
-            OrderParameter("weak_recovery_ratio", size if self.refined else (), r"\alpha_c",
+            OrderParameter("weak_recovery_ratio", size if self.refined or self.flattened else (), r"\alpha_c",
                            "n1/(d d_eff) at which the first direction is seen"),
             OrderParameter("leak_recovery_ratio", (), r"\alpha_c'",
                            "threshold of n1/(d d_eff^2), second order in h"),
@@ -95,10 +100,14 @@ class LayerwiseSystem(ClosedForm):
         c = {m: sp.Symbol(f"c_{m}", real=True) for m in {1, *orders}}
         law = sum(v * x**j for j, v in share.items())
         expansion = sp.Poly(sp.expand(sum(c[m] ** 2 * law**m for m in orders)), x)
+        a = sp.Symbol("a", positive=True)
         rows: dict[str, tuple[Any, Any]] = {
-            "threshold": (critical, variance * s**2 / (2 * tau1**2 * b2**2 * sp.Symbol("a", positive=True) ** 2)),
+            "threshold": (critical, variance * s**2 / (2 * tau1**2 * b2**2 * a**2)),
             "overlap": (q, sp.Max(0, 1 - critical / alpha)),
         }
+        if self.flattened:
+            held, d, d_eff = sp.symbols("q_A d d_1", positive=True)
+            rows = {"overlap": (q, sp.Max(0, 1 - (1 - held) * d_eff / (held * d * a**2)))}
         for j, symbol in share.items():
             rows[f"share {j}"] = (symbol, sp.Symbol(f"v_{j}", positive=True) * q**j)
         if self.algorithm.second.weights == "units":
@@ -158,7 +167,19 @@ class LayerwiseSystem(ClosedForm):
                 "norm": "E_f = E(f - h_hat)^2: the error of ridge regression on random features",
                 "gain": "the trace of degree 2 has sigma_2^2/d_eff in place of sigma_2^2/D_2",
             }
-        rows = [
+        rows = []
+        if self.flattened:
+            rows.append(
+                Equation(
+                    "spike",
+                    r"q_A = \left(1 - \frac{H'(g_0)}{z'(g_0)}\right)^{-1}, \quad \frac1{g_0} + R(g_0) = H(g_0), \quad "
+                    r"z(g) = \frac1g + R(g), \quad R = \mathbb{E}\left[\frac{T}{1 - gT/\delta}\right], \quad "
+                    r"H = \mathbb{E}\left[\frac{u_2^2\, T}{1 - gT/\delta}\right]",
+                    note="n1 = delta d (d + 1)/2; u_2: normalised quadratic part of h; q_A = 0 where z' >= 0",
+                )
+            )
+            notes["overlap"] = "of the matrix that the leading eigenvector folds to; q_A its squared overlap with h"
+        rows += [
             Equation.of(label, left, right, notes.get(label, "")) for label, (left, right) in self.symbolic().items()
         ]
         third = self.algorithm.third
@@ -179,21 +200,34 @@ class LayerwiseSystem(ClosedForm):
             for j, c in enumerate(self.link.coefficients[: min(third.degree, 7) + 1])
             if abs(c) > 1e-12
         ]
-        if self.refined:
-            rows += [
+        if self.refined and self.flattened:
+            rows.append(
+                Equation(
+                    "eigenvector",
+                    r"M_b = G_b^2 \left(q_A K_{vb} + \sum_{b'} K_{bb'} f_{b'} M_{b'}\right), \quad "
+                    r"q_A + \sum_b f_b M_b = 1, \quad K_{bb'} = \mathbb{E}\left[\frac{z_b^2 z_{b'}^2\, T^2/\delta}"
+                    r"{(1 - g_T T/\delta)^2}\right]",
+                    note="b: quadratics of one hidden and one other direction, and all others",
+                )
+            )
+        elif self.refined:
+            rows.append(
                 Equation(
                     "resolvent",
                     r"g_T(z) = \frac{1-\gamma}{z - R} + \gamma \sum_c \frac{f_c\, \mathbb{E}[z_c^2 \mid T]}"
                     r"{z - R - L_c}",
                     note="gamma = d_eff/d; R = E[T/(1 - g_T T d/n1)], L_c = E[(z_c^2 - 1) T/(1 - g_T T d/n1)]",
-                ),
+                )
+            )
+        if self.refined:
+            rows.append(
                 Equation(
                     "sample norms",
                     r"g_j = \left(\lambda_j + \mathbb{E}\left[\frac{r_j}{x}\right]\right)^{-1}, \quad "
                     r"x = 1 + \frac1{n_2} \sum_j D_j\, g_j\, r_j",
                     note="r_j = |phi_j(z)|^2/D_j; the estimate's mean and noise follow as in the documentation",
-                ),
-            ]
+                )
+            )
         return rows
 
     def derivation(self) -> list[Step]:
@@ -206,9 +240,12 @@ class LayerwiseSystem(ClosedForm):
         return [
             Step(
                 "Stage 1: subspace",
-                "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt d_eff), "
-                "on a semicircle of variance V d/n1: each detaches at its own alpha_c.",
-                pick("threshold", "overlap", "resolvent"),
+                "The quadratics of x see the feature at second order: (1/n1) sum (T/r) phi phi^T has one spike, whose "
+                "eigenvector folds to a matrix with the hidden directions on a semicircle of variance (1 - q_A)/d."
+                if self.flattened
+                else "M = (1/n1) sum T(y) (x x^T - I) has one spike a hidden direction, sqrt2 tau_1 b_2 a_i/(s sqrt "
+                "d_eff), on a semicircle of variance V d/n1: each detaches at its own alpha_c.",
+                pick("threshold", "spike", "overlap", "resolvent", "eigenvector"),
             ),
             Step(
                 "Stage 2: feature",
@@ -266,15 +303,17 @@ class LayerwiseSystem(ClosedForm):
         from .readouts import readout_classes
         from .spectral import critical_ratio, label_law, leak_ratio, refined_critical_ratio
 
-        target = self.target
-        moments = label_moments(target, self.algorithm.first.label_transform)
+        target, first = self.target, self.algorithm.first
+        if self.flattened:
+            return self._flattening_thresholds()
+        moments = label_moments(target, first.label_transform)
         leak = leak_ratio(target, moments)
         if self.refined:
             found = []
             for d in self.sizes:
                 assert d is not None
                 d_eff = effective_dimension(d, target.exponents[0])
-                law = label_law(target, self.algorithm.first.label_transform, d_eff)
+                law = label_law(target, first.label_transform, d_eff)
                 found.append(refined_critical_ratio(law, d_eff))
             return found, leak
         if target.readout == "gaussian":
@@ -282,6 +321,20 @@ class LayerwiseSystem(ClosedForm):
             return [math.inf if math.isinf(critical_ratio(target, moments)) else 0.0], leak
         largest = float(np.max(np.abs(readout_classes(target)[0])))
         return [critical_ratio(target, moments, largest)], leak
+
+    def _flattening_thresholds(self) -> tuple[list[float], float]:
+        from ...problem.hierarchy import effective_dimension
+        from .flattening import flattening_threshold, quadratic_count
+        from .labels import label_moments
+        from .spectral import leak_ratio
+
+        found, transform = [], self.algorithm.first.label_transform
+        for d in self.sizes:
+            assert d is not None
+            d_eff = effective_dimension(d, self.target.exponents[0])
+            ratio = flattening_threshold(self.target, transform, *((d, d_eff) if self.refined else ()))
+            found.append(ratio * quadratic_count(d) / (d * d_eff))
+        return found, leak_ratio(self.target, label_moments(self.target, transform, channel=2))
 
     def null_errors(self) -> list[float]:
         """Return E[f*^2] at each size, or at leading order its limit."""
@@ -306,10 +359,15 @@ class LayerwiseSystem(ClosedForm):
         found = []
         d = max((d for d in self.sizes if d is not None), default=max(self.problem.simulation.sizes))
         d_eff = effective_dimension(d, self.target.exponents[0])
-        if not self.refined and leak * d_eff < weak:
+        if not self.refined and not self.flattened and leak * d_eff < weak:
             found.append(
                 f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
                 f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
+            )
+        if self.algorithm.second.estimator == "ridge" and not self.degrees:
+            found.append(
+                "stage 2 learns nothing: no order of the link reaches the degrees that are fitted; use "
+                'algorithm.second.estimator = "flattened", which sees the second order'
             )
         third = self.algorithm.third
         needed = classical_from(third.basis, third.degree)
@@ -344,7 +402,7 @@ class LayerwiseSystem(ClosedForm):
             "test_mse": mse + self.target.noise**2,
             "null_mse": self._per_size(nulls),
             "null_test_mse": self._per_size(nulls) + self.target.noise**2,
-            "weak_recovery_ratio": self._per_size(weak),
+            "weak_recovery_ratio": np.array(weak if self.many_sizes and (self.refined or self.flattened) else weak[0]),
             "leak_recovery_ratio": np.array(leak),
         }
         variables = {p.name: Variable(p.dims, values[p.name], p.latex, p.meaning) for p in self.order_parameters}
@@ -395,6 +453,8 @@ class LayerwiseTheory(Theory):
         "order then warns, order = refined holds",
         "gaussian readouts: class averages; directions of large |a| detach first, so the threshold is 0",
         "first_ratio = inf: the subspace is known; at second_ratio = inf, ridge 0, all that the fitted degrees hold",
+        "estimator flattened: order = refined has the overlap within 1-2 % above the threshold, 5-15 % at it; below it "
+        "that of a random subspace, where experiments have more by an edge effect that dies out as d^-0.3",
         "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them; a Hermite readout "
         "of degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2",
     )
@@ -421,6 +481,7 @@ class LayerwiseTheory(Theory):
                 "grid.second_samples": grid.second_samples is not None,
                 "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
                 'weights = "units"': second.weights == "units",
+                'estimator = "flattened"': algorithm.first.estimator == "flattened",
             }
             for what, asked in why.items():
                 if asked:
@@ -430,6 +491,20 @@ class LayerwiseTheory(Theory):
             if min(sizes) < 4:
                 yield Refusal("limit.d", f"must be at least 4, got {min(sizes)}")
         degree = max(j for coefficients in target.features for j, c in coefficients.items() if c)
+        if "flattened" in (algorithm.first.estimator, second.estimator):
+            parts = {j for j, c in target.features[0].items() if c}
+            if 2 not in parts or 1 in parts:
+                yield Refusal(
+                    "target.features", "flattened quadratics of x need a quadratic part of the polynomial, and no "
+                    f"linear one, which makes spikes of its own; got degrees {sorted(parts)}",
+                    'estimator = "covariance" in stage 1 and "ridge" in stage 2',
+                )  # fmt: skip
+        if second.estimator == "flattened":
+            for key in ("ridge", "degrees", "weights", "units", "label_transforms"):
+                if getattr(second, key) != getattr(type(second)(), key):
+                    yield Refusal(f"algorithm.second.{key}", 'belongs to estimator = "ridge"')
+            if degree != 2 and problem.limit.d is None:
+                yield Refusal("limit.d", "a flattened second stage of degree above 2 needs the dimension")
         if second.label_transforms != ("identity",):
             yield Refusal("algorithm.second.label_transforms", "belongs to targets of several branches")
         if isinstance(second.degrees, tuple) and max(second.degrees) > degree:

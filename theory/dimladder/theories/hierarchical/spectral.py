@@ -148,6 +148,22 @@ def class_readouts(target: Hierarchical, count: int) -> tuple[Array, NDArray[np.
     return a, np.asarray(index, dtype=np.intp)
 
 
+def label_bins(t: Array, bins: int) -> tuple[Array, Callable[[Array], Array]]:
+    """Return probabilities of bins of T, and the map of samples (last axis) to their averages in the bins.
+
+    Equal mass in the middle, down to single samples in the tails.
+    """
+    order = np.argsort(t, kind="stable")
+    share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, bins + 1))
+    edges = np.unique(np.round(len(t) * share).astype(int))
+    counts = np.diff(edges)
+
+    def binned(values: Array) -> Array:
+        return np.asarray(np.add.reduceat(values[..., order], edges[:-1], axis=-1) / counts)
+
+    return counts / len(t), binned
+
+
 @lru_cache(maxsize=8)
 def label_law(target: Hierarchical, transform: str, d_eff: int) -> LabelLaw:
     """Return the sampled law of a label transform, named as in the run file."""
@@ -194,24 +210,13 @@ def sample_label_law(
         labels[part] = y + target.noise * rng.standard_normal(part.stop - start)
     t = np.asarray(transform(labels), dtype=float)
     t = t - t.mean()
-    order = np.argsort(t, kind="stable")
-    # Equal mass in the middle, down to single samples in the tails.
-    share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, bins + 1))
-    edges = np.unique(np.round(samples * share).astype(int))
-    weights = np.diff(edges) / samples
-
-    def binned(values: Array) -> Array:
-        return np.asarray(np.add.reduceat(values[..., order], edges[:-1], axis=-1) / np.diff(edges))
-
+    weights, binned = label_bins(t, bins)
     pairs = np.array([
         [[binned(u * v - float(u is v)) for v in branch] for u in branch] for branch in map(list, sums)
     ]) if linear else None  # fmt: skip
     distinct = np.tile([float(a[index == c][0]) for c in range(classes)], branches)
     squares, members = squares.reshape(branches * classes, samples), np.tile(counts, branches)
-    ordered = squares[:, order]
-    products = np.stack([
-        part @ part.T / part.shape[1] for part in np.split(ordered, edges[1:-1], axis=1)
-    ], axis=2)  # fmt: skip
+    products = np.array([[binned(u * v) for v in squares] for u in squares])
     # Within a class the squares of one direction are no pair; a class of one has no pairs at all.
     own = np.arange(len(members))
     alike = members[:, None] * products[own, own] - binned(fourths.reshape(branches * classes, samples))

@@ -144,6 +144,8 @@ class TreeTheory(Theory):
             return
         if target.readout not in ("ones", "rademacher"):
             yield Refusal("target.readout", f"{target.readout!r}: of modulus one", 'use "ones" or "rademacher"')
+        if first.estimator != "covariance":
+            yield Refusal("algorithm.first.estimator", f"{first.estimator!r}: for one hidden level", 'use "covariance"')
         if first.order == "refined":
             yield Refusal("algorithm.first.order", "a tree has leading order only", 'order = "leading"')
         degrees = [level.degree for level in levels(target)]
