@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DimladderError, UsageError
+from .kept_equations import equation_rows, equations_text
 from .solve import derive, loads, replace, solve
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from .problem import Problem
     from .results import Result, Source
-    from .symbolic.systems import System
 
 log = logging.getLogger("dimladder.export")
 POINTS = 240
@@ -108,19 +108,19 @@ def report(
     """
     from .paper import Names
     from .paper.page import page
-    from .paper.runs import same
+    from .paper.runs import differing, same
     from .results import gather, write_text
 
     results = same(gather(source))
     lines = _finer(results, refine)
     first = next((r for r in results if r.problem_toml), None)
-    system = None if first is None else _system(first, "equations")
-    rows = [] if system is None else system.equations()
+    problem = None if first is None else _problem_of(first, "equations")
+    rows = [] if problem is None else equation_rows(problem)
     folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
     text = page(
-        results, [(e.label, e.latex, e.note) for e in rows], folder=folder, variables=variables,
+        results, rows, folder=folder, variables=variables,
         names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
-        notation="" if system is None else system.notation().html(),
+        notation="" if problem is None else equations_text(problem, "notation as html", varied=differing(results)),
     )  # fmt: skip
     write_text(Path(to), text)
     return Path(to)
@@ -134,27 +134,29 @@ def equations_of(result: Result, columns: int) -> str:
     UsageError
         When the result does not hold the problem it answers.
     """
-    return _system(result, "equations").latex(columns)
+    return equations_text(_problem_of(result, "equations"), "latex", columns)
 
 
-def notation_of(result: Result, columns: int) -> str:
+def notation_of(result: Result, columns: int, varied: Collection[str] = ()) -> str:
     """Return the LaTeX of the table that says what every symbol of those equations means.
+
+    `varied` are keys whose numbers are left out, because results that stand together differ in them.
 
     Raises
     ------
     UsageError
         As `equations_of`.
     """
-    return _system(result, "notation").notation().latex(columns)
+    return equations_text(_problem_of(result, "notation"), "notation as latex", columns, varied)
 
 
-def _system(result: Result, wanted: str) -> System:
+def _problem_of(result: Result, wanted: str) -> Problem:
     if not result.problem_toml:
         raise UsageError(
             "this result does not hold the problem that it answers", where=f"formats: {wanted}",
             hint=f"solve the run file again with -o DIR, or leave {wanted} out of --format",
         )  # fmt: skip
-    return derive(loads(result.problem_toml, source="the result"))
+    return loads(result.problem_toml, source="the result")
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:

@@ -177,7 +177,7 @@ def solve(problem: Problem, *, theory: str | Theory | None = None, **solver: Any
         reached.
     """
     problem = with_solver(problem if theory is None else for_theory(problem, theory), solver)
-    if text := expanded(problem.target):
+    if log.isEnabledFor(logging.INFO) and (text := expanded(problem.target)):
         log.info("target: %s", text)
     try:
         with stage("solving"):

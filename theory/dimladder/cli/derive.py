@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..kept_equations import equations_text
     from ..solve import derive
 
     formats = args.format.split(",")
@@ -32,18 +33,17 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"there is no format {name!r}", where="--format", hint=did_you_mean(name, FORMATS))
     if args.notation and not {"text", "latex"} & set(formats):
         raise UsageError("code has no table of notation", where="--notation", hint="use --format text or latex")
-    system = derive(load_problem(args))
+    problem = load_problem(args)
     if args.explain:
-        print(system.explain())
+        print(equations_text(problem, "explain"))
         if formats == ["text"]:
             if args.notation:
-                print("Notation\n" + system.notation().text(), end="")
+                print("Notation\n" + equations_text(problem, "notation as text"), end="")
             return 0
     for name in formats:
-        print(system.latex(args.columns) if name == "latex" else getattr(system, name)(), end="")
+        print(derive(problem).python() if name == "python" else equations_text(problem, name, args.columns), end="")
         if args.notation and name in ("text", "latex"):
-            table = system.notation()
-            print("\n" + (table.latex(args.columns) if name == "latex" else table.text()), end="")
+            print("\n" + equations_text(problem, f"notation as {name}", args.columns), end="")
     return 0
 
 

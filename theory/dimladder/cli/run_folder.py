@@ -28,14 +28,14 @@ def finished(folder: Path, problem: Problem, kind: str) -> Result | None:
 
 def save(folder: Path, problem: Problem, result: Result, source: Path) -> None:
     """Write the run folder. The result itself comes last: a folder with ``result.nc`` is complete."""
+    from ..kept_equations import equations_text
     from ..solve import derive
 
-    system = derive(problem)
     write_text(folder / "input.toml", read(source))
     write_text(folder / "resolved.toml", problem.to_toml())
-    write_text(folder / "equations.tex", system.latex())
+    write_text(folder / "equations.tex", equations_text(problem, "latex"))
     with contextlib.suppress(DerivationError, NotImplementedError):
-        write_text(folder / "generated.py", system.python())
+        write_text(folder / "generated.py", derive(problem).python())
     lines = [
         f"{result.kind} {result.theory}: {result.status} {result.message}".strip(),
         f"provenance: {result.provenance}",

@@ -246,7 +246,18 @@ class LossFunction:
     @cached_property
     def two_valued(self) -> bool:
         """Whether it means labels of +1 and -1: a margin loss that is not linear in f."""
-        return (self.margin and self.curvature != 0) or self.name == "hinge"
+        return self.margin and not self._linear
+
+    @cached_property
+    def _linear(self) -> bool:
+        """Whether a margin loss is linear in f."""
+        import numpy as np
+
+        f = np.linspace(-_RANGE, _RANGE, _MARGINS)
+        with np.errstate(all="ignore"):
+            values = np.asarray(self.evaluate(FEW_POINTS, f, np.ones_like(f)), dtype=float)
+        bend = np.diff(values, 2)
+        return bool((abs(bend) <= 1e-12 * (1.0 + np.abs(values[1:-1]))).all())
 
     @cached_property
     def convex(self) -> bool:

@@ -45,13 +45,25 @@ class VectorLoss:
     two_valued = False
 
     def __init__(self, form: LossFunction, outputs: int, smoothing: float = 0.0) -> None:
-        import sympy as sp
-
         self.form, self.outputs, self.smoothing = form, outputs, smoothing
         self.name = form.name if not smoothing else f"{form.name}, smoothing {smoothing!r}"
-        self.f, self.y = (tuple(sp.symbols(f"{s}1:{outputs + 1}", real=True)) for s in "fy")
         if form.several and form.highest > outputs:
             raise ValueError(f"function: {form.name!r} names output {form.highest} of {outputs}")
+
+    @cached_property
+    def f(self) -> tuple[Any, ...]:
+        """Symbols of the outputs."""
+        return self._symbols("f")
+
+    @cached_property
+    def y(self) -> tuple[Any, ...]:
+        """Symbols of the labels."""
+        return self._symbols("y")
+
+    def _symbols(self, letter: str) -> tuple[Any, ...]:
+        import sympy as sp
+
+        return tuple(sp.symbols(f"{letter}1:{self.outputs + 1}", real=True))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VectorLoss) and (self.name, self.outputs) == (other.name, other.outputs)
@@ -111,19 +123,19 @@ class VectorLoss:
     @cached_property
     def linear_in_label(self) -> bool:
         """Whether every slope is a polynomial of first degree in the labels."""
-        import sympy as sp
-
         if self.softmax or self.quadratic:
             return True
+        import sympy as sp
+
         return all(s.is_polynomial(*self.y) and sp.Poly(s, *self.y).total_degree() <= 1 for s in self.slopes)
 
     @cached_property
     def jumps(self) -> bool:
         """Whether the loss is discontinuous across one of its `planes`, at random points of it."""
-        import sympy as sp
-
         if not self.planes:
             return False
+        import sympy as sp
+
         value, *levels = (
             sp.lambdify([*self.f, *self.y], e, modules=[{"Heaviside": np.heaviside}, "scipy", "numpy"])
             for e in (self.value, *(level for _, level in self.planes))
@@ -145,10 +157,10 @@ class VectorLoss:
 
         Of those kinked functions whose argument is affine in the outputs for a given label.
         """
-        import sympy as sp
-
         if self.softmax or self.quadratic:
             return ()
+        import sympy as sp
+
         found: dict[Plane, None] = {}
         for argument in _kinked(self.value):
             if not argument.is_polynomial(*self.f):

@@ -28,6 +28,7 @@ log = logging.getLogger("dimladder.store")
 _MODULES: dict[str, ModuleType] = {}
 _LOCK = threading.RLock()
 _SEAL = "\n# sha256 "
+MOST_TEXTS = 2000
 
 
 @cache
@@ -59,8 +60,47 @@ def code_version(theory_module: str) -> str:
 
 def module_key(build: Callable[[], str], *parts: Any) -> str:
     """Return the content key of a module: the parts that decide its source, and the version of the deriving code."""
-    text = "\x1f".join([code_version(build.__module__), *map(repr, parts)])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return _key(code_version(build.__module__), *map(repr, parts))
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:24]
+
+
+def text(parts: tuple[Any, ...], theory_module: str, build: Callable[[], str]) -> str:
+    """Return a text that a theory prints, from the store or from `build`.
+
+    Parameters
+    ----------
+    parts : tuple
+        What decides the text, with a faithful ``repr``.
+    theory_module : str
+        Where the theory stands: an edit there, or of what typesets, invalidates the text.
+    """
+    key = _key(code_version(theory_module), _typesetting(), *map(repr, parts))
+    path = _find(key, "txt")
+    if path is None:
+        with stage("deriving, once"):
+            path = _write(key, build(), "txt")
+        _prune(path.parent)
+    return _body(path) or ""
+
+
+@cache
+def _typesetting() -> str:
+    """Return a hash of what typesets, and of the names and letters that theories share."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
+    for path in sorted([*(root / "typeset").rglob("*.py"), *(root / "theories").glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _prune(place: Path) -> None:
+    """Delete the older half of the texts where there are too many: every problem has its own."""
+    texts = list(place.glob("dimladder_*.txt"))
+    if len(texts) > MOST_TEXTS:
+        for path in sorted(texts, key=lambda p: p.stat().st_mtime)[: len(texts) // 2]:
+            path.unlink(missing_ok=True)
 
 
 def module(parts: tuple[Any, ...], build: Callable[[], str], native: bool = False) -> ModuleType:
@@ -104,9 +144,9 @@ def source(loaded: ModuleType) -> str:
     return _body(Path(str(loaded.__file__))) or ""
 
 
-def _find(key: str) -> Path | None:
-    """Return the file of a module if it is there, whole, and nobody else's."""
-    path = folder("generated") / f"dimladder_{key}.py"
+def _find(key: str, ending: str = "py") -> Path | None:
+    """Return the file of a module or a text if it is there, whole, and nobody else's."""
+    path = folder("generated") / f"dimladder_{key}.{ending}"
     try:
         reason = distrusted(path)
         if not reason and _body(path) is not None:
@@ -130,17 +170,18 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write(key: str, text: str) -> Path:
+def _write(key: str, text: str, ending: str = "py") -> Path:
     place = folder("generated")
+    path = place / f"dimladder_{key}.{ending}"
     handle, temporary = tempfile.mkstemp(dir=place, suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text + _SEAL + _digest(text) + "\n")
-        os.replace(temporary, place / f"dimladder_{key}.py")
+        os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return place / f"dimladder_{key}.py"
+    return path
 
 
 def _load(path: Path, key: str) -> ModuleType:

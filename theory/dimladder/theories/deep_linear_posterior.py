@@ -99,7 +99,7 @@ class KernelScale(FixedPoint):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("deep-linear-posterior",), _source)
+        return store.module(("deep-linear-posterior",), _source, native=True)
 
     def python(self) -> str:
         from ..symbolic import store

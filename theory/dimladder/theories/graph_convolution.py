@@ -191,7 +191,7 @@ class RidgeOnGraph(FixedPoint):
         import numpy as np
 
         data, student = self.problem.data, self.problem.student
-        rows = []
+        rows: list[Any] = []
         for f in self._fractions:
             ridge = self.strength(f)
             if student.self_loop == 0 and ridge > 0:

@@ -160,7 +160,7 @@ class TwoScaleRidge(FixedPoint):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("multiscale-ridge",), _source)
+        return store.module(("multiscale-ridge",), _source, native=True)
 
     def python(self) -> str:
         from ..symbolic import store

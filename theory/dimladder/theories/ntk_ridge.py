@@ -48,6 +48,7 @@ def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, flo
     from ..errors import ConfigError
     from ..numerics.quadrature import gauss_normal
     from ..problem.moments import second_moment_fault
+    from ..symbolic.array_code import derivative
 
     shape = activation(text)
     kinks = shape.kinks("x")
@@ -67,7 +68,7 @@ def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, flo
         x, w = gauss_normal([k / deviation for k in kinks] or (0.0,), nodes)
         x = deviation * x
         s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
-        slope = np.asarray(shape.derivative()(x=x)) + 0.0 * x
+        slope = derivative(shape)(x)
         mean, linear, power = float(w @ s), float(w @ slope), float(w @ slope**2)
         # Relative to the slopes: what rounding leaves of E s' = 0 is some 1e-16 of them.
         if abs(linear) <= 1e-12 * math.sqrt(power):
@@ -203,7 +204,7 @@ class TangentRidge(FixedPoint):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("ntk-ridge",), _source)
+        return store.module(("ntk-ridge",), _source, native=True)
 
     def python(self) -> str:
         from ..symbolic import store

@@ -114,7 +114,7 @@ class ReducedFlow(Flow):
     def module(self) -> ModuleType:
         from ..symbolic import store
 
-        return store.module(("two-layer-linear",), _source)
+        return store.module(("two-layer-linear",), _source, native=True)
 
     def equations(self) -> list[Equation]:
         import sympy as sp
@@ -257,7 +257,7 @@ def _source() -> str:
 WORK_SIZE = 0
 
 
-@njit({RHS_SIGNATURE}, cache=True)
+@njit({RHS_SIGNATURE}, **OPTIONS)
 def rhs(t, y, dy, p, _scratch):
     modes = y.size - 2
     square = y[modes] * y[modes]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError
 from ...numerics.quadrature import gauss_hermite
+from ...problem.expressions import Expression
 from ...symbolic.pieces import Pieces, pieces
 from .equations import algebra
 from .labels import Component, LabelLaw
@@ -50,12 +51,17 @@ class Loss:
     Attributes
     ----------
     text : str
-    expression : sympy expression
-        In real symbols ``f`` and ``y``.
+    formula : str or sympy expression
+        In ``f`` and ``y``, real symbols. Of a text, sympy reads what the store does not have yet.
     """
 
     text: str
-    expression: Any
+    formula: Any
+
+    @cached_property
+    def expression(self) -> Any:
+        """The formula in sympy."""
+        return Expression(self.formula, ("f", "y")).sympy() if isinstance(self.formula, str) else self.formula
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -68,7 +74,7 @@ class Loss:
         """Return the compiled value, slope, curvature and roots."""
         from ...symbolic import store
 
-        return store.module(("estimation-loss", self.text, str(self.expression)), self._source, native=True)
+        return store.module(("estimation-loss", self.text, str(self.formula)), self._source, native=True)
 
     def several(self, which: str, y: float, u: Array) -> Array:
         """Return values, slopes or curvatures ("value", ...) at many fields for one label."""
@@ -80,11 +86,25 @@ class Loss:
         return out
 
     def _source(self) -> str:
-        return self.pieces.source(f"Loss {self.text}: value, slope and curvature between kinks.")
+        text = self.pieces.source(f"Loss {self.text}: value, slope and curvature between kinks.")
+        return f"{text}\n\n# c where the loss is c (y - f)^2/2.\nSQUARE = {self._square()!r}\n"
 
-    @cached_property
+    @property
     def square(self) -> float:
         """c where the loss is c (y - f)^2/2, else 0."""
+        return float(self.module().SQUARE)
+
+    @property
+    def kinked(self) -> bool:
+        """Whether it has kinks."""
+        return bool(self.module().KINKS)
+
+    @property
+    def linear_slope(self) -> bool:
+        """Whether the slope of every piece is affine: the proximal point is then a closed form."""
+        return bool(self.module().LINEAR_SLOPE)
+
+    def _square(self) -> float:
         import sympy as sp
 
         f, y = sp.Symbol("f", real=True), sp.Symbol("y", real=True)
@@ -115,12 +135,12 @@ class Loss:
     @property
     def panel(self) -> float:
         """Panel width in standard deviations of the field."""
-        return WIDE_PANEL if self.pieces.linear_slope else PANEL
+        return WIDE_PANEL if self.linear_slope else PANEL
 
     @cached_property
     def strip(self) -> float:
         """Panel width in the field that resolves the proximal map: infinite for closed pieces, 1 for the logistic."""
-        if self.pieces.linear_slope:
+        if self.linear_slope:
             return math.inf
         # The largest curvature over the square of the largest slope change tells the scale: logistic (y = 1) has 1/4.
         u = np.linspace(-12.0, 12.0, 4801)
@@ -184,10 +204,10 @@ def vector(loss: Loss, law: LabelLaw, rho: float = 1.0, fineness: float = 1.0, b
     from ...numerics import label_channel
 
     route = label_channel.PANELS
-    if not panels and (beta > 0.0 or not loss.pieces.kinks):
+    if not panels and (beta > 0.0 or not loss.kinked):
         # The kinks of a loss are smoothed by a posterior, not by the proximal map.
         route = label_channel.TRAPEZOID
-    if not panels and beta == 0.0 and loss.pieces.linear_slope:
+    if not panels and beta == 0.0 and loss.linear_slope:
         route = label_channel.CLOSED
     rows = [_component(loss, law, c, rho, node_width) for c in law.components]
     return label_channel.flatten(loss.module(), route, loss.panel / fineness, loss.strip / fineness, rows, beta)

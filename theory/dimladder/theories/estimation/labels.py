@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,16 @@ class Component:
         s^2, the variance of the noise inside t.
     outer : float
         Variance of independent noise added to the label.
-    formula : sympy expression
-        psi in the symbol ``t``; for ``logit`` its argument a(t).
+    text : str
+        psi in the symbol ``t``, as sympy's ``srepr`` writes it; for ``logit`` its argument a(t).
+    call : callable
+        The same as a function of arrays.
     labels, cuts : tuples
         ``thresholds``: label of each interval of t, and the cuts between them.
     flip : float
         Probability that a label +-1 is reported with the other sign.
+    slope, intercept : float
+        Of a ``linear`` component.
     """
 
     probability: float
@@ -62,37 +67,40 @@ class Component:
     gain: float
     inner: float
     outer: float
-    formula: Any
+    text: str
+    call: Any = field(compare=False)
     labels: tuple[float, ...] = ()
     cuts: tuple[float, ...] = ()
     flip: float = 0.0
+    slope: float = 0.0
+    intercept: float = 0.0
+
+    @classmethod
+    def of(cls, kind: str, formula: Any, *, gain: float, inner: float, outer: float = 0.0, **more: Any) -> Component:
+        """Return the component of a sympy expression in t."""
+        import sympy as sp
+
+        t = sp.Symbol("t", real=True)
+        if kind == "linear":
+            more |= {"slope": float(sp.diff(formula, t)), "intercept": float(formula.subs(t, 0))}
+        call = sp.lambdify(t, formula, modules=["scipy", "numpy"])
+        return cls(1.0, kind, gain, inner, outer, sp.srepr(formula), call, **more)
 
     def variance(self, rho: float) -> float:
         """Var t for a latent field of variance rho."""
         return self.gain**2 * rho + self.inner
 
-    @cached_property
-    def slope(self) -> float:
-        """Slope of a ``linear`` component."""
+    @property
+    def formula(self) -> Any:
+        """psi (or the argument of logit) in sympy, of the real symbol t."""
         import sympy as sp
 
-        return float(sp.diff(self.formula, sp.Symbol("t", real=True)))
+        return sp.sympify(self.text)
 
-    @cached_property
-    def intercept(self) -> float:
-        """Value at t = 0 of a ``linear`` component."""
-        import sympy as sp
-
-        return float(self.formula.subs(sp.Symbol("t", real=True), 0))
-
-    @cached_property
-    def function(self) -> Any:
-        """psi (or the argument of logit) as a NumPy function of t."""
-        import sympy as sp
-
-        t = sp.Symbol("t", real=True)
-        call = sp.lambdify(t, self.formula, modules=["scipy", "numpy"])
-        return lambda x: np.asarray(call(np.asarray(x, dtype=float)) + 0.0 * np.asarray(x, dtype=float))
+    def function(self, x: Any) -> Array:
+        """psi (or the argument of logit) of an array of t."""
+        x = np.asarray(x, dtype=float)
+        return np.asarray(self.call(x) + 0.0 * x)
 
     def values(self) -> tuple[float, ...]:
         """Distinct labels of a discrete component, sorted from the largest."""
@@ -217,18 +225,98 @@ def component_moments(c: Component, rho: float) -> tuple[float, float, float]:
 
 def constant_law(y: float) -> LabelLaw:
     """Return the law of a label that is certain."""
-    import sympy as sp
-
-    only = Component(1.0, "thresholds", 0.0, 1.0, 0.0, sp.Float(y), labels=(y,))
+    only = Component(1.0, "thresholds", 0.0, 1.0, 0.0, f"Float({y!r})", lambda t: y, labels=(y,))
     return LabelLaw((only,), f"{y:g}", only)
 
 
-@lru_cache(maxsize=256)
+@dataclass(frozen=True)
+class Form:
+    """What of a label law its formulas decide: components of the label, of outliers, and the label without noise."""
+
+    main: tuple[Component, ...]
+    outliers: tuple[Component, ...]
+    clean: Component
+
+    def law(self, flip: float, noise: float, share: float, text: str) -> LabelLaw:
+        """Return the law with the numbers put in.
+
+        Raises
+        ------
+        DerivationError
+            When a flip meets labels that are not -1 and +1.
+        """
+        if flip and not all(c.kind in ("thresholds", "logit") and set(c.values()) <= {-1.0, 1.0} for c in self.main):
+            raise DerivationError(
+                "only labels -1 and +1 can be flipped", where=f"target.flip = {flip:g}", why=f"the formula is {text!r}"
+            )
+        main = [
+            replace(c, probability=(1.0 - share) * c.probability, flip=flip) if c.kind in ("thresholds", "logit")
+            else replace(c, probability=(1.0 - share) * c.probability, outer=c.outer + noise**2)
+            for c in self.main
+        ]  # fmt: skip
+        others = [replace(c, probability=share * c.probability) for c in self.outliers]
+        return LabelLaw((*main, *others), text, self.clean)
+
+
+def has_outliers(target: Any) -> bool:
+    """Whether an index target has a share of outliers."""
+    return target.outliers is not None and target.outliers.probability > 0.0
+
+
+def stored_form(target: Any) -> Form:
+    """Return the form of an index target from the store: sympy derives it where it is new."""
+    from ...symbolic import store
+
+    other = target.outliers.formula if has_outliers(target) else ""
+    parts = ("label-law", target.formula, target.hermite, target.is_logit, target.noise > 0.0, other, target.fields)
+    kept = store.module(parts, lambda: _form_source(target), native=True)
+    groups: tuple[list[Component], ...] = ([], [], [])
+    for number, (group, numbers) in enumerate(kept.COMPONENTS):
+        groups[group].append(Component(**numbers, call=getattr(kept, f"field_{number}")))
+    return Form(tuple(groups[0]), tuple(groups[1]), groups[2][0])
+
+
+def _form_source(target: Any) -> str:
+    import sympy as sp
+
+    from ...symbolic.array_code import array_functions
+
+    form = form_of_target(target)
+    t = sp.Symbol("t", real=True)
+    rows, functions = [], {}
+    every = [(k, c) for k, group in enumerate((form.main, form.outliers, (form.clean,))) for c in group]
+    for number, (group, c) in enumerate(every):
+        rows.append((group, {f.name: _plain(getattr(c, f.name)) for f in fields(c) if f.name != "call"}))
+        functions[f"field_{number}"] = ((t,), c.formula)
+    return array_functions(functions, f"law of the label {target.formula}", {"COMPONENTS": rows})
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers that are written as they are read."""
+    if isinstance(value, tuple):
+        return tuple(_plain(v) for v in value)
+    return value if isinstance(value, str) else float(value)
+
+
+def form_of_target(target: Any, placed: Callable[[Any], Any] = lambda e: e) -> Form:
+    """Return the form of an index target whose formulas are changed first."""
+    from ...problem.checks import formula
+    from ...problem.targets import INDEX_VARIABLES
+
+    other = None
+    if has_outliers(target):
+        other = placed(formula("outliers.formula", target.outliers.formula, INDEX_VARIABLES, target.hermite).sympy())
+    return label_form(
+        placed(target.expression.sympy()), target.noise > 0.0, target.is_logit, other, target.formula,
+        not target.fields,
+    )  # fmt: skip
+
+
 def label_law(
     formula: Any, *, flip: float = 0.0, noise: float = 0.0, logit: bool = False,
     outliers: tuple[float, Any] | None = None, text: str = "", free: bool = False,
 ) -> LabelLaw:  # fmt: skip
-    """Build the law of y from its formula.
+    """Build the law of y from its formula in sympy.
 
     Parameters
     ----------
@@ -248,6 +336,13 @@ def label_law(
     DerivationError
         When a formula has no latent field, depends on more than one, or a flip meets labels that are not -1 and +1.
     """
+    share, other = outliers or (0.0, None)
+    return label_form(formula, noise > 0.0, logit, other, text, free).law(flip, noise, share, text)
+
+
+@lru_cache(maxsize=256)
+def label_form(formula: Any, noisy: bool, logit: bool, outliers: Any, text: str, free: bool) -> Form:
+    """Return the form of `label_law`; `noisy` says whether noise is added, `outliers` is their formula or None."""
     import sympy as sp
 
     z = sp.Symbol("z", real=True)
@@ -261,24 +356,15 @@ def label_law(
             why=f"{', '.join(sorted(s.name for s in more))} beside z",
             hint='use one latent field z, or algorithm.kind = "bayes" for two',
         )
-    main = _components(formula, z, noise**2, logit, flip, text, free)
-    if flip and not all(c.kind in ("thresholds", "logit") and set(c.values()) <= {-1.0, 1.0} for c in main):
-        raise DerivationError(
-            "only labels -1 and +1 can be flipped", where=f"target.flip = {flip:g}", why=f"the formula is {text!r}"
-        )
+    main = _components(formula, z, noisy, logit, text, free)
     quiet = formula.subs({s: 0 for s in formula.free_symbols if s.name.startswith("n")})
-    clean = _components(quiet, z, 0.0, logit, 0.0, text, True)[0]
-    if outliers is not None:
-        share, other = outliers
-        main = [replace(c, probability=(1 - share) * c.probability) for c in main]
-        main += [
-            replace(c, probability=share * c.probability) for c in _components(other, z, 0.0, False, 0.0, text, True)
-        ]
-    return LabelLaw(tuple(main), text, clean)
+    clean = _components(quiet, z, False, logit, text, True)[0]
+    others = [] if outliers is None else _components(outliers, z, False, False, text, True)
+    return Form(tuple(main), tuple(others), clean)
 
 
 def _components(
-    formula: Any, z: Any, outer: float, logit: bool, flip: float, text: str, free: bool = False
+    formula: Any, z: Any, noisy: bool, logit: bool, text: str, free: bool = False, outer: float = 0.0
 ) -> list[Component]:
     import sympy as sp
 
@@ -313,10 +399,10 @@ def _components(
             replace(c, probability=float(p) * c.probability)
             for node, p in zip(x, w, strict=True)
             if p > 1e-18
-            for c in _components(formula.subs(noises[-1], float(node)), z, outer, logit, flip, text, free)
+            for c in _components(formula.subs(noises[-1], float(node)), z, noisy, logit, text, free, outer)
         ]
     assert direction is not None
-    return [_component(formula, variables, direction, outer, logit, flip)]
+    return [_component(formula, variables, direction, outer, noisy, logit)]
 
 
 def _direction(formula: Any, variables: list[Any]) -> tuple[float, ...] | None:
@@ -354,7 +440,7 @@ def _direction(formula: Any, variables: list[Any]) -> tuple[float, ...] | None:
 
 
 def _component(
-    formula: Any, variables: list[Any], direction: tuple[float, ...], outer: float, logit: bool, flip: float
+    formula: Any, variables: list[Any], direction: tuple[float, ...], outer: float, noisy: bool, logit: bool
 ) -> Component:
     import sympy as sp
 
@@ -371,21 +457,22 @@ def _component(
         pick = {n: (t if i == lead else 0) for i, n in enumerate(variables[1:])}
         formula = formula.subs({**pick, variables[0]: 0})
     if logit:
-        return Component(1.0, "logit", gain, inner, 0.0, formula, cuts=_cuts(formula, t), flip=flip)
+        return Component.of("logit", formula, gain=gain, inner=inner, cuts=_cuts(formula, t))
     if formula.is_polynomial(t) and (not formula.has(t) or sp.Poly(formula, t).degree() <= 1):
-        return Component(1.0, "linear", gain, inner, outer, formula)
+        return Component.of("linear", formula, gain=gain, inner=inner, outer=outer)
     cuts = _cuts(formula, t)
-    probe = Component(1.0, "smooth", gain, inner, outer, formula, cuts=cuts)
+    probe = Component.of("smooth", formula, gain=gain, inner=inner, outer=outer, cuts=cuts)
     edges = (-_RANGE, _RANGE) if not cuts else (cuts[0] - 10.0, *cuts, cuts[-1] + 10.0)
     inside = [[a + (b - a) * f for f in (0.21, 0.5, 0.83)] for a, b in itertools.pairwise(edges)]
     values = [probe.function(np.array(row)) for row in inside]
-    if outer == 0.0 and (cuts or formula.atoms(sp.sign, sp.Heaviside)) and all(np.ptp(v) == 0.0 for v in values):
+    stepped = (cuts or formula.atoms(sp.sign, sp.Heaviside)) and all(np.ptp(v) == 0.0 for v in values)
+    if outer == 0.0 and not noisy and stepped:
         labels, kept = [float(values[0][0]) + 0.0], []
         for cut, v in zip(cuts, values[1:], strict=True):
             if float(v[0]) != labels[-1]:
                 labels.append(float(v[0]) + 0.0)
                 kept.append(cut)
-        return Component(1.0, "thresholds", gain, inner, 0.0, formula, tuple(labels), tuple(kept), flip)
+        return Component.of("thresholds", formula, gain=gain, inner=inner, labels=tuple(labels), cuts=tuple(kept))
     return probe
 
 

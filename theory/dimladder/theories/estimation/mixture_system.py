@@ -433,7 +433,9 @@ class MixtureSystem(FixedPoint):
             if self._free_ridge:
                 yield row[:-1], alpha, math.exp(row[-1])
             else:
-                yield row, alpha, float(self.question.ridge_at(alpha))
+                ridge = self.question.ridge_at(alpha)
+                assert ridge is not None
+                yield row, alpha, ridge
 
     def _image(self, x: Array, p: Array) -> Array:
         out: Array = np.empty_like(x)

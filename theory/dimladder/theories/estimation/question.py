@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import numpy as np
 
 from ...errors import DerivationError
 from ...problem.activations import activation
+from ...problem.expressions import Expression
 from ...problem.targets import power_shares
 from . import spectrum as spectra
 from .bayes_channel import BayesChannel
 from .bayes_pairs import PairChannel
 from .channel import Loss
-from .labels import LabelLaw, label_law
+from .labels import LabelLaw, form_of_target, stored_form
 from .penalty import NORMAL, Prior, sparse
 from .priors import prior_named
 from .system import Question
@@ -56,25 +58,18 @@ def target_law(problem: Problem) -> LabelLaw:
 
 def label_law_of(target: Index, mean: float = 0.0, scale: float = 1.0) -> LabelLaw:
     """Return the law of the label where the field of the formula is mean + scale z."""
-    import sympy as sp
+    share = target.outliers.probability if target.outliers is not None else 0.0
+    numbers = float(target.flip), float(target.noise), share
+    if mean == 0.0 and scale == 1.0:
+        return stored_form(target).law(*numbers, target.formula)
 
     def placed(expression: Any) -> Any:
+        import sympy as sp
+
         field = next((s for s in expression.free_symbols if s.name in ("z", "z1")), None)
-        if field is None or (mean == 0.0 and scale == 1.0):
-            return expression
-        return expression.subs(field, mean + scale * sp.Symbol("z", real=True))
+        return expression if field is None else expression.subs(field, mean + scale * sp.Symbol("z", real=True))
 
-    outliers = None
-    if target.outliers is not None and target.outliers.probability > 0.0:
-        from ...problem.checks import formula
-        from ...problem.targets import INDEX_VARIABLES
-
-        other = formula("outliers.formula", target.outliers.formula, INDEX_VARIABLES, target.hermite)
-        outliers = (target.outliers.probability, placed(other.sympy()))
-    return label_law(
-        placed(target.expression.sympy()), flip=target.flip, noise=target.noise, logit=target.is_logit,
-        outliers=outliers, text=target.formula, free=not target.fields,
-    )  # fmt: skip
+    return form_of_target(target, placed).law(*numbers, target.formula)
 
 
 def latent_variance(problem: Problem) -> float:
@@ -137,29 +132,32 @@ def coordinate_prior(problem: Problem) -> Prior:
 def loss_of(problem: Problem) -> Loss:
     """Return the loss as a formula."""
     form = problem.loss.form
-    return _known_loss(form.name, form.value)
+    return _known_loss(form.name, form.expression.text)
 
 
 @lru_cache(maxsize=256)
-def _known_loss(name: str, value: Any) -> Loss:
+def _known_loss(name: str, formula: str) -> Loss:
     """Return the one loss of a formula: what it has worked out is kept."""
-    return Loss(name, value)
+    return Loss(name, formula)
 
 
 def penalty_of(problem: Problem) -> Loss | None:
     """Return the penalty as a function of one weight, or None for l2."""
-    import sympy as sp
-
-    from ...problem.checks import formula
-
     text = problem.loss.penalty
     if text == "l2":
         return None
-    f, w = sp.Symbol("f", real=True), sp.Symbol("w", real=True)
-    expression = sp.Abs(w) if text == "l1" else formula("penalty", text, ("w",)).sympy()
-    if sp.simplify(expression - w**2 / 2) == 0:
-        return None
-    return Loss(text, expression.subs(w, f))
+    return _known_penalty(text)
+
+
+@lru_cache(maxsize=256)
+def _known_penalty(text: str) -> Loss | None:
+    formula = Expression("abs(w)" if text == "l1" else text, ("w",))
+    # At points of all sizes: to import sympy takes longer than a solve.
+    w = np.random.default_rng(0).standard_normal(200) * np.geomspace(1e-3, 1e3, 200)
+    with np.errstate(all="ignore"):
+        if (abs(formula.evaluate(np, w=w) - w**2 / 2) <= 1e-12 * w**2).all():
+            return None
+    return _known_loss(text, re.sub(r"\bw\b", "f", formula.text))
 
 
 def minimiser_question(problem: Problem) -> Question:

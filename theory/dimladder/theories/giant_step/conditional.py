@@ -255,7 +255,7 @@ def conditional_convex(
     from ...numerics.proximal import node_averages, together
     from ..estimation.channel import Loss
 
-    loss = Loss(form.name, form.value)
+    loss = Loss(form.name, form.expression.text)
     functions, reach = together(loss.module()), loss.strip
     rho, y = nodes.weights, nodes.labels
     s, basis = np.linalg.eigh(weighted_covariance(nodes, rho))

@@ -125,7 +125,34 @@ def hermite_tensor(formula: Any) -> dict[tuple[int, ...], float]:
     """Return the orthonormal Hermite coefficients of a target in z1, z2, ..., by multi-degree, each degree up to 12.
 
     The target must be a sum of products of one-field functions; each factor is integrated by quadrature.
+
+    Raises
+    ------
+    ValueError
+        For another target.
     """
+    from ...symbolic import store
+
+    parts = ("hermite-tensor", formula.text, formula.variables, formula.hermite)
+    kept = store.module(parts, lambda: _tensor_source(formula), native=True)
+    if kept.COEFFICIENTS is None:
+        raise ValueError(kept.WHY)
+    return dict(kept.COEFFICIENTS)
+
+
+def _tensor_source(formula: Any) -> str:
+    from ...symbolic.array_code import array_functions
+
+    found: dict[tuple[int, ...], float] | None
+    try:
+        found, why = _hermite_tensor(formula), ""
+    except ValueError as error:
+        found, why = None, str(error)
+    constants = {"COEFFICIENTS": found, "WHY": why}
+    return array_functions({}, f"Hermite coefficients of {formula.text}", constants)
+
+
+def _hermite_tensor(formula: Any) -> dict[tuple[int, ...], float]:
     import sympy as sp
 
     from ...symbolic.factors import X, expression_of

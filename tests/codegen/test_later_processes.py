@@ -1,0 +1,87 @@
+"""What a later process does not do again: derive, compile, import what only those need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dimladder as dl
+from dimladder.kept_equations import equation_rows, equations_text
+from dimladder.symbolic import store
+from dimladder.theories.estimation.labels import form_of_target, stored_form
+
+# Every kind of theory whose curve takes less than a second.
+CHEAP = (
+    "online-erf", "online-outputs", "online-power-law", "truncation-flow", "implicit-bias", "hierarchical-flow",
+    "hierarchical-tree", "estimation-mixture", "estimation-random-features", "estimation-bayes", "triple-descent",
+    "multiscale", "deep-linear-posterior", "graph-convolution",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_solving_and_printing_again_need_neither_algebra_nor_numba(runs: Path) -> None:
+    script = f"""
+import contextlib, io, sys
+from dimladder.cli import main
+for name in {CHEAP!r}:
+    path = f"{runs}/{{name}}.toml"
+    with contextlib.redirect_stdout(io.StringIO()):
+        codes = main(["solve", path, "--json", "-q"]), main(["derive", path, "--format", "latex", "-q"])
+    assert codes == (0, 0), name
+    found = [m for m in ("sympy", "numba") if m in sys.modules]
+    if sys.argv[1] == "again" and found:
+        sys.exit(f"{{name}} imports {{found}}")
+"""
+    for turn in ("first", "again"):
+        done = subprocess.run([sys.executable, "-c", script, turn], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_equations_are_kept_until_the_problem_or_the_file_changes(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+    problem = dl.load(runs / "multiscale.toml")
+    forms = {form: equations_text(problem, form) for form in ("latex", "text", "sympy", "explain")}
+    system = dl.derive(problem)
+    assert forms == {form: getattr(system, form)() for form in forms}
+    assert equations_text(problem, "latex", 2) == system.latex(2)
+    assert equations_text(problem, "notation as html") == system.notation().html()
+    assert equation_rows(problem) == [(e.label, e.latex, e.note) for e in system.equations()]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(system), "latex", lambda self, columns=1: pytest.fail("derived again"))
+        assert equations_text(problem, "latex") == forms["latex"]
+        patch.setattr(type(system), "latex", lambda self, columns=1: "another")
+        assert equations_text(dl.replace(problem, {"target.noise": 0.7}), "latex") == "another"
+        for path in (tmp_path / "generated").glob("*.txt"):
+            path.write_text(path.read_text()[:-1])
+        assert equations_text(problem, "latex") == "another"
+
+
+def test_texts_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "MOST_TEXTS", 8)
+    for k in range(30):
+        assert store.text((k,), "dimladder.theories.multiscale_ridge", lambda k=k: f"text {k}") == f"text {k}"  # type: ignore[misc]
+    assert 4 <= len(list((tmp_path / "generated").glob("*.txt"))) <= 8
+
+
+@pytest.mark.parametrize(
+    "formula", ["sign(z + 0.3*n1)", "2*z + 0.5*n1", "tanh(2*z)", "logit(3*z)", "z*n1 + z", "abs(z)"]
+)
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_a_stored_label_law_is_the_derived_one(formula: str, noise: float) -> None:
+    problem = dl.problem(
+        data={"kind": "gaussian"}, target={"kind": "index", "formula": formula, "noise": noise},
+        student={"kind": "linear"}, loss={"function": "square", "ridge": 0.1}, algorithm={"kind": "minimise"},
+        grid={"sample_ratio": [1.0]},
+    )  # fmt: skip
+    stored, derived = stored_form(problem.target), form_of_target(problem.target)
+    assert stored == derived
+    for one, other in zip(stored.main, derived.main, strict=True):
+        x = [-1.7, -0.2, 0.0, 0.4, 2.9]
+        assert (one.function(x) == other.function(x)).all()
+        assert one.formula == other.formula
