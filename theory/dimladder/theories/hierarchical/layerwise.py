@@ -521,6 +521,7 @@ class LayerwiseTheory(Theory):
         return LayerwiseSystem(problem)
 
     def describe(self, problem: Problem) -> dict[str, Any]:
+        from ...problem.activations import activation
         from .assumptions import describe_target
 
         system = LayerwiseSystem(problem)
@@ -531,7 +532,9 @@ class LayerwiseTheory(Theory):
             "second-order recovery, n1/(d d_eff^2)": leak,
             **{f"warning {i}": text for i, text in enumerate(system.warnings(weak[0], leak), 1)},
         }
-        return {**facts, **describe_target(problem.target)}
+        second = problem.algorithm.second
+        sigma = activation(second.activation) if second.weights == "units" else None
+        return {**facts, **describe_target(problem.target, sigma)}
 
 
 THEORY = LayerwiseTheory()
