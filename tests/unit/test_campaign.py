@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dimladder_validation import campaign
+from dimladder_validation import campaign, campaign_report
 from run_files import TANH_UNIT
 
 CASES = """
@@ -34,12 +36,23 @@ theory_set = { "algorithm.learning_rate" = 1.0 }
 SIMULATION = "[simulation]\nsizes = [50, 100]\nreplicas = 12\nseed = 3\n"
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    (tmp_path / "run.toml").write_text(TANH_UNIT + SIMULATION)
-    path = tmp_path / "campaign.toml"
+def write(folder: Path) -> Path:
+    (folder / "run.toml").write_text(TANH_UNIT + SIMULATION)
+    path = folder / "campaign.toml"
     path.write_text(CASES)
     return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[campaign.Outcome]]:
+    """A campaign that was run: the folder of its file, with the results in ``out``."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, campaign.validate(write(folder), folder / "out")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("1/0"), MemoryError(), RuntimeError("a bug")])
@@ -54,6 +67,7 @@ def test_whatever_a_case_raises_the_others_run(
         return run_case(case, *rest)
 
     monkeypatch.setattr(campaign, "run_case", sometimes)
+    monkeypatch.setattr(campaign_report, "draw", lambda *_: None)
     outcomes = campaign.validate(file, tmp_path / "out")
     assert [o.verdict == "error" for o in outcomes] == [False, True, False]
     assert outcomes[1].reasons[0].startswith(type(error).__name__)
@@ -69,18 +83,52 @@ def test_a_case_that_is_no_problem_is_an_error_of_its_own(file: Path, formula: s
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"key": 1, "outcome": 2}', None])
-def test_a_damaged_outcome_is_made_again(file: Path, tmp_path: Path, damage: bytes | None) -> None:
-    out = tmp_path / "out"
-    before = campaign.validate(file, out)
+def test_a_damaged_outcome_is_made_again(finished: Any, tmp_path: Path, damage: bytes | None) -> None:
+    (folder, before), out = finished, tmp_path / "out"
+    shutil.copytree(folder / "out", out)
     stored = out / "first" / "outcome.json"
     if damage is None:  # the right key, another content
         whole = json.loads(stored.read_text())
         stored.write_text(json.dumps({**whole, "outcome": {"name": "first", "verdict": "agree"}}))
     else:
         stored.write_bytes(damage)
-    after = campaign.validate(file, out, resume=True)
+    after = campaign.validate(folder / "campaign.toml", out, resume=True)
     assert [(o.name, o.verdict, o.reasons) for o in after] == [(o.name, o.verdict, o.reasons) for o in before]
     assert json.loads(stored.read_text())["outcome"]["verdict"] == before[0].verdict
+
+
+def test_the_quick_campaign_covers_every_theory_and_catches_errors() -> None:
+    quick, folder = campaign.load_campaign("quick")
+    covered = {campaign.problem_of(case, folder).theory for case in quick.case if case.expect == "agree"}
+    # Of this installation; a test may have registered theories of its own.
+    installed = {entry.name for entry in entry_points(group="dimladder.theories")}
+    assert covered == installed
+    assert sum(case.expect == "disagree" for case in quick.case) >= 4
+
+
+def test_the_report_has_figures_verdicts_and_provenance(finished: Any, file: Path, tmp_path: Path) -> None:
+    """One page, one Markdown file and one document for LaTeX, also of a case that failed."""
+    file.write_text(CASES + '[[case]]\nname = "no_problem"\nrun = "absent.toml"\n')
+    out = tmp_path / "out"
+    shutil.copytree(finished[0] / "out", out)
+    outcomes = campaign.validate(file, out, resume=True)
+    assert [o.verdict for o in outcomes][2:] == ["disagree", "error"]
+    html, markdown, latex = ((out / f"report.{kind}").read_text() for kind in ("html", "md", "tex"))
+    for case in ("first", "second", "third"):
+        assert f"![{case}]({case}/figure.png)" in markdown
+        assert f"{{{case}/figure.pdf}}" in latex
+        assert (out / case / "figure.pdf").stat().st_size > 1000
+        assert (out / case / "comparison.json").exists()
+    assert "no_problem/figure" not in markdown
+    for text in (html, markdown, latex):
+        for said in ("DISAGREE", "ERROR", "family-wise p", "seed 2" if text is not html else "&#34;", "absent.toml"):
+            assert said in text, said
+    assert html.count('<figure class="panel">') == html.count('"id":') >= 3
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1998/Math", "")
+    # Resumed, the report is made from what is stored.
+    again = campaign.validate(file, out, resume=True)
+    assert [o.verdict for o in again] == [o.verdict for o in outcomes]
+    assert (out / "report.md").read_text() == markdown
 
 
 @pytest.mark.slow

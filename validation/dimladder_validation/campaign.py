@@ -87,7 +87,24 @@ class Campaign(Spec, frozen=True, kw_only=True):
 
 
 class Outcome(Spec, frozen=True, kw_only=True):
-    """What a case came to."""
+    """What a case came to.
+
+    Attributes
+    ----------
+    name, theory, expected, verdict : str
+        The verdict ``error`` says that the case failed.
+    as_expected : bool
+    max_z, p_value : float
+        Largest |z| at the largest size, and the family-wise chance of what was judged.
+    exponent, exponent_se : float
+        Of the closing of the gap, where it is known.
+    headline : str
+        What the verdict is worth.
+    reasons : tuple of str
+    origin : str
+        Problem, seed, sizes, replicas and versions behind the numbers.
+    seconds : float
+    """
 
     name: str
     theory: str
@@ -95,8 +112,12 @@ class Outcome(Spec, frozen=True, kw_only=True):
     verdict: str
     as_expected: bool
     max_z: float = math.nan
+    p_value: float = math.nan
     exponent: float = math.nan
+    exponent_se: float = math.nan
+    headline: str = ""
     reasons: tuple[str, ...]
+    origin: str = ""
     seconds: float
 
 
@@ -137,8 +158,9 @@ def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None)
 def run_case(
     case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False
 ) -> Comparison:
-    """Simulate and compare one case."""
-    from .compare import compare
+    """Simulate and compare one case; with a folder, keep the comparison and its figure there."""
+    from .campaign_report import draw
+    from .compare import compare, save
     from .simulate import simulate
 
     problem = problem_of(case, folder)
@@ -147,9 +169,13 @@ def run_case(
         out=out, resume=resume and out is not None, force=force and out is not None,
     )  # fmt: skip
     theory = problem_of(case, folder, case.theory_set) if case.theory_set else problem
-    return compare(
+    comparison = compare(
         theory, measured, variables=case.variables or None, alpha=case.alpha, resolution=case.resolution
     )  # fmt: skip
+    if out is not None:
+        save(comparison, out)
+        draw(comparison, out)
+    return comparison
 
 
 def validate(
@@ -167,8 +193,8 @@ def validate(
     campaign : str or path
         A campaign file, or the name of one that comes with the package.
     out : path, optional
-        Folder of the results, one sub-folder a case. A finished case is not run again with `resume`; an unfinished one
-        goes on from its finished batches.
+        Folder of the results, one sub-folder a case, and of the report in HTML, Markdown and LaTeX. A finished case is
+        not run again with `resume`; an unfinished one goes on from its finished batches.
     progress : callable, optional
         ``progress(done, total, name)`` after each case.
     executor : str or concurrent.futures.Executor
@@ -183,6 +209,8 @@ def validate(
     """
     from dimladder.executors import each
 
+    from .campaign_report import write_report
+
     read_campaign, folder = load_campaign(campaign)
     cases = read_campaign.case
     root = Path(out) if out is not None else None
@@ -194,14 +222,17 @@ def validate(
     missing = [case for case in cases if case.name not in outcomes]
     tasks = [(case, folder, None if root is None else root / case.name, resume, force) for case in missing]
     with stage("validating", progress) as tell:
-        for number, found in each(_run_task, tasks, executor):
+        for number, result in each(_run_task, tasks, executor):
             case = missing[number]
-            outcome = found if isinstance(found, Outcome) else _failed(case, "?", found, 0.0)
+            outcome = result if isinstance(result, Outcome) else _failed(case, "?", result, 0.0)
             outcomes[case.name] = outcome
             if root is not None and outcome.verdict != "error":
                 _store(root / case.name / OUTCOME, case, folder, outcome)
             tell(len(outcomes), len(cases), case.name)
-    return [outcomes[case.name] for case in cases]
+    found = [outcomes[case.name] for case in cases]
+    if root is not None:
+        write_report(read_campaign.title, found, root)
+    return found
 
 
 def _run_task(task: tuple[Case, Path, Path | None, bool, bool]) -> Outcome:
@@ -257,11 +288,15 @@ def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: 
     except Exception as error:  # one case must not end the campaign, whatever is wrong with it
         log.debug("case %s", case.name, exc_info=True)
         return _failed(case, theory, error, time.perf_counter() - start)
-    exponent = comparison.finite_size["exponent"]
+    from .report import headline, origin
+
+    fit = comparison.finite_size
+    exponent, exponent_se = (math.nan if fit[k] is None else fit[k] for k in ("exponent", "exponent_se"))
     return Outcome(
         name=case.name, theory=theory, expected=case.expect, verdict=comparison.verdict,
         as_expected=comparison.verdict == case.expect, max_z=comparison.max_z,
-        exponent=math.nan if exponent is None else exponent, reasons=tuple(comparison.reasons),
+        p_value=comparison.p_value, exponent=exponent, exponent_se=exponent_se, headline=headline(comparison),
+        reasons=tuple(comparison.reasons), origin=origin(comparison),
         seconds=time.perf_counter() - start,
     )  # fmt: skip
 

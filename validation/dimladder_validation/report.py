@@ -82,18 +82,42 @@ def headline(comparison: Comparison) -> str:
     return "; ".join(parts) or "nothing could be judged"
 
 
-def campaign_report(title: str, outcomes: Sequence[Outcome]) -> str:
-    """Return one row a case, and the reasons of the cases that did not come out as expected."""
-    rows = [
+def origin(comparison: Comparison) -> str:
+    """Return where the numbers of a comparison come from, in a line."""
+    measured = comparison.measurement
+    record, stats = measured.provenance, measured.stats
+    sizes = ", ".join(f"{s:g}" for s in sorted(measured[comparison.size].values))
+    parts = [
+        f"problem {record.get('problem_hash', '?')}", f"seed {stats.get('seed', '?')}", f"{comparison.size} = {sizes}",
+        f"{stats.get('replicas', '?')} replicas", f"{stats.get('dtype', '?')} on {stats.get('device', '?')}",
+        f"dimladder {record.get('versions', {}).get('dimladder', '?')}", f"computed {record.get('created', '?')}",
+    ]  # fmt: skip
+    return "; ".join(parts)
+
+
+HEAD = ("case", "theory", "expected", "verdict", "as expected", "max z", "p", "exponent", "time")
+
+
+def campaign_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """Return one row a case, under `HEAD`."""
+    return [
         [
-            o.name, o.theory, o.expected, o.verdict, "yes" if o.as_expected else "NO",
-            number(o.max_z), number(o.exponent), f"{o.seconds:.1f} s",
+            o.name, o.theory, o.expected, o.verdict, "yes" if o.as_expected else "NO", number(o.max_z),
+            "-" if math.isnan(o.p_value) else f"{o.p_value:.2g}",
+            f"{o.exponent:.2f} +- {o.exponent_se:.2f}" if math.isfinite(o.exponent) else "-", f"{o.seconds:.1f} s",
         ]
         for o in outcomes
     ]  # fmt: skip
-    met = sum(o.as_expected for o in outcomes)
-    header = ["case", "theory", "expected", "verdict", "as expected", "max z", "exponent", "time"]
-    lines = [f"{title}: {met} of {len(outcomes)} cases as expected", "", markdown_table(header, rows)]
+
+
+def campaign_headline(title: str, outcomes: Sequence[Outcome]) -> str:
+    """Return how many cases came out as expected."""
+    return f"{title}: {sum(o.as_expected for o in outcomes)} of {len(outcomes)} cases as expected"
+
+
+def campaign_report(title: str, outcomes: Sequence[Outcome]) -> str:
+    """Return one row a case, and the reasons of the cases that did not come out as expected."""
+    lines = [campaign_headline(title, outcomes), "", markdown_table(HEAD, campaign_rows(outcomes))]
     for outcome in outcomes:
         if not outcome.as_expected:
             lines += [f"{outcome.name}:", *(f"- {reason}" for reason in outcome.reasons), ""]

@@ -55,25 +55,49 @@ def page(
     plan = make(results, variables, names, lines)
     panels = [p for p in plan.panels if p.map_z is None]
     shown = [_panel(k, p, plan) for k, p in enumerate(panels)]
-    comparison = _comparison(folder)
+    comparison = comparison_of(folder)
     return render(
         "report.html",
         title=first.title or first.theory,
         subtitle=f"{first.theory}, {', '.join(sorted({r.kind.replace('-', ' ') for r in results}))}",
         verdict=_verdict(comparison),
         panels=[html for html, _ in shown],
-        tables=_judged(comparison),
+        tables=judged(comparison),
         numbers=[[label_html(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
         equations=[{"label": a, "lines": _lines(b), "note": c} for a, b, c in equations],
         notation=notation,
         problem=first.problem_toml,
         files=_files(results),
-        provenance=[[k, v if isinstance(v, str) else json.dumps(v)] for k, v in first.provenance.items()],
+        provenance=provenance_rows(first),
         bibtex=cite(results).bibtex,
-        # Data inside of a script: no text of a file may end it.
-        data=json.dumps([data for _, data in shown], allow_nan=False).replace("<", "\\u003c"),
-        script=files("dimladder.paper").joinpath("templates/report.js").read_text(encoding="utf-8"),
+        **script([data for _, data in shown]),
     )
+
+
+def panels_of(
+    results: Sequence[Result], offset: int = 0, variables: Sequence[str] | None = None
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return what the template shows of every curve, and the numbers that its script draws.
+
+    `offset` is how many panels stand before them on the page.
+    """
+    plan = make(results, variables, None, None)
+    panels = [p for p in plan.panels if p.map_z is None]
+    return [_panel(offset + k, p, plan) for k, p in enumerate(panels)]
+
+
+def script(data: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the script of a page, and its numbers as text."""
+    return {
+        # Data inside of a script: no text of a file may end it.
+        "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+        "script": files("dimladder.paper").joinpath("templates/report.js").read_text(encoding="utf-8"),
+    }
+
+
+def provenance_rows(result: Result) -> list[list[str]]:
+    """Return where a result comes from, as rows of a table."""
+    return [[k, v if isinstance(v, str) else json.dumps(v)] for k, v in result.provenance.items()]
 
 
 def _panel(number: int, panel: Panel, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,7 +133,8 @@ def _number(value: float, se: float) -> str:
     return f"{value:.6g}" if not math.isfinite(se) else f"{value:.6g} ± {se:.2g}"
 
 
-def _comparison(folder: Path | None) -> dict[str, Any]:
+def comparison_of(folder: Path | None) -> dict[str, Any]:
+    """Return the stored comparison of a run folder; empty where there is none."""
     file = None if folder is None else folder / "comparison.json"
     if file is None or not file.is_file():
         return {}
@@ -135,7 +160,8 @@ def _verdict(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"word": word.upper(), "colour": colour, "headline": "; ".join(parts), "reasons": reasons}
 
 
-def _judged(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+def judged(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return head and rows of the table of judged variables."""
     found = comparison.get("by_variable")
     if not found:
         return None
