@@ -8,7 +8,7 @@ those classes have collapsed, and after all of them it is zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ...errors import DomainError
@@ -19,7 +19,7 @@ from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, 
 from ..base import Reads, Refusal, Theory
 from .states import LETTERS, TruncationStates
 
-DATA = {"points/clusters": "*", "points/classes": "*", "points/class-file": "*"}
+DATA: Mapping[str | None, str] = {"points/clusters": "*", "points/classes": "*", "points/class-file": "*"}
 SHALLOW = (
     OrderParameter("noise_to_signal", (), r"\delta_P", "largest |Pen P dx| over the points", "O(delta)"),
     OrderParameter(
