@@ -79,7 +79,8 @@ def table_of(case: dict[str, Any], base: Table) -> Table:
         head=np.array(case["head"]), masks=masks,
         emitter=np.arange(sources) if (masks == 1).all() else np.zeros(sources, dtype=np.int64),
         drift=mixed, scheduled_drift=0 * mixed, gain=np.array(case["P"])[::K, 0], fixed_gain=np.zeros(S),
-        readout_rate=case["eta_readout"], readout_decay=0.0, batch=int(case["batch"]),
+        kick=np.zeros(S), fixed_kick=np.zeros(S), readout_rate=case["eta_readout"], readout_decay=0.0,
+        batch=int(case["batch"]),
         gram=np.array(case["G0"])[:, order][:, :, order], a=np.array(case["a0"]), bias=np.zeros((S, K)),
     )  # fmt: skip
 
