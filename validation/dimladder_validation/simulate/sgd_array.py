@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from dimladder.problem.update_table import Table
 
+# Input numbers that a replica draws ahead.
+CHUNK_NUMBERS = 250_000
+
 
 def weight_sgd_array(
     table: Table,
@@ -27,7 +30,7 @@ def weight_sgd_array(
     d: int,
     streams: Sequence[np.random.Generator],
     backend: Backend,
-    chunk_numbers: int = 250_000,
+    chunk_numbers: int = CHUNK_NUMBERS,
 ) -> Trajectories:
     """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
 
