@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DerivationError
+from ....errors import DerivationError, SolveError
 from ....problem import Expression, schedules
 from ....problem.update_table import Table, table
 from ....symbolic import store
@@ -421,6 +422,16 @@ class GeneralFlow(Flow):
             # Only wrong signs are counted by points.
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
         return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
+
+    def settle(self, like: Any = None) -> None:
+        if self.module().ROUTE == "closed":
+            return
+        if like is not None:
+            self.rule = like.rule
+            return
+        with suppress(SolveError):
+            # A curve that ends early keeps the rule of its start.
+            self.solve()
 
     @property
     def _most_fields(self) -> int:
