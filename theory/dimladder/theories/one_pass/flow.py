@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from types import ModuleType
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DerivationError, SolveError
+from ...errors import DerivationError
 from ...problem import Expression, activation, schedules
 from ...problem.geometry import Start, start, teacher_count
 from ...problem.targets import Committee
@@ -260,14 +259,7 @@ class OnePassFlow(Flow):
         return rules.choose(self, self.p.solver.quadrature_rtol)
 
     def settle(self, like: Any = None) -> None:
-        if self.module().ROUTE == "closed":
-            return
-        if like is not None:
-            self.rule = like.rule
-            return
-        with suppress(SolveError):
-            # A curve that ends early keeps the rule of its start.
-            self.solve()
+        rules.settle(self, like)
 
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest: a warm-up begins with no rate at all."""

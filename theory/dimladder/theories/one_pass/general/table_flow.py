@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import ModuleType
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DerivationError, SolveError
+from ....errors import DerivationError
 from ....problem import Expression, schedules
 from ....problem.update_table import Table, table
 from ....symbolic import store
@@ -424,14 +423,7 @@ class GeneralFlow(Flow):
         return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
     def settle(self, like: Any = None) -> None:
-        if self.module().ROUTE == "closed":
-            return
-        if like is not None:
-            self.rule = like.rule
-            return
-        with suppress(SolveError):
-            # A curve that ends early keeps the rule of its start.
-            self.solve()
+        rules.settle(self, like)
 
     @property
     def _most_fields(self) -> int:
