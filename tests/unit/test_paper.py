@@ -491,6 +491,13 @@ def test_a_sweep_and_runs_share_a_figure(runs: Path) -> None:
     assert [label for _, label in plan.runs] == [f"target = {t}" for t in (1.5, 1.6, 1.7, 1.9)]
     kinds = [(s.kind, s.run) for s in plan.panels[0].series]
     assert kinds == [("theory", 0), ("theory", 1), ("theory", 2), *[("simulation", 0)] * 2, *[("simulation", 3)] * 2]
+    # The theories of the same problems stand in the sweep already: they are drawn once, and named "theory" once.
+    both = make([swept, *curves, *measured])
+    assert both.theory_labels == ["theory"]
+    same = swept.dataset.isel({"data.target": [0, 2]})
+    assert len(make([PhaseDiagram(same), *curves]).panels[0].series) == 3
+    kinds = [(s.kind, s.run) for s in both.panels[0].series]
+    assert kinds.count(("theory", 0)) == kinds.count(("theory", 2)) == kinds.count(("theory", 3)) == 1
     scalar = PhaseDiagram.build(
         _problem_of(curves[0]), {"data.target": targets}, {"limit": (("data.target",), 10 * targets, "", "", None)},
         stats={"grid": ["data.target"]},
