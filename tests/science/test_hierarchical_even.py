@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.errors import ConfigError
+from dimladder.errors import ConfigError, SimulationError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import flattening
 from dimladder_validation import compare, simulate
@@ -53,7 +53,7 @@ def test_eigenvector_is_that_of_the_explicit_matrix():
     for sign in (1.0, -1.0):
         matrix = sign * ((phi.T * weight) @ phi / n - weight.mean() * np.eye(phi.shape[1]))
         wanted = np.linalg.eigh(matrix)[1][:, -1]
-        folded = experiment._folded([(x[:90], t[:90]), (x[90:], t[90:])], d, n, sign, rng, backend)
+        (folded,) = experiment._folded([(x[:90], t[:90]), (x[90:], t[90:])], d, n, sign, rng, backend)
         found = np.concatenate([np.diag(folded), math.sqrt(2) * folded[rows, columns]])
         assert abs(found @ wanted) == pytest.approx(1.0, abs=1e-6)
 
@@ -98,6 +98,13 @@ def test_what_the_quadratics_do_not_see_is_refused(caplog):
     ):
         with pytest.raises(ConfigError, match=match):
             dl.solve(dl.replace(dl.load(RUN), change))
+    ratios = {"grid": {"first_ratio": [math.inf], "second_ratio": [math.inf]}, "limit.d": 36}
+    everything = dl.replace(dl.load(RUN), ratios)
+    with pytest.raises(SimulationError, match="infinitely many"):
+        simulate(everything, d=[36], replicas=1)
+    odd = dl.replace(dl.load(RUN), {"target.link": "tanh(2*h)", "grid.kappa": [2.3], "limit.d": 64})
+    assert dl.solve(odd)["subspace_overlap"].values == pytest.approx(8 / 64)
+    assert "moves the quadratics of single hidden directions" in caplog.text
     regression = dl.replace(dl.load(RUN), {"algorithm.second.estimator": "ridge", "grid.kappa": [2.1], "limit.d": 36})
     curve = dl.solve(regression)
     assert "stage 2 learns nothing" in caplog.text

@@ -147,9 +147,7 @@ def _lines(results: Sequence[Result], refine: Callable[[Result], Result | None])
     return {i: r for i, r in finer.items() if r is not None}
 
 
-def _pgf(
-    plan: Plan, style: str, width: str | float | None, note: str, put: Callable[[str, str], None]
-) -> None:
+def _pgf(plan: Plan, style: str, width: str | float | None, note: str, put: Callable[[str, str], None]) -> None:
     from .pgf import pgfplots, standalone
 
     body, files = pgfplots(plan, style, note, width)

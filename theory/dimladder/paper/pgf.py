@@ -22,9 +22,7 @@ _ENTRY, _ROW = 0.3, 0.14
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")
 
 
-def pgfplots(
-    plan: Plan, style: str, note: str, width: str | float | None = None
-) -> tuple[str, dict[str, str]]:
+def pgfplots(plan: Plan, style: str, note: str, width: str | float | None = None) -> tuple[str, dict[str, str]]:
     """Return the tikzpicture, and the CSV file of each panel: what is drawn, and nothing else.
 
     Parameters

@@ -14,9 +14,7 @@ at every d.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +24,8 @@ from dimladder.problem import kind_of
 from dimladder.problem.descent import Descent, Formulas, descent_of, formulas_of, outputs_of
 
 from .base import Backend, Closing, Experiment, Sample
+from .multi_pass_array import train_array
+from .multi_pass_run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,43 +35,6 @@ if TYPE_CHECKING:
 TEST_DRAWS = 2**14
 LOST = 1e-11  # a residual below this part of its vector is rounding
 FINER = 2  # Runge-Kutta steps of a gradient flow for one substep of the problem
-
-
-@dataclass
-class Run:
-    """What one replica measured, time first: rows t = 0..T.
-
-    Attributes
-    ----------
-    train_loss, train_errors : (T + 1,) arrays
-        Mean loss and the part of wrong signs on the training set.
-    readouts : (T + 1, K) array
-    grams, overlaps : (T + 1, blocks, K, K) and (T + 1, blocks, K, M) arrays
-    """
-
-    train_loss: Array
-    train_errors: Array
-    readouts: Array
-    grams: Array
-    overlaps: Array
-
-    @classmethod
-    def empty(cls, descent: Descent) -> Run:
-        """Return zeros."""
-        times, j, k = descent.steps + 1, descent.blocks, descent.students
-        return cls(
-            np.zeros(times), np.zeros(times), np.zeros((times, k)), np.zeros((times, j, k, k)),
-            np.zeros((times, j, k, descent.teachers)),
-        )  # fmt: skip
-
-    def record(self, t: int, loss: float, errors: float, readout: Array, overlaps: tuple[Array, Array]) -> None:
-        """Fill row t."""
-        self.train_loss[t], self.train_errors[t], self.readouts[t] = loss, errors, readout
-        self.grams[t], self.overlaps[t] = overlaps
-
-    def at(self, rows: NDArray[np.int64]) -> Run:
-        """Return some of the rows."""
-        return Run(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 
 class Slopes:
@@ -89,40 +52,6 @@ class Slopes:
         u = np.stack([a * self._network(x=x) for a, x in zip(readout, fields, strict=True)]) * pull
         loss = float(np.sum(self._formulas.loss.evaluate(np, f=output, y=labels)))
         return u, values @ pull, loss, float(np.sum(output * labels <= 0))
-
-
-def batches(descent: Descent, samples: int, stream: np.random.Generator) -> Callable[[int], Array]:
-    """Return the function that gives the mask of update t, called for t = 0, 1, 2, ...
-
-    Fresh batches draw every sample with probability b; the others cut a permutation of the samples into 1/b parts.
-    """
-    parts = descent.batches
-    order = np.zeros(samples, dtype=np.int64)
-
-    def mask(t: int) -> Array:
-        if descent.full:
-            return np.ones(samples)
-        if descent.batching == "fresh":
-            return (stream.random(samples) < descent.batch_fraction).astype(float)
-        if t == 0 or (descent.batching == "epoch" and t % parts == 0):
-            order[:] = stream.permutation(samples)
-        return ((order * parts) // samples == t % parts).astype(float)
-
-    return mask
-
-
-def start_coordinates(descent: Descent) -> tuple[Array, Array]:
-    """Return rows of w* and w(0) on orthonormal directions, K + M for each block, shapes (blocks, M or K, K + M)."""
-    m = descent.teachers
-    teachers, students = [], []
-    for target, cross, own in zip(descent.target_gram, descent.start_overlap, descent.start_gram, strict=True):
-        gram = np.block([[target, cross.T], [cross, own]])
-        values, vectors = np.linalg.eigh(gram)
-        # Any root will do: directions are free. This one survives singular overlaps.
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        teachers.append(root[:m])
-        students.append(root[m:])
-    return np.array(teachers), np.array(students)
 
 
 class Chain:
@@ -202,55 +131,7 @@ class Chain:
         return weights @ weights.transpose(0, 2, 1), weights[:, :, : self._start] @ self._teachers.transpose(0, 2, 1)
 
 
-class Dense:
-    """A data set drawn in full: products with it on the backend, what is done sample by sample on the host.
-
-    Parameters as of `Chain`; each block's start directions are its first coordinates.
-    """
-
-    def __init__(
-        self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, backend: Backend
-    ) -> None:
-        self._backend, self._stream, self.samples = backend, stream, round(descent.sample_ratio * d)
-        sizes = block_sizes(descent, d)
-        self._first, self._sizes = np.cumsum(sizes) - sizes, sizes
-        teachers, students = start_coordinates(descent)
-        columns = np.concatenate([f + np.arange(students.shape[2]) for f in self._first])
-        self._star, self.weights = np.zeros((descent.teachers, d)), np.zeros((descent.students, d))
-        self._star[:, columns] = np.concatenate(list(teachers), axis=1)
-        self.weights[:, columns] = np.concatenate(list(students), axis=1)
-        deviations = np.repeat(np.sqrt(descent.variances), sizes)
-        self._x = backend.normal([stream], (self.samples, d))[0] * backend.asarray(deviations)
-        self._across = backend.xp.permute_dims(self._x, (1, 0))
-        noises = stream.standard_normal((formulas.sources - len(formulas.fields), self.samples))
-        self.labels = formulas.labels(self.fields(self._star), noises)
-
-    def _product(self, matrix: Any, rows: Array) -> Array:
-        found = self._backend.xp.matmul(matrix, self._backend.asarray(rows.T))
-        return self._backend.to_numpy(found).astype(float).T
-
-    def fields(self, weights: Array) -> Array:
-        """Return X w/sqrt d on all samples, (K, n)."""
-        return self._product(self._x, weights)
-
-    def gradient(self, u: Array) -> Array:
-        """Return X^T u, shaped as the weights."""
-        return self._product(self._across, u)
-
-    def noise(self) -> Array:
-        """Return independent standard normals for every coordinate of every unit, shaped as the weights."""
-        return self._stream.standard_normal(self.weights.shape) / np.sqrt(self.weights.shape[1])
-
-    def overlaps(self, weights: Array) -> tuple[Array, Array]:
-        """Return w.w/d and w.w*/d inside each block."""
-        parts = [slice(f, f + size) for f, size in zip(self._first, self._sizes, strict=True)]
-        return (
-            np.array([weights[:, p] @ weights[:, p].T for p in parts]),
-            np.array([weights[:, p] @ self._star[:, p].T for p in parts]),
-        )
-
-
-def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.random.Generator) -> Run:
+def train(data: Chain, descent: Descent, formulas: Formulas, stream: np.random.Generator) -> Run:
     """Run gradient descent update by update."""
     n, batch = data.samples, descent.batch_fraction * data.samples
     slopes, mask, out = Slopes(formulas), batches(descent, n, stream), Run.empty(descent)
@@ -272,7 +153,7 @@ def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.
     return out
 
 
-def follow(data: Chain | Dense, descent: Descent, formulas: Formulas) -> Run:
+def follow(data: Chain, descent: Descent, formulas: Formulas) -> Run:
     """Follow the gradient flow on all samples from update to update, by the classical Runge-Kutta method."""
     n, slopes, out = data.samples, Slopes(formulas), Run.empty(descent)
     everyone = np.ones(n)
@@ -297,30 +178,6 @@ def follow(data: Chain | Dense, descent: Descent, formulas: Formulas) -> Run:
             for x, f1, f2, f3, f4 in zip((w, a), first, second, third, fourth, strict=True)
         )
     return out
-
-
-def block_sizes(descent: Descent, d: int) -> NDArray[np.int64]:
-    """Return the number of coordinates of each block.
-
-    Raises
-    ------
-    SimulationError
-        When they are not whole numbers, or too few for the directions that training starts from.
-    """
-    exact = descent.fractions * d
-    sizes = np.round(exact).astype(np.int64)
-    needed = descent.students + descent.teachers
-    if np.abs(exact - sizes).max() > 1e-6:
-        raise SimulationError(
-            f"blocks of fractions {descent.fractions.tolist()} of {d} dimensions are not whole",
-            where="simulation.sizes", hint="choose sizes that the fractions divide",
-        )  # fmt: skip
-    if sizes.min() < needed:
-        raise SimulationError(
-            f"d = {d} is too small", where="simulation.sizes",
-            why=f"a block of {sizes.min()} coordinates cannot hold {needed} directions of weights and targets",
-        )  # fmt: skip
-    return sizes
 
 
 def _without(rows: Array, basis: Array) -> Array:
@@ -364,10 +221,15 @@ def _root(gram: Array) -> Array:
 
 
 class MultiPassExperiment(Experiment):
-    """Gradient descent on one data set; `[simulation] method` is ``"chain"`` (the default) or ``"dense"``."""
+    """Gradient descent on one data set.
+
+    ``[simulation] method = "chain"`` (the default on NumPy) follows the exact law of what is revealed of the inputs;
+    ``"dense"`` (the default on torch, where all replicas take their steps together) draws the inputs.
+    """
 
     theory = "multi-pass"
     size = "d"
+    device_batch_size = 256
 
     def closing(self, problem: Any) -> Closing:
         """Finitely many smooth steps on Gaussian data: every observable has an expansion in 1/d."""
@@ -383,30 +245,45 @@ class MultiPassExperiment(Experiment):
         start = {"time": 0.0}
         return {"Q": start, "M": start, "Q_block": start, "M_block": start, "a": start if trained else {}}
 
-    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
-        """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
-
-        The chain runs on the CPU in float64, whatever the backend.
-        """
-        method = problem.simulation.method or "chain"
+    def method(self, problem: Any, backend: Backend) -> str:
+        """Return how a problem is simulated on a backend."""
+        method: str = problem.simulation.method or ("dense" if backend.is_torch else "chain")
         if method not in ("chain", "dense"):
             raise SimulationError(
                 f"unknown method {method!r}", where="simulation.method", hint='use "chain" or "dense"'
             )
+        return method
+
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        setting = descent_of(problem)
+        samples = round(setting.sample_ratio * size)
+        vectors = 6 * setting.students + setting.teachers
+        if self.method(problem, backend) == "chain":
+            seen = setting.students * (setting.steps + 2)
+            return 4 * seen * samples * setting.blocks
+        return 2 * samples * size + vectors * (samples + size) + CHUNK_NUMBERS
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
+
+        The chain runs on the CPU in float64, whatever the backend; on torch the default is explicit inputs.
+        """
+        method = self.method(problem, backend)
         setting, formula = descent_of(problem), formulas_of(problem)
         kept, times = outputs_of(problem)
         flow = kind_of(problem.algorithm) == "gradient-flow"
         if flow:
             setting, kept = setting.finer(FINER), kept * FINER
         rows: dict[str, list[Array]] = {}
-        for stream in streams:
-            data: Chain | Dense
-            if method == "chain":
-                data = Chain(setting, formula, size, stream, setting.steps * (4 if flow else 1))
-            else:
-                data = Dense(setting, formula, size, stream, backend)
+
+        def chain(stream: np.random.Generator) -> Run:
+            data = Chain(setting, formula, size, stream, setting.steps * (4 if flow else 1))
             with np.errstate(over="ignore", invalid="ignore"):
-                whole = follow(data, setting, formula) if flow else train(data, setting, formula, stream)
+                return follow(data, setting, formula) if flow else train(data, setting, formula, stream)
+
+        dense = train_array(setting, formula, size, streams, backend, flow) if method == "dense" else ()
+        for stream, whole in zip(streams, dense or map(chain, streams), strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
                 run = whole.at(kept)
                 found = {"train_loss": run.train_loss, "Q": run.grams.sum(axis=1), "M": run.overlaps.sum(axis=1)}
                 found |= fresh_errors(setting, formula, run, stream)
