@@ -107,11 +107,11 @@ def test_another_number_of_a_loss_is_derived_once(
     def loss(text: str) -> Loss:
         return Loss(text, loss_function(text).expression.text)
 
-    loss(formula.format(1.0)).module()
+    loss(formula.format(1.37)).module()
     with monkeypatch.context() as patch:
         patch.setattr(Loss, "_derived", lambda self: pytest.fail("derived again"))
-        given = loss(formula.format(0.3)).module()
-    one = Loss("direct", loss_function(formula.format(0.3)).expression.text).module()
+        given = loss(formula.format(0.37)).module()
+    one = Loss("direct", loss_function(formula.format(0.37)).expression.text).module()
     assert (given.KINKS, given.LINEAR_SLOPE, given.SQUARE) == (one.KINKS, one.LINEAR_SLOPE, one.SQUARE)
     for y, u in np.random.default_rng(3).normal(size=(40, 2)):
         for name in ("value", "slope", "curvature"):
