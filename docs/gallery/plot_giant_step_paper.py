@@ -8,7 +8,8 @@ Demir and Dogan (2503.00856) compare networks after one large step with their po
 lines are a theory of the networks themselves, points are networks. Left to right, top: half the test error against
 the width (figure 1a); the training error with its penalty (figure 6); against the split of the exponent between spikes
 and learning rate (1b); against the total exponent (1c). Bottom: labels by cluster, against the weight of the first
-(2a); against the alignment of the spikes (2b); against their number (2c); images of digits, class means removed (3a and
+(2a); against the alignment of the spikes (2b); against their number (2c, where
+the published strengths are random: here they are equal); images of digits, class means removed (3a and
 7a, with the digits of scikit-learn). The network is smaller than the published one, at the same product of width and
 ridge. On images the Gaussian theory has no right to hold, and does not.
 """
@@ -25,12 +26,12 @@ from dimladder_validation import simulate
 plt.style.use(dl.style("double"))
 
 here = Path(__file__).parent if "__file__" in globals() else Path()
-n = 120
+n = 100
 base = dl.load(
     here / "runs" / "giant-step-figures.toml",
-    {"limit.n": n, "limit.draws": 6, "loss.ridge_per_sample": f"{0.1 / n}*k"},
+    {"limit.n": n, "limit.draws": 4, "loss.ridge_per_sample": f"{0.1 / n}*k"},
 )
-images = dl.load(here / "runs" / "giant-step-images.toml", {"limit.draws": 6, "grid.sample_ratio": [4.0]})
+images = dl.load(here / "runs" / "giant-step-images.toml", {"limit.draws": 4, "grid.sample_ratio": [4.0]})
 
 
 def layers(activation, width):
@@ -40,8 +41,8 @@ def layers(activation, width):
 # What varies, its values for lines and for points, and the changes that a value makes.
 clusters = {"target": {"kind": "cluster-labels"}}
 panels = [
-    ("width $k/m$", base, np.array([0.3, 0.6, 1.0, 1.5, 2.5]), lambda v, act: layers(act, v)),
-    ("width $k/m$", base, np.array([0.3, 0.6, 1.0, 1.5, 2.5]), lambda v, act: layers(act, v)),
+    ("width $k/m$", base, np.array([0.3, 0.6, 1.0, 1.5, 2.0]), lambda v, act: layers(act, v)),
+    ("width $k/m$", base, np.array([0.3, 0.6, 1.0, 1.5, 2.0]), lambda v, act: layers(act, v)),
     (r"split $\alpha$", base, np.linspace(0, 1, 6), lambda v, act: {**layers(act, 1.0), "algorithm.split": v}),
     (r"total $\beta$", base, np.linspace(0, 0.95, 6), lambda v, act: {**layers(act, 1.0), "algorithm.total": v}),
     (r"weight $\rho_1$", base, np.linspace(0.1, 0.9, 5),
