@@ -169,12 +169,12 @@ def test_update_rules_are_read() -> None:
     assert b is not None
     assert np.isclose(b.evaluate(np, g_w=2.0, error=3.0, lambda_w=5.0), -0.8)
     turned = table(update(w="w - error*w/d - gamma*w/d + learning_rate*zeta/sqrt(d)"))
-    assert turned.drift.tolist() == [[-0.7]]
+    assert turned.drift.tolist() == [[0.0]]
     assert turned.coefficients == (None,)
     assert turned.sampled_drift is not None
     (part,) = turned.sampled_drift[0]
     assert part is not None
-    assert part.evaluate(np, error=3.0) == -3.0
+    assert np.isclose(part.evaluate(np, error=3.0), -3.7)
     assert turned.kick.tolist() == [0.4]
     assert turned.fixed_kick.tolist() == [0.0]
 
