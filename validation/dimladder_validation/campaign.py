@@ -156,18 +156,24 @@ def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None)
 
 
 def run_case(
-    case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False
+    case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False, stored: bool = False
 ) -> Comparison:
-    """Simulate and compare one case; with a folder, keep the comparison and its figure there."""
+    """Simulate, or take what is stored, and compare; with a folder, keep the comparison and its figure there."""
     from .campaign_report import draw
     from .compare import compare, save
+    from .measurements import stored_for
     from .simulate import simulate
 
     problem = problem_of(case, folder)
-    measured = simulate(
-        problem, case.sizes or None, case.replicas, seed=case.seed,
-        out=out, resume=resume and out is not None, force=force and out is not None,
-    )  # fmt: skip
+    if stored:
+        measured = stored_for(problem, case.sizes, case.replicas, case.seed)
+        if out is not None:
+            measured.save(out / "result.nc")
+    else:
+        measured = simulate(
+            problem, case.sizes or None, case.replicas, seed=case.seed,
+            out=out, resume=resume and out is not None, force=force and out is not None,
+        )  # fmt: skip
     theory = problem_of(case, folder, case.theory_set) if case.theory_set else problem
     comparison = compare(
         theory, measured, variables=case.variables or None, alpha=case.alpha, resolution=case.resolution
@@ -185,6 +191,7 @@ def validate(
     force: bool = False,
     progress: Progress | None = None,
     executor: str | Executor = "local:1",
+    stored: bool = False,
 ) -> list[Outcome]:
     """Run a campaign.
 
@@ -199,6 +206,8 @@ def validate(
         ``progress(done, total, name)`` after each case.
     executor : str or concurrent.futures.Executor
         Cases run at the same time: ``"local:N"``, ``"dask:ADDRESS"`` or an executor, as in `dimladder.sweep`.
+    stored : bool
+        Compare with the measurements that come with the package instead of simulating; a case that has none fails.
 
     Returns
     -------
@@ -220,7 +229,7 @@ def validate(
         if kept is not None:
             outcomes[case.name] = kept
     missing = [case for case in cases if case.name not in outcomes]
-    tasks = [(case, folder, None if root is None else root / case.name, resume, force) for case in missing]
+    tasks = [(case, folder, None if root is None else root / case.name, resume, force, stored) for case in missing]
     with stage("validating", progress) as tell:
         for number, result in each(_run_task, tasks, executor):
             case = missing[number]
@@ -235,7 +244,7 @@ def validate(
     return found
 
 
-def _run_task(task: tuple[Case, Path, Path | None, bool, bool]) -> Outcome:
+def _run_task(task: tuple[Case, Path, Path | None, bool, bool, bool]) -> Outcome:
     return _outcome(*task)
 
 
@@ -279,12 +288,14 @@ def _failed(case: Case, theory: str, error: BaseException, seconds: float) -> Ou
     )  # fmt: skip
 
 
-def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: bool) -> Outcome:
+def _outcome(
+    case: Case, folder: Path, place: Path | None, resume: bool, force: bool, stored: bool = False
+) -> Outcome:
     start = time.perf_counter()
     theory = "?"
     try:
         theory = problem_of(case, folder).theory
-        comparison = run_case(case, folder, place, resume, force)
+        comparison = run_case(case, folder, place, resume, force, stored)
     except Exception as error:  # one case must not end the campaign, whatever is wrong with it
         log.debug("case %s", case.name, exc_info=True)
         return _failed(case, theory, error, time.perf_counter() - start)
