@@ -29,35 +29,57 @@ from scipy.stats import t as student_t
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "docs" / "gallery" / "runs"
-# Experiments that compute on the device; the others run on the host whatever the device.
-ON_DEVICE = {
-    "one-pass", "giant-step", "hierarchical-flow", "hierarchical-layerwise", "hierarchical-plateaus",
-    "multi-pass", "mup", "ntk-ridge", "staircase",
+# Short runs of every experiment that computes on the device, one for each way in which it moves weights: run file,
+# changes, size. A test holds it against the registry.
+CASES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "one-pass, committee": ("online-erf", {"grid.time": [0.0, 0.5, 2.0]}, 100),
+    "one-pass, reused samples": ("online-reuse", {"grid.time": [0.0, 1.0]}, 100),
+    "one-pass, look-ahead": ("online-look-ahead", {"grid.time": [0.0, 1.0]}, 36),
+    "one-pass, classes": ("online-classes", {"grid.time": [0.0, 1.0]}, 36),
+    "one-pass, drift": ("online-drift", {"grid.time": [0.0, 1.0]}, 36),
+    "staircase": (
+        "staircase",
+        {"student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 50, "simulation.batch": 100},
+        36,
+    ),
+    "multi-pass, committee": ("multi-pass-committee", {"simulation.method": "dense", "algorithm.steps": 6}, 36),
+    "multi-pass, logistic": ("multi-pass-logistic", {"simulation.method": "dense", "algorithm.steps": 3}, 36),
+    "multi-pass, flow": (
+        "multi-pass-ridge",
+        {
+            "algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3},
+            "simulation.method": "dense",
+        },
+        36,
+    ),
+    "mup, tanh": ("mup-tanh", {"algorithm.steps": 4}, 36),
+    "mup, flow of a linear network": (
+        "mup-linear",
+        {"algorithm": {"kind": "gradient-flow", "learning_rate": 0.25, "steps": 4}},
+        36,
+    ),
+    "mup, standard parametrisation": ("mup-tanh", {"algorithm.steps": 4, "student.parametrization": "sp"}, 36),
+    "giant-step": ("giant-step-mixture", {"grid.sample_ratio": [0.5, 2.0]}, 36),
+    "two-layer-linear": ("implicit-bias", {"grid.time": [0.5, 2.0]}, 4),
+    "hierarchical-flow": ("hierarchical-flow", {"grid.time": [0.0, 1.0, 2.0]}, 36),
+    "hierarchical-learners": (
+        "hierarchical-learners",
+        {
+            "grid.kappa": [1.5], "algorithm.steps": [8, 12], "algorithm.second_width": 16,
+            "algorithm.recipes": ["paper"], "algorithm.networks": ["layerwise", "joint", "two-layer"],
+        },
+        16,
+    ),
+    "hierarchical-layerwise": (
+        "hierarchical-layerwise", {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]}, 36,
+    ),
+    "hierarchical-branches": (
+        "hierarchical-branches", {"grid.first_ratio": [2.0], "grid.second_ratio": [1.0]}, 36,
+    ),
+    "hierarchical-tree": ("hierarchical-tree", {"grid.kappa": [1.3]}, 64),
+    "hierarchical-plateaus": ("hierarchical-plateaus", {"grid.kappa": [1.0, 1.5]}, 64),
+    "ntk-ridge": ("triple-descent", {"grid.width_ratio": [0.3, 2.0]}, 60),
 }  # fmt: skip
-# Longer runs of experiments that others run too.
-TWICE = {"hierarchical-paper"}
-# Shorter versions of the gallery's runs, and sizes; a run file that does not know a key is run as it is.
-SMALL: dict[str, dict[str, Any]] = {
-    "mup-tanh": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
-    "mup-linear": {"algorithm.steps": 6},
-    "giant-step-mixture": {"limit.n": 60, "limit.draws": 2, "grid.sample_ratio": [0.5, 2.0]},
-    "online-multi-index": {"student.width": 3, "grid.time": [0.1, 1.0, 5.0]},
-    "online-erf": {"grid.time": [0.0, 0.5, 2.0]},
-    "hierarchical-flow": {"grid.time": [0.0, 1.0, 2.0]},
-    "hierarchical-layerwise": {"grid.first_ratio": [1.0, 2.0], "grid.second_ratio": [1.0]},
-    "hierarchical-plateaus": {"grid.kappa": [1.0, 1.5]},
-    "staircase": {"student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 50, "simulation.batch": 100},
-    "estimation-mixture": {"grid.sample_ratio": [0.5, 2.0]},
-    "estimation-random-features": {"grid.sample_ratio": [0.5, 2.0]},
-    "online-reuse": {"grid.time": [0.0, 1.0]},
-    "online-look-ahead": {"grid.time": [0.0, 1.0]},
-    "triple-descent": {"grid.width_ratio": [0.3, 2.0]},
-    # Explicit inputs: the default follows the exact law on the host.
-    "multi-pass-ridge": {"simulation.method": "dense", "algorithm.steps": 6},
-    "multi-pass-committee": {"simulation.method": "dense", "algorithm.steps": 6},
-    "multi-pass-logistic": {"simulation.method": "dense", "algorithm.steps": 3},
-}  # fmt: skip
-SIZES = {"hierarchical-plateaus": 64, "triple-descent": 60, "online-erf": 100, "online-reuse": 100}
 DTYPES = ("float64", "float32")
 LEAST = 8
 LEVEL = 1e-3  # of the two-sample tests of one case, over all its entries
@@ -144,7 +166,7 @@ class Report:
                 r["shape"],
                 str(r["replicas"]),
                 f"{r['rate']:.3g}",
-                f"{r['fraction']:.2g} of {r['of']}",
+                f"{r['fraction']:.2g} of {r['of']}" if r["fraction"] else "-",
             ]
             for r in self.rates
         ]
@@ -152,31 +174,15 @@ class Report:
         return "\n".join(lines)
 
 
-def cases() -> list[tuple[str, Any]]:
-    """Return name and problem of every run whose experiment computes on the device."""
+def cases() -> list[tuple[str, Any, int]]:
+    """Return name, problem and size of every case."""
     import dimladder as dl
 
-    found = []
-    for path in sorted(RUNS.glob("*.toml")):
-        try:
-            problem = dl.load(path)
-        except Exception as error:
-            say(f"{path.stem} cannot be read: {error}")
-            continue
-        if path.stem in TWICE or problem.theory not in ON_DEVICE or getattr(problem, "simulation", None) is None:
-            continue
-        for overrides in (SMALL.get(path.stem, {}), {}):
-            try:
-                problem = dl.load(path, overrides)
-                break
-            except Exception as error:
-                say(f"{path.stem} is run as it is: {str(error).splitlines()[0]}")
-        found.append((path.stem, problem))
-    return found
+    return [(name, dl.load(RUNS / f"{run}.toml", changes), size) for name, (run, changes, size) in CASES.items()]
 
 
 def drawn(problem: Any, size: int, device: str, dtype: str, seed: int, seconds: float) -> tuple[Any, float]:
-    """Return as many replicas as fit into the time, and the seconds that one takes.
+    """Return as many replicas as fit into the time, at least `LEAST`, and the seconds that one takes.
 
     The first ones, which compile, are not timed.
     """
@@ -184,13 +190,12 @@ def drawn(problem: Any, size: int, device: str, dtype: str, seed: int, seconds: 
 
     options: dict[str, Any] = {"d": size, "device": device, "dtype": dtype}
     replicate(problem, replicas=2, seed=seed + 1, **options)
-    deadline = time.perf_counter() + seconds
     start = time.perf_counter()
-    replicate(problem, replicas=2, seed=seed + 2, **options)
-    each = (time.perf_counter() - start) / 2
-    count = int(min(400, (deadline - time.perf_counter()) / max(each, 1e-6)))
-    if count < LEAST:
-        raise TimeoutError(f"{each:.2g} s a replica: fewer than {LEAST} fit into the time")
+    few = replicate(problem, replicas=LEAST, seed=seed + 2, **options)
+    took = time.perf_counter() - start
+    count = int(min(400, (seconds - took) * LEAST / max(took, 1e-6)))
+    if count <= LEAST:
+        return few, took / LEAST
     start = time.perf_counter()
     many = replicate(problem, replicas=count, seed=seed, **options)
     return many, (time.perf_counter() - start) / count
@@ -225,12 +230,11 @@ def laws(report: Report, device: str, seconds: float) -> None:
     signal.signal(signal.SIGALRM, late)
     todo = cases()
     deadline = time.perf_counter() + seconds
-    for place, (name, problem) in enumerate(todo):
+    for place, (name, problem, size) in enumerate(todo):
         share = (deadline - time.perf_counter()) / (len(todo) - place)
         if share < 1.0:
             say(f"no time is left for {name} and what follows")
             break
-        size = SIZES.get(name, 36)
         signal.alarm(math.ceil(max(15.0, 3 * share)))
         try:
             here, each_here = drawn(problem, size, "cpu", "float64", 1000, share / 3)
@@ -298,7 +302,7 @@ def peaks(report: Report, device: str, seconds: float) -> None:
 
 
 def throughput(report: Report, device: str, seconds: float) -> None:
-    """Time one-pass SGD on weights, wide networks, and batch SGD on the hypercube, at sizes that fill the device."""
+    """Time one-pass SGD on weights, and then every other way of moving weights, at sizes that fill the device."""
     from simulation_throughput import problem
 
     from dimladder_validation.simulate import backend_for, streams
@@ -337,41 +341,101 @@ def throughput(report: Report, device: str, seconds: float) -> None:
             })  # fmt: skip
             say(f"weight SGD, {replicas} replicas, {dtype}{how}: {rate:.3g} steps x replicas a second")
             report.write()
-    wide(report, device, deadline)
+    trained(report, device, deadline)
 
 
-def wide(report: Report, device: str, deadline: float) -> None:
-    """Gradient descent of wide networks in the muP scaling."""
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """A run that fills the device, and what one step of one replica has to do there.
+
+    Attributes
+    ----------
+    what, run : str
+    changes : dict
+    size, replicas : int
+    steps : int
+    work : float
+        Numbers read and written, or multiplications and additions.
+    of : {"bandwidth", "flops"}
+    """
+
+    what: str
+    run: str
+    changes: dict[str, Any]
+    size: int
+    replicas: int
+    steps: int
+    work: float
+    of: str
+
+
+def loads() -> list[Load]:
+    """Return the runs, each a bound that the algorithm itself sets: what it must move, or multiply."""
+    found = []
+    for width, replicas in ((1024, 64), (4096, 8), (8192, 4)):
+        # Hidden weights: read forwards and backwards, read and written in the update; their gradient written, read.
+        moved = 6 * width**2
+        changes = {"algorithm.steps": 4}
+        found.append(Load("gradient descent, muP", "mup-tanh", changes, width, replicas, 4, moved, "bandwidth"))
+    d, n = 1000, 3000
+    changes = {"simulation.method": "dense", "algorithm.steps": 40, "algorithm.batch_fraction": 1.0}
+    # The inputs are read for the fields before and after the update, and for the gradient.
+    found.append(
+        Load("many passes over a data set", "multi-pass-committee", changes, d, 64, 40, 3 * n * d, "bandwidth")
+    )
+    d, p2, n = 64, 600, 64**2
+    p1, batch, steps = int(n**0.9), int(0.7 * n), 60
+    changes = {
+        "grid.kappa": [2.0], "algorithm.steps": [8, steps], "algorithm.recipes": ["paper"], "limit.d": d,
+        "algorithm.second_width": p2, "algorithm.networks": ["joint"], "algorithm.records": 2,
+    }  # fmt: skip
+    # Forwards, and backwards twice; what the other learners of the run take is in its time.
+    work = 6 * batch * p1 * (d + p2)
+    found.append(Load("three layers, all together", "hierarchical-learners", changes, d, 16, steps, work, "flops"))
+    d, width, batch = 100, 1000, 4000
+    changes = {"grid.time": [0.0, 2.0], "simulation.width": width, "simulation.batch": batch}
+    changes |= {"student.particles": 20, "simulation.learning_rate": 0.05}
+    found.append(Load("batch SGD, hypercube", "staircase", changes, d, 32, 40, 4 * batch * width * d, "flops"))
+    n = 800
+    changes = {"grid.sample_ratio": [1.0]}
+    # Gradient; features of sample and test points; the Gram matrices of two readouts, and their solution.
+    work = 4 * n**3 + 2 * (n + 4000) * n**2 + 2 * (2 * n**3 + 2 * n**3 / 3)
+    found.append(Load("one giant step and two readouts", "giant-step-mixture", changes, n, 16, 1, work, "flops"))
+    changes = {"grid.time": [1.0, 10.0]}
+    found.append(Load("gradient flow, linear network", "implicit-bias", changes, 256, 256, 0, 0.0, "bandwidth"))
+    return found
+
+
+def trained(report: Report, device: str, deadline: float) -> None:
+    """Time every other way of moving weights."""
     import dimladder as dl
-    from dimladder.errors import DimladderError
     from dimladder_validation import replicate
 
     small = device == "torch"
-    steps = 4
-    for width, replicas in ((64, 4),) if small else ((1024, 64), (4096, 8), (8192, 4)):
+    for load in loads():
+        size, replicas = (min(load.size, 25), 2) if small else (load.size, load.replicas)
+        changes = dict(load.changes)
+        if small and "limit.d" in changes:
+            changes |= {"limit.d": size, "algorithm.second_width": 8}
         for dtype in DTYPES:
             if time.perf_counter() > deadline:
                 say("no time is left for more throughput")
                 return
             try:
-                problem = dl.load(RUNS / "mup-tanh.toml", {"algorithm.steps": steps})
-                action = lambda p=problem, w=width, r=replicas, t=dtype: replicate(  # noqa: E731
-                    p, d=w, replicas=r, device=device, dtype=t
-                )
-                took = timed(action, device, repeats=1)
-            except (DimladderError, RuntimeError) as error:
-                say(f"muP, width {width}, {dtype}: {error}")
+                problem = dl.load(RUNS / f"{load.run}.toml", changes)
+                options = {"d": size, "replicas": replicas, "device": device, "dtype": dtype}
+                took = timed(lambda p=problem, o=options: replicate(p, **o), device, repeats=1)
+            except Exception as error:
+                say(f"{load.what}, {size}, {dtype}: {str(error).splitlines()[0]}")
                 continue
-            layers = problem.student.hidden_layers
-            rate = steps * replicas / took
-            # Hidden weights: read forwards and backwards, read and written in the update; their gradient written, read.
-            moved = 6 * (layers - 1) * width**2 * (4 if dtype == "float32" else 8)
+            rate = max(load.steps, 1) * replicas / took
+            bytes_of = 4 if dtype == "float32" else 8
+            peak = report.peaks["bytes/s"] / bytes_of if load.of == "bandwidth" else report.peaks[f"{dtype} flop/s"]
             report.rates.append({
-                "what": "gradient descent, muP", "dtype": dtype, "shape": f"width {width}, {layers} hidden layers",
-                "replicas": replicas, "rate": rate, "fraction": rate * moved / report.peaks["bytes/s"],
-                "of": "bandwidth",
+                "what": load.what, "dtype": dtype, "shape": f"{load.run} at {size}", "replicas": replicas, "rate": rate,
+                "fraction": rate * load.work / peak, "of": load.of,
             })  # fmt: skip
-            say(f"muP, width {width}, {dtype}: {rate:.3g} steps x replicas a second")
+            say(f"{load.what}, {size}, {dtype}: {rate:.3g} steps x replicas a second, {load.of}")
             report.write()
 
 

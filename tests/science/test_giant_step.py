@@ -9,7 +9,7 @@ import pytest
 from dimladder import DomainError
 from dimladder.problem import Expression, activation
 from dimladder.problem.clusters import labels
-from dimladder.problem.one_step import batch_sizes, draw, readout_ridge, samples, step
+from dimladder.problem.one_step import batch_sizes, draw, samples, step
 from dimladder.solve import derive, load, replace, solve
 from dimladder.theories.estimation.regression import random_layer, ridge_fit
 from dimladder.theories.giant_step.features import label_law
@@ -74,7 +74,7 @@ STEPS = {
 def paired(problem, draws, repeats, names):
     """Mean and standard error of simulation minus theory, and the theory's mean, over draws of the stepped network."""
     system, n, backend = derive(problem), problem.limit.n, backend_for()
-    data, count, ridge = system.data(), samples(problem, n)[0], readout_ridge(problem, samples(problem, n)[0], n)
+    data, count = system.data(), samples(problem, n)[0]
     law, sigma = label_law(problem, data), activation(problem.student.layers[0].activation)
     gaps, values = [], []
     for index in range(draws):
@@ -86,8 +86,8 @@ def paired(problem, draws, repeats, names):
             x, cluster = data.sample(stream, count + 4000)
             y = labels(problem, data, x, cluster, stream)
             features = sigma.evaluate(np, x=x @ net.stepped.T) / np.sqrt(net.first.shape[0])
-            errors = _errors(problem, features, y, count, ridge, backend)
-            measured.append([errors[k] for k in names])
+            errors = _errors(problem, features[None], y[None], count, n, backend)
+            measured.append([errors[k][0] for k in names])
         gaps.append(np.mean(measured, axis=0) - [theory[k] for k in names])
         values.append([theory[k] for k in names])
     gaps = np.array(gaps)
@@ -98,7 +98,7 @@ def paired(problem, draws, repeats, names):
 def test_ridge_after_the_step_on_the_same_network(case):
     overrides, ratio = STEPS[case]
     problem = replace(GIANT, {**overrides, "grid.sample_ratio": [ratio], "limit.n": 150})
-    gap, error, value = paired(problem, 8, 2, ("test_mse", "train_mse", "penalty"))
+    gap, error, value = paired(problem, 8, 2, ("test_mse", "train_mse", "penalty", "train_objective"))
     # Four standard errors, and 3% of finite-size correction (1/sqrt n of the value would be 8%).
     assert np.all(np.abs(gap) <= 4 * error + 0.03 * value), (gap, error, value)
     assert np.all(error <= 0.1 * value)
@@ -119,7 +119,7 @@ def test_classifiers_after_the_step_on_the_same_network(readout):
             "algorithm.nodes": 64,
         },
     )
-    names = ("classification_error", "test_loss", "train_loss", "train_classification_error", "penalty")
+    names = ("classification_error", "test_loss", "train_loss", "train_classification_error", "train_objective")
     gap, error, value = paired(problem, 6, 2, names)
     assert np.all(np.abs(gap) <= 4 * error + 0.05 * value), (gap, error, value)
 
@@ -292,3 +292,18 @@ def test_published_figures_at_a_thousand(overrides, published, tolerance):
     )
     curve = solve(replace(base, overrides))
     assert float(curve["test_mse"][0]) / 2 == pytest.approx(published, rel=tolerance)
+
+
+def test_the_step_of_the_simulated_network_is_that_of_the_theory():
+    """Written twice: the experiment's on the backend, all replicas at once; the theory's for one network."""
+    from dimladder.problem.one_step import mixture
+    from dimladder_validation.simulate.giant_step import _Replicas
+
+    problem = replace(GIANT, {"limit.n": 30, "target.noise": 0.2, "student.layers": layer("tanh", 1.5)})
+    data = mixture(problem, 30)
+    replicas = _Replicas(problem, data, [np.random.default_rng(s) for s in (3, 4)], backend_for())
+    stepped, spike = replicas.step(12)
+    for r, seed in enumerate((3, 4)):
+        net = step(problem, draw(problem, data, np.random.default_rng(seed)), 12)
+        np.testing.assert_allclose(stepped[r], net.stepped, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(spike[r], net.spike, rtol=1e-11)

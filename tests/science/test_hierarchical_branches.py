@@ -9,7 +9,7 @@ import pytest
 import dimladder as dl
 from dimladder.errors import ConfigError
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder.problem.algorithms import SecondStage
+from dimladder.problem.algorithms import SecondStage, ThirdStage
 from dimladder.theories.hierarchical import branch_links, branch_stages
 from dimladder_validation import simulate
 
@@ -141,6 +141,57 @@ def test_run_file_meets_the_experiment():
         assert (np.abs(found - predicted) < 4 * se + slack).all(), (name, found, predicted, se)
 
 
+def test_readout_of_several_features_from_few_labels():
+    """The median error of fits on 60 labels, twice that on all inputs, and its band."""
+    problem = dl.load(BRANCHES, {
+        "target.link": "tanh(2*h1) - 0.6*h2", "target.noise": 0.3, "algorithm.first.order": "refined", "limit.d": 225,
+        "algorithm.second.label_transforms": ["identity", "y**3"],
+        "algorithm.third": {"degree": 3, "samples": 60.0},
+        "grid": {"first_ratio": [math.inf], "second_samples": [3000.0]},
+    })  # fmt: skip
+    curve, measured = dl.solve(problem), simulate(problem, d=[225], replicas=6, dtype="float32", seed=5)
+    found, se = (float(measured[f"mse{s}"].values.ravel()[0]) for s in ("", "_se"))
+    predicted, low, high = (float(curve[f"mse{s}"].values.ravel()[0]) for s in ("", "_low", "_high"))
+    everything = dl.solve(dl.replace(problem, {"algorithm.third.samples": math.inf}))
+    best = float(everything["mse"].values.ravel()[0])
+    assert low < predicted < high
+    assert found > best + 5 * se
+    assert abs(found - predicted) < 3 * se + 0.15 * (predicted - best)
+
+
+def test_fits_of_jointly_normal_features_by_drawing_them():
+    """Leading order of stage 3: fits on 40 labels of two features of which a rotation of the true ones is known."""
+    t = Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients({2: 1.0}),), branches=2,
+        link="tanh(h1) + 0.5*h1*h2", noise=0.2,
+    )  # fmt: skip
+    explained = np.array([[0.7, 0.2], [0.2, 0.5]])
+    best = branch_links.null_error(t) - branch_links.captured(t, explained, 2)
+    fit = branch_stages.leading_fit(t, explained, ThirdStage(degree=2, samples=40.0), best)
+    rng = np.random.default_rng(4)
+    root = np.linalg.cholesky(explained)
+    left = np.linalg.cholesky(np.eye(2) - explained)
+    errors = []
+
+    def draw(n):
+        known = rng.standard_normal((n, 2))
+        u = known @ root.T + rng.standard_normal((n, 2)) @ left.T
+        a, b = known.T
+        basis = np.stack([np.ones(n), a, b, a * b, a**2 - 1, b**2 - 1], axis=1)
+        return basis, np.tanh(u[:, 0]) + 0.5 * u[:, 0] * u[:, 1]
+
+    test, wanted = draw(100_000)
+    for _ in range(400):
+        basis, f = draw(40)
+        theta = np.linalg.lstsq(basis, f + 0.2 * rng.standard_normal(40), rcond=None)[0]
+        errors.append(np.mean((test @ theta - wanted) ** 2))
+    low, middle, high = np.quantile(errors, [0.1, 0.5, 0.9])
+    assert fit.median == pytest.approx(middle, rel=0.03)
+    assert fit.low == pytest.approx(low, rel=0.03)
+    assert fit.high == pytest.approx(high, rel=0.15)
+    assert middle > 1.1 * best
+
+
 def test_parities_are_learned_by_no_first_moment():
     curve = dl.solve(dl.load(BRANCHES, {"target.link": "sign(h1*h2)", "target.noise": 0.0}))
     assert np.isinf(curve["weak_recovery_ratio"].values).all()
@@ -153,7 +204,8 @@ def test_what_several_branches_cannot_have_is_refused():
         ({"algorithm.first.label_transform": "optimal"}, "no single function"),
         ({"algorithm.second": {"weights": "units", "units": 5}}, "one branch"),
         ({"algorithm.third.basis": "rank"}, "Hermite"),
-        ({"algorithm.third.samples": 100.0}, "Hermite"),
+        ({"algorithm.third.ridge": 0.1}, "Hermite"),
+        ({"algorithm.third.samples": 22.0}, "finite spread"),
         ({"target.features": [{"1": 0.8, "2": 0.6}], "target.link": "h1*h2 + h1"}, "second order"),
         ({"target.features": [{"1": 0.8, "3": 0.6}]}, "third order"),
         ({"algorithm.first.order": "refined"}, r"limit\.d"),

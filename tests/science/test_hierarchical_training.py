@@ -15,6 +15,7 @@ from dimladder_validation.simulate import algorithm_one as one
 from dimladder_validation.simulate import hierarchical_training as training
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_flow import neurons
+from dimladder_validation.simulate.hierarchical_replicas import Realizations
 from dimladder_validation.simulate.hierarchical_target import Realization, level_sizes
 
 CPU32, CPU64 = backend_for("cpu", "float32"), backend_for("cpu", "float64")
@@ -67,7 +68,7 @@ def test_reduced_and_whole_inputs_give_the_same_neurons():
         RUNS / "hierarchical-flow.toml", {"algorithm.step": 6.0, "algorithm.batch_ratio": 4.0, "limit.d": 64}
     )
     rng = np.random.default_rng(1)
-    reduced = np.array([neurons(problem, 64, rng, CPU64, 8, 1)[0][-1, 0] for _ in range(150)])
+    reduced = neurons(problem, 64, rng.spawn(150), CPU64, 8, 1)[0][:, -1, 0]
     truth = Realization.draw(problem.target, 64, rng, CPU64)
     whole = []
     for _ in range(30):
@@ -147,18 +148,21 @@ def test_everything_runs_on_a_strict_array_namespace():
         plan = settings(p1=20, p2=10, n1=300, n2=60, n3=80, steps=2)
         done = one.train(truth, plan, rng, backend)
         recipe = replace(training.REPOSITORY, second_width=8)
-        layer = training.train_layerwise(truth, 60, recipe, rng, backend, steps=(3, 3), records=2)
-        joint = training.train_joint(truth, 60, recipe, rng, backend, steps=3, records=2)
-        two = training.train_two_layer(truth, 60, recipe, rng, backend, steps=3)
+        both = Realizations.of([truth, Realization.draw(target(), 36, rng, backend)])
+        streams = [np.random.default_rng(seed) for seed in (9, 10)]
+        layer = training.train_layerwise(both, 60, recipe, streams, steps=(3, 3), records=2)
+        joint = training.train_joint(both, 60, recipe, streams, steps=3, records=2)
+        two = training.train_two_layer(both, 60, recipe, streams, steps=3)
         kernel = training.polynomial_kernel_ridge(truth, 60, rng, backend)
-        results.append([r.test_error for r in (done, layer, joint, two, kernel)] + [done.feature_overlap])
+        trained = [r.test_error[i] for r in (layer, joint, two) for i in range(2)]
+        results.append([done.test_error, done.feature_overlap, kernel, *trained])
     np.testing.assert_allclose(results[0], results[1], rtol=1e-8)
 
 
 def test_gradients_of_the_practical_network():
     rng = np.random.default_rng(6)
-    net = training.ThreeLayer(7, 9, 5, 0.2, rng, CPU64)
-    x, y = rng.standard_normal((11, 7)), rng.standard_normal(11)
+    net = training.ThreeLayer(7, 9, 5, 0.2, [np.random.default_rng(seed) for seed in (1, 2)], CPU64)
+    x, y = rng.standard_normal((2, 11, 7)), rng.standard_normal((2, 11))
     gradients = net.gradients(x, y)
 
     def loss():
@@ -192,13 +196,13 @@ def test_practical_recipes_find_the_subspace():
     for seed in (0,):
         rng = np.random.default_rng(seed)
         truth = Realization.draw(target(link="tanh(3*h)"), 25, rng, CPU32)
-        n = int(25**2.2)
+        n, one_truth = int(25**2.2), Realizations.of([truth])
         for name, more in (("same", {}), ("fresh", {"fresh": True, "reinitialize": True})):
-            done = training.train_layerwise(truth, n, recipe, rng, CPU32, steps=(68, 300), records=2, **more)
-            errors[name].append(done.test_error)
-            assert done.weight_overlap[-1][0] > 1.25 * done.weight_overlap[0][0]
-        errors["two-layer"].append(training.train_two_layer(truth, n, training.REPOSITORY, rng, CPU32).test_error)
-        errors["kernel"].append(training.polynomial_kernel_ridge(truth, n, rng, CPU32).test_error)
+            done = training.train_layerwise(one_truth, n, recipe, [rng], steps=(68, 300), records=2, **more)
+            errors[name].append(done.test_error[0])
+            assert done.weight_overlap[0, -1, 0] > 1.25 * done.weight_overlap[0, 0, 0]
+        errors["two-layer"].append(training.train_two_layer(one_truth, n, training.REPOSITORY, [rng]).test_error[0])
+        errors["kernel"].append(training.polynomial_kernel_ridge(truth, n, rng, CPU32))
     means = {name: np.mean(values) for name, values in errors.items()}
     assert max(means["same"], means["fresh"]) < 0.85 * float(np.mean(truth(truth.inputs(5000, rng)) ** 2))
     assert max(means["two-layer"], means["kernel"]) < 0.75 * float(np.mean(truth(truth.inputs(5000, rng)) ** 2))
@@ -208,12 +212,12 @@ def test_shallow_baselines_learn():
     rng = np.random.default_rng(7)
     truth = Realization.draw(target(link="h"), 36, rng, CPU64)
     kernel = training.polynomial_kernel_ridge(truth, 1500, rng, CPU64, ridge_strength=1e-3)
-    assert kernel.test_error < 0.05  # h is quadratic in x
+    assert kernel < 0.05  # h is quadratic in x
     known = training.random_feature_ridge(
         truth, 1000, 300, rng, CPU64, ridge_strength=1e-5, directions=truth.directions[0].T
     )
     blind = training.random_feature_ridge(truth, 1000, 300, rng, CPU64, ridge_strength=1e-5)
-    assert known.test_error < 0.2 < 0.5 < blind.test_error
+    assert known < 0.2 < 0.5 < blind
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,9 @@ def test_dense_networks_follow_the_gradient():
         RUNS / "mup-tanh.toml", {"student.hidden_layers": 3, "student.richness": 1.7, "student.activation": "silu"}
     )
     run = training_of(problem)
-    network = Network(run, EXPONENTS["mup"], activation("silu"), 12, [np.random.default_rng(0)], backend_for())
-    velocity = network.velocity(network.run(), run.weights[0])
+    streams = [np.random.default_rng(0)]
+    network = Network(run, EXPONENTS["mup"], activation("silu"), problem.loss.form, 12, streams, backend_for())
+    velocity = network.velocity(network.run(), run.weights[:1])
     generator = np.random.default_rng(1)
     for l, rate in enumerate(network.rates):
         direction = generator.normal(size=network.weights[l].shape)
@@ -179,5 +180,6 @@ def test_strict_array_api_and_float32():
     single = EXPERIMENT.run(problem, 16, [s() for s in streams], backend_for("cpu", "float32"))
     for name, (_, values) in plain.variables.items():
         assert other.variables[name][1] == pytest.approx(values, rel=1e-9, abs=1e-12), name
-    assert single.variables["f"][1].shape == plain.variables["f"][1].shape
-    assert np.isfinite(single.variables["f"][1]).all()
+    # The same random numbers, rounded: a few thousand roundings of 6e-8.
+    for name in ("loss", "f", "feature_kernel", "gradient_kernel", "relative_feature_change"):
+        assert single.variables[name][1] == pytest.approx(plain.variables[name][1], rel=2e-4, abs=2e-5), name

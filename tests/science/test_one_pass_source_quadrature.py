@@ -198,7 +198,7 @@ KINKED = {
 def test_kinks_are_split(name: str) -> None:
     """Monte Carlo for the value, the next finer rule for the digits."""
     setting, source, tolerance = KINKED[name]
-    functions, level = built(setting), 0 if len(source.C) > 2 else 2
+    functions, level = by_quadrature(setting), 0 if len(source.C) > 2 else 2
     found, finer = computed(functions, source, level), computed(functions, source, level + 1)
     for quantity in ("G", "D", "N", "R", "e", "loss"):
         assert np.abs(found[quantity] - finer[quantity]).max() < tolerance, quantity

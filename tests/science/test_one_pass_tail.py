@@ -364,3 +364,25 @@ def test_kinked_students_keep_their_digits_where_rounding_is_the_tolerance() -> 
     assert (np.diff(e) < 0).all()
     assert 0 < e[-1] < 1e-17
     assert e == pytest.approx(finer["generalization_error"].values, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "continued in the overlaps of w_i - w"),
+        ({"target.noise": 0.1}, "no difference form: label noise"),
+        ({"algorithm.weight_decay": 0.1}, "no difference form: weight decay"),
+        ({"student.activation": "tanh(x)*x"}, "no difference form: its averages have no closed form"),
+        (
+            {"algorithm.uses": 2, "target.readout": [1.0], "student.width": 1, "initial": {"Q": [[0.5]], "M": [[0.2]]}},
+            "no difference form: it is derived for gradients",
+        ),
+        (
+            {"data": {"kind": "gaussian", "spectrum": {"variances": [0.5, 1.5], "fractions": [0.5, 0.5]}}},
+            "no difference form: it is derived",
+        ),
+    ],
+)
+def test_explain_says_where_the_form_is_absent(changes: dict[str, Any], said: str) -> None:
+    system = dl.derive(problem(**{key.replace(".", "__"): value for key, value in changes.items()}))
+    assert said in " ".join(system.explain().split())

@@ -20,9 +20,10 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Expression, activation
 from dimladder_validation import replicate, simulate
 from dimladder_validation.simulate import algorithm_one as one
-from dimladder_validation.simulate import hierarchical_training, sgd, streams
+from dimladder_validation.simulate import experiment, hierarchical_training, sgd, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical_layerwise import solve
+from dimladder_validation.simulate.hierarchical_replicas import Realizations
 from dimladder_validation.simulate.hierarchical_target import Realization
 from dimladder_validation.simulate.model_code import derivative
 from dimladder_validation.simulate.one_pass import finite
@@ -55,12 +56,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "online-reuse": {"target.noise": 0.2},
     "online-look-ahead": {"target.noise": 0.2, "student.activation": "tanh"},
     "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},
-    "multi-pass-ridge": {"simulation.method": "dense"},
-    "multi-pass-committee": {"simulation.method": "dense"},
+    "multi-pass-ridge": {"algorithm": {"kind": "gradient-flow", "learning_rate": 0.5, "steps": 3}},
+    "multi-pass-committee": {
+        "algorithm.temperature": 0.3, "algorithm.batch_fraction": 0.5, "algorithm.momentum": {"beta": 0.3},
+    },
 }  # fmt: skip
-CASES = {name: (name, SMALL.get(name, {})) for name in SIMULATED} | {
-    f"{name}, variant": (name, {**SMALL.get(name, {}), **more}) for name, more in VARIANTS.items() if name in SIMULATED
+# Those that compute on the device; the others say why they do not.
+THERE = [name for name in SIMULATED if not experiment(THEORY_OF[name]).on_host]
+SHORT = SMALL | {"implicit-bias": {"grid.time": [0.5, 2.0]}}
+CASES = {name: (name, SHORT.get(name, {})) for name in THERE} | {
+    f"{name}, variant": (name, {**SHORT.get(name, {}), **more}) for name, more in VARIANTS.items() if name in THERE
 }
+# What runs on torch, where NumPy has a faster law by default.
+EXPLICIT = {"one-pass": {"simulation.method": "weights"}, "multi-pass": {"simulation.method": "dense"}}
 # Slow, and what they add happens on the host.
 SLOW = ("giant-step-mixture, variant", "hierarchical-layerwise, variant")
 
@@ -69,8 +77,7 @@ SLOW = ("giant-step-mixture, variant", "hierarchical-layerwise, variant")
 def test_the_same_numbers_as_numpy(case: str) -> None:
     """A look-ahead has no such pair: the Gram chain on NumPy, weights on torch."""
     name, settings = CASES[case]
-    if THEORY_OF[name] == "one-pass":
-        settings = {**settings, "simulation.method": "weights"}
+    settings = {**settings, **EXPLICIT.get(THEORY_OF[name], {})}
     problem = dl.load(path_of(name), settings)
     plain, tensors = (simulate(problem, d=size_of(name), replicas=3, device=device) for device in ("cpu", "torch"))
     assert set(plain) == set(tensors)
@@ -81,6 +88,20 @@ def test_the_same_numbers_as_numpy(case: str) -> None:
         # The scatter of what is constant up to rounding is measured against the constant.
         scale = np.nanmax(np.abs(plain[variable.removesuffix("_se")].values))
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * scale, err_msg=variable)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_single_precision_has_the_same_random_numbers(case: str) -> None:
+    """Replica by replica the numbers of double precision, rounded: far closer than replicas are to each other."""
+    name, settings = CASES[case]
+    problem = dl.load(path_of(name), {**settings, **EXPLICIT.get(THEORY_OF[name], {})})
+    double, single = (
+        replicate(problem, d=size_of(name), replicas=6, device="torch", dtype=dtype) for dtype in ("float64", "float32")
+    )
+    for variable, (_, values, _) in double.variables.items():
+        scatter = np.sqrt(np.nanmean(values[0].var(axis=0)))
+        gap = np.sqrt(np.nanmean((single.variables[variable][1][0] - values[0]) ** 2))
+        assert gap <= 0.05 * scatter + 2e-5 * np.nanmax(np.abs(values[0])), (variable, gap, scatter)
 
 
 class Far(torch.Tensor):
@@ -143,6 +164,8 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in SLOW])
 def test_an_accelerator_in_single_precision_has_the_law_of_numpy(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, settings = CASES[case]
+    if THEORY_OF[name] == "multi-pass":
+        settings = {**settings, **EXPLICIT["multi-pass"]}
     problem, count = dl.load(path_of(name), settings), 40
     options: dict[str, Any] = {"d": size_of(name), "replicas": count, "device": "cuda", "dtype": "float32"}
     there = replicate(problem, **options)
@@ -230,12 +253,15 @@ def test_networks_as_trained_in_practice(dtype: str) -> None:
         plan = one.AlgorithmOne("tanh(x) + 0.3*x", p1=20, p2=10, n1=300, n2=60, n3=80, steps=2)
         recipe, options = hierarchical_training.REPOSITORY, {"steps": (3, 3), "records": 2}
         done = one.train(truth, plan, rng, backend)
-        layer = hierarchical_training.train_layerwise(truth, 60, recipe, rng, backend, **options)
-        joint = hierarchical_training.train_joint(truth, 60, recipe, rng, backend, steps=3, records=2)
-        two = hierarchical_training.train_two_layer(truth, 60, recipe, rng, backend, steps=3)
+        both = Realizations.of([truth, Realization.draw(problem.target, 36, rng, backend)])
+        own = [np.random.default_rng(seed) for seed in (9, 10)]
+        layer = hierarchical_training.train_layerwise(both, 60, recipe, own, **options)
+        joint = hierarchical_training.train_joint(both, 60, recipe, own, steps=3, records=2)
+        two = hierarchical_training.train_two_layer(both, 60, recipe, own, steps=3)
         kernel = hierarchical_training.polynomial_kernel_ridge(truth, 60, rng, backend)
         features = hierarchical_training.random_feature_ridge(truth, 60, 90, rng, backend)
-        results.append([r.test_error for r in (done, layer, joint, two, kernel, features)] + [done.feature_overlap])
+        trained = [r.test_error[i] for r in (layer, joint, two) for i in range(2)]
+        results.append([done.test_error, done.feature_overlap, kernel, features, *trained])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-9 if dtype == "float64" else 2e-3)
 
 
@@ -290,6 +316,13 @@ def test_devices_that_are_not_there(device: str, said: str) -> None:
         backend_for(device)
     if torch.version.cuda is None and said == "cuda":
         assert "CPU only" in str(raised.value)
+
+
+def test_what_runs_on_the_host_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    problem = dl.load(path_of("truncation-flow"), SMALL["truncation-flow"])
+    plain, other = (simulate(problem, d=50, replicas=2, device=device) for device in ("cpu", "torch"))
+    assert "truncation-flow runs on the CPU, whatever the device: one threshold" in caplog.text
+    np.testing.assert_array_equal(other["threshold"].values, plain["threshold"].values)
 
 
 def test_a_result_says_what_computed_it() -> None:

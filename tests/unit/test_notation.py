@@ -144,3 +144,11 @@ def test_tables_fit_their_column(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-2000:]
         found = re.findall(r"Overfull \\([hv])box \(([\d.]+)pt", done.stdout)
         assert not [(kind, float(size)) for kind, size in found if float(size) > 5.0]
+
+
+def test_numbers_in_which_results_differ_are_left_out(tmp_path: Path) -> None:
+    base = dl.load(ROOT / "docs/gallery/runs/deep-linear-posterior.toml")
+    curves = [dl.solve(dl.replace(base, {"data.label_alignment": value})) for value in (0.3, 0.5)]
+    for results, shown in ((curves, False), (curves[:1], True)):
+        dl.export(results, tmp_path, ["notation"], refine=False)
+        assert ("a sample: 0.3" in (tmp_path / "notation.tex").read_text()) == shown

@@ -67,7 +67,12 @@ def test_drifts_are_collected(text: str, decay: float) -> None:
         ({"w": "w - __import__('os').getcwd()*x/sqrt(d)"}, "coefficient of x"),
         ({"w": "w - error.real*x/sqrt(d)"}, "error.real"),
         ({"w": "w - lambda_v*x/sqrt(d)"}, "unknown name 'lambda_v'"),
-        ({"w": "w - lambda_w^2*w/d"}, "that of a vector holds numbers, constants and learning_rate only"),
+        ({"w": "w - lambda_v^2*w/d"}, "the coefficient of w: .*unknown name 'lambda_v'"),
+        ({"w": "w - lambda_w^2*w/sqrt(d)"}, "neither a drift"),
+        ({"w": "w - zeta/d"}, r"'-1\*zeta\*d\^\(-1\)' is neither a drift"),
+        ({"w": "w - lambda_w*zeta/sqrt(d)"}, "that of zeta holds numbers, constants and learning_rate only"),
+        ({"w": "w - zeta*x/d"}, "'zeta \\* x' multiplies two vectors"),
+        ({"w": SGD, "zeta": "zeta"}, "cannot be a vector"),
         ({"w": "w - dg(error)*x/sqrt(d)"}, "taken at a field"),
         ({"v": SGD}, "no row for the trained weights"),
         ({"w": SGD, "error": "error"}, "cannot be a vector"),
@@ -76,6 +81,14 @@ def test_drifts_are_collected(text: str, decay: float) -> None:
 def test_texts_that_are_no_row_say_why(rows: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         read_update(rows, {})
+
+
+def test_drifts_that_depend_on_the_sample_and_noise() -> None:
+    row = read_update({"w": "w + learning_rate*(f*x/sqrt(d) - f^2*w/d) + sqrt(2*T)*zeta/sqrt(d)"}, {"T": 0.5})["w"]
+    assert not row.drift
+    assert row.sampled_drift["w"].evaluate(math, learning_rate=0.3, f=2.0) == pytest.approx(-1.2, rel=1e-14)
+    assert row.noise is not None
+    assert row.noise.evaluate(math) == pytest.approx(1.0, rel=1e-14)
 
 
 def test_constants_are_used() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from .solve import derive
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["equation_rows", "equations_text"]
 
 
-def equations_text(problem: Problem, form: str, columns: int = 1) -> str:
+def equations_text(problem: Problem, form: str, columns: int = 1, varied: Collection[str] = ()) -> str:
     """Return what a method of the problem's system prints, or one of its table of notation.
 
     Parameters
@@ -24,14 +24,16 @@ def equations_text(problem: Problem, form: str, columns: int = 1) -> str:
     form : {"latex", "text", "sympy", "explain", "notation as latex", "notation as text", "notation as html"}
     columns : {1, 2}
         Of the page, for LaTeX.
+    varied : collection of str
+        Keys whose numbers a table of notation leaves out.
     """
 
     def build(system: System) -> str:
-        printed: Any = system.notation() if form.startswith("notation as ") else system
+        printed: Any = system.notation().without(varied) if form.startswith("notation as ") else system
         form_of = form.removeprefix("notation as ")
         return str(printed.latex(columns) if form_of == "latex" else getattr(printed, form_of)())
 
-    return _kept(problem, (form, columns), build)
+    return _kept(problem, (form, columns, *sorted(varied)), build)
 
 
 def equation_rows(problem: Problem) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ def report(
     """
     from .paper import Names
     from .paper.page import page
-    from .paper.runs import same
+    from .paper.runs import differing, same
     from .results import gather, write_text
 
     results = same(gather(source))
@@ -120,7 +120,7 @@ def report(
     text = page(
         results, rows, folder=folder, variables=variables,
         names=Names(dict(labels or {}), dict(axes or {})), lines=lines,
-        notation="" if problem is None else equations_text(problem, "notation as html"),
+        notation="" if problem is None else equations_text(problem, "notation as html", varied=differing(results)),
     )  # fmt: skip
     write_text(Path(to), text)
     return Path(to)
@@ -137,15 +137,17 @@ def equations_of(result: Result, columns: int) -> str:
     return equations_text(_problem_of(result, "equations"), "latex", columns)
 
 
-def notation_of(result: Result, columns: int) -> str:
+def notation_of(result: Result, columns: int, varied: Collection[str] = ()) -> str:
     """Return the LaTeX of the table that says what every symbol of those equations means.
+
+    `varied` are keys whose numbers are left out, because results that stand together differ in them.
 
     Raises
     ------
     UsageError
         As `equations_of`.
     """
-    return equations_text(_problem_of(result, "notation"), "notation as latex", columns)
+    return equations_text(_problem_of(result, "notation"), "notation as latex", columns, varied)
 
 
 def _problem_of(result: Result, wanted: str) -> Problem:

@@ -70,7 +70,8 @@ def schur(c: float, x: float, y: float, v: float) -> float:
     yh = t - (t - y)
     yl = y - yh
     f = ((xh * yh - q) + xh * yl + xl * yh) + xl * yl
-    return ((p - q) + (e - f)) / v
+    # A field that is fixed tells nothing.
+    return ((p - q) + (e - f)) / v if v > 0.0 or v != v else c
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ..errors import UsageError, did_you_mean
@@ -14,7 +14,7 @@ from .equations import columns_of, equations_document
 from .labels import Names
 from .macros import macros
 from .plan import Plan, make
-from .runs import same
+from .runs import differing, same
 from .sheets import sheets, stems, to_csv
 from .tables import tables
 
@@ -35,7 +35,7 @@ def export(
     width: str | float | None = None,
     refine: Callable[[Result], Result | None] | None = None,
     equations: Callable[[Result, int], str] | None = None,
-    notation: Callable[[Result, int], str] | None = None,
+    notation: Callable[[Result, int, Collection[str]], str] | None = None,
 ) -> list[Path]:
     r"""Write what a paper embeds, and return the files.
 
@@ -67,7 +67,7 @@ def export(
         Returns a theory at more points than were asked for, of which lines are drawn; `dimladder.export` solves again.
     equations, notation : callable, optional
         Return the LaTeX of the equations behind a result, and of the table of their symbols, for a page of so many
-        columns; `dimladder.export` derives.
+        columns; the table without the numbers of some keys. `dimladder.export` derives.
 
     Raises
     ------
@@ -136,7 +136,8 @@ def export(
     if "notation" in formats:
         if notation is None:
             raise UsageError("nothing derives equations here", where="formats: notation", hint="use dimladder.export")
-        put("notation.tex", f"% {note}\n{notation(results[0], columns_of(style, width))}")
+        table = notation(results[0], columns_of(style, width), differing(results))
+        put("notation.tex", f"% {note}\n{table}")
     return written
 
 
@@ -146,9 +147,7 @@ def _lines(results: Sequence[Result], refine: Callable[[Result], Result | None])
     return {i: r for i, r in finer.items() if r is not None}
 
 
-def _pgf(
-    plan: Plan, style: str, width: str | float | None, note: str, put: Callable[[str, str], None]
-) -> None:
+def _pgf(plan: Plan, style: str, width: str | float | None, note: str, put: Callable[[str, str], None]) -> None:
     from .pgf import pgfplots, standalone
 
     body, files = pgfplots(plan, style, note, width)

@@ -17,9 +17,7 @@ _DASHES = ("solid", "densely dashed", "densely dotted", "dash dot")
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")
 
 
-def pgfplots(
-    plan: Plan, style: str, note: str, width: str | float | None = None
-) -> tuple[str, dict[str, str]]:
+def pgfplots(plan: Plan, style: str, note: str, width: str | float | None = None) -> tuple[str, dict[str, str]]:
     """Return the tikzpicture, and the CSV file of each panel: what is drawn, and nothing else.
 
     Parameters

@@ -200,6 +200,14 @@ class Runs:
         return [word for k in keys for word in (k.rsplit(".", 1)[-1], _plain(member.parameters.get(k)))]
 
 
+def differing(results: Iterable[Result]) -> set[str]:
+    """Return the keys in which the problems of results differ, swept ones included."""
+    told = [parameters(r) for r in results]
+    keys = {key for table in told for key in table}
+    swept = {key for r in results for key in swept_keys(r)}
+    return swept | {key for key in keys if len({repr(table.get(key)) for table in told}) > 1}
+
+
 def same(results: Iterable[Result]) -> list[Result]:
     """Return the results without exact copies, such as the theory of a solve beside that of a comparison."""
     kept: list[Result] = []

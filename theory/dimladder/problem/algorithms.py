@@ -105,7 +105,8 @@ class OnePass(Spec, frozen=True, kw_only=True, tag_field="kind", tag="one-pass")
         The update rule written out, linear in the vectors and in the sample: each row is its vector, plus vectors over
         d, plus ``x/sqrt(d)`` times a function of ``a`` (the unit's readout), ``error`` (slope of the loss), ``f``,
         ``y``, ``learning_rate``, and ``lambda_w``, ``g(lambda_w)``, ``dg(lambda_w)``: the unit's field of a vector,
-        activation and slope there. All right-hand sides are those before the step.
+        activation and slope there. Vectors over d may carry such functions too, and ``zeta/sqrt(d)`` a number: fresh
+        normal noise, one zeta a unit. All right-hand sides are those before the step.
     vectors : table name -> text
         Vectors tracked beside w, and where they start: ``"zero"``, ``"w"`` (a copy), or ``"overlaps"``: the Q and M of
         ``[initial]`` are over all vectors, w first, then by name.

@@ -110,6 +110,7 @@ def extras_of(problem: Problem, gram: Array, moving: int, width: int) -> dict[st
 
 def _moving(drift: Array, gain: Array, **more: Any) -> dict[str, Any]:
     still = {"scheduled_drift": np.zeros_like(drift), "fixed_gain": np.zeros_like(gain), "coefficients": None}
+    still |= {"sampled_drift": None, "kick": np.zeros_like(gain), "fixed_kick": np.zeros_like(gain)}
     return {"drift": drift, "gain": gain, "beta": None, **still, **more}
 
 
@@ -134,11 +135,15 @@ def _written(rule: Any) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any
         size = len(rows)
         drift, scheduled = np.zeros((size, size)), np.zeros((size, size))
         gain, fixed = np.zeros(size), np.zeros(size)
-        standard = True
+        kick, fixed_kick = np.zeros(size), np.zeros(size)
+        sampled = tuple(tuple(row.sampled_drift.get(other) for other in rows) for row in rows.values())
+        standard = not any(formula is not None for row in sampled for formula in row)
         for p, (name, row) in enumerate(rows.items()):
             for q, other in enumerate(rows):
                 if other in row.drift:
                     drift[p, q], scheduled[p, q] = affine(row.drift[other], f"update.{name}", rule.learning_rate)
+            if row.noise is not None:
+                fixed_kick[p], kick[p] = affine(row.noise, f"update.{name}", rule.learning_rate)
             if row.sample is not None:
                 part = gradient_part(row.sample)
                 if part is None:
@@ -152,4 +157,7 @@ def _written(rule: Any) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any
     if general is not None:
         gain, fixed = np.zeros(size), np.zeros(size)
     moves = _moving(drift, gain) | {"scheduled_drift": scheduled, "fixed_gain": fixed, "coefficients": general}
+    moves |= {"kick": kick, "fixed_kick": fixed_kick}
+    if general is not None and any(formula is not None for row in sampled for formula in row):
+        moves["sampled_drift"] = sampled
     return tuple(rows), tuple(name for name in rows if name != "w"), moves

@@ -81,6 +81,10 @@ class Table:
         P that the schedule multiplies, and the part that it does not.
     coefficients : tuple of (Expression or None), or None
         Sample coefficients b_p instead of P where an update rule is not a multiple of the gradient; see `update_text`.
+    sampled_drift : tuple (S) of tuples (S) of (Expression or None), or None
+        L where it depends on the sample, beside `drift`: of the unit's vector q in the row of its vector p.
+    kick, fixed_kick : arrays (S,)
+        Fresh noise: u_p += (kick_p + fixed_kick_p) zeta_k/sqrt d, one zeta a unit; the schedule multiplies the first.
     beta : float or None
         Momentum of order one, w and u: `gain` is lr/(1 - beta) for w, the limit; a finite d runs the rule itself.
     readout_rate, readout_decay : float
@@ -144,6 +148,9 @@ class Table:
     gain: Array
     fixed_gain: Array
     coefficients: tuple[Expression | None, ...] | None
+    sampled_drift: tuple[tuple[Expression | None, ...], ...] | None
+    kick: Array
+    fixed_kick: Array
     learning_rate: float
     beta: float | None
     readout_rate: float
@@ -250,8 +257,13 @@ class Table:
             len(self.species) == 1 and len(self.shares) == 1 and len(self.head) == 1 and self.D == 0
             and self.variances[0, 0] == 1.0 and self.bias_rate is None and self.coefficients is None
             and not self.labels[0].any() and self.Y == 1 and self.M and not self.fixed_gain.any() and self.beta is None
-            and not self.timed
+            and not self.timed and not self.kicked
         )  # fmt: skip
+
+    @property
+    def kicked(self) -> bool:
+        """Whether a step adds noise of its own."""
+        return bool(self.kick.any() or self.fixed_kick.any())
 
 
 def table(problem: Problem) -> Table:

@@ -1,8 +1,9 @@
 """``[algorithm.update]``: update rules written out, read as rows of a table that is linear in vectors and the sample.
 
-    u_p <- u_p + (1/d) sum_q B_pq u_q + (1/sqrt d) b_p x
+    u_p <- u_p + (1/d) sum_q B_pq u_q + (1/sqrt d) b_p x + (1/sqrt d) s_p zeta
 
-A row is split into monomials ``coefficient * vector * d^power``; what is left over is refused with the offending term.
+B and b may depend on the sample through its fields (Oja's rule); zeta is fresh noise, d standard normal numbers. A row
+is split into monomials ``coefficient * vector * d^power``; what is left over is refused with the offending term.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from .expressions import Expression
 
 # The descent direction of SGD, up to a number: its average has a name of its own.
 GRADIENT = "a*dg_w*error"
-_HOW = 'write "w - learning_rate*a*dg(lambda_w)*error*x/sqrt(d)": drifts are vectors over d, samples are x/sqrt(d)'
+_HOW = (
+    'write "w - learning_rate*a*dg(lambda_w)*error*x/sqrt(d)": drifts are vectors over d, samples are x/sqrt(d), noise '
+    "is zeta/sqrt(d)"
+)
+NOISE = "zeta"
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,21 @@ class Row:
     sample : Expression or None
         b in ``a`` (the unit's readout), ``error`` (slope of the loss in the output), ``f``, ``y``, ``learning_rate``,
         ``lambda_s`` (the unit's field of vector s), and ``g_s``, ``dg_s``, activation and slope at that field.
+    sampled_drift : dict name -> Expression
+        B of the vectors for which it depends on the sample, in the same variables.
+    noise : Expression or None
+        s in learning_rate; the units have noise of their own, which the rows of a unit share.
     """
 
     drift: dict[str, Expression]
     sample: Expression | None
+    sampled_drift: dict[str, Expression]
+    noise: Expression | None
 
 
 @dataclass(frozen=True)
 class _Term:
-    vector: str  # a tracked vector, "x", or "" for a scalar
+    vector: str  # a tracked vector, "x", "zeta", or "" for a scalar
     power: Fraction  # of d
     factor: ast.expr
 
@@ -63,7 +74,7 @@ class _Reader(ast.NodeVisitor):
 
     def terms(self, node: ast.expr) -> list[_Term]:
         match node:
-            case ast.Name(id=name) if name in self.vectors or name == "x":
+            case ast.Name(id=name) if name in self.vectors or name in ("x", NOISE):
                 return [_Term(name, Fraction(0), _ONE)]
             case ast.Name(id="d"):
                 return [_Term("", Fraction(1), _ONE)]
@@ -93,7 +104,7 @@ class _Reader(ast.NodeVisitor):
 
     def _involved(self, node: ast.expr) -> bool:
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-        return bool(names & {*self.vectors, "x", "d"})
+        return bool(names & {*self.vectors, "x", NOISE, "d"})
 
     def _power(self, base: ast.expr, power: Fraction, node: ast.expr) -> _Term:
         """Return a power of a number times powers of d."""
@@ -133,21 +144,27 @@ class _Reader(ast.NodeVisitor):
             sums[key] = ast.BinOp(sums[key], ast.Add(), term.factor) if key in sums else term.factor
         found = [_Term(vector, power, factor) for (vector, power), factor in sums.items()]
         drift: dict[str, Expression] = {}
-        sample = None
+        sampled: dict[str, Expression] = {}
+        sample, noise = None, None
+        of_sample = (*SCALARS, *_of_fields(self.vectors))
         for term in found:
             if term.vector == self.name and term.power == 0:
                 continue
             if term.vector == "x" and term.power == Fraction(-1, 2):
-                sample = self._formula(term, (*SCALARS, *_of_fields(self.vectors)))
-            elif term.vector not in ("", "x") and term.power == -1:
-                drift[term.vector] = self._formula(term, ("learning_rate",))
+                sample = self._formula(term, of_sample)
+            elif term.vector == NOISE and term.power == Fraction(-1, 2):
+                noise = self._formula(term, ("learning_rate",))
+            elif term.vector in self.vectors and term.power == -1:
+                formula = self._formula(term, of_sample)
+                (drift if set(formula.variables) <= {"learning_rate"} else sampled)[term.vector] = formula
             else:
-                raise self.refuse(term.text(), "is neither a drift of order 1/d nor a sample of order 1/sqrt(d)")
+                why = "is neither a drift of order 1/d nor a sample, or noise, of order 1/sqrt(d)"
+                raise self.refuse(term.text(), why)
         own = sums.get((self.name, Fraction(0)))
         if own is None or self._formula(_Term(self.name, Fraction(0), own), ()).evaluate(math) != 1:
             why = "a row is the vector itself plus small steps"
             raise ValueError(f"update.{self.name}: {why}; {_HOW}; for a decay of order one use momentum = {{ beta }}")
-        return Row(drift, sample)
+        return Row(drift, sample, sampled, noise)
 
     def _formula(self, term: _Term, variables: tuple[str, ...]) -> Expression:
         tree = _Named(self.constants).visit(term.factor)
@@ -156,7 +173,7 @@ class _Reader(ast.NodeVisitor):
             return Expression(text, variables)
         except ValueError as error:
             where = f"update.{self.name}: the coefficient of {term.vector or 'the constant'}"
-            only = "" if "error" in variables else "; that of a vector holds numbers, constants and learning_rate only"
+            only = "" if "error" in variables else f"; that of {NOISE} holds numbers, constants and learning_rate only"
             raise ValueError(f"{where}: {error}{only}") from None
 
 
@@ -211,7 +228,7 @@ def read_update(update: dict[str, str], constants: dict[str, float]) -> dict[str
         raise ValueError('update: there is no row for the trained weights, add w = "w - ..."')
     # Not as written: tables of a run file have no order, and two that differ in it are one problem.
     vectors = ("w", *sorted(name for name in update if name != "w"))
-    taken = {"x", "d", "g", "dg", "sqrt", *SCALARS}
+    taken = {"x", NOISE, "d", "g", "dg", "sqrt", *SCALARS}
     for name in (*vectors, *constants):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or name in taken:
             why = "the name is taken" if name in taken else "a name is a letter and then letters and digits"

@@ -199,6 +199,13 @@ def _elementary(part: Any) -> Terms:
         if isinstance(part, sp.sign):
             return ((sp.sign(slope), Factor(sign=True)),)
         return ((ONE, Factor(erfs=(sp.sqrt(2) * slope,))),)
+    if (
+        isinstance(part, sp.DiracDelta)
+        and len(part.args) == 1
+        and _affine(part.args[0])
+        and not part.args[0].subs(X, 0)
+    ):
+        return ((1 / abs(part.args[0].coeff(X, 1)), Factor(delta=True)),)
     return ((ONE, Factor(opaque=part)),)
 
 

@@ -9,7 +9,7 @@
 5. what is left is a product of waves (characteristic function) or of signs and erfs. ``erf(s f/sqrt 2)`` is the average
    of ``sign(s f + xi)`` over a fresh standard normal ``xi``, so products of both are orthant moments: an arcsine for
    two, Plackett's integral for four (`SignMoment4`), zero for an odd number. With means, an erf for one and
-   `SignMoment2` for two.
+   `SIGN_MOMENTS` for two, three and four.
 
 Anything else stays an explicit `Expectation` node.
 """
@@ -24,7 +24,17 @@ from typing import Any
 import sympy as sp
 
 from .factors import ONE, UNIT, ZERO, Factor, Terms, X, decompose, differentiate, product
-from .nodes import Correlation, DensityAtZero, Expectation, Given, Schur, SignMoment2, SignMoment4
+from .nodes import (
+    SIGN_MOMENTS,
+    Correlation,
+    DensityAtZero,
+    DensityOfZero,
+    Expectation,
+    Given,
+    Schur,
+    SignMoment4,
+    Threshold,
+)
 
 Label = Hashable
 
@@ -42,8 +52,9 @@ class Law:
         Gives a short name to an entry of a conditioned covariance: ``name(hint, expression) -> symbol``. Without it
         expressions nest.
     guarded : {"", "schur", "given"}
-        Write conditioning with `Schur`, `Correlation` and `DensityAtZero` nodes, which compile to code that survives
-        coinciding fields; ``.doit()`` gives the plain expressions. Or with `Given` nodes in the place of `Schur`.
+        Write conditioning with `Schur`, `Correlation` and `DensityAtZero` nodes, with means `DensityOfZero` and
+        `Threshold`, which compile to code that survives coinciding fields; ``.doit()`` gives the plain expressions. Or
+        with `Given` nodes in the place of `Schur`.
     """
 
     def __init__(
@@ -87,7 +98,12 @@ class Law:
         """Covariance C_bc - gain C_ab C_ac, mean m_b - gain C_ab m_a: the law after tilting or conditioning."""
         mean = None
         if self._mean is not None:
-            mean = lambda b: self.mean(b) - gain * self.cov(a, b) * self.mean(a)  # noqa: E731
+
+            def mean(b: Any) -> Any:
+                if self.guarded and how == "at 0":
+                    return Schur(self.mean(b), self.cov(a, b), self.mean(a), 1 / gain)
+                return self.mean(b) - gain * self.cov(a, b) * self.mean(a)
+
         changes = (*self.key, (a, how))
         if self._mean is None:
             changes = tuple(sorted(changes, key=str))
@@ -114,8 +130,10 @@ class Law:
     def conditioned(self, a: Any) -> tuple[Any, Law]:
         """Return ``E[delta(f_a)]`` and the law given ``f_a = 0``."""
         variance = self.cov(a, a)
-        density = DensityAtZero(variance) if self.guarded else 1 / sp.sqrt(2 * sp.pi * variance)
-        weight = sp.exp(-(self.mean(a) ** 2) / (2 * variance)) * density
+        if self.guarded:
+            weight = DensityAtZero(variance) if self.centred else DensityOfZero(self.mean(a), variance)
+        else:
+            weight = sp.exp(-(self.mean(a) ** 2) / (2 * variance)) / sp.sqrt(2 * sp.pi * variance)
         return weight, self._changed(a, 1 / variance, "at 0")
 
     def shifted(self, a: Any, b: Any) -> tuple[Any, Law]:
@@ -278,14 +296,19 @@ def _orthant_moment(signs: list[tuple[Any, Any]], law: Law) -> Any:
             return Correlation(law.cov(one[0], two[0]), variance(one), variance(two))
         return scale * law.cov(one[0], two[0]) / (sp.sqrt(variance(one)) * sp.sqrt(variance(two)))
 
-    if len(signs) == 1 and not law.centred:
-        a, s = signs[0]
-        return sp.erf((ONE if s is None else s) * law.mean(a) / sp.sqrt(2 * variance(signs[0])))
+    def threshold(unit: tuple[Any, Any]) -> Any:
+        a, s = unit
+        if s is None and law.guarded:
+            return Threshold(law.mean(a), variance(unit))
+        return (ONE if s is None else s) * law.mean(a) / sp.sqrt(variance(unit))
+
     if not law.centred:
-        if len(signs) != 2:
+        if len(signs) == 1:
+            return sp.erf(threshold(signs[0]) / sp.sqrt(2))
+        if len(signs) not in SIGN_MOMENTS:
             return None
-        thresholds = ((ONE if s is None else s) * law.mean(a) / sp.sqrt(variance((a, s))) for a, s in signs)
-        return SignMoment2(*thresholds, correlation(*signs))
+        pairs = itertools.combinations(signs, 2)
+        return SIGN_MOMENTS[len(signs)](*map(threshold, signs), *(correlation(a, b) for a, b in pairs))
     if len(signs) % 2:
         return ZERO
     if len(signs) == 2:

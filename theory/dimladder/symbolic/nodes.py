@@ -1,7 +1,7 @@
 """What averages are written with besides elementary functions: nodes that print, differentiate and compile.
 
 `Expectation` is an average without closed form. The others have one, and compile to functions of `numerics.orthant`,
-which keep their accuracy where fields nearly coincide; ``.doit()`` gives plain expressions.
+and `numerics.thresholds`, which keep their accuracy where fields nearly coincide; ``.doit()`` gives plain expressions.
 """
 
 from __future__ import annotations
@@ -117,6 +117,113 @@ class SignMoment4(sp.Function):  # type: ignore[misc]
         k, l = (m for m in range(4) if m not in (i, j))
         rest = [r[min(pair), max(pair)] for pair in ((i, k), (i, l), (j, k), (j, l), (k, l))]
         return SignSlope4(r[i, j], *rest)
+
+
+class SignMoment3(sp.Function):  # type: ignore[misc]
+    """``E[sign(u1 + h1) sign(u2 + h2) sign(u3 + h3)]``, unit Gaussians; arguments (h1, h2, h3, r12, r13, r23).
+
+    Plackett's integrals (1954), as for four signs.
+    """
+
+    nargs = 6
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = r"\mathcal{S}_3\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if not all(a.is_number for a in self.args):
+            return self
+        from ..numerics.thresholds import sign_moment3
+
+        return sp.Float(sign_moment3(*(float(a) for a in self.args)), 17)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """One sign becomes a delta function, which fixes its field, or two do."""
+        return _slope_of_signs(self.args[:3], self.args[3:], argindex)
+
+
+class ShiftedSignMoment4(sp.Function):  # type: ignore[misc]
+    """``E[prod_a sign(u_a + h_a)]`` of four unit Gaussians; arguments (h1, ..., h4, r12, r13, r14, r23, r24, r34)."""
+
+    nargs = 10
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = r"\mathcal{S}_4\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if not all(a.is_number for a in self.args):
+            return self
+        from ..numerics.thresholds import shifted_sign_moment4
+
+        return sp.Float(shifted_sign_moment4(*(float(a) for a in self.args)), 17)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """One sign becomes a delta function, which fixes its field, or two do."""
+        return _slope_of_signs(self.args[:4], self.args[4:], argindex)
+
+
+def _slope_of_signs(thresholds: Any, correlations: Any, argindex: int) -> Any:
+    """Return the derivative of the moment of signs in one argument: fields are fixed at minus their thresholds."""
+    count = len(thresholds)
+    pairs = list(itertools.combinations(range(count), 2))
+    r = {(a, a): ONE for a in range(count)} | dict(zip(pairs, correlations, strict=True))
+    fixed = (argindex - 1,) if argindex <= count else pairs[argindex - 1 - count]
+    at = sp.Matrix([-thresholds[a] for a in fixed])
+    inside = sp.Matrix(len(fixed), len(fixed), lambda a, b: r[min(fixed[a], fixed[b]), max(fixed[a], fixed[b])])
+    inverse = inside.inv()
+    density = sp.exp(-(at.T * inverse * at)[0] / 2) / sp.sqrt((2 * sp.pi) ** len(fixed) * inside.det())
+    rest = [a for a in range(count) if a not in fixed]
+    gains = {a: sp.Matrix([[r[min(a, b), max(a, b)] for b in fixed]]) * inverse for a in rest}
+    row = {a: sp.Matrix([r[min(a, b), max(a, b)] for b in fixed]) for a in rest}
+    roots = {a: sp.sqrt(1 - (gains[a] * row[a])[0]) for a in rest}
+    moved = [(thresholds[a] + (gains[a] * at)[0]) / roots[a] for a in rest]
+    left = [(r[a, b] - (gains[a] * row[b])[0]) / (roots[a] * roots[b]) for a, b in itertools.combinations(rest, 2)]
+    moment = sp.erf(moved[0] / sp.sqrt(2)) if len(rest) == 1 else SIGN_MOMENTS[len(rest)](*moved, *left)
+    return 2 ** len(fixed) * density * moment
+
+
+SIGN_MOMENTS = {2: SignMoment2, 3: SignMoment3, 4: ShiftedSignMoment4}
+
+
+class Threshold(sp.Function):  # type: ignore[misc]
+    """``m / sqrt(v)``; infinite, with the sign of m, where the variance vanishes: compiled code meets fixed fields."""
+
+    nargs = 2
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        m, v = (arg.doit(**hints) for arg in self.args)
+        return m / sp.sqrt(v)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        m, v = self.args
+        return 1 / sp.sqrt(v) if argindex == 1 else -m / (2 * v * sp.sqrt(v))
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = printer._print(self.args[0] / sp.sqrt(self.args[1]))
+        return inside if exp is None else rf"\left({inside}\right)^{{{exp}}}"
+
+
+class DensityOfZero(sp.Function):  # type: ignore[misc]
+    """``exp(-m^2/(2 v))/sqrt(2 pi v)``: the density at zero of a Gaussian with mean m; compiled as 0 where v = 0."""
+
+    nargs = 2
+
+    def doit(self, **hints: Any) -> Any:
+        """Return the plain expression."""
+        m, v = (arg.doit(**hints) for arg in self.args)
+        return sp.exp(-(m**2) / (2 * v)) / sp.sqrt(2 * sp.pi * v)
+
+    def fdiff(self, argindex: int = 1) -> Any:
+        """The derivative of the plain expression."""
+        m, v = self.args
+        return self * (-m / v if argindex == 1 else (m**2 / v - 1) / (2 * v))
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        return printer._print(self.doit() if exp is None else sp.Pow(self.doit(), sp.Symbol(exp)))
 
 
 class SignSlope4(sp.Function):  # type: ignore[misc]

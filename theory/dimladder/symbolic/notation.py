@@ -13,7 +13,7 @@ symbol say that it has some, not which: ``Q_{ik}`` is also ``Q`` and ``Q_{jl}``;
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -100,6 +100,10 @@ class Notation(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)
+
+    def without(self, keys: Collection[str]) -> Notation:
+        """Return the table without the numbers of these keys, as where several problems differ in them."""
+        return Notation((replace(r, value="") if r.key in keys else r for r in self), self.missing)
 
     def text(self) -> str:
         """Return the table as lines of Unicode."""

@@ -104,7 +104,9 @@ class System(ABC):
         """
         from ..typeset import displayed
 
-        return displayed([equation.latex for equation in self.equations()], columns)
+        # A row that only names a symbol is words; `notation` has them.
+        rows = [e.latex for e in self.equations() if "=" in e.latex or not e.label.startswith("symbol ")]
+        return displayed(rows, columns)
 
     def text(self) -> str:
         """Return the equations as lines of Unicode, for a terminal."""

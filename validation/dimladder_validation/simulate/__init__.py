@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -29,6 +30,8 @@ __all__ = [
     "DTYPES", "Backend", "Closing", "Ensemble", "Experiment", "Sample", "backend_for", "chunks", "experiment",
     "experiments", "replicate", "simulate", "stream", "stream_hash", "streams",
 ]  # fmt: skip
+
+log = logging.getLogger("dimladder.simulate")
 
 # Larger sizes are asked for twice; multiplications a second of one core, for the estimate.
 LARGE, SPEED = 1_000_000, 1e9
@@ -141,6 +144,8 @@ def replicate(
     if out is None and (resume or force):
         raise SimulationError("no run folder to resume or to overwrite", hint="give the run folder as out")
     backend = backend_for(device, dtype)
+    if found.on_host and device != "cpu":
+        log.warning("%s runs on the CPU, whatever the device: %s", problem.theory, found.on_host)
     key = {
         "problem": stream_hash(problem), "experiment": problem.theory, "seed": root, "dtype": dtype,
         # Draws on an accelerator are other numbers: never mixed with those of the CPU.

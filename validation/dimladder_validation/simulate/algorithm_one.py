@@ -19,6 +19,7 @@ from dimladder.problem import Expression
 
 from .base import Backend, chunks, ridge_fit
 from .hierarchical_flow import slope
+from .hierarchical_replicas import Realizations
 from .hierarchical_target import Realization
 
 BLOCK = 8192
@@ -114,36 +115,23 @@ class Trained:
 
 def weight_overlap(w1: Any, truth: Realization, backend: Backend) -> list[float]:
     """Return M_W of every branch: sqrt(mean_i |W*_m w_i|^2/|w_i|^2)."""
-    xp = backend.xp
-    result = []
-    norms = xp.sum(w1 * w1, axis=1)
-    for rows in truth.directions:
-        inside = xp.matmul(w1, backend.asarray(rows.T.copy()))
-        result.append(math.sqrt(float(xp.mean(xp.sum(inside * inside, axis=1) / norms))))
-    return result
+    found: list[float] = backend.to_numpy(Realizations.of([truth]).weight_overlap(w1[None, ...]))[0].tolist()
+    return found
 
 
 def feature_overlap(
     second: Callable[[Any], Any], truth: Realization, stream: np.random.Generator, backend: Backend, probes: int = 2000
 ) -> list[float]:
-    """Return M_h of every branch: sqrt(mean_i E[h_2i h*]^2/(E h_2i^2 E h*^2)), uncentred, on fresh probes.
+    """Return M_h of every branch, uncentred, on fresh probes (`Realizations.feature_overlap`).
 
     Parameters
     ----------
     second : callable
         x -> pre-activations of the second layer, (n, p2).
     """
-    xp = backend.xp
-    x = truth.inputs(probes, stream)
-    h2 = second(x)
-    power = xp.mean(h2 * h2, axis=0)
-    result = []
-    for h in truth.features_of(truth.project(x)):
-        cross = xp.matmul(h, h2) / probes
-        live = power > 0
-        value = xp.where(live, cross**2 / xp.where(live, power * xp.mean(h * h), 0.0 * power + 1.0), 0.0 * power)
-        result.append(math.sqrt(float(xp.mean(value))))
-    return result
+    batched = Realizations.of([truth]).feature_overlap(lambda x: second(x[0, ...])[None, ...], [stream], probes)
+    found: list[float] = backend.to_numpy(batched)[0].tolist()
+    return found
 
 
 def first_layer(

@@ -134,6 +134,7 @@ class Backend:
     def normal(self, streams: Sequence[np.random.Generator], shape: tuple[int, ...]) -> Any:
         """Return standard normal draws of shape ``(replicas, *shape)``: replica r draws from ``streams[r]`` only.
 
+        In single precision they are the numbers of double precision, rounded: the same replica, at another accuracy.
         On an accelerator each replica has a generator on the device, seeded by its stream: reproducible there, and
         independent of the other replicas, but not the same numbers as on the CPU. There two calls do not give the
         numbers of one longer call either, so `shape` must not depend on how many replicas run together.
@@ -143,16 +144,22 @@ class Backend:
         if self.is_torch and not self.device.startswith("cpu"):
             import torch
 
-            return torch.stack(
-                [
-                    torch.randn(shape, generator=self._on_device(s), dtype=self.float, device=self.device)
-                    for s in streams
-                ]
-            )
+            return torch.stack([self._drawn_there(shape, s) for s in streams])
         draws = np.empty((len(streams), *shape), dtype=self.dtype)
         for replica, generator in enumerate(streams):
-            generator.standard_normal(out=draws[replica], dtype=self.dtype)  # type: ignore[call-overload]
+            if self.dtype == "float64":
+                generator.standard_normal(out=draws[replica])
+            else:
+                draws[replica] = generator.standard_normal(shape)
         return self.asarray(draws)
+
+    def _drawn_there(self, shape: tuple[int, ...], stream: np.random.Generator) -> Any:
+        """Return draws of a replica's generator on the device, in double precision where the device has it."""
+        import torch
+
+        finest = torch.float32 if self.device.startswith("mps") else torch.float64
+        drawn = torch.randn(shape, generator=self._on_device(stream), dtype=finest, device=self.device)
+        return drawn.to(self.float)
 
     def _on_device(self, stream: np.random.Generator) -> Any:
         import torch
@@ -249,6 +256,9 @@ class Experiment(ABC):
         Replicas run together, and saved together.
     device_batch_size : int or None
         The same on an accelerator, which many replicas fill and few leave idle. None: `batch_size`.
+    on_host : str
+        Why everything is computed on the CPU in double precision, whatever the device; empty where training runs on it.
+        Every experiment that moves weights runs on the device.
     """
 
     theory: str
@@ -256,6 +266,7 @@ class Experiment(ABC):
     least_size: int = 1
     batch_size: int = 16
     device_batch_size: int | None = None
+    on_host: str = ""
 
     @abstractmethod
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
@@ -263,6 +274,14 @@ class Experiment(ABC):
 
         Replica r draws from ``streams[r]`` only. The replicas' numbers must not depend on who else is in the batch.
         """
+
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        """Return about how many floating numbers one replica holds at once; 0, the default, where nobody counted.
+
+        `memory.plan` runs no more replicas together than fit. Count what grows with the size: weights and their copies,
+        activations, data, draws ahead.
+        """
+        return 0
 
     def at_size(self, problem: Any, size: int) -> Any:
         """Return the problem whose theory describes this size; the problem itself where the theory is a limit.
@@ -312,12 +331,19 @@ def chunks(total: int, most: int) -> list[int]:
 
 
 def ridge_fit(features: Any, y: Any, penalty: float, backend: Backend) -> Any:
-    """Return argmin |y - H w|^2 + penalty |w|^2 for H (samples, width), in the smaller of the two Gram spaces."""
+    """Return argmin |y - H w|^2 + penalty |w|^2 for H (..., samples, width), in the smaller of the two Gram spaces.
+
+    In double precision where the device has it: a Gram matrix squares the condition of the features.
+    """
     xp = backend.xp
-    samples, width = features.shape
-    across = xp.permute_dims(features, (1, 0))
+    samples, width = features.shape[-2:]
+    if not backend.device.startswith("mps"):
+        features, y = (xp.astype(v, xp.float64) for v in (features, y))
+    across, y = xp.matrix_transpose(features), y[..., None]
+    small = min(samples, width)
+    diagonal = penalty * xp.astype(backend.eye(small), features.dtype)
     if samples < width:
-        gram = xp.matmul(features, across) + penalty * backend.eye(samples)
-        return xp.matmul(across, xp.linalg.solve(gram, y[:, None])[:, 0])
-    gram = xp.matmul(across, features) + penalty * backend.eye(width)
-    return xp.linalg.solve(gram, xp.matmul(across, y)[:, None])[:, 0]
+        w = xp.matmul(across, xp.linalg.solve(xp.matmul(features, across) + diagonal, y))
+    else:
+        w = xp.linalg.solve(xp.matmul(across, features) + diagonal, xp.matmul(across, y))
+    return xp.astype(w[..., 0], backend.float)

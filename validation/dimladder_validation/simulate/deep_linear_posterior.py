@@ -27,6 +27,7 @@ class DeepLinearPosteriorExperiment(Experiment):
     """
 
     theory = "deep-linear-posterior"
+    on_host = "layers are drawn one after the other from their conditional laws"
     size = "width"
 
     def closing(self, problem: Any) -> Closing:

@@ -101,7 +101,7 @@ def escape_times(
     record = np.array([round(horizon * d)])
     times = np.full(replicas, np.inf)
     for replica, stream in enumerate(streams(seed, stream_hash(problem), "escape", d, 0, replicas)):
-        inputs, noise, sources, *others = stream.spawn(6)
+        inputs, noise, sources, *others = stream.spawn(7)
         status, step = gram_kernel.one_pass_sgd(
             inputs, noise, sources, *others, start.fixed.copy(), start.moving.copy(), start.columns, start.ranks,
             start.outside, what.a.copy(), what.bias.ravel().copy(),

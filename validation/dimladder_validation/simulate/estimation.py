@@ -139,6 +139,7 @@ class EstimationExperiment(Experiment):
     """One data set a replica; every sample ratio is fitted on its beginning."""
 
     theory = "estimation"
+    on_host = "convex fits, message passing and posteriors iterate to convergence in double precision"
     size = "d"
     least_size = 10
     batch_size = 1

@@ -18,11 +18,16 @@ TEST_POINTS = 4000
 
 
 class GiantStepExperiment(Experiment):
-    """Every replica draws network, batch, readout sample and test points; sample ratios are nested within a replica."""
+    """Every replica draws network, batch, readout sample and test points; sample ratios are nested within a replica.
+
+    Random numbers are drawn on the host; the step, the features and the ridge readout of all replicas are computed on
+    the device, other convex readouts on the host.
+    """
 
     theory = "giant-step"
     size = "n"
     batch_size = 2
+    device_batch_size = 16
 
     def closing(self, problem: Any) -> Closing:
         return Closing(slowest=0.5, reason="features are equivalent to Gaussian ones up to n^-1/2")
@@ -32,68 +37,102 @@ class GiantStepExperiment(Experiment):
 
         return replace(problem, {"limit.n": size})
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        from dimladder.problem.one_step import batch_sizes, samples, width
+
+        sized = self.at_size(problem, size)
+        k, points = width(sized, size), max(samples(sized, size)) + TEST_POINTS
+        # Inputs, twice; fields, features, noise and the double-precision copy of the fit; the steps of three layers.
+        return 2 * points * size + 7 * points * k + max(batch_sizes(sized, size)) * (size + 4 * k) + 3 * k * size
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 
+        from dimladder.problem.one_step import batch_sizes, mixture, samples
+
         sized = self.at_size(problem, size)
-        rows = [_replica(sized, stream, backend) for stream in streams]
-        variables = {
-            name: (("sample_ratio",), np.array([[entry[name] for entry in row] for row in rows])) for name in rows[0][0]
-        }
-        return Sample({"sample_ratio": np.array(problem.grid.values("sample_ratio"))}, variables)
+        data = mixture(sized, size)
+        replicas = _Replicas(sized, data, streams, backend)
+        baseline = _baseline(sized, data)
+        counts = zip(samples(sized, size), batch_sizes(sized, size), strict=True)
+        rows = [replicas.measure(count, batch, baseline) for count, batch in counts]
+        return Sample(
+            {"sample_ratio": np.array(problem.grid.values("sample_ratio"))},
+            {name: (("sample_ratio",), np.stack([row[name] for row in rows], axis=1)) for name in rows[0]},
+        )
 
 
-def _replica(problem: Any, stream: np.random.Generator, backend: Backend) -> list[dict[str, float]]:
-    import numpy as np
+class _Replicas:
+    """What all replicas draw: first layers (R, k, n), batches (R, b, n), samples and test points (R, m, n)."""
 
-    from dimladder.problem import activation
-    from dimladder.problem.clusters import labels
-    from dimladder.problem.one_step import (
-        batch_sizes,
-        dimension,
-        draw,
-        mixture,
-        polynomial_degree,
-        readout_ridge,
-        samples,
-        step,
-    )
-    from dimladder.symbolic.hermite_moments import polynomial_model
+    def __init__(self, problem: Any, data: Any, streams: Sequence[np.random.Generator], backend: Backend) -> None:
+        import numpy as np
 
-    n = dimension(problem)
-    data = mixture(problem, n)
-    drawn = draw(problem, data, stream)
-    counts = samples(problem, n)
-    most = max(counts)
-    x, cluster = data.sample(stream, most + TEST_POINTS)
-    y = labels(problem, data, x, cluster, stream)
-    sigma = activation(problem.student.layers[0].activation)
-    model = polynomial_model(sigma, polynomial_degree(problem.algorithm), data.bulk_scale)
-    baseline = _baseline(problem, data)
-    width = drawn.first.shape[0]
-    noise = stream.standard_normal((most + TEST_POINTS, width)) if model.noise else np.zeros((1, 1))
-    name = "classification_error" if problem.loss.form.two_valued else "mse"
-    test, train = (f"test_{name}", f"train_{name}") if name == "mse" else (name, f"train_{name}")
-    rows = []
-    for count, batch in zip(counts, batch_sizes(problem, n), strict=True):
-        net = step(problem, drawn, batch)
-        ridge = readout_ridge(problem, count, n)
-        used = np.r_[0:count, most : most + TEST_POINTS]
-        fields = x[used] @ net.stepped.T
-        features = np.broadcast_to(sigma.evaluate(np, x=fields), fields.shape) / np.sqrt(width)
-        found = _errors(problem, features, y[used], count, ridge, backend)
-        polynomial = model.evaluate(np, fields)
+        from dimladder.problem import activation
+        from dimladder.problem.clusters import labels
+        from dimladder.problem.one_step import draw, learning_rate, polynomial_degree, samples
+        from dimladder.symbolic.hermite_moments import polynomial_model
+
+        from .model_code import derivative
+
+        self.problem, self.backend, self.target = problem, backend, data.target
+        self.most = max(samples(problem, data.n))
+        self.sigma = activation(problem.student.layers[0].activation)
+        self.slope, self.rate = derivative(self.sigma), learning_rate(problem.algorithm, data.n)
+        self.model = polynomial_model(self.sigma, polynomial_degree(problem.algorithm), data.bulk_scale)
+        kept: list[list[Any]] = [[] for _ in range(7)]
+        for stream in streams:
+            drawn = draw(problem, data, stream)
+            x, cluster = data.sample(stream, self.most + TEST_POINTS)
+            y = labels(problem, data, x, cluster, stream)
+            noise = stream.standard_normal((len(x), len(drawn.second))) if self.model.noise else np.zeros((1, 1))
+            found = (drawn.first, drawn.second, drawn.batch, drawn.batch_labels, x, y, noise)
+            for store, value in zip(kept, found, strict=True):
+                store.append(value)
+        self.first, self.second, self.batch, self.batch_labels, self.x, self.y, self.noise = (
+            backend.asarray(np.stack(store)) for store in kept
+        )
+
+    def step(self, batch: int) -> tuple[Any, Any]:
+        """Return the first layers after one gradient step of the squared loss on `batch` points, and the spikes
+        X^T y/(b sqrt k).
+        """
+        xp, width = self.backend.xp, self.first.shape[1]
+        x, y = self.batch[:, :batch, :], self.batch_labels[:, :batch]
+        fields = xp.matmul(x, xp.matrix_transpose(self.first))  # (R, b, k)
+        readout = self.second[:, None, :] / width**0.5
+        output = xp.sum((self.sigma.evaluate(xp, x=fields) + 0.0 * fields) * readout, axis=-1)
+        back = (self.slope.evaluate(xp, x=fields) + 0.0 * fields) * (y - output)[..., None] * readout
+        gradient = xp.matmul(xp.matrix_transpose(back), x) / batch
+        spike = xp.matmul(xp.matrix_transpose(x), y[..., None])[..., 0] / (batch * width**0.5)
+        return self.first + self.rate * gradient, spike
+
+    def measure(self, count: int, batch: int, baseline: float) -> dict[str, np.ndarray]:
+        """Step on `batch` points, fit readouts on `count` samples, and return the errors of every replica."""
+        xp, backend, model = self.backend.xp, self.backend, self.model
+        name = "classification_error" if self.problem.loss.form.two_valued else "mse"
+        test, train = (f"test_{name}", f"train_{name}") if name == "mse" else (name, f"train_{name}")
+        stepped, spike = self.step(batch)
+
+        def used(values: Any) -> Any:
+            return xp.concat([values[:, :count, ...], values[:, self.most :, ...]], axis=1)
+
+        y = used(self.y)
+        fields = xp.matmul(used(self.x), xp.matrix_transpose(stepped))
+        root = self.first.shape[1] ** 0.5
+        features = (self.sigma.evaluate(xp, x=fields) + 0.0 * fields) / root
+        found = _errors(self.problem, features, y, count, self.first.shape[2], backend)
+        polynomial = model.evaluate(xp, fields)
         if model.noise:
-            polynomial = polynomial + model.noise * noise[used]
-        hermite = _errors(problem, polynomial / np.sqrt(width), y[used], count, ridge, backend)
+            polynomial = polynomial + model.noise * used(self.noise)
+        hermite = _errors(self.problem, polynomial / root, y, count, self.first.shape[2], backend)
         found |= {f"{test}_hermite": hermite[test], f"{train}_hermite": hermite[train]}
         found["relative_error"] = found[test] / baseline
-        if data.target is not None:
-            found["step_overlap"] = float(
-                (net.spike @ data.target) ** 2 / (net.spike @ net.spike) / (data.target @ data.target)
-            )
-        rows.append(found)
-    return rows
+        if self.target is not None:
+            along = backend.to_numpy(xp.sum(spike * backend.asarray(self.target), axis=-1)).astype(float)
+            power = backend.to_numpy(xp.sum(spike * spike, axis=-1)).astype(float)
+            found["step_overlap"] = along**2 / power / float(self.target @ self.target)
+        return found
 
 
 def _baseline(problem: Any, data: Any) -> float:
@@ -121,40 +160,46 @@ def _baseline(problem: Any, data: Any) -> float:
     return second - mean**2
 
 
-def _errors(problem: Any, features: Any, y: Any, samples: int, ridge: float, backend: Backend) -> dict[str, float]:
-    """Fit the readout on the first `samples` rows and measure it on both parts."""
+def _errors(problem: Any, features: Any, y: Any, samples: int, n: int, backend: Backend) -> dict[str, np.ndarray]:
+    """Fit readouts on the first `samples` rows of features (R, points, k) and measure them on both parts."""
     import numpy as np
+
+    from dimladder.problem.one_step import readout_ridge
 
     from .minimise import minimise
 
-    form = problem.loss.form
+    form, ridge = problem.loss.form, readout_ridge(problem, samples, n)
     if form.name == "square":
-        phi = backend.asarray(features)
-        w = ridge_fit(phi[:samples], backend.asarray(y[:samples]), ridge * samples, backend)
-        return _squares(y - backend.to_numpy(phi @ w), samples) | {
-            "penalty": 0.5 * ridge * float(backend.xp.sum(w * w)),
-        }
-    w = minimise(form, features[:samples], y[:samples], ridge * samples).w
-    u = features @ w
-    cost = form.evaluate(np, f=u, y=y)
+        w = ridge_fit(features[:, :samples, :], y[:, :samples], ridge * samples, backend)
+        gap = backend.to_numpy(y - backend.xp.matmul(features, w[..., None])[..., 0]).astype(float)
+        w = backend.to_numpy(w).astype(float)
+        found = _squares(gap, samples) | {"penalty": 0.5 * ridge * np.sum(w * w, axis=-1)}
+        return found | {"train_objective": 0.5 * found["train_mse"] + found["penalty"]}
+    phi, labels = (backend.to_numpy(v).astype(float) for v in (features, y))
+    w = np.stack(
+        [minimise(form, f[:samples], t[:samples], ridge * samples).w for f, t in zip(phi, labels, strict=True)]
+    )
+    u = np.einsum("rik,rk->ri", phi, w)
+    cost = form.evaluate(np, f=u, y=labels)
     found = {
-        "train_loss": float(cost[:samples].mean()),
-        "test_loss": float(cost[samples:].mean()),
-        "penalty": 0.5 * ridge * float(w @ w),
+        "train_loss": cost[:, :samples].mean(axis=1),
+        "test_loss": cost[:, samples:].mean(axis=1),
+        "penalty": 0.5 * ridge * np.sum(w * w, axis=-1),
     }
+    found["train_objective"] = found["train_loss"] + found["penalty"]
     if not form.two_valued:
-        return found | _squares(y - u, samples)
-    wrong = (y * u <= 0).astype(float)
+        return found | _squares(labels - u, samples)
+    wrong = (labels * u <= 0).astype(float)
     return found | {
-        "train_classification_error": float(wrong[:samples].mean()),
-        "classification_error": float(wrong[samples:].mean()),
+        "train_classification_error": wrong[:, :samples].mean(axis=1),
+        "classification_error": wrong[:, samples:].mean(axis=1),
     }
 
 
-def _squares(residual: Any, samples: int) -> dict[str, float]:
+def _squares(residual: np.ndarray, samples: int) -> dict[str, np.ndarray]:
     return {
-        "train_mse": float((residual[:samples] ** 2).mean()),
-        "test_mse": float((residual[samples:] ** 2).mean()),
+        "train_mse": (residual[:, :samples] ** 2).mean(axis=1),
+        "test_mse": (residual[:, samples:] ** 2).mean(axis=1),
     }
 
 

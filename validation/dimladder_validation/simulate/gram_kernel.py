@@ -35,7 +35,8 @@ MODEL = types.FunctionType(types.void(*[VECTOR] * 7))
 SCHEDULE = types.FunctionType(types.float64(types.float64))
 SLOPE = types.FunctionType(types.void(VECTOR, VECTOR, VECTOR))
 LOSS = types.FunctionType(types.float64(VECTOR, VECTOR))
-# push(fields, a, error, f, y, rate, out): coefficients of -x/sqrt d in one unit's vectors, from its S fields.
+# push(fields, a, error, f, y, rate, out): coefficients of -x/sqrt d in one unit's vectors, from its S fields; then how
+# they mix, row by row, where drifts depend on the sample.
 PUSH = types.FunctionType(
     types.void(VECTOR, types.float64, types.float64, types.float64, types.float64, types.float64, VECTOR)
 )
@@ -165,6 +166,57 @@ def _write(
                 out_gram[place, block, rows + m, rows + other] = np.sum(fixed[m, low:high] * fixed[other, low:high])
 
 
+@njit(types.void(MATRIX, VECTOR, MATRIX, types.int64, types.int64), cache=True, nogil=True)
+def _mix_unit(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int, i: int) -> None:
+    """Multiply the vectors of one unit, and their biases, by a matrix."""
+    species = mix.shape[0]
+    old = np.empty(species)
+    for a in range(moving.shape[1] + 1):
+        for q in range(species):
+            old[q] = bias[q * units + i] if a == moving.shape[1] else moving[q * units + i, a]
+        for p in range(species):
+            total = 0.0
+            for q in range(species):
+                total += mix[p, q] * old[q]
+            if a == moving.shape[1]:
+                bias[p * units + i] = total
+            else:
+                moving[p * units + i, a] = total
+
+
+@njit(types.void(RNG, types.int64, VECTOR, MATRIX, COUNTS, COUNTS, COUNTS, types.int64), cache=True, nogil=True)
+def _kick(
+    rng: np.random.Generator,
+    d: int,
+    amount: np.ndarray,
+    moving: np.ndarray,
+    columns: np.ndarray,
+    ranks: np.ndarray,
+    outside: np.ndarray,
+    units: int,
+) -> None:
+    """Add noise amount_p zeta/sqrt d to the vectors, one zeta a unit, and turn the frames to hold them again."""
+    p_count = moving.shape[0]
+    for i in range(units):
+        for a in range(moving.shape[1]):
+            normal = rng.standard_normal() / d
+            for p in range(amount.shape[0]):
+                moving[p * units + i, a] += amount[p] * normal
+    wishart = np.zeros((units, units))
+    for block in range(outside.shape[0]):
+        if outside[block] < 0:
+            continue
+        _bartlett(rng, units, outside[block], wishart)
+        first, last = columns[block] + ranks[block], columns[block] + ranks[block] + p_count
+        rows = np.zeros((p_count, p_count + units))
+        rows[:, :p_count] = moving[:, first:last]
+        for p in range(p_count):
+            for a in range(units):
+                rows[p, p_count + a] = amount[p // units] / d * wishart[p % units, a]
+        _lower(rows, p_count, p_count + units)
+        moving[:, first:last] = rows[:, :p_count]
+
+
 @njit(
     types.void(MATRIX, VECTOR, MATRIX, types.int64),
     cache=True,
@@ -180,19 +232,8 @@ def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> N
                 for a in range(moving.shape[1]):
                     moving[i, a] *= mix[0, 0]
         return
-    old = np.empty(species)
     for i in range(units):
-        for a in range(moving.shape[1] + 1):
-            for q in range(species):
-                old[q] = bias[q * units + i] if a == moving.shape[1] else moving[q * units + i, a]
-            for p in range(species):
-                total = 0.0
-                for q in range(species):
-                    total += mix[p, q] * old[q]
-                if a == moving.shape[1]:
-                    bias[p * units + i] = total
-                else:
-                    moving[p * units + i, a] = total
+        _mix_unit(moving, bias, mix, units, i)
 
 
 @njit(types.void(VECTOR, VECTOR, MATRIX, types.int64, MATRIX), cache=True, nogil=True)
@@ -256,9 +297,10 @@ def _move_teachers(
 
 @njit(
     types.UniTuple(types.int64, 2)(
-        RNG, RNG, RNG, RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
+        RNG, RNG, RNG, RNG, RNG, RNG, RNG, MATRIX, MATRIX, COUNTS, COUNTS, COUNTS, MATRIX, VECTOR,  # streams and state
         COUNTS, CUBE, MATRIX, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, MATRIX,  # sources
-        CUBE, MATRIX, types.boolean, VECTOR, VECTOR, VECTOR, VECTOR, MATRIX, MATRIX, MATRIX,  # moves
+        CUBE, MATRIX, MATRIX, types.boolean, types.boolean,  # moves
+        VECTOR, VECTOR, VECTOR, VECTOR, MATRIX, MATRIX, MATRIX,
         MODEL, SCHEDULE, SLOPE, PUSH,
         types.int64, COUNTS, types.int64, types.float64, types.boolean, types.float64, COUNTS,
         TENSOR, CUBE, MATRIX,
@@ -274,6 +316,7 @@ def one_pass_sgd(
     stir_rng: np.random.Generator,
     blur_rng: np.random.Generator,
     drift_rng: np.random.Generator,
+    kick_rng: np.random.Generator,
     fixed: np.ndarray,
     moving: np.ndarray,
     columns: np.ndarray,
@@ -292,7 +335,9 @@ def one_pass_sgd(
     masks: np.ndarray,
     mixing: np.ndarray,
     gains: np.ndarray,
+    kicks: np.ndarray,
     general: bool,
+    sampled: bool,
     rates: np.ndarray,
     feedback: np.ndarray,
     noises: np.ndarray,
@@ -319,8 +364,8 @@ def one_pass_sgd(
 
     Parameters
     ----------
-    rng, noise_rng, source_rng, stir_rng, blur_rng, drift_rng : Generator
-        Inputs, label noise, who emits the next sample; noise of inputs, weights and teachers.
+    rng, noise_rng, source_rng, stir_rng, blur_rng, drift_rng, kick_rng : Generator
+        Inputs, label noise, who emits the next sample; noise of inputs, weights, teachers and of the step itself.
     fixed, moving : arrays (F, N), (P, N)
         The frame, see the module; the teachers are the first of the fixed rows. P = S K.
     columns, ranks, outside : int arrays (blocks + 1,), (blocks,), (blocks,)
@@ -338,8 +383,10 @@ def one_pass_sgd(
         u_p <- sum_q (mixing[0] + (mixing[1] + rate mixing[2])/d)_pq u_q, rate the factor of the schedule.
     gains : array (2, S)
         u_p -= (gains[0] + rate gains[1])_p/sqrt d mean_batch[a g' slope x].
-    general : bool
-        Coefficients from `push_of` instead.
+    kicks : array (2, S)
+        u_p += (kicks[0] + rate kicks[1])_p zeta/sqrt d.
+    general, sampled : bool
+        Coefficients from `push_of` instead; whether it gives a mixing of each unit's vectors beside them.
     rates : array (3,)
         Of the readout (times the schedule), its decay, and of the bias relative to the weights.
     feedback : array (K,) or (0,)
@@ -375,7 +422,9 @@ def one_pass_sgd(
     x = np.empty((most, n))
     fields = np.empty((most, p_count + teachers))
     shifted = np.empty(k_count)
-    one, pushed = np.empty(species), np.empty(species)
+    one, pushed = np.empty(species), np.empty(species * (1 + species))
+    own = np.zeros((k_count if sampled else 0, species, species))
+    kicked, kick = np.any(kicks != 0.0), np.empty(species)
     g, dg, radius = np.empty(k_count), np.empty(k_count), np.empty(k_count)
     change_v, active = np.empty_like(v), np.empty((outputs, k_count))
     output, error = np.empty(outputs), np.empty(outputs)
@@ -414,6 +463,7 @@ def one_pass_sgd(
         order = batch if full else c_count
         change_v[:] = 0.0
         total_c[:] = 0.0
+        own[:] = 0.0
         for s in range(sources):
             for block in range(blocks):
                 beyond[s, block] = math.sqrt(deviations[stage, s, block] ** 2 + noises[0] ** 2)
@@ -500,6 +550,10 @@ def one_pass_sgd(
                             push_of(one, active[0, i], error[0], output[0], y[b, 0], rate, pushed)
                             for q in range(species):
                                 c[q * k_count + i, b] = pushed[q]
+                            if sampled:
+                                for p in range(species):
+                                    for q in range(species):
+                                        own[i, p, q] += pushed[species + p * species + q] / (d * batch)
                         else:
                             c[i, b] = 0.0
                             for o in range(outputs):
@@ -531,7 +585,11 @@ def one_pass_sgd(
             for q in range(species):
                 mix[p, q] = mixing[0, p, q] + (mixing[1, p, q] + rate * mixing[2, p, q]) / d
                 still = still and mix[p, q] == (1.0 if p == q else 0.0)
-        if not still:
+        if sampled:
+            for i in range(k_count):
+                own[i] += mix
+                _mix_unit(moving, bias, own[i], k_count, i)
+        elif not still:
             _mix(moving, bias, mix, k_count)
         for p in range(p_count):
             row = p if general else p % k_count
@@ -584,6 +642,10 @@ def one_pass_sgd(
             for p in range(p_count):
                 for a in range(p_count):
                     moving[p, first + a] = rows[p, a]
+        if kicked:
+            for p in range(species):
+                kick[p] = kicks[0, p] + rate * kicks[1, p]
+            _kick(kick_rng, d, kick, moving, columns, ranks, outside, k_count)
         if spherical or framed or step % 64 == 0:
             for p in range(p_count):
                 total = 0.0

@@ -20,6 +20,7 @@ class GraphConvolutionExperiment(Experiment):
     """Measures test and train risk and test accuracy on graphs of ``size`` nodes."""
 
     theory = "graph-convolution"
+    on_host = "one linear system a graph, ill-conditioned near gamma tau = 1"
     size = "nodes"
     least_size = 20  # below, a fraction of the nodes leaves nothing to train on, or to test on
     batch_size = 4

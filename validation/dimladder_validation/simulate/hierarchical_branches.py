@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,17 @@ from dimladder.problem.hierarchy import orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_features import Features
-from .hierarchical_layerwise import BLOCK, Judge, Row, label_transform, ridge_estimate, rows_of, spectral_subspaces
+from .hierarchical_layerwise import (
+    BLOCK,
+    FITS,
+    MOST_LABELS,
+    Judge,
+    Row,
+    label_transform,
+    ridge_estimate,
+    rows_of,
+    spectral_subspaces,
+)
 from .hierarchical_target import Realization
 
 TEST_SAMPLES = 40_000
@@ -142,36 +153,60 @@ def readout(
     stream: np.random.Generator, backend: Backend,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return what the learned features say of every h_m, shape (second, branches), and the errors, shape (second,)."""
-    xp = backend.xp
-    values, scalars, clean = [], [], []
-    for block in chunks(TEST_SAMPLES, BLOCK):
-        x = truth.inputs(block, stream)
-        h = truth.features_of(truth.project(x))
-        clean.append(backend.to_numpy(truth.link(h)))
-        scalars.append(np.stack([backend.to_numpy(v) for v in h], axis=1))
-        phi = features(xp.matmul(x, basis))
-        values.append(np.stack([backend.to_numpy(xp.matmul(phi, theta)) for theta in learned]))
-    f, u = np.concatenate(clean).astype(float), np.concatenate(scalars).astype(float)
+    xp, third = backend.xp, problem.algorithm.third
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, scalars, clean = [], [], []
+        for block in chunks(n, BLOCK):
+            x = truth.inputs(block, stream)
+            h = truth.features_of(truth.project(x))
+            clean.append(backend.to_numpy(truth.link(h)))
+            scalars.append(np.stack([backend.to_numpy(v) for v in h], axis=1))
+            phi = features(xp.matmul(x, basis))
+            values.append(np.stack([backend.to_numpy(xp.matmul(phi, theta)) for theta in learned]))
+        return (
+            np.concatenate(values, axis=1).astype(float), np.concatenate(scalars).astype(float),
+            np.concatenate(clean).astype(float),
+        )  # fmt: skip
+
+    test, u, f = draw(TEST_SAMPLES)
     u = u - u.mean(axis=0)
+    n = 0 if math.isinf(third.samples) else round(third.samples)
+    fits = int(np.clip(MOST_LABELS // n, 1, FITS)) if n else 0
+    train, _, clean = draw(n * fits) if n else (test, u, f)
+    labels = clean + truth.target.noise * stream.standard_normal(len(clean)) if n else clean
     correlation, error = [], []
-    for made in np.concatenate(values, axis=1).astype(float):
-        centred = made - made.mean(axis=0)
-        fit = np.linalg.lstsq(centred, u, rcond=None)[0]
-        correlation.append(np.sqrt(np.sum((centred @ fit) ** 2, axis=0) / np.sum(u**2, axis=0)))
-        design = polynomials(centred, problem.algorithm.third.degree)
-        error.append(float(np.mean((f - design @ np.linalg.lstsq(design, f, rcond=None)[0]) ** 2)))
+    for made, own in zip(test, train, strict=True):
+        centre = made.mean(axis=0)
+        fit = np.linalg.lstsq(made - centre, u, rcond=None)[0]
+        correlation.append(np.sqrt(np.sum(((made - centre) @ fit) ** 2, axis=0) / np.sum(u**2, axis=0)))
+        basis_of = polynomials(made - centre, third.degree)
+        design, told = basis_of(made - centre), basis_of(own - centre)
+        # Without a number of labels the best readout, fitted on the inputs it is judged by.
+        sets = [slice(n * s, n * (s + 1)) for s in range(fits)] or [slice(None)]
+        found = [np.linalg.lstsq(told[part], labels[part], rcond=None)[0] for part in sets]
+        error.append(float(np.median([np.mean((f - design @ theta) ** 2) for theta in found])))
     return np.array(correlation), np.array(error)
 
 
-def polynomials(features: np.ndarray, degree: int) -> np.ndarray:
-    """Return the products of Hermite polynomials of the whitened features of total degree at most `degree`."""
+def polynomials(features: np.ndarray, degree: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the map of features, whitened as these are, to products of Hermite polynomials of total degree at most
+    `degree`.
+    """
     values, vectors = np.linalg.eigh(np.cov(features.T, ddof=0).reshape(features.shape[1], -1))
     kept = values > 1e-10 * max(float(values.max()), 1e-300)
-    white = (features @ vectors[:, kept]) / np.sqrt(values[kept])
+
+    def products(features: np.ndarray) -> np.ndarray:
+        return _products((features @ vectors[:, kept]) / np.sqrt(values[kept]), degree)
+
+    return products
+
+
+def _products(white: np.ndarray, degree: int) -> np.ndarray:
     tables = [hermite_values(column, degree) for column in white.T]
     exponents = [p for p in np.ndindex(*[degree + 1] * len(tables)) if sum(p) <= degree]
     columns = [np.prod([table[j] for table, j in zip(tables, p, strict=True)], axis=0) for p in exponents]
-    return np.stack([np.broadcast_to(c, len(features)) for c in columns], axis=1)
+    return np.stack([np.broadcast_to(c, len(white)) for c in columns], axis=1)
 
 
 EXPERIMENT = BranchExperiment()

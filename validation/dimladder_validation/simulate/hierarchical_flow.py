@@ -19,11 +19,12 @@ from dimladder.problem import activation
 from dimladder.problem.hierarchy import draw_readout
 
 from .base import Backend, Closing, Experiment, Sample, chunks
+from .hierarchical_replicas import Realizations
 from .hierarchical_target import Realization, level_sizes
 from .model_code import derivative
 
 # Samples drawn together: a block and its temporaries stay in the processor's cache.
-BLOCK = 4096
+BLOCK = 2048
 # W2 = identity while the first layer learns: a neuron sees sigma(sigma(w.x)).
 COMPOSITIONS = 2
 
@@ -33,6 +34,7 @@ class FirstLayerExperiment(Experiment):
 
     theory = "hierarchical-flow"
     batch_size = 4
+    device_batch_size = 256
     neurons = 8
 
     def closing(self, problem: Any) -> Closing:
@@ -43,15 +45,14 @@ class FirstLayerExperiment(Experiment):
 
         return dimladder.replace(problem, {"limit.d": size})
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        fields = level_sizes(problem.target, size)[0] + self.neurons
+        return 8 * BLOCK * fields + 2 * self.neurons * size
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         times = np.array(problem.grid.values("time"))
         steps = math.ceil(float(times.max(initial=0.0)))
-        overlap = np.empty((len(streams), steps + 1))
-        upper = np.empty((len(streams), steps + 1))
-        for r, stream in enumerate(streams):
-            overlap[r], upper[r] = (
-                v.mean(axis=1) for v in neurons(problem, size, stream, backend, steps, self.neurons)
-            )
+        overlap, upper = (v.mean(axis=-1) for v in neurons(problem, size, streams, backend, steps, self.neurons))
         grid = np.arange(steps + 1.0)
         at_times = np.array([np.interp(times, grid, row) for row in overlap])
         positive = np.array([np.interp(times, grid, row) for row in upper])
@@ -62,7 +63,7 @@ class FirstLayerExperiment(Experiment):
 
 
 def neurons(
-    problem: Any, d: int, stream: np.random.Generator, backend: Backend, steps: int, count: int
+    problem: Any, d: int, streams: Sequence[np.random.Generator], backend: Backend, steps: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train neurons and return their squared overlaps with the subspace, and with its a > 0 part, at every step.
 
@@ -73,19 +74,21 @@ def neurons(
     ----------
     problem : Problem
     d : int
-    stream : Generator
+    streams : sequence of Generator
+        One a replica.
     backend : Backend
     steps, count : int
 
     Returns
     -------
-    overlap, positive : (steps + 1, count) arrays
+    overlap, positive : (replicas, steps + 1, count) arrays
     """
     xp, target, algorithm = backend.xp, problem.target, problem.algorithm
     d_eff = level_sizes(target, d)[0]
     # Coordinates are chosen along the hidden directions: the law of everything measured does not depend on them.
-    truth = Realization(target, d, np.zeros((1, d_eff, 0)), _readouts(target, d, stream), backend)
-    positive = truth.readouts[0].reshape(-1) > 0
+    drawn = [Realization(target, d, np.zeros((1, d_eff, 0)), _readouts(target, d, s), backend) for s in streams]
+    truths = Realizations.of(drawn)
+    positive = backend.asarray(np.stack([(t.readouts[0].reshape(-1) > 0).astype(float) for t in drawn]))[:, None, :]
     if math.isinf(algorithm.batch_ratio):
         raise SimulationError(
             "an infinite batch cannot be drawn", where="algorithm.batch_ratio", hint="give a finite value, such as 20"
@@ -93,35 +96,38 @@ def neurons(
     n = max(1, round(algorithm.batch_ratio * d * d_eff))
     sigma = activation(problem.student.activation)
     eta = problem.student.sign * algorithm.step * math.sqrt(d_eff)
-    start = stream.standard_normal((count, d))
-    start /= np.linalg.norm(start, axis=1, keepdims=True)
-    w, rest = start[:, :d_eff], np.linalg.norm(start[:, d_eff:], axis=1)
-    record = [(np.sum(w**2, axis=1), np.sum(w[:, positive] ** 2, axis=1))]
-    for _ in range(steps):
-        along, drift, square = np.zeros((count, d_eff)), np.zeros(count), np.zeros(count)
+    start = np.stack([s.standard_normal((count, d)) for s in streams])
+    start /= np.linalg.norm(start, axis=-1, keepdims=True)
+    # The d - d_eff - 1 directions orthogonal to W* and to the neuron: an isotropic normal vector, known by its length.
+    free = np.zeros((len(streams), steps, count))
+    if d > d_eff + 1:
+        free = np.stack([s.chisquare(d - d_eff - 1, (steps, count)) for s in streams])
+    w, free = backend.asarray(start[:, :, :d_eff]), backend.asarray(np.sqrt(free))
+    rest = backend.asarray(np.linalg.norm(start[:, :, d_eff:], axis=-1))
+    inputs, noises = ([s.spawn(1)[0] for s in streams] for _ in range(2))
+    record = [(xp.sum(w**2, axis=-1), xp.sum(positive * w**2, axis=-1))]
+    for step in range(steps):
+        along, drift, square = 0.0 * w, 0.0 * rest, 0.0 * rest
         for block in chunks(n, BLOCK):
-            drawn = backend.normal([stream], (block, d_eff + count))[0, ...]
-            z, perpendicular = drawn[:, :d_eff], drawn[:, d_eff:]
-            y = truth.link(truth.features_of(z[:, None, :]))
+            x = backend.normal(inputs, (block, d_eff + count))
+            z, perpendicular = x[:, :, :d_eff], x[:, :, d_eff:]
+            y = truths.link([truths.features_of(z)])
             if target.noise:
-                y = y + target.noise * backend.normal([stream], (block,))[0, ...]
-            field = xp.matmul(z, backend.asarray(w.T.copy())) + backend.asarray(rest) * perpendicular
-            weight = y[:, None] * slope(sigma, field, COMPOSITIONS, backend)
-            along += backend.to_numpy(xp.matmul(xp.permute_dims(weight, (1, 0)), z)).astype(float)
-            drift += backend.to_numpy(xp.sum(weight * perpendicular, axis=0)).astype(float)
-            square += backend.to_numpy(xp.sum(weight * weight, axis=0)).astype(float)
-        # The d - d_eff - 1 directions orthogonal to W* and to the neuron: an isotropic normal vector, known by its
-        # length.
-        free = stream.chisquare(d - d_eff - 1, count) if d > d_eff + 1 else np.zeros(count)
-        other = np.sqrt(square * free) / n
+                y = y + target.noise * backend.normal(noises, (block,))
+            field = xp.matmul(z, xp.matrix_transpose(w)) + rest[:, None, :] * perpendicular
+            weight = y[..., None] * slope(sigma, field, COMPOSITIONS, backend)
+            along = along + xp.matmul(xp.matrix_transpose(weight), z)
+            drift = drift + xp.sum(weight * perpendicular, axis=1)
+            square = square + xp.sum(weight * weight, axis=1)
+        other = xp.sqrt(square) * free[:, step, :] / n
         along, drift = along / n, drift / n
-        radial = np.sum(w * along, axis=1) + rest * drift
-        w = w + eta * (along - radial[:, None] * w)
-        rest = np.hypot(rest + eta * (drift - radial * rest), eta * other)
-        norm = np.hypot(np.linalg.norm(w, axis=1), rest)
-        w, rest = w / norm[:, None], rest / norm
-        record.append((np.sum(w**2, axis=1), np.sum(w[:, positive] ** 2, axis=1)))
-    overlap, part = (np.array(v) for v in zip(*record, strict=True))
+        radial = xp.sum(w * along, axis=-1) + rest * drift
+        w = w + eta * (along - radial[..., None] * w)
+        rest = xp.hypot(rest + eta * (drift - radial * rest), eta * other)
+        norm = xp.sqrt(xp.sum(w * w, axis=-1) + rest * rest)
+        w, rest = w / norm[..., None], rest / norm
+        record.append((xp.sum(w**2, axis=-1), xp.sum(positive * w**2, axis=-1)))
+    overlap, part = (backend.to_numpy(xp.stack(v, axis=1)).astype(float) for v in zip(*record, strict=True))
     return overlap, part
 
 

@@ -14,6 +14,7 @@ from . import hierarchical_training as training
 from .base import Backend, Closing, Experiment, Sample
 from .hierarchical_branches import branch_stages
 from .hierarchical_layerwise import rows_of, three_stages
+from .hierarchical_replicas import Realizations
 from .hierarchical_target import Realization
 
 ESTIMATORS = ("quadratic kernel", "three layers")
@@ -31,7 +32,8 @@ class LearnersExperiment(Experiment):
     """
 
     theory = "hierarchical-learners"
-    batch_size = 1
+    batch_size = 4
+    device_batch_size = 32
 
     def closing(self, problem: Any) -> Closing:
         return Closing(slowest=0.2, reason="sizes enter through d_eff = floor(d^eps): 1/d_eff closes as d^-eps only")
@@ -43,6 +45,14 @@ class LearnersExperiment(Experiment):
         import dimladder
 
         return dimladder.replace(problem, {"limit.d": size})
+
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        n = max(round(size**kappa) for kappa in problem.grid.values("kappa"))
+        recipes = [RECIPES[name] for name in problem.algorithm.recipes]
+        p1 = max(training.first_width(recipe, n) for recipe in recipes)
+        p2 = problem.algorithm.second_width or max(recipe.second_width for recipe in recipes)
+        data = (2 * n + 1000) * size + 2 * training.CHUNK_NUMBERS
+        return data + 5 * n * (p1 + p2) + 5 * p1 * (size + p2)
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import msgspec
@@ -60,6 +70,7 @@ class LearnersExperiment(Experiment):
         paths = {name: np.full((many, *shape, algorithm.records), np.nan) for name in PATHS}
         overlaps = {name: np.full((many, *shape, algorithm.records, branches), np.nan) for name in OVERLAPS}
         steps = np.full((many, *shape[:2], algorithm.records), np.nan)
+        truths: list[list[Realization]] = [[] for _ in counts]
         for r, stream in enumerate(streams):
             learn = three_stages if single else branch_stages
             q, rho, error, (null[r], _) = learn(stages, size, rows, stream, backend)
@@ -67,20 +78,22 @@ class LearnersExperiment(Experiment):
             mse[r, 1] = error[:, 0]
             for k, n in enumerate(counts):
                 truth = Realization.draw(target, size, stream, backend)
-                kernel = training.polynomial_kernel_ridge(
+                truths[k].append(truth)
+                mse[r, 0, k] = training.polynomial_kernel_ridge(
                     truth, n, stream, backend, ridge_strength=algorithm.kernel_ridge
                 )
-                mse[r, 0, k] = kernel.test_error
-                for i, recipe in enumerate(algorithm.recipes):
-                    for j, network in enumerate(algorithm.networks):
-                        record = train(network, recipe, algorithm, truth, n, max(counts), stream, backend)
-                        trained[r, i, j, k] = record.test_error
-                        place = _spread(len(record.steps), algorithm.records)
-                        for name, table in (*paths.items(), *overlaps.items()):
-                            taken = getattr(record, name)
-                            if taken:
-                                table[r, i, j, k] = np.array(taken)[place]
-                        steps[r, i, j] = np.array(record.steps)[place]
+        for k, n in enumerate(counts):
+            together = Realizations.of(truths[k])
+            for i, recipe in enumerate(algorithm.recipes):
+                for j, network in enumerate(algorithm.networks):
+                    record = train(network, recipe, algorithm, together, n, max(counts), streams)
+                    trained[:, i, j, k] = record.test_error
+                    place = _spread(len(record.steps), algorithm.records)
+                    for name, table in (*paths.items(), *overlaps.items()):
+                        taken = getattr(record, name)
+                        if taken is not None:
+                            table[:, i, j, k] = taken[:, place]
+                    steps[:, i, j] = np.array(record.steps)[place]
         kept = ("recipe", "network", "kappa", "record")
         return Sample(
             {
@@ -107,22 +120,22 @@ def _spread(taken: int, wanted: int) -> np.ndarray:
 
 
 def train(
-    network: str, name: str, algorithm: Any, truth: Realization, n: int, largest: int, stream: np.random.Generator,
-    backend: Backend,
+    network: str, name: str, algorithm: Any, truths: Realizations, n: int, largest: int,
+    streams: Sequence[np.random.Generator],
 ) -> training.Record:  # fmt: skip
-    """Train one network on n samples by a published recipe; `largest` sets the first width of all of them."""
+    """Train one network a replica on n samples by a published recipe; `largest` sets the first width of all of them."""
     recipe = RECIPES[name]
     if algorithm.second_width is not None:
         recipe = replace(recipe, second_width=algorithm.second_width)
-    first, second = algorithm.steps or recipe.steps(truth.d)
+    first, second = algorithm.steps or recipe.steps(truths.d)
     if network == "joint":
         return training.train_joint(
-            truth, n, recipe, stream, backend, largest=largest, steps=second, records=algorithm.records
+            truths, n, recipe, streams, largest=largest, steps=second, records=algorithm.records
         )
     if network == "two-layer":
-        return training.train_two_layer(truth, n, recipe, stream, backend, largest=largest, steps=second)
+        return training.train_two_layer(truths, n, recipe, streams, largest=largest, steps=second)
     return training.train_layerwise(
-        truth, n, recipe, stream, backend, largest=largest, steps=(first, second),
+        truths, n, recipe, streams, largest=largest, steps=(first, second),
         records=max(2, algorithm.records // 2), reinitialize=network == "reinitialised", fresh=network == "fresh",
     )  # fmt: skip
 

@@ -3,21 +3,26 @@ baselines.
 
 Rules and numbers follow the experiments of Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, in two versions that
 differ: `PAPER` (appendix F.4) and `REPOSITORY` (the authors' code). ReLU networks with fixed biases; gradients of
-half the mean squared error. Overlaps are streamed; no iterate is stored.
+half the mean squared error. Overlaps are streamed; no iterate is stored. The networks of all replicas take their steps
+together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .algorithm_one import feature_overlap, weight_overlap
 from .base import Backend, ridge_fit
+from .hierarchical_replicas import Realizations
 from .hierarchical_target import Realization
+from .rows import Rows
+
+# Numbers that a replica's mini-batches draw ahead.
+CHUNK_NUMBERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,31 +83,31 @@ REPOSITORY = Recipe()
 
 @dataclass
 class Record:
-    """What one training run leaves: errors and the overlaps on the way.
+    """What training leaves: errors and the overlaps on the way, the replica axis first.
 
     Attributes
     ----------
-    test_error : float
+    test_error : (R,) array
         E[(f* - f)^2] on the test inputs, label noise not included.
     steps : list of int
         Gradient steps at which overlaps and losses were taken.
-    weight_overlap, feature_overlap : list of lists
+    weight_overlap, feature_overlap : (R, records, branches) arrays
         M_W and M_h of every branch.
-    train_loss, test_loss : list of float
-        Mean squared errors.
+    train_loss, test_loss : (R, records) arrays
+        Mean squared errors. What a network does not have is None.
     """
 
-    test_error: float = math.nan
+    test_error: np.ndarray
     steps: list[int] = field(default_factory=list)
-    weight_overlap: list[list[float]] = field(default_factory=list)
-    feature_overlap: list[list[float]] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
-    test_loss: list[float] = field(default_factory=list)
+    weight_overlap: np.ndarray | None = None
+    feature_overlap: np.ndarray | None = None
+    train_loss: np.ndarray | None = None
+    test_loss: np.ndarray | None = None
 
 
 @dataclass
 class Data:
-    """Training samples of one run and fresh test inputs with noiseless labels."""
+    """Training samples (R, n, d) of every replica and fresh test inputs with noiseless labels."""
 
     x: Any
     y: Any
@@ -110,66 +115,165 @@ class Data:
     f_test: Any
 
     @classmethod
-    def draw(cls, truth: Realization, n: int, stream: np.random.Generator, test: int = 1000) -> Data:
+    def draw(cls, truths: Realizations, n: int, streams: Sequence[np.random.Generator], test: int = 1000) -> Data:
         """Draw n training samples and `test` test inputs."""
-        x = truth.inputs(n, stream)
-        y = truth.labels(x, stream)
-        x_test = truth.inputs(test, stream)
-        return cls(x, y, x_test, truth(x_test))
+        x = truths.inputs(n, streams)
+        y = truths.labels(x, streams)
+        x_test = truths.inputs(test, streams)
+        return cls(x, y, x_test, truths(x_test))
+
+
+def relu(xp: Any, v: Any) -> Any:
+    """Return max(v, 0)."""
+    return xp.where(v > 0, v, 0.0 * v)
 
 
 class ThreeLayer:
-    """ReLU network with fixed biases: f(x) = w3 . relu(W2 relu(W1 x + b1) + b2)."""
+    """ReLU networks with fixed biases, one a replica: f(x) = w3 . relu(W2 relu(W1 x + b1) + b2).
 
-    def __init__(self, d: int, p1: int, p2: int, scale: float, stream: np.random.Generator, backend: Backend) -> None:
+    Shapes: W1 (R, p1, d), W2 (R, p2, p1), w3 (R, p2, 1), inputs (R, n, d), outputs (R, n).
+    """
+
+    def __init__(
+        self, d: int, p1: int, p2: int, scale: float, streams: Sequence[np.random.Generator], backend: Backend
+    ) -> None:
         self.backend, self.xp = backend, backend.xp
-        make = backend.asarray
-        self.w1 = make(stream.standard_normal((p1, d)) / math.sqrt(d))
-        self.w2 = make(scale * stream.standard_normal((p2, p1)) / math.sqrt(p1))
-        self.w3 = make(scale * stream.standard_normal(p2) / math.sqrt(p2))
-        self.b1 = make(stream.uniform(-1, 1, p1))
-        self.b2 = make(scale * stream.uniform(-1, 1, p2))
+
+        def normal(shape: tuple[int, ...], size: float) -> Any:
+            return backend.normal(streams, shape) * size
+
+        def uniform(count: int, size: float) -> Any:
+            return backend.asarray(np.stack([size * s.uniform(-1, 1, (1, count)) for s in streams]))
+
+        self.w1 = normal((p1, d), 1 / math.sqrt(d))
+        self.w2 = normal((p2, p1), scale / math.sqrt(p1))
+        self.w3 = normal((p2, 1), scale / math.sqrt(p2))
+        self.b1, self.b2 = uniform(p1, 1.0), uniform(p2, scale)
         self.p1, self.p2 = p1, p2
 
-    def relu(self, v: Any) -> Any:
-        """Return max(v, 0)."""
-        return self.xp.where(v > 0, v, 0.0 * v)
+    @property
+    def weights(self) -> tuple[Any, Any, Any]:
+        """W1, W2, w3."""
+        return self.w1, self.w2, self.w3
+
+    @weights.setter
+    def weights(self, values: Sequence[Any]) -> None:
+        self.w1, self.w2, self.w3 = values
 
     def first(self, x: Any) -> Any:
         """Return the pre-activations of layer 1."""
-        return self.xp.matmul(x, self.xp.permute_dims(self.w1, (1, 0))) + self.b1
+        return self.xp.matmul(x, self.xp.matrix_transpose(self.w1)) + self.b1
 
     def second(self, x: Any) -> Any:
         """Return the pre-activations of layer 2."""
-        return self.xp.matmul(self.relu(self.first(x)), self.xp.permute_dims(self.w2, (1, 0))) + self.b2
+        return self.xp.matmul(relu(self.xp, self.first(x)), self.xp.matrix_transpose(self.w2)) + self.b2
 
     def features(self, x: Any) -> Any:
         """Return the activations of layer 2."""
-        return self.relu(self.second(x))
+        return relu(self.xp, self.second(x))
 
     def __call__(self, x: Any) -> Any:
-        return self.xp.matmul(self.features(x), self.w3)
+        return self.xp.matmul(self.features(x), self.w3)[..., 0]
 
     def gradients(self, x: Any, y: Any, which: Sequence[int] = (1, 2, 3)) -> dict[int, Any]:
         """Return the summed gradients of (1/2) sum (f - y)^2 in the layers asked for."""
         xp = self.xp
         h1 = self.first(x)
-        a1 = self.relu(h1)
-        h2 = xp.matmul(a1, xp.permute_dims(self.w2, (1, 0))) + self.b2
-        a2 = self.relu(h2)
-        error = xp.matmul(a2, self.w3) - y
+        a1 = relu(xp, h1)
+        h2 = xp.matmul(a1, xp.matrix_transpose(self.w2)) + self.b2
+        a2 = relu(xp, h2)
+        error = xp.matmul(a2, self.w3) - y[..., None]
         out: dict[int, Any] = {}
         if 3 in which:
-            out[3] = xp.matmul(error, a2)
+            out[3] = xp.matmul(xp.matrix_transpose(a2), error)
         one = 0.0 * h2 + 1.0
-        delta2 = xp.reshape(error, (-1, 1)) * self.w3 * xp.where(h2 > 0, one, 0.0 * h2)
+        delta2 = error * xp.matrix_transpose(self.w3) * xp.where(h2 > 0, one, 0.0 * h2)
         if 2 in which:
-            out[2] = xp.matmul(xp.permute_dims(delta2, (1, 0)), a1)
+            out[2] = xp.matmul(xp.matrix_transpose(delta2), a1)
         if 1 in which:
             delta1 = xp.matmul(delta2, self.w2)
             delta1 = xp.where(h1 > 0, delta1, 0.0 * delta1)
-            out[1] = xp.matmul(xp.permute_dims(delta1, (1, 0)), x)
+            out[1] = xp.matmul(xp.matrix_transpose(delta1), x)
         return out
+
+
+class _Run:
+    """Replicas in training: their random streams, what they were told, and what is recorded on the way."""
+
+    def __init__(
+        self, truths: Realizations, n: int, streams: Sequence[np.random.Generator], fraction: float, records: int
+    ) -> None:
+        children = [stream.spawn(4) for stream in streams]
+        # Data, networks, mini-batches, probes: what one draws does not depend on how often another does.
+        self.streams = [[c[k] for c in children] for k in range(4)]
+        self.truths, self.n, self.records, self.backend = truths, n, records, truths.backend
+        self.batch = max(1, int(fraction * n))
+        self.steps: list[int] = []
+        self._taken: list[tuple[Any, ...]] = []
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Draw a new data set."""
+        self.data = Data.draw(self.truths, self.n, self.streams[0])
+
+    def descend(
+        self, state: tuple[Any, ...], step: Callable[[tuple[Any, ...], Any, Any], tuple[Any, ...]], total: int,
+        note: Callable[[tuple[Any, ...], int], None] | None = None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """Take `total` steps ``state <- step(state, x, y)``, each on a mini-batch of its own.
+
+        ``note(state, t)`` is called before steps that are spread evenly in log t.
+        """
+        xp, backend = self.backend.xp, self.backend
+        replicas, d = self.truths.replicas, self.truths.d
+        every, labels = xp.reshape(self.data.x, (-1, d)), xp.reshape(self.data.y, (-1,))
+
+        def on_batch(state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
+            chosen = xp.reshape(row[0], (-1,))
+            x = xp.reshape(xp.take(every, chosen, axis=0), (replicas, self.batch, d))
+            return step(state, x, xp.reshape(xp.take(labels, chosen, axis=0), (replicas, self.batch)))
+
+        chain = Rows(backend, on_batch, state)
+        block = max(1, min(total, CHUNK_NUMBERS // self.n))
+        marks = {0, *(int(v) for v in np.geomspace(1, max(total - 1, 1), max(self.records - 1, 1)))}
+        for t in range(total):
+            if note is not None and t in (marks if self.records > 1 else {0}):
+                note(chain.state, t)
+            if t % block == 0:
+                chain.load([minibatches(self.streams[2], self.n, self.batch, block, backend)], [1.0] * block)
+            chain.advance()
+        return chain.state
+
+    def note(self, net: ThreeLayer, step: int) -> None:
+        """Take overlaps and losses."""
+        xp, data = self.backend.xp, self.data
+        self.steps.append(step)
+        self._taken.append((
+            self.truths.weight_overlap(net.w1), self.truths.feature_overlap(net.second, self.streams[3], 1000),
+            xp.mean((net(data.x) - data.y) ** 2, axis=-1), xp.mean((net(data.x_test) - data.f_test) ** 2, axis=-1),
+        ))  # fmt: skip
+
+    def record(self, outputs: Any) -> Record:
+        """Return what was recorded, and the error of the final outputs on the test inputs."""
+        xp = self.backend.xp
+        error = xp.mean((outputs - self.data.f_test) ** 2, axis=-1)
+        taken = [_host(xp.stack(values, axis=1), self.backend) for values in zip(*self._taken, strict=True)]
+        return Record(_host(error, self.backend), self.steps, *taken)
+
+
+def minibatches(streams: Sequence[np.random.Generator], n: int, batch: int, block: int, backend: Backend) -> Any:
+    """Return `block` mini-batches of every replica, drawn without replacement: (R, block, batch) rows of (R n, d)."""
+    xp = backend.xp
+    if backend.is_torch and not backend.device.startswith("cpu"):
+        # Sorting normal numbers shuffles on the device.
+        order = xp.argsort(backend.normal(streams, (block, n)), axis=-1)[:, :, :batch]
+        return order + xp.reshape(backend.indices(n * np.arange(len(streams))), (-1, 1, 1))
+    chosen = [[s.permutation(n)[:batch] + r * n for _ in range(block)] for r, s in enumerate(streams)]
+    return backend.indices(np.array(chosen))
+
+
+def _host(values: Any, backend: Backend) -> np.ndarray:
+    return backend.to_numpy(values).astype(float)
 
 
 def first_width(recipe: Recipe, largest: int) -> int:
@@ -178,11 +282,10 @@ def first_width(recipe: Recipe, largest: int) -> int:
 
 
 def train_layerwise(
-    truth: Realization,
+    truths: Realizations,
     n: int,
     recipe: Recipe,
-    stream: np.random.Generator,
-    backend: Backend,
+    streams: Sequence[np.random.Generator],
     *,
     largest: int | None = None,
     steps: tuple[int, int] | None = None,
@@ -190,7 +293,7 @@ def train_layerwise(
     fresh: bool = False,
     records: int = 10,
 ) -> Record:
-    """Train layer 1, then layer 2, then w3 by ridge regression.
+    """Train layer 1, then layer 2, then w3 by ridge regression; one network a replica.
 
     Parameters
     ----------
@@ -207,109 +310,114 @@ def train_layerwise(
     records : int
         How often overlaps and losses are taken in each stage.
     """
-    xp = backend.xp
-    data = Data.draw(truth, n, stream)
-    net = ThreeLayer(truth.d, first_width(recipe, largest or n), recipe.second_width, recipe.initial, stream, backend)
-    t1, t2 = steps or recipe.steps(truth.d)
-    record = Record()
-    batch = max(1, int(recipe.fraction * n))
-    for step in range(t1):
-        _note(record, net, data, truth, stream, backend, step, t1, records)
-        x, y = _minibatch(data, batch, stream, backend)
-        gradient = net.gradients(x, y, (1,))[1] / batch
-        net.w1 = net.w1 - recipe.first_rate * (
-            math.sqrt(net.p1) * gradient / recipe.initial**2 + recipe.first_ridge * net.w1
-        )
-    if reinitialize:
-        other = ThreeLayer(truth.d, net.p1, net.p2, recipe.initial, stream, backend)
-        net.w2, net.w3 = other.w2, other.w3
-    if fresh:
-        data = Data.draw(truth, n, stream)
-    for step in range(t2):
-        _note(record, net, data, truth, stream, backend, step, t2, records, offset=t1)
-        x, y = _minibatch(data, batch, stream, backend)
+    run, d, backend = _Run(truths, n, streams, recipe.fraction, records), truths.d, truths.backend
+    width = first_width(recipe, largest or n)
+    net = ThreeLayer(d, width, recipe.second_width, recipe.initial, run.streams[1], backend)
+    t1, t2 = steps or recipe.steps(d)
+
+    def noted(offset: int) -> Callable[[tuple[Any, ...], int], None]:
+        def note(state: tuple[Any, ...], t: int) -> None:
+            net.weights = state
+            run.note(net, offset + t)
+
+        return note
+
+    def first(state: tuple[Any, ...], x: Any, y: Any) -> tuple[Any, ...]:
+        net.weights = state
+        gradient = net.gradients(x, y, (1,))[1] / run.batch
+        change = math.sqrt(net.p1) * gradient / recipe.initial**2 + recipe.first_ridge * net.w1
+        return net.w1 - recipe.first_rate * change, net.w2, net.w3
+
+    def second(state: tuple[Any, ...], x: Any, y: Any) -> tuple[Any, ...]:
+        net.weights = state
         # The published code divides by the full n, not by the mini-batch.
         gradient = net.gradients(x, y, (2,))[2] / n
-        net.w2 = net.w2 - recipe.second_rate * recipe.first_rate * (
-            math.sqrt(net.p2) * gradient / (recipe.initial * net.p1) + recipe.second_ridge * truth.d**-1.5 * net.w2
-        )
+        change = math.sqrt(net.p2) * gradient / (recipe.initial * net.p1) + recipe.second_ridge * d**-1.5 * net.w2
+        return net.w1, net.w2 - recipe.second_rate * recipe.first_rate * change, net.w3
+
+    net.weights = run.descend(net.weights, first, t1, noted(0))
+    if reinitialize:
+        other = ThreeLayer(d, net.p1, net.p2, recipe.initial, run.streams[1], backend)
+        net.w2, net.w3 = other.w2, other.w3
     if fresh:
-        data = Data.draw(truth, n, stream)
-    net.w3 = ridge_fit(net.features(data.x), data.y, recipe.readout_ridge * n, backend)
-    _note(record, net, data, truth, stream, backend, 0, 1, 1, offset=t1 + t2)
-    record.test_error = float(xp.mean((net(data.x_test) - data.f_test) ** 2))
-    return record
+        run.fresh()
+    net.weights = run.descend(net.weights, second, t2, noted(t1))
+    if fresh:
+        run.fresh()
+    net.w3 = ridge_fit(net.features(run.data.x), run.data.y, recipe.readout_ridge * n, backend)[..., None]
+    run.note(net, t1 + t2)
+    return run.record(net(run.data.x_test))
 
 
 def train_joint(
-    truth: Realization,
+    truths: Realizations,
     n: int,
     recipe: Recipe,
-    stream: np.random.Generator,
-    backend: Backend,
+    streams: Sequence[np.random.Generator],
     *,
     largest: int | None = None,
     steps: int | None = None,
     records: int = 20,
 ) -> Record:
-    """Train all layers together by mini-batch gradient descent for T2 steps."""
-    xp = backend.xp
-    data = Data.draw(truth, n, stream)
-    net = ThreeLayer(truth.d, first_width(recipe, largest or n), recipe.second_width, recipe.initial, stream, backend)
-    total = steps if steps is not None else recipe.steps(truth.d)[1]
-    batch, rate, init = max(1, int(recipe.fraction * n)), recipe.joint_rate, recipe.initial
-    decay = recipe.joint_decay
-    record = Record()
-    for step in range(total):
-        _note(record, net, data, truth, stream, backend, step, total, records)
-        x, y = _minibatch(data, batch, stream, backend)
+    """Train all layers together by mini-batch gradient descent for T2 steps; one network a replica."""
+    run, d, backend = _Run(truths, n, streams, recipe.fraction, records), truths.d, truths.backend
+    width = first_width(recipe, largest or n)
+    net = ThreeLayer(d, width, recipe.second_width, recipe.initial, run.streams[1], backend)
+    total = steps if steps is not None else recipe.steps(d)[1]
+    rate, init, decay = recipe.joint_rate, recipe.initial, recipe.joint_decay
+
+    def step(state: tuple[Any, ...], x: Any, y: Any) -> tuple[Any, ...]:
+        net.weights = state
         g = net.gradients(x, y)
-        net.w1 = net.w1 - rate * (math.sqrt(net.p1) * g[1] / (batch * init**2) + decay[0] * net.w1)
-        net.w2 = net.w2 - rate * (
-            math.sqrt(net.p2) * g[2] / (batch * init * net.p1) + decay[1] * truth.d**-1.5 * net.w2
+        changes = (
+            math.sqrt(net.p1) * g[1] / (run.batch * init**2) + decay[0] * net.w1,
+            math.sqrt(net.p2) * g[2] / (run.batch * init * net.p1) + decay[1] * d**-1.5 * net.w2,
+            g[3] / (run.batch * init * net.p2) + decay[2] * net.w3,
         )
-        net.w3 = net.w3 - rate * (g[3] / (batch * init * net.p2) + decay[2] * net.w3)
-    _note(record, net, data, truth, stream, backend, 0, 1, 1, offset=total)
-    record.test_error = float(xp.mean((net(data.x_test) - data.f_test) ** 2))
-    return record
+        return tuple(w - rate * change for w, change in zip(state, changes, strict=True))
+
+    def note(state: tuple[Any, ...], t: int) -> None:
+        net.weights = state
+        run.note(net, t)
+
+    net.weights = run.descend(net.weights, step, total, note)
+    run.note(net, total)
+    return run.record(net(run.data.x_test))
 
 
 def train_two_layer(
-    truth: Realization,
+    truths: Realizations,
     n: int,
     recipe: Recipe,
-    stream: np.random.Generator,
-    backend: Backend,
+    streams: Sequence[np.random.Generator],
     *,
     largest: int | None = None,
     steps: int | None = None,
 ) -> Record:
-    """Train the first layer of a two-layer ReLU network, then its readout by ridge regression."""
+    """Train the first layer of a two-layer ReLU network, then its readout by ridge regression; one a replica."""
+    run, d, backend = _Run(truths, n, streams, recipe.fraction, 1), truths.d, truths.backend
     xp = backend.xp
-    data = Data.draw(truth, n, stream)
     width = max(1, first_width(recipe, largest or n) // recipe.two_layer_divisor)
-    w = backend.asarray(stream.standard_normal((width, truth.d)) / math.sqrt(truth.d))
-    readout = backend.asarray(recipe.initial * stream.standard_normal(width) / math.sqrt(width))
-    bias = backend.asarray(stream.uniform(-1, 1, width))
-    batch = max(1, int(recipe.fraction * n))
+    w = backend.normal(run.streams[1], (width, d)) / math.sqrt(d)
+    readout = backend.normal(run.streams[1], (width, 1)) * (recipe.initial / math.sqrt(width))
+    bias = backend.asarray(np.stack([s.uniform(-1, 1, (1, width)) for s in run.streams[1]]))
 
-    def field_of(x: Any) -> Any:
-        return xp.matmul(x, xp.permute_dims(w, (1, 0))) + bias
+    def step(state: tuple[Any, ...], x: Any, y: Any) -> tuple[Any, ...]:
+        h = xp.matmul(x, xp.matrix_transpose(state[0])) + bias
+        error = xp.matmul(relu(xp, h), readout) - y[..., None]
+        back = error * xp.matrix_transpose(readout) * xp.where(h > 0, 0.0 * h + 1.0, 0.0 * h)
+        gradient = xp.matmul(xp.matrix_transpose(back), x) / run.batch
+        change = math.sqrt(width) * gradient / recipe.initial + recipe.two_layer_decay * state[0]
+        return (state[0] - recipe.two_layer_rate * change,)
+
+    (w,) = run.descend((w,), step, steps if steps is not None else recipe.steps(d)[1])
 
     def features(x: Any) -> Any:
-        h = field_of(x)
-        return xp.where(h > 0, h, 0.0 * h)
+        return relu(xp, xp.matmul(x, xp.matrix_transpose(w)) + bias)
 
-    for _ in range(steps if steps is not None else recipe.steps(truth.d)[1]):
-        x, y = _minibatch(data, batch, stream, backend)
-        h = field_of(x)
-        live = xp.where(h > 0, 0.0 * h + 1.0, 0.0 * h)
-        error = xp.matmul(live * h, readout) - y
-        gradient = xp.matmul(xp.permute_dims(xp.reshape(error, (-1, 1)) * readout * live, (1, 0)), x) / batch
-        w = w - recipe.two_layer_rate * (math.sqrt(width) * gradient / recipe.initial + recipe.two_layer_decay * w)
-    readout = ridge_fit(features(data.x), data.y, recipe.readout_ridge * n, backend)
-    record = Record(test_error=float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test) ** 2)))
-    record.steps, record.weight_overlap = [0], [weight_overlap(w, truth, backend)]
+    fit = ridge_fit(features(run.data.x), run.data.y, recipe.readout_ridge * n, backend)
+    record = run.record(xp.matmul(features(run.data.x_test), fit[..., None])[..., 0])
+    record.steps, record.weight_overlap = [0], _host(truths.weight_overlap(w), backend)[:, None, :]
     return record
 
 
@@ -321,13 +429,14 @@ def polynomial_kernel_ridge(
     *,
     degree: int = 2,
     ridge_strength: float = 1.0,
-) -> Record:
-    """Fit kernel ridge regression with k(x, x') = sum_{j <= degree} (x.x')^j, penalty lambda n.
+) -> float:
+    """Return the test error of kernel ridge regression with k(x, x') = sum_{j <= degree} (x.x')^j, penalty lambda n.
 
     Degree 2 is the published baseline, (x.x')^2 + x.x' + 1.
     """
     xp = backend.xp
-    data = Data.draw(truth, n, stream)
+    data = Data.draw(Realizations.of([truth]), n, [stream])
+    x, x_test = data.x[0, ...], data.x_test[0, ...]
 
     def kernel(a: Any, b: Any) -> Any:
         product = xp.matmul(a, xp.permute_dims(b, (1, 0)))
@@ -337,10 +446,10 @@ def polynomial_kernel_ridge(
             power = power * product
         return total
 
-    gram = kernel(data.x, data.x) + ridge_strength * n * backend.eye(n)
+    gram = kernel(x, x) + ridge_strength * n * backend.eye(n)
     dual = xp.linalg.solve(gram, xp.reshape(data.y, (-1, 1)))
-    fit = xp.matmul(kernel(data.x_test, data.x), dual)[:, 0]
-    return Record(test_error=float(xp.mean((fit - data.f_test) ** 2)))
+    fit = xp.matmul(kernel(x_test, x), dual)[:, 0]
+    return float(xp.mean((fit - data.f_test[0, ...]) ** 2))
 
 
 def random_feature_ridge(
@@ -352,9 +461,11 @@ def random_feature_ridge(
     *,
     ridge_strength: float = 1e-3,
     directions: np.ndarray | None = None,
-) -> Record:
-    """Fit ridge regression on ReLU random features of the input, or of its projection on given directions."""
-    data = Data.draw(truth, n, stream)
+) -> float:
+    """Return the test error of ridge regression on ReLU random features of the input, or of its projection on given
+    directions.
+    """
+    data = Data.draw(Realizations.of([truth]), n, [stream])
     basis = np.eye(truth.d) if directions is None else directions
     w = stream.standard_normal((basis.shape[1], width))
     w = backend.asarray(basis @ (w / np.linalg.norm(w, axis=0)))
@@ -362,11 +473,10 @@ def random_feature_ridge(
     xp = backend.xp
 
     def features(x: Any) -> Any:
-        h = xp.matmul(x, w) + bias
-        return xp.where(h > 0, h, 0.0 * h) / math.sqrt(width)
+        return relu(xp, xp.matmul(x[0, ...], w) + bias) / math.sqrt(width)
 
-    readout = ridge_fit(features(data.x), data.y, ridge_strength * n, backend)
-    return Record(test_error=float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test) ** 2)))
+    readout = ridge_fit(features(data.x), data.y[0, ...], ridge_strength * n, backend)
+    return float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test[0, ...]) ** 2))
 
 
 def best_ridge_error(
@@ -388,33 +498,3 @@ def best_ridge_error(
 def double_descent_exponent(d: int) -> float:
     """Return log(d(d-1)/2 + d + 1)/log d: where the quadratic kernel interpolates (its double-descent peak)."""
     return math.log(d * (d - 1) / 2 + d + 1) / math.log(d)
-
-
-def _minibatch(data: Data, batch: int, stream: np.random.Generator, backend: Backend) -> tuple[Any, Any]:
-    chosen = stream.permutation(data.x.shape[0])[:batch]
-    index = backend.indices(chosen)
-    return backend.xp.take(data.x, index, axis=0), backend.xp.take(data.y, index, axis=0)
-
-
-def _note(
-    record: Record,
-    net: ThreeLayer,
-    data: Data,
-    truth: Realization,
-    stream: np.random.Generator,
-    backend: Backend,
-    step: int,
-    total: int,
-    records: int,
-    offset: int = 0,
-) -> None:
-    """Take overlaps and losses `records` times over `total` steps, evenly in log step."""
-    marks = {0, *(int(v) for v in np.geomspace(1, max(total - 1, 1), max(records - 1, 1)))} if records > 1 else {0}
-    if step not in marks:
-        return
-    xp = backend.xp
-    record.steps.append(offset + step)
-    record.weight_overlap.append(weight_overlap(net.w1, truth, backend))
-    record.feature_overlap.append(feature_overlap(net.second, truth, stream, backend, probes=1000))
-    record.train_loss.append(float(xp.mean((net(data.x) - data.y) ** 2)))
-    record.test_loss.append(float(xp.mean((net(data.x_test) - data.f_test) ** 2)))

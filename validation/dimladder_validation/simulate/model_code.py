@@ -52,7 +52,7 @@ def code_for(table: Table) -> ModuleType:
     def build() -> str:
         return _source(table)
 
-    parts = [table.activation, table.slope, table.teacher, *table.index, *(table.coefficients or ())]
+    parts = [table.activation, table.slope, table.teacher, *table.index, *(table.coefficients or ()), *_mixed(table)]
     texts = tuple(None if part is None else (part.text, part.hermite) for part in parts)
     written = (table.species, table.learning_rate) if table.coefficients else ()
     key = ("one-pass-model", texts, written, table.M, table.Y, table.argmax, table.schedule, table.loss.name)
@@ -193,6 +193,11 @@ def stable(formula: Any) -> Any:
     return formula.replace(lambda e: e.is_Mul, bounded).replace(lambda e: e.func is sp.log, softplus)
 
 
+def _mixed(table: Table) -> list[Expression | None]:
+    """Return the drifts that depend on the sample, row by row; nothing where none does."""
+    return [formula for row in table.sampled_drift or () for formula in row]
+
+
 def _push(table: Table, g: Any, dg: Any) -> list[str]:
     import sympy as sp
 
@@ -209,6 +214,7 @@ def _push(table: Table, g: Any, dg: Any) -> list[str]:
         named |= {f"lambda_{name}": field, f"g_{name}": g.subs(x, field), f"dg_{name}": dg.subs(x, field)}
     named["learning_rate"] = sp.Float(table.learning_rate, 17) * sp.Symbol("rate", real=True)
     formulas = [-c.sympy(**named) if c is not None else sp.Integer(0) for c in table.coefficients]
+    formulas += [c.sympy(**named) if c is not None else sp.Integer(0) for c in _mixed(table)]
     first, values = assignments(formulas, prefix="q")
     return [
         *head, *(f"    u{q} = fields[{q}]" for q in range(len(table.species))), *first,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 TEST_DRAWS = 2**14
+CHUNK_NUMBERS = 250_000  # numbers of masks and noises that a replica draws ahead
 LOST = 1e-11  # a residual below this part of its vector is rounding
 FINER = 2  # Runge-Kutta steps of a gradient flow for one substep of the problem
 
@@ -202,55 +203,7 @@ class Chain:
         return weights @ weights.transpose(0, 2, 1), weights[:, :, : self._start] @ self._teachers.transpose(0, 2, 1)
 
 
-class Dense:
-    """A data set drawn in full: products with it on the backend, what is done sample by sample on the host.
-
-    Parameters as of `Chain`; each block's start directions are its first coordinates.
-    """
-
-    def __init__(
-        self, descent: Descent, formulas: Formulas, d: int, stream: np.random.Generator, backend: Backend
-    ) -> None:
-        self._backend, self._stream, self.samples = backend, stream, round(descent.sample_ratio * d)
-        sizes = block_sizes(descent, d)
-        self._first, self._sizes = np.cumsum(sizes) - sizes, sizes
-        teachers, students = start_coordinates(descent)
-        columns = np.concatenate([f + np.arange(students.shape[2]) for f in self._first])
-        self._star, self.weights = np.zeros((descent.teachers, d)), np.zeros((descent.students, d))
-        self._star[:, columns] = np.concatenate(list(teachers), axis=1)
-        self.weights[:, columns] = np.concatenate(list(students), axis=1)
-        deviations = np.repeat(np.sqrt(descent.variances), sizes)
-        self._x = backend.normal([stream], (self.samples, d))[0] * backend.asarray(deviations)
-        self._across = backend.xp.permute_dims(self._x, (1, 0))
-        noises = stream.standard_normal((formulas.sources - len(formulas.fields), self.samples))
-        self.labels = formulas.labels(self.fields(self._star), noises)
-
-    def _product(self, matrix: Any, rows: Array) -> Array:
-        found = self._backend.xp.matmul(matrix, self._backend.asarray(rows.T))
-        return self._backend.to_numpy(found).astype(float).T
-
-    def fields(self, weights: Array) -> Array:
-        """Return X w/sqrt d on all samples, (K, n)."""
-        return self._product(self._x, weights)
-
-    def gradient(self, u: Array) -> Array:
-        """Return X^T u, shaped as the weights."""
-        return self._product(self._across, u)
-
-    def noise(self) -> Array:
-        """Return independent standard normals for every coordinate of every unit, shaped as the weights."""
-        return self._stream.standard_normal(self.weights.shape) / np.sqrt(self.weights.shape[1])
-
-    def overlaps(self, weights: Array) -> tuple[Array, Array]:
-        """Return w.w/d and w.w*/d inside each block."""
-        parts = [slice(f, f + size) for f, size in zip(self._first, self._sizes, strict=True)]
-        return (
-            np.array([weights[:, p] @ weights[:, p].T for p in parts]),
-            np.array([weights[:, p] @ self._star[:, p].T for p in parts]),
-        )
-
-
-def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.random.Generator) -> Run:
+def train(data: Chain, descent: Descent, formulas: Formulas, stream: np.random.Generator) -> Run:
     """Run gradient descent update by update."""
     n, batch = data.samples, descent.batch_fraction * data.samples
     slopes, mask, out = Slopes(formulas), batches(descent, n, stream), Run.empty(descent)
@@ -272,7 +225,7 @@ def train(data: Chain | Dense, descent: Descent, formulas: Formulas, stream: np.
     return out
 
 
-def follow(data: Chain | Dense, descent: Descent, formulas: Formulas) -> Run:
+def follow(data: Chain, descent: Descent, formulas: Formulas) -> Run:
     """Follow the gradient flow on all samples from update to update, by the classical Runge-Kutta method."""
     n, slopes, out = data.samples, Slopes(formulas), Run.empty(descent)
     everyone = np.ones(n)
@@ -364,10 +317,15 @@ def _root(gram: Array) -> Array:
 
 
 class MultiPassExperiment(Experiment):
-    """Gradient descent on one data set; `[simulation] method` is ``"chain"`` (the default) or ``"dense"``."""
+    """Gradient descent on one data set.
+
+    ``[simulation] method = "chain"`` (the default on NumPy) follows the exact law of what is revealed of the inputs;
+    ``"dense"`` (the default on torch, where all replicas take their steps together) draws the inputs.
+    """
 
     theory = "multi-pass"
     size = "d"
+    device_batch_size = 256
 
     def closing(self, problem: Any) -> Closing:
         """Finitely many smooth steps on Gaussian data: every observable has an expansion in 1/d."""
@@ -383,30 +341,47 @@ class MultiPassExperiment(Experiment):
         start = {"time": 0.0}
         return {"Q": start, "M": start, "Q_block": start, "M_block": start, "a": start if trained else {}}
 
-    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
-        """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
-
-        The chain runs on the CPU in float64, whatever the backend.
-        """
-        method = problem.simulation.method or "chain"
+    def method(self, problem: Any, backend: Backend) -> str:
+        """Return how a problem is simulated on a backend."""
+        method: str = problem.simulation.method or ("dense" if backend.is_torch else "chain")
         if method not in ("chain", "dense"):
             raise SimulationError(
                 f"unknown method {method!r}", where="simulation.method", hint='use "chain" or "dense"'
             )
+        return method
+
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        setting = descent_of(problem)
+        samples = round(setting.sample_ratio * size)
+        vectors = 6 * setting.students + setting.teachers
+        if self.method(problem, backend) == "chain":
+            seen = setting.students * (setting.steps + 2)
+            return 4 * seen * samples * setting.blocks
+        return 2 * samples * size + vectors * (samples + size) + CHUNK_NUMBERS
+
+    def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
+        """Train one network a replica, at dimension `size` on round(sample_ratio size) samples.
+
+        The chain runs on the CPU in float64, whatever the backend; on torch the default is explicit inputs.
+        """
+        from .multi_pass_array import train_array
+
+        method = self.method(problem, backend)
         setting, formula = descent_of(problem), formulas_of(problem)
         kept, times = outputs_of(problem)
         flow = kind_of(problem.algorithm) == "gradient-flow"
         if flow:
             setting, kept = setting.finer(FINER), kept * FINER
         rows: dict[str, list[Array]] = {}
-        for stream in streams:
-            data: Chain | Dense
-            if method == "chain":
-                data = Chain(setting, formula, size, stream, setting.steps * (4 if flow else 1))
-            else:
-                data = Dense(setting, formula, size, stream, backend)
+
+        def chain(stream: np.random.Generator) -> Run:
+            data = Chain(setting, formula, size, stream, setting.steps * (4 if flow else 1))
             with np.errstate(over="ignore", invalid="ignore"):
-                whole = follow(data, setting, formula) if flow else train(data, setting, formula, stream)
+                return follow(data, setting, formula) if flow else train(data, setting, formula, stream)
+
+        dense = train_array(setting, formula, size, streams, backend, flow) if method == "dense" else ()
+        for stream, whole in zip(streams, dense or map(chain, streams), strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
                 run = whole.at(kept)
                 found = {"train_loss": run.train_loss, "Q": run.grams.sum(axis=1), "M": run.overlaps.sum(axis=1)}
                 found |= fresh_errors(setting, formula, run, stream)

@@ -18,6 +18,7 @@ class MultiscaleRidgeExperiment(Experiment):
     """
 
     theory = "multiscale-ridge"
+    on_host = "one singular value decomposition a data set"
     size = "d"
     batch_size = 40
 

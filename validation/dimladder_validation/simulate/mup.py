@@ -20,7 +20,8 @@ from dimladder.problem.algorithms import GradientFlow
 from dimladder.problem.training import Training, coordinates, training_of
 
 from .base import Backend, Closing, Experiment, Sample
-from .model_code import derivative
+from .model_code import as_formula, derivative, stable
+from .rows import Rows
 
 # (b_in, b_hidden, b_out), (c_in, c_hidden, c_out)
 EXPONENTS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -48,7 +49,6 @@ DIMS: dict[str, tuple[str, ...]] = {
 
 # Entries of hidden weights held together on the CPU: one network at a time when it is wide, so that it stays in cache.
 CPU_ENTRIES = 1 << 20
-DEVICE_ENTRIES = 1 << 28
 
 
 @dataclass
@@ -71,6 +71,7 @@ class Network:
         b and c of the input, hidden and output weights.
     formula : Expression
         The activation.
+    loss : LossFunction
     width : int
     streams : sequence of Generator
         One a replica.
@@ -82,12 +83,14 @@ class Network:
         training: Training,
         exponents: Any,
         formula: Any,
+        loss: Any,
         width: int,
         streams: Sequence[np.random.Generator],
         backend: Backend,
     ) -> None:
         self.training, self.width, self.backend, self._formula = training, width, backend, formula
-        self._slope = derivative(formula)
+        self._slope, self._loss_slope = derivative(formula), as_formula(stable(loss.slope), ("f", "y"))
+        self._labels = backend.asarray(training.labels[: training.samples])
         self.inputs = backend.asarray(training.inputs)
         (b_in, b_hidden, b_out), rates = exponents
         n, d, layers = width, training.inputs.shape[1], training.layers
@@ -118,12 +121,21 @@ class Network:
                 z = xp.matmul(g, self.weights[l])
         return Pass(f, pre, post, back)
 
-    def velocity(self, fields: Pass, weights: np.ndarray) -> list[Any]:
-        """Return minus the gradient of the weighted loss, times the width-dependent rates, for every weight array."""
-        backend, training, xp = self.backend, self.training, self.backend.xp
+    def grams(self, fields: Sequence[Any]) -> Any:
+        """Return inner products of the training samples over neurons, per neuron: (layers, replicas, m, m)."""
+        xp, m = self.backend.xp, self.training.samples
+        inside = [x[:, :m, ...] for x in fields]
+        return xp.stack([xp.matmul(x, xp.matrix_transpose(x)) / self.width for x in inside])
+
+    def velocity(self, fields: Pass, share: Any) -> list[Any]:
+        """Return minus the gradient of the loss, times the width-dependent rates, for every weight array.
+
+        `share` (replicas, samples) holds the weights of the samples in the loss.
+        """
+        training, xp = self.training, self.backend.xp
         m = training.samples
-        error = training.error_signal(backend.to_numpy(fields.f).astype(float)[:, :m])
-        pull = backend.asarray(error * weights / training.richness)[..., None]
+        error = self._loss_slope.evaluate(xp, f=fields.f[:, :m], y=self._labels)
+        pull = (-error * share / training.richness)[..., None]
         below = [self.inputs[:m, ...], *(x[:, :m, ...] for x in fields.post)]
         out = []
         for l, rate in enumerate(self.rates[:-1]):
@@ -132,21 +144,21 @@ class Network:
         out.append(self.rates[-1] * xp.matmul(xp.matrix_transpose(below[-1]), pull))
         return out
 
-    def move(self, step: float, velocity: list[Any], start: list[Any] | None = None) -> None:
+    def move(self, step: Any, velocity: list[Any], start: list[Any] | None = None) -> None:
         """Set the weights to ``start + step velocity``."""
         base = self.weights if start is None else start
         self.weights = [w + step * v for w, v in zip(base, velocity, strict=True)]
 
-    def flow(self, fields: Pass, weights: np.ndarray, time: float, substeps: int) -> None:
+    def flow(self, fields: Pass, share: Any, time: Any, substeps: int) -> None:
         """Follow gradient flow for `time` with the classical fourth-order Runge-Kutta rule."""
         step = time / substeps
         for _ in range(substeps):
             start = self.weights
-            k1 = self.velocity(fields, weights)
+            k1 = self.velocity(fields, share)
             slopes = [k1]
             for fraction in (0.5, 0.5, 1.0):
                 self.move(step * fraction, slopes[-1], start)
-                slopes.append(self.velocity(self.run(), weights))
+                slopes.append(self.velocity(self.run(), share))
             total = [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(*slopes, strict=True)]
             self.move(step, total, start)
             fields = self.run()
@@ -167,10 +179,18 @@ class WidthExperiment(Experiment):
             return Closing(1.0, reason="means of smooth mean-field networks have an expansion in 1/width")
         return Closing()
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        training = training_of(problem)
+        layers, points, m = training.layers, training.points, training.samples
+        weights = size * (training.inputs.shape[1] + 1) + (layers - 1) * size**2
+        copies = 9 if isinstance(problem.algorithm, GradientFlow) else 5
+        return copies * weights + 8 * layers * points * size + training.times * layers * m**2
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         training = training_of(problem)
-        entries = CPU_ENTRIES if backend.device == "cpu" or backend.is_numpy else DEVICE_ENTRIES
-        together = max(1, entries // (size * max(size * (training.layers - 1), training.points)))
+        together = len(streams)
+        if backend.device == "cpu" or backend.is_numpy:
+            together = max(1, CPU_ENTRIES // (size * max(size * (training.layers - 1), training.points)))
         parts = [
             train(problem, training, size, streams[i : i + together], backend) for i in range(0, len(streams), together)
         ]
@@ -198,36 +218,52 @@ def train(
     """
     algorithm = problem.algorithm
     network = Network(
-        training, exponents_of(problem.student), activation(problem.student.activation), width, streams, backend
-    )
+        training, exponents_of(problem.student), activation(problem.student.activation), problem.loss.form, width,
+        streams, backend,
+    )  # fmt: skip
     m, layers, times = training.samples, training.layers, training.times
-    first: Pass | None = None
-    outputs, smallest, speeds = [], [], []
-    fields = network.run()
-    for t in range(times):
-        outputs.append(backend.to_numpy(fields.f).astype(float))
-        grams = _grams([x[:, :m, ...] for x in fields.post], backend) / width
-        smallest.append(np.linalg.eigvalsh(_finite(grams))[..., 0].T)
-        pull = training.weights[t] * training.error_signal(outputs[-1][:, :m])
-        speeds.append(np.einsum("ri,rij,rj->r", pull, grams[-1], pull))
+    first = network.run()
+
+    def step(state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
+        network.weights = list(state[: layers + 1])
+        fields = network.run()
+        if isinstance(algorithm, GradientFlow):
+            network.flow(fields, row[0], rate, algorithm.substeps)
+        else:
+            network.move(rate, network.velocity(fields, row[0]))
+        return (*network.weights, fields.f, network.grams(fields.post))
+
+    chain = Rows(backend, step, (*network.weights, first.f, network.grams(first.post)))
+    shares = backend.asarray(np.broadcast_to(training.weights, (len(streams), *training.weights.shape)).copy())
+    chain.load([shares], [float(rate) for rate in training.learning_rates])
+    outputs, features = [], []
+    for t in range(times - 1):
         if observe is not None:
-            observe(t, fields)
-        first = fields if first is None else first
-        if t + 1 < times:
-            if isinstance(algorithm, GradientFlow):
-                network.flow(fields, training.weights[t], float(training.learning_rates[t]), algorithm.substeps)
-            else:
-                network.move(float(training.learning_rates[t]), network.velocity(fields, training.weights[t]))
-            fields = network.run()
-    assert first is not None
-    f = np.stack(outputs, axis=1)
+            network.weights = list(chain.state[: layers + 1])
+            observe(t, network.run())
+        with np.errstate(over="ignore", invalid="ignore"):  # what blows up is refused at the end
+            chain.advance()
+        # A recorded step writes into the same arrays again.
+        outputs.append(1.0 * chain.state[-2])
+        features.append(1.0 * chain.state[-1])
+    network.weights = list(chain.state[: layers + 1])
+    fields = network.run()
+    if observe is not None:
+        observe(times - 1, fields)
+    outputs.append(fields.f)
+    features.append(network.grams(fields.post))
+    xp = backend.xp
+    f = backend.to_numpy(xp.stack(outputs, axis=1)).astype(float)
+    grams = _finite(backend.to_numpy(xp.stack(features)).astype(float))  # (times, layers, replicas, m, m)
+    smallest = np.moveaxis(np.linalg.eigvalsh(grams)[..., 0], 2, 0)
+    pulls = training.weights * training.error_signal(f[..., :m])
+    speeds = np.einsum("rti,trij,rtj->rt", pulls, grams[:, -1], pulls)
     values: dict[str, np.ndarray] = {"loss": training.loss(f), "f": f[..., :m]}
     if training.points > m:
         values |= {"test_loss": training.loss(f, test=True), "test_f": f[..., m:]}
-    xp = backend.xp
-    values["feature_kernel"] = np.swapaxes(_grams([x[:, :m, ...] for x in fields.post], backend) / width, 0, 1)
+    values["feature_kernel"] = np.swapaxes(grams[-1], 0, 1)
     values["gradient_kernel"] = np.swapaxes(_grams(fields.back, backend) / width, 0, 1)
-    values["feature_min_eigenvalue"] = np.stack(smallest, axis=1)
+    values["feature_min_eigenvalue"] = smallest
     values["preactivation_min_eigenvalue"] = _smallest(_grams([h[:, :m, ...] for h in fields.pre], backend) / width)
     joint = [xp.concat([a[:, :m, ...], b[:, :m, ...]], axis=1) for a, b in zip(first.post, fields.post, strict=True)]
     values["space_time_min_eigenvalue"] = _smallest(_grams(joint, backend) / width)
@@ -238,7 +274,7 @@ def train(
         for a, b in zip(first.pre, fields.pre, strict=True)
     ]
     values["relative_feature_change"] = np.sqrt(np.stack(change, axis=1))
-    values["readout_speed"] = np.stack(speeds, axis=1)
+    values["readout_speed"] = speeds
     if problem.loss.form.name == "square" and getattr(algorithm, "batch_size", 0) == 0:
         values["pl_rate"] = 2 / m * values["feature_min_eigenvalue"][..., -1]
     assert len(values["feature_kernel"][0]) == layers

@@ -50,6 +50,15 @@ class OnePassExperiment(Experiment):
     batch_size = 16
     device_batch_size = 1024
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        from .sgd_array import CHUNK_NUMBERS
+
+        if (problem.simulation.method or "gram") == "gram" and backend.is_numpy:
+            return 0  # overlaps only
+        what = finite(problem)
+        # Inputs drawn ahead, in both precisions; every vector, its step and what it becomes.
+        return 3 * CHUNK_NUMBERS + int(4 * (what.moving + what.M + what.D + what.batch) * size)
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         import numpy as np
 

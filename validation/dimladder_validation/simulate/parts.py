@@ -16,6 +16,7 @@ from dimladder.progress import Progress, stage
 from .base import Backend, Experiment, Sample, backend_for
 from .batches import Batch, BatchStore
 from .known import experiment
+from .memory import plan
 from .streams import streams
 
 # A batch is this many tasks of an executor: there are more workers than sizes.
@@ -91,7 +92,7 @@ class Parts:
         ranges = [
             (size, first, last)
             for size in self.sizes
-            for first, last in _missing(self.count, [b for b in batches if b.size == size], self._most(here))
+            for first, last in _missing(self.count, [b for b in batches if b.size == size], self._most(size, here))
         ]
         done, total = sum(b.last - b.first for b in batches), self.count * len(self.sizes)
         with stage("simulating", progress) as tell:
@@ -107,11 +108,14 @@ class Parts:
             batches += [b for b in store.load() if (b.size, b.first, b.last) in set(ranges) - held]
         return batches
 
-    def _most(self, here: bool) -> int:
-        """Return how many replicas are one part."""
+    def _most(self, size: int, here: bool) -> int:
+        """Return how many replicas are one part: no more than fit into memory."""
+        wanted = self.found.batch_size
         if not self.backend.device.startswith("cpu"):
-            return self.found.device_batch_size or self.found.batch_size
-        return self.found.batch_size if here else -(-self.found.batch_size // SPLIT)
+            wanted = self.found.device_batch_size or wanted
+        elif not here:
+            wanted = -(-wanted // SPLIT)
+        return plan(self.found, self.problem, size, self.backend, wanted).replicas
 
     def _one_by_one(
         self, ranges: Sequence[tuple[int, int, int]], store: BatchStore | None

@@ -57,7 +57,8 @@ def at_finite_d(table: Table) -> Table:
     gram[:, old[:, None], old] = table.gram
     return replace(
         table, species=("w", "u"), gram=gram, drift=np.zeros((2, 2)), scheduled_drift=np.zeros((2, 2)),
-        gain=np.full(2, table.learning_rate), fixed_gain=np.zeros(2), bias=np.vstack([table.bias, 0.0 * table.bias]),
+        gain=np.full(2, table.learning_rate), fixed_gain=np.zeros(2), kick=np.zeros(2), fixed_kick=np.zeros(2),
+        bias=np.vstack([table.bias, 0.0 * table.bias]),
     )  # fmt: skip
 
 
@@ -116,9 +117,9 @@ def weight_sgd(
 def children_of(stream: np.random.Generator) -> list[np.random.Generator]:
     """Return the streams of one replica: inputs, label noise, weights at the start, measurements, sources.
 
-    Then those of the noise on inputs, on weights, and on teachers.
+    Then those of the noise on inputs, on weights, on teachers, and of the steps themselves.
     """
-    return list(stream.spawn(8))
+    return list(stream.spawn(9))
 
 
 # Numbers that a formula in the time may take in one run: beyond, several steps share the one in their middle.
@@ -178,7 +179,8 @@ def kernel_arguments(table: Table, frame: Frame, d: int, steps: int) -> tuple[An
         firsts, np.sqrt(what["variances"]), np.ascontiguousarray(means), np.cumsum(what["chances"], axis=1),
         table.labels.astype(float), np.ascontiguousarray(table.teacher_rows, dtype=float), what["noise"],
         table.head.astype(np.int64), np.ascontiguousarray(table.masks, dtype=float), mixing(table),
-        np.stack([table.fixed_gain, table.gain]), table.coefficients is not None,
+        np.stack([table.fixed_gain, table.gain]), np.stack([table.fixed_kick, table.kick]),
+        table.coefficients is not None, table.sampled_drift is not None,
         np.array([table.readout_rate, table.readout_decay, table.bias_rate or 0.0]),
         np.zeros(0) if table.feedback is None else table.feedback.astype(float),
         np.array([table.input_noise, table.weight_noise]), episode_numbers(table), *teachers_motion(table),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from dimladder.problem.update_table import Table
 
+# Input numbers that a replica draws ahead.
+CHUNK_NUMBERS = 250_000
+
 
 def weight_sgd_array(
     table: Table,
@@ -27,7 +30,7 @@ def weight_sgd_array(
     d: int,
     streams: Sequence[np.random.Generator],
     backend: Backend,
-    chunk_numbers: int = 250_000,
+    chunk_numbers: int = CHUNK_NUMBERS,
 ) -> Trajectories:
     """Run SGD on explicit weights of all replicas at once, on any array namespace and device.
 
@@ -139,6 +142,8 @@ class _Step:
             rows.append(backend.normal([c[6] for c in children], (block, table.K, self.d)))
         if self.drifts:
             rows.append(backend.normal([c[7] for c in children], (block, table.M, self.d)))
+        if table.kicked:
+            rows.append(backend.normal([c[8] for c in children], (block, table.K, self.d)))
         return rows
 
     def __call__(self, state: tuple[Any, ...], row: tuple[Any, ...], rate: Any) -> tuple[Any, ...]:
@@ -180,15 +185,21 @@ class _Step:
                 a = a_next
         a = a_next - (table.readout_decay / d) * a
         steps, shifts = self._moves(xp.matrix_transpose(total), x, K, species, rate)
+        turn = None if table.sampled_drift is None else self._turn(w, bias, fields, readout, label, rate)
         w, bias = self._mixed(w, bias, K, species, rate)
+        if turn is not None:
+            w, bias = w + turn[0], bias + turn[1]
         w, bias = w - steps, bias - (table.bias_rate or 0.0) * shifts
         if table.spherical:
             norm = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))[:, :K, :]
             scaled = w[:, :K, :] * (self.radius / norm)
             w = scaled if species == 1 else xp.concat([scaled, w[:, K:, :]], axis=1)
-        if self.drifts:
-            return w, a, bias, teachers + xp.matmul(self.drift, teachers) / d + self.walk * more.pop(0)
-        return w, a, bias
+        moved = (teachers + xp.matmul(self.drift, teachers) / d + self.walk * more.pop(0),) if self.drifts else ()
+        if table.kicked:
+            zeta = more.pop(0) / d
+            amounts = [float(table.fixed_kick[p]) + rate * float(table.kick[p]) for p in range(species)]
+            w = w + xp.concat([amount * zeta for amount in amounts], axis=1)
+        return (w, a, bias, *moved)
 
     def _inputs(self, x: Any, deviations: Any, means: Any) -> Any:
         xp = self.backend.xp
@@ -218,6 +229,13 @@ class _Step:
             if self.feedback is not None:
                 pull = masks * self.feedback * error
             return g, error, pull * (self.slope.evaluate(xp, x=units) + 0.0 * units)
+        known = self._known(fields, readout, error, output, label, rate)
+        parts = [0.0 * units if b is None else 0.0 * units - b.evaluate(xp, **known) for b in table.coefficients]
+        return g, error, xp.concat(parts, axis=-1)
+
+    def _known(self, fields: Any, readout: Any, error: Any, output: Any, label: Any, rate: Any) -> dict[str, Any]:
+        """Return what a written coefficient may read."""
+        xp, table = self.backend.xp, self.table
         known = {"a": readout[:, :, 0, :], "error": error, "f": output, "y": label}
         known["learning_rate"] = table.learning_rate * rate
         for q, name in enumerate(table.species):
@@ -225,8 +243,28 @@ class _Step:
             known[f"lambda_{name}"] = field
             known[f"g_{name}"] = table.activation.evaluate(xp, x=field)
             known[f"dg_{name}"] = self.slope.evaluate(xp, x=field)
-        parts = [0.0 * units if b is None else 0.0 * units - b.evaluate(xp, **known) for b in table.coefficients]
-        return g, error, xp.concat(parts, axis=-1)
+        return known
+
+    def _turn(self, w: Any, bias: Any, fields: Any, readout: Any, label: Any, rate: Any) -> tuple[Any, Any]:
+        """Return what drifts that depend on the sample add to vectors (R, P, d) and biases (R, P)."""
+        xp, table, K = self.backend.xp, self.table, self.table.K
+        units = fields[:, :, :K]
+        output = xp.sum(readout * (table.activation.evaluate(xp, x=units) + 0.0 * units)[:, :, None, :], axis=-1)
+        errors = [loss.evaluate(xp, f=output[..., 0], y=label[..., 0]) for loss in self.losses]
+        error = errors[0][..., None] + 0.0 * output
+        known = self._known(fields, readout, error, output, label, rate)
+        turned_w, turned_b = [], []
+        for row in table.sampled_drift or ():
+            new_w, new_b = 0.0 * w[:, :K, :], 0.0 * bias[:, :K]
+            for q, formula in enumerate(row):
+                if formula is None:
+                    continue
+                factor = xp.mean(formula.evaluate(xp, **known) + 0.0 * units, axis=1) / self.d
+                own = slice(q * K, (q + 1) * K)
+                new_w, new_b = new_w + factor[..., None] * w[:, own, :], new_b + factor * bias[:, own]
+            turned_w.append(new_w)
+            turned_b.append(new_b)
+        return xp.concat(turned_w, axis=1), xp.concat(turned_b, axis=1)
 
     def _reward(self, output: Any, label: Any) -> Any:
         """Return minus the decisions of an episode times what they earn, (R, B, 1)."""

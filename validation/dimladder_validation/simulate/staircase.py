@@ -48,6 +48,16 @@ class StaircaseExperiment(Experiment):
     batch_size = 8
     device_batch_size = 32
 
+    def numbers(self, problem: Any, size: int, backend: Backend) -> int:
+        from dimladder.problem.boolean import analyse
+
+        width, batch, _ = problem.simulation.at(size)
+        piece = min(PIECE if backend.is_numpy else DEVICE_PIECE, batch * max(width, size))
+        draws = max(8, TEST_INPUTS // 2 ** len(analyse(problem.target.expression).coordinates))
+        # Bits of the batch are bytes, but normal numbers on an accelerator.
+        bits = batch * size // (8 if backend.device.startswith("cpu") else 1)
+        return 5 * width * size + bits + 6 * piece + draws * (size + 4 * width)
+
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Train ``len(streams)`` networks in `size` dimensions."""
         import numpy as np

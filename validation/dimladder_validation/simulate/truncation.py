@@ -23,6 +23,7 @@ class TruncationExperiment(Experiment):
     """Measures the costs of the truncation states on randomly drawn points."""
 
     theory = "truncation"
+    on_host = "networks are constructed, not trained, and some of their costs are zero"
     size = "samples"
 
     def closing(self, problem: Any) -> Closing:

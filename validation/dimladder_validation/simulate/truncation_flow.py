@@ -26,6 +26,7 @@ class TruncationFlowExperiment(Experiment):
     """
 
     theory = "truncation-flow"
+    on_host = "one threshold a data set, from one point that it crosses to the next"
     size = "samples"
     test_strata = 2**15
 

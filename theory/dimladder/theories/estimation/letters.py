@@ -77,7 +77,8 @@ e_y                     :: unit vector of the class
 \beta                   :: inverse temperature, 1/algorithm.temperature
 """
 
-BAYES = r"""
+BAYES = (
+    r"""
 Z                       :: chance of a label, given the mean $\omega$ of the latent field
 \omega                  :: posterior mean of the latent field, before its own label is seen
 I                       :: information of one label about the overlap
@@ -92,9 +93,12 @@ q_1                     :: overlap of a cell by itself
 c                       :: factor of the latent field in the label
 \Delta                  :: variance of the label's noise
 V                       :: variance of the latent field, given $\omega$
-""" + LETTERS
+"""
+    + LETTERS
+)
 
-SPECTRAL = r"""
+SPECTRAL = (
+    r"""
 T                       :: weight of a sample, a function of its label
 D                       :: matrix whose leading eigenvector is the estimate
 x_i                     :: input of sample $i$
@@ -103,4 +107,6 @@ x_i                     :: input of sample $i$
 \bar\ell                :: edge of the bulk
 \ell_\star              :: leading eigenvalue, where it has left the bulk
 n                       :: number of samples
-""" + LETTERS
+"""
+    + LETTERS
+)

@@ -114,6 +114,10 @@ class GiantStepSystem(FixedPoint):
                 "penalty", grid, r"\mathcal{P}", "(ridge/2)|w|^2 of the fitted readout, the other part of its objective"
             ),
             OrderParameter(
+                "train_objective", grid, r"\mathcal{L}_{\mathrm{train}} + \mathcal{P}",
+                "what the readout minimises: mean loss on its sample (half the squared error) and penalty",
+            ),
+            OrderParameter(
                 self.test_hermite, grid, r"\mathcal{E}_{\mathrm{test}}^{(\ell)}", f"{kind} of the polynomial model"
             ),
             OrderParameter(
@@ -210,6 +214,8 @@ class GiantStepSystem(FixedPoint):
             )
             found |= {self.test: errors.test, self.train: errors.train, "penalty": 0.5 * ridge * errors.norm}
             found |= {self.test_hermite: polynomial_errors.test, self.train_hermite: polynomial_errors.train}
+        loss = found["train_loss"] if "train_loss" in found else 0.5 * found["train_mse"]
+        found["train_objective"] = loss + found["penalty"]
         found["relative_error"] = found[self.test] / self.baseline(data, law)
         if data.target is not None:
             found["step_overlap"] = float(

@@ -28,21 +28,25 @@ from numpy.typing import NDArray
 
 from ...numerics.quadrature import hermite_values
 from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
-from .analysis import levels
+from .analysis import feature_scale, levels
 from .branch_links import BranchMoments, branch_moments
 from .composition import learned_coordinates
 from .labels import transform_expression
+from .readout import FiniteFit, ReadoutLaw
 from .readouts import readout_classes
 from .spectral import LabelLaw, class_readouts, sample_label_law
 from .union import Task, feature_count, penalties_of, union_state
 from .union_refined import directions as unit_directions
+from .union_refined import squared_norms
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
-    from ...problem.algorithms import SecondStage
+    from ...problem.algorithms import SecondStage, ThirdStage
 
 Array = NDArray[np.float64]
 NO_SIGNAL = 1e-14
+# Draws of the learned features from which the designs of a readout on few labels are taken.
+DRAWS_OF_DESIGNS = 8000
 
 
 def branch_thresholds(target: Hierarchical, transform: str = "identity") -> Array:
@@ -220,27 +224,31 @@ class DrawnBranches:
         lift = np.where(second > 0, np.sqrt(np.maximum(found.second_power, 0.0) / np.maximum(second, 1e-300)), 1.0)
         return q, np.minimum(1.0, lift[:, None] * q), found.along
 
-    def directions(self, degrees: tuple[int, ...], seen: Array, along: Array | None) -> tuple[Array, NDArray[np.intp]]:
-        """Return unit directions of the polynomials of the learned coordinates, and the position of each's degree."""
+    def directions(
+        self, degrees: tuple[int, ...], seen: Array, along: Array | None
+    ) -> tuple[Array, NDArray[np.intp], Array]:
+        """Return unit directions of the polynomials of the learned coordinates, the position of each's degree, and the
+        squared norms of the samples on the highest degree, of mean one.
+        """
         level = levels(self.target)[0]
         parts = [int(j) for j in np.flatnonzero(level.coefficients)]
-        rows, place = [], []
+        rows, place, tables = [], [], []
         for m, (true, other) in enumerate(zip(self.true, self.other, strict=True)):
             spike = None if along is None else float(along[m])
             z = learned_coordinates(true, other, seen[m], self.readouts, spike)
-            made, at = unit_directions(
-                hermite_values(z, level.degree), degrees, self.readouts, self.classes, seen[m], parts
-            )
+            tables.append(hermite_values(z, level.degree))
+            made, at = unit_directions(tables[-1], degrees, self.readouts, self.classes, seen[m], parts)
             rows.append(made)
             place.append(at)
-        return np.concatenate(rows), np.concatenate(place)
+        norms = squared_norms(np.concatenate(tables, axis=2))[max(degrees)]
+        return np.concatenate(rows), np.concatenate(place), norms / norms.mean()
 
     def second_stage(
-        self, second: SecondStage, degrees: tuple[int, ...], rows: Array, place: NDArray[np.intp], crowding: Array,
-        counts: Array, degree: int,
-    ) -> tuple[Array, float]:  # fmt: skip
-        """Return the multiple correlation of every h_m with the learned features, and the error of the best polynomial
-        readout of that total degree.
+        self, second: SecondStage, degrees: tuple[int, ...], rows: Array, place: NDArray[np.intp], norms: Array,
+        crowding: Array, counts: Array, third: ThirdStage,
+    ) -> tuple[Array, FiniteFit]:  # fmt: skip
+        """Return the multiple correlation of every h_m with the learned features, and the error of polynomial readouts
+        of a total degree.
         """
         count = len(self.label)
         labels = np.array([
@@ -254,15 +262,15 @@ class DrawnBranches:
         made = regress(power, labels @ labels.T / count, second, degrees, crowding, counts)
         values, vectors = np.linalg.eigh(made.noise)
         spread = vectors * np.sqrt(np.maximum(values, 0.0))
-        learned = (made.gain[:, place] * held) @ rows + spread @ self.extra[: len(labels)]
-        basis = _polynomials(learned, degree)
+        learned = (made.gain[:, place] * held) @ rows + spread @ self.extra[: len(labels)] * np.sqrt(norms)
+        basis = _polynomials(learned, third.degree)
         # The first rows are the features themselves.
         linear = basis[1 : 1 + _rank(learned)]
         centred = self.features - self.features.mean(axis=1, keepdims=True)
         explained = np.sum((centred @ linear.T / count) ** 2, axis=1) / np.mean(centred**2, axis=1)
         gram, pull = basis @ basis.T / count, basis @ self.clean / count
         error = float(np.mean(self.clean**2) - pull @ np.linalg.lstsq(gram, pull, rcond=1e-12)[0])
-        return np.sqrt(np.clip(explained, 0.0, 1.0)), error
+        return np.sqrt(np.clip(explained, 0.0, 1.0)), few_labels(basis, self.clean, self.target.noise, third, error)
 
 
 @lru_cache(maxsize=4)
@@ -288,6 +296,40 @@ def _polynomials(features: Array, degree: int) -> Array:
     return np.array([
         np.prod([table[j] for table, j in zip(tables, p, strict=True)], axis=0) * one for p in exponents
     ])  # fmt: skip
+
+
+def few_labels(basis: Array, clean: Array, noise: float, third: ThirdStage, error: float) -> FiniteFit:
+    """Return the errors of fits on `third.samples` labels, given draws of the basis, shape (terms, draws), and of f*.
+
+    `error` is that of the best readout. The designs are drawn from the first draws, with a fixed seed.
+    """
+    if math.isinf(third.samples):
+        return FiniteFit(error, error, error, error)
+    psi = basis[:, :DRAWS_OF_DESIGNS]
+    # Orthonormal on these very draws; what is linearly dependent adds nothing to a fit.
+    values, vectors = np.linalg.eigh(psi @ psi.T / psi.shape[1])
+    kept = values > 1e-10 * values[-1]
+    psi = (vectors[:, kept] / np.sqrt(values[kept])).T @ psi
+    draws = psi.shape[1]
+    law = ReadoutLaw(np.full(draws, 1.0 / draws), psi, clean[:draws], np.zeros(draws), noise)
+    fit, shift = law.fits(third.samples, 0.0, designs=300), error - law.population
+    return FiniteFit(fit.median + shift, fit.low + shift, fit.high + shift, fit.mean + shift)
+
+
+def leading_fit(target: Hierarchical, explained: Array, third: ThirdStage, error: float) -> FiniteFit:
+    """Return the errors of readouts of jointly normal learned features, `explained` the covariance of E[u | them]."""
+    if math.isinf(third.samples):
+        return FiniteFit(error, error, error, error)
+    p, basis = np.linalg.eigh(explained)
+    p = np.clip(p, 0.0, 1.0)
+    w, other = np.random.default_rng(8).standard_normal((2, target.branches, DRAWS_OF_DESIGNS))
+    seen = p > 1e-10
+    learned = (np.sqrt(p)[:, None] * w + np.sqrt(1.0 - p)[:, None] * other)[seen]
+    names = dict(zip(target.link_variables, feature_scale(target) * (basis @ w), strict=True))
+    clean = np.asarray(target.expression.evaluate(np, **names), dtype=float) + 0.0 * w[0]
+    if not learned.size:
+        learned = other[:1]  # nothing is learned: the feature is a random number
+    return few_labels(_polynomials(learned, third.degree), clean, target.noise, third, error)
 
 
 def feature_counts(target: Hierarchical, degrees: tuple[int, ...], d: int) -> Array:

@@ -143,11 +143,18 @@ class BranchSystem(ClosedForm):
 
         from ...problem.hierarchy import effective_dimension
         from .branch_links import branch_moments, captured, null_error
-        from .branch_stages import DrawnBranches, branch_thresholds, feature_counts, leading_features, leading_squares
+        from .branch_stages import (
+            DrawnBranches,
+            branch_thresholds,
+            feature_counts,
+            leading_features,
+            leading_fit,
+            leading_squares,
+        )
         from .union import feature_count
 
         target, grid, algorithm, d = self.target, self.problem.grid, self.algorithm, self.problem.limit.d
-        second, degree, transform = algorithm.second, algorithm.third.degree, algorithm.first.label_transform
+        second, third, transform = algorithm.second, algorithm.third, algorithm.first.label_transform
         moments, total = branch_moments(target, tuple(second.label_transforms)), null_error(target)
         counts, unit, d_eff = None, 1.0, 0
         if d is not None:
@@ -165,7 +172,7 @@ class BranchSystem(ClosedForm):
             total = float(np.mean(drawn.clean**2))
         overlaps: list[Any] = []
         correlations: list[Any] = []
-        errors: list[Any] = []
+        fits: list[Any] = []
         for first, deltas in rows:
             crowded = [
                 np.array([1.0 / delta if j == self.level.degree else 0.0 for j in self.degrees])
@@ -178,21 +185,23 @@ class BranchSystem(ClosedForm):
                 q, seen, along = drawn.subspace(transform, first, d)
                 overlaps.append(q.mean(axis=1))
                 made = drawn.directions(self.degrees, seen, along)
-                found = [drawn.second_stage(second, self.degrees, *made, r, counts, degree) for r in crowded]
+                found = [drawn.second_stage(second, self.degrees, *made, r, counts, third) for r in crowded]
             else:
                 overlap, squares = leading_squares(target, transform, first)
                 overlaps.append(overlap)
                 states = [leading_features(target, moments, second, self.degrees, squares, r, counts) for r in crowded]
+                best = [total - captured(target, s.explained, third.degree) for s in states]
                 found = [
-                    (np.sqrt(np.clip(np.diag(s.explained), 0.0, 1.0)), total - captured(target, s.explained, degree))
-                    for s in states
+                    (np.sqrt(np.clip(np.diag(s.explained), 0.0, 1.0)), leading_fit(target, s.explained, third, error))
+                    for s, error in zip(states, best, strict=True)
                 ]
             correlations.append([c for c, _ in found])
-            errors.append([e for _, e in found])
+            fits.append([[fit.median, fit.low, fit.high] for _, fit in found])
         name, both = self._dims()
-        mse, correlation = np.array(errors), np.array(correlations)
+        errors, correlation = np.array(fits), np.array(correlations)
         if grid.kappa is not None:
-            mse, correlation = mse[:, 0], correlation[:, 0]
+            errors, correlation = errors[:, 0], correlation[:, 0]
+        mse = errors[..., 0]
         values = {
             "subspace_overlap": np.array(overlaps),
             "feature_correlation": correlation,
@@ -204,6 +213,12 @@ class BranchSystem(ClosedForm):
         coords: dict[str, Any] = {axis: np.array(grid.values(axis)) for axis in dict.fromkeys((name, *both))}
         coords["branch"] = np.arange(1, target.branches + 1)
         variables = {p.name: Variable(p.dims, values[p.name], p.latex, p.meaning) for p in self.order_parameters}
+        if math.isfinite(third.samples):
+            for place, (bound, text) in enumerate((("low", "10 %"), ("high", "90 %")), 1):
+                variables[f"mse_{bound}"] = Variable(
+                    both, errors[..., place], rf"\varepsilon_{{\mathrm{{{bound}}}}}",
+                    f"{text} of the fits of stage 3 have a smaller mse",
+                )  # fmt: skip
         return Solution(coords, variables)
 
 
@@ -225,7 +240,7 @@ class BranchTheory(Theory):
     assumptions = (
         "x standard normal; r branches of d_eff = d^eps orthonormal directions each, all of one polynomial",
         "fresh samples in each stage; labels centred before stages 1 and 2",
-        "stage 1 keeps the r d_eff eigenvectors of largest modulus; stage 3 is the population's best readout",
+        "stage 1 keeps the r d_eff eigenvectors of largest modulus",
         "only the first order of the link reaches the fitted degrees: orders 2..k/k_0 vanish, k_0 the lowest degree",
     )
     limits = (
@@ -235,6 +250,7 @@ class BranchTheory(Theory):
         "the subspaces and the law of the labels at the actual d, sample norms and readout at leading order",
         "branches that no first moment of the label sees (a parity) have overlap 0 here: hierarchical-plateaus has the "
         "exponent of their second order",
+        "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them",
         "at most 4 branches; a link with kinks is split at zero of every feature only",
     )
 
@@ -289,11 +305,20 @@ class BranchTheory(Theory):
             )
         if second.weights == "units":
             yield Refusal("algorithm.second.weights", "'units' are for one branch")
-        if third.basis != "hermite" or math.isfinite(third.samples) or third.ridge:
+        if third.basis != "hermite" or third.ridge:
             yield Refusal(
-                "algorithm.third", "several features are read out by Hermite polynomials fitted on all inputs",
-                'basis = "hermite", no samples, no ridge',
+                "algorithm.third", "several features are read out by Hermite polynomials without a penalty: the rank "
+                "of several features is none, and products of Hermite polynomials are not orthonormal at finite d",
+                'basis = "hermite", no ridge',
             )  # fmt: skip
+        terms = math.comb(len(second.label_transforms) + third.degree, third.degree)
+        if third.samples < terms + 2:
+            yield Refusal(
+                "algorithm.third.samples",
+                f"{third.samples:g} labels for {terms} products of the features: below {terms + 2} the error of a fit "
+                "has no finite spread",
+                "give more labels, or a lower degree",
+            )
         level = levels(target)[0]
         if isinstance(second.degrees, tuple) and max(second.degrees) > level.degree:
             yield Refusal("algorithm.second.degrees", f"the polynomial has degree {level.degree}")

@@ -15,7 +15,8 @@ m                       :: orders of the link
 l                       :: levels of the target; orders of the link in the readout
 """
 
-LAYERWISE = r"""
+LAYERWISE = (
+    r"""
 \alpha                  :: samples of the first stage, $n_1/(d\, d_{\mathrm{eff}})$
 V                       :: variance of the transformed label $T(y)$
 s                       :: standard deviation of the hidden feature
@@ -68,9 +69,12 @@ p                       :: number of random units
 E_f                     :: error of the fit by random units
 G                       :: Gram matrix of the readout's features
 e, v, \xi, b            :: mean and variance of the label given the features, a standard Gaussian, the best readout
-""" + TARGET
+"""
+    + TARGET
+)
 
-BRANCHES = r"""
+BRANCHES = (
+    r"""
 \alpha                  :: samples of the first stage, $n_1/(d\, d_{\mathrm{eff}})$
 \alpha_c                :: the ratio where a direction of a branch begins to be seen
 t, t'                   :: transforms of the label, 0 that of the first stage
@@ -101,9 +105,12 @@ p_i                     :: eigenvalues of $P$
 i                       :: directions of the eigenbasis
 v_j, v_2                :: share of the variance of a feature that has degree $j$
 \langle\cdot\rangle     :: average over the directions of a branch
-""" + TARGET
+"""
+    + TARGET
+)
 
-PLATEAUS = r"""
+PLATEAUS = (
+    r"""
 \kappa                  :: $\log n/\log d$
 A                       :: generating function of the degrees of $h$ in the input
 t                       :: degree in the input; argument of the generating function
@@ -119,9 +126,12 @@ L                       :: number of levels
 v_{l,j}                 :: share of degree $j$ in level $l$
 \omega_{l+1}            :: exponent of the samples that a feature of that degree costs
 R                       :: what lies in learned levels and is of a degree that the samples determine
-""" + TARGET
+"""
+    + TARGET
+)
 
-TREE = r"""
+TREE = (
+    r"""
 \alpha                  :: samples in units of those that a level needs
 \alpha_l                :: samples a (number of polynomials below x directions of level $l$)
 P_l                     :: polynomial of level $l$
@@ -131,9 +141,12 @@ q_{l+1}, Q_{l+1}        :: the same, of the next level
 v_j, v_1, v_2           :: share of degree $j$ in a polynomial
 c_m                     :: Hermite coefficients of the link
 \tau_1                  :: average of $T(y)\, h/s$
-""" + TARGET
+"""
+    + TARGET
+)
 
-LEARNERS = r"""
+LEARNERS = (
+    r"""
 A_g                     :: gain of an eigenspace of the kernel
 F_g                     :: power of the target in that eigenspace
 m_g                     :: dimension of that eigenspace
@@ -144,9 +157,14 @@ A(t)                    :: generating function of the degrees of $h$ in the inpu
 A_{tj}                  :: gain of degree $j$ for a transform of the label
 \chi                    :: ridge, renormalised
 \lambda                 :: ridge of the kernel :: algorithm.kernel_ridge
-""" + PLATEAUS + LAYERWISE + BRANCHES
+"""
+    + PLATEAUS
+    + LAYERWISE
+    + BRANCHES
+)
 
-FIRST_LAYER = r"""
+FIRST_LAYER = (
+    r"""
 q                       :: squared overlap of a neuron with the hidden subspace
 q_1                     :: squared overlap of a neuron with a class of hidden directions
 a_1                     :: size of the readout of a class
@@ -155,4 +173,6 @@ a_1                     :: size of the readout of a class
 \nu                     :: variance that the noise of a step adds
 \gamma                  :: share of the directions that the target has, $d_{\mathrm{eff}}/d$
 t                       :: steps
-""" + TARGET
+"""
+    + TARGET
+)

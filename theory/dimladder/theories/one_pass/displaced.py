@@ -28,6 +28,7 @@ from ...problem.targets import Committee
 from ...symbolic.equations import Equation, OrderParameter, Step, latex
 from ...symbolic.systems import Flow, Solution, Variable
 from ...symbolic.times import time_function
+from .differences.tail import close_step
 from .letters import DISPLACED
 from .sample_averages import Averages, SampleAverages, module_source, overlap_drifts, symbols
 
@@ -194,6 +195,7 @@ class DisplacedFlow(Flow):
             ),
             Step("Overlaps after one sample", "To first order in 1/d.", tuple(steps)),
             Step("Flow", "The coefficients of 1/d, averaged over a fresh sample.", tuple(last)),
+            close_step("it is derived for gradients that no step on the same sample has moved"),
         ]
 
     def module(self) -> ModuleType:

@@ -183,7 +183,7 @@ class OnePassFlow(Flow):
     def derivation(self) -> list[Step]:
         from .explanation import explain, mixture_step
 
-        steps = explain(self.derived)
+        steps = [*explain(self.derived), tail.close_step(tail.absence(self))]
         if self.mixtures is None:
             return steps
         return [*steps[:3], mixture_step(self.mixtures, self._setting()), *steps[3:]]

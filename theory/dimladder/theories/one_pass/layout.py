@@ -13,7 +13,19 @@ from typing import Any
 from ...numerics.pasted import asin_text
 from ...symbolic.kernels import MomentCall
 from ...symbolic.loops import INDENT, LANE_WIDTH, LoopWriter, SymmetricArray
-from ...symbolic.nodes import Correlation, DensityAtZero, Given, Schur, SignMoment2, SignMoment4, SignSlope4
+from ...symbolic.nodes import (
+    Correlation,
+    DensityAtZero,
+    DensityOfZero,
+    Given,
+    Schur,
+    ShiftedSignMoment4,
+    SignMoment2,
+    SignMoment3,
+    SignMoment4,
+    SignSlope4,
+    Threshold,
+)
 from ...symbolic.printing import printer
 from ...symbolic.tensors import Tensor
 from . import notation as d
@@ -199,6 +211,18 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
         def _print_SignMoment2(self, expr: SignMoment2) -> str:
             return f"sign_moment2({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_SignMoment3(self, expr: SignMoment3) -> str:
+            return f"sign_moment3({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_ShiftedSignMoment4(self, expr: ShiftedSignMoment4) -> str:
+            return f"shifted_sign_moment4({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_Threshold(self, expr: Threshold) -> str:
+            return f"threshold({', '.join(self._print(a) for a in expr.args)})"
+
+        def _print_DensityOfZero(self, expr: DensityOfZero) -> str:
+            return f"density_of_zero({', '.join(self._print(a) for a in expr.args)})"
 
         def _print_SignMoment4(self, expr: SignMoment4) -> str:
             return f"sign_moment4({', '.join(self._print(a) for a in expr.args)})"

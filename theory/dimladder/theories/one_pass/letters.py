@@ -13,7 +13,7 @@ f_o, f_p                :: output of the student
 \Delta, \Delta_i        :: derivative of the loss in the output of the student, as unit $i$ meets it
 g                       :: activation of the student
 \tilde g                :: activation of the teacher
-\hat g, \hat{\tilde g}  :: activation as a sum of error functions
+\hat g, \hat g_{\alpha}, \hat{\tilde g} :: activation as a sum of error functions
 w_k                     :: weights of unit $k$ of the student
 w^{\star}_m             :: weights of unit $m$ of the target
 \lambda_k               :: field of unit $k$: its weights times the input
@@ -39,7 +39,8 @@ o, p                    :: outputs
 \varphi                 :: error function of which activations are sums, $\operatorname{erf}(x/\sqrt2)$
 """
 
-PLAIN = r"""
+PLAIN = (
+    r"""
 c, c_{\alpha}           :: readouts of all units in one list, those of the target with a minus sign
 C, C_{\alpha\beta}      :: covariance of all fields
 N                       :: number of units in that list
@@ -55,9 +56,12 @@ g_{\alpha0}             :: constant of an activation as a sum
 v_{\alpha p}            :: weight of an error function in that sum
 b_{\alpha p}            :: scale of an error function in that sum
 p, q                    :: error functions of that sum
-""" + MODEL
+"""
+    + MODEL
+)
 
-DISPLACED = r"""
+DISPLACED = (
+    r"""
 G                       :: sum of the gradients of one sample
 g                       :: gradient of one sample at a field, in descent direction
 s                       :: activation of the student
@@ -67,9 +71,12 @@ a                       :: readout of the student
 y_0                     :: label without noise
 w                       :: weights of the student
 \xi                     :: standard Gaussian
-""" + MODEL
+"""
+    + MODEL
+)
 
-TABLE = r"""
+TABLE = (
+    r"""
 m_c                     :: mean of the input, given the source
 c                       :: sources of samples: clusters, tasks, masks
 c_{\alpha}              :: readouts of all fields of a source
@@ -110,7 +117,10 @@ U_{ip}                  :: weight of a field in the error of unit $i$
 \nu                     :: rate at which the target diffuses
 \nu_{cm}, \nu_{cr}      :: components of the mean of a source
 W, W_{mn}               :: how the target's vectors mix as they drift
-\zeta_m                 :: standard Gaussian vector, fresh at every step
+\zeta_m, \zeta_k        :: standard Gaussian vector, fresh at every step
+\Lambda_{cpr}           :: drift of a vector along another that depends on the sample, averaged over a source
+\bar\Lambda_{pr}       :: that drift, averaged over the sources
+\Xi_{pq}                :: covariance of the noise that a step adds to two vectors
 m_1, m_2                :: fixed vectors
 M                       :: units of the target
 K                       :: hidden units of the student :: student.width
@@ -120,7 +130,9 @@ n                       :: units of the target
 \rho                    :: correlation of two standard Gaussians
 n_1                     :: noise inside of the label, standard Gaussian
 h(c)                    :: readout that source $c$ is read by
-""" + MODEL + r"""
+"""
+    + MODEL
+    + r"""
 \psi_k                  :: what a unit is rewarded by, averaged over an episode
 \psi_{\tau}             :: what a decision is rewarded by
 \psi                    :: what a decision is rewarded by
@@ -133,3 +145,4 @@ S'                      :: right decisions, the one in question left out
 p_r                     :: chance
 r_{+}, r_{-}            :: what is earned where the decision is right, and wrong
 """
+)

@@ -86,8 +86,9 @@ def _of_start(problem: Any, begin: Start, displaced: bool) -> list[str]:
     exponent = information_exponent_of(problem.target, begin.A.tobytes(), begin.T.tobytes())
     if not displaced and not begin.M.any() and exponent != 1:
         order = "above 12" if exponent is None else str(exponent)
+        key = "initial.M" if problem.initial is None or hasattr(problem.initial, "M") else "initial.overlap"
         found.append(
-            f"initial.M is zero and the information exponent is {order}: M = 0 is a rest point, and the curve stays on "
+            f"{key} is zero and the information exponent is {order}: M = 0 is a rest point, and the curve stays on "
             "it; finite d starts at overlaps of order 1/sqrt(d)"
         )
     for i, k in combinations(range(len(begin.a)), 2):

@@ -62,6 +62,8 @@ class SourceAverages:
         What a sample moves each species by, in ``a``, ``error``, ``f``, ``y``, ``learning_rate``, and ``lambda_s``,
         ``g_s``, ``dg_s`` for species s: averages are then over the fields of all species and teachers, and
         g'_i Delta is this coefficient in G, H and N. None: the gradient.
+    sampled_drift : tuple of tuples of (Expression or None), or None
+        L where it depends on the sample, in the same names: their averages follow those of R.
     sums : pair of ErfMixture, or None
         Activations of students and teachers as sums of erfs: `setting` is then an erf network, whose units these
         are, and `summed` the setting of the activations themselves.
@@ -97,6 +99,7 @@ class SourceAverages:
     uses: int = 1
     trial: bool = False
     episodes: bool = False
+    sampled_drift: tuple[tuple[Any, ...], ...] | None = None
     indices: Indices = field(init=False)
     averages: Averages = field(init=False)
 
@@ -156,7 +159,8 @@ class SourceAverages:
         error = drop_atoms(sp.diff(self.setting.loss_function, OUTPUT))
         rows = [sp.Symbol("error", real=True)]
         if self.coefficients is not None:
-            rows = [formula.sympy() for formula in self.coefficients if formula is not None]
+            drifts = [formula for row in self.sampled_drift or () for formula in row]
+            rows = [formula.sympy() for formula in (*self.coefficients, *drifts) if formula is not None]
         moved = [row.subs(sp.Symbol("error", real=True), error) for row in rows]
         return all(row.is_polynomial(LABEL) and sp.degree(row, LABEL) <= 1 for row in moved)
 

@@ -17,7 +17,7 @@ import sympy as sp
 
 from ...numerics.orthant import ORTHANT_SOURCE
 from ...numerics.special import ASIN_SOURCE
-from ...numerics.thresholds import THRESHOLD_SOURCE
+from ...numerics.thresholds import KINK_SOURCE, THRESHOLD_SOURCE
 from ...symbolic.kernels import KernelWriter
 from ...symbolic.loops import LoopWriter, SymmetricArray
 from .episode_averages import EPISODE_SOURCE
@@ -107,8 +107,12 @@ def library(lines: list[str]) -> list[str]:
     """Return the source of the special functions that printed code calls."""
     text = "\n".join(lines)
     out = [ASIN_SOURCE, ""]
-    if any(name in text for name in ("correlation", "schur(", "sign_moment4(", "density_at_zero(")):
+    # A kink with means needs all three; what is centred, or smooth, one of them.
+    kinked = any(name in text for name in ("threshold(", "density_of_zero(", "sign_moment3("))
+    if kinked or any(name in text for name in ("correlation", "schur(", "sign_moment4(", "density_at_zero(")):
         out += ["", ORTHANT_SOURCE, ""]
-    if "sign_moment2(" in text:
+    if kinked or "sign_moment2(" in text:
         out += ["", THRESHOLD_SOURCE, ""]
+    if kinked:
+        out += ["", KINK_SOURCE, ""]
     return [*out, ""]

@@ -30,10 +30,11 @@ from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
     ADD_OWN_KINKS,
+    CAPACITY,
     CENTRED_MEAN,
+    DRIFT_AT,
     INTEGRATE,
     LAW,
-    NODES,
     OWN_KINKS,
     SCRATCH,
     SCRATCH_SIZE,
@@ -74,7 +75,8 @@ class Quadrature:
         """Return activation, target, loss, their kinks, and how points are made."""
         setting = self.setting
         stable = re.sub(r"@njit\(.*\)", "@njit(**OPTIONS)", STABLE_SOURCE.strip())
-        lines = [f"SPECIES = {len(self.averages.species)}", f"NODES = {NODES}", "", "", stable, "", ""]
+        counts = [f"SPECIES = {len(self.averages.species)}", f"EXTRA = {len(self._drifts())}"]
+        lines = [*counts, f"CAPACITY = {CAPACITY}", "", "", stable, "", ""]
         lines += functions_of_x({"g": setting.student})
         lines += [*self._target(), *self._loss()]
         straight = tuple(tuple(float(q == r) for r in range(setting.directions)) for q in range(setting.directions))
@@ -114,7 +116,8 @@ class Quadrature:
 
     def _levels(self, name: str, count: str, variable: Any, given: Any) -> list[str]:
         """Return a function that gives the values of a variable at which the loss, or a coefficient, has kinks."""
-        formulas = [self.setting.loss_function, *self._coefficients().values()]
+        drifts = [formula.sympy() for _, _, formula in self._drifts()]
+        formulas = [self.setting.loss_function, *self._coefficients().values(), *drifts]
         found = [pieces(formula, variable, given) for formula in formulas if formula.has(variable)]
         levels = dict.fromkeys(level for p in found for level in p.kinks if level.free_symbols <= {given})
         return _numbered(name, count, given, list(levels))
@@ -124,8 +127,13 @@ class Quadrature:
         rows = self.averages.coefficients or ()
         return {s: formula.sympy() for s, formula in enumerate(rows) if formula is not None}
 
+    def _drifts(self) -> list[tuple[int, int, Any]]:
+        """Return (species moved, species it is moved along, formula) of drifts that depend on the sample."""
+        rows = self.averages.sampled_drift or ()
+        return [(p, q, f) for p, row in enumerate(rows) for q, f in enumerate(row) if f is not None]
+
     def _moved(self) -> list[str]:
-        """Return ``moved``, which fills what a sample moves each vector by."""
+        """Return ``moved``, which fills what a sample moves each vector by; drifts stand behind ``value[:K]``."""
         body = ["for k in range(K):", *(f"    b[{s} * K + k] = 0.0" for s in range(len(self.averages.species)))]
         rows = self._coefficients()
         if self.averages.coefficients is None:
@@ -133,17 +141,30 @@ class Quadrature:
             body += self._displaced()
         else:
             body += ["    a, learning_rate = c[k], eta"]
-            names = {str(s) for row in rows.values() for s in row.free_symbols}
+            drifts = {n: formula.sympy() for n, (_, _, formula) in enumerate(self._drifts())}
+            names = {str(s) for row in (*rows.values(), *drifts.values()) for s in row.free_symbols}
             for s, name in enumerate(self.averages.species):
                 at = f"x[{s} * K + k]"
                 for prefix, value in (("lambda", at), ("g", f"g({at})"), ("dg", f"dg({at})")):
                     if f"{prefix}_{name}" in names:
                         body.append(f"    {_word(f'{prefix}_{name}')} = {value}")
-            for s, row in rows.items():
+            places = {f"b[{s} * K + k]": row for s, row in rows.items()}
+            places |= {f"value[{1 + n} * K + k]": row for n, row in drifts.items()}
+            for place, row in places.items():
                 spelled = row.xreplace({v: sp.Symbol(_word(str(v)), real=True) for v in row.free_symbols})
-                body.append(f"    b[{s} * K + k] = 1.0 * ({printer().doprint(stabilise(spelled))})")
+                body.append(f"    {place} = 1.0 * ({printer().doprint(stabilise(spelled))})")
         head = "def moved(x, K, c, f, y, error, eta, b, value, shifted):"
-        return ["@njit(**INNER)", head, *indented(body), "", ""]
+        return ["@njit(**INNER)", head, *indented(body), "", "", *self._placed()]
+
+    def _placed(self) -> list[str]:
+        """Return ``drift_at``, the average drift of one vector along another: of the same unit, if any."""
+        if not self._drifts():
+            return []
+        count = len(self.averages.species)
+        places = [[-1] * count for _ in range(count)]
+        for n, (p, q, _) in enumerate(self._drifts()):
+            places[p][q] = n
+        return [f"PLACES = np.array({places!r})", "", "", *DRIFT_AT.splitlines(), "", ""]
 
     def _displaced(self) -> list[str]:
         """Return what takes the gradient at fields that a step on the same sample has moved; ``eta``: its size.
@@ -163,7 +184,8 @@ class Quadrature:
 
     def _kinks(self) -> list[str]:
         """Return ``own_kinks``, which fills the kinks along the axis of one field and returns their number."""
-        setting, rows = self.setting, self.averages.coefficients or ()
+        setting = self.setting
+        rows = (*(self.averages.coefficients or ()), *(formula for _, _, formula in self._drifts()))
         species = []
         for name in self.averages.species:
             found = set(setting.student_kinks)

@@ -10,17 +10,18 @@ from __future__ import annotations
 from .layout import length, views
 
 # Most nodes along an axis: a trial state far from the curve, or a blow-up, would have them without number.
-NODES = 4096
+CAPACITY = 4096
 
 # Arrays of every walk over the fields: their law, the point where they stand, then kinks and nodes of the axes.
 POINT: dict[str, tuple[str, ...]] = {"order": ("N",), "mean": ("N",), "cov": ("N", "N")}
 POINT |= dict.fromkeys(("f", "zeta", "x", "b", "value"), ("N",))
 AXES: dict[str, tuple[str, ...]] = {
     "ties": ("N", "3"), "kinks": ("MOST",), "counts": ("N",), "at": ("N",), "weights": ("N + 1",),
-    "z": ("N", "NODES"), "w": ("N", "NODES"),
+    "z": ("N", "CAPACITY"), "w": ("N", "CAPACITY"),
 }  # fmt: skip
-_NOISE: dict[str, tuple[str, ...]] = {"steps": ("NODES",), "masses": ("NODES",), "turns": ("NOISE_LEVELS + 1",)}
-_PARTS = {**POINT, "shifted": ("N",), **AXES, **_NOISE}
+_NOISE: dict[str, tuple[str, ...]] = {"steps": ("CAPACITY",), "masses": ("CAPACITY",), "turns": ("NOISE_LEVELS + 1",)}
+# Beside what moves the readouts, the drifts that depend on the sample.
+_PARTS = {**POINT, "value": ("(1 + EXTRA) * N",), "shifted": ("N",), **AXES, **_NOISE}
 SCRATCH = "\n".join(["place = 0", *views(_PARTS)])
 SCRATCH_SIZE = length(_PARTS)
 
@@ -149,7 +150,7 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
                 add(x, zeta, K, c, star, shift, weight, eta, tested, b, value, shifted, G, moments, N2, R, out)
         return
     axes = points[1:]
-    if not axis_capacity(L, axes, MOST) < NODES:
+    if not axis_capacity(L, axes, MOST) < CAPACITY:
         clear(G, moments, N2, R, out, math.nan)
         return
     # Noise that meets kinks of the loss is the innermost axis, split there. Otherwise it has few values; where outputs
@@ -211,7 +212,7 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, shifted, G, m
     for k in range(K):
         value[k] *= error
     moved(x, K, c, f, y, error, eta, b, value, shifted)
-    for k in range(K):
+    for k in range(R.size):
         R[k] += weight * value[k]
     for p in range(SPECIES * K):
         G[p] += weight * b[p]
@@ -263,6 +264,14 @@ def averages_work_size(K, M):
 
 
 '''
+DRIFT_AT = '''@njit(**INNER)
+def drift_at(R, p, r, K):
+    """Return E[B_pr], behind the averages that move the readouts."""
+    which = PLACES[p // K, r // K]
+    if which < 0 or p % K != r % K:
+        return 0.0
+    return R[(1 + which) * K + p % K]'''
+
 WORK = '''@njit(**INNER)
 def quadrature_work(N):
     """Return the length of the scratch array of an average over so many fields."""
@@ -368,7 +377,7 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
             total += wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks) / count
         return total
     axes = points[1:]
-    if not axis_capacity(L, axes, MOST) < NODES:
+    if not axis_capacity(L, axes, MOST) < CAPACITY:
         return math.nan
     counts[0] = -1.0
     while next_point(last, mean, L, order, K, c, math.nan, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ...errors import ConfigError
+import numpy as np
+
+from ...errors import ConfigError, DomainError
 from ...problem import axis_values
 from ...problem.grids import OdeSolver
 from ...problem.students import Linear
@@ -134,6 +136,35 @@ class OnePassTheory(Theory):
             yield Refusal("student.slope", why, "give student.activation")
         elif general:
             yield from self._general_checks(problem)
+        if getattr(student, "activation", "") and not slope and getattr(problem.initial, "Q", None) is not None:
+            yield from self._copy_checks(problem)
+
+    def _copy_checks(self, problem: Any) -> Iterable[Refusal]:
+        """Three kinked fields that are one: closed forms know pairs of them, by limits that no longer exist."""
+        from ...problem.update_table import table
+        from .flow import QUADRATIC
+
+        try:
+            what = table(problem)
+            kinked = bool(what.activation.kinks("x"))
+        except (ConfigError, DomainError, ValueError):
+            # Said where the table is needed, or by the checks above.
+            return
+        displaced = what.uses > 1 or what.displacement or what.coefficients is not None
+        if not kinked or what.Y > 1 or displaced or what.loss.name not in QUADRATIC:
+            return
+        fields = [*range(what.K)]
+        if what.teacher is not None and what.teacher.kinks("x"):
+            fields += range(what.moving, what.moving + what.M)
+        overlaps = what.gram.sum(axis=0)[np.ix_(fields, fields)]
+        if what.bias_rate is not None:
+            bias = np.append(what.bias[0], np.zeros(len(fields) - what.K))
+            overlaps = overlaps + np.outer(bias, bias)
+        norms = np.sqrt(np.outer(np.diag(overlaps), np.diag(overlaps)))
+        same = (norms > 0) & (np.abs(overlaps) >= (1 - 1e-13) * norms)
+        if len(fields) > 2 and (same.sum(axis=1) > 2).any():
+            why = "three kinked fields are one, up to sign and size, where their averages have no single limit"
+            yield Refusal("initial.Q", why, "let their overlaps differ a little")
 
     def _idle_checks(self, problem: Any) -> Iterable[Refusal]:
         """What the grid asks beyond what the data say."""

@@ -16,7 +16,7 @@ from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
 from .source_quadrature import is_monotone
-from .source_quadrature_text import ADD_OWN_KINKS, CENTRED_MEAN, LAW, NODES, STRAIGHT, STRAIGHT_MEAN, WORK
+from .source_quadrature_text import ADD_OWN_KINKS, CAPACITY, CENTRED_MEAN, LAW, STRAIGHT, STRAIGHT_MEAN, WORK
 from .vector_averages import VectorAverages
 from .vector_quadrature_text import (
     SOFTMAX,
@@ -55,7 +55,7 @@ class VectorQuadrature:
     def _law(self) -> list[str]:
         """Return activation, target and how points are made."""
         stable = re.sub(r"@njit\(.*\)", "@njit(**OPTIONS)", STABLE_SOURCE.strip())
-        lines = ["SPECIES = 1", f"NODES = {NODES}", f"OUTPUTS = {self.loss.outputs}", "", "", stable, "", ""]
+        lines = ["SPECIES = 1", f"CAPACITY = {CAPACITY}", f"OUTPUTS = {self.loss.outputs}", "", "", stable, "", ""]
         lines += [*functions_of_x({"g": self.setting.student}), *self._target()]
         mean = CENTRED_MEAN if self.averages.centred else STRAIGHT_MEAN
         work = WORK.replace("{size}", VECTOR_SCRATCH_SIZE)

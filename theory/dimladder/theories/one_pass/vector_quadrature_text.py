@@ -50,7 +50,7 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, tested, G, moments, N2, R, L, out
                    out)
         return
     axes = points[1:]
-    if not axis_capacity(L, axes, ALONG) < NODES:
+    if not axis_capacity(L, axes, ALONG) < CAPACITY:
         clear(G, moments, N2, R, out, math.nan)
         return
     counts[0] = -1.0
@@ -300,7 +300,7 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
             total += wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks) / count
         return total
     axes = points[1:]
-    if not axis_capacity(L, axes, ALONG) < NODES:
+    if not axis_capacity(L, axes, ALONG) < CAPACITY:
         return math.nan
     counts[0] = -1.0
     while next_point(last, mean, L, order, K, c, frame, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):

@@ -71,6 +71,8 @@ def _derivation(equations: Sequence[Equation]) -> list[Step]:
             tuple(equations),
         ),
     ]
+
+
 LETTERS = r"""
 \eta, \eta_1  :: value that the points of a cluster are to take
 m, m_1        :: mean of a cluster along the coordinate

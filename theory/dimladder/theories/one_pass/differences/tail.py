@@ -20,6 +20,7 @@ from ....problem.targets import Committee
 from ....symbolic import store
 
 if TYPE_CHECKING:
+    from ....symbolic.equations import Step
     from ..flow import OnePassFlow
 
 log = logging.getLogger("dimladder.online_sgd")
@@ -98,6 +99,43 @@ def continued(flow: OnePassFlow, times: Array, states: Array) -> Tail | None:
         log.info("e_g falls to %.1e, but not by students that come to teachers: its rounding stays", errors.min())
         return None
     return form.follow(match, *begin, times)
+
+
+def absence(flow: OnePassFlow) -> str:
+    """Return why a curve cannot be continued in differences; "" where it can."""
+    from . import derivation as near
+
+    p = flow.p
+    if not isinstance(p.target, Committee):
+        return "the target is no committee"
+    if p.target.noise and p.algorithm.regime == "classical":
+        return "label noise keeps the student away from the target"
+    if p.algorithm.weight_decay > 0 or p.algorithm.readout_weight_decay > 0:
+        return "weight decay keeps the student away from the target"
+    if flow.derived.route != "closed":
+        return "its averages have no closed form"
+    if not near.eligible(flow.setting()) or (flow.mixtures and not flow.mixtures[0].same_as(flow.mixtures[1])):
+        return (
+            "it takes the square loss and teachers with the student's own activation, smooth or with a kink at zero, "
+            "and a regime with the drift"
+        )
+    return ""
+
+
+KNOWN = "In overlaps e_g is a difference of numbers of order one, known to about 20 tolerances of the solver. "
+
+
+def close_step(missing: str) -> Step:
+    """Return the last step of a derivation: what is known of small errors, and what is `missing` for more."""
+    from ....symbolic.equations import Step
+
+    if missing:
+        return Step("Close to the target", f"{KNOWN}There is no difference form: {missing}.")
+    return Step(
+        "Close to the target",
+        f"{KNOWN}Where students come to teachers the curve is continued in the overlaps of w_i - w*_m, from the same "
+        "step: they have the relative accuracy of the solver, however small e_g becomes.",
+    )
 
 
 def target_size(flow: OnePassFlow) -> float:

@@ -34,6 +34,8 @@ SCRATCH: dict[str, tuple[str, ...]] = {
     "pull": ("K",),
     "now_L": ("V", "V"),
     "now_P": ("V", "K"),
+    "now_kick": ("S",),
+    "mean_L": ("V", "V"),
 }
 
 SIZES = """V = S * K
@@ -152,9 +154,16 @@ def _element(expression: Any, scheduled: bool) -> str:
         return f"{per_source[base]}[{', '.join(map(str, indices[1:]))}]"
     if base == d.pi:
         return "chance[piece, c]"
+    if base == d.sampled:
+        return f"drift_at(R, {x[1]}, {x[2]}, K)"
+    if base == d.Xi:
+        # One source of noise a unit, which its vectors share.
+        kick = "now_kick" if scheduled else "kick"
+        return f"({kick}[{x[0]} // K] * {kick}[{x[1]} // K] if ({x[0]} - {x[1]}) % K == 0 else 0.0)"
     plain = {
         d.share: "share", d.counts: "counts", d.s: "s", d.nu: "nu", d.mask: "mask", d.head: "head", d.L: "L", d.P: "P",
         d.growth: "growth", d.norm: "norm", d.rate: "rate", d.a: "a", d.stir: "stir", d.phi: "feedback",
+        d.mean_L: "mean_L",
     }  # fmt: skip
     if scheduled and base in (d.L, d.P):
         return f"now_{base}[{', '.join(x)}]"
@@ -211,6 +220,8 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
     inside = ContractionWriter(names, element, d.b, given=(d.c,), where={d.j: "j > l"})
     whole = ContractionWriter(names, element, d.b)
     scratch, parameters = SCRATCH, PARAMETERS
+    if form.sampled:
+        scratch = SCRATCH | {"R": (f"{1 + form.sampled} * K",)}
     if form.vector:
         scratch, parameters = SCRATCH | {"R": ("Y", "K")}, PARAMETERS | {"readout": ("heads", "Y", "K")}
     moved, rest = ({n: s for n, s in parameters.items() if (n in MOVED) is kind} for kind in (True, False))
@@ -243,6 +254,7 @@ def source(out: Derived, averages: list[str], title: str, ends: dict[str, Any], 
             "step *= schedule",
         ]
         body += ["at_schedule(L, steady_L, schedule, now_L)", "at_schedule(P, steady_P, schedule, now_P)"]
+        body += ["for p in range(S):", "    now_kick[p] = steady_kick[p] + schedule * kick[p]"] if form.kicked else []
     load = LOAD.replace("{fixed}", DRIFTING if form.drifting else STILL)
     drift = form.regime != "noise-dominated"
     readout = [stage for stage in out.flow if stage.lhs.base == d.da]

@@ -55,7 +55,8 @@ def one_step(form: Form) -> Update:
 
     Formal vectors of block b have the inner products V_p.V_q = d Gamma^b_pq, V_p.x = sqrt(d) f^b_p and
     x.x = d gamma_b s_cb, divided by B_s for the mean over a batch. A moving vector becomes
-    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d).
+    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d), and noise zeta_p/sqrt(d) of the covariance Xi_pq. Of drifts that
+    depend on the sample only the average counts.
     """
     e = sp.Symbol("e", positive=True)  # 1/d
 
@@ -64,20 +65,24 @@ def one_step(form: Form) -> Update:
             return d.share[b] * SPREAD / (e * d.batch)
         if one == "x" or two == "x":
             kind, index = two if one == "x" else one
-            # To first order in 1/d the drift only meets vectors.
+            # Noise of its own is independent of the sample. To first order in 1/d the drift only meets vectors.
             return block_field(index) / sp.sqrt(e) if kind == "V" else sp.Integer(0)
         (kind, u), (other, v) = (one, two) if one[0] != "V" else (two, one)
+        if "Z" in (kind, other):
+            return d.share[b] * d.Xi[u, v] / e if kind == other else sp.Integer(0)
         if kind == "V":
             return d.Gamma[b, u, v] / e
         if kind == "W":
             return total(d.W[u, d.u] * d.Gamma[b, d.u, v], d.u) / e if other == "V" else sp.Integer(0)
-        return total(d.L[u, r] * d.Gamma[b, r, v], r) / e if other == "V" else sp.Integer(0)
+        mixing = d.L[u, r] + d.mean_L[u, r] if form.sampled else d.L[u, r]
+        return total(mixing * d.Gamma[b, r, v], r) / e if other == "V" else sp.Integer(0)
 
     def inner(one: dict[Any, Any], two: dict[Any, Any]) -> Any:
         return sum(x * y * product(u, v) for u, x in one.items() for v, y in two.items())
 
     def moved(index: Any) -> dict[Any, Any]:
-        return {("V", index): 1, ("LV", index): e, "x": -sp.sqrt(e) * gradient(index)}
+        kick = {("Z", index): sp.sqrt(e)} if form.kicked else {}
+        return {("V", index): 1, ("LV", index): e, "x": -sp.sqrt(e) * gradient(index)} | kick
 
     def drifted(index: Any) -> dict[Any, Any]:
         return {("V", index): 1, ("W", index): e} if form.drifting else {("V", index): 1}
@@ -175,6 +180,8 @@ def derive(form: Form) -> Derived:
     if form.regime != "gradient-flow":
         both = d.pi[c] * weigh(one) * weigh(two) * d.N2[c, one, two] * variance(form) * d.share[b] / d.batch
         out.moments.append(Tensor(d.Z[b, one, two], total(both, c)))
+    if form.sampled:
+        out.moments.append(Tensor(d.mean_L[p, r], total(d.pi[c] * d.sampled[c, p, r], c)))
     out.flow = [
         Tensor(d.dGamma[b, p, q], averaged(update.moving, form), symmetric=True),
         Tensor(d.dGamma[b, p, f], averaged(update.fixed, form)),

@@ -13,6 +13,7 @@ from ....problem.data import Mixture
 from ....problem.emitters import stages_of
 from ....problem.timed import Timed, formulas_in
 from ....symbolic.equations import Equation, Step, latex
+from ..differences.tail import close_step
 from ..episode_averages import episode_equations
 from ..erf_sums import ErfMixture
 from ..explanation import definitions as unit_definitions
@@ -22,7 +23,7 @@ from ..source_averages import MEANING
 from . import notation as d
 from . import vector_explanation as vector
 from .derivation import SPREAD, gradient, variance
-from .symbols import coefficient, glossary, letter, moved_by, printed, unit_readout
+from .symbols import coefficient, glossary, letter, moved_by, of_unit, printed, unit_readout
 
 if TYPE_CHECKING:
     from ..notation import Setting
@@ -67,7 +68,9 @@ def explain(flow: GeneralFlow) -> list[Step]:
     ]
     used = [e for step in steps for e in step.equations]
     steps.append(Step("Symbols", "What the equations use and do not define themselves.", tuple(glossary(flow, used))))
-    return [*steps, linear_step(flow)] if is_linear(flow) else steps
+    steps += [linear_step(flow)] if is_linear(flow) else []
+    missing = "it is derived for isotropic, centred inputs, one target and one tracked vector a unit"
+    return [*steps, close_step(missing)]
 
 
 def _increment(flow: GeneralFlow, increment: Any) -> Any:
@@ -81,7 +84,8 @@ def _increment(flow: GeneralFlow, increment: Any) -> Any:
 def is_linear(flow: GeneralFlow) -> bool:
     """Whether the error obeys a Volterra equation: one linear unit on one linear teacher, plain SGD."""
     t, form = flow.table, flow.form
-    plain = not (form.written or form.spherical or t.drift.any() or flow.trained) and form.regime == "classical"
+    special = form.written or form.kicked or form.spherical or t.drift.any() or flow.trained
+    plain = not special and form.regime == "classical"
     units = t.K == t.M == len(t.species) == t.sources == 1
     return bool(
         plain and units and flow.centred and not flow.scheduled and t.loss.name == "square"
@@ -277,6 +281,11 @@ def rule(flow: GeneralFlow) -> list[Equation]:
         formula = coefficient(flow, row)
         if formula is not None:
             moves.append(rf"+ \left[{latex(formula)}\right] {sample}/\sqrt{{d}}")
+        for other, part in zip(t.species, t.sampled_drift[row] if t.sampled_drift else (), strict=False):
+            if part is not None:
+                moves.append(rf"+ \left[{latex(of_unit(flow, part))}\right] {letter(other)}_k/d")
+        kicks = [(t.kick[row], scheduled), (t.fixed_kick[row], "")]
+        moves += [rf"{v:+g}{s}\, \zeta_k/\sqrt{{d}}" for v, s in kicks if v]
         rows.append(Equation(f"vector {name}", rf"{symbol}_k \leftarrow {' '.join([f'{symbol}_k', *moves])}"))
     if t.coefficients is not None:
         for row, name in enumerate(t.species):
@@ -468,13 +477,13 @@ def flow_equations(flow: GeneralFlow) -> list[Equation]:
     rows = []
     for stage in flow.derived.flow:
         name = "a" if stage.lhs.base == d.da else r"\Gamma"
-        subscript = ",".join(map(str, stage.lhs.indices))
+        subscript = ",".join(map(latex, stage.lhs.indices))
         left = rf"\frac{{\mathrm{{d}} {name}_{{{subscript}}}}}{{\mathrm{{d}} t}}"
         note = {d.q: "p, q moving", d.f: "f fixed: teachers, means", d.v: "two fixed"}.get(stage.lhs.indices[-1], "")
         rows.append(Equation.of(name.strip("\\"), left, stage.rhs, note))
     for stage in flow.derived.sphere:
         if stage.lhs.base == d.dGamma:
-            at = ",".join(map(str, stage.lhs.indices))
+            at = ",".join(map(latex, stage.lhs.indices))
             rows.append(
                 Equation.of("sphere", rf"\delta_{{\rm sphere}}\, \dot\Gamma_{{{at}}}", stage.rhs, "added to it")
             )

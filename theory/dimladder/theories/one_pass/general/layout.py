@@ -50,6 +50,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "feedback": ("K",),
     "drift": ("F", "F"),
     "walk": ("F", "F", "B"),
+    "kick": ("S",),
+    "steady_kick": ("S",),
     "readout": ("heads * Y", "K"),
 }
 

@@ -42,6 +42,8 @@ C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", r"\hat{a}"
 # vectors drift, and what their noise adds.
 pull, phi, stir, blur, seen = (sp.IndexedBase(name) for name in (r"\hat{\phi}", r"\phi", "e", r"\tau^{2}", r"\upsilon"))
 W, walk = sp.IndexedBase("W"), sp.IndexedBase(r"\omega")
+# Drifts that depend on the sample: their average given the source, and over all; the covariance of a step's own noise.
+sampled, mean_L, Xi = sp.IndexedBase(r"\Lambda"), sp.IndexedBase(r"\bar{\Lambda}"), sp.IndexedBase(r"\Xi")
 # Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
 X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
 # Growth of the norm, and what counts in it: every block but that of the biases.
@@ -92,6 +94,10 @@ class Form:
         Whether a step sees noise on its input, and on the weights.
     drifting : bool
         Whether the fixed vectors drift.
+    sampled : int
+        Drifts that depend on the sample.
+    kicked : bool
+        Whether a step adds noise of its own to the moving vectors.
     """
 
     train_readout: bool = False
@@ -106,3 +112,5 @@ class Form:
     stirred: bool = False
     blurred: bool = False
     drifting: bool = False
+    sampled: int = 0
+    kicked: bool = False

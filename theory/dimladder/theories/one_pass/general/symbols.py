@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 
 from ....symbolic.equations import Equation
-from ....symbolic.nodes import SignMoment2, SignMoment4
+from ....symbolic.nodes import ShiftedSignMoment4, SignMoment2, SignMoment3, SignMoment4
 from ..source_averages import MU, OFFSET, TARGET_WEIGHT
 from . import notation as d
 from .derivation import READOUT, block_field, gradient
@@ -41,8 +41,11 @@ def coefficient(flow: GeneralFlow, row: int) -> Any:
     """Return the written coefficient of a species in the symbols of the model, for unit k; None where there is none."""
     rows = flow.table.coefficients
     written = None if rows is None else rows[row]
-    if written is None:
-        return None
+    return None if written is None else of_unit(flow, written)
+
+
+def of_unit(flow: GeneralFlow, written: Any) -> Any:
+    """Return a written formula in the symbols of the model, for unit k."""
     formula = written.sympy()
     rate = sp.Symbol("eta", positive=True)
     names = {"a": unit_readout(flow), "error": r"\Delta", "f": "f", "y": "y"}
@@ -78,7 +81,8 @@ _NAMES = {
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
 } | {
     READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
-    d.dGamma.label: "velocity", MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
+    d.dGamma.label: "velocity", d.sampled.label: "Lambda", d.Xi.label: "Xi",
+    MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
 }  # fmt: skip
 
 
@@ -97,7 +101,7 @@ def symbols(rows: Sequence[Equation]) -> set[str]:
                 continue
             arrays = {base.label for base in side.atoms(sp.IndexedBase)}
             found |= {_NAMES.get(s, str(s)) for s in arrays | (side.atoms(sp.Symbol) - _INDICES)}
-            found |= {type(f).__name__ for f in side.atoms(SignMoment2, SignMoment4)}
+            found |= {type(f).__name__ for f in side.atoms(SignMoment2, SignMoment3, SignMoment4, ShiftedSignMoment4)}
     return found
 
 
@@ -121,6 +125,8 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "a": (r"a_{h,o,i}", "readout h of output o and unit i") if t.Y > 1 else (r"a_{h,i}", "readout h of unit i"),
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
+        "Xi": (r"\Xi_{p,q}", "covariance of the noise that a step adds: the rows above, 0 for vectors of two units"),
+        "Lambda": (r"\Lambda_{c,p,r}", "average over source c of the drift of vector p along vector r: the rows above"),
         "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
         "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
         "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),
@@ -153,6 +159,14 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         SignMoment4.__name__: (
             r"\mathcal{S}_4 = \mathbb{E}\left[\textstyle\prod_{n=1}^{4} \mathrm{sign}(\xi_n)\right]",
             "xi_n standard Gaussian with these correlations: 12, 13, 14, 23, 24, 34",
+        ),
+        SignMoment3.__name__: (
+            r"\mathcal{S}_3 = \mathbb{E}\left[\textstyle\prod_{n=1}^{3} \mathrm{sign}(\xi_n + h_n)\right]",
+            "xi_n standard Gaussian; thresholds h_1, h_2, h_3, then correlations 12, 13, 23",
+        ),
+        ShiftedSignMoment4.__name__: (
+            r"\mathcal{S}_4 = \mathbb{E}\left[\textstyle\prod_{n=1}^{4} \mathrm{sign}(\xi_n + h_n)\right]",
+            "xi_n standard Gaussian; thresholds h_1, ..., h_4, then correlations 12, 13, 14, 23, 24, 34",
         ),
         "n_v": (rf"n_{{v}} = {flow.V}", "vectors that move"),
         "n_f": (fields, "fields of a source"),

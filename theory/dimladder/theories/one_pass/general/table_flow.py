@@ -95,6 +95,8 @@ class GeneralFlow(Flow):
             "argmax": t.argmax,
             "written": t.coefficients and [None if row is None else row.text for row in t.coefficients],
             "species": t.species if t.coefficients else (),
+            "sampled": t.sampled_drift and [[f and f.text for f in row] for row in t.sampled_drift],
+            "kicked": t.kicked,
             "loss": t.loss.name,
             "centred": self.centred,
             "signs": t.signs,
@@ -143,7 +145,8 @@ class GeneralFlow(Flow):
         written = t.coefficients is not None
         return Form(
             self.trained, t.spherical, self.centred, written, vector=t.Y > 1, regime=t.regime, schedule=schedule,
-            timed=bool(self.formulas), **self._extras,
+            timed=bool(self.formulas), sampled=sum(f is not None for row in t.sampled_drift or () for f in row),
+            kicked=t.kicked, **self._extras,
         )  # fmt: skip
 
     @cached_property
@@ -175,7 +178,9 @@ class GeneralFlow(Flow):
             **kinked,
         )
         if t.coefficients is not None:
-            return SourceAverages(setting, self.centred, t.species, t.coefficients, signs=t.signs)
+            return SourceAverages(
+                setting, self.centred, t.species, t.coefficients, signs=t.signs, sampled_drift=t.sampled_drift
+            )
         if self.sums is not None:
             erf = sp.erf(X / sp.sqrt(2))
             erfs = replace(
@@ -354,8 +359,10 @@ class GeneralFlow(Flow):
         addresses = [time_function(text).address for text in self.formulas]
         rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
         steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
+        kick = t.kick
         if not self.scheduled:
             rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
+            kick = t.kick + t.fixed_kick
         # Noise of the training, which the tests do not see.
         stir = np.zeros_like(variances)
         stir[: len(t.head), : len(t.shares)] = t.input_noise**2
@@ -375,6 +382,7 @@ class GeneralFlow(Flow):
             "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
             "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
             "stir": stir, "blur": blur, "drift": drift, "walk": walk,
+            "kick": kick, "steady_kick": t.fixed_kick,
             "feedback": np.zeros(self.K) if t.feedback is None else t.feedback,
             "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
         }  # fmt: skip

@@ -25,9 +25,7 @@ def labels(flow: GeneralFlow) -> list[Equation]:
     if t.index:
         for o, f in enumerate(t.index[:WRITTEN]):
             left = rf"h_{{{o + 1}}}" if t.argmax else rf"y_{{{o + 1}}}"
-            rows.append(
-                Equation("score" if t.argmax else "label", rf"{left} = {latex(f.sympy())}{noise}", None, facts)
-            )
+            rows.append(Equation("score" if t.argmax else "label", rf"{left} = {latex(f.sympy())}{noise}", None, facts))
         if t.argmax:
             rows.append(Equation("label", r"y_o = 1\ \text{where}\ h_o = \max_p h_p,\ \text{else}\ 0", None, "a class"))
     elif t.teacher is not None:
