@@ -32,6 +32,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "hierarchical-protocol": {"grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-parity": {"algorithm.steps": [3, 4], "algorithm.second_width": 8},
     "hierarchical-even": {"limit.d": [36], "grid.kappa": [2.1]},
+    "hierarchical-published": {
+        "grid.kappa": [1.5], "algorithm.steps": [3, 4], "algorithm.second_width": 8, "algorithm.recipes": ["paper"],
+    },
     "hierarchical-paper": {"limit.d": [64], "grid.kappa": [1.6]},
     "staircase": {
         "student.particles": 20, "grid.time": [0.0, 1.0], "simulation.width": 20, "simulation.batch": 50,

@@ -67,6 +67,10 @@ def main() -> None:
         mixture = {"kind": "mixture", "weights": [1 / clusters] * clusters, "variances": [1.0] * clusters}
         means = [[(-1.0) ** c, float(c // 2)] for c in range(clusters)]
         row(f"{clusters} clusters with means, labels by the teacher", {"data": mixture | {"means": means}}, one)
+    relu = {"student.activation": "relu", "target.activation": "relu"}
+    row("1 block, ReLU", {"data.spectrum": {"exponent": 0.5, "levels": 1}} | relu, one)
+    means = {"kind": "mixture", "weights": [0.5, 0.5], "variances": [1.0, 1.0], "means": [[-1.0, 0.0], [1.0, 0.0]]}
+    row("2 clusters with means, ReLU, labels by the teacher", {"data": means} | relu, one)
     for units in (4, 8):
         row(f"8 blocks, K = M = {units}", {"data.spectrum": {"exponent": 0.5, "levels": 8}, **width(units)}, one)
         row(f"plain flow, K = M = {units}", width(units))

@@ -16,8 +16,12 @@ import dimladder as dl
 from dimladder.numerics import native
 from dimladder.numerics.addresses import FromAddresses, addresses, packed
 from dimladder.numerics.native import Refused, njit
+from dimladder.numerics.native.types import F64
 from dimladder.numerics.ode import layout
+from dimladder.problem.losses import loss_function
 from dimladder.symbolic import store
+from dimladder.theories.estimation.channel import Loss
+from dimladder.theories.estimation.equations import algebra
 
 OPTIONS = {"error_model": "numpy"}
 STEPS = np.array([0.5, -0.25, 2.0])
@@ -249,14 +253,23 @@ MODULES = {
     "index": ("online-multi-index", {}),
     "truncation": ("truncation-flow", {}),
     "hierarchical": ("hierarchical-flow", {}),
-    "logistic": ("online-erf", {"loss.function": "logistic", "target.noise": 0.0, "solver.quadrature_rtol": 1e-3}),
     "blocks": ("online-power-law", {"algorithm.schedule": "1/(1 + t)"}),
     "tasks": ("online-continual", {}),
     "written": ("online-update", {}),
+    "outputs": ("online-outputs", {}),
+    "classes": ("online-classes", {"solver.quadrature_rtol": 1e-2}),
+    "feedback": ("online-feedback", {}),
+    "drift": ("online-drift", {}),
+    "episodes": ("online-episodes", {}),
+    "signs": ("online-xor", {}),
+    "linear": ("implicit-bias", {}),
+    "map": ("hierarchical-flow", {"algorithm.map": True}),
 }
 
 
-DAILY = ("erf", "relu", "cubic", "index", "truncation", "frozen", "hierarchical", "blocks", "written")
+DAILY = (
+    "erf", "relu", "cubic", "index", "truncation", "frozen", "hierarchical", "blocks", "written", "linear", "map",
+)  # fmt: skip
 NUMBA = [
     pytest.param(name, numba, marks=pytest.mark.nightly, id=f"{name}-{numba}-nightly")
     for name in MODULES
@@ -290,11 +303,66 @@ def test_every_printed_module_means_what_python_and_numba_make_of_it(
             velocity.append(dy)
         assert np.isfinite(velocity[0]).all()
         np.testing.assert_allclose(*velocity, rtol=1e-12, atol=1e-14 * abs(velocity[0]).max())
+        jacobian = getattr(flow, "jacobian", lambda: None)()
+        if isinstance(jacobian, native.Native) and not numba:
+            both = [np.full((y.size, y.size), np.nan) for _ in range(2)]
+            for function, J in zip((jacobian, jacobian.py_func), both, strict=True):
+                function(0.7, y, J, p, np.zeros(flow.work_size()))
+            np.testing.assert_allclose(*both, rtol=1e-12, atol=1e-13 * abs(both[0]).max())
         if isinstance(getattr(module, "generalization_error", None), native.Native):
             states = np.stack([y, 1.01 * y])
             many = store.over_rows(module.generalization_error, states, p, np.zeros(size))
             one = [oracle.generalization_error(row, p, np.zeros(size)) for row in states]
             np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-14)
+
+
+LOSSES = ("logistic", "hinge", "huber(y - f, 0.7)", "abs(y - f) + 0.1*f**2", "quantile(y - f, 0.3)")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_printed_loss_means_what_python_makes_of_it(loss: str) -> None:
+    form = loss_function(loss)
+    _agree(Loss(form.name, form.expression.text).module(), "value", "slope", "curvature", "roots")
+
+
+def test_the_printed_algebra_of_estimation_means_what_python_makes_of_it() -> None:
+    module = algebra()
+    _agree(module, *module.ROWS)
+
+
+@pytest.mark.parametrize("loss", ["square", "logistic"])
+@pytest.mark.parametrize("data", [{}, {"data.means": "opposite", "data.variances": [1.0, 0.4]}])
+def test_printed_fixed_points_mean_what_python_makes_of_them(loss: str, data: dict[str, Any], runs: Path) -> None:
+    system: Any = dl.derive(dl.load(runs / "estimation-mixture.toml", {"loss.function": loss, **data}))
+    module, p = system.module(), system.parameters(1.5, 0.2)
+    assert isinstance(module.fmap, native.Native)
+    x = np.abs(np.random.default_rng(1).normal(0.5, 0.1, len(module.STATE)))
+    for function, size in ((module.fmap, x.size), (module.observe, len(module.OBSERVABLES))):
+        both = [np.full(size, np.nan) for _ in range(2)]
+        for call, out in zip((function, function.py_func), both, strict=True):
+            call(*((x, out, p, np.zeros(max(1, module.WORK))) if function is module.fmap else (x, p, out)))
+        assert np.isfinite(both[0]).all()
+        np.testing.assert_allclose(*both, rtol=1e-12)
+
+
+def _agree(module: Any, *names: str) -> None:
+    """Compare compiled functions of numbers, and what they write into a last array, with their Python."""
+    random = np.random.default_rng(2)
+    for name in names:
+        function = getattr(module, name)
+        assert isinstance(function, native.Native)
+        kinds = function.signature.arguments
+        for _ in range(20):
+            numbers = [float(v) for v in random.uniform(0.1, 2.0, sum(kind == F64 for kind in kinds))]
+            arrays = [np.zeros(16) for _ in range(2)] if len(numbers) < len(kinds) else [None, None]
+            found = [
+                call(*numbers, *([out] if out is not None else []))
+                for call, out in zip((function, function.py_func), arrays, strict=True)
+            ]
+            if found[0] is not None:
+                assert found[0] == pytest.approx(found[1], rel=1e-13, abs=1e-14)
+            if arrays[0] is not None:
+                np.testing.assert_allclose(*arrays, rtol=1e-13, atol=1e-14)
 
 
 def test_code_of_numba_calls_it_by_its_address(runs: Path) -> None:

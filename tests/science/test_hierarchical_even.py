@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.errors import ConfigError
+from dimladder.errors import ConfigError, SimulationError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import flattening
 from dimladder_validation import compare, simulate
@@ -98,6 +98,13 @@ def test_what_the_quadratics_do_not_see_is_refused(caplog):
     ):
         with pytest.raises(ConfigError, match=match):
             dl.solve(dl.replace(dl.load(RUN), change))
+    ratios = {"grid": {"first_ratio": [math.inf], "second_ratio": [math.inf]}, "limit.d": 36}
+    everything = dl.replace(dl.load(RUN), ratios)
+    with pytest.raises(SimulationError, match="infinitely many"):
+        simulate(everything, d=[36], replicas=1)
+    odd = dl.replace(dl.load(RUN), {"target.link": "tanh(2*h)", "grid.kappa": [2.3], "limit.d": 64})
+    assert dl.solve(odd)["subspace_overlap"].values == pytest.approx(8 / 64)
+    assert "moves the quadratics of single hidden directions" in caplog.text
     regression = dl.replace(dl.load(RUN), {"algorithm.second.estimator": "ridge", "grid.kappa": [2.1], "limit.d": 36})
     curve = dl.solve(regression)
     assert "stage 2 learns nothing" in caplog.text

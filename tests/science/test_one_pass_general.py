@@ -79,7 +79,8 @@ def table_of(case: dict[str, Any], base: Table) -> Table:
         head=np.array(case["head"]), masks=masks,
         emitter=np.arange(sources) if (masks == 1).all() else np.zeros(sources, dtype=np.int64),
         drift=mixed, scheduled_drift=0 * mixed, gain=np.array(case["P"])[::K, 0], fixed_gain=np.zeros(S),
-        readout_rate=case["eta_readout"], readout_decay=0.0, batch=int(case["batch"]),
+        kick=np.zeros(S), fixed_kick=np.zeros(S), readout_rate=case["eta_readout"], readout_decay=0.0,
+        batch=int(case["batch"]),
         gram=np.array(case["G0"])[:, order][:, :, order], a=np.array(case["a0"]), bias=np.zeros((S, K)),
     )  # fmt: skip
 
@@ -157,6 +158,18 @@ def test_a_linear_student_on_a_power_law_obeys_its_closed_equation() -> None:
     rate = lambda t, q: -2 * eta * s * q + eta**2 * share * s * (s @ q + sigma**2)  # noqa: E731
     q = solve_ivp(rate, (0, 20), q0, t_eval=curve["time"].values, rtol=1e-11, atol=1e-13, method="DOP853").y
     np.testing.assert_allclose(curve["generalization_error"].values, 0.5 * s @ q, atol=1e-9, rtol=0)
+    # The printed equation of renewal, by the trapezoidal rule: 2 e = F + K * (2 e + sigma^2).
+    steps, end = 2000, 10.0
+    h, t = end / steps, np.linspace(0.0, end, steps + 1)
+    fall = np.exp(-2 * eta * np.outer(t, s))
+    memory, error = eta**2 * fall @ (share * s**2), fall @ (s * q0)
+    for n in range(1, steps + 1):
+        past = memory[n:0:-1] * (error[:n] + sigma**2)
+        error[n] += h * (past.sum() - past[0] / 2 + memory[0] * sigma**2 / 2)
+        error[n] /= 1 - h * memory[0] / 2
+    renewed = np.interp(curve["time"].values, t, error / 2)
+    before = curve["time"].values <= end
+    np.testing.assert_allclose(curve["generalization_error"].values[before], renewed[before], atol=1e-4, rtol=0)
     said = dl.derive(problem).explain()
     assert "Volterra" in said
     assert "here eta <s>/(2 B_s) = 0.175" in said

@@ -53,6 +53,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "algorithm.first.label_transform": "optimal", "target.link": "h", "target.noise": 1.0,
     },
     "hierarchical-flow": {"target.noise": 0.3, "target.readout": "rademacher"},
+    "online-update": {
+        "algorithm.update.w": "w - learning_rate*a*dg(lambda_w)*error*x/sqrt(d) - error^2*wbar/d + 0.3*zeta/sqrt(d)",
+        "algorithm.schedule": "1/(1 + t)",
+    },
     "online-reuse": {"target.noise": 0.2},
     "online-look-ahead": {"target.noise": 0.2, "student.activation": "tanh"},
     "triple-descent": {"student.readout_variance": 0.0, "student.layers": [{"activation": "erf"}]},

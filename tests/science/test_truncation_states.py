@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder.errors import DimladderError, DomainError
 from dimladder.problem.truncation import geometry as g
+from dimladder.problem.truncation import separable, shallow
 from dimladder.problem.truncation.clusters import project
 from dimladder.problem.truncation.networks import Network, best_last_layer, gradient, gradient_descent, squared_cost
-from dimladder.problem.truncation.stated import parse_state
-from dimladder.theories.truncation import landscape, separable, shallow
+from dimladder.problem.truncation.stated import given, parse_state
+from dimladder.theories.truncation import landscape
+from dimladder_validation import compare, simulate
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-states.toml"
 # classes -> (seed, radius) of the clusters with means 6 e_j + jitter behind the table of states.
@@ -445,3 +448,70 @@ def test_overrides_reach_every_key_and_bad_values_say_where() -> None:
         dl.solve(dl.load(RUN, {"data.radius": 0.9}))
     reported = dl.solve(dl.load(RUN, {"data.radius": 0.9, "student.assumptions": "reported"}))
     assert float(reported["cost"]) > 1e-3
+
+
+CLUSTERS = {"kind": "points", "source": "clusters", "classes": 3, "counts": [30, 40, 50], "separation": 3.0,
+            "mean_jitter": 0.25, "radius": 0.5, "seed": 7}  # fmt: skip
+
+
+def constructed(student: dict, **data: object) -> dl.Problem:
+    return dl.problem(schema=2, data={**CLUSTERS, **data}, student=student, algorithm={"kind": "construct"})
+
+
+@pytest.mark.parametrize("dimension", [3, 5, 11])
+def test_the_shallow_network_costs_what_its_formulas_say(dimension: int) -> None:
+    """Every cost by a forward pass on all the data; the best last layers by least squares that know no formula."""
+    problem = constructed({"kind": "truncation-shallow"}, dimension=dimension)
+    curve = dl.solve(problem)
+    data = given(problem.data)
+    assert data.dimension == dimension
+    net = shallow.network(data)
+    assert data.cost(net(data.inputs)) == pytest.approx(float(curve["construction_cost"]), rel=1e-11)
+    hidden = np.maximum(net.weights[0] @ data.inputs + net.biases[0][:, None], 0.0)
+    # Coordinates along the means are linear in the inputs, the others dead.
+    assert np.abs(hidden[3:]).max(initial=0.0) == 0.0
+    root = np.sqrt(data.weights)
+    free = np.concatenate([hidden[:3], np.ones((1, hidden.shape[1]))])
+    tied = hidden[:3] - net.biases[0][:3, None]
+    for name, design in (("affine_cost", free), ("linear_cost", tied)):
+        fit = np.linalg.lstsq((design * root).T, (data.outputs * root).T, rcond=None)[0]
+        assert data.cost(fit.T @ design) == pytest.approx(float(curve[name]), rel=1e-10), name
+    bounds = [float(curve[n]) for n in ("affine_cost", "linear_cost", "construction_cost", "coarse_bound")]
+    assert bounds == sorted(bounds)
+    # The best last layer improves on the bound by a relative O(delta_P^2) only.
+    ratio = float(curve["noise_to_signal"])
+    assert 0 < 1 - bounds[1] / bounds[2] < ratio**2
+
+
+def test_elongated_classes_are_cut_one_after_the_other() -> None:
+    problem = constructed({"kind": "truncation-separable"}, radius=0.3, elongation=5.0, seed=4)
+    curve = dl.solve(problem)
+    with pytest.raises(DomainError):  # balls would be far too large
+        dl.solve(constructed({"kind": "truncation", "layers": 3}, radius=0.3, elongation=5.0, seed=4))
+    assert float(curve["cost"]) < 1e-11
+    costs = curve["affine_cost"].values
+    assert costs[-1] < 1e-12 < 0.05 < costs[0]
+    # Without hidden layers: least squares on the inputs themselves.
+    data = given(problem.data)
+    design, root = np.concatenate([data.inputs, np.ones((1, data.inputs.shape[1]))]), np.sqrt(data.weights)
+    fit = np.linalg.lstsq((design * root).T, (data.outputs * root).T, rcond=None)[0]
+    assert costs[0] == pytest.approx(data.cost(fit.T @ design), rel=1e-10)
+    order = [int(j) for j in curve["cut_class"].values]
+    given_order = constructed({"kind": "truncation-separable", "order": order}, radius=0.3, elongation=5.0, seed=4)
+    np.testing.assert_allclose(dl.solve(given_order)["margin"], curve["margin"], rtol=1e-9)
+    with pytest.raises(DomainError, match="not sequentially linearly separable"):
+        dl.solve(constructed({"kind": "truncation-separable"}, radius=8.0))
+    with pytest.raises(DimladderError, match="every class from 0 to 2 once"):
+        dl.solve(constructed({"kind": "truncation-separable", "order": [0, 1, 1]}))
+
+
+@pytest.mark.parametrize(
+    ("student", "change"),
+    [("truncation-shallow", {"data.radius": 0.55}), ("truncation-separable", {"data.radius": 0.55})],
+)
+def test_the_constructions_are_compared_and_a_wrong_radius_is_caught(student: str, change: dict) -> None:
+    problem = constructed({"kind": student}, dimension=3)
+    measured = simulate(problem, d=[400, 1600], replicas=12)
+    right = compare(dl.solve(problem), measured)
+    assert right.verdict == "agree", right.report()
+    assert compare(dl.solve(dl.replace(problem, change)), measured).verdict == "disagree"

@@ -13,6 +13,7 @@ from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories import find
 from dimladder.theories.hierarchical import channels
 from dimladder.theories.hierarchical.analysis import levels
+from dimladder.theories.hierarchical.assumptions import check_assumptions
 from dimladder.theories.hierarchical.staircase import Staircase
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
@@ -147,3 +148,16 @@ def test_a_very_low_effective_dimension_is_no_work():
     sign = Staircase.of(target("sign(h)", exponents=(0.001,)), 4.0)
     # Orders of a jump beyond 400 count as unlearned: sum_{m > 400} mu_m^2, about sqrt(8/pi^3)/sqrt(400).
     assert sign.error("two-layer", 4.0) == pytest.approx(math.sqrt(8 / math.pi**3 / 400), rel=0.05)
+
+
+def test_assumptions_of_several_branches():
+    """A1 needs a slope in every feature; a product of two has none, and an order two that reaches degree four."""
+    easy = {c.name: c for c in check_assumptions(target("tanh(2*h1) + 0.5*h2", branches=2))}
+    assert easy["A1.link"].holds
+    assert easy["A3"].holds
+    assert not easy["features"].holds
+    hard = {c.name: c for c in check_assumptions(target("h1*h2 + 0.3*h1", ({2: 0.8, 4: 0.6},), branches=2))}
+    assert not hard["A1.link"].holds
+    assert hard["A1.link"].detail.count("mu_1") == 2
+    assert not hard["A3"].holds
+    assert "|mu|_2 = 1.0000" in hard["A3"].detail

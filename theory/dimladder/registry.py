@@ -49,12 +49,18 @@ def get(group: Group, name: str) -> Any:
     if entry is None:
         return None
     try:
-        return entry.load()
+        return _loaded(entry)
     except Exception as error:  # Whatever a module of somebody else's does when it is executed.
         raise DimladderError(
             f"{name!r} of the group {group} cannot be loaded", where=entry.value,
             why=f"{type(error).__name__}: {error}", hint="reinstall or remove the package that provides it",
         ) from error  # fmt: skip
+
+
+@cache
+def _loaded(entry: EntryPoint) -> Any:
+    """Return what an entry point names; metadata takes its time to look that up."""
+    return entry.load()
 
 
 def load_all(group: Group) -> tuple[dict[str, Any], dict[str, DimladderError]]:

@@ -445,9 +445,10 @@ class FilePoints(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"
 
 
 class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="points"):
-    """Q clusters in R^Q, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``.
+    """Q clusters, class j uniform in a ball about ``separation e_j + mean_jitter N(0, 1)``.
 
-    `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``.
+    `counts` are the N_j; labels are ``e_j + label_jitter N(0, 1)``. Inputs have `dimension` coordinates, by default as
+    many as there are classes; every ball is stretched by `elongation` along a random direction of its own.
     """
 
     source: Literal["clusters"] = "clusters"
@@ -457,11 +458,17 @@ class BallClusters(Spec, frozen=True, kw_only=True, tag_field="kind", tag="point
     mean_jitter: float = 0.0
     radius: float
     label_jitter: float = 0.3
+    dimension: int = 0
+    elongation: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(2, classes=self.classes)
         count(classes=self.classes, counts=sum(self.counts))
+        at_least(0, dimension=self.dimension)
+        if 0 < self.dimension < self.classes:
+            raise ValueError(f"dimension must be at least the number of classes, {self.classes}, or 0 for as many")
+        positive(elongation=self.elongation)
         if len(self.counts) != self.classes:
             raise ValueError(f"counts must list one number a class: {len(self.counts)} for {self.classes} classes")
         if min(self.counts) < 1:

@@ -62,7 +62,7 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     ),
     "student": _table(
         students.Linear, students.TwoLayer, students.Features, students.Deep, students.ThreeLayer, students.MeanField,
-        students.Truncation, students.GraphConvolution,
+        students.Truncation, students.ShallowTruncation, students.SeparableTruncation, students.GraphConvolution,
     ),
     "loss": _table(losses.Loss),
     "algorithm": _table(

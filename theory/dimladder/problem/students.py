@@ -298,6 +298,34 @@ class Truncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncat
             raise ValueError("shifts are distances |mu_j| and must be positive")
 
 
+class ShallowTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncation-shallow"):
+    """One hidden ReLU layer that keeps the span of the class means, and kills what is orthogonal to it.
+
+    Attributes
+    ----------
+    shift : float
+        Size of the first biases, larger than every |W_1 x|; by default twice the largest.
+    """
+
+    shift: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shift is not None:
+            positive(shift=self.shift)
+
+
+class SeparableTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncation-separable"):
+    """One hidden ReLU layer a class, each a hyperplane that cuts one class off and sends it to a point.
+
+    Attributes
+    ----------
+    order : sequence of int
+        In which the classes are cut; found by backtracking where none is given.
+    """
+
+    order: tuple[int, ...] = ()
+
+
 class GraphConvolution(Spec, frozen=True, kw_only=True, tag_field="kind", tag="graph-convolution"):
     """f = (A + self_loop) X w: one linear graph convolution."""
 

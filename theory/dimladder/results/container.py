@@ -78,7 +78,7 @@ def labelled(
 
 
 # Attributes that take longer to write than many a curve to compute: made when they are first read.
-_LATER = ("problem", "provenance")
+_LATER = ("problem", "provenance", "stats", "coordinates")
 # Coordinates, variables as (axes, values, attributes), and the attributes of the whole; functions stand for `_LATER`.
 _Parts = tuple[dict[str, Any], dict[str, tuple[tuple[str, ...], Any, dict[str, str]]], dict[str, Any]]
 
@@ -168,8 +168,8 @@ class Result:
             "title": problem.title if problem is not None else "",
             "status": status,
             "message": message,
-            "stats": json.dumps(dict(stats or {}), default=_plain),
-            "coordinates": json.dumps(told),
+            "stats": partial(json.dumps, dict(stats or {}), default=_plain),
+            "coordinates": partial(json.dumps, told),
             "problem": problem.to_toml if problem is not None else "",
             "provenance": partial(_provenance, problem, generated, dict(extra or {}), now()),
         }

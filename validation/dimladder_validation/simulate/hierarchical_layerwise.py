@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dimladder.errors import SimulationError
 from dimladder.numerics.quadrature import gauss_normal, hermite_values
 from dimladder.problem import Expression
 from dimladder.problem.hierarchy import draw_readout, effective_dimension, orthonormal_coefficients
@@ -104,6 +105,11 @@ class LayerwiseExperiment(Experiment):
 def rows_of(problem: Any, d: int) -> list[Row]:
     """Return the samples of the grid at this d."""
     target, grid = problem.target, problem.grid
+    if any(math.isinf(v) for v in (*grid.values("second_ratio"), *grid.values("second_samples"))):
+        raise SimulationError(
+            "stage 2 cannot be run on infinitely many samples", where="grid.second_ratio",
+            why="inf is a limit of the theory; first_ratio = inf takes the true subspace", hint="a finite ratio",
+        )  # fmt: skip
     d_eff = effective_dimension(d, target.exponents[0])
     if grid.kappa is not None:
         counts = [max(1, round(d**kappa)) for kappa in grid.values("kappa")]

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sympy as sp
 
 from dimladder.problem.expressions import drop_atoms
 
 from .base import Backend
 from .model_code import as_formula, derivative, stable
-from .multi_pass import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
+from .multi_pass_run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -78,6 +77,8 @@ class _Step:
         self, descent: Descent, formulas: Formulas, d: int, streams: Sequence[np.random.Generator], backend: Backend,
         flow: bool,
     ) -> None:  # fmt: skip
+        import sympy as sp
+
         xp = backend.xp
         self.descent, self.formulas, self.backend, self.flow = descent, formulas, backend, flow
         self.samples = round(descent.sample_ratio * d)

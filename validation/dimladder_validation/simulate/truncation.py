@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+ON_HOST = "networks are constructed, not trained, and some of their costs are zero"
+
+
 class TruncationExperiment(Experiment):
     """Measures the costs of the truncation states on randomly drawn points."""
 
     theory = "truncation"
-    on_host = "networks are constructed, not trained, and some of their costs are zero"
+    on_host = ON_HOST
     size = "samples"
 
     def closing(self, problem: Any) -> Closing:
@@ -60,23 +63,11 @@ class TruncationExperiment(Experiment):
             )
             networks["affine_cost"].append(body.with_last(*best_last_layer(features, y, weights)))
 
-        starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
-        picks = [
-            np.concatenate(
-                [first + stream.integers(0, count, size) for first, count in zip(starts, data.counts, strict=True)]
-            )
-            for stream in streams
-        ]
-
-        def measure(network: Any) -> npt.NDArray[np.float64]:
-            """Cost of one network in every replica: each class is averaged over its own draws."""
-            errors = np.sum((network(x) - y) ** 2, axis=0)
-            return np.array([np.sqrt(errors[pick].sum() / size) for pick in picks])
-
+        picks = picks_of(data, size, streams)
         # Zero up to round-off on either side: shown, but not a number two computations can agree on.
-        variables: dict[str, Any] = {"explicit_cost": ((), measure(explicit))}
+        variables: dict[str, Any] = {"explicit_cost": ((), costs_of(data, explicit, picks, size))}
         for name, group in networks.items():
-            variables[name] = (("state",), np.stack([measure(n) for n in group], axis=1))
+            variables[name] = (("state",), np.stack([costs_of(data, n, picks, size) for n in group], axis=1))
         # Every point of the data through the native layers and back to input space: the same in all replicas.
         ratios = [_ratio(data, x)]
         totals, offsets = cumulative(explicit.weights[:-1], explicit.biases[:-1])
@@ -85,6 +76,27 @@ class TruncationExperiment(Experiment):
         variables["noise_to_signal"] = (("layer",), np.tile(ratios, (len(streams), 1)))
         coords = {"layer": np.arange(problem.student.layers + 1), "state": np.array(states_of(problem))}
         return Sample(coords, variables)
+
+
+def picks_of(data: Any, size: int, streams: Sequence[np.random.Generator]) -> list[npt.NDArray[np.int64]]:
+    """Return the points of every replica: `size` draws from each class, with replacement."""
+    import numpy as np
+
+    starts = np.concatenate([[0], np.cumsum(data.counts)[:-1]])
+    return [
+        np.concatenate(
+            [first + stream.integers(0, count, size) for first, count in zip(starts, data.counts, strict=True)]
+        )
+        for stream in streams
+    ]
+
+
+def costs_of(data: Any, network: Any, picks: Sequence[npt.NDArray[np.int64]], size: int) -> npt.NDArray[np.float64]:
+    """Return the cost of one network in every replica: each class is averaged over its own draws."""
+    import numpy as np
+
+    errors = np.sum((network(data.inputs) - data.outputs) ** 2, axis=0)
+    return np.array([np.sqrt(errors[pick].sum() / size) for pick in picks])
 
 
 def _ratio(data: Any, points: npt.NDArray[np.float64]) -> float:

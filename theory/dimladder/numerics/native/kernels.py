@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -47,9 +47,9 @@ class Kernel:
         """Global names the function may use."""
         return self.py_func.__globals__
 
-    @cached_property
+    @property
     def node(self) -> ast.FunctionDef:
-        """Its syntax tree."""
+        """Its syntax tree; not kept, which would take a hundred times the memory of the text."""
         found = _functions(self.py_func.__code__.co_filename).get(self.__name__)
         if found is None:
             raise Refused(f"the source of {self.__name__}")
@@ -88,7 +88,7 @@ class Kernel:
         return self.py_func(*arguments)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _functions(path: str) -> dict[str, ast.FunctionDef]:
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     return {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}

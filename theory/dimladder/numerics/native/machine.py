@@ -65,6 +65,10 @@ class Native:
     def __init__(self, engine: Any, name: str, signature: Signature) -> None:
         self.__name__, self.signature = name, signature
         self.address = int(engine.get_function_address(name))
+        # Of every argument, what an array must be; None for a number.
+        self._arrays = [
+            (_DTYPE[kind.element], kind.ndim) if isinstance(kind, Array) else None for kind in signature.arguments
+        ]
         words: list[Any] = [ctypes.c_void_p]
         for kind in signature.arguments:
             if isinstance(kind, Array):
@@ -82,11 +86,11 @@ class Native:
     def __call__(self, *arguments: Any) -> Any:
         state = _State()
         words: list[Any] = [ctypes.addressof(state)]
-        for value, kind in zip(arguments, self.signature.arguments, strict=True):
-            if isinstance(kind, Array):
-                words += _words(value, kind)
-            else:
+        for value, array in zip(arguments, self._arrays, strict=True):
+            if array is None:
                 words.append(value)
+            else:
+                words += _words(value, *array)
         found = self._call(*words)
         if state.status:
             raise state.exception()
@@ -97,8 +101,8 @@ class Native:
         if self._rows is None:
             raise TypeError(f"{self.__name__} is no observable of a state")
         out = np.empty(len(states))
-        vector = Array(F64, 1)
-        self._rows(*_words(states, Array(F64, 2)), *_words(p, vector), *_words(work, vector), out.ctypes.data)
+        double = _DTYPE[F64]
+        self._rows(*_words(states, double, 2), *_words(p, double, 1), *_words(work, double, 1), out.ctypes.data)
         return out
 
 
@@ -107,18 +111,19 @@ _first, _address = ctypes.c_char.from_buffer, ctypes.addressof
 _DTYPE = {F64: np.dtype(np.float64), I64: np.dtype(np.int64)}
 
 
-def _words(value: Any, kind: Array) -> list[int]:
-    if value.dtype != _DTYPE[kind.element] or value.ndim != kind.ndim or not value.flags.c_contiguous:
+def _words(value: Any, dtype: Any, ndim: int) -> list[int]:
+    shape = value.shape
+    if value.dtype != dtype or len(shape) != ndim or not value.flags.c_contiguous:
         raise TypeError(
-            f"compiled code takes contiguous arrays of {_DTYPE[kind.element]} and {kind.ndim} dimensions, got "
-            f"{value.dtype} of shape {value.shape}"
+            f"compiled code takes contiguous arrays of {dtype} and {ndim} dimensions, got {value.dtype} of shape "
+            f"{shape}"
         )
     try:
         # A tenth of the time that NumPy takes to say where the array lies.
-        return [_address(_first(value)), *value.shape]
+        return [_address(_first(value)), *shape]
     except (TypeError, ValueError):
         # Read-only, or empty.
-        return [value.__array_interface__["data"][0], *value.shape]
+        return [value.__array_interface__["data"][0], *shape]
 
 
 def compiled(

@@ -132,24 +132,36 @@ def ball_clusters(
     radius: float,
     seed: int,
     label_jitter: float = 0.3,
+    dimension: int = 0,
+    elongation: float = 1.0,
 ) -> ClusteredData:
-    """Draw Q clusters in R^Q, points uniform in balls, the same for the same arguments on every machine.
+    """Draw Q clusters, points uniform in balls of R^M, the same for the same arguments on every machine.
+
+    M is `dimension`, or Q where that is 0.
 
     Class j has mean ``separation e_j + mean_jitter xi_j`` (exactly: the points are re-centred) and label
     ``e_j + label_jitter xi'_j``, with xi, xi' standard Gaussian. Order of draws from
-    ``numpy.random.default_rng(seed)``: the (Q, Q) matrix of xi (column j for class j); for each class a (Q, N_j)
-    Gaussian matrix of directions, then N_j uniforms for the radial part ``radius U^(1/Q)``; last the (Q, Q) matrix of
-    xi'.
+    ``numpy.random.default_rng(seed)``: the (M, Q) matrix of xi (column j for class j); for each class an (M, N_j)
+    Gaussian matrix of directions, then N_j uniforms for the radial part ``radius U^(1/M)``; the (Q, Q) matrix of xi';
+    last, where balls are stretched, an (M, Q) Gaussian matrix whose columns point along the long axes.
     """
     rng = np.random.default_rng(seed)
-    means = separation * np.eye(classes) + mean_jitter * rng.standard_normal((classes, classes))
-    points = []
-    for j, count in enumerate(counts):
-        direction = rng.standard_normal((classes, count))
+    m = dimension or classes
+    means = separation * np.eye(m)[:, :classes] + mean_jitter * rng.standard_normal((m, classes))
+    fluctuations = []
+    for count in counts:
+        direction = rng.standard_normal((m, count))
         direction /= np.linalg.norm(direction, axis=0)
-        offsets = radius * direction * rng.random(count) ** (1.0 / classes)
-        points.append(means[:, [j]] + offsets - offsets.mean(axis=1, keepdims=True))
+        offsets = radius * direction * rng.random(count) ** (1.0 / m)
+        fluctuations.append(offsets - offsets.mean(axis=1, keepdims=True))
     labels = np.eye(classes) + label_jitter * rng.standard_normal((classes, classes))
+    if elongation != 1.0:
+        axes = rng.standard_normal((m, classes))
+        axes /= np.linalg.norm(axes, axis=0)
+        fluctuations = [
+            x + (elongation - 1.0) * np.outer(axis, axis @ x) for axis, x in zip(axes.T, fluctuations, strict=True)
+        ]
+    points = [mean[:, None] + x for mean, x in zip(means.T, fluctuations, strict=True)]
     return ClusteredData(tuple(points), labels)
 
 

@@ -209,7 +209,7 @@ def cones(data: ClusteredData, *, separation_constant: float = 0.25, theta: floa
         raise DomainError(
             "the explicit network needs as many input dimensions as classes",
             why=f"dimension {data.dimension}, classes {q}",
-            hint="project the data on the span of the class means first (see truncation.shallow.project)",
+            hint="project the data on the span of the class means first (see truncation.clusters.project)",
         )
     means, delta, centre = data.means, data.radius, data.barycentre
     offsets = centre[:, None] - means

@@ -26,16 +26,21 @@ def load(data: BallClusters | ClassPoints | ClassFile) -> ClusteredData:
     DomainError
         When a file is missing or does not fit.
     """
-    if isinstance(data, BallClusters):
-        found = ball_clusters(
-            data.classes, data.counts, data.separation, data.mean_jitter, data.radius, data.seed, data.label_jitter
-        )
-    elif isinstance(data, ClassPoints):
-        labels = np.array(data.labels).T if data.labels else np.eye(data.classes)
-        found = ClusteredData(tuple(np.array(group).T for group in data.points), labels)
-    else:
-        found = _read(data)
+    found = given(data)
     return project(found) if found.dimension > found.classes else found
+
+
+def given(data: BallClusters | ClassPoints | ClassFile) -> ClusteredData:
+    """Return points and labels as they are, in all their dimensions."""
+    if isinstance(data, BallClusters):
+        return ball_clusters(
+            data.classes, data.counts, data.separation, data.mean_jitter, data.radius, data.seed, data.label_jitter,
+            data.dimension, data.elongation,
+        )  # fmt: skip
+    if isinstance(data, ClassPoints):
+        labels = np.array(data.labels).T if data.labels else np.eye(data.classes)
+        return ClusteredData(tuple(np.array(group).T for group in data.points), labels)
+    return _read(data)
 
 
 def _read(data: ClassFile) -> ClusteredData:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import DomainError
 from ...numerics.quadrature import hermite_values
 from ...problem.expressions import Expression
-from .analysis import ZERO, Level, levels, link_of, normal_rule
+from .analysis import ZERO, JointLinkAnalysis, Level, any_link_of, levels, normal_rule
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
@@ -82,16 +82,29 @@ def check_assumptions(target: Hierarchical, sigma: Expression | None = None) -> 
 
     Source: Dandi, Pesce, Zdeborova, Krzakala, arXiv:2502.13961, Assumptions 1-3.
     """
-    level, mu = levels(target)[-1], link_of(target).coefficients
-    k = level.degree
+    level = levels(target)[-1]
+    k, several, link = level.degree, target.branches > 1, any_link_of(target)
+    if isinstance(link, JointLinkAnalysis):
+        # E[g h_m] of every branch, and the size of all coefficients of a total order.
+        first = np.array([link.coefficients[tuple(int(i == m) for i in range(target.branches))]
+                          for m in range(target.branches)])  # fmt: skip
+        mu = np.sqrt(link.masses)
+    else:
+        mu = link.coefficients
+        first = mu[1:2]
     size = math.sqrt(float(np.sum(mu**2)))
     exponent = information_exponent(level.coefficients)
-    curved = [j for j in range(2, k + 1) if abs(mu[j]) > 1e-6 * size]
+    curved = [j for j in range(2, min(k + 1, len(mu))) if abs(mu[j]) > 1e-6 * size]
     reach = k // int(np.flatnonzero(level.coefficients)[0])
     harmful = [j for j in curved if j <= reach]
-    detail = ", ".join(f"mu_{j} = {mu[j]:.4f}" for j in curved) if curved else "all vanish"
+    name = "|mu|" if several else "mu"
+    detail = ", ".join(f"{name}_{j} = {mu[j]:.4f}" for j in curved) if curved else "all vanish"
+    slopes = ", ".join(f"mu_1 = {v:.6g}" for v in first)
     return (
-        Assumption("A1.link", "E[g*(z) z] != 0", information_exponent(mu) == 1, f"mu_1 = {mu[1]:.6g}"),
+        Assumption(
+            "A1.link", "E[g*(z) z] != 0" + (" for every feature" if several else ""),
+            bool(np.all(np.abs(first) > ZERO * size)), slopes,
+        ),
         Assumption("A1.feature", "E[P_k z] = 0, E[P_k He_2] != 0", exponent == 2, f"lowest degree {exponent}"),
         *(_activation_assumptions(level, sigma) if sigma is not None else ()),
         Assumption(
@@ -100,6 +113,10 @@ def check_assumptions(target: Hierarchical, sigma: Expression | None = None) -> 
         ),
         Assumption(
             "readout", "a*_i = 1 for every feature", target.readout == "ones", f"readout = {target.readout!r}"
+        ),
+        *(
+            (Assumption("features", "one feature h", False, f"branches = {target.branches}: counted, not proved"),)
+            if several else ()
         ),
     )  # fmt: skip
 
@@ -182,10 +199,11 @@ def describe_target(target: Hierarchical, sigma: Expression | None = None) -> di
     from .channels import compositional_exponents, label_orders, signal_exponents, thresholds
 
     result = {}
-    if target.branches == 1:
-        for check in check_assumptions(target, sigma):
-            holds = "holds" if check.holds else "fails"
-            result[f"assumption {check.name} ({check.statement})"] = f"{holds}: {check.detail}"
+    for check in check_assumptions(target, sigma):
+        holds = "holds" if check.holds else "fails"
+        result[f"assumption {check.name} ({check.statement})"] = f"{holds}: {check.detail}"
+    if sigma is None:
+        result["assumption A2 (of the activation)"] = "not asked: this problem has no network"
     omega = signal_exponents(target, label_orders(target))
     for level, order, signal in zip(thresholds(target), compositional_exponents(target), omega, strict=True):
         kappa = f"kappa = {level.kappa:.6g}" if level.known else "no threshold"

@@ -212,10 +212,12 @@ def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
     scaled = values / ratio
 
     def resolvents(g: float) -> tuple[Array, Array]:
-        """Return G_b and 1/(1 - g_T T/delta) for G_0 = g."""
+        """Return G_b and 1/(1 - g_T T/delta) for G_0 = g; NaN where g is inside the spectrum."""
         own = np.full(len(share), g)
         for _ in range(100):
             field = share * own @ (1.0 + law.squares)
+            if float(np.max(field * scaled)) >= 1.0:
+                return np.full(len(share), math.nan), np.full(len(values), math.nan)
             one = 1.0 / (1.0 - field * scaled)
             new = g / (1.0 - g * (law.squares @ (law.weights * values * one)))
             if float(np.max(np.abs(new - own))) <= 1e-12 * g:
@@ -225,7 +227,8 @@ def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
 
     def excess(g: float) -> float:
         _, one = resolvents(g)
-        return g * float(law.weights @ ((law.weighted - 1.0) * values * one)) - 1.0
+        value = g * float(law.weights @ ((law.weighted - 1.0) * values * one)) - 1.0
+        return value if math.isfinite(value) else 1.0
 
     limit = 1.0 / float(scaled.max())
     nothing = FoldedSpike(0.0, np.ones(len(share)))
@@ -235,6 +238,8 @@ def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
         return nothing
     g0 = float(brentq(excess, grid[first - 1] if first else 1e-6 * limit, grid[first], xtol=1e-12 * limit))
     own, one = resolvents(g0)
+    if abs(excess(g0)) > 1e-6:
+        return nothing  # the edge of the spectrum, not a spike
     strength = law.weights * values * scaled * one**2
     gain = own[:, None] ** 2 * (law.pairs @ strength) * share
     if float(np.max(np.abs(np.linalg.eigvals(gain)))) >= 1.0:
@@ -317,8 +322,6 @@ def learned_quadratic(
     weights, binned = label_bins(t, 300)
     squares = binned(feature**2 / np.maximum(r, 1e-3)) - 1.0
     one, none = np.ones(1), np.zeros((1, 1, len(weights)))
-    spike = single_spike(
-        LabelLaw(binned(t), weights, squares[None], none, one, one, 1, None, np.zeros(1, int)), 0, ratio
-    )
-    q = spike.overlap if math.isfinite(ratio) else 1.0
+    law = LabelLaw(binned(t), weights, squares[None], none, one, one, 1, None, np.zeros(1, int))
+    q = single_spike(law, 0, ratio).overlap if math.isfinite(ratio) else 1.0
     return np.asarray(math.sqrt(q) * feature + math.sqrt(1.0 - q) * np.sqrt(r) * extra)

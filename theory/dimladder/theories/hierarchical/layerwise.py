@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
+# E[T h]/sd T above which flattened quadratics are the wrong estimate.
+FIRST_ORDER = 0.1
 
 
 class LayerwiseSystem(ClosedForm):
@@ -364,6 +366,16 @@ class LayerwiseSystem(ClosedForm):
                 f"leading order is not usable at d = {d}: the second order in h finds the subspace first, at n1 about "
                 f'{leak * d_eff:.3g} d d_eff against {weak:.3g}; use algorithm.first.order = "refined"'
             )
+        if self.flattened:
+            from .labels import label_moments
+
+            moments = label_moments(self.target, self.algorithm.first.label_transform, channel=2)
+            first = abs(float(moments.tau[1])) / math.sqrt(max(moments.variance, 1e-300))
+            if first > FIRST_ORDER:
+                found.append(
+                    f"the first order of the label, E[T h]/sd T = {first:.2g}, moves the quadratics of single hidden "
+                    'directions, which this theory takes for noise; estimator = "covariance" sees it from fewer samples'
+                )
         if self.algorithm.second.estimator == "ridge" and not self.degrees:
             found.append(
                 "stage 2 learns nothing: no order of the link reaches the degrees that are fitted; use "
@@ -521,6 +533,7 @@ class LayerwiseTheory(Theory):
         return LayerwiseSystem(problem)
 
     def describe(self, problem: Problem) -> dict[str, Any]:
+        from ...problem.activations import activation
         from .assumptions import describe_target
 
         system = LayerwiseSystem(problem)
@@ -531,7 +544,9 @@ class LayerwiseTheory(Theory):
             "second-order recovery, n1/(d d_eff^2)": leak,
             **{f"warning {i}": text for i, text in enumerate(system.warnings(weak[0], leak), 1)},
         }
-        return {**facts, **describe_target(problem.target)}
+        second = problem.algorithm.second
+        sigma = activation(second.activation) if second.weights == "units" else None
+        return {**facts, **describe_target(problem.target, sigma)}
 
 
 THEORY = LayerwiseTheory()

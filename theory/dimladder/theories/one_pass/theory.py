@@ -145,13 +145,15 @@ class OnePassTheory(Theory):
         from .flow import QUADRATIC
 
         try:
+            # The table takes as long as the other checks together.
+            if not problem.student.expression.kinks("x"):
+                return
             what = table(problem)
-            kinked = bool(what.activation.kinks("x"))
         except (ConfigError, DomainError, ValueError):
             # Said where the table is needed, or by the checks above.
             return
         displaced = what.uses > 1 or what.displacement or what.coefficients is not None
-        if not kinked or what.Y > 1 or displaced or what.loss.name not in QUADRATIC:
+        if what.Y > 1 or displaced or what.loss.name not in QUADRATIC:
             return
         fields = [*range(what.K)]
         if what.teacher is not None and what.teacher.kinks("x"):

@@ -15,13 +15,14 @@ from ....errors import DerivationError
 from ....problem import Expression, schedules
 from ....problem.update_table import Table, table
 from ....symbolic import store
-from ....symbolic.equations import Equation, OrderParameter, Step
+from ....symbolic.equations import Equation, Step
 from ....symbolic.systems import Flow, Solution, Variable
 from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..erf_sums import PLAIN, ErfMixture, erf_mixture
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from ..letters import TABLE
+from . import variables
 from .layout import places, values
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class GeneralFlow(Flow):
         # So is the student without the noise of its training.
         noisy = t.input_noise > 0 or t.weight_noise > 0
         self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
-        self.order_parameters = self._order_parameters()
+        self.order_parameters = variables.order_parameters(self)
 
     # Derivation ---------------------------------------------------------------------------------------------------
 
@@ -315,7 +316,7 @@ class GeneralFlow(Flow):
             pairs += [(kind, f"{p},{at}") for kind, at in fixed] + ([("bias", str(p))] if self.biased else [])
         if self.drifting:
             pairs += [("T", f"{f},{g}") for f in range(self.F) for g in range(f + 1)]
-        shape = self._readout_shape
+        shape = variables.readout_shape(self)
         readouts = [f"a[{','.join(map(str, at))}]" for at in np.ndindex(*shape.values())] if self.trained else []
         return [name(kind, at, b) for kind, at in pairs for b in range(self.B)] + readouts
 
@@ -517,63 +518,9 @@ class GeneralFlow(Flow):
 
     # Variables ----------------------------------------------------------------------------------------------------
 
-    def _order_parameters(self) -> tuple[OrderParameter, ...]:
-        t = self.table
-        unit = "vector" if t.outputs else "student"
-        blocks = len(t.shares) > 1
-        who = "vector" if t.outputs else "student"
-        out = [
-            OrderParameter("Q", (unit, unit), "Q_{ik}", f"{who}-{who} overlap w_i.w_k/d, all blocks", symmetric=True)
-        ]
-        if self.M:
-            out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
-        if self.drifting:
-            meaning = "overlap of the teachers w*_m.w*_n/d, all blocks"
-            out.append(OrderParameter("T", ("teacher", "teacher"), "T_{mn}", meaning, symmetric=True))
-        if blocks:
-            meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
-            out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
-            if self.M:
-                meaning = "student-teacher overlap in a block, w_i.Pi_b w*_m/d"
-                out.append(OrderParameter("M_block", ("block", "student", "teacher"), "M^b_{im}", meaning))
-        if t.D:
-            out.append(OrderParameter("mean_overlap", ("student", "direction"), "R_{ir}", "overlap with means w_i.r/d"))
-        dims = tuple(self._readout_shape)
-        letters = "".join({"head": "h", "output": "o", "student": "i"}[name] for name in dims)
-        out.append(OrderParameter("a", dims, f"a_{{{letters}}}", "student readout"))
-        if self.biased:
-            out.append(OrderParameter("bias", ("student",), "b_{i}", "bias of a student unit"))
-        return tuple(out)
-
-    @property
-    def _readout_shape(self) -> dict[str, int]:
-        """Return the axes of the readouts: heads and outputs where there are several."""
-        sizes = {"head": self.table.heads, "output": self.table.Y}
-        return {name: size for name, size in sizes.items() if size > 1} | {"student": self.K}
-
     def unpack(self, states: Array) -> tuple[Array, Array, Array]:
         """Return overlaps by block, (time, B, V, V) and (time, B, V, F), and readouts (time, heads Y, K)."""
-        count, steps = self.V * (self.V + 1) // 2, len(states)
-        p, q = np.tril_indices(self.V)
-        moving = np.empty((steps, self.B, self.V, self.V))
-        pairs = states[:, : count * self.B].reshape(steps, count, self.B).transpose(0, 2, 1)
-        moving[:, :, p, q] = moving[:, :, q, p] = pairs
-        end = (count + self.V * self.F) * self.B
-        cross = states[:, count * self.B : end].reshape(steps, self.V, self.F, self.B).transpose(0, 3, 1, 2)
-        end += self.F * (self.F + 1) // 2 * self.B if self.drifting else 0
-        shape = (steps, *self.table.a.shape)
-        return moving, cross, states[:, end:].reshape(shape) if self.trained else np.broadcast_to(self.table.a, shape)
-
-    def _teachers(self, states: Array) -> Array | None:
-        """Return the overlaps of the teachers, all blocks, (time, M, M), where they drift."""
-        if not self.drifting:
-            return None
-        first = (self.V * (self.V + 1) // 2 + self.V * self.F) * self.B
-        f, g = np.tril_indices(self.F)
-        out = np.empty((len(states), self.F, self.F))
-        pairs = states[:, first : first + len(f) * self.B].reshape(len(states), len(f), self.B)
-        out[:, f, g] = out[:, g, f] = pairs.sum(axis=2)
-        return out[:, : self.M, : self.M]
+        return variables.unpack(self, states)
 
     def observed(self, times: Array, states: Array) -> Array:
         """Return error, classification error and loss, shape (time, species, source, 3)."""
@@ -586,39 +533,7 @@ class GeneralFlow(Flow):
         return out
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
-        t, K, M = self.table, self.K, self.M
-        moving, cross, a = self.unpack(states)
-        seen = self.observed(times, states)
-        weights = np.array([t.source_weights(time) for time in times]).reshape(len(times), t.sources)
-        means = np.einsum("tskv,tk->tsv", seen, weights)
-        e = r"\varepsilon_g"
-        out = {"generalization_error": Variable(("time",), means[:, 0, 0], e, "E[(f* - f)^2]/2 without label noise")}
-        for name in t.outputs:
-            meaning = f"E[(f* - f)^2]/2 of the network of {name}, without label noise"
-            value = means[:, t.species.index(name), 0]
-            out[f"generalization_error_{name}"] = Variable(("time",), value, rf"{e}[{name}]", meaning)
-        if t.sources > 1:
-            meaning = "E[(f* - f)^2]/2 on the samples of one source"
-            out["error"] = Variable(("time", "source"), seen[:, 0, :, 0], r"\varepsilon_c", meaning)
-        if t.signs or t.classes:
-            meaning = "P(sign f != sign f*)" if t.signs else "P(argmax f != argmax y)"
-            out["classification_error"] = Variable(("time",), means[:, 0, 1], r"\varepsilon_{01}", meaning)
-        loss: Any = t.loss
-        if not (loss.quadratic if t.Y > 1 else loss.name in QUADRATIC):
-            meaning = "E[loss(f, y)], label noise included"
-            out["test_loss"] = Variable(("time",), means[:, 0, 2], r"\mathbb{E}[\ell]", meaning)
-        used = self.V if t.outputs else K
-        whole = slice(0, len(t.shares))
-        values = {
-            "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
-            "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
-            "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1),
-            "a": a.reshape(len(a), *self._readout_shape.values()),
-            "bias": cross[:, -1, :K, -1] if self.biased else None, "T": self._teachers(states),
-        }  # fmt: skip
-        for op in self.order_parameters:
-            out[op.name] = Variable(("time", *op.dims), values[op.name], op.latex, op.meaning)
-        return out
+        return variables.variables(self, times, states)
 
 
 def _fields(index: Expression) -> Any:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DomainError
-from ...problem.truncation.clusters import ClusteredData, pseudo_inverse
-from ...problem.truncation.networks import Array, Network
+from .clusters import ClusteredData, pseudo_inverse
+from .networks import Array, Network
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DomainError
-from ...problem.truncation.geometry import ClusteredData, native, rotation
-from ...problem.truncation.networks import Array, Network
+from .clusters import ClusteredData
+from .geometry import native, rotation
+from .networks import Array, Network
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,25 @@ def separable_network(data: ClusteredData, cuts: Sequence[Cut] | None = None) ->
         If the data are not sequentially separable, or the points p_j are linearly dependent.
     """
     chain = sequential_cuts(data) if cuts is None else list(cuts)
+    total_w, total_b = cut_layers(data, chain)
+    base = base_points(chain)
+    if np.linalg.svd(base, compute_uv=False)[-1] <= 1e-12 * np.linalg.norm(base):
+        raise DomainError(
+            "the points of the cuts are linearly dependent: no linear last layer can tell the classes apart"
+        )
+    total_w.append(data.labels @ np.linalg.pinv(base))
+    total_b.append(np.zeros(data.classes))
+    return Network(*map(tuple, native(total_w, total_b)))
+
+
+def base_points(chain: Sequence[Cut]) -> Array:
+    """Return the points p_j as columns, in the order of the classes."""
+    points = {c.cluster: c.point for c in chain}
+    return np.stack([points[j] for j in range(len(chain))], axis=1)
+
+
+def cut_layers(data: ClusteredData, chain: Sequence[Cut]) -> tuple[list[Array], list[Array]]:
+    """Return the cumulative weights and biases of one hidden layer a cut."""
     m = data.dimension
     unit = np.full(m, 1 / math.sqrt(m))
     along = np.outer(unit, unit)
@@ -148,14 +168,7 @@ def separable_network(data: ClusteredData, cuts: Sequence[Cut] | None = None) ->
         w = (along + stretch * (np.eye(m) - along)) @ rotation(cut.normal, unit)
         total_w.append(w)
         total_b.append(-w @ cut.point)
-    base = np.stack([points[j] for j in range(data.classes)], axis=1)
-    if np.linalg.svd(base, compute_uv=False)[-1] <= 1e-12 * np.linalg.norm(base):
-        raise DomainError(
-            "the points of the cuts are linearly dependent: no linear last layer can tell the classes apart"
-        )
-    total_w.append(data.labels @ np.linalg.pinv(base))
-    total_b.append(np.zeros(data.classes))
-    return Network(*map(tuple, native(total_w, total_b)))
+    return total_w, total_b
 
 
 def _slope(x: Array, normal: Array) -> float:
