@@ -7,8 +7,9 @@ They are those of the cases of the campaign ``quick``; each says which problem, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import UsageError, did_you_mean
 
@@ -60,16 +61,22 @@ def stored_for(
 
     wanted = stream_hash(problem)
     for name in stored_names():
-        found = stored(name)
-        stats = found.stats
+        stats, own = _facts(name)
         if (
             stats["problem"] == wanted
-            and (not sizes or sorted(sizes) == sorted(found[stats["size"]].values.tolist()))
+            and (not sizes or sorted(sizes) == own)
             and replicas in (None, stats["replicas"])
             and seed in (None, stats["seed"])
         ):
-            return found
+            return stored(name)
     raise UsageError(
         "no measurement of this problem comes with the package", where=f"theory {problem.theory}",
         hint=f"simulate it; or compare with another problem's: {', '.join(stored_names())}",
     )  # fmt: skip
+
+
+@cache
+def _facts(name: str) -> tuple[dict[str, Any], list[int]]:
+    """Return what a measurement says of its making, and its sizes."""
+    found = stored(name)
+    return found.stats, sorted(found[found.stats["size"]].values.tolist())
