@@ -18,6 +18,9 @@ RUNS = Path(__file__).resolve().parents[1] / "docs" / "gallery" / "runs"
 SMALL: dict[str, dict[str, Any]] = {
     "mup-tanh": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
     "mup-linear": {"algorithm.steps": 6},
+    "mup-widths": {"solver.samples": 256, "solver.scrambles": 2, "algorithm.steps": 4},
+    "giant-step-figures": {"limit.n": 60, "limit.draws": 2},
+    "giant-step-images": {"limit.draws": 2, "grid.sample_ratio": [2.0]},
     "giant-step-mixture": {"limit.n": 60, "limit.draws": 2, "grid.sample_ratio": [0.5, 2.0]},
     "online-multi-index": {"student.width": 3, "grid.time": [0.1, 1.0, 5.0]},
     "online-erf": {"grid.time": [0.0, 0.5, 2.0]},
@@ -59,6 +62,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "multi-pass-logistic": {"solver.samples": 512, "solver.scrambles": 2, "algorithm.steps": 3},
 }  # fmt: skip
 _SIZE = {
+    "giant-step-images": 64,  # the pixels of a digit
     "online-power-law": 64, "hierarchical-plateaus": 64, "graph-convolution": 200, "triple-descent": 60,
     "estimation-huber": 100,  # in smaller ones some samples are so poor that the best ridge is infinite
 }  # fmt: skip

@@ -4,7 +4,7 @@
 
 Works without the package being installed. Every part has a share of the time, prints as it goes, and rewrites
 ``DIR/gpu.md`` and ``DIR/gpu.json`` when it ends, so that what is finished is kept. ``--device torch`` runs the same on
-the CPU, to try the script out.
+the CPU, to try the script out: laws at the same sizes, throughput at tiny ones, where parts of a peak mean nothing.
 """
 
 from __future__ import annotations
@@ -433,7 +433,7 @@ def trained(report: Report, device: str, deadline: float) -> None:
             peak = report.peaks["bytes/s"] / bytes_of if load.of == "bandwidth" else report.peaks[f"{dtype} flop/s"]
             report.rates.append({
                 "what": load.what, "dtype": dtype, "shape": f"{load.run} at {size}", "replicas": replicas, "rate": rate,
-                "fraction": rate * load.work / peak, "of": load.of,
+                "fraction": 0.0 if small else rate * load.work / peak, "of": load.of,
             })  # fmt: skip
             say(f"{load.what}, {size}, {dtype}: {rate:.3g} steps x replicas a second, {load.of}")
             report.write()
@@ -458,6 +458,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=240.0, help="for all parts together (default 240)")
     args = parser.parse_args()
     start = time.perf_counter()
+    if args.device == "torch":
+        import torch
+
+        torch.set_num_threads(1)  # the tensors are small
     register()
     report = Report(args.out, facts(args.device))
     say("; ".join(f"{k} {v}" for k, v in report.facts.items()))

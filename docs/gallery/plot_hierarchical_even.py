@@ -50,4 +50,5 @@ left.set(xlabel=r"$\kappa = \log n / \log d$", ylabel="$q$", title=r"$d_{\mathrm
 right.set(xlabel=r"$\kappa = \log n / \log d$", title=r"$d_{\mathrm{eff}} = d^{0.5}$")
 left.legend()
 right.legend(fontsize=5)
+dl.key(figure)
 plt.show()

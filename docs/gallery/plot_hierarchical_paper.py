@@ -89,5 +89,5 @@ left.set(xlabel=r"$\kappa = \log n / \log d$", ylabel=r"$E[(f^* - f)^2]$", ylim=
 right.set(xlabel=r"$\kappa = \log n / \log d$", ylabel="overlap, correlation", ylim=(-0.02, 1.02))
 left.legend(fontsize=6)
 right.legend(fontsize=6)
-dl.key(figure, simulation="trained networks")
+dl.key(figure, simulation="simulation of kernel and stages")
 plt.show()

@@ -10,7 +10,7 @@ import dimladder as dl
 from dimladder.errors import ConfigError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.problem.algorithms import SecondStage, ThirdStage
-from dimladder.theories.hierarchical import branch_links, branch_stages
+from dimladder.theories.hierarchical import branch_flattening, branch_links, branch_stages, flattening
 from dimladder_validation import simulate
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
@@ -199,12 +199,53 @@ def test_parities_are_learned_by_no_first_moment():
     np.testing.assert_allclose(curve["mse"], 1.0, rtol=1e-12)
 
 
+def test_a_parity_is_seen_at_second_order():
+    """sign(h1 h2), both stages by quadratics: E[T u u^T] = 2/pi off the diagonal, eigenvectors (h1 +- h2)/sqrt2."""
+    t = target("sign(h1*h2)", noise=0.1)
+    law = branch_flattening.joint_law(t, "identity")
+    first = branch_flattening.flattening_ratios(t, "identity")
+    assert first[0] == pytest.approx(first[1])
+    assert branch_flattening.spikes(law, 0.98 * first[0], np.ones(2))[0].max() == 0.0
+    assert branch_flattening.spikes(law, 1.02 * first[0], np.ones(2))[0].min() > 0.005
+    q, e = branch_flattening.spikes(law, 8.0, np.ones(2))
+    assert np.abs(e) == pytest.approx(np.full((2, 2), 2**-0.5), abs=1e-6)
+    assert q[0] == pytest.approx(q[1], rel=1e-6)
+    # The feature of one branch alone, by the theory of one.
+    one = target("cos(1.5*h1) + 0*h2", noise=0.1)
+    alone = Hierarchical(
+        hermite="orthonormal", exponents=(0.5,), features=(Coefficients({2: 1.0}),), link="cos(1.5*h)", noise=0.1
+    )  # fmt: skip
+    found, _ = branch_flattening.spikes(branch_flattening.joint_law(one, "identity"), 4.0, np.ones(2))
+    assert found.max() == pytest.approx(flattening.flattened(alone, 4.0).overlap, abs=1e-5)
+    assert found.min() == 0.0
+
+
+@pytest.mark.slow
+def test_a_parity_by_simulation():
+    """d = 64, 8 directions a branch, n = d^2.5 a stage: the leading order within its O(1/d_eff)."""
+    problem = dl.load(BRANCHES, {
+        "target.link": "sign(h1*h2)", "algorithm.first": {"estimator": "flattened"}, "algorithm.third.degree": 4,
+        "algorithm.second": {"estimator": "flattened"}, "grid": {"kappa": [2.5]}, "limit.d": 64,
+    })  # fmt: skip
+    curve, measured = dl.solve(problem), simulate(problem, d=[64], replicas=3, dtype="float32", seed=7)
+    for name, slack in (("subspace_overlap", 0.03), ("feature_correlation", 0.1)):
+        gap = np.abs(curve[name].values - measured[name].values[0])
+        assert np.all(gap < 4 * measured[f"{name}_se"].values[0] + slack), (name, gap)
+    assert float(measured["mse"].max()) < 0.75
+    blind = dl.replace(problem, {"algorithm.first.estimator": "covariance"})
+    assert float(simulate(blind, d=[64], replicas=2, dtype="float32")["subspace_overlap"].max()) < 0.5
+
+
 def test_what_several_branches_cannot_have_is_refused():
     for wrong, message in (
         ({"algorithm.first.label_transform": "optimal"}, "no single function"),
         ({"algorithm.second": {"weights": "units", "units": 5}}, "one branch"),
         ({"algorithm.third.basis": "rank"}, "Hermite"),
         ({"algorithm.third.ridge": 0.1}, "Hermite"),
+        ({"algorithm.first": {"estimator": "flattened", "order": "refined"}, "limit.d": 64}, "leading order only"),
+        ({"algorithm.first": {"estimator": "flattened"}}, r"limit\.d"),
+        ({"algorithm.second": {"estimator": "flattened", "ridge": 0.1}}, "belongs to"),
+        ({"algorithm.second": {"estimator": "flattened"}, "target.features": [{"3": 1.0}]}, "quadratic part"),
         ({"algorithm.third.samples": 22.0}, "finite spread"),
         ({"target.features": [{"1": 0.8, "2": 0.6}], "target.link": "h1*h2 + h1"}, "second order"),
         ({"target.features": [{"1": 0.8, "3": 0.6}]}, "third order"),

@@ -53,7 +53,7 @@ def test_eigenvector_is_that_of_the_explicit_matrix():
     for sign in (1.0, -1.0):
         matrix = sign * ((phi.T * weight) @ phi / n - weight.mean() * np.eye(phi.shape[1]))
         wanted = np.linalg.eigh(matrix)[1][:, -1]
-        folded = experiment._folded([(x[:90], t[:90]), (x[90:], t[90:])], d, n, sign, rng, backend)
+        (folded,) = experiment._folded([(x[:90], t[:90]), (x[90:], t[90:])], d, n, sign, rng, backend)
         found = np.concatenate([np.diag(folded), math.sqrt(2) * folded[rows, columns]])
         assert abs(found @ wanted) == pytest.approx(1.0, abs=1e-6)
 

@@ -390,3 +390,30 @@ def test_keys_that_the_curve_cannot_tell_apart_are_named() -> None:
         dl.fit(truth, {"generalization_error": (np.ones(4), np.ones(4))}, ["target.noise"])
     with pytest.raises(UsageError, match="generalization_error"):
         dl.fit(truth, measured, ["target.noise"], ["generalisation_error"])
+
+
+def test_derivatives_keep_the_quadrature_of_the_curve() -> None:
+    """A rule that is fine enough at the start is not later on: the curve refines it, and so do its derivatives.
+
+    The mean of the field is zero at the start, where a logistic loss must have its slope and no kink.
+    """
+    p = dl.problem(
+        data={"kind": "mixture", "weights": [0.5, 0.5], "means": "opposite", "variances": [1.0, 0.6]},
+        target={"kind": "cluster-labels", "labels": [1.0, -1.0]}, loss={"function": "logistic"},
+        student={"kind": "two-layer", "width": 1, "activation": "erf", "train_readout": True},
+        algorithm={"kind": "one-pass", "learning_rate": 2.0}, grid={"time": [0.0, 5.0, 40.0]},
+        initial={"kind": "random", "overlap": 0.0, "norm": 0.3, "seed": 2},
+    )  # fmt: skip
+    key = "algorithm.learning_rate"
+    solver = tight(p, {})
+    flow = TangentFlow.of(dl.prepare(p, [key], **solver), [2.0])
+    assert flow is not None
+    assert len(flow.system.rule) > len(dl.derive(p).rule)  # type: ignore[attr-defined]
+    assert np.array_equal(flow.at(0, 2.1).rule, flow.system.rule)
+    found = dl.sensitivity(p, [key])
+
+    def curve(x: float) -> np.ndarray:
+        return np.asarray(dl.solve(dl.replace(p, {key: x}), **solver)["test_loss"].values)
+
+    value, _ = derivative(curve, 2.0, 0.02)
+    np.testing.assert_allclose(found["test_loss"].values[0], value, atol=1e-6, rtol=0)

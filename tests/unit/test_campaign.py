@@ -148,3 +148,22 @@ def test_a_killed_campaign_goes_on_where_it_was(file: Path, tmp_path: Path) -> N
     rest = campaign.validate(file, out, resume=True)
     assert (out / "first" / "outcome.json").stat().st_mtime_ns == kept
     assert [(o.name, o.verdict, o.max_z) for o in rest] == [(o.name, o.verdict, o.max_z) for o in whole]
+
+
+def test_a_campaign_runs_on_the_device_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    module = sys.modules["dimladder_validation.simulate"]
+    plain = module.simulate
+
+    def seen(problem: Any, d: Any, replicas: Any, device: str, dtype: str, seed: Any, **options: Any) -> Any:
+        asked.append((device, dtype))
+        return plain(problem, d, replicas, "cpu", dtype, seed, **options)
+
+    monkeypatch.setattr(module, "simulate", seen)
+    file = write(tmp_path)
+    file.write_text(CASES.replace("seed = 2", 'seed = 2\ndevice = "mps"'))
+    campaign.validate(file)
+    assert asked == [("cpu", "float64"), ("mps", "float64"), ("cpu", "float64")]
+    asked.clear()
+    campaign.validate(file, device="cuda", dtype="float32")
+    assert asked == [("cuda", "float32")] * 3

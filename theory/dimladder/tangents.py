@@ -77,9 +77,11 @@ class Tangents(ABC):
     def at(self, k: int, x: float) -> Any:
         """Return the system with one number replaced; None where that is no problem."""
         try:
-            return self.prepared.system([*self.base[:k], x, *self.base[k + 1 :]])
+            system = self.prepared.system([*self.base[:k], x, *self.base[k + 1 :]])
         except DimladderError:
             return None
+        system.settle(self.system)
+        return system
 
 
 class _Compiled(Tangents):
@@ -99,6 +101,7 @@ class _Compiled(Tangents):
 
     def __init__(self, prepared: Prepared, base: Sequence[float], system: Any, function: Any) -> None:
         super().__init__(prepared, base, system)
+        system.settle()
         self.function = function
         self.p, self.start = system.parameters(), system.initial_state()
         self.size = int(system.work_size())

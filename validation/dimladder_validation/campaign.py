@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from dimladder.errors import ConfigError, DimladderError, did_you_mean
+from dimladder.errors import ConfigError, DimladderError, UsageError, did_you_mean
 from dimladder.problem import Problem, Spec, convert, parse_document, read
 from dimladder.progress import Progress, stage
 
@@ -48,6 +48,8 @@ class Case(Spec, frozen=True, kw_only=True):
         Compare only these.
     alpha, resolution : float
         As in `compare`.
+    device, dtype : str
+        As in `simulate`.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Case(Spec, frozen=True, kw_only=True):
     variables: tuple[str, ...] = ()
     alpha: float = 0.01
     resolution: float = 0.2
+    device: str = "cpu"
+    dtype: Literal["float64", "float32"] = "float64"
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in "/\\") or self.name.startswith("."):
@@ -171,7 +175,7 @@ def run_case(
             measured.save(out / "result.nc")
     else:
         measured = simulate(
-            problem, case.sizes or None, case.replicas, seed=case.seed,
+            problem, case.sizes or None, case.replicas, case.device, case.dtype, case.seed,
             out=out, resume=resume and out is not None, force=force and out is not None,
         )  # fmt: skip
     theory = problem_of(case, folder, case.theory_set) if case.theory_set else problem
@@ -191,6 +195,8 @@ def validate(
     force: bool = False,
     progress: Progress | None = None,
     executor: str | Executor = "local:1",
+    device: str | None = None,
+    dtype: str | None = None,
     stored: bool = False,
 ) -> list[Outcome]:
     """Run a campaign.
@@ -206,6 +212,8 @@ def validate(
         ``progress(done, total, name)`` after each case.
     executor : str or concurrent.futures.Executor
         Cases run at the same time: ``"local:N"``, ``"dask:ADDRESS"`` or an executor, as in `dimladder.sweep`.
+    device, dtype : str, optional
+        Those of every case, in place of what the campaign says.
     stored : bool
         Compare with the measurements that come with the package instead of simulating; a case that has none fails.
 
@@ -220,8 +228,11 @@ def validate(
 
     from .campaign_report import write_report
 
+    if stored and (device is not None or dtype is not None):
+        raise UsageError("what is stored is finished: it excludes device and dtype", where="validate")
     read_campaign, folder = load_campaign(campaign)
-    cases = read_campaign.case
+    given = {key: value for key, value in (("device", device), ("dtype", dtype)) if value is not None}
+    cases = [msgspec.structs.replace(case, **given) for case in read_campaign.case]
     root = Path(out) if out is not None else None
     outcomes: dict[str, Outcome] = {}
     for case in cases:

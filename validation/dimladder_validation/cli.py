@@ -28,13 +28,18 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
         "--d", "--sizes", dest="sizes", metavar="N[,N...]", help="sizes (default: those of the run file)"
     )
     parser.add_argument("--replicas", type=int, metavar="R", help="independent replicas at each size")
-    parser.add_argument(
-        "--device", default="cpu", help="cpu, or a torch device: cuda, cuda:1, mps, torch (default cpu)"
-    )
-    parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    _add_device(parser, "cpu", "float64")
     parser.add_argument("--large", action="store_true", help="allow sizes above a million, whatever they cost")
     parser.add_argument("--seed", type=int, metavar="S", help="root seed; it fixes every replica")
     _add_executor(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser, device: str | None, dtype: str | None) -> None:
+    own = "what the campaign says"
+    parser.add_argument(
+        "--device", default=device, help=f"cpu, or a torch device: cuda, cuda:1, mps, torch (default {device or own})"
+    )
+    parser.add_argument("--dtype", default=dtype, choices=("float64", "float32"), help=f"default {dtype or own}")
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -207,6 +212,7 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measurement", choices=(OWN,), help="compare with what comes with the package, and simulate nothing"
     )
+    _add_device(parser, None, None)
     _add_executor(parser)
     add_json(parser)
     add_output(parser)
@@ -228,8 +234,8 @@ def _run_validate(args: argparse.Namespace) -> int:
     campaign, _ = load_campaign(args.campaign)
     with output_folder(args) as folder:
         outcomes = validate(
-            args.campaign, args.output, args.resume, args.force, executor=args.executor,
-            stored=args.measurement == OWN,
+            args.campaign, args.output, args.resume, args.force, executor=args.executor, device=args.device,
+            dtype=args.dtype, stored=args.measurement == OWN,
         )  # fmt: skip
         status = exit_status(outcomes)
         report = campaign_report(campaign.title, outcomes)

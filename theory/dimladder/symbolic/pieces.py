@@ -20,21 +20,21 @@ from ..problem.stable import stabilise
 STABLE_SOURCE = '''
 @njit("f8(f8)", **OPTIONS)
 def sigmoid(x):
-    """1/(1 + exp(-x)), with relative accuracy in both tails."""
-    e = math.exp(-abs(x))
+    """1/(1 + exp(-x)), with relative accuracy in both tails; no kink at zero, where derivatives are carried along."""
+    e = math.exp(-x) if x > 0.0 else math.exp(x)
     return 1.0 / (1.0 + e) if x > 0.0 else e / (1.0 + e)
 
 
 @njit("f8(f8)", **OPTIONS)
 def softplus(x):
     """log(1 + exp(x))."""
-    return math.log1p(math.exp(-abs(x))) + (x if x > 0.0 else 0.0)
+    return x + math.log1p(math.exp(-x)) if x > 0.0 else math.log1p(math.exp(x))
 
 
 @njit("f8(f8)", **OPTIONS)
 def logcosh(x):
     """log(cosh(x))."""
-    return abs(x) + math.log1p(math.exp(-2.0 * abs(x))) - 0.6931471805599453
+    return (x + math.log1p(math.exp(-2.0 * x)) if x > 0.0 else math.log1p(math.exp(2.0 * x)) - x) - 0.6931471805599453
 '''
 
 

@@ -89,6 +89,12 @@ class System(ABC):
     def solve(self) -> Solution:
         """Compute the prediction for the problem's grid."""
 
+    def settle(self, like: Any = None) -> None:  # noqa: B027
+        """Fix what is chosen on the way, such as the points of a quadrature: by a solve, or as another system has it.
+
+        Nothing is to be fixed here; derivatives compare systems that have made the same choices.
+        """
+
     def latex(self, columns: int = 1) -> str:
         """Return the equations as displayed LaTeX (amsmath, amssymb), broken to the width of a column.
 

@@ -32,7 +32,7 @@ _LIBRARY = {
     "sigmoid": "def sigmoid(u):\n    return 0.5 * (1.0 + math.tanh(0.5 * u))",
     "silu": "def silu(u):\n    return 0.5 * u * (1.0 + math.tanh(0.5 * u))",
     "gelu": "def gelu(u):\n    return 0.5 * u * (1.0 + math.erf(u / math.sqrt(2.0)))",
-    "softplus": "def softplus(u):\n    return math.log1p(math.exp(-abs(u))) + (u if u > 0.0 else 0.0)",
+    "softplus": "def softplus(u):\n    return u + math.log1p(math.exp(-u)) if u > 0.0 else math.log1p(math.exp(u))",
 }
 _HERMITE = """def hermite(degree, u):
     low, high = 1.0, u

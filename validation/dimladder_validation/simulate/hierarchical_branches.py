@@ -15,6 +15,7 @@ from dimladder.problem.hierarchy import orthonormal_coefficients
 
 from .base import Backend, Closing, Experiment, Sample, chunks
 from .hierarchical_features import Features
+from .hierarchical_flattening import flattened_features, flattened_subspaces
 from .hierarchical_layerwise import (
     BLOCK,
     FITS,
@@ -88,7 +89,8 @@ def branch_stages(
     target = problem.target
     truth = Realization.draw(target, d, stream, backend)
     transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
-    subspaces = spectral_subspaces(truth, transform, mean, [row.first for row in rows], stream, backend)
+    find = flattened_subspaces if problem.algorithm.first.estimator == "flattened" else spectral_subspaces
+    subspaces = find(truth, transform, mean, [row.first for row in rows], stream, backend)
     overlap = np.array([
         [float(np.linalg.norm(w @ u) ** 2) / len(w) for w in truth.directions] for u in subspaces
     ])  # fmt: skip
@@ -96,12 +98,17 @@ def branch_stages(
     asked = problem.algorithm.second.degrees
     top = asked == "top" or problem.algorithm.second.weights == "top"
     degrees = (len(beta) - 1,) if top else tuple(int(j) for j in np.flatnonzero(beta)) if asked == "all" else asked
-    features = Features.polynomials(truth.features * target.branches, sorted(degrees), backend)
+    flattened = problem.algorithm.second.estimator == "flattened"
+    features = Features.polynomials(truth.features * target.branches, [2] if flattened else sorted(degrees), backend)
     shape = (len(rows), len(rows[0].second))
     correlation, error = np.empty((*shape, target.branches)), np.empty(shape)
     for i, (row, u) in enumerate(zip(rows, subspaces, strict=True)):
         basis = backend.asarray(u)
-        learned = regressions(problem, truth, basis, features, row.second, stream, backend)
+        if flattened:
+            (made,) = flattened_features(truth, transform, mean, [basis], [row.second], stream, backend)
+            learned = [made[..., k] for k in range(len(row.second))]
+        else:
+            learned = regressions(problem, truth, basis, features, row.second, stream, backend)
         correlation[i], error[i] = readout(problem, truth, basis, features, learned, stream, backend)
     return overlap, correlation, error, null
 

@@ -35,7 +35,8 @@ def flattened_subspaces(
     """Return, for each sample count, the d_eff leading eigenvectors of the folded leading eigenvector of C.
 
     Larger counts contain the smaller ones. Whether the largest or the smallest eigenvalue is asked for is decided by
-    the sign of the covariance of the label with h^2, from a pilot sample.
+    the sign of the covariance of the label with h^2, from a pilot sample. With r branches the r eigenvectors of C of
+    largest modulus are folded, and the r d_eff leading eigenvectors of the sum of their squares taken.
 
     Returns
     -------
@@ -47,7 +48,8 @@ def flattened_subspaces(
     SimulationError
         If the inputs of the largest count do not fit into memory.
     """
-    d, rank = truth.d, truth.features
+    d, branches = truth.d, truth.target.branches
+    rank = truth.features * branches
     result: list[np.ndarray] = [truth.directions.reshape(-1, d).T.copy() for _ in counts]
     finite = sorted((int(n), i) for i, n in enumerate(counts) if math.isfinite(n))
     if finite and finite[-1][0] * d > MOST_NUMBERS:
@@ -55,7 +57,7 @@ def flattened_subspaces(
             f"{finite[-1][0]} inputs of dimension {d} do not fit into memory", where="algorithm.first.estimator",
             why="flattened quadratics are never formed: their inputs are kept", hint="a smaller d, or fewer samples",
         )  # fmt: skip
-    sign = _direction(truth, transform, mean, stream)
+    sign = _direction(truth, transform, mean, stream) if branches == 1 else 1.0
     blocks: list[tuple[Any, np.ndarray]] = []
     done = 0
     for n, i in finite:
@@ -67,7 +69,8 @@ def flattened_subspaces(
         if n == 0:
             result[i] = np.linalg.qr(stream.standard_normal((d, rank)))[0]
             continue
-        result[i] = leading_eigenvectors(_folded(blocks, d, n, sign, stream, backend), rank)
+        folded = _folded(blocks, d, n, sign, stream, backend, branches)
+        result[i] = leading_eigenvectors(folded[0] if branches == 1 else sum(m @ m for m in folded), rank)
     return result
 
 
@@ -91,10 +94,12 @@ def flattened_features(
     Returns
     -------
     list of (D_2, len(counts)) arrays
-        In the order of `hierarchical_features.monomials`: squares, then products of two coordinates.
+        With r branches (D_2, r, len(counts)). In the order of `hierarchical_features.monomials`: squares, then products
+        of two coordinates.
     """
-    xp, rank = backend.xp, truth.features
-    sign = _direction(truth, transform, mean, stream)
+    xp, branches = backend.xp, truth.target.branches
+    rank = truth.features * branches
+    sign = _direction(truth, transform, mean, stream) if branches == 1 else 1.0
     columns = np.triu_indices(rank, 1)
     found: list[dict[int, Any]] = [{} for _ in bases]
     blocks: list[list[tuple[Any, np.ndarray]]] = [[] for _ in bases]
@@ -108,9 +113,12 @@ def flattened_features(
         done = n
         for own, row, kept in zip(blocks, counts, found, strict=True):
             if n in row:
-                folded = _folded(own, rank, n, sign, stream, backend)
-                kept[n] = backend.asarray(np.concatenate([np.diag(folded), math.sqrt(2.0) * folded[columns]]))
-    return [xp.stack([kept[n] for n in row], axis=1) for kept, row in zip(found, counts, strict=True)]
+                made = [
+                    np.concatenate([np.diag(m), math.sqrt(2.0) * m[columns]])
+                    for m in _folded(own, rank, n, sign, stream, backend, branches)
+                ]
+                kept[n] = backend.asarray(made[0] if branches == 1 else np.stack(made, axis=1))
+    return [xp.stack([kept[n] for n in row], axis=-1) for kept, row in zip(found, counts, strict=True)]
 
 
 def _direction(
@@ -124,9 +132,15 @@ def _direction(
 
 
 def _folded(
-    blocks: Sequence[tuple[Any, np.ndarray]], d: int, n: int, sign: float, stream: np.random.Generator, backend: Backend
-) -> np.ndarray:
-    """Return the leading eigenvector of sign C as a symmetric matrix of unit norm."""
+    blocks: Sequence[tuple[Any, np.ndarray]],
+    d: int,
+    n: int,
+    sign: float,
+    stream: np.random.Generator,
+    backend: Backend,
+    count: int = 1,
+) -> list[np.ndarray]:
+    """Return the leading eigenvector of sign C as a symmetric matrix of unit norm, or several, of largest modulus."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     xp = backend.xp
@@ -159,5 +173,5 @@ def _folded(
 
     start = stream.standard_normal(total)
     operator = LinearOperator((total, total), matvec=product, dtype=float)
-    _, vectors = eigsh(operator, k=1, which="LA", v0=start, tol=1e-4)
-    return matrix(vectors[:, 0])
+    _, vectors = eigsh(operator, k=count, which="LA" if count == 1 else "LM", v0=start, tol=1e-4)
+    return [matrix(v) for v in vectors.T]

@@ -58,6 +58,15 @@ def _grid(branches: int) -> tuple[Array, Array, list[Array]]:
     return x, w, list(np.meshgrid(*([x] * branches), indexing="ij"))
 
 
+def joint_grid(target: Hierarchical) -> tuple[Array, Array, Array]:
+    """Return weights, values of the link, and standardised features, shape (branches, points), of a tensor grid."""
+    _, w, grid = _grid(target.branches)
+    weight = np.ones(())
+    for _ in range(target.branches):
+        weight = np.multiply.outer(weight, w)
+    return weight.ravel(), _link_values(target, grid).ravel(), np.array([axis.ravel() for axis in grid])
+
+
 def _link_values(target: Hierarchical, points: Sequence[Array]) -> Array:
     s = feature_scale(target)
     names = dict(zip(target.link_variables, (s * u for u in points), strict=True))

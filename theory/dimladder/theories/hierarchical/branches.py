@@ -72,7 +72,44 @@ class BranchSystem(ClosedForm):
         )  # fmt: skip
 
     def equations(self) -> list[Equation]:
-        return [
+        return [*self._second_order(), *self._first_order()]
+
+    def _second_order(self) -> list[Equation]:
+        """Return the equations of flattened stages."""
+        first, second = self.algorithm.first.estimator, self.algorithm.second.estimator
+        if "flattened" not in (first, second):
+            return []
+        rows = [
+            Equation(
+                "spikes",
+                r"\frac1{g_k} + R(g_k) = H_k(g_k), \quad \pi_k = \left(1 - \frac{H_k'(g_k)}{z'(g_k)}\right)^{-1}, "
+                r"\quad R = \mathbb{E}\left[\frac{T_0}{1 - g T_0/\delta}\right], \quad "
+                r"H_k = \mathbb{E}\left[\frac{(e_k \cdot u)^2\, T_0}{1 - g T_0/\delta}\right]",
+                note="delta quadratics a sample; e_k: eigenvectors of E[T_0 u u^T]; z = 1/g + R; 0 where z' >= 0",
+            )
+        ]
+        if first == "flattened":
+            rows.append(
+                Equation(
+                    "folded",
+                    r"q_m = \left(1 - \frac{d_1}{a^2 d}\, \frac{\sum_k \pi_k (1 - \pi_k)\, e_{km}^2}"
+                    r"{(\sum_k \pi_k\, e_{km}^2)^2}\right)_+",
+                    note="leading eigenvectors of the sum of squares of the folded eigenvectors",
+                )
+            )
+        if second == "flattened":
+            rows.append(
+                Equation(
+                    "learned",
+                    r"P = \sum_k \pi_k\, (M e_k)(M e_k)^T, \quad M_{mm}^2 = v_2 \langle a^2 q_m^2 \rangle, \quad "
+                    r"R_m = \sqrt{P_{mm}}",
+                    note="the same for M u and the quadratics of the learned coordinates",
+                )
+            )
+        return rows
+
+    def _first_order(self) -> list[Equation]:
+        rows = [
             Equation(
                 "signal", r"C_{tm} = \mathbb{E}[T_t(y)\, u_m], \quad S_{tt'} = \mathrm{Cov}(T_t, T_{t'})",
                 note="u_m = h_m/s; T_0 is the transform of stage 1, T_t those of stage 2",
@@ -111,25 +148,31 @@ class BranchSystem(ClosedForm):
                 note="Hermite coefficients of the link in the eigenbasis of P, with its eigenvalues p_i",
             ),
         ]  # fmt: skip
+        if self.algorithm.first.estimator == "flattened":
+            rows = [row for row in rows if row.label != "threshold"]
+        if self.algorithm.second.estimator == "flattened":
+            kept = ("signal", "threshold", "readout")
+            rows = [row for row in rows if row.label in kept]
+        return rows
 
     def derivation(self) -> list[Step]:
         by_label = {e.label: e for e in self.equations()}
 
         def pick(*labels: str) -> tuple[Equation, ...]:
-            return tuple(by_label[x] for x in labels)
+            return tuple(by_label[x] for x in labels if x in by_label)
 
         return [
             Step(
                 "Stage 1: subspaces of the branches",
                 "Each branch has spikes of its own, sqrt2 C_m beta_2 a_i/(s sqrt d_eff), on one semicircle of variance "
                 "Var T d/n1.",
-                pick("signal", "threshold"),
+                pick("signal", "threshold", "spikes", "folded"),
             ),
             Step(
                 "Stage 2: one learned feature for each transform of the label",
                 "Ridge regression of T_t(y) on the polynomials of the learned coordinates finds the combination "
                 "sum_m C_tm u_m of the features. Only as many directions as C has rank are found.",
-                pick("shares", "gain", "noise", "features"),
+                pick("shares", "gain", "noise", "features", "learned"),
             ),
             Step(
                 "Stage 3: readout of all of them",
@@ -138,19 +181,34 @@ class BranchSystem(ClosedForm):
             ),
         ]
 
+    def _thresholds(self) -> Any:
+        """Return the n1/(d d_eff) at which a branch begins to be seen."""
+        from ...problem.hierarchy import effective_dimension
+        from .branch_flattening import flattening_ratios
+        from .branch_stages import branch_thresholds
+        from .flattening import quadratic_count
+
+        first, d = self.algorithm.first, self.problem.limit.d
+        if first.estimator == "covariance":
+            return branch_thresholds(self.target, first.label_transform)
+        assert d is not None
+        unit = d * effective_dimension(d, self.target.exponents[0])
+        return flattening_ratios(self.target, first.label_transform) * quadratic_count(d) / unit
+
     def solve(self) -> Solution:
         import numpy as np
 
         from ...problem.hierarchy import effective_dimension
+        from .branch_flattening import flattened_explained, flattened_squares
         from .branch_links import branch_moments, captured, null_error
         from .branch_stages import (
             DrawnBranches,
-            branch_thresholds,
             feature_counts,
             leading_features,
             leading_fit,
             leading_squares,
         )
+        from .flattening import quadratic_count
         from .union import feature_count
 
         target, grid, algorithm, d = self.target, self.problem.grid, self.algorithm, self.problem.limit.d
@@ -187,13 +245,26 @@ class BranchSystem(ClosedForm):
                 made = drawn.directions(self.degrees, seen, along)
                 found = [drawn.second_stage(second, self.degrees, *made, r, counts, third) for r in crowded]
             else:
-                overlap, squares = leading_squares(target, transform, first)
+                if algorithm.first.estimator == "flattened" and math.isfinite(first):
+                    assert d is not None
+                    ratio = first * d * d_eff / quadratic_count(d)
+                    overlap, squares = flattened_squares(target, transform, ratio, d, d_eff, self.level.degree)
+                else:
+                    overlap, squares = leading_squares(target, transform, first)
                 overlaps.append(overlap)
-                states = [leading_features(target, moments, second, self.degrees, squares, r, counts) for r in crowded]
-                best = [total - captured(target, s.explained, third.degree) for s in states]
+                if second.estimator == "flattened":
+                    held = squares[:, 2] * float(self.level.fractions[2])
+                    per = 1.0 if self.level.degree == 2 else unit / quadratic_count(target.branches * d_eff)
+                    known = [flattened_explained(target, transform, delta * per, held) for delta in deltas]
+                else:
+                    known = [
+                        leading_features(target, moments, second, self.degrees, squares, r, counts).explained
+                        for r in crowded
+                    ]
+                best = [total - captured(target, explained, third.degree) for explained in known]
                 found = [
-                    (np.sqrt(np.clip(np.diag(s.explained), 0.0, 1.0)), leading_fit(target, s.explained, third, error))
-                    for s, error in zip(states, best, strict=True)
+                    (np.sqrt(np.clip(np.diag(explained), 0.0, 1.0)), leading_fit(target, explained, third, error))
+                    for explained, error in zip(known, best, strict=True)
                 ]
             correlations.append([c for c, _ in found])
             fits.append([[fit.median, fit.low, fit.high] for _, fit in found])
@@ -208,7 +279,7 @@ class BranchSystem(ClosedForm):
             "mse": mse,
             "test_mse": mse + target.noise**2,
             "null_mse": np.array(total),
-            "weak_recovery_ratio": branch_thresholds(target, algorithm.first.label_transform),
+            "weak_recovery_ratio": self._thresholds(),
         }
         coords: dict[str, Any] = {axis: np.array(grid.values(axis)) for axis in dict.fromkeys((name, *both))}
         coords["branch"] = np.arange(1, target.branches + 1)
@@ -248,8 +319,9 @@ class BranchTheory(Theory):
         "finds the symmetric combination of the features",
         "leading order is off by O(d_eff^-1/2), much where a transform has a large second order; order = refined takes "
         "the subspaces and the law of the labels at the actual d, sample norms and readout at leading order",
-        "branches that no first moment of the label sees (a parity) have overlap 0 here: hierarchical-plateaus has the "
-        "exponent of their second order",
+        "branches that no first moment of the label sees (a parity) have overlap 0 by covariances and regressions; "
+        'estimator = "flattened" of both stages sees their second order, at leading order in every size, for labels '
+        "without heavy tails (a bounded label_transform): with them no eigenvector detaches here",
         "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them",
         "at most 4 branches; a link with kinks is split at zero of every feature only",
     )
@@ -283,10 +355,9 @@ class BranchTheory(Theory):
                 "algorithm.first.label_transform", "is no single function for several branches", "a formula in y"
             )
             return
-        for stage, usual in (("first", "covariance"), ("second", "ridge")):
-            asked = getattr(algorithm, stage).estimator
-            if asked != usual:
-                yield Refusal(f"algorithm.{stage}.estimator", f"{asked!r}: for one branch", f'use "{usual}"')
+        flattened = "flattened" in (algorithm.first.estimator, second.estimator)
+        if flattened:
+            yield from _flattening_checks(problem)
         if isinstance(problem.limit.d, tuple):
             yield Refusal("limit.d", "one dimension, got several")
         why = {
@@ -294,6 +365,7 @@ class BranchTheory(Theory):
             "grid.kappa": grid.kappa is not None,
             "grid.second_samples": grid.second_samples is not None,
             "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
+            'estimator = "flattened" of stage 1': algorithm.first.estimator == "flattened",
         }
         asking = [what for what, asked in why.items() if asked]
         if problem.limit.d is None:
@@ -311,7 +383,8 @@ class BranchTheory(Theory):
                 "of several features is none, and products of Hermite polynomials are not orthonormal at finite d",
                 'basis = "hermite", no ridge',
             )  # fmt: skip
-        terms = math.comb(len(second.label_transforms) + third.degree, third.degree)
+        made = target.branches if second.estimator == "flattened" else len(second.label_transforms)
+        terms = math.comb(made + third.degree, third.degree)
         if third.samples < terms + 2:
             yield Refusal(
                 "algorithm.third.samples",
@@ -342,21 +415,38 @@ class BranchTheory(Theory):
     def describe(self, problem: Problem) -> dict[str, Any]:
         from .assumptions import describe_target
         from .branch_links import branch_moments, seen_directions
-        from .branch_stages import branch_thresholds
 
         target, algorithm = problem.target, problem.algorithm
         moments = branch_moments(target, tuple(algorithm.second.label_transforms))
         values = seen_directions(target)
         seen = int((values > 1e-6).sum())
         return {
-            "weak recovery of the branches, n1/(d d_eff)": branch_thresholds(
-                target, algorithm.first.label_transform
-            ).tolist(),
+            "weak recovery of the branches, n1/(d d_eff)": self.derive(problem)._thresholds().tolist(),
             "E[T u_m] of the transforms of stage 2": moments.first.round(6).tolist(),
             "directions of the features that transforms of the label see": f"{seen} of {target.branches} (singular "
             f"values {', '.join(f'{v:.3g}' for v in values)})",
             **describe_target(target),
         }
+
+
+def _flattening_checks(problem: Problem) -> Iterable[Refusal]:
+    """Yield what flattened quadratics of several branches cannot do."""
+    second, parts = problem.algorithm.second, {j for j, c in problem.target.features[0].items() if c}
+    if problem.algorithm.first.order == "refined":
+        yield Refusal(
+            "algorithm.first.order", "flattened quadratics of several branches have leading order only", '"leading"'
+        )
+    if 2 not in parts or 1 in parts:
+        yield Refusal(
+            "target.features", "flattened quadratics of x need a quadratic part of the polynomial, and no linear one; "
+            f"got degrees {sorted(parts)}",
+        )  # fmt: skip
+    if second.estimator == "flattened":
+        for key in ("ridge", "degrees", "weights", "units", "label_transforms"):
+            if getattr(second, key) != getattr(type(second)(), key):
+                yield Refusal(f"algorithm.second.{key}", 'belongs to estimator = "ridge"')
+        if parts != {2} and problem.limit.d is None:
+            yield Refusal("limit.d", "a flattened second stage of degree above 2 needs the dimension")
 
 
 THEORY = BranchTheory()

@@ -95,6 +95,16 @@ A_{tj}                  :: gain: how much of degree $j$ the regression keeps
 \tau_t                  :: strength of the penalty
 l_{tj}                  :: weight of degree $j$ in the penalty
 E_{tt'}                 :: errors of the second stage on a fresh label
+\pi_k                   :: squared overlap of the $k$-th eigenvector of the quadratics
+e_k, e_{km}             :: the direction of the features that it sees
+H_k                     :: its shift
+g, g_k                  :: resolvent of the quadratics; where the eigenvector detaches
+R                       :: self-energy of the bulk
+z                       :: place on the axis of eigenvalues
+\delta                  :: samples over quadratics
+T_0                     :: transform of the label in the first stage
+M, M_{mm}               :: what the learned coordinates hold of the features
+q_m                     :: squared overlap of the directions of a branch with the learned subspace
 e_{tt'}                 :: the same without the noise of the fit
 Q_{tt'}, Q              :: covariance of the learned features
 K_{tm}, K               :: covariance of learned and hidden features

@@ -258,6 +258,9 @@ class OnePassFlow(Flow):
         """The quadrature of averages without closed form."""
         return rules.choose(self, self.p.solver.quadrature_rtol)
 
+    def settle(self, like: Any = None) -> None:
+        rules.settle(self, like)
+
     def velocity(self, y: Array, rule: Array) -> Array:
         """Return dy/dt with a given quadrature, where the schedule is largest: a warm-up begins with no rate at all."""
         out = np.empty_like(y)

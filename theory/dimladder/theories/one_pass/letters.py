@@ -120,7 +120,7 @@ W, W_{mn}               :: how the target's vectors mix as they drift
 \zeta_m, \zeta_k        :: standard Gaussian vector, fresh at every step
 \Lambda_{cpr}           :: drift of a vector along another that depends on the sample, averaged over a source
 \bar\Lambda_{pr}       :: that drift, averaged over the sources
-\Xi_{pq}                :: covariance of the noise that a step adds to two vectors
+\Omega_{pq}             :: covariance of the noise that a step adds to two vectors
 m_1, m_2                :: fixed vectors
 M                       :: units of the target
 K                       :: hidden units of the student :: student.width

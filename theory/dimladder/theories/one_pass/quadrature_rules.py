@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...errors import SolveError
 
 if TYPE_CHECKING:
     from .flow import OnePassFlow
@@ -208,3 +211,15 @@ def refinement(families: Families, velocity: Velocity, used: Array, states: Arra
     other = family[place + 1] if place + 1 < len(family) else family[place - 1]
     changes = [velocity(y, used) - velocity(y, other) for y in (np.ascontiguousarray(state) for state in states)]
     return float(abs(np.array(changes)).max())
+
+
+def settle(flow: Any, like: Any = None) -> None:
+    """Give a flow the quadrature that its curve needs, or that of another flow."""
+    if flow.module().ROUTE == "closed":
+        return
+    if like is not None:
+        flow.rule = like.rule
+        return
+    with suppress(SolveError):
+        # A curve that ends early keeps the rule of its start.
+        flow.solve()

@@ -156,7 +156,7 @@ def _element(expression: Any, scheduled: bool) -> str:
         return "chance[piece, c]"
     if base == d.sampled:
         return f"drift_at(R, {x[1]}, {x[2]}, K)"
-    if base == d.Xi:
+    if base == d.Omega:
         # One source of noise a unit, which its vectors share.
         kick = "now_kick" if scheduled else "kick"
         return f"({kick}[{x[0]} // K] * {kick}[{x[1]} // K] if ({x[0]} - {x[1]}) % K == 0 else 0.0)"

@@ -55,7 +55,7 @@ def one_step(form: Form) -> Update:
 
     Formal vectors of block b have the inner products V_p.V_q = d Gamma^b_pq, V_p.x = sqrt(d) f^b_p and
     x.x = d gamma_b s_cb, divided by B_s for the mean over a batch. A moving vector becomes
-    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d), and noise zeta_p/sqrt(d) of the covariance Xi_pq. Of drifts that
+    V_p + (1/d) sum_r L_pr V_r - beta_p x/sqrt(d), and noise zeta_p/sqrt(d) of the covariance Omega_pq. Of drifts that
     depend on the sample only the average counts.
     """
     e = sp.Symbol("e", positive=True)  # 1/d
@@ -69,7 +69,7 @@ def one_step(form: Form) -> Update:
             return block_field(index) / sp.sqrt(e) if kind == "V" else sp.Integer(0)
         (kind, u), (other, v) = (one, two) if one[0] != "V" else (two, one)
         if "Z" in (kind, other):
-            return d.share[b] * d.Xi[u, v] / e if kind == other else sp.Integer(0)
+            return d.share[b] * d.Omega[u, v] / e if kind == other else sp.Integer(0)
         if kind == "V":
             return d.Gamma[b, u, v] / e
         if kind == "W":

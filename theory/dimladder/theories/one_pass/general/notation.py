@@ -43,7 +43,7 @@ C, mu, w, G, H, N2, R = (sp.IndexedBase(name) for name in ("C", "mu", r"\hat{a}"
 pull, phi, stir, blur, seen = (sp.IndexedBase(name) for name in (r"\hat{\phi}", r"\phi", "e", r"\tau^{2}", r"\upsilon"))
 W, walk = sp.IndexedBase("W"), sp.IndexedBase(r"\omega")
 # Drifts that depend on the sample: their average given the source, and over all; the covariance of a step's own noise.
-sampled, mean_L, Xi = sp.IndexedBase(r"\Lambda"), sp.IndexedBase(r"\bar{\Lambda}"), sp.IndexedBase(r"\Xi")
+sampled, mean_L, Omega = sp.IndexedBase(r"\Lambda"), sp.IndexedBase(r"\bar{\Lambda}"), sp.IndexedBase(r"\Omega")
 # Averages over sources: of gradient times field, and of two gradients times |x|^2/d.
 X, Z = sp.IndexedBase("X"), sp.IndexedBase("Z")
 # Growth of the norm, and what counts in it: every block but that of the biases.

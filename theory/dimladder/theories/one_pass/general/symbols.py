@@ -81,7 +81,7 @@ _NAMES = {
     for form, name in ((gradient, "beta"), (moved_by, "varphi"), (block_field, "block field"))
 } | {
     READOUT: "rho", d.phi.label: "phi", d.blur.label: "tau2", d.walk.label: "omega", d.seen.label: "upsilon",
-    d.dGamma.label: "velocity", d.sampled.label: "Lambda", d.Xi.label: "Xi",
+    d.dGamma.label: "velocity", d.sampled.label: "Lambda", d.Omega.label: "Omega",
     MU.label: "mu", OFFSET: "offset", TARGET_WEIGHT: "target",
 }  # fmt: skip
 
@@ -125,8 +125,8 @@ def _meanings(flow: GeneralFlow) -> dict[str, Equation]:
         "a": (r"a_{h,o,i}", "readout h of output o and unit i") if t.Y > 1 else (r"a_{h,i}", "readout h of unit i"),
         "L": (r"L_{p,r}", "how vectors mix: the entries above"),
         "P": (r"P_{p,i}", "what a gradient moves: the entries above"),
-        "Xi": (r"\Xi_{p,q}", "covariance of the noise that a step adds: the rows above, 0 for vectors of two units"),
-        "Lambda": (r"\Lambda_{c,p,r}", "average over source c of the drift of vector p along vector r: the rows above"),
+        "Omega": (r"\Omega_{p,q}", "covariance of the noise of a step: the rows above, 0 for vectors of two units"),
+        "Lambda": (r"\Lambda_{c,p,r}", "drift of vector p along vector r, averaged over source c: the rows above"),
         "phi": (r"\phi_{i}", "feedback of unit i: the numbers above"),
         "e": (rf"e_{{c,b}} = {t.input_noise**2:g}", "variance of the noise on the input of a step"),
         "upsilon": (r"\upsilon_{l}", "1 for fields of a student, 0 for those of teachers: labels do not see the noise"),

@@ -422,6 +422,9 @@ class GeneralFlow(Flow):
             return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
         return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
+    def settle(self, like: Any = None) -> None:
+        rules.settle(self, like)
+
     @property
     def _most_fields(self) -> int:
         """The number of fields of the source that reads most."""
