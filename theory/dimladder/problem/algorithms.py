@@ -371,7 +371,7 @@ class SecondStage(Spec, frozen=True, kw_only=True):
 
 
 class ThirdStage(Spec, frozen=True, kw_only=True):
-    """Readout of the learned feature by a polynomial of that `degree`, in a Hermite or a rank basis.
+    """Readout of the learned feature by a polynomial of that `degree`, in one of three bases.
 
     Attributes
     ----------
@@ -380,14 +380,15 @@ class ThirdStage(Spec, frozen=True, kw_only=True):
         Labels it is fitted on; infinite: the best readout.
     ridge : float
         Penalty lam n on the coefficients of the orthonormal basis.
-    basis : {"hermite", "rank"}
-        Hermite polynomials of the standardised feature, or Legendre polynomials of its rank.
+    basis : {"hermite", "rank", "clip"}
+        Hermite polynomials of the standardised feature, Legendre polynomials of its rank, or Hermite polynomials of the
+        feature clipped at 2.5 standard deviations. The last two are bounded, and do with few labels.
     """
 
     degree: int = 7
     samples: float = math.inf
     ridge: float = 0.0
-    basis: Literal["hermite", "rank"] = "hermite"
+    basis: Literal["hermite", "rank", "clip"] = "hermite"
 
     def __post_init__(self) -> None:
         if not 0 <= self.degree <= 40:
@@ -395,6 +396,8 @@ class ThirdStage(Spec, frozen=True, kw_only=True):
         if not self.samples > 0:
             raise ValueError(f"samples must be positive, got {self.samples}")
         not_negative(ridge=self.ridge)
+        if self.basis == "clip" and self.ridge:
+            raise ValueError('ridge must be 0 with basis = "clip", whose functions are not orthonormal')
 
 
 class Layerwise(Spec, frozen=True, kw_only=True, tag_field="kind", tag="layerwise"):

@@ -33,6 +33,8 @@ PILOT_BINS = 400
 # Independent readouts fitted on third.samples labels each: their median is what is reported.
 FITS = 25
 MOST_LABELS = 2_000_000
+# Standard deviations at which a clipped readout ends.
+CLIP = 2.5
 
 
 @dataclass(frozen=True)
@@ -491,7 +493,7 @@ def third_stage(
 def standardiser(feature: np.ndarray, basis: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the map of a learned feature to what its readout acts on, from unlabelled inputs.
 
-    Hermite: centred and scaled; rank: its rank among the unlabelled inputs, in [-1, 1].
+    Hermite, clip: centred and scaled; rank: its rank among the unlabelled inputs, in [-1, 1].
     """
     if basis == "rank":
         known = np.sort(feature)
@@ -505,7 +507,7 @@ def readout_basis(s: np.ndarray, third: Any) -> np.ndarray:
     if third.basis == "rank":
         sizes = np.sqrt(2 * np.arange(third.degree + 1) + 1)
         return np.asarray(np.polynomial.legendre.legvander(s, third.degree) * sizes)
-    return np.asarray(hermite_values(s, third.degree).T)
+    return np.asarray(hermite_values(np.clip(s, -CLIP, CLIP) if third.basis == "clip" else s, third.degree).T)
 
 
 def readout_fit(basis: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:

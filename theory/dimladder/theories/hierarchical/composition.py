@@ -225,8 +225,11 @@ def weighting(second: SecondStage) -> tuple[str, float | str]:
 def _mehler_fit(link: LinkAnalysis, noise: float, correlation: float, third: ThirdStage) -> FiniteFit:
     """Return stage 3 for jointly normal (h, h_hat)."""
     if math.isinf(third.samples) and third.ridge == 0.0:
-        exact = readout_error if third.basis == "hermite" else rank_readout_error
-        value = exact(link, correlation, third.degree)
+        exact = {"hermite": readout_error, "rank": rank_readout_error}.get(third.basis)
+        if exact is None:
+            value = mehler_law(link, correlation, third.basis, third.degree, 0.0).population
+        else:
+            value = exact(link, correlation, third.degree)
         return FiniteFit(value, value, value, value)
     return mehler_law(link, correlation, third.basis, third.degree, noise).fits(third.samples, third.ridge)
 

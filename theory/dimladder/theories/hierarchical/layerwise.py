@@ -468,7 +468,8 @@ class LayerwiseTheory(Theory):
         "estimator flattened: order = refined has the overlap within 1-2 % above the threshold, 5-15 % at it; below it "
         "that of a random subspace, where experiments have more by an edge effect that dies out as d^-0.3",
         "third.samples finite: mse is the median over fits, mse_low and mse_high hold 80 % of them; a Hermite readout "
-        "of degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2",
+        "of degree m follows its 1/n law from e^(2m + 1) labels on, a rank readout from 3 (m + 1)^2, a clipped one "
+        "from 16 (m + 1)^2",
     )
 
     def checks(self, problem: Problem) -> Iterable[Refusal]:

@@ -1,8 +1,8 @@
 """Stage 3: regression of the label on the learned feature s, standardised, in a basis of degree m.
 
-Bases, orthonormal under the law of s: ``hermite`` polynomials h_0..h_m, and ``rank``, Legendre polynomials of the rank
-Phi(s), whose leverages are bounded. With b = E[psi f*], e = E[y | s] - b.psi, v = Var(y | s) and
-base = E Var(f* | s) + E e^2, a ridge fit on n labels has
+Bases, orthonormal under the law of s: ``hermite`` polynomials h_0..h_m; ``rank``, Legendre polynomials of the rank
+Phi(s), and ``clip``, polynomials of s clipped at +-2.5, whose leverages are bounded. With b = E[psi f*], e = E[y | s] -
+b.psi, v = Var(y | s) and base = E Var(f* | s) + E e^2, a ridge fit on n labels has
 
     error = base + |G^-1 (sum (e + v^(1/2) xi) psi - n lam b)|^2,  G = sum psi psi^T + n lam,
 
@@ -26,14 +26,16 @@ from .analysis import LinkAnalysis
 
 Array = NDArray[np.float64]
 DESIGNS = 1000
+# Standard deviations at which the clipped basis ends.
+CLIP = 2.5
 # Bins of the learned feature.
 BINS = 1500
 
 
 def basis_values(basis: str, s: Array, degree: int) -> Array:
-    """Return psi_0..psi_m at s, shape (degree + 1, len(s)): orthonormal for a standard normal s."""
-    if basis == "hermite":
-        return hermite_values(s, degree)
+    """Return psi_0..psi_m at s, shape (degree + 1, len(s)): orthonormal for a standard normal s, but for ``clip``."""
+    if basis != "rank":
+        return hermite_values(s if basis == "hermite" else np.clip(s, -CLIP, CLIP), degree)
     from scipy.special import ndtr
 
     return legendre_values(np.asarray(ndtr(s)), degree)
@@ -46,8 +48,12 @@ def legendre_values(rank: Array, degree: int) -> Array:
 
 
 def classical_from(basis: str, degree: int) -> float:
-    """Return the number of labels from which the error is its 1/n law: e^(2m + 1) (Hermite), 3 (m + 1)^2 (rank)."""
-    return math.exp(2 * degree + 1) if basis == "hermite" else 3.0 * (degree + 1) ** 2
+    """Return the number of labels from which the error is its 1/n law: e^(2m + 1) (Hermite), 3 (m + 1)^2 (rank), 16
+    (m + 1)^2 (clip).
+    """
+    if basis == "hermite":
+        return math.exp(2 * degree + 1)
+    return (3.0 if basis == "rank" else 16.0) * (degree + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -220,9 +226,9 @@ def sampled_law(learned: Array, label: Array, basis: str, degree: int, noise: fl
     f = mean(label)
     variance = np.maximum(mean(label**2) - f**2, 0.0)
     weights = counts / samples
-    if basis == "hermite":
+    if basis != "rank":
         spread = float(learned.std()) or 1.0
-        raw = hermite_values((mean(learned) - float(learned.mean())) / spread, degree)
+        raw = basis_values(basis, (mean(learned) - float(learned.mean())) / spread, degree)
     else:
         raw = legendre_values((edges[:-1] + edges[1:]) / (2.0 * samples), degree)
     return ReadoutLaw(weights, _orthonormal(raw, weights), f, variance, noise)
