@@ -3,6 +3,7 @@
 python docs/benchmarks/cold_start.py [NAME ...]     names of run files; default: three kinds of theory
 python docs/benchmarks/cold_start.py --changes [WORD ...]      what changes of a solved problem cost, caches full;
                                                     only those whose names contain one of the words
+python docs/benchmarks/cold_start.py --later [NAME ...]        a later process of every example; what of it is the curve
 
 Three columns: *first*, nothing compiled on this machine; *theory*, the library's own functions compiled by
 another problem, this one's equations not; *again*, a second process. CPU time of the child process, so that a loaded
@@ -19,6 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dimladder.cache import cache_dir
+
+CACHE = cache_dir()
 RUNS = Path(__file__).resolve().parents[1] / "gallery" / "runs"
 DEFAULT = ("online-erf", "truncation-flow", "estimation-mixture", "hierarchical-layerwise")
 # What is changed of which run file; rows that begin with "then" change what the row before has changed once already.
@@ -89,8 +93,23 @@ def changes(chosen: list[str]) -> None:
             print(f"{name:<36} {first:7.1f} {again:7.1f}", flush=True)
 
 
+def later(names: list[str]) -> None:
+    """Print the CPU seconds of a later process of each run file, caches full, and of one more solve within it."""
+    again = "import sys, time, dimladder as dl; p = dl.load(sys.argv[1]); dl.solve(p); t = time.process_time(); "
+    again += "dl.solve(p); print(time.process_time() - t)"
+    print(f"{'run file':<28} {'later':>7} {'curve':>7} {'rest':>7}   CPU seconds")
+    for name in names or sorted(path.stem for path in RUNS.glob("*.toml")):
+        run = RUNS / f"{name}.toml"
+        whole = min(cpu_seconds(run, CACHE) for _ in range(3))
+        shown = subprocess.run([sys.executable, "-c", again, str(run)], capture_output=True, text=True, check=True)
+        curve = float(shown.stdout)
+        print(f"{name:<28} {whole:7.2f} {curve:7.2f} {whole - curve:7.2f}", flush=True)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--changes"]:
+    if sys.argv[1:2] == ["--later"]:
+        later(sys.argv[2:])
+    elif sys.argv[1:2] == ["--changes"]:
         changes(sys.argv[2:])
     else:
         first_curves(sys.argv[1:] or list(DEFAULT))

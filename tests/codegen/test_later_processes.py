@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dimladder as dl
 from dimladder.kept_equations import equation_rows, equations_text
+from dimladder.problem.losses import loss_function
 from dimladder.symbolic import store
+from dimladder.theories.estimation.channel import Loss
 from dimladder.theories.estimation.labels import form_of_target, stored_form
 
 # Every kind of theory whose curve takes less than a second.
@@ -85,3 +88,34 @@ def test_a_stored_label_law_is_the_derived_one(formula: str, noise: float) -> No
         x = [-1.7, -0.2, 0.0, 0.4, 2.9]
         assert (one.function(x) == other.function(x)).all()
         assert one.formula == other.formula
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "huber(y - f, {})",
+        "quantile(y - f, {})",
+        "huber(y - f, {}) + 0.2*f**2",
+        "0.5*(huber(f, {}) + huber(y - f, 2.0))",
+    ],
+)
+def test_another_number_of_a_loss_is_derived_once(
+    formula: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIMLADDER_CACHE", str(tmp_path))
+
+    def loss(text: str) -> Loss:
+        return Loss(text, loss_function(text).expression.text)
+
+    loss(formula.format(1.37)).module()
+    with monkeypatch.context() as patch:
+        patch.setattr(Loss, "_derived", lambda self: pytest.fail("derived again"))
+        given = loss(formula.format(0.37)).module()
+    one = Loss("direct", loss_function(formula.format(0.37)).expression.text).module()
+    assert (given.KINKS, given.LINEAR_SLOPE, given.SQUARE) == (one.KINKS, one.LINEAR_SLOPE, one.SQUARE)
+    for y, u in np.random.default_rng(3).normal(size=(40, 2)):
+        for name in ("value", "slope", "curvature"):
+            assert getattr(given, name)(y, u, u) == pytest.approx(getattr(one, name)(y, u, u), rel=1e-13, abs=1e-14)
+        places = [np.zeros(16) for _ in range(2)]
+        assert given.roots(y, places[0]) == one.roots(y, places[1])
+        np.testing.assert_allclose(*places, rtol=1e-13)

@@ -297,6 +297,31 @@ def _expanded(text: str) -> str:
     return ast.unparse(_Expand().visit(tree))
 
 
+def with_parameters(text: str) -> tuple[str, dict[str, float]]:
+    """Return the formula of a loss with symbols p1, p2, ... for the numbers of its residual functions, and these.
+
+    ``huber(y - f, 0.7)`` is that of every delta > 0. A formula without such a number comes back without symbols.
+    """
+    numbers: dict[str, float] = {}
+
+    class Naming(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            self.generic_visit(node)
+            number = node.args[1] if len(node.args) == 2 else None
+            if isinstance(node.func, ast.Name) and node.func.id in _RESIDUALS and isinstance(number, ast.Constant):
+                value = float(number.value)  # type: ignore[arg-type]
+                if value > 0.0:
+                    name = f"p{len(numbers) + 1}"
+                    numbers[name] = value
+                    node.args[1] = ast.Name(name, ast.Load())
+            return node
+
+    if not any(name in text for name in _RESIDUALS):
+        return text, {}
+    tree = Naming().visit(ast.parse(text.strip().replace("^", "**"), mode="eval"))
+    return _expanded(ast.unparse(tree)), numbers
+
+
 @lru_cache(maxsize=256)
 def loss_function(text: str) -> LossFunction:
     """Return the loss called `text`, or the formula `text`; see `LossFunction`."""

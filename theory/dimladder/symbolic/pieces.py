@@ -180,8 +180,9 @@ def pieces(expression: Any, variable: Any, parameter: Any) -> Pieces:
         if isinstance(e, sp.Heaviside):
             return symbol_for(arguments[0], 0, 1)
         if isinstance(e, sp.Max | sp.Min):
-            # Numbers last: a clip then has the kinks one expects.
-            result, *others = sorted(arguments, key=lambda a: bool(a.is_number))
+            # Numbers, and symbols that stand for them, last: a clip then has the kinks one expects.
+            known = {variable, parameter, *(s for s, *_ in signs)}
+            result, *others = sorted(arguments, key=lambda a: not a.free_symbols & known)
             for other in others:
                 gap = other - result
                 step = symbol_for(gap, 0, 1)

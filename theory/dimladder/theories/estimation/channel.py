@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from ...errors import DerivationError
 from ...numerics.quadrature import gauss_hermite
 from ...problem.expressions import Expression
+from ...problem.losses import with_parameters
+from ...symbolic import store
+from ...symbolic.pieces import STABLE_SOURCE as HELPERS
 from ...symbolic.pieces import Pieces, pieces
 from .equations import algebra
 from .labels import Component, LabelLaw
@@ -61,7 +64,7 @@ class Loss:
     @cached_property
     def expression(self) -> Any:
         """The formula in sympy."""
-        return Expression(self.formula, ("f", "y")).sympy() if isinstance(self.formula, str) else self.formula
+        return Expression(self.formula, ("f", "y", "p*")).sympy() if isinstance(self.formula, str) else self.formula
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -72,8 +75,6 @@ class Loss:
 
     def module(self) -> ModuleType:
         """Return the compiled value, slope, curvature and roots."""
-        from ...symbolic import store
-
         return store.module(("estimation-loss", self.text, str(self.formula)), self._source, native=True)
 
     def several(self, which: str, y: float, u: Array) -> Array:
@@ -86,6 +87,15 @@ class Loss:
         return out
 
     def _source(self) -> str:
+        formula, numbers = with_parameters(self.text) if isinstance(self.formula, str) else ("", {})
+        if not numbers:
+            return self._derived()
+        # Derived once for all numbers.
+        kept = store.text(("estimation-loss", formula), __name__, lambda: Loss(formula, formula)._derived())
+        constants = "\n".join(f"{name} = {value!r}" for name, value in numbers.items())
+        return kept.replace(formula, self.text, 1).replace(HELPERS, f"\n{constants}\n{HELPERS}", 1)
+
+    def _derived(self) -> str:
         text = self.pieces.source(f"Loss {self.text}: value, slope and curvature between kinks.")
         return f"{text}\n\n# c where the loss is c (y - f)^2/2.\nSQUARE = {self._square()!r}\n"
 
