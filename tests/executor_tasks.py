@@ -20,3 +20,9 @@ def slow_square(task: tuple[int, str]) -> int:
 
 def die(task: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_ever(folder: str) -> None:
+    """Say which process this is, and do nothing more."""
+    (Path(folder) / f"{os.getpid()}.pid").touch()
+    time.sleep(3600)

@@ -5,13 +5,13 @@ The figures of the giant-step paper
 .. image:: /gallery/figures/giant_step_paper.png
 
 Demir and Dogan (2503.00856) compare networks after one large step with their polynomial models, by simulation; here
-lines are a theory of the networks themselves, points are networks. Left to right, top: half the test error against
-the width (figure 1a); the training error with its penalty (figure 6); against the split of the exponent between spikes
-and learning rate (1b); against the total exponent (1c). Bottom: labels by cluster, against the weight of the first
-(2a); against the alignment of the spikes (2b); against their number (2c, where
-the published strengths are random: here they are equal); images of digits, class means removed (3a and
-7a, with the digits of scikit-learn). The network is smaller than the published one, at the same product of width and
-ridge. On images the Gaussian theory has no right to hold, and does not.
+lines are a theory of the networks themselves, points are networks. Left to right, top: half the test error against the
+width (figure 1a); the training error with its penalty (figure 6); against the split of the exponent between spikes and
+learning rate (1b); against the total exponent (1c). Bottom: labels by cluster, against the weight of the first (2a);
+against the alignment of the spikes (2b); against their number (2c, where the published strengths are random: here they
+are equal); images of digits, class means removed (3a and 7a, with the digits of scikit-learn). The network is smaller
+than the published one, at the same product of width and ridge. On images the Gaussian theory has no right to hold, and
+does not.
 """
 
 # sphinx_gallery_thumbnail_path = 'gallery/figures/giant_step_paper.png'

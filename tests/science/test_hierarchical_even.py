@@ -87,6 +87,26 @@ def test_run_file_meets_the_experiment():
     assert np.all(dl.solve(blind)["subspace_overlap"].values < curve["subspace_overlap"].values - 0.1)
 
 
+def test_printed_relations_are_what_is_computed():
+    """Leading order: overlap and correlation from q_A and p_A, evaluated from the sympy that is printed."""
+    problem = dl.load(RUN, {"algorithm.first.order": "leading", "grid.kappa": [2.2], "limit.d": 64})
+    rows = dl.derive(problem).symbolic()
+    curve, d, d_eff, n = dl.solve(problem), 64, 8, round(64**2.2)
+    held = flattening.flattened(problem.target, n / (d * (d + 1) / 2)).overlap
+    values = {"q_A": held, "d_1": d_eff, "d": d, "a": 1.0, "v_2": 1.0}
+
+    def evaluate(label):
+        left, right = rows[label]
+        values[left.name] = float(right.subs({s: values[s.name] for s in right.free_symbols}))
+        return values[left.name]
+
+    assert evaluate("overlap") == pytest.approx(float(curve["subspace_overlap"][0]), rel=1e-12)
+    values["p_A"] = flattening.flattened(
+        problem.target, n / (d_eff * (d_eff + 1) / 2), held=evaluate("share 2")
+    ).overlap
+    assert evaluate("correlation") == pytest.approx(float(curve["feature_correlation"][0]), rel=1e-9)
+
+
 def test_what_the_quadratics_do_not_see_is_refused(caplog):
     for change, match in (
         ({"target.features": [{"3": 1.0}]}, "quadratic part"),

@@ -187,11 +187,14 @@ def test_an_accelerator_in_single_precision_has_the_law_of_numpy(case: str, monk
     z = []
     for variable, (_, values, _) in here.variables.items():
         a, b = there.variables[variable][1][0], values[0]
+        # What a network does not have is NaN on both sides.
+        np.testing.assert_array_equal(np.isnan(a).any(axis=0), np.isnan(b).any(axis=0), err_msg=variable)
         rounding = 1e-4 * np.nanmax(np.abs(b), initial=0.0)
         se = np.sqrt((a.var(axis=0, ddof=1) + b.var(axis=0, ddof=1)) / count)
         gap = a.mean(axis=0) - b.mean(axis=0)
         z.append(np.where(np.abs(gap) <= rounding, 0.0, gap / np.maximum(se, 1e-300)).ravel())
     joined = np.concatenate(z)
+    joined = joined[~np.isnan(joined)]
     # Two-sided Student at a joint level of 1e-3 (Bonferroni).
     assert np.abs(joined).max() < student_t.isf(0.5e-3 / joined.size, count - 1)
 
@@ -249,6 +252,36 @@ def test_a_recorded_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(recorded) == 1
     for a, b in ((plain.gram, again.gram), (plain.a, again.a)):
         np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["mup-tanh", "mup-tanh, variant", "multi-pass-committee, variant", "multi-pass-ridge, variant", "implicit-bias",
+     "hierarchical-learners"],
+)  # fmt: skip
+def test_training_by_recorded_steps(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, of every other experiment whose steps are recorded: what was read before is not written over."""
+    from dimladder_validation.simulate import rows
+
+    name, settings = CASES[case]
+    problem = dl.load(path_of(name), {**settings, **EXPLICIT.get(THEORY_OF[name], {})})
+    options: dict[str, Any] = {"d": size_of(name), "replicas": 2, "device": "torch"}
+    plain = replicate(problem, **options)
+    recorded = []
+
+    def pretend(once: Any, restart: Any, device: str) -> Any:
+        once()
+        restart()
+        recorded.append(device)
+        return once
+
+    monkeypatch.setattr(rows, "_captures", lambda backend: True)
+    monkeypatch.setattr(rows, "_recorded", pretend)
+    again = replicate(problem, **options)
+    assert recorded
+    for variable, (_, values, _) in plain.variables.items():
+        scale = np.nanmax(np.abs(values))
+        np.testing.assert_allclose(again.variables[variable][1], values, rtol=0, atol=1e-11 * scale, err_msg=variable)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,38 @@ def test_pools_that_always_die_are_given_up(caplog: pytest.LogCaptureFixture) ->
     assert {getattr(error, "status", "") for error in found.values()} == {"worker-died"}
     assert sorted(found) == list(range(20))
     assert caplog.text.count("a worker process died") == MOST_BARREN + 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told apart by /proc")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "from dimladder.executors import each\nfrom executor_tasks import wait_for_ever\n"
+        f"if __name__ == '__main__': list(each(wait_for_ever, [{str(tmp_path)!r}] * 2, 'local:2'))"
+    )
+    (tmp_path / "program.py").write_text(program)
+    tests = str(Path(__file__).parents[1])
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    process = subprocess.Popen([sys.executable, str(tmp_path / "program.py")], env={**os.environ, "PYTHONPATH": path})
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    process.kill()
+    process.wait()
+    workers = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    wait_until(lambda: not any(alive(pid) for pid in workers))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is waited for by nobody does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_pool_of_somebody_else_that_breaks_is_told() -> None:

@@ -491,6 +491,13 @@ def test_a_sweep_and_runs_share_a_figure(runs: Path) -> None:
     assert [label for _, label in plan.runs] == [f"target = {t}" for t in (1.5, 1.6, 1.7, 1.9)]
     kinds = [(s.kind, s.run) for s in plan.panels[0].series]
     assert kinds == [("theory", 0), ("theory", 1), ("theory", 2), *[("simulation", 0)] * 2, *[("simulation", 3)] * 2]
+    # The theories of the same problems stand in the sweep already: they are drawn once, and named "theory" once.
+    both = make([swept, *curves, *measured])
+    assert both.theory_labels == ["theory"]
+    same = swept.dataset.isel({"data.target": [0, 2]})
+    assert len(make([PhaseDiagram(same), *curves]).panels[0].series) == 3
+    kinds = [(s.kind, s.run) for s in both.panels[0].series]
+    assert kinds.count(("theory", 0)) == kinds.count(("theory", 2)) == kinds.count(("theory", 3)) == 1
     scalar = PhaseDiagram.build(
         _problem_of(curves[0]), {"data.target": targets}, {"limit": (("data.target",), 10 * targets, "", "", None)},
         stats={"grid": ["data.target"]},
@@ -655,6 +662,20 @@ def test_a_figure_has_the_width_that_is_asked_for(
     assert box is not None
     assert float(box[1]) / 72 == pytest.approx(inches, abs=2e-3)
     assert f"group size={across} by" in (tmp_path / "figure_body.tex").read_text()
+    if shutil.which("pdflatex"):
+        # A border of 3 pt on each side.
+        assert _typeset_width(tmp_path) / 72.27 == pytest.approx(inches + 6 / 72.27, abs=0.01)
+
+
+def _typeset_width(folder: Path) -> float:
+    """The width of the document of a picture, in points of TeX."""
+    plain = r"\pdfcompresslevel0\pdfobjcompresslevel0"
+    source = (folder / "figure_pgf.tex").read_text().replace(r"\begin{document}", plain + r"\begin{document}")
+    (folder / "plain.tex").write_text(source)
+    _compile(folder, "plain.tex")
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", (folder / "plain.pdf").read_bytes())
+    assert box is not None
+    return float(box[1]) * 72.27 / 72
 
 
 @pytest.mark.parametrize("width", ["wide", "0.2", "3 furlongs", "-3", "1e9", "nan"])

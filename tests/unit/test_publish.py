@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -133,3 +134,20 @@ def test_sweeps_are_drawn_through_finer_lines_too(runs: Path) -> None:
         assert len(x) > 200
         np.testing.assert_allclose(y[np.isin(x, TIMES)], diagram["threshold"].values[k], rtol=1e-6)
     assert refined(dl.sweep(problem, {"initial.threshold": [0.5, 0.75], "data.mean": [1.0, 1.1]})) is None
+
+
+def test_a_comparison_along_a_grid_is_one_source(runs: Path, tmp_path: Path) -> None:
+    """The folder of ``compare --grid`` holds a run folder a point: exported and reported as they belong together."""
+    for target, verdict in ((1.5, "agree"), (1.9, "inconclusive")):
+        folder = tmp_path / "along" / f"target={target}"
+        folder.mkdir(parents=True)
+        dl.solve(dl.load(runs / "truncation-flow.toml", {"data.target": target})).save(folder / "theory.nc")
+        judged = {"verdict": verdict, "max_z": 1.25, "p_value": 0.5, "reasons": []}
+        (folder / "comparison.json").write_text(json.dumps(judged))
+    dl.export(tmp_path / "along", tmp_path / "paper", ["csv"], refine=False)
+    assert {f.name for f in (tmp_path / "paper").iterdir()} == {
+        "theory_target_1.5_time.csv",
+        "theory_target_1.9_time.csv",
+    }
+    text = dl.report(tmp_path / "along", tmp_path / "along.html", refine=False).read_text()
+    assert "target=1.9</td><td>inconclusive</td><td>1.25</td><td>0.5</td>" in text

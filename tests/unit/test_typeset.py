@@ -130,3 +130,13 @@ def test_mathml_is_well_formed_and_complete() -> None:
     unknown = []
     assert "nosuch" in mathml(r"\nosuch x", unknown=unknown)
     assert unknown == [r"\nosuch"]
+
+
+def test_an_average_stays_whole_where_it_fits_a_line() -> None:
+    average = r"\mathbb{E}\left[g'(\lambda_{i})\, g'(\lambda_{k})\, g(\lambda_{j})\, f_\star\right]"
+    formula = rf"\sigma^2 Q - 2 \sum_{{j=1}}^{{K}} {average} a_j + \sum_{{j=1}}^{{K}} {average} a_j"
+    broken = lines(formula, 18.5)
+    assert len(broken) > 1
+    assert sum(write(parse(average)) in line for line in broken) == 2
+    shown = displayed([rf"\mathcal{{S}}_2(h, k, \rho) = {average}", r"a_{ijklmnopqr} + b_{ijklmnop} = c"], 2)
+    assert write(parse(average)) in shown

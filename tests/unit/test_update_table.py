@@ -168,6 +168,15 @@ def test_update_rules_are_read() -> None:
     (b,) = other.coefficients
     assert b is not None
     assert np.isclose(b.evaluate(np, g_w=2.0, error=3.0, lambda_w=5.0), -0.8)
+    turned = table(update(w="w - error*w/d - gamma*w/d + learning_rate*zeta/sqrt(d)"))
+    assert turned.drift.tolist() == [[0.0]]
+    assert turned.coefficients == (None,)
+    assert turned.sampled_drift is not None
+    (part,) = turned.sampled_drift[0]
+    assert part is not None
+    assert np.isclose(part.evaluate(np, error=3.0), -3.7)
+    assert turned.kick.tolist() == [0.4]
+    assert turned.fixed_kick.tolist() == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +187,8 @@ def test_update_rules_are_read() -> None:
         ({"w": "w - tanh(w)/d"}, "tanh\\(w\\)"),
         ({"w": "0.9*w - error*x/sqrt(d)"}, "momentum = "),
         ({"w": "w + 1"}, "neither a drift"),
-        ({"w": "w - error*w/d"}, "unknown name 'error'"),
+        ({"w": "w - eror*w/d"}, "unknown name 'eror'"),
+        ({"w": "w - error*zeta/sqrt(d)"}, "unknown name 'error'"),
         ({"w": "w - eror*x/sqrt(d)"}, "unknown name 'eror'"),
         ({"w": "w - dg(lambda_w + 1)*x/sqrt(d)"}, "taken at a field"),
         ({"w": SGD, "v": "v + learning_rate**2*w/d"}, "affine in learning_rate"),

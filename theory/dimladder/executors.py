@@ -68,7 +68,8 @@ def marked(folder: Path | None, arrays: bool = False) -> Iterator[Place | None]:
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    token = f".{os.getpid()}-{os.urandom(8).hex()}"
+    # What a killed process leaves of that name, the next one clears.
+    token = f".{os.getpid()}-{os.urandom(8).hex()}.tmp"
     (folder / token).touch()
     try:
         yield Place(str(folder.resolve()), token, arrays)
@@ -248,9 +249,18 @@ def _answers(address: str, where: str) -> None:
         ) from None  # fmt: skip
 
 
-def _quiet() -> None:
-    # Ctrl-C is for the parent, which knows what is finished.
+def _worker() -> None:
+    """Prepare a process of a pool: Ctrl-C is for the parent, which knows what is finished, and whose end is its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    # A parent that is killed cannot tell its workers, who would wait for tasks for ever.
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -292,7 +302,7 @@ def one_thread_each() -> Iterator[None]:
 def local_pool(workers: int) -> Iterator[Executor]:
     """Start processes, and end them: at once where the block is left by an exception."""
     # Spawned, not forked: a fork would copy the locks of running threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_quiet)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_worker)
     finished = False
     try:
         yield pool

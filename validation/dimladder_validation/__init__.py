@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from .along import compare_along
 from .compare import Comparison, compare
-from .probe import Probe, measured
+from .measurements import stored, stored_for, stored_names
+from .probe import Probe, feature_kernels, measured
 from .simulate import replicate, simulate
 
-__all__ = ["Comparison", "Probe", "compare", "compare_along", "measured", "replicate", "simulate"]
+__all__ = [
+    "Comparison", "Probe", "compare", "compare_along", "feature_kernels", "measured", "replicate", "simulate", "stored",
+    "stored_for", "stored_names",
+]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from dimladder.errors import ConfigError, DimladderError, did_you_mean
+from dimladder.errors import ConfigError, DimladderError, UsageError, did_you_mean
 from dimladder.problem import Problem, Spec, convert, parse_document, read
 from dimladder.progress import Progress, stage
 
@@ -160,18 +160,24 @@ def problem_of(case: Case, folder: Path, extra: Mapping[str, Any] | None = None)
 
 
 def run_case(
-    case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False
+    case: Case, folder: Path, out: Path | None = None, resume: bool = False, force: bool = False, stored: bool = False
 ) -> Comparison:
-    """Simulate and compare one case; with a folder, keep the comparison and its figure there."""
+    """Simulate, or take what is stored, and compare; with a folder, keep the comparison and its figure there."""
     from .campaign_report import draw
     from .compare import compare, save
+    from .measurements import stored_for
     from .simulate import simulate
 
     problem = problem_of(case, folder)
-    measured = simulate(
-        problem, case.sizes or None, case.replicas, case.device, case.dtype, case.seed,
-        out=out, resume=resume and out is not None, force=force and out is not None,
-    )  # fmt: skip
+    if stored:
+        measured = stored_for(problem, case.sizes, case.replicas, case.seed)
+        if out is not None:
+            measured.save(out / "result.nc")
+    else:
+        measured = simulate(
+            problem, case.sizes or None, case.replicas, case.device, case.dtype, case.seed,
+            out=out, resume=resume and out is not None, force=force and out is not None,
+        )  # fmt: skip
     theory = problem_of(case, folder, case.theory_set) if case.theory_set else problem
     comparison = compare(
         theory, measured, variables=case.variables or None, alpha=case.alpha, resolution=case.resolution
@@ -191,6 +197,7 @@ def validate(
     executor: str | Executor = "local:1",
     device: str | None = None,
     dtype: str | None = None,
+    stored: bool = False,
 ) -> list[Outcome]:
     """Run a campaign.
 
@@ -207,6 +214,8 @@ def validate(
         Cases run at the same time: ``"local:N"``, ``"dask:ADDRESS"`` or an executor, as in `dimladder.sweep`.
     device, dtype : str, optional
         Those of every case, in place of what the campaign says.
+    stored : bool
+        Compare with the measurements that come with the package instead of simulating; a case that has none fails.
 
     Returns
     -------
@@ -219,6 +228,8 @@ def validate(
 
     from .campaign_report import write_report
 
+    if stored and (device is not None or dtype is not None):
+        raise UsageError("what is stored is finished: it excludes device and dtype", where="validate")
     read_campaign, folder = load_campaign(campaign)
     given = {key: value for key, value in (("device", device), ("dtype", dtype)) if value is not None}
     cases = [msgspec.structs.replace(case, **given) for case in read_campaign.case]
@@ -229,7 +240,7 @@ def validate(
         if kept is not None:
             outcomes[case.name] = kept
     missing = [case for case in cases if case.name not in outcomes]
-    tasks = [(case, folder, None if root is None else root / case.name, resume, force) for case in missing]
+    tasks = [(case, folder, None if root is None else root / case.name, resume, force, stored) for case in missing]
     with stage("validating", progress) as tell:
         for number, result in each(_run_task, tasks, executor):
             case = missing[number]
@@ -244,7 +255,7 @@ def validate(
     return found
 
 
-def _run_task(task: tuple[Case, Path, Path | None, bool, bool]) -> Outcome:
+def _run_task(task: tuple[Case, Path, Path | None, bool, bool, bool]) -> Outcome:
     return _outcome(*task)
 
 
@@ -288,12 +299,14 @@ def _failed(case: Case, theory: str, error: BaseException, seconds: float) -> Ou
     )  # fmt: skip
 
 
-def _outcome(case: Case, folder: Path, place: Path | None, resume: bool, force: bool) -> Outcome:
+def _outcome(
+    case: Case, folder: Path, place: Path | None, resume: bool, force: bool, stored: bool = False
+) -> Outcome:
     start = time.perf_counter()
     theory = "?"
     try:
         theory = problem_of(case, folder).theory
-        comparison = run_case(case, folder, place, resume, force)
+        comparison = run_case(case, folder, place, resume, force, stored)
     except Exception as error:  # one case must not end the campaign, whatever is wrong with it
         log.debug("case %s", case.name, exc_info=True)
         return _failed(case, theory, error, time.perf_counter() - start)

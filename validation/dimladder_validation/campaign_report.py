@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .compare import Comparison
 
 log = logging.getLogger("dimladder.validate")
+# Cases may run on threads; matplotlib does not.
+_DRAWING = threading.Lock()
 FILES = ("report.html", "report.md", "report.tex")
 
 
@@ -27,7 +30,8 @@ def draw(comparison: Comparison, folder: Path) -> None:
     results = [*dict.fromkeys(comparison.curves.values()), comparison.measurement]
     names = with_curves(results, [v.name for v in comparison.variables])
     try:
-        export(results, folder, ["pdf", "png"], variables=names[:6] or None)
+        with _DRAWING:
+            export(results, folder, ["pdf", "png"], variables=names[:6] or None)
     except UsageError as error:
         log.info("no figure in %s: %s", folder, error.what)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from dimladder.cli.verb import Verb, add_json, add_output, add_run_file, load_problem, output_folder
 from dimladder.errors import UsageError
 
+from .measurements import OWN, stored, stored_for
+
 if TYPE_CHECKING:
     from dimladder.problem import Problem
     from dimladder.results import Measurement
@@ -98,8 +100,10 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add_run_file(parser)
     _add_simulation(parser)
     parser.add_argument(
-        "--measurement", metavar="PATH", help="compare with this result of simulate instead of a new one"
-    )
+        "--measurement", metavar="PATH|NAME",
+        help="compare with this result of simulate instead of a new one: a path, the name of one that comes with the "
+        f"package, or {OWN}, the one of this problem",
+    )  # fmt: skip
     parser.add_argument("--variables", metavar="NAME[,NAME]", help="compare only these")
     parser.add_argument(
         "--alpha",
@@ -161,8 +165,17 @@ def _compare_along(args: argparse.Namespace, problem: Problem, variables: list[s
     return EXIT.get(worst(points), 2)
 
 
+def _given(word: str, problem: Problem) -> Any:
+    """Return a finished measurement: of a path, or one that comes with the package."""
+    from dimladder.results import open_result
+
+    if Path(word).exists() or Path(word).suffix == ".nc" or len(Path(word).parts) > 1:
+        return open_result(word)
+    return stored_for(problem) if word == OWN else stored(word)
+
+
 def _run_compare(args: argparse.Namespace) -> int:
-    from dimladder.results import Measurement, open_result, write_text
+    from dimladder.results import Measurement, write_text
 
     from .compare import compare, save
     from .report import comparison_report
@@ -172,7 +185,7 @@ def _run_compare(args: argparse.Namespace) -> int:
     if args.measurement:
         if args.sizes or args.replicas or args.seed is not None or args.executor != HERE:
             raise UsageError("--measurement excludes --d, --replicas, --seed and --executor: it is finished")
-        given = open_result(args.measurement)
+        given = _given(args.measurement, problem)
         if not isinstance(given, Measurement):
             raise UsageError(f"{args.measurement} holds a {given.kind}, not a measurement")
     variables = args.variables.split(",") if args.variables else None
@@ -196,6 +209,9 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
         "campaign", metavar="CAMPAIGN.toml", nargs="?", help="a campaign file, or the name of a packaged one"
     )
     parser.add_argument("--list", action="store_true", help="list the packaged campaigns")
+    parser.add_argument(
+        "--measurement", choices=(OWN,), help="compare with what comes with the package, and simulate nothing"
+    )
     _add_device(parser, None, None)
     _add_executor(parser)
     add_json(parser)
@@ -218,14 +234,9 @@ def _run_validate(args: argparse.Namespace) -> int:
     campaign, _ = load_campaign(args.campaign)
     with output_folder(args) as folder:
         outcomes = validate(
-            args.campaign,
-            args.output,
-            args.resume,
-            args.force,
-            executor=args.executor,
-            device=args.device,
-            dtype=args.dtype,
-        )
+            args.campaign, args.output, args.resume, args.force, executor=args.executor, device=args.device,
+            dtype=args.dtype, stored=args.measurement == OWN,
+        )  # fmt: skip
         status = exit_status(outcomes)
         report = campaign_report(campaign.title, outcomes)
         if folder:

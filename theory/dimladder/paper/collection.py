@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import DimladderError, UsageError
 from ..results import Result, gather
+from ..typeset.words import escape
 from .page import VERDICTS, comparison_of, judged, panels_of, provenance_rows, script
 from .plan import COLOURS
-from .tex import escape, render
+from .tex import render
 
 log = logging.getLogger("dimladder.export")
 # Curves shown of one comparison.

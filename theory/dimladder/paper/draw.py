@@ -410,8 +410,11 @@ def _columns(fig: Any, handles: Sequence[Any]) -> int:
     return legend_columns(fig.get_figwidth(), [str(h.get_label()) for h in handles])
 
 
-def legend_columns(inches: float, labels: Sequence[str]) -> int:
-    """Return the most columns of which labels of these lengths fit into a width, in rows of equal length."""
+def legend_columns(inches: float, labels: Sequence[str], entry: float = 0.34) -> int:
+    """Return the most columns of which labels of these lengths fit into a width, in rows of equal length.
+
+    `entry` is what a line and the spaces around it take, in inches.
+    """
     widest = max(map(_visible, labels))
-    most = max(1, int(inches // (0.34 + 0.058 * widest)))
+    most = max(1, int(inches // (entry + 0.058 * widest)))
     return math.ceil(len(labels) / math.ceil(len(labels) / most))

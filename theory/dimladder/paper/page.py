@@ -45,7 +45,7 @@ def page(
         Theories and measurements.
     equations : sequence of (label, LaTeX, note)
     folder : path, optional
-        Run folder of a comparison, whose verdict is shown.
+        Run folder of a comparison, whose verdict is shown; of one along a grid the verdicts of its points.
     variables, names, lines
         As in `dimladder.paper.figure`.
     notation : str
@@ -62,7 +62,7 @@ def page(
         subtitle=f"{first.theory}, {', '.join(sorted({r.kind.replace('-', ' ') for r in results}))}",
         verdict=_verdict(comparison),
         panels=[html for html, _ in shown],
-        tables=judged(comparison),
+        tables=judged(comparison) or _points(folder),
         numbers=[[label_html(label), _number(v, se)] for _, label, v, se in scalars(results, names)],
         equations=[{"label": a, "lines": _lines(b), "note": c} for a, b, c in equations],
         notation=notation,
@@ -168,6 +168,16 @@ def judged(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     head = ["variable", "verdict", "largest z", "p"]
     rows = [[n, v["verdict"], _cell(v.get("max_z")), _cell(v.get("p_value"))] for n, v in found.items()]
     return {"head": head, "rows": rows}
+
+
+def _points(folder: Path | None) -> dict[str, Any] | None:
+    """Return the verdicts of a comparison along a grid, a row a point."""
+    found = sorted(folder.glob("*/comparison.json")) if folder is not None else []
+    if not found:
+        return None
+    points = {file.parent.name: comparison_of(file.parent) for file in found}
+    rows = [[name, c["verdict"], _cell(c.get("max_z")), _cell(c.get("p_value"))] for name, c in points.items()]
+    return {"head": ["point", "verdict", "largest z", "p"], "rows": rows}
 
 
 def _cell(value: Any) -> str:

@@ -14,6 +14,11 @@ from .sheets import Sheet, to_csv
 from .tex import render
 
 _DASHES = ("solid", "densely dashed", "densely dotted", "dash dot")
+# Inches that a picture keeps beside its axes: labels at the left, at the right, between panels; with bars of colour.
+_LEFT, _RIGHT, _BETWEEN = 0.5, 0.08, 0.62
+_BAR, _BETWEEN_MAPS = 0.95, 1.6
+# Inches of an entry of a panel's legend, whose lines are short, without its text; of a row of it.
+_ENTRY, _ROW = 0.3, 0.14
 _MARKS = ("*", "square*", "diamond*", "triangle*", "pentagon*", "oplus*")
 
 
@@ -32,6 +37,9 @@ def pgfplots(plan: Plan, style: str, note: str, width: str | float | None = None
     """
     _, inches, across = layout_of(style, width)
     across = panels_across(across, len(plan.panels))
+    maps = any(p.map_z is not None for p in plan.panels)
+    between = _BETWEEN_MAPS if maps else _BETWEEN
+    wide = (inches - _LEFT - (_BAR if maps else _RIGHT) - (across - 1) * between) / across
     files: dict[str, str] = {}
     panels: list[dict[str, Any]] = []
     for position, panel in enumerate(plan.panels):
@@ -45,11 +53,11 @@ def pgfplots(plan: Plan, style: str, note: str, width: str | float | None = None
             plots, sheet = _plots(panel, name)
             files[name] = to_csv(sheet)
             panels.append(
-                {"options": _options(panel, inches / across), "plots": plots, "map": "",
+                {"options": _options(panel, wide), "plots": plots, "map": "",
                  "legend_title": label_tex(panel.legend_title)}
             )  # fmt: skip
     colours = list(dict.fromkeys([s.colour for p in plan.panels for s in p.series] + [c for c, _ in plan.runs]))
-    maps = any(p.map_z is not None for p in plan.panels)
+    rows = max((_legend_rows(p, wide) for p in plan.panels[across:]), default=0)
     runs = [
         {"style": f"{colour_name(c)}, line width=1.6pt, no marks", "label": label_tex(t)} for c, t in named_runs(plan)
     ]
@@ -60,9 +68,12 @@ def pgfplots(plan: Plan, style: str, note: str, width: str | float | None = None
         panels=panels,
         across=across,
         rows=-(-len(plan.panels) // across),
-        separation="1.6in" if maps else "0.62in",
-        panel_width=f"{inches / across - (1.05 if maps else 0.28):.3f}in",
-        panel_height=f"{max(0.62 * inches / across, 1.3):.3f}in",
+        left=f"{_LEFT}in",
+        right=f"{_BAR if maps else _RIGHT}in",
+        separation=f"{between}in",
+        vertical=f"{0.6 + _ROW * rows:.2f}in",
+        panel_width=f"{wide:.3f}in",
+        panel_height=f"{max(0.66 * wide, 0.85):.3f}in",
         colours=[(colour_name(c), c.lstrip("#").upper()) for c in colours],
         shared=shared if len(shared) > 1 else [],
         shared_columns=legend_columns(inches, [e["label"] for e in shared]) if shared else 1,
@@ -106,14 +117,22 @@ def _options(panel: Panel, inches: float) -> list[str]:
         names = ",".join("{" + escape(c) + "}" for c in panel.categories)
         options += [f"xtick={{{ticks}}}", f"xticklabels={{{names}}}"]
         options += ["x tick label style={rotate=90}"] * (len(panel.categories) > 4)
-    labels = [s.label for s in panel.series if s.label]
     if panel.counted:
         options.append("xtick=data" if len(panel.series) == 1 else "xtick distance=1")
-    if panel.legend_title:
-        labels.append(panel.legend_title)
+    labels = _legend_labels(panel)
     if len(labels) > 1:
-        options.append(f"legend columns={legend_columns(inches, labels)}")
+        options.append(f"legend columns={legend_columns(inches, labels, _ENTRY)}")
     return options
+
+
+def _legend_labels(panel: Panel) -> list[str]:
+    labels = [s.label for s in panel.series if s.label]
+    return [*labels, panel.legend_title] if panel.legend_title else labels
+
+
+def _legend_rows(panel: Panel, inches: float) -> int:
+    labels = _legend_labels(panel)
+    return -(-len(labels) // legend_columns(inches, labels, _ENTRY)) if len(labels) > 1 else 0
 
 
 def _plots(panel: Panel, file: str) -> tuple[list[dict[str, Any]], Sheet]:

@@ -211,10 +211,13 @@ def _panels(
         return _maps(first, name, names)
     axis = curve_axis(first, name)
     assert axis is not None
-    found = [m for m in members(results, axis) if name in m.result]
+    found = [m for m in members(results, axis, name) if name in m.result]
     runs = Runs(found, names, axis)
     drawn = [m for m in found if _coordinate(m, name, axis) is not None]
     left_out += [f"{name} of {runs.label(m) or m.result.kind}" for m in found if m not in drawn]
+    if all(m.result is not first for m in drawn):
+        # All its points are told by theories of their own.
+        first = drawn[0].result
     fixed = next(m.at for m in drawn if m.result is first)
     items = list(components(first, name, axis, fixed))
     axes = items[0][0]

@@ -96,17 +96,28 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def members(results: Sequence[Result], x: str | None = None) -> list[Member]:
-    """Return every result, theories first, and a sweep point by point along the keys that are not the axis `x`."""
+def members(results: Sequence[Result], x: str | None = None, variable: str | None = None) -> list[Member]:
+    """Return every result, theories first, and a sweep point by point along the keys that are not the axis `x`.
+
+    A point of a sweep that stands beside a theory of the very same problem, with the same `variable`, is left out.
+    """
     found = []
+    theories = [r for r in results if not swept_keys(r) and not isinstance(r, Measurement)]
+    alone = {_all_said(parameters(r)) for r in theories if variable is None or variable in r}
     for source, result in sorted(enumerate(results), key=lambda r: isinstance(r[1], Measurement)):
         own = parameters(result)
         keys = [k for k in swept_keys(result) if k != x]
         values = [result.dataset.coords[k].values.tolist() for k in keys]
         for index in itertools.product(*(range(len(v)) for v in values)):
             here = {k: v[i] for k, v, i in zip(keys, values, index, strict=True)}
-            found.append(Member(source, result, {**own, **here}, dict(zip(keys, index, strict=True))))
+            told = {**own, **here}
+            if not (keys and _all_said(told) in alone):
+                found.append(Member(source, result, told, dict(zip(keys, index, strict=True))))
     return found
+
+
+def _all_said(said: Mapping[str, Any]) -> str:
+    return repr(sorted((key, repr(value)) for key, value in said.items()))
 
 
 class Runs:

@@ -299,19 +299,7 @@ class Truncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncat
 
 
 class ShallowTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncation-shallow"):
-    """One hidden ReLU layer that keeps the span of the class means, and kills what is orthogonal to it.
-
-    Attributes
-    ----------
-    shift : float
-        Size of the first biases, larger than every |W_1 x|; by default twice the largest.
-    """
-
-    shift: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.shift is not None:
-            positive(shift=self.shift)
+    """One hidden ReLU layer that keeps the span of the class means, and kills what is orthogonal to it."""
 
 
 class SeparableTruncation(Spec, frozen=True, kw_only=True, tag_field="kind", tag="truncation-separable"):

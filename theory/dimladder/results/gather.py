@@ -14,7 +14,8 @@ Source = Result | str | Path
 def gather(source: Source | Sequence[Source]) -> list[Result]:
     """Return the results of a path, or of several: a ``.nc`` file, or a folder with one or more of them.
 
-    Theories come first; in a folder that holds a comparison these are the curve and the measurement.
+    Theories come first; in a folder that holds a comparison these are the curve and the measurement, and in one of a
+    comparison along a grid those of every point.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def gather(source: Source | Sequence[Source]) -> list[Result]:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
-            found = sorted(path.glob("*.nc"))
+            found = sorted(path.glob("*.nc")) or sorted(path.glob("*/*.nc"))
             if not found:
                 raise ResultFileError(
                     "there is no result here", where=str(path), hint="give a run folder or a .nc file"

@@ -38,7 +38,7 @@ class ShallowExperiment(Experiment):
         from dimladder.problem.truncation.stated import given
 
         data = given(problem.data)
-        built = network(data, shift=problem.student.shift)
+        built = network(data)
         q, hidden = data.classes, Network(built.weights, built.biases).features(data.inputs)
         # Coordinates that the layer kills are zero: a last layer on them is none.
         last = {

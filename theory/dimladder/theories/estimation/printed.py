@@ -51,7 +51,7 @@ def label_rows(law: LabelLaw) -> list[Equation]:
             text = rf"\mathbb P(y{tag}=1\mid t) = \sigma\left({psi}\right),\quad t = {field}"
         else:
             noise = rf" + {_number(math.sqrt(c.outer))}\,\xi" if c.outer else ""
-            text = rf"y{tag} = {psi}{noise},\quad t = {field}"
+            text = rf"y{tag} = {noise.removeprefix(' + ') if noise and psi == '0' else psi + noise},\quad t = {field}"
         if c.flip:
             text += rf",\quad \text{{flipped with probability }} {_number(c.flip)}"
         if len(law.components) > 1:
@@ -144,10 +144,10 @@ def channel_rows(loss: Loss, law: LabelLaw, constant: bool) -> list[Equation]:
     """Return the averages over the channel: closed for the square loss, integrals otherwise."""
     if loss.square == 1.0:
         return [*label_rows(law), *(r for r in block_rows("square") if constant or r.label != "f")]
-    field = r"\omega + b" if constant else r"\omega"
+    field, taken = (r"\omega + b", r"\omega-b") if constant else (r"\omega", r"\omega")
     rows = [*label_rows(law), *proximal_rows(loss)]
     law_text = r"\omega\sim\mathcal N(0,q),\quad z\mid\omega\sim\mathcal N(m\omega/q,\rho-m^2/q)"
-    rows.append(Equation("force", rf"f(y,{field},V) = \frac{{\mathrm{{prox}}-({field})}}{{V}},\quad {law_text}", None))
+    rows.append(Equation("force", rf"f(y,{field},V) = \frac{{\mathrm{{prox}}-{taken}}}{{V}},\quad {law_text}", None))
     rows += [
         Equation("ff", r"\overline{f^2} = \mathbb E\,f^2", None, "one-dimensional integrals, numerics/proximal.py"),
         Equation("fv", r"\bar f' = \mathbb E\,\frac{\ell''(\mathrm{prox})}{1+V\ell''(\mathrm{prox})}", None,

@@ -164,13 +164,19 @@ class BranchSystem(ClosedForm):
         return [
             Step(
                 "Stage 1: subspaces of the branches",
-                "Each branch has spikes of its own, sqrt2 C_m beta_2 a_i/(s sqrt d_eff), on one semicircle of variance "
-                "Var T d/n1.",
+                "The quadratics of x see the features at second order: the leading eigenvectors of their "
+                "label-weighted covariance fold to matrices whose squares add up."
+                if self.algorithm.first.estimator == "flattened"
+                else "Each branch has spikes of its own, sqrt2 C_m beta_2 a_i/(s sqrt d_eff), on one semicircle of "
+                "variance Var T d/n1.",
                 pick("signal", "threshold", "spikes", "folded"),
             ),
             Step(
-                "Stage 2: one learned feature for each transform of the label",
-                "Ridge regression of T_t(y) on the polynomials of the learned coordinates finds the combination "
+                "Stage 2: learned features",
+                "The leading eigenvectors of the label-weighted covariance of the quadratics of the learned "
+                "coordinates are the learned features."
+                if self.algorithm.second.estimator == "flattened"
+                else "Ridge regression of T_t(y) on the polynomials of the learned coordinates finds the combination "
                 "sum_m C_tm u_m of the features. Only as many directions as C has rank are found.",
                 pick("shares", "gain", "noise", "features", "learned"),
             ),

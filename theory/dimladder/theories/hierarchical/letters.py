@@ -45,8 +45,10 @@ q                       :: squared overlap of a hidden direction with the learne
 q_A                     :: squared overlap of the leading eigenvector of the quadratics with the feature
 u_2                     :: quadratic part of the feature, of unit variance
 H                       :: shift of the feature among the quadratics
+p_A                     :: squared overlap of the learned feature with its best quadratic
+\hat u, u               :: quadratic of the learned coordinates closest to the feature; the feature, of unit variance
 g_0                     :: resolvent where the feature detaches
-\delta                  :: samples of the first stage over the $d(d + 1)/2$ quadratics
+\delta                  :: samples of a stage over its quadratics
 d_1                     :: hidden directions, $d_{\mathrm{eff}}$
 M_b                     :: square of the eigenvector along the quadratics of group $b$
 G_b                     :: resolvent of the quadratics of group $b$

@@ -216,7 +216,7 @@ class ShallowTheory(Theory):
         "A ReLU network with one hidden layer keeps the span of the class means; its costs are closed forms in the "
         "noise-to-signal ratio."
     )
-    reads: ClassVar[Reads] = {"data": DATA, "student": {"truncation-shallow": "shift"}, "algorithm": {"construct": ""}}
+    reads: ClassVar[Reads] = {"data": DATA, "student": {"truncation-shallow": ""}, "algorithm": {"construct": ""}}
     simulation = Simulation(sizes=(400, 1600, 6400), replicas=16)
     references = ("chen2023shallow", "chen2023geometric")
     assumptions = ("at least as many input dimensions as classes; labels and class means linearly independent",)
