@@ -34,6 +34,8 @@ sphinx_gallery_conf = {
 }
 html_math_renderer = "mathml"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = "dimladder"
 html_show_copyright = False
 default_role = "py:obj"  # a name that can be found becomes a link

@@ -322,6 +322,7 @@ def _predict(states: Any, places: Any, row: Any, before: Any, lower: Any, x: Any
 @njit(
     "void(i8, i8, f8[:, ::1], f8[:, ::1], f8[::1], f8, i8, f8, f8, f8[::1], i8, i8, b1, i8[::1], f8[::1], i8[::1],"
     "i8[::1], i8[::1], f8[::1])",
+    wide=False,
     **OPTIONS,
 )
 def follow_kernel(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import algorithms, coordinates, data, grids, losses, starts, students, targets
+from . import algorithms, coordinates, data, grids, losses, point_data, starts, students, targets
 from .spec import Spec
 
 # Every section of a run file, in the order in which it is written. `solver` is a class of the theory's own.
@@ -52,8 +52,9 @@ def _table(*kinds: type[Spec]) -> dict[str, type[Spec]]:
 
 KINDS: dict[str, dict[str, type[Spec]]] = {
     "data": _table(
-        data.Gaussian, data.Mixture, data.Images, data.CosinePoints, data.GaussianPoints, data.ExplicitPoints,
-        data.DigitsPoints, data.FilePoints, data.BallClusters, data.ClassPoints, data.ClassFile,
+        data.Gaussian, data.Mixture, data.Images,
+        point_data.CosinePoints, point_data.GaussianPoints, point_data.ExplicitPoints, point_data.DigitsPoints,
+        point_data.FilePoints, point_data.BallClusters, point_data.ClassPoints, point_data.ClassFile,
         coordinates.GaussianCoordinate, coordinates.UniformCoordinate, coordinates.ExponentialCoordinate,
         coordinates.MixtureCoordinate, coordinates.EmpiricalCoordinate, data.Hypercube, data.BlockModel, data.KernelLaw,
     ),

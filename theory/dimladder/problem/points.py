@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DomainError
-from .data import CosinePoints, DigitsPoints, ExplicitPoints, FilePoints, GaussianPoints
 from .expressions import Expression
+from .point_data import CosinePoints, DigitsPoints, ExplicitPoints, FilePoints, GaussianPoints
 
 Points = CosinePoints | GaussianPoints | ExplicitPoints | DigitsPoints | FilePoints
 

@@ -37,6 +37,8 @@ class Kernel:
 
     def __init__(self, py_func: Callable[..., Any], signature: Signature | None, options: Mapping[str, Any]) -> None:
         self.py_func, self.signature, self.options = py_func, signature, dict(options)
+        # Whether loops are unrolled and vectorised, which takes half of the time to compile; numba has no such choice.
+        self.wide = bool(self.options.pop("wide", True))
         self.__name__, self.__module__ = py_func.__name__, py_func.__module__
         self.__doc__ = py_func.__doc__
         if self.options.get("error_model") != "numpy":

@@ -150,7 +150,8 @@ def compiled(
         For code outside the subset.
     """
     with _LOCK:
-        code = _kept(f"{stamp}{tangents}", lambda: _object(_ir(entries, function_types, tangents)))
+        wide = all(kernel.wide for _, kernel, _ in entries)
+        code = _kept(f"{stamp}{tangents}", lambda: _object(_ir(entries, function_types, tangents), wide))
         engine = _loaded(code)
         return {name: Native(engine, name, signature) for name, _, signature in entries}
 
@@ -261,8 +262,8 @@ def _target() -> Any:
     )
 
 
-def _object(ir: str) -> bytes:
-    """Return optimised object code for this processor."""
+def _object(ir: str, wide: bool) -> bytes:
+    """Return optimised object code for this processor; `wide` says whether loops are unrolled and vectorised."""
     import llvmlite.binding as binding
 
     machine = _target()
@@ -273,7 +274,7 @@ def _object(ir: str) -> bytes:
         raise Refused(f"this LLVM does not take it: {error}") from error
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = wide
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
     code: bytes = machine.emit_object(module)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DomainError
-from ..data import BallClusters, ClassFile, ClassPoints
+from ..point_data import BallClusters, ClassFile, ClassPoints
 from ..spec import Problem
 from .clusters import ClusteredData, ball_clusters, project
 from .geometry import Cones, cones, default_shifts
