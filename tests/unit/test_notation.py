@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,21 +126,6 @@ def test_ramps_steps_and_averages_are_written_as_people_do() -> None:
     assert latex(sp.Function(r"\mathbb{E}")(x + y)) == r"\mathbb{E}\left[x + y\right]"
     assert latex(sp.Function("s'")(x)) == r"s'\left(x\right)"
     assert latex(sp.Derivative(sp.Function("f")(x), x)).startswith(r"\frac{\mathrm{d}}{\mathrm{d} x}")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX at hand")
-def test_tables_fit_their_column(tmp_path: Path) -> None:
-    tables = [(path.stem, table(path)[1]) for path in RUNS]
-    for columns, option in ((1, "onecolumn"), (2, "twocolumn")):
-        body = "\n".join(f"\\section{{{name}}}\n{found.latex(columns)}" for name, found in tables)
-        head = f"\\documentclass[{option}]{{article}}\n\\usepackage{{amsmath,amssymb,bm}}\n\\raggedbottom\n"
-        (tmp_path / "all.tex").write_text(f"{head}\\begin{{document}}\n{body}\n\\end{{document}}\n")
-        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
-        assert done.returncode == 0, done.stdout[-2000:]
-        found = re.findall(r"Overfull \\([hv])box \(([\d.]+)pt", done.stdout)
-        assert not [(kind, float(size)) for kind, size in found if float(size) > 5.0]
 
 
 def test_numbers_in_which_results_differ_are_left_out(tmp_path: Path) -> None:

@@ -99,10 +99,13 @@ def test_formulas_in_a_terminal(latex: str, text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX at hand")
 def test_equations_of_every_run_file_fit_their_column(tmp_path: Path) -> None:
-    """All in one document, in one column and in two: no box sticks out by more than 5 pt."""
+    """All in one document, with their tables of notation, in one column and in two: no box sticks out by over 5 pt."""
     systems = [(path.stem, dl.derive(dl.load(path))) for path in RUNS]
     for columns in COLUMNS:
-        body = "\n".join(f"\\section{{{name}}}\n{system.latex(columns)}" for name, system in systems)
+        body = "\n".join(
+            f"\\section{{{name}}}\n{system.latex(columns)}\n{system.notation().latex(columns)}"
+            for name, system in systems
+        )
         option = "twocolumn" if columns == 2 else "onecolumn"
         head = f"\\documentclass[{option}]{{article}}\n\\usepackage{{amsmath,amssymb,bm}}\n\\raggedbottom\n"
         (tmp_path / "all.tex").write_text(f"{head}\\begin{{document}}\n{body}\n\\end{{document}}\n")
