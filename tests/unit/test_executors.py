@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,6 +28,9 @@ from dimladder.workers import recorded
 from dimladder_validation import simulate
 from executor_tasks import die, slow_square
 from run_files import SMALL, TANH_UNIT, path_of
+
+# A busy machine is slow to make folders, of which dask warns; that is no failure here.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories:UserWarning")
 
 
 def test_a_pool_is_made_anew_and_only_suspects_are_tried_alone(tmp_path: Path) -> None:
@@ -82,7 +86,10 @@ def test_a_pool_of_somebody_else_that_breaks_is_told() -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a machine that is busy, or has no network
+        found = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with found:
         yield found
 
 

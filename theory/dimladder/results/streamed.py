@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from .files import write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+# Bytes of names, attributes and tables of an HDF5 file, generously.
+_OVERHEAD = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def write_streamed(
     """
 
     def write(temporary: Path) -> None:
+        _reserve(temporary, small, large, math.prod(lengths))
         # In the order in which a result in memory has them: numbers, then what is said about the points.
         small.drop_vars(list(small.data_vars)).to_netcdf(temporary, engine="h5netcdf")
         offsets = _allocate(temporary, large, lengths)
@@ -79,6 +85,15 @@ def write_streamed(
     write_atomically(target, write, sealed=True)
 
 
+def _reserve(path: Path, small: xr.Dataset, large: Mapping[str, Rows], rows: int) -> None:
+    """Make sure that there is room for all of the file, before HDF5 meets a full disk, which it does not survive."""
+    size = small.nbytes + sum(8 * rows * math.prod(one.shape) for one in large.values()) + _OVERHEAD
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(0)
+
+
 def _allocate(path: Path, large: Mapping[str, Rows], lengths: Sequence[int]) -> dict[str, int]:
     """Add the large variables without content, and return where each begins in the file."""
     import h5netcdf
@@ -96,8 +111,6 @@ def _allocate(path: Path, large: Mapping[str, Rows], lengths: Sequence[int]) -> 
 
 
 def _put(file: object, offset: int, at: np.ndarray, values: np.ndarray) -> None:
-    import os
-
     data = np.ascontiguousarray(values, dtype="<f8")
     width = data[0].nbytes
     # Runs of rows that follow each other are one write.
