@@ -203,7 +203,7 @@ IDLE: dict[str, dict[str, str]] = {
     "hierarchical-layerwise": {"target.exponents": "d -> infinity: the exponent is in the units of the axes"},
     "hierarchical-branches": {"target.exponents": "d -> infinity: the exponent is in the units of the axes"},
     "hierarchical-tree": {"target.readout": "d -> infinity: any law of mean square one"},
-    **{f"hierarchical-{name}": _TRAINED for name in ("learners", "parity", "protocol")},
+    **{f"hierarchical-{name}": _TRAINED for name in ("learners", "parity", "protocol", "published")},
     "hierarchical-plateaus": {
         "target.readout": "d -> infinity: any law of mean square one",
         "target.noise": "errors without it",
