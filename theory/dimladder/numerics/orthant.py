@@ -21,6 +21,7 @@ from .special import asin
 
 __all__ = [
     "ORTHANT_SOURCE",
+    "complement",
     "correlation",
     "correlation_angle",
     "density_at_zero",
@@ -48,7 +49,7 @@ DET = 0.02
 
 
 @njit(error_model="numpy", cache=True)
-def schur(c: float, x: float, y: float, v: float) -> float:
+def complement(c: float, x: float, y: float, v: float) -> float:
     """Return c - x y / v with the rounding errors of both products recovered (Dekker), for conditional covariances.
 
     Relative accuracy matters when two fields nearly coincide: the difference is then far smaller than its terms.
@@ -70,8 +71,13 @@ def schur(c: float, x: float, y: float, v: float) -> float:
     yh = t - (t - y)
     yl = y - yh
     f = ((xh * yh - q) + xh * yl + xl * yh) + xl * yl
-    # A field that is fixed tells nothing.
-    return ((p - q) + (e - f)) / v if v > 0.0 or v != v else c
+    return ((p - q) + (e - f)) / v
+
+
+@njit(error_model="numpy", cache=True)
+def schur(c: float, x: float, y: float, v: float) -> float:
+    """Return `complement`, or c where v vanishes: a field that is fixed tells nothing."""
+    return complement(c, x, y, v) if v > 0.0 or v != v else c
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)
@@ -226,15 +232,22 @@ def orthant_probability4(r12: float, r13: float, r14: float, r23: float, r24: fl
     return (1.0 + pairs + float(sign_moment4(r12, r13, r14, r23, r24, r34))) / 16.0
 
 
+_PRINTED = (
+    complement,
+    schur,
+    correlation,
+    correlation_angle,
+    density_at_zero,
+    plackett_pair,
+    sign_moment4,
+    sign_slope4,
+)
 ORTHANT_SOURCE = "\n\n\n".join(
     [
         "\n".join(
             f"{n} = np.array({globals()[n].tolist()!r})" for n in ("NODES", "WEIGHTS", "HARD_NODES", "HARD_WEIGHTS")
         )
         + f"\nDET = {DET}",
-        *(
-            inspect.getsource(f.py_func)
-            for f in (schur, correlation, correlation_angle, density_at_zero, plackett_pair, sign_moment4, sign_slope4)
-        ),
+        *(inspect.getsource(f.py_func) for f in _PRINTED),
     ]
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....numerics.orthant import schur
+from ....numerics.orthant import complement
 
 Array = NDArray[np.float64]
 # Where the parameters of the target begin, and whether readouts are part of the state.
@@ -133,7 +133,7 @@ def beside(C: Array, b: int, a: int, a1: int, a2: int) -> float:
 def given(C: Array, b: int, c: int, a1: int, a2: int) -> float:
     """Covariance of b and c given that a1 (and a2, unless -1) are zero; keeps its digits for fields nearly equal."""
     if a2 < 0:
-        return schur(plain(C, b, c, a1, -1), beside(C, b, a1, a1, -1), beside(C, c, a1, a1, -1), C[a1, a1])
+        return complement(plain(C, b, c, a1, -1), beside(C, b, a1, a1, -1), beside(C, c, a1, a1, -1), C[a1, a1])
     # What is left of a2 given a1, and of b and c given both: first a1 is conditioned on, then that.
     v = C[a1, a1]
     b1, c1 = beside(C, b, a1, a1, a2), beside(C, c, a1, a1, a2)
@@ -141,10 +141,10 @@ def given(C: Array, b: int, c: int, a1: int, a2: int) -> float:
     r2, f2, d2, x2 = residue(C, a2, a1, -1)
     bt = (f2 * beside(C, b, r2, a1, a2) if r2 >= 0 else 0.0) + (x2 * beside(C, b, d2, a1, a2) if d2 >= 0 else 0.0)
     ct = (f2 * beside(C, c, r2, a1, a2) if r2 >= 0 else 0.0) + (x2 * beside(C, c, d2, a1, a2) if d2 >= 0 else 0.0)
-    left = schur(plain(C, b, c, a1, a2), b1, c1, v)
-    v2 = schur(plain(C, a2, a2, a1, -1), t1, t1, v)
+    left = complement(plain(C, b, c, a1, a2), b1, c1, v)
+    v2 = complement(plain(C, a2, a2, a1, -1), t1, t1, v)
     # A field that a1 determines has no density of its own: what is multiplied by it does not matter.
-    return left if v2 <= 0.0 else schur(left, schur(bt, b1, t1, v), schur(ct, c1, t1, v), v2)
+    return left if v2 <= 0.0 else complement(left, complement(bt, b1, t1, v), complement(ct, c1, t1, v), v2)
 
 
 def offset(y: Array, p: Array) -> float:
