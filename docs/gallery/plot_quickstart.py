@@ -4,7 +4,7 @@ The picture of the README: three-layer learning of a hierarchical target, theory
 
 .. image:: /gallery/figures/quickstart.png
 
-Run it from anywhere: ``python docs/gallery/plot_quickstart.py``; it takes about half a minute.
+Run it from anywhere: ``python docs/gallery/plot_quickstart.py``; it takes about a minute.
 """
 
 # sphinx_gallery_thumbnail_path = 'gallery/figures/quickstart.png'
