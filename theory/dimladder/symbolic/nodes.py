@@ -7,6 +7,7 @@ and `numerics.thresholds`, which keep their accuracy where fields nearly coincid
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import sympy as sp
@@ -60,24 +61,37 @@ class Expectation(sp.Expr):  # type: ignore[misc]
         return sp.Float(self.numerical()[0], 17)
 
 
-class SignMoment2(sp.Function):  # type: ignore[misc]
+class _MomentOfSigns(sp.Function):  # type: ignore[misc]
+    """The average of a product of signs: printed as S of their number, and evaluated by compiled code."""
+
+    signs: int
+    value: Callable[..., float]
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        inside = rf"\mathcal{{S}}_{self.signs}\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
+        return inside if exp is None else rf"{inside}^{{{exp}}}"
+
+    def _eval_evalf(self, prec: int) -> Any:
+        if not all(a.is_number for a in self.args):
+            return self
+        return sp.Float(self.value(*(float(a) for a in self.args)), 17)
+
+
+class SignMoment2(_MomentOfSigns):
     """``E[sign(u + h) sign(v + k)]`` for centred unit Gaussians u, v of correlation rho; arguments (h, k, rho).
 
     Without thresholds it is (2/pi) asin(rho). Derivatives are elementary.
     """
 
     nargs = 3
+    signs = 2
 
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        inside = r"\mathcal{S}_2\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
-        return inside if exp is None else rf"{inside}^{{{exp}}}"
-
-    def _eval_evalf(self, prec: int) -> Any:
-        if not all(a.is_number for a in self.args):
-            return self
+    @staticmethod
+    def value(*numbers: float) -> float:
+        """Return the moment for these arguments."""
         from ..numerics.thresholds import sign_moment2
 
-        return sp.Float(sign_moment2(*(float(a) for a in self.args)), 17)
+        return float(sign_moment2(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or both do."""
@@ -90,24 +104,21 @@ class SignMoment2(sp.Function):  # type: ignore[misc]
         return sp.sqrt(2 / sp.pi) * sp.exp(-(at**2) / 2) * seen
 
 
-class SignMoment4(sp.Function):  # type: ignore[misc]
+class SignMoment4(_MomentOfSigns):
     """``E[sign(u1) sign(u2) sign(u3) sign(u4)]`` for centred Gaussians with the correlations (12, 13, 14, 23, 24, 34).
 
     No elementary form is known; Plackett (1954) gives it as one-dimensional integrals.
     """
 
     nargs = 6
+    signs = 4
 
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        inside = r"\mathcal{S}_4\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
-        return inside if exp is None else rf"{inside}^{{{exp}}}"
-
-    def _eval_evalf(self, prec: int) -> Any:
-        if not all(a.is_number for a in self.args):
-            return self
+    @staticmethod
+    def value(*numbers: float) -> float:
+        """Return the moment for these arguments."""
         from ..numerics.orthant import sign_moment4
 
-        return sp.Float(sign_moment4(*(float(a) for a in self.args)), 17)
+        return float(sign_moment4(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """Plackett's identity: the derivative in one correlation, in terms of the two other fields given this pair."""
@@ -119,45 +130,39 @@ class SignMoment4(sp.Function):  # type: ignore[misc]
         return SignSlope4(r[i, j], *rest)
 
 
-class SignMoment3(sp.Function):  # type: ignore[misc]
+class SignMoment3(_MomentOfSigns):
     """``E[sign(u1 + h1) sign(u2 + h2) sign(u3 + h3)]``, unit Gaussians; arguments (h1, h2, h3, r12, r13, r23).
 
     Plackett's integrals (1954), as for four signs.
     """
 
     nargs = 6
+    signs = 3
 
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        inside = r"\mathcal{S}_3\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
-        return inside if exp is None else rf"{inside}^{{{exp}}}"
-
-    def _eval_evalf(self, prec: int) -> Any:
-        if not all(a.is_number for a in self.args):
-            return self
+    @staticmethod
+    def value(*numbers: float) -> float:
+        """Return the moment for these arguments."""
         from ..numerics.thresholds import sign_moment3
 
-        return sp.Float(sign_moment3(*(float(a) for a in self.args)), 17)
+        return float(sign_moment3(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or two do."""
         return _slope_of_signs(self.args[:3], self.args[3:], argindex)
 
 
-class ShiftedSignMoment4(sp.Function):  # type: ignore[misc]
+class ShiftedSignMoment4(_MomentOfSigns):
     """``E[prod_a sign(u_a + h_a)]`` of four unit Gaussians; arguments (h1, ..., h4, r12, r13, r14, r23, r24, r34)."""
 
     nargs = 10
+    signs = 4
 
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        inside = r"\mathcal{S}_4\left(" + ", ".join(printer._print(a) for a in self.args) + r"\right)"
-        return inside if exp is None else rf"{inside}^{{{exp}}}"
-
-    def _eval_evalf(self, prec: int) -> Any:
-        if not all(a.is_number for a in self.args):
-            return self
+    @staticmethod
+    def value(*numbers: float) -> float:
+        """Return the moment for these arguments."""
         from ..numerics.thresholds import shifted_sign_moment4
 
-        return sp.Float(shifted_sign_moment4(*(float(a) for a in self.args)), 17)
+        return float(shifted_sign_moment4(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or two do."""

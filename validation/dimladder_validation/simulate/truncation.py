@@ -19,18 +19,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-ON_HOST = "networks are constructed, not trained, and some of their costs are zero"
+class ConstructedExperiment(Experiment):
+    """Measures the costs of networks that are constructed, on randomly drawn points."""
 
-
-class TruncationExperiment(Experiment):
-    """Measures the costs of the truncation states on randomly drawn points."""
-
-    theory = "truncation"
-    on_host = ON_HOST
+    on_host = "networks are constructed, not trained, and some of their costs are zero"
     size = "samples"
 
     def closing(self, problem: Any) -> Closing:
         return Closing(1.0, reason="the square root of a mean of n draws: a bias of 1/n by the delta method")
+
+
+class TruncationExperiment(ConstructedExperiment):
+    """Measures the costs of the truncation states on randomly drawn points."""
+
+    theory = "truncation"
 
     def exact(self, problem: Any) -> tuple[str, ...]:
         return ("noise_to_signal",)

@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Closing, Experiment, Sample
-from .truncation import ON_HOST, costs_of, picks_of
+from .base import Backend, Sample
+from .truncation import ConstructedExperiment, costs_of, picks_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class ShallowExperiment(Experiment):
+class ShallowExperiment(ConstructedExperiment):
     """Measures the costs of the shallow network on randomly drawn points."""
 
     theory = "truncation-shallow"
-    on_host = ON_HOST
-    size = "samples"
-
-    def closing(self, problem: Any) -> Closing:
-        return Closing(1.0, reason="the square root of a mean of n draws: a bias of 1/n by the delta method")
 
     def exact(self, problem: Any) -> tuple[str, ...]:
         return ("noise_to_signal",)
@@ -59,15 +54,10 @@ class ShallowExperiment(Experiment):
         return Sample({}, {**variables, "noise_to_signal": ((), np.full(len(streams), ratio))})
 
 
-class SeparableExperiment(Experiment):
+class SeparableExperiment(ConstructedExperiment):
     """Measures the least costs after every cut on randomly drawn points."""
 
     theory = "truncation-separable"
-    on_host = ON_HOST
-    size = "samples"
-
-    def closing(self, problem: Any) -> Closing:
-        return Closing(1.0, reason="the square root of a mean of n draws: a bias of 1/n by the delta method")
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         """Draw `size` points of every class for each replica; in float64 on the CPU, whatever the backend."""
