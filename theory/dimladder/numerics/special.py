@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from .jit import njit
+from .native import njit
 from .pasted import asin_text
 
 __all__ = [

@@ -64,7 +64,7 @@ def is_shape(e: ast.Subscript) -> bool:
 
 def shape_of(e: ast.Call) -> list[ast.expr]:
     first = e.args[0]
-    return list(first.elts) if isinstance(first, ast.Tuple) else list(e.args)
+    return list(first.elts) if isinstance(first, ast.Tuple) else [first]
 
 
 class Inference:
@@ -188,7 +188,7 @@ class Inference:
                 kind = self.type_of(f.value)
                 return None if kind is None else Array(kind.element, len(shape_of(e)))
             if ast.unparse(f) == "np.empty":
-                return Array(F64, len(shape_of(e)))
+                return Array(I64 if len(e.args) > 1 else F64, len(shape_of(e)))
             if not (isinstance(f.value, ast.Name) and f.value.id == "math"):
                 raise Refused(ast.unparse(f))
             return BOOL if f.attr in ("isfinite", "isnan", "isinf") else I64 if f.attr in ROUND else F64

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import types as spoken
 from .machine import Native, compiled
-from .types import Refused, Signature
+from .types import F64, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
 # Functions that make a callable of two addresses -> its type; `register` fills it.
@@ -73,6 +73,12 @@ class Kernel:
         except Refused as refused:
             log.info("%s is compiled by numba: %s", self.__name__, refused)
             return self.by_numba
+
+    @cached_property
+    def of_numbers(self) -> Any:
+        """The function compiled for real numbers, of which it returns one."""
+        count = self.py_func.__code__.co_argcount
+        return Kernel(self.py_func, Signature(F64, (F64,) * count), self.options | {"wide": False}).compiled
 
     @cached_property
     def by_numba(self) -> Any:

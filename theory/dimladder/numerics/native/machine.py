@@ -151,14 +151,15 @@ def compiled(
     """
     with _LOCK:
         wide = all(kernel.wide for _, kernel, _ in entries)
-        code = _kept(f"{stamp}{tangents}", lambda: _object(_ir(entries, function_types, tangents), wide))
+        code = _kept(f"{stamp}{tangents}", lambda: _object(translated(entries, function_types, tangents), wide))
         engine = _loaded(code)
         return {name: Native(engine, name, signature) for name, _, signature in entries}
 
 
-def _ir(
+def translated(
     entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature], tangents: bool = False
 ) -> str:
+    """Return the LLVM text of functions; arguments as those of `compiled`."""
     unit = Unit(function_types, Tangents if tangents else None)
     for name, kernel, signature in entries:
         function = unit.emitted(kernel, signature.arguments)
@@ -263,7 +264,12 @@ def _target() -> Any:
 
 
 def _object(ir: str, wide: bool) -> bytes:
-    """Return optimised object code for this processor; `wide` says whether loops are unrolled and vectorised."""
+    code: bytes = _target().emit_object(optimised(ir, wide))
+    return code
+
+
+def optimised(ir: str, wide: bool) -> Any:
+    """Return a module of LLVM, optimised for this processor; `wide`: loops are unrolled and vectorised."""
     import llvmlite.binding as binding
 
     machine = _target()
@@ -277,8 +283,7 @@ def _object(ir: str, wide: bool) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = wide
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    code: bytes = machine.emit_object(module)
-    return code
+    return module
 
 
 def _loaded(code: bytes) -> Any:
