@@ -10,12 +10,13 @@ import pytest
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression, activation
 from dimladder.problem.update_table import Table
-from dimladder_validation.simulate import gram_kernel, sgd, streams
+from dimladder_validation.simulate import streams
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.frames import explicit, frame_of, psd_root
-from dimladder_validation.simulate.measured import population_errors
 from dimladder_validation.simulate.model_code import code_for, derivative
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import gram_kernel, sgd
+from dimladder_validation.simulate.one_pass.frames import explicit, frame_of, psd_root
+from dimladder_validation.simulate.one_pass.measured import population_errors
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 from tables import plain
 
 K, M, D = 3, 2, 30

@@ -23,9 +23,9 @@ from dimladder.errors import SimulationError
 from dimladder.problem import kind_of
 from dimladder.problem.descent import Descent, Formulas, descent_of, formulas_of, outputs_of
 
-from .base import Backend, Closing, Experiment, Sample
-from .multi_pass_array import train_array
-from .multi_pass_run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
+from ..base import Backend, Closing, Experiment, Sample
+from .array import train_array
+from .run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

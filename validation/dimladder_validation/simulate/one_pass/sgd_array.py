@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
-from .base import Backend
+from ..base import Backend
+from ..model_code import as_formula, clean_label, loss_slopes, slope_of
+from ..rows import Rows
 from .frames import explicit
-from .model_code import as_formula, clean_label, loss_slopes, slope_of
-from .rows import Rows
 from .sgd import Trajectories, at_finite_d, at_times, children_of, mixing, recorded_steps, report, stages
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from dimladder.problem import Hierarchical
 from dimladder.problem.hierarchy import orthonormal_coefficients
 
-from .base import Backend
-from .hierarchical_target import Realization, hermite_polynomial
+from ..base import Backend
+from .target import Realization, hermite_polynomial
 
 
 @dataclass

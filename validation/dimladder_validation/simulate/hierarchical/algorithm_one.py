@@ -17,10 +17,10 @@ import numpy as np
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression
 
-from .base import Backend, chunks, ridge_fit
-from .hierarchical_flow import slope
-from .hierarchical_replicas import Realizations
-from .hierarchical_target import Realization
+from ..base import Backend, chunks, ridge_fit
+from .flow import slope
+from .replicas import Realizations
+from .target import Realization
 
 BLOCK = 8192
 

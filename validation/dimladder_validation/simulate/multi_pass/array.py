@@ -1,4 +1,4 @@
-"""Gradient descent on drawn inputs of all replicas at once, on any array namespace and device; see `multi_pass`."""
+"""Gradient descent on drawn inputs of all replicas at once, on any array namespace and device; see `experiment`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from dimladder.problem.expressions import drop_atoms
 
-from .base import Backend
-from .model_code import as_formula, derivative, stable
-from .multi_pass_run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
-from .rows import Rows
+from ..base import Backend
+from ..model_code import as_formula, derivative, stable
+from ..rows import Rows
+from .run import CHUNK_NUMBERS, Run, batches, block_sizes, start_coordinates
 
 if TYPE_CHECKING:
     from dimladder.problem.descent import Descent, Formulas

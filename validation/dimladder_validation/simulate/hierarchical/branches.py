@@ -13,10 +13,10 @@ from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Expression
 from dimladder.problem.hierarchy import orthonormal_coefficients
 
-from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_features import Features
-from .hierarchical_flattening import flattened_features, flattened_subspaces
-from .hierarchical_layerwise import (
+from ..base import Backend, Closing, Experiment, Sample, chunks
+from .features import Features
+from .flattening import flattened_features, flattened_subspaces
+from .layerwise import (
     BLOCK,
     FITS,
     MOST_LABELS,
@@ -27,7 +27,7 @@ from .hierarchical_layerwise import (
     rows_of,
     spectral_subspaces,
 )
-from .hierarchical_target import Realization
+from .target import Realization
 
 TEST_SAMPLES = 40_000
 

@@ -6,7 +6,7 @@ prod_j a_i He_{lambda_j}(z_i), one for each partition lambda; their coefficients
 square of each is estimated without bias from two halves of the samples.
 
 Where a learner finds the hidden subspace is measured: spectral estimates from n = d^kappa samples, at this d. Training
-real networks is `hierarchical_training`.
+real networks is `training`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from dimladder.errors import SimulationError
 from dimladder.problem.hierarchy import draw_readout, orthonormal_coefficients
 
-from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_target import Realization, hermite_polynomial, leading_eigenvectors, level_sizes
+from ..base import Backend, Closing, Experiment, Sample, chunks
+from .target import Realization, hermite_polynomial, leading_eigenvectors, level_sizes
 
 LEARNERS = ("kernel", "two-layer", "deep")
 SAMPLES = 16_000
@@ -57,7 +57,7 @@ class PlateauExperiment(Experiment):
         if len(target.exponents) > 1 or target.branches > 1:
             raise SimulationError(
                 "the finite-d plateaus are computed for one hidden level and one branch", where="target.exponents",
-                hint="deeper trees: theory only, or train networks with hierarchical_training",
+                hint="deeper trees: theory only, or train networks with the theory hierarchical-learners",
             )  # fmt: skip
         kappa = np.array(problem.grid.values("kappa"))
         error = np.empty((len(streams), len(LEARNERS), len(kappa)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Closing, Experiment, Sample
+from ..base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np

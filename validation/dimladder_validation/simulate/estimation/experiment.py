@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Closing, Experiment, Sample
+from ..base import Backend, Closing, Experiment, Sample
 from .index_targets import clean, directions, drawn_target, is_bayes, label
 from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_penalty, ridge_slope
 
@@ -100,7 +100,7 @@ class _Tangent:
     def __init__(self, problem: Any, world: World) -> None:
         from dimladder.numerics.quadrature import gauss_normal
 
-        from .model_code import derivative
+        from ..model_code import derivative
 
         self.sigma, self.weights = world.layers[0]
         self.slope = derivative(self.sigma)
@@ -182,7 +182,7 @@ class EstimationExperiment(Experiment):
                 why="they say nothing about the features beyond their second moments",
             )  # fmt: skip
         if is_mixture(problem):
-            from .estimation_mixture import mixture_sample
+            from .mixture import mixture_sample
 
             return mixture_sample(problem, size, streams, backend)
         if is_bayes(problem):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Closing, Experiment, Sample
+from ..base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,6 +1,6 @@
 """The explicit networks of one hidden layer, and of one hyperplane a class, measured point by point.
 
-As in `truncation`: points drawn at random from the classes go through the ReLU networks neuron by neuron, with last
+As in `states`: points drawn at random from the classes go through the ReLU networks neuron by neuron, with last
 layers found by least squares on all the data.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Sample
-from .truncation import ConstructedExperiment, costs_of, picks_of
+from ..base import Backend, Sample
+from .states import ConstructedExperiment, costs_of, picks_of
 
 if TYPE_CHECKING:
     import numpy as np

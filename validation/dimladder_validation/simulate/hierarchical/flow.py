@@ -18,10 +18,10 @@ from dimladder.errors import SimulationError
 from dimladder.problem import activation
 from dimladder.problem.hierarchy import draw_readout
 
-from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_replicas import Realizations
-from .hierarchical_target import Realization, level_sizes
-from .model_code import derivative
+from ..base import Backend, Closing, Experiment, Sample, chunks
+from ..model_code import derivative
+from .replicas import Realizations
+from .target import Realization, level_sizes
 
 # Samples drawn together: a block and its temporaries stay in the processor's cache.
 BLOCK = 2048

@@ -13,7 +13,7 @@ from dimladder.errors import SimulationError
 from dimladder.problem import Hierarchical
 from dimladder.problem.hierarchy import draw_readout, effective_dimension, orthonormal_coefficients
 
-from .base import Backend
+from ..base import Backend
 
 
 def level_sizes(target: Hierarchical, d: int) -> tuple[int, ...]:

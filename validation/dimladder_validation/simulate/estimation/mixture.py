@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dimladder.problem.mixtures import cluster_targets, mixture_geometry
 from dimladder.problem.targets import Index
 
-from .base import Backend, Sample
+from ..base import Backend, Sample
 from .index_targets import clean_label, draw_label
 from .minimise import Fit, continuous_slope, golden_ridge, minimise, minimise_classes
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from . import hierarchical_training as training
-from .base import Backend, Closing, Experiment, Sample
-from .hierarchical_branches import branch_stages
-from .hierarchical_layerwise import rows_of, three_stages
-from .hierarchical_replicas import Realizations
-from .hierarchical_target import Realization
+from ..base import Backend, Closing, Experiment, Sample
+from . import training
+from .branches import branch_stages
+from .layerwise import rows_of, three_stages
+from .replicas import Realizations
+from .target import Realization
 
 ESTIMATORS = ("quadratic kernel", "three layers")
 RECIPES = {"paper": training.PAPER, "repository": training.REPOSITORY}

@@ -15,7 +15,7 @@ from dimladder.numerics.quadrature import gauss_normal
 from dimladder.problem import Expression
 from dimladder.problem.activations import activation
 
-from .base import Backend
+from ..base import Backend
 
 
 @lru_cache(maxsize=16)

@@ -13,10 +13,10 @@ from dimladder.errors import SimulationError
 from dimladder.problem.algorithms import ThirdStage
 from dimladder.problem.hierarchy import orthonormal_coefficients
 
-from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_features import solve, union_features
-from .hierarchical_layerwise import BLOCK, label_transform, readout_basis, spectral_subspaces, standardiser
-from .hierarchical_target import Realization, hermite_polynomial, leading_eigenvectors
+from ..base import Backend, Closing, Experiment, Sample, chunks
+from .features import solve, union_features
+from .layerwise import BLOCK, label_transform, readout_basis, spectral_subspaces, standardiser
+from .target import Realization, hermite_polynomial, leading_eigenvectors
 
 TEST_SAMPLES = 20_000
 READOUT = ThirdStage(degree=11, basis="rank")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .base import Sample
-from .model_code import code_for
+from ..base import Sample
+from ..model_code import code_for
 from .sgd import Trajectories, in_threads
 
 if TYPE_CHECKING:

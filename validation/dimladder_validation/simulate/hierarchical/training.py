@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .base import Backend, ridge_fit
-from .hierarchical_replicas import Realizations
-from .hierarchical_target import Realization
-from .rows import Rows
+from ..base import Backend, ridge_fit
+from ..rows import Rows
+from .replicas import Realizations
+from .target import Realization
 
 # Numbers that a replica's mini-batches draw ahead.
 CHUNK_NUMBERS = 100_000

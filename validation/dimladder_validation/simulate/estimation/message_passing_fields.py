@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, Sample
+from ..base import Backend, Sample
 
 Array = NDArray[np.float64]
 STEPS, TOLERANCE = 300, 1e-7

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..model_code import code_for
 from .frames import Frame, explicit, frame_of
-from .model_code import code_for
 
 if TYPE_CHECKING:
     import numpy as np

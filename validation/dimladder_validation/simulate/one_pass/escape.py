@@ -85,11 +85,11 @@ def escape_times(
     """
     import numpy as np
 
+    from ..streams import stream_hash, streams
     from . import gram_kernel
+    from .experiment import finite
     from .frames import frame_of
-    from .one_pass import finite
     from .sgd import at_finite_d, kernel_arguments, written_rows
-    from .streams import stream_hash, streams
 
     if not 0 < threshold <= 1:
         raise SimulationError(f"the threshold on a cosine must lie in (0, 1], got {threshold}")

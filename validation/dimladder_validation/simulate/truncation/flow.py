@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Backend, Closing, Experiment, Sample
+from ..base import Backend, Closing, Experiment, Sample
 
 if TYPE_CHECKING:
     import numpy as np

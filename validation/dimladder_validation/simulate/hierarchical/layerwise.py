@@ -18,10 +18,10 @@ from dimladder.numerics.quadrature import gauss_normal, hermite_values
 from dimladder.problem import Expression
 from dimladder.problem.hierarchy import draw_readout, effective_dimension, orthonormal_coefficients
 
-from .base import Backend, Closing, Experiment, Sample, chunks
-from .hierarchical_features import Features, solve
-from .hierarchical_flattening import flattened_features, flattened_subspaces
-from .hierarchical_target import Realization, hermite_polynomial, leading_eigenvectors
+from ..base import Backend, Closing, Experiment, Sample, chunks
+from .features import Features, solve
+from .flattening import flattened_features, flattened_subspaces
+from .target import Realization, hermite_polynomial, leading_eigenvectors
 
 BLOCK = 8192
 # Fresh inputs on which the readout is judged; with third.samples = inf it is fitted there too, (degree + 1)/40000 too

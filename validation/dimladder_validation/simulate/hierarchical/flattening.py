@@ -15,8 +15,8 @@ import numpy as np
 
 from dimladder.errors import SimulationError
 
-from .base import Backend, chunks
-from .hierarchical_target import Realization, leading_eigenvectors
+from ..base import Backend, chunks
+from .target import Realization, leading_eigenvectors
 
 BLOCK = 8192
 # Inputs are kept: larger numbers of them are refused.
@@ -94,7 +94,7 @@ def flattened_features(
     Returns
     -------
     list of (D_2, len(counts)) arrays
-        With r branches (D_2, r, len(counts)). In the order of `hierarchical_features.monomials`: squares, then products
+        With r branches (D_2, r, len(counts)). In the order of `features.monomials`: squares, then products
         of two coordinates.
     """
     xp, branches = backend.xp, truth.target.branches
