@@ -15,7 +15,7 @@ import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,28 @@ class Native:
 
     def __call__(self, *arguments: Any) -> Any:
         state = _State()
-        words: list[Any] = [ctypes.addressof(state)]
-        for value, array in zip(arguments, self._arrays, strict=True):
+        if len(arguments) != len(self._arrays):
+            raise TypeError(f"{self.__name__} takes {len(self._arrays)} arguments, got {len(arguments)}")
+        found = self._call(ctypes.addressof(state), *self._flat(arguments))
+        if state.status:
+            raise state.exception()
+        return found
+
+    def _flat(self, arguments: Sequence[Any]) -> list[Any]:
+        words: list[Any] = []
+        for value, array in zip(arguments, self._arrays, strict=False):
             if array is None:
                 words.append(value)
             else:
                 words += _words(value, *array)
-        found = self._call(*words)
-        if state.status:
-            raise state.exception()
-        return found
+        return words
+
+    def bound(self, *arguments: Any) -> Callable[..., Any]:
+        """Return the function of what follows these arguments, which are numbers; one thread at a time calls it.
+
+        The arrays are looked up once: for many of them that takes longer than a short call.
+        """
+        return _Bound(self, arguments)
 
     def over(self, states: np.ndarray, p: np.ndarray, work: np.ndarray) -> np.ndarray:
         """Return an observable ``f(y, p, work)`` of every row of `states`, in one call."""
@@ -106,6 +118,21 @@ class Native:
         double = _DTYPE[F64]
         self._rows(*_words(states, double, 2), *_words(p, double, 1), *_words(work, double, 1), out.ctypes.data)
         return out
+
+
+class _Bound:
+    """A function with its first arguments, which live as long as it does."""
+
+    def __init__(self, function: Native, arguments: Sequence[Any]) -> None:
+        self._state, self._arguments = _State(), arguments
+        self._call = partial(function._call, ctypes.addressof(self._state), *function._flat(arguments))
+
+    def __call__(self, *numbers: Any) -> Any:
+        self._state.status = 0
+        found = self._call(*numbers)
+        if self._state.status:
+            raise self._state.exception()
+        return found
 
 
 _C = {F64: ctypes.c_double, I64: ctypes.c_int64, BOOL: ctypes.c_bool}
