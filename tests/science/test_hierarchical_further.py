@@ -14,11 +14,11 @@ from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import flattening, further
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder_validation import simulate
-from dimladder_validation.simulate import compositional_exponent as cie
-from dimladder_validation.simulate import hierarchical_tree
-from dimladder_validation.simulate import quadratic_features as quadratic
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical import compositional_exponent as cie
+from dimladder_validation.simulate.hierarchical import quadratic_features as quadratic
+from dimladder_validation.simulate.hierarchical import tree as hierarchical_tree
+from dimladder_validation.simulate.hierarchical.target import Realization
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 

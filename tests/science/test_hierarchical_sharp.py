@@ -17,9 +17,9 @@ from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder.theories.hierarchical.readout import mehler_law, rank_readout_error, readout_error
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_features import monomials
-from dimladder_validation.simulate.hierarchical_layerwise import EXPERIMENT, label_transform, spectral_subspaces
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical.features import monomials
+from dimladder_validation.simulate.hierarchical.layerwise import EXPERIMENT, label_transform, spectral_subspaces
+from dimladder_validation.simulate.hierarchical.target import Realization
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "hierarchical-layerwise.toml"
 CPU = backend_for("cpu", "float64")

@@ -369,7 +369,10 @@ class OnePassFlow(Flow):
         Q = np.empty((len(states), K, K))
         Q[:, i, k] = Q[:, k, i] = states[:, :count]
         overlap = states[:, count : count + K * M].reshape(-1, K, M)
-        a = states[:, count + K * M :] if self.trained else np.broadcast_to(self.start.a, (len(states), K))
+        if self.trained:
+            return Q, overlap, states[:, count + K * M :]
+        a = np.empty((len(states), K))
+        a[:] = self.start.a
         return Q, overlap, a
 
     def generalization_error(self, states: Array) -> Array:
@@ -405,6 +408,7 @@ def lower_triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.tril_indices(size)
 
 
+@cache
 def order_parameters() -> tuple[OrderParameter, ...]:
     """Return the order parameters of one-pass SGD."""
     return (
