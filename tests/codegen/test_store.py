@@ -142,9 +142,7 @@ def test_compiled_code_of_the_library_lies_in_the_cache_or_in_a_folder_of_the_pr
         assert (str(chosen) in child.stdout) is inside
         assert "0.398" in child.stdout
         assert any(tmp_path.rglob("*.nbi"))
-<<<<<<< HEAD
         assert any(tmp_path.rglob("native_*.o"))
-=======
 
 
 def test_compiled_code_of_a_kernel_belongs_to_its_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +161,3 @@ def test_compiled_code_of_a_kernel_belongs_to_its_whole_folder(tmp_path: Path, m
     assert stamp() == before
     neighbour.write_text("a = 2")
     assert stamp() != before
->>>>>>> main

@@ -14,13 +14,9 @@ from typing import Any
 
 from . import types as spoken
 from .machine import Native, compiled
-<<<<<<< HEAD
-from .types import F64, Refused, Signature
-=======
 from .tangents import Carrying, Tangents
 from .tape import Recorded
-from .types import Refused, Signature
->>>>>>> main
+from .types import F64, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
 # Functions that make a callable of two addresses -> its type; `register` fills it.
@@ -89,14 +85,14 @@ class Kernel:
     @cached_property
     def by_numba(self) -> Any:
         """The same function compiled by numba, with all that it calls."""
-        import numba
+        from ..jit import njit
 
         function = self.py_func
         used = {n: self.scope[n] for n in function.__code__.co_names if n in self.scope}
         scope = dict(self.scope) | {n: k.by_numba for n, k in used.items() if isinstance(k, Kernel)}
         scope |= {n: v.numba_form for n, v in used.items() if hasattr(v, "numba_form")}
         again = FunctionType(function.__code__, scope, function.__name__)
-        return numba.njit(**self.options)(again)
+        return njit(**self.options)(again)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.py_func(*arguments)
