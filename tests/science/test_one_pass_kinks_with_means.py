@@ -14,8 +14,7 @@ import sympy as sp
 
 import dimladder as dl
 from dimladder.errors import DimladderError
-from dimladder.numerics.orthant import sign_moment4
-from dimladder.numerics.thresholds import shifted_sign_moment4, sign_moment2, sign_moment3
+from dimladder.numerics import orthant, thresholds
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.nodes import ShiftedSignMoment4, SignMoment3
 from dimladder.symbolic.printing import HEADER
@@ -32,6 +31,9 @@ NUMBERS: dict[Any, Any] = {
     RELU: (lambda x: np.maximum(x, 0.0), lambda x: 1.0 * (x > 0)),
     LEAKY: (lambda x: np.maximum(x, x / 10), lambda x: np.where(x > 0, 1.0, 0.1)),
 }
+
+sign_moment2, sign_moment3 = thresholds.sign_moment2.of_numbers, thresholds.sign_moment3.of_numbers
+sign_moment4, shifted_sign_moment4 = orthant.sign_moment4.of_numbers, thresholds.shifted_sign_moment4.of_numbers
 
 
 def built(setting: Setting, route: str = "closed", centred: bool = False) -> dict[str, Any]:
@@ -175,8 +177,8 @@ def test_signs_of_one_factor_against_20_digits(loads: tuple[float, ...]) -> None
     R = np.outer(loads, loads)
     four, three = R[np.triu_indices(4, 1)], R[:3, :3][np.triu_indices(3, 1)]
     for h in ((0.3, -0.8, 1.1, 0.2), (-2.1, 0.4, 0.0, -0.6), (1.5, 1.5, -1.5, 3.0)):
-        assert sign_moment3.of_numbers(*h[:3], *three) == pytest.approx(factor_model(h[:3], loads[:3]), abs=1e-14)
-        assert shifted_sign_moment4.of_numbers(*h, *four) == pytest.approx(factor_model(h, loads), abs=1e-14)
+        assert sign_moment3(*h[:3], *three) == pytest.approx(factor_model(h[:3], loads[:3]), abs=1e-14)
+        assert shifted_sign_moment4(*h, *four) == pytest.approx(factor_model(h, loads), abs=1e-14)
 
 
 def correlations(size: int, rank: int, noise: float, random: Any) -> Any:
@@ -202,36 +204,36 @@ def test_three_signs_by_averaging_over_one(rank: int, noise: float, accuracy: fl
         total = 0.0
         for a, b in itertools.pairwise(edges):
             for u, weight in zip((a + b) / 2 + (b - a) / 2 * x, (b - a) / 2 * w, strict=True):
-                pair = sign_moment2.of_numbers((h[1] + R[0, 1] * u) / s, (h[2] + R[0, 2] * u) / t, min(1.0, max(-1.0, rho)))
+                pair = sign_moment2((h[1] + R[0, 1] * u) / s, (h[2] + R[0, 2] * u) / t, min(1.0, max(-1.0, rho)))
                 total += weight * math.exp(-u * u / 2) / math.sqrt(2 * math.pi) * math.copysign(1, u + h[0]) * pair
-        assert sign_moment3.of_numbers(*h, *R[np.triu_indices(3, 1)]) == pytest.approx(total, abs=accuracy)
+        assert sign_moment3(*h, *R[np.triu_indices(3, 1)]) == pytest.approx(total, abs=accuracy)
 
 
 def test_four_signs_without_thresholds() -> None:
     random = np.random.default_rng(16)
     for rank, noise in ((4, 1.0), (2, 0.05), (1, 0.3)):
         entries = correlations(4, rank, noise, random)[np.triu_indices(4, 1)]
-        assert shifted_sign_moment4.of_numbers(0, 0, 0, 0, *entries) == pytest.approx(sign_moment4.of_numbers(*entries), abs=1e-13)
+        assert shifted_sign_moment4(0, 0, 0, 0, *entries) == pytest.approx(sign_moment4(*entries), abs=1e-13)
 
 
 def test_signs_that_are_one_or_decided() -> None:
     """Copies drop out in pairs; a threshold at infinity decides its sign."""
     h, k = 0.4, -0.7
     erf = math.erf(k / math.sqrt(2))
-    assert sign_moment3.of_numbers(h, h, k, 1.0, 0.3, 0.3) == pytest.approx(erf, abs=1e-7)
-    assert sign_moment3.of_numbers(h, -h, k, -1.0, 0.3, -0.3) == pytest.approx(-erf, abs=1e-7)
-    pair = sign_moment2.of_numbers(h, k, 0.3)
-    assert shifted_sign_moment4.of_numbers(h, h, h, k, 1.0, 1.0, 0.3, 1.0, 0.3, 0.3) == pytest.approx(pair, abs=1e-7)
-    assert sign_moment3.of_numbers(h, -math.inf, k, 0.2, 0.3, 0.1) == pytest.approx(-pair, abs=1e-14)
-    three = sign_moment3.of_numbers(0.1, h, k, 0.5, -0.2, 0.3)
-    assert shifted_sign_moment4.of_numbers(0.1, h, k, math.inf, 0.5, -0.2, 0.0, 0.3, 0.0, 0.0) == pytest.approx(three, abs=1e-14)
+    assert sign_moment3(h, h, k, 1.0, 0.3, 0.3) == pytest.approx(erf, abs=1e-7)
+    assert sign_moment3(h, -h, k, -1.0, 0.3, -0.3) == pytest.approx(-erf, abs=1e-7)
+    pair = sign_moment2(h, k, 0.3)
+    assert shifted_sign_moment4(h, h, h, k, 1.0, 1.0, 0.3, 1.0, 0.3, 0.3) == pytest.approx(pair, abs=1e-7)
+    assert sign_moment3(h, -math.inf, k, 0.2, 0.3, 0.1) == pytest.approx(-pair, abs=1e-14)
+    three = sign_moment3(0.1, h, k, 0.5, -0.2, 0.3)
+    assert shifted_sign_moment4(0.1, h, k, math.inf, 0.5, -0.2, 0.0, 0.3, 0.0, 0.0) == pytest.approx(three, abs=1e-14)
 
 
 @pytest.mark.parametrize(
     ("node", "number", "at"),
     [
-        (SignMoment3, sign_moment3.of_numbers, (0.4, -0.9, 0.2, 0.35, -0.2, 0.5)),
-        (ShiftedSignMoment4, shifted_sign_moment4.of_numbers, (0.4, -0.9, 0.2, 1.1, 0.35, -0.2, 0.5, 0.1, 0.3, -0.4)),
+        (SignMoment3, sign_moment3, (0.4, -0.9, 0.2, 0.35, -0.2, 0.5)),
+        (ShiftedSignMoment4, shifted_sign_moment4, (0.4, -0.9, 0.2, 1.1, 0.35, -0.2, 0.5, 0.1, 0.3, -0.4)),
     ],
 )
 def test_derivatives_are_differences(node: Any, number: Any, at: tuple[float, ...]) -> None:

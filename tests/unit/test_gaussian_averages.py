@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from dimladder.numerics.orthant import orthant_probability4, schur, sign_moment4
+from dimladder.numerics import orthant
+from dimladder.numerics.orthant import orthant_probability4
 from dimladder.symbolic.factors import X, decompose, differentiate, expression_of
 from dimladder.symbolic.gaussian import (
     Averager,
@@ -36,6 +37,8 @@ FUNCTIONS = {
     "gelu": X * (1 + sp.erf(X / sp.sqrt(2))) / 2,
     "x sin": X * sp.sin(X),
 }
+
+schur, sign_moment4 = orthant.schur.of_numbers, orthant.sign_moment4.of_numbers
 
 
 def covariance(size: int, seed: int) -> np.ndarray:
@@ -220,18 +223,18 @@ def correlations(size: int, seed: int) -> np.ndarray:
 def test_sign_moment_of_four(size: int, seed: int) -> None:
     R = correlations(size, seed)
     entries = R[np.triu_indices(4, 1)]
-    assert sign_moment4.of_numbers(*entries) == pytest.approx(plackett_oracle(R), abs=1e-13)
+    assert sign_moment4(*entries) == pytest.approx(plackett_oracle(R), abs=1e-13)
     for p in itertools.permutations(range(4)):
         permuted = R[np.ix_(p, p)]
-        assert sign_moment4.of_numbers(*permuted[np.triu_indices(4, 1)]) == pytest.approx(sign_moment4.of_numbers(*entries), abs=1e-13)
+        assert sign_moment4(*permuted[np.triu_indices(4, 1)]) == pytest.approx(sign_moment4(*entries), abs=1e-13)
 
 
 def test_sign_moment_special_cases() -> None:
     """Independent pairs factorise; identical fields pair off; P4 of equal correlations 1/2 is 1/5."""
-    assert sign_moment4.of_numbers(0.5, 0, 0, 0, 0, -0.3) == pytest.approx(
+    assert sign_moment4(0.5, 0, 0, 0, 0, -0.3) == pytest.approx(
         (2 / math.pi) ** 2 * math.asin(0.5) * math.asin(-0.3), abs=1e-16
     )
-    assert sign_moment4.of_numbers(1.0, 0.2, 0.7, 0.2, 0.7, 0.4) == pytest.approx(2 / math.pi * math.asin(0.4), abs=1e-9)
+    assert sign_moment4(1.0, 0.2, 0.7, 0.2, 0.7, 0.4) == pytest.approx(2 / math.pi * math.asin(0.4), abs=1e-9)
     assert orthant_probability4(*[0.5] * 6) == pytest.approx(0.2, abs=1e-14)
 
 
@@ -241,7 +244,7 @@ def test_plackett_slope_is_the_derivative() -> None:
     for q in range(6):
         slope = float(SignMoment4(*r).diff(r[q]).subs(point))
         up, down = ({**point, r[q]: point[r[q]] + s * 1e-5} for s in (1, -1))
-        change = (sign_moment4.of_numbers(*up.values()) - sign_moment4.of_numbers(*down.values())) / 2e-5
+        change = (sign_moment4(*up.values()) - sign_moment4(*down.values())) / 2e-5
         assert slope == pytest.approx(change, abs=1e-9)
 
 
@@ -250,4 +253,4 @@ def test_schur_keeps_relative_accuracy() -> None:
     r = 1 - 1e-12
     mpmath.mp.dps = 40
     want = float(1 - mpmath.mpf(r) ** 2)
-    assert schur.of_numbers(1.0, r, r, 1.0) == pytest.approx(want, rel=1e-15)
+    assert schur(1.0, r, r, 1.0) == pytest.approx(want, rel=1e-15)

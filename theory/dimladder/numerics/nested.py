@@ -73,9 +73,8 @@ def nested_points(
         if root[q, q] > 0:
             size = int(2 * top / spacing(rule, root[q, q])) + 3 + order * 8 * (len(own) + 2)
         grown, mass = np.empty((len(weights) * size, q + 1)), np.empty(len(weights) * size)
-        count = _extend.compiled(
-            root, q, np.array(own, dtype=float), rule, cutoff, normal, weights, np.empty(size), np.empty(size), grown, mass
-        )
+        z, w, ends = np.empty(size), np.empty(size), np.array(own, dtype=float)
+        count = _extend.compiled(root, q, ends, rule, cutoff, normal, weights, z, w, grown, mass)
         normal, weights = grown[:count], mass[:count]
     return root @ normal.T, weights
 

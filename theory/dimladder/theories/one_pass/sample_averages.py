@@ -211,7 +211,8 @@ class Averages:
         outer, edges, series = np.empty(room), np.empty(room), np.empty((room, TERMS, 2, TERMS))
         left_open, panels, opened = np.empty(2), np.empty(1), np.zeros(2)
         first = module.strips(p, outer)
-        bounds, rows = [outer[0]], []
+        bounds: list[float] = [outer[0]]
+        rows: list[Array] = []
         for end in outer[1:first]:
             # From left to right, the nearest end last.
             waiting = [float(end)]
