@@ -16,6 +16,7 @@ from .choose import find
 from .errors import SolveError, UsageError
 from .problem import Problem, to_builtins
 from .problem.config import apply_overrides, check_values, convert_sections, refused, value_at
+from .problem.geometry import mirrored
 from .problem.kinds import SECTIONS
 from .problem.spec import hash_of
 from .solve import derive, for_theory, with_solver
@@ -42,7 +43,8 @@ def prepare(problem: Problem, vary: Sequence[str], *, theory: str | Theory | Non
         Of any theory.
     vary : sequence of str
         Dotted keys of the values that change from call to call, e.g. ``["algorithm.learning_rate", "initial.M"]``:
-        numbers, lists or formulas, but no ``kind``.
+        numbers, lists or formulas, but no ``kind``. An entry of a symmetric matrix, ``initial.Q.0.1``, moves with its
+        mirror image.
     theory : str or Theory, optional
         Who answers, instead of the problem's own theory.
     **solver
@@ -213,7 +215,8 @@ class Prepared:
                 hint=f"give one each of {', '.join(self.vary)}",
             )  # fmt: skip
         # As TOML has it: no NumPy scalars.
-        return {key: value.tolist() if hasattr(value := given[key], "tolist") else value for key in self.vary}
+        found = {key: value.tolist() if hasattr(value := given[key], "tolist") else value for key in self.vary}
+        return {mirrored(key): value for key, value in found.items()} | found
 
 
 def arrays_of(solution: Solution) -> dict[str, Array]:
