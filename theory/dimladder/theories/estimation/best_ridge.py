@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,8 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
     """
     from scipy.optimize import brentq
 
+    # Fixed points start from the last: at a root, where the slope is rounding, a second visit may see another sign.
+    slope = cache(slope)
     low, high = (math.log(r) for r in RIDGE_RANGE)
     first = here = slope(t)
     direction, stride, last = (-1.0 if first > 0 else 1.0), 0.5, t
