@@ -147,7 +147,11 @@ def test_a_best_ridge_that_no_sample_ratio_moves() -> None:
 
 def test_a_best_ridge_that_is_not_unique_is_refused() -> None:
     """Where the loss is linear for all samples, larger ridges only shrink a Huber fit of signs."""
-    change = {"loss": {"function": "huber(y - f, 0.5)", "ridge": "optimal", "optimise": "classification_error"}}
+    change = {
+        "data": {"kind": "mixture", "weights": [0.2, 0.3, 0.5], "means": [[-1.3, -1.3], [-0.2, -1.1], [0.6, 0.4]]},
+        "target.labels": [1.0, -1.0, -1.0],
+        "loss": {"function": "huber(y - f, 0.5)", "ridge": "optimal", "optimise": "classification_error"},
+    }
     with pytest.raises(SolveError, match="the observable is the same at larger ridges"):
         solve(replace(MIXTURE, {**change, "student.bias": False, "grid.sample_ratio": [1.25]}))
 
