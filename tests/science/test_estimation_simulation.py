@@ -12,7 +12,7 @@ import dimladder as dl
 from dimladder.errors import ConfigError
 from dimladder.problem.losses import loss_function
 from dimladder_validation import simulate
-from dimladder_validation.simulate.minimise import minimise
+from dimladder_validation.simulate.estimation.minimise import minimise
 
 MINIMISE: dict[str, Any] = {"student": {"kind": "linear"}, "algorithm": {"kind": "minimise"}}
 HUBER = {
