@@ -248,7 +248,7 @@ def ridge_slope(loss: Any, a: Array, y: Array, ridge: float, fit: Fit) -> Array:
 
 
 def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: float, bias: bool = False) -> Fit:
-    """Minimise sum_i l(a_i.w + b, y_i) + strength sum_j r(w_j) for a smooth loss, by accelerated proximal gradient steps.
+    """Minimise sum_i l(a_i.w + b, y_i) + strength sum_j r(w_j) for a smooth loss, by accelerated proximal steps.
 
     `penalty` has `.slopes(w, 0)` like a loss, and leaves b free; it stops when a step moves w by 1e-9 of its length.
 
