@@ -128,7 +128,7 @@ def _system(point: Point) -> System | Answer:
         problem = prepared.at(point.values)
     except DimladderError as error:
         return Answer(point.index, "invalid", str(error.why or error.what))
-    return derive(problem)
+    return prepared.system_of(problem)
 
 
 def _failed(point: Point, error: Exception) -> Answer:
