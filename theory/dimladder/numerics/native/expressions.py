@@ -60,6 +60,10 @@ class Expressions(Inference):
         """Return the sum, difference, product or quotient of two real numbers."""
         return self.op(f"{_FLOAT_OP[op]} {self.fast}double {x}, {y}")
 
+    def negated(self, value: str) -> str:
+        """Return a real number with its sign turned."""
+        return self.op(f"fneg {self.fast}{self.llvm(F64)} {value}")
+
     def library(self, name: str, arguments: Sequence[str]) -> str:
         """Return a function of `math` of real numbers."""
         return self.call_library(name, arguments)
@@ -222,7 +226,7 @@ class Expressions(Inference):
         if isinstance(e.op, ast.UAdd):
             return value, kind
         if isinstance(e.op, ast.USub) and kind == F64:
-            return self.op(f"fneg {self.fast}{self.llvm(F64)} {value}"), F64
+            return self.negated(value), F64
         if isinstance(e.op, ast.USub) and kind == I64:
             return self.op(f"sub nsw i64 0, {value}"), I64
         raise Refused(ast.unparse(e))

@@ -14,6 +14,8 @@ from typing import Any
 
 from . import types as spoken
 from .machine import Native, compiled
+from .tangents import Carrying, Tangents
+from .tape import Recorded
 from .types import Refused, Signature
 
 log = logging.getLogger("dimladder.native")
@@ -115,9 +117,9 @@ def njit(signature: Any = None, **options: Any) -> Any:
     return lambda function: Kernel(function, spoken_signature, options)
 
 
-def _tangents(stamp: str, name: str, kernel: Kernel) -> Native:
+def _carrying(stamp: str, name: str, kernel: Kernel, kind: type[Carrying]) -> Native:
     assert kernel.signature is not None
-    return compiled(stamp + name, [(name, kernel, kernel.signature)], FUNCTION_TYPES, tangents=True)[name]
+    return compiled(stamp + name, [(name, kernel, kernel.signature)], FUNCTION_TYPES, kind)[name]
 
 
 def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Native]:
@@ -129,5 +131,6 @@ def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Nati
     found = compiled(stamp, entries, FUNCTION_TYPES)
     for name, function in found.items():
         function.py_func = kernels[name].py_func
-        function.with_tangents = cache(partial(_tangents, stamp, name, kernels[name]))
+        function.with_tangents = cache(partial(_carrying, stamp, name, kernels[name], Tangents))
+        function.with_tape = cache(partial(_carrying, stamp, name, kernels[name], Recorded))
     return found

@@ -198,7 +198,7 @@ def fmap(x, out, p, work):
 def _source() -> str:
     from ...symbolic.printing import assignments
 
-    lines = [_HEAD, f"# Rows of each group.\nROWS = { {name: len(block.rows) for name, block in blocks().items()} !r}"]
+    lines = [_HEAD, f"# Rows of each group.\nROWS = { {name: len(block.rows) for name, block in blocks().items()}!r}"]
     for name, block in blocks().items():
         signature = ", ".join(["f8"] * len(block.arguments) + ["f8[::1]"])
         lines += ["", f'@njit("void({signature})", **OPTIONS)', f"def {name}({', '.join(block.arguments)}, out):"]

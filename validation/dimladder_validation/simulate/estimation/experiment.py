@@ -291,13 +291,13 @@ def _fit(
     """Return the strength of the summed objective of a data set of n, and the minimiser."""
     loss, k = problem.loss, a.shape[1]
     bias = bool(problem.student.bias)
-    if loss.penalty != "l2":
-        if loss.ridge == "optimal":
-            raise SimulationError('ridge = "optimal" is simulated for the l2 penalty only', where="loss.ridge")
-        return float(loss.ridge), minimise_penalty(loss.form, _Penalty(loss.penalty), a, y, float(loss.ridge))
     if loss.ridge == "optimal":
+        if loss.penalty != "l2":
+            raise SimulationError('ridge = "optimal" is simulated for the l2 penalty only', where="loss.ridge")
         return _best_ridge(problem, world, a, y, near)
     ridge = float(loss.ridge) if loss.ridge is not None else loss.per_sample(k) * n / k
+    if loss.penalty != "l2":
+        return ridge, minimise_penalty(loss.form, _Penalty(loss.penalty), a, y, ridge, bias)
     return ridge, minimise(loss.form, a, y, ridge, bias)
 
 

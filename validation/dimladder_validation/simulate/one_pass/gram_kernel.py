@@ -15,7 +15,7 @@ independent normals times sqrt(s_cb): a Wishart matrix with d_b - r_b - P degree
 decomposition. The frame is then turned so that the moving rows fill P directions again (LQ). Gamma^b stays positive
 semi-definite by construction.
 
-One file, because a cached numba caller does not notice an edited callee elsewhere.
+`gram_frame` holds what is done to the rows between two steps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,25 @@ import numpy as np
 
 from dimladder.numerics.jit import njit, types
 
-VECTOR, MATRIX, CUBE, RNG = types.float64[::1], types.float64[:, ::1], types.float64[:, :, ::1], types.npy_rng
-TENSOR, COUNTS = types.float64[:, :, :, ::1], types.int64[::1]
+from .gram_frame import (
+    COUNTS,
+    CUBE,
+    MATRIX,
+    RNG,
+    TENSOR,
+    VECTOR,
+    bartlett,
+    dot,
+    kick_rows,
+    largest_cosine,
+    mix_species,
+    mix_unit,
+    move_teachers,
+    square_root,
+    turn_lower,
+    write_overlaps,
+)
+
 # model(students, teachers, row, label, g, dg, y) fills g and g' of the students' fields, and the target y, an entry an
 # output. schedule(t): the factor of the rates at t = steps / d. slope(f, y, out) fills dl/df, value(f, y) is the loss.
 MODEL = types.FunctionType(types.void(*[VECTOR] * 7))
@@ -45,197 +62,6 @@ DIVERGED = 1e10
 COMPLETED, ESCAPED, BLEW_UP = 0, 1, 2
 
 
-@njit(types.void(MATRIX, types.int64, types.int64), cache=True, nogil=True)
-def _lower(rows: np.ndarray, k: int, width: int) -> None:
-    """Turn ``rows[:k, :width]`` by reflections from the right until it is lower triangular with a diagonal >= 0."""
-    for i in range(min(k, width)):
-        norm = 0.0
-        for j in range(i, width):
-            norm += rows[i, j] * rows[i, j]
-        norm = math.sqrt(norm)
-        if norm == 0.0:
-            continue
-        # Reflect along u = row + sign * norm * e_i, the sign that avoids cancellation.
-        sign = 1.0 if rows[i, i] >= 0.0 else -1.0
-        head = rows[i, i] + sign * norm
-        scale = 1.0 / (norm * (norm + abs(rows[i, i])))
-        for below in range(i + 1, k):
-            dot = rows[below, i] * head
-            for j in range(i + 1, width):
-                dot += rows[below, j] * rows[i, j]
-            dot *= scale
-            rows[below, i] = -sign * (rows[below, i] - dot * head)
-            for j in range(i + 1, width):
-                rows[below, j] -= dot * rows[i, j]
-        rows[i, i] = norm
-        for j in range(i + 1, width):
-            rows[i, j] = 0.0
-
-
-@njit(types.void(MATRIX, MATRIX), cache=True, nogil=True)
-def _root(gram: np.ndarray, root: np.ndarray) -> None:
-    """Lower-triangular root of a positive semi-definite matrix: a pivot lost to rounding gives a zero column."""
-    k = gram.shape[0]
-    for j in range(k):
-        pivot = gram[j, j]
-        for m in range(j):
-            pivot -= root[j, m] * root[j, m]
-        zero = pivot <= 1e-14 * gram[j, j]
-        for i in range(k):
-            if i < j or zero:
-                root[i, j] = 0.0
-                continue
-            entry = gram[i, j]
-            for m in range(j):
-                entry -= root[i, m] * root[j, m]
-            root[i, j] = entry / math.sqrt(pivot)
-
-
-@njit(types.void(RNG, types.int64, types.int64, MATRIX), cache=True, nogil=True)
-def _bartlett(rng: np.random.Generator, rows: int, freedom: int, out: np.ndarray) -> None:
-    """Root of a standard Wishart matrix: ``out out^T`` has the law of ``Y Y^T``, Y of shape (rows, freedom) normal.
-
-    Lower trapezoidal, with min(rows, freedom) columns that can be non-zero; freedom < rows is allowed.
-    """
-    for i in range(rows):
-        for j in range(rows):
-            if j >= freedom or j > i:
-                out[i, j] = 0.0
-            elif i == j:
-                out[i, j] = math.sqrt(rng.chisquare(float(freedom - j)))
-            else:
-                out[i, j] = rng.standard_normal()
-
-
-@njit(types.float64(VECTOR, VECTOR), cache=True, nogil=True, fastmath={"nsz", "arcp", "contract", "reassoc"})
-def _dot(u: np.ndarray, v: np.ndarray) -> float:
-    total = 0.0
-    for a in range(u.shape[0]):
-        total += u[a] * v[a]
-    return total
-
-
-@njit(types.float64(MATRIX, MATRIX, types.int64, types.int64), cache=True, nogil=True)
-def _largest_cosine(moving: np.ndarray, fixed: np.ndarray, units: int, teachers: int) -> float:
-    best = 0.0
-    for i in range(units):
-        norm = 0.0
-        for a in range(moving.shape[1]):
-            norm += moving[i, a] ** 2
-        for m in range(teachers):
-            dot, length = 0.0, 0.0
-            for a in range(fixed.shape[1]):
-                dot += moving[i, a] * fixed[m, a]
-                length += fixed[m, a] ** 2
-            best = max(best, abs(dot) / math.sqrt(norm * length))
-    return best
-
-
-@njit(
-    types.void(MATRIX, MATRIX, COUNTS, types.int64, MATRIX, VECTOR, TENSOR, CUBE, MATRIX),
-    cache=True,
-    nogil=True,
-)
-def _write(
-    moving: np.ndarray,
-    fixed: np.ndarray,
-    columns: np.ndarray,
-    place: int,
-    a: np.ndarray,
-    bias: np.ndarray,
-    out_gram: np.ndarray,
-    out_a: np.ndarray,
-    out_bias: np.ndarray,
-) -> None:
-    rows = moving.shape[0]
-    # Teachers that move are written behind the others.
-    teachers = out_gram.shape[2] - rows
-    out_bias[place] = bias
-    out_a[place] = a
-    for block in range(columns.shape[0] - 1):
-        low, high = columns[block], columns[block + 1]
-        for p in range(rows):
-            for q in range(rows):
-                out_gram[place, block, p, q] = np.sum(moving[p, low:high] * moving[q, low:high])
-            for m in range(fixed.shape[0]):
-                out_gram[place, block, p, rows + m] = np.sum(moving[p, low:high] * fixed[m, low:high])
-        for m in range(teachers):
-            for p in range(rows):
-                out_gram[place, block, rows + m, p] = out_gram[place, block, p, rows + m]
-            for other in range(fixed.shape[0]):
-                out_gram[place, block, rows + m, rows + other] = np.sum(fixed[m, low:high] * fixed[other, low:high])
-
-
-@njit(types.void(MATRIX, VECTOR, MATRIX, types.int64, types.int64), cache=True, nogil=True)
-def _mix_unit(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int, i: int) -> None:
-    """Multiply the vectors of one unit, and their biases, by a matrix."""
-    species = mix.shape[0]
-    old = np.empty(species)
-    for a in range(moving.shape[1] + 1):
-        for q in range(species):
-            old[q] = bias[q * units + i] if a == moving.shape[1] else moving[q * units + i, a]
-        for p in range(species):
-            total = 0.0
-            for q in range(species):
-                total += mix[p, q] * old[q]
-            if a == moving.shape[1]:
-                bias[p * units + i] = total
-            else:
-                moving[p * units + i, a] = total
-
-
-@njit(types.void(RNG, types.int64, VECTOR, MATRIX, COUNTS, COUNTS, COUNTS, types.int64), cache=True, nogil=True)
-def _kick(
-    rng: np.random.Generator,
-    d: int,
-    amount: np.ndarray,
-    moving: np.ndarray,
-    columns: np.ndarray,
-    ranks: np.ndarray,
-    outside: np.ndarray,
-    units: int,
-) -> None:
-    """Add noise amount_p zeta/sqrt d to the vectors, one zeta a unit, and turn the frames to hold them again."""
-    p_count = moving.shape[0]
-    for i in range(units):
-        for a in range(moving.shape[1]):
-            normal = rng.standard_normal() / d
-            for p in range(amount.shape[0]):
-                moving[p * units + i, a] += amount[p] * normal
-    wishart = np.zeros((units, units))
-    for block in range(outside.shape[0]):
-        if outside[block] < 0:
-            continue
-        _bartlett(rng, units, outside[block], wishart)
-        first, last = columns[block] + ranks[block], columns[block] + ranks[block] + p_count
-        rows = np.zeros((p_count, p_count + units))
-        rows[:, :p_count] = moving[:, first:last]
-        for p in range(p_count):
-            for a in range(units):
-                rows[p, p_count + a] = amount[p // units] / d * wishart[p % units, a]
-        _lower(rows, p_count, p_count + units)
-        moving[:, first:last] = rows[:, :p_count]
-
-
-@njit(
-    types.void(MATRIX, VECTOR, MATRIX, types.int64),
-    cache=True,
-    nogil=True,
-)
-def _mix(moving: np.ndarray, bias: np.ndarray, mix: np.ndarray, units: int) -> None:
-    """Multiply the species by a matrix: ``u_p <- sum_q mix_pq u_q``, unit by unit, biases with them."""
-    species = mix.shape[0]
-    if species == 1:
-        if mix[0, 0] != 1.0:
-            for i in range(units):
-                bias[i] *= mix[0, 0]
-                for a in range(moving.shape[1]):
-                    moving[i, a] *= mix[0, 0]
-        return
-    for i in range(units):
-        _mix_unit(moving, bias, mix, units, i)
-
-
 @njit(types.void(VECTOR, VECTOR, MATRIX, types.int64, MATRIX), cache=True, nogil=True)
 def _reward(episode: np.ndarray, decided: np.ndarray, y: np.ndarray, batch: int, c: np.ndarray) -> None:
     """Fill the coefficients of -x/sqrt d: minus every decision, times the reward of all of them."""
@@ -246,53 +72,6 @@ def _reward(episode: np.ndarray, decided: np.ndarray, y: np.ndarray, batch: int,
     earned = episode[1] if right >= episode[0] else -episode[2]
     for b in range(batch):
         c[0, b] = -earned if decided[b] > 0.0 else earned
-
-
-@njit(types.void(RNG, types.int64, MATRIX, MATRIX, MATRIX, MATRIX, COUNTS, COUNTS), cache=True, nogil=True)
-def _move_teachers(
-    rng: np.random.Generator,
-    d: int,
-    drift: np.ndarray,
-    amount: np.ndarray,
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    columns: np.ndarray,
-    outside: np.ndarray,
-) -> None:
-    """Move the teachers by a linear drift and noise, and turn the frames so that they hold all of them again."""
-    count, n = drift.shape[0], fixed.shape[1]
-    f_count, p_count = fixed.shape[0], moving.shape[0]
-    old = np.empty(count)
-    for a in range(n):
-        for m in range(count):
-            old[m] = fixed[m, a]
-        for m in range(count):
-            for other in range(count):
-                fixed[m, a] += drift[m, other] * old[other] / d
-    for m in range(count):
-        for block in range(outside.shape[0]):
-            low, high = columns[block], columns[block + 1]
-            deviation = math.sqrt(amount[block, m] / (d * (high - low + max(outside[block], 0))))
-            for a in range(low, high):
-                fixed[m, a] += deviation * rng.standard_normal()
-    wishart = np.zeros((count, count))
-    for block in range(outside.shape[0]):
-        low, high = columns[block], columns[block + 1]
-        if np.max(amount[block]) == 0.0:
-            continue
-        room = max(outside[block], 0)
-        if room == 0:
-            continue
-        _bartlett(rng, count, room, wishart)
-        rows = np.zeros((f_count + p_count, high - low + count))
-        rows[:f_count, : high - low] = fixed[:, low:high]
-        rows[f_count:, : high - low] = moving[:, low:high]
-        for m in range(count):
-            for a in range(count):
-                rows[m, high - low + a] = math.sqrt(amount[block, m] / (d * (high - low + room))) * wishart[m, a]
-        _lower(rows, f_count + p_count, high - low + count)
-        fixed[:, low:high] = rows[:f_count, : high - low]
-        moving[:, low:high] = rows[f_count:, : high - low]
 
 
 @njit(
@@ -449,9 +228,9 @@ def one_pass_sgd(
     step, place, last, stage = 0, 0, record[-1], 0
     while True:
         while place < record.shape[0] and record[place] == step:
-            _write(moving, fixed, columns, place, v, bias, out_gram, out_a, out_bias)
+            write_overlaps(moving, fixed, columns, place, v, bias, out_gram, out_a, out_bias)
             place += 1
-        if threshold <= 1.0 and _largest_cosine(moving, fixed, k_count, teachers) >= threshold:
+        if threshold <= 1.0 and largest_cosine(moving, fixed, k_count, teachers) >= threshold:
             return ESCAPED, step
         if step >= last:
             return COMPLETED, step
@@ -482,16 +261,16 @@ def one_pass_sgd(
                 for a in range(n):
                     x[b, a] += means[source[b], a]
             for m in range(teachers):
-                fields[b, p_count + m] = _dot(fixed[m], x[b])
+                fields[b, p_count + m] = dot(fixed[m], x[b])
             if noises[0] > 0.0:
                 for a in range(n):
                     x[b, a] += noises[0] * stir_rng.standard_normal()
             for p in range(p_count):
-                fields[b, p] = _dot(moving[p], x[b]) + bias[p]
+                fields[b, p] = dot(moving[p], x[b]) + bias[p]
         if full:
             for block in range(blocks):
                 if outside[block] >= 0:
-                    _bartlett(rng, batch, outside[block], wishart[block])
+                    bartlett(rng, batch, outside[block], wishart[block])
         if inner_needed:
             for b in range(batch):
                 for other in range(batch):
@@ -509,7 +288,7 @@ def one_pass_sgd(
             for b in range(batch):
                 for other in range(batch):
                     spread[b, other] = (inner[b, other] - rates[2]) * noises[1] ** 2 / d
-            _root(spread[:batch, :batch].copy(), spread_root)
+            square_root(spread[:batch, :batch].copy(), spread_root)
             for i in range(k_count):
                 for b in range(batch):
                     normals[b] = blur_rng.standard_normal()
@@ -588,9 +367,9 @@ def one_pass_sgd(
         if sampled:
             for i in range(k_count):
                 own[i] += mix
-                _mix_unit(moving, bias, own[i], k_count, i)
+                mix_unit(moving, bias, own[i], k_count, i)
         elif not still:
-            _mix(moving, bias, mix, k_count)
+            mix_species(moving, bias, mix, k_count)
         for p in range(p_count):
             row = p if general else p % k_count
             factor = scale[p // k_count]
@@ -623,8 +402,8 @@ def one_pass_sgd(
                         for b in range(batch):
                             total += total_c[i, b] * total_c[j, b] * beyond[source[b], block] ** 2
                         gram[i, j] = total
-                _root(gram, root)
-                _bartlett(rng, c_count, outside[block], wishart[block])
+                square_root(gram, root)
+                bartlett(rng, c_count, outside[block], wishart[block])
                 for row in range(c_count):
                     for a in range(c_count):
                         total = 0.0
@@ -638,14 +417,14 @@ def one_pass_sgd(
             for p in range(p_count):
                 for a in range(p_count):
                     rows[p, a] = moving[p, first + a]
-            _lower(rows, p_count, p_count + order)
+            turn_lower(rows, p_count, p_count + order)
             for p in range(p_count):
                 for a in range(p_count):
                     moving[p, first + a] = rows[p, a]
         if kicked:
             for p in range(species):
                 kick[p] = kicks[0, p] + rate * kicks[1, p]
-            _kick(kick_rng, d, kick, moving, columns, ranks, outside, k_count)
+            kick_rows(kick_rng, d, kick, moving, columns, ranks, outside, k_count)
         if spherical or framed or step % 64 == 0:
             for p in range(p_count):
                 total = 0.0
@@ -658,7 +437,7 @@ def one_pass_sgd(
                     for a in range(n):
                         moving[p, a] *= factor
         if drift.shape[0] > 0:
-            _move_teachers(drift_rng, d, drift, drift_noise, fixed, moving, columns, outside)
+            move_teachers(drift_rng, d, drift, drift_noise, fixed, moving, columns, outside)
             if mean_rows.shape[0] > 0:
                 for s in range(sources):
                     for a in range(n):
@@ -671,63 +450,3 @@ def one_pass_sgd(
                 if not abs(v[h, i]) < DIVERGED:
                     return BLEW_UP, step
         step += 1
-
-
-@njit(
-    types.void(MATRIX, MATRIX, MATRIX, types.boolean, VECTOR, MATRIX, VECTOR, VECTOR, MODEL, LOSS, VECTOR),
-    cache=True,
-    nogil=True,
-)
-def population_means(
-    points: np.ndarray,
-    added: np.ndarray,
-    covariance: np.ndarray,
-    losses: bool,
-    mean: np.ndarray,
-    v: np.ndarray,
-    row: np.ndarray,
-    label: np.ndarray,
-    model: Function,
-    value_of: Function,
-    out: np.ndarray,
-) -> None:
-    """Averages over fields N(mean, covariance) of the M teachers, then the K students, over normal points (N, M + K).
-
-    ``out``: mean of |target - output|^2/2, of [output target < 0] (of several outputs: of the largest being another
-    than that of the target), and of the loss of labels with the noise ``added`` (N, Y) where `losses`.
-    """
-    k_count, outputs = v.shape[1], v.shape[0]
-    count = covariance.shape[0]
-    m_count = count - k_count
-    root = np.empty((count, count))
-    _root(covariance, root)
-    fields = np.empty(count)
-    g, dg = np.empty(k_count), np.empty(k_count)
-    target, output = np.empty(outputs), np.empty(outputs)
-    squares, wrong, loss = 0.0, 0.0, 0.0
-    for p in range(points.shape[0]):
-        for i in range(count):
-            total = mean[i]
-            for j in range(i + 1):
-                total += root[i, j] * points[p, j]
-            fields[i] = total
-        model(fields[m_count:], fields[:m_count], row, label, g, dg, target)
-        largest, truth = 0, 0
-        for o in range(outputs):
-            output[o] = 0.0
-            for i in range(k_count):
-                output[o] += v[o, i] * g[i]
-            squares += (target[o] - output[o]) ** 2
-            if output[o] > output[largest]:
-                largest = o
-            if target[o] > target[truth]:
-                truth = o
-        if largest != truth or (outputs == 1 and target[0] * output[0] < 0.0):
-            wrong += 1.0
-        if losses:
-            for o in range(outputs):
-                target[o] += added[p, o]
-            loss += value_of(output, target)
-    out[0] = 0.5 * squares / points.shape[0]
-    out[1] = wrong / points.shape[0]
-    out[2] = loss / points.shape[0]

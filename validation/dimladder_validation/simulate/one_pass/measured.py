@@ -57,7 +57,7 @@ def population_errors(
     import numpy as np
     from scipy.special import ndtri
 
-    from . import gram_kernel
+    from .population import population_means
 
     code, losses = code_for(table), has_test_loss(table)
     K, M, moving = table.K, table.M, table.moving
@@ -81,7 +81,7 @@ def population_errors(
             mean = rows.sum(axis=0)[order, moving + M :] @ table.means[c]
             mean[M:] += bias[place, own]
             out = np.empty(3)
-            gram_kernel.population_means(
+            population_means(
                 np.ascontiguousarray(normal[:, : K + M]),
                 np.ascontiguousarray(noise[place, c] * normal[:, -table.Y :]),
                 np.ascontiguousarray(covariance), losses, mean,
