@@ -233,6 +233,29 @@ class Minimise(Spec, frozen=True, kw_only=True, tag_field="kind", tag="minimise"
     """The minimiser of ``[loss]`` on one data set."""
 
 
+class Bagging(Spec, frozen=True, kw_only=True, tag_field="kind", tag="bagging"):
+    """Minimisers of ``[loss]`` on resamples of one data set: one of them, two, and the mean of infinitely many.
+
+    Attributes
+    ----------
+    resampling : {"bootstrap", "subsample", "fresh"}
+        How the samples of a fit come from the data set: `fraction` n draws with replacement, each with probability
+        `fraction`, or fresh samples for every fit.
+    fraction : float
+        Samples of a fit over those of the data set.
+    """
+
+    resampling: Literal["bootstrap", "subsample", "fresh"] = "bootstrap"
+    fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(fraction=self.fraction)
+        if self.fraction != 1.0 and self.resampling == "fresh":
+            raise ValueError('fraction belongs to resampling = "bootstrap" or "subsample"')
+        if self.resampling == "subsample" and not self.fraction < 1.0:
+            raise ValueError(f"fraction of a subsample must be below 1, got {self.fraction}")
+
+
 class Posterior(Spec, frozen=True, kw_only=True, tag_field="kind", tag="posterior"):
     """The Gibbs measure exp(-[loss]/temperature) on one data set; 0: its concentration on the minimisers."""
 

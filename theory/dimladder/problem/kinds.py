@@ -68,8 +68,9 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     "loss": _table(losses.Loss),
     "algorithm": _table(
         algorithms.OnePass, algorithms.GradientDescent, algorithms.GradientFlow, algorithms.Minimise,
-        algorithms.Posterior, algorithms.Bayes, algorithms.Spectral, algorithms.OneStep, stages.Layerwise,
-        stages.Learners, algorithms.SphericalCorrelationSGD, algorithms.BatchSGD, algorithms.Construct,
+        algorithms.Bagging, algorithms.Posterior, algorithms.Bayes, algorithms.Spectral, algorithms.OneStep,
+        stages.Layerwise, stages.Learners, algorithms.SphericalCorrelationSGD, algorithms.BatchSGD,
+        algorithms.Construct,
     ),
     "initial": _table(starts.Explicit, starts.Random),
     "limit": _table(grids.Limit),
