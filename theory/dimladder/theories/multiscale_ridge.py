@@ -189,7 +189,8 @@ class TwoScaleRidge(FixedPoint):
     def roots(self) -> Array:
         """Return log kappa at every inverse ridge, shape (ridges, 1)."""
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ..numerics.scalars import find_root
 
         found = []
         for rest in self._rows:
@@ -197,7 +198,7 @@ class TwoScaleRidge(FixedPoint):
             # kappa n = lambda + kappa df with df < min(d, trace/kappa): bounded by both.
             high = math.log((ridge + max(s1, s2) ** 2) / samples) + 1.0
             low = math.log(ridge / samples) - 1e-9
-            found.append([brentq(self._gap, low, high, args=(rest,), xtol=1e-15, rtol=1e-15)])
+            found.append([find_root(lambda z, rest=rest: self._gap(z, rest), low, high, xtol=1e-15, rtol=1e-15)])
         return np.array(found)
 
     def residual(self, states: Array) -> Array:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics.differences import fourth_order
 from ...numerics.implicit import response
+from ...numerics.scalars import find_root
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
@@ -51,8 +52,6 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
     SolveError
         When the observable has no minimum inside `RIDGE_RANGE`.
     """
-    from scipy.optimize import brentq
-
     low, high = (math.log(r) for r in RIDGE_RANGE)
     first = here = slope(t)
     direction, stride, last = (-1.0 if first > 0 else 1.0), 0.5, t
@@ -68,4 +67,4 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
                 why=f"the observable still improves at the {side} ridge tried, {math.exp(t):g}",
                 hint="give loss.ridge as a number, or another loss.optimise",
             )  # fmt: skip
-    return float(brentq(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14))
+    return float(find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14))
