@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import Problem
@@ -198,7 +198,7 @@ class TwoScaleRidge(FixedPoint):
             # kappa n = lambda + kappa df with df < min(d, trace/kappa): bounded by both.
             high = math.log((ridge + max(s1, s2) ** 2) / samples) + 1.0
             low = math.log(ridge / samples) - 1e-9
-            found.append([find_root(lambda z, rest=rest: self._gap(z, rest), low, high, xtol=1e-15, rtol=1e-15)])
+            found.append([find_root(partial(self._gap, rest=rest), low, high, xtol=1e-15, rtol=1e-15)])
         return np.array(found)
 
     def residual(self, states: Array) -> Array:

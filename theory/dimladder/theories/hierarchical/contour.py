@@ -134,7 +134,7 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
             why=f"no cut keeps the fraction d_eff/d = {gamma:.3g} of the eigenvalues at n/d = {delta:.3g}",
             hint='larger kappa, more samples, or order = "leading"',
         )  # fmt: skip
-    cut = find_root(excess, low, high, xtol=5e-6 * low)
+    cut = find_root(excess, low, high, xtol=1e-9 * low)
     right, left = lines(cut)
     overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
     along = None
