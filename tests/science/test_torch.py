@@ -23,7 +23,7 @@ from dimladder_validation.simulate import experiment, streams
 from dimladder_validation.simulate.base import Backend, backend_for
 from dimladder_validation.simulate.hierarchical import algorithm_one as one
 from dimladder_validation.simulate.hierarchical import training as hierarchical_training
-from dimladder_validation.simulate.hierarchical.layerwise import solve
+from dimladder_validation.simulate.hierarchical.features import solve
 from dimladder_validation.simulate.hierarchical.replicas import Realizations
 from dimladder_validation.simulate.hierarchical.target import Realization
 from dimladder_validation.simulate.model_code import derivative

@@ -300,6 +300,13 @@ class Flow(System):
             **options,
         }
 
+    def inherit(self, model: Flow) -> None:
+        """Take over what a flow of the same class has found and is the same here; a flow that cannot know does not.
+
+        Many problems that differ in a few numbers are then set up once. `model` is used for nothing else: threads share
+        it.
+        """
+
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         """Turn the integrator's answer into named variables.
 

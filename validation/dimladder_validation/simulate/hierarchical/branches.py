@@ -15,21 +15,12 @@ from dimladder.problem.hierarchy import orthonormal_coefficients
 
 from ..base import Backend, Closing, Experiment, Sample, chunks
 from .features import Features
+from .first_stage import BLOCK, centred_label, spectral_subspaces
 from .flattening import flattened_features, flattened_subspaces
-from .layerwise import (
-    BLOCK,
-    FITS,
-    MOST_LABELS,
-    Judge,
-    Row,
-    label_transform,
-    ridge_estimate,
-    rows_of,
-    spectral_subspaces,
-)
+from .layerwise import Row, rows_of
+from .second_stage import Judge, ridge_estimate
 from .target import Realization
-
-TEST_SAMPLES = 40_000
+from .third_stage import FITS, MOST_LABELS, TEST_SAMPLES
 
 
 class BranchExperiment(Experiment):
@@ -88,9 +79,9 @@ def branch_stages(
     """
     target = problem.target
     truth = Realization.draw(target, d, stream, backend)
-    transform, mean, null = label_transform(truth, problem.algorithm.first.label_transform, stream)
+    label, null = centred_label(truth, problem.algorithm.first.label_transform, stream)
     find = flattened_subspaces if problem.algorithm.first.estimator == "flattened" else spectral_subspaces
-    subspaces = find(truth, transform, mean, [row.first for row in rows], stream, backend)
+    subspaces = find(truth, label, [row.first for row in rows], stream)
     overlap = np.array([
         [float(np.linalg.norm(w @ u) ** 2) / len(w) for w in truth.directions] for u in subspaces
     ])  # fmt: skip
@@ -105,7 +96,7 @@ def branch_stages(
     for i, (row, u) in enumerate(zip(rows, subspaces, strict=True)):
         basis = backend.asarray(u)
         if flattened:
-            (made,) = flattened_features(truth, transform, mean, [basis], [row.second], stream, backend)
+            (made,) = flattened_features(truth, label, [basis], [row.second], stream)
             learned = [made[..., k] for k in range(len(row.second))]
         else:
             learned = regressions(problem, truth, basis, features, row.second, stream, backend)
@@ -127,7 +118,7 @@ def regressions(
         return function.evaluate(xp, y=y) + 0.0 * y
 
     judges = [
-        Judge.measure(truth, basis, features, stream, backend, transform=partial(labels, function=f)) for f in functions
+        Judge.measure(truth, basis, features, stream, transform=partial(labels, function=f)) for f in functions
     ]
     size = int(features.counts.sum())
     gram, feature_sum = backend.zeros((size, size)), backend.zeros((size,))

@@ -8,7 +8,7 @@ two with the inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,16 @@ import numpy as np
 from dimladder.errors import SimulationError
 
 from ..base import Backend, chunks
+from .first_stage import BLOCK, CentredLabel
 from .target import Realization, leading_eigenvectors
 
-BLOCK = 8192
 # Inputs are kept: larger numbers of them are refused.
 MOST_NUMBERS = 400_000_000
 PILOT_SAMPLES = 200_000
 
 
 def flattened_subspaces(
-    truth: Realization,
-    transform: Callable[[np.ndarray], np.ndarray],
-    mean: float,
-    counts: Sequence[float],
-    stream: np.random.Generator,
-    backend: Backend,
+    truth: Realization, label: CentredLabel, counts: Sequence[float], stream: np.random.Generator
 ) -> list[np.ndarray]:
     """Return, for each sample count, the d_eff leading eigenvectors of the folded leading eigenvector of C.
 
@@ -48,7 +43,7 @@ def flattened_subspaces(
     SimulationError
         If the inputs of the largest count do not fit into memory.
     """
-    d, branches = truth.d, truth.target.branches
+    backend, d, branches = truth.backend, truth.d, truth.target.branches
     rank = truth.features * branches
     result: list[np.ndarray] = [truth.directions.reshape(-1, d).T.copy() for _ in counts]
     finite = sorted((int(n), i) for i, n in enumerate(counts) if math.isfinite(n))
@@ -57,14 +52,14 @@ def flattened_subspaces(
             f"{finite[-1][0]} inputs of dimension {d} do not fit into memory", where="algorithm.first.estimator",
             why="flattened quadratics are never formed: their inputs are kept", hint="a smaller d, or fewer samples",
         )  # fmt: skip
-    sign = _direction(truth, transform, mean, stream) if branches == 1 else 1.0
+    sign = _direction(truth, label, stream) if branches == 1 else 1.0
     blocks: list[tuple[Any, np.ndarray]] = []
     done = 0
     for n, i in finite:
         for block in chunks(n - done, BLOCK):
             x = truth.inputs(block, stream)
             y = truth.labels(x, stream)
-            blocks.append((x, transform(backend.to_numpy(y).astype(float)) - mean))
+            blocks.append((x, label(backend.to_numpy(y).astype(float))))
         done = n
         if n == 0:
             result[i] = np.linalg.qr(stream.standard_normal((d, rank)))[0]
@@ -76,12 +71,10 @@ def flattened_subspaces(
 
 def flattened_features(
     truth: Realization,
-    transform: Callable[[np.ndarray], np.ndarray],
-    mean: float,
+    label: CentredLabel,
     bases: Sequence[Any],
     counts: Sequence[Sequence[int]],
     stream: np.random.Generator,
-    backend: Backend,
 ) -> list[Any]:
     """Return what a flattened second stage learns on every subspace: coefficients of the orthonormal quadratics.
 
@@ -97,9 +90,10 @@ def flattened_features(
         With r branches (D_2, r, len(counts)). In the order of `features.monomials`: squares, then products
         of two coordinates.
     """
-    xp, branches = backend.xp, truth.target.branches
+    backend, branches = truth.backend, truth.target.branches
+    xp = backend.xp
     rank = truth.features * branches
-    sign = _direction(truth, transform, mean, stream) if branches == 1 else 1.0
+    sign = _direction(truth, label, stream) if branches == 1 else 1.0
     columns = np.triu_indices(rank, 1)
     found: list[dict[int, Any]] = [{} for _ in bases]
     blocks: list[list[tuple[Any, np.ndarray]]] = [[] for _ in bases]
@@ -107,7 +101,7 @@ def flattened_features(
     for n in sorted({n for row in counts for n in row}):
         for block in chunks(n - done, BLOCK):
             x = truth.inputs(block, stream)
-            t = transform(backend.to_numpy(truth.labels(x, stream)).astype(float)) - mean
+            t = label(backend.to_numpy(truth.labels(x, stream)).astype(float))
             for own, basis in zip(blocks, bases, strict=True):
                 own.append((xp.matmul(x, basis), t))
         done = n
@@ -121,14 +115,12 @@ def flattened_features(
     return [xp.stack([kept[n] for n in row], axis=-1) for kept, row in zip(found, counts, strict=True)]
 
 
-def _direction(
-    truth: Realization, transform: Callable[[np.ndarray], np.ndarray], mean: float, stream: np.random.Generator
-) -> float:
+def _direction(truth: Realization, label: CentredLabel, stream: np.random.Generator) -> float:
     z = stream.standard_normal((PILOT_SAMPLES, 1, truth.features))
     h = [truth.backend.to_numpy(v).astype(float) for v in truth.features_of(truth.backend.asarray(z))]
     f = np.asarray(truth.target.expression.evaluate(np, h=h[0]), dtype=float) + 0.0 * h[0]
     y = f + truth.target.noise * stream.standard_normal(len(f)) if truth.target.noise else f
-    return 1.0 if float(np.mean((transform(y) - mean) * (h[0] ** 2 - np.mean(h[0] ** 2)))) >= 0 else -1.0
+    return 1.0 if float(np.mean(label(y) * (h[0] ** 2 - np.mean(h[0] ** 2)))) >= 0 else -1.0
 
 
 def _folded(

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from dimladder.errors import SimulationError
-from dimladder.problem.algorithms import ThirdStage
 from dimladder.problem.hierarchy import orthonormal_coefficients
+from dimladder.problem.stages import ThirdStage
 
 from ..base import Backend, Closing, Experiment, Sample, chunks
 from .features import solve, union_features
-from .layerwise import BLOCK, label_transform, readout_basis, spectral_subspaces, standardiser
+from .first_stage import BLOCK, CentredLabel, centred_label, spectral_subspaces
 from .target import Realization, hermite_polynomial, leading_eigenvectors
+from .third_stage import readout_basis, standardiser
 
 TEST_SAMPLES = 20_000
 READOUT = ThirdStage(degree=11, basis="rank")
@@ -48,10 +49,10 @@ class TreeExperiment(Experiment):
         null = np.empty(len(streams))
         for r, stream in enumerate(streams):
             truth = Realization.draw(problem.target, size, stream, backend)
-            transform, mean, (null[r], _) = label_transform(truth, problem.algorithm.first.label_transform, stream)
+            label, (null[r], _) = centred_label(truth, problem.algorithm.first.label_transform, stream)
             for k, value in enumerate(kappa):
                 n = max(1, round(size**value))
-                found = climb(truth, transform, mean, n, stream, backend)
+                found = climb(truth, label, n, stream)
                 overlap[r, k], correlation[r, k], error[r, k] = found
         return Sample(
             {"kappa": np.array(kappa), "level": np.arange(1, depth + 1)},
@@ -79,7 +80,7 @@ def levels_of(truth: Realization, z: Any) -> list[Any]:
 
 
 def climb(
-    truth: Realization, transform: Any, mean: float, n: int, stream: np.random.Generator, backend: Backend
+    truth: Realization, label: CentredLabel, n: int, stream: np.random.Generator
 ) -> tuple[np.ndarray, float, float]:
     """Learn every level on n fresh samples.
 
@@ -90,8 +91,8 @@ def climb(
     correlation, error : float
         corr(h_hat, h), and the error of its best readout.
     """
-    xp = backend.xp
-    maps = [backend.asarray(spectral_subspaces(truth, transform, mean, [n], stream, backend)[0])]
+    backend, xp = truth.backend, truth.backend.xp
+    maps = [backend.asarray(spectral_subspaces(truth, label, [n], stream)[0])]
 
     def learned(x: Any) -> Any:
         h = xp.matmul(x, maps[0])
@@ -104,7 +105,7 @@ def climb(
         def features(x: Any, depth: int = depth) -> Any:
             return union_features(learned(x), degrees_of(truth, depth), backend)
 
-        maps.append(backend.asarray(next_level(truth, transform, mean, features, len(readout), n, stream, backend)))
+        maps.append(backend.asarray(next_level(truth, label, features, len(readout), n, stream)))
     test: list[Any] = []
     true: list[list[Any]] = [[] for _ in maps]
     scalar, clean = [], []
@@ -126,7 +127,7 @@ def climb(
                 h = xp.matmul(union_features(h, degrees_of(truth, below), backend), later)
             made.append(backend.to_numpy(h))
         overlap.append(explained(np.concatenate(made).astype(float), np.concatenate(store).astype(float)))
-    theta, degrees = top_regression(truth, learned, n, stream, backend)
+    theta, degrees = top_regression(truth, learned, n, stream)
     estimate = np.concatenate(
         [backend.to_numpy(xp.matmul(union_features(learned(x), degrees, backend), theta)) for x in test]
     ).astype(float)
@@ -151,21 +152,20 @@ def degrees_of(truth: Realization, depth: int) -> tuple[int, ...]:
 
 
 def next_level(
-    truth: Realization, transform: Any, mean: float, features: Any, size: int, n: int, stream: np.random.Generator,
-    backend: Backend,
-) -> np.ndarray:  # fmt: skip
+    truth: Realization, label: CentredLabel, features: Any, size: int, n: int, stream: np.random.Generator
+) -> np.ndarray:
     """Return the leading eigenvectors, (D, size), of the label-weighted covariance of polynomials phi of the learned
     level.
 
     The label is T(y) less its ridge fit on phi, cut off, over |phi|^2/D: what upper levels are linear in would drown
     the signal otherwise, and so would the norms.
     """
-    xp = backend.xp
+    backend, xp = truth.backend, truth.backend.xp
     draws: list[tuple[Any, Any]] = []
     for block in chunks(n, BLOCK):
         x = truth.inputs(block, stream)
         y = backend.to_numpy(truth.labels(x, stream)).astype(float)
-        draws.append((x, backend.asarray(transform(y) - mean)))
+        draws.append((x, backend.asarray(label(y))))
     count = int(features(draws[0][0][:1, :]).shape[1])
     gram, moment = backend.zeros((count, count)), backend.zeros((count,))
     for x, t in draws:
@@ -186,12 +186,12 @@ def next_level(
 
 
 def top_regression(
-    truth: Realization, learned: Any, n: int, stream: np.random.Generator, backend: Backend
+    truth: Realization, learned: Any, n: int, stream: np.random.Generator
 ) -> tuple[Any, tuple[int, ...]]:
     """Return ridge regression of the label on the polynomials of the last level, with the penalty of the least error on
     as many further samples.
     """
-    xp = backend.xp
+    backend, xp = truth.backend, truth.backend.xp
     beta = {j for j, c in truth.target.features[-1].items() if c and j > 0}
     degrees = tuple(range(1, max(beta) + 1))
 
