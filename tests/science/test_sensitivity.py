@@ -280,7 +280,7 @@ def bayes(**changes: object) -> Problem:
 
 
 def test_bayes_optimal_errors_against_the_exact_derivatives() -> None:
-    """A linear label, normal weights: r = 1 - q solves r^2 + r (sigma^2 + alpha - 1) = sigma^2, and dPhi/dalpha = Psi."""
+    """r = 1 - q of a linear label solves r^2 + r (sigma^2 + alpha - 1) = sigma^2; and dPhi/dalpha = Psi."""
     found = dl.sensitivity(bayes(), ["target.noise", "grid.sample_ratio.1"])
     assert found.stats["method"] == "implicit"
 
