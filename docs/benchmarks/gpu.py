@@ -306,7 +306,7 @@ def throughput(report: Report, device: str, seconds: float) -> None:
     from simulation_throughput import problem
 
     from dimladder_validation.simulate import backend_for, streams
-    from dimladder_validation.simulate.sgd_array import weight_sgd_array
+    from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 
     deadline = time.perf_counter() + seconds
     small = device == "torch"

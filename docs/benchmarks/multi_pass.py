@@ -190,7 +190,7 @@ def costs() -> None:
 def one_chain(problem: Any) -> None:
     """Run one replica of the chain at d = 20000."""
     from dimladder_validation.simulate.base import backend_for
-    from dimladder_validation.simulate.multi_pass import EXPERIMENT
+    from dimladder_validation.simulate.multi_pass.experiment import EXPERIMENT
 
     EXPERIMENT.run(problem, 20000, [np.random.default_rng(0)], backend_for())
 

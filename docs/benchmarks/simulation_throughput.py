@@ -17,9 +17,10 @@ from scipy.special import erf
 
 import dimladder as dl
 from dimladder.problem.update_table import Table, table
-from dimladder_validation.simulate import backend_for, sgd, streams
-from dimladder_validation.simulate.frames import explicit
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate import backend_for, streams
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.frames import explicit
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 
 
 def problem(width: int, teachers: int = 4) -> Table:

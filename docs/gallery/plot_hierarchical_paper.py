@@ -21,8 +21,8 @@ from dimladder.theories.hierarchical.analysis import link_of
 from dimladder.theories.hierarchical.staircase import Staircase
 from dimladder_validation import simulate
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_features import union_features
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical.features import union_features
+from dimladder_validation.simulate.hierarchical.target import Realization
 
 plt.style.use(dl.style("double"))
 

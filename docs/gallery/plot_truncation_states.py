@@ -17,7 +17,7 @@ import numpy as np
 import dimladder as dl
 from dimladder.problem.truncation.stated import load
 from dimladder.theories.truncation.states import state_network
-from dimladder_validation.simulate.truncation import train
+from dimladder_validation.simulate.truncation.states import train
 
 plt.style.use(dl.style("double"))
 

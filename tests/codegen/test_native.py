@@ -108,9 +108,9 @@ def test_tangents_are_derivatives_and_values_stay() -> None:
     from dimladder.numerics.differences import derivative
     from dimladder.numerics.native.kernels import FUNCTION_TYPES
     from dimladder.numerics.native.machine import compiled
-    from dimladder.numerics.native.tangents import LANES
+    from dimladder.numerics.native.tangents import LANES, Tangents
 
-    tangents = compiled("test", [("functions", functions, functions.signature)], FUNCTION_TYPES, tangents=True)
+    tangents = compiled("test", [("functions", functions, functions.signature)], FUNCTION_TYPES, Tangents)
     x, directions = np.array([0.4, 1.7]), np.array([[1.0, 0.0], [0.0, 1.0], [0.3, -2.0]])
     given, out = np.zeros((2, LANES)), np.zeros((9, LANES))
     given[:, 0], given[:, 1:] = x, directions.T
@@ -125,6 +125,43 @@ def test_tangents_are_derivatives_and_values_stay() -> None:
     for k, d in enumerate(directions):
         exact, _ = derivative(lambda step, d=d: values(x + step * d), 0.0, 0.05)
         np.testing.assert_allclose(out[:, k + 1], exact, rtol=1e-10, atol=1e-11)
+
+
+def test_a_tape_read_backwards_is_the_transpose_of_the_tangents() -> None:
+    from dimladder.numerics.native.kernels import FUNCTION_TYPES
+    from dimladder.numerics.native.machine import compiled
+    from dimladder.numerics.native.tangents import LANES, Tangents
+    from dimladder.numerics.native.tape import LANES as PLACED
+    from dimladder.numerics.native.tape import ROW, Recorded
+
+    entry = [("functions", functions, functions.signature)]
+    tangents = compiled("test", entry, FUNCTION_TYPES, Tangents)["functions"]
+    recorded = compiled("test", entry, FUNCTION_TYPES, Recorded)["functions"]
+    x = np.array([0.4, 1.7])
+    given, forwards = np.zeros((2, LANES)), np.zeros((9, LANES))
+    given[:, 0], given[:, 1:3] = x, np.eye(2)
+    tangents(given.ravel(), forwards.reshape(-1))
+    placed, out, tape = np.zeros((2, PLACED)), np.zeros((9, PLACED)), np.zeros((400, ROW))
+    placed[:, 0], placed[:, 1], tape[0, 0] = x, (1.0, 2.0), 2.0
+    recorded(placed.ravel(), out.reshape(-1), tape.reshape(-1))
+    used = int(tape[0, 0])
+    assert 40 < used < 400
+    np.testing.assert_array_equal(out[:, 0], forwards[:, 0])
+    # One number of the nine does not depend on x where x is not whole; that it does on x[1] keeps it on the tape.
+    assert (out[:, 1] > 2).all()
+    for result in range(9):
+        cotangents = np.zeros(used + 1)
+        cotangents[int(out[result, 1])] = 1.0
+        for row in range(used, 2, -1):
+            for place, slope in tape[row].reshape(2, 2):
+                cotangents[int(place)] += slope * cotangents[row] if cotangents[row] else 0.0
+        np.testing.assert_allclose(cotangents[1:3], forwards[result, 1:3], rtol=1e-13, atol=1e-15)
+    # A tape that is too short says how long it must be, and nothing is written beyond its end.
+    short = np.zeros((20, ROW))
+    short[0, 0] = 2.0
+    recorded(placed.ravel(), np.zeros((9, PLACED)).reshape(-1), short[:10].reshape(-1))
+    assert int(short[0, 0]) == used
+    assert not short[10:].any()
 
 
 FLAGGED = native.value_type("as_flagged", "FLAGGED", "f8(b1, f8)")

@@ -81,6 +81,34 @@ def test_the_slope_of_a_branch_is_that_of_its_points() -> None:
     assert abs(branch.known[1][1] + 0.3 * slope - far).max() < 0.2 * abs(far - branch.known[1][1]).max()
 
 
+def test_the_noise_floor_of_a_linear_unit_moves_as_its_closed_form() -> None:
+    """At rest M = 1 and Q - 1 = eta sigma^2/(2 - eta)."""
+    problem = one_unit(
+        target__noise=0.3, target__activation="x", student__activation="x", algorithm__learning_rate=0.7,
+    )  # fmt: skip
+    for key, exact in (
+        ("algorithm.learning_rate", 2 * 0.3**2 / 1.3**2), ("target.noise", 2 * 0.7 * 0.3 / 1.3),
+    ):  # fmt: skip
+        branch = _Branch(problem, key)
+        assert branch.at(0.7 if key == "algorithm.learning_rate" else 0.3).success
+        _, y, slope = branch.known[0]
+        named = dict(zip(branch.flow(0.3).names(), slope, strict=True))
+        assert y.max() == pytest.approx(1 + 0.7 * 0.3**2 / 1.3, rel=1e-11)
+        assert named["Q[0,0]"] == pytest.approx(exact, rel=1e-10)
+        assert abs(named["M[0,0]"]) < 1e-10
+
+
+def test_derivatives_of_the_equations_are_exact_without_a_printed_jacobian() -> None:
+    from dimladder.numerics import equilibria
+
+    flow = dl.derive(dl.load(RUNS / "online-erf.toml"))
+    # A Jacobian decides the size of the scratch array.
+    y, jac = flow.initial_state(), flow.jacobian()
+    asked = {"p": flow.parameters(), "work_size": flow.work_size()}
+    printed = equilibria.jacobian(flow.module().rhs, y, jac=jac, **asked)
+    np.testing.assert_allclose(equilibria.jacobian(flow.module().rhs, y, **asked), printed, rtol=1e-12, atol=1e-14)
+
+
 def test_escape_time_is_where_the_curve_crosses() -> None:
     problem = dl.load(RUNS / "online-erf.toml")
     time = dl.escape_time(problem, "generalization_error", 0.01, t_max=1000.0)

@@ -7,7 +7,7 @@ import pytest
 
 import dimladder as dl
 from dimladder.errors import SimulationError, UsageError
-from dimladder_validation.simulate.escape import EscapeTimes, escape_times
+from dimladder_validation.simulate.one_pass.escape import EscapeTimes, escape_times
 
 RUN = """
 schema = 2

@@ -11,8 +11,8 @@ from dimladder.errors import ConfigError, SimulationError
 from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import flattening
 from dimladder_validation import compare, simulate
-from dimladder_validation.simulate import hierarchical_flattening as experiment
 from dimladder_validation.simulate.base import backend_for
+from dimladder_validation.simulate.hierarchical import flattening as experiment
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "hierarchical-even.toml"
 

@@ -8,7 +8,7 @@ import pytest
 
 import dimladder as dl
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_flow import neurons
+from dimladder_validation.simulate.hierarchical.flow import neurons
 
 CPU = backend_for("cpu", "float32")
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "hierarchical-flow.toml"

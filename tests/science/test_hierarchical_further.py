@@ -14,11 +14,12 @@ from dimladder.problem import Coefficients, Hierarchical
 from dimladder.theories.hierarchical import flattening, further
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder_validation import simulate
-from dimladder_validation.simulate import compositional_exponent as cie
-from dimladder_validation.simulate import hierarchical_tree
-from dimladder_validation.simulate import quadratic_features as quadratic
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical import compositional_exponent as cie
+from dimladder_validation.simulate.hierarchical import quadratic_features as quadratic
+from dimladder_validation.simulate.hierarchical import tree as hierarchical_tree
+from dimladder_validation.simulate.hierarchical.first_stage import CentredLabel
+from dimladder_validation.simulate.hierarchical.target import Realization
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 
@@ -331,7 +332,7 @@ def test_a_tree_of_three_hidden_levels_is_climbed():
     truth = Realization.draw(deep, 64, rng, cpu)
     assert [len(r) for r in truth.readouts] == [6, 2, 1]
     predicted = further.ascend(deep, 64, [50_000] * 4)
-    overlap, correlation, error = hierarchical_tree.climb(truth, lambda y: y, 0.0, 50_000, rng, cpu)
+    overlap, correlation, error = hierarchical_tree.climb(truth, CentredLabel(np.asarray, 0.0), 50_000, rng)
     np.testing.assert_allclose(overlap[:2], predicted.overlaps[:2], atol=0.12)
     assert 0.4 < overlap[2] < predicted.overlaps[2]
     assert 0.4 < correlation < predicted.correlation

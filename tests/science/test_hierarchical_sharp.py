@@ -17,9 +17,10 @@ from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder.theories.hierarchical.labels import label_moments
 from dimladder.theories.hierarchical.readout import mehler_law, rank_readout_error, readout_error
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_features import monomials
-from dimladder_validation.simulate.hierarchical_layerwise import EXPERIMENT, label_transform, spectral_subspaces
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical.features import monomials
+from dimladder_validation.simulate.hierarchical.first_stage import CentredLabel, centred_label, spectral_subspaces
+from dimladder_validation.simulate.hierarchical.layerwise import EXPERIMENT
+from dimladder_validation.simulate.hierarchical.target import Realization
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "hierarchical-layerwise.toml"
 CPU = backend_for("cpu", "float64")
@@ -118,7 +119,7 @@ def test_branches_detach_at_their_own_thresholds():
     cpu = backend_for("cpu", "float32")
     truth = Realization.draw(two, 400, rng, cpu)
     ratio = 3.0 * ratios[0]
-    (u,) = spectral_subspaces(truth, lambda y: y, 0.0, [round(ratio * 400 * truth.features)], rng, cpu)
+    (u,) = spectral_subspaces(truth, CentredLabel(np.asarray, 0.0), [round(ratio * 400 * truth.features)], rng)
     # The ten leading directions; the other ten of the estimate are noise.
     first, second = (
         float(np.linalg.norm(rows @ u[:, : truth.features]) ** 2) / truth.features for rows in truth.directions
@@ -202,8 +203,8 @@ def test_overlaps_at_d_400():
         rng = np.random.default_rng(seed)
         truth = Realization.draw(t, 400, rng, backend_for("cpu", "float32"))
         counts = [round(alpha * 400 * 20) for alpha in (2.0, 4.0)]
-        known, mean, _ = label_transform(truth, transform, rng)
-        found = spectral_subspaces(truth, known, mean, counts, rng, truth.backend)
+        label, _ = centred_label(truth, transform, rng)
+        found = spectral_subspaces(truth, label, counts, rng)
         law = spectral.sample_label_law(t, moments.transform, 20)
         critical = spectral.critical_ratio(t, moments)
         for alpha, u, slack in zip((2.0, 4.0), found, (0.04, 0.025), strict=True):

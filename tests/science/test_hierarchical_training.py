@@ -11,12 +11,12 @@ import pytest
 import dimladder as dl
 from dimladder.errors import SimulationError
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder_validation.simulate import algorithm_one as one
-from dimladder_validation.simulate import hierarchical_training as training
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.hierarchical_flow import neurons
-from dimladder_validation.simulate.hierarchical_replicas import Realizations
-from dimladder_validation.simulate.hierarchical_target import Realization, level_sizes
+from dimladder_validation.simulate.hierarchical import algorithm_one as one
+from dimladder_validation.simulate.hierarchical import training
+from dimladder_validation.simulate.hierarchical.flow import neurons
+from dimladder_validation.simulate.hierarchical.replicas import Realizations
+from dimladder_validation.simulate.hierarchical.target import Realization, level_sizes
 
 CPU32, CPU64 = backend_for("cpu", "float32"), backend_for("cpu", "float64")
 SIGMA = "tanh(x - 0.3) - 0.7912*x"

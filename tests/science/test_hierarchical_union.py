@@ -16,8 +16,8 @@ from dimladder.theories.hierarchical.analysis import levels, link_of
 from dimladder.theories.hierarchical.contour import learned_subspace
 from dimladder_validation import simulate
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.hierarchical_features import union_features
-from dimladder_validation.simulate.hierarchical_layerwise import EXPERIMENT
+from dimladder_validation.simulate.hierarchical.features import union_features
+from dimladder_validation.simulate.hierarchical.layerwise import EXPERIMENT
 
 RUNS = Path(__file__).parents[2] / "docs" / "gallery" / "runs"
 PAPER = RUNS / "hierarchical-paper.toml"

@@ -13,11 +13,12 @@ import dimladder as dl
 from dimladder.errors import SimulationError
 from dimladder.problem import apply_overrides
 from dimladder.problem.update_table import Table, table
-from dimladder_validation.simulate import sgd, streams
+from dimladder_validation.simulate import streams
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.frames import explicit, frame_of
-from dimladder_validation.simulate.measured import sample
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.frames import explicit, frame_of
+from dimladder_validation.simulate.one_pass.measured import sample
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 from tables import stated
 
 SGD = {"kind": "one-pass", "learning_rate": 0.6}

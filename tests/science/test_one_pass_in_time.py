@@ -12,7 +12,7 @@ from dimladder.errors import ConfigError
 from dimladder.numerics.ode import integrate
 from dimladder.optimise import _scheduled, _Search
 from dimladder_validation import simulate
-from dimladder_validation.simulate.sgd import whole_batches
+from dimladder_validation.simulate.one_pass.sgd import whole_batches
 
 # Two clusters, one teacher, two blocks; every section that may change in time.
 CLUSTERS = """

@@ -12,7 +12,7 @@ import pytest
 import dimladder as dl
 from dimladder.theories.one_pass.displaced import DisplacedFlow
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.one_pass import EXPERIMENT
+from dimladder_validation.simulate.one_pass.experiment import EXPERIMENT
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "online-look-ahead.toml"
 

@@ -14,9 +14,10 @@ import dimladder as dl
 from dimladder.problem import state
 from dimladder.problem.update_table import table
 from dimladder.theories.one_pass.general.table_flow import GeneralFlow
-from dimladder_validation.simulate import sgd, simulate, streams
+from dimladder_validation.simulate import simulate, streams
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 
 Array = np.ndarray
 START = {"Q": [[0.5, 0.1], [0.1, 0.4]], "M": [[0.3, -0.1], [0.05, 0.2]]}

@@ -17,9 +17,9 @@ from dimladder.theories.one_pass.displaced import DisplacedFlow
 from dimladder.theories.one_pass.general.symbols import symbols
 from dimladder.theories.one_pass.general.table_flow import GeneralFlow
 from dimladder_validation import simulate
-from dimladder_validation.simulate import sgd
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 
 TWO: dict[str, Any] = {
     "target": {"kind": "committee", "readout": [1.0]},

@@ -13,7 +13,7 @@ from dimladder.errors import DerivationError
 from dimladder.symbolic.times import time_function
 from dimladder.theories.one_pass import sample_averages as averages
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.one_pass import EXPERIMENT
+from dimladder_validation.simulate.one_pass.experiment import EXPERIMENT
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "online-reuse.toml"
 

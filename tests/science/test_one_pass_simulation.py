@@ -15,8 +15,9 @@ from dimladder.results import Measurement
 from dimladder.theories.one_pass.flow import OnePassFlow
 from dimladder_validation import compare, simulate
 from dimladder_validation.finite_size import fit_power_law
-from dimladder_validation.simulate import sgd, streams
-from dimladder_validation.simulate.one_pass import finite
+from dimladder_validation.simulate import streams
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.experiment import finite
 from tables import plain
 
 K, M = 3, 2

@@ -10,9 +10,9 @@ from scipy.integrate import solve_ivp
 
 import dimladder as dl
 from dimladder.problem.update_table import table
-from dimladder_validation.simulate import sgd
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 
 SHARES, VARIANCES, TIMES = np.array([0.2, 0.4, 0.4]), np.array([3.0, 1.0, 0.4]), [0.0, 0.5, 1.5, 3.0]
 LINEAR: dict[str, Any] = {

@@ -96,6 +96,94 @@ def test_tangents_are_the_differences_of_a_committee(runs: Path) -> None:
         assert bounds.max() < 1e-6 * max(1.0, abs(flat).max())
 
 
+def test_the_adjoint_against_the_exact_derivatives() -> None:
+    """The linear unit in thirty digits, at two times and with a jump of the rate between them."""
+    keys = ["algorithm.learning_rate", "target.noise", "initial.M", "initial.Q"]
+    found = dl.sensitivity(linear_unit(), keys, variables=["generalization_error"], method="adjoint")
+    assert found.stats["method"] == "adjoint"
+    assert set(found) == {"generalization_error", "generalization_error_error"}
+    at = [mpmath.mpf("0.4"), mpmath.mpf("0.3"), mpmath.mpf("0.2"), mpmath.mpf("0.5")]
+    with mpmath.workdps(30):
+        for k, t in enumerate((0.0, 0.7, 3.0)):
+            exact = [mpmath.diff(lambda x, j=j, t=t: exact_error(t, *at[:j], x, *at[j + 1 :]), at[j]) for j in range(4)]
+            here = found["generalization_error"].values[:, k]
+            np.testing.assert_allclose(here, np.array(exact, dtype=float), rtol=1e-10, atol=1e-11)
+
+        def scheduled(eta: mpmath.mpf) -> mpmath.mpf:
+            half = exact_error(1.2, eta, at[1], at[2], at[3])
+            # The state at the jump enters by its error alone: M = 1/2 + (1 - 2 e)/2 gives any such state.
+            return exact_error(1.8, eta / 2, at[1], mpmath.mpf("0.5"), 2 * half)
+
+        jump = linear_unit(**{"algorithm.schedule": "1 - step(t - 1.2)/2"})
+        found = dl.sensitivity(jump, keys[:1], variables=["generalization_error"], method="adjoint")
+        exact_jump = float(mpmath.diff(scheduled, at[0]))
+        assert found["generalization_error"].values[0, 2] == pytest.approx(exact_jump, rel=1e-10)
+
+
+ADJOINTS: dict[str, tuple[str, dict[str, object], list[str], list[str]]] = {
+    "committee": (
+        "online-erf.toml",
+        {"student.width": 4, "grid.time": [2.0, 30.0], "initial.a": [1.0, 0.9, 1.1, 1.2],
+         "initial.Q": [[0.5, 0.02, 0.01, 0.0], [0.02, 0.52, 0.0, 0.1], [0.01, 0.0, 0.49, 0.03], [0.0, 0.1, 0.03, 0.6]],
+         "initial.M": [[0.03, 0.01], [-0.01, 0.02], [0.0, -0.03], [0.05, 0.04]]},
+        ["initial.Q", "initial.M", "initial.a", "algorithm.learning_rate", "algorithm.readout_learning_rate",
+         "target.overlap", "target.readout"],
+        ["generalization_error"],
+    ),
+    "spectrum": (
+        "online-power-law.toml", {"grid.time": [1.0, 40.0]},
+        ["initial.Q", "initial.M", "algorithm.learning_rate", "data.spectrum.exponent", "target.power.exponent"],
+        ["generalization_error", "M"],
+    ),
+    "momentum": (
+        "online-erf.toml", {"algorithm.momentum": {"decay": 1.3, "coupling": 0.7}, "grid.time": [2.0, 15.0]},
+        ["algorithm.momentum.decay", "algorithm.momentum.coupling", "initial.M", "target.noise"],
+        ["generalization_error"],
+    ),
+    "map": (
+        "hierarchical-flow.toml", {"algorithm.map": True, "grid.time": [0.0, 2.0, 9.0]},
+        ["algorithm.step", "algorithm.batch_ratio"], ["subspace_overlap"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_the_adjoint_is_the_tangents(name: str, runs: Path) -> None:
+    file, change, keys, variables = ADJOINTS[name]
+    problem = dl.load(runs / file, change)
+    backwards = dl.sensitivity(problem, keys, variables=variables, method="adjoint")
+    forwards = dl.sensitivity(problem, keys, variables=variables, method="tangents")
+    assert (backwards.stats["method"], forwards.stats["method"]) == ("adjoint", "tangents")
+    for v in variables:
+        a, b = backwards[v].values, forwards[v].values
+        assert abs(b).max() > 1e-3
+        assert abs(a - b).max() < 1e-9 * max(1.0, abs(b).max())
+        assert (backwards[f"{v}_error"].values < 1e-9).all()
+
+
+def test_entries_of_a_symmetric_matrix_move_together(runs: Path) -> None:
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [3.0]})
+    found = dl.sensitivity(problem, ["initial.Q"], variables=["generalization_error"])
+    keys = found["parameter"].values.tolist() if "parameter" in found else found.dataset["parameter"].values.tolist()
+    assert keys == [f"initial.Q.{i}.{k}" for i in range(3) for k in range(i, 3)]
+
+    def moved(x: float) -> np.ndarray:
+        change = {"initial.Q.0.1": x, "initial.Q.1.0": x}
+        return np.asarray(dl.solve(dl.replace(problem, change), rtol=1e-11, atol=1e-13)["generalization_error"].values)
+
+    value, _ = derivative(moved, 0.02, 0.02)
+    np.testing.assert_allclose(found["generalization_error"].values[1], value, rtol=1e-8)
+
+
+def test_many_numbers_and_few_readings_go_backwards(runs: Path) -> None:
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [5.0]})
+    keys = ["initial.Q", "initial.M", "initial.a", "target.readout"]
+    asked = {"variables": ["generalization_error"]}
+    assert dl.sensitivity(problem, keys, **asked).stats["method"] == "adjoint"
+    assert dl.sensitivity(problem, ["initial.M.0.0"], **asked).stats["method"] == "tangents"
+    assert dl.sensitivity(problem, keys).stats["method"] == "tangents"
+
+
 def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
     relu = {"student.activation": "relu", "target.activation": "relu", "grid.time": [1.0, 5.0], "solver.rtol": 1e-8}
     problem = dl.load(runs / "online-erf.toml", relu)
@@ -136,6 +224,22 @@ ROOTS: dict[str, tuple[dict[str, object], list[str]]] = {
          "grid": {"sample_ratio": [0.5, 2.0]}},
         ["loss.ridge", "data.variances.1"],
     ),
+    "classes": (
+        {"data": {"kind": "mixture", "means": [[1.5, 0.0, 0.0], [0.0, 1.2, 0.0], [-1.0, -0.5, 0.3]],
+                  "weights": [0.3, 0.3, 0.4], "variances": [1.0, 0.7, 1.0]},
+         "target": {"kind": "cluster-labels", "labels": [0, 1, 2]}, "student": {"kind": "linear", "bias": True},
+         "loss": {"function": "one-hot", "ridge": 0.2}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [0.6, 1.5]}},
+        ["loss.ridge", "data.variances.1", "grid.sample_ratio.0"],
+    ),
+    "cross-entropy": (
+        {"data": {"kind": "mixture", "means": [[1.0, 0.2], [-1.0, 0.2]], "weights": [0.4, 0.6],
+                  "variances": [1.0, 0.7]},
+         "target": {"kind": "cluster-labels", "labels": [0, 1]}, "student": {"kind": "linear", "bias": True},
+         "loss": {"function": "cross-entropy", "ridge": 0.2}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [1.5]}},
+        ["loss.ridge", "data.variances.1"],
+    ),
     "graph": (
         {"data": {"kind": "block-model", "gamma": 2.0, "mu": 1.0, "homophily": 0.8},
          "student": {"kind": "graph-convolution", "self_loop": 0.4}, "loss": {"ridge": 0.1},
@@ -165,6 +269,57 @@ def test_roots_move_as_the_differences_of_their_solutions(name: str) -> None:
         assert (abs(own - value) <= 1e-8 * (1.0 + abs(value)) + 10 * error).all(), key
         assert bounds.max() < 1e-8 * (1.0 + abs(value).max())
         assert abs(value).max() > 1e-2
+
+
+def bayes(**changes: object) -> Problem:
+    document = {
+        "data": {"kind": "gaussian"}, "target": {"kind": "index", "formula": "z", "noise": 0.3},
+        "student": {"kind": "linear"}, "algorithm": {"kind": "bayes"}, "grid": {"sample_ratio": [0.6, 1.3]},
+    }  # fmt: skip
+    return dl.replace(dl.problem(**document), changes)  # type: ignore[arg-type]
+
+
+def test_bayes_optimal_errors_against_the_exact_derivatives() -> None:
+    """r = 1 - q of a linear label solves r^2 + r (sigma^2 + alpha - 1) = sigma^2; and dPhi/dalpha = Psi."""
+    found = dl.sensitivity(bayes(), ["target.noise", "grid.sample_ratio.1"])
+    assert found.stats["method"] == "implicit"
+
+    def rest(alpha: mpmath.mpf, sigma: mpmath.mpf) -> mpmath.mpf:
+        b = sigma**2 + alpha - 1
+        return (-b + mpmath.sqrt(b**2 + 4 * sigma**2)) / 2
+
+    with mpmath.workdps(30):
+        sigma = mpmath.mpf("0.3")
+        noise = [float(mpmath.diff(lambda x, a=a: rest(mpmath.mpf(a), x), sigma)) for a in ("0.6", "1.3")]
+        ratio = float(mpmath.diff(lambda a: rest(a, sigma), mpmath.mpf("1.3")))
+        entropy = float(-mpmath.log(2 * mpmath.pi * mpmath.e * (sigma**2 + rest(mpmath.mpf("1.3"), sigma))) / 2)
+    np.testing.assert_allclose(found["mse"].values[0, 0], noise, rtol=1e-10)
+    np.testing.assert_allclose(found["mse"].values[1, 0], [0.0, ratio], rtol=1e-10, atol=1e-14)
+    assert found["free_entropy"].values[1, 0, 1] == pytest.approx(entropy, rel=1e-10)
+
+
+def test_thresholds_of_a_hard_phase_move_as_their_differences() -> None:
+    """The spinodal and the tie of two branches, found anew by the solver at every neighbour."""
+    hard = bayes(**{"target.prior": "rademacher", "grid.start": ["uninformed", "informed"], "target.noise": 0.25})
+    here, there = (dl.sensitivity(hard, ["target.noise"], method=m) for m in ("implicit", "differences"))
+    assert (here.stats["method"], there.stats["method"]) == ("implicit", "differences")
+    assert np.isfinite(here["threshold"].values).all()
+    for name in ("threshold", "overlap", "free_entropy"):
+        a, b, error = here[name].values, there[name].values, there[f"{name}_error"].values
+        assert abs(b).max() > 1e-2
+        assert (abs(a - b) <= 1e-8 * (1.0 + abs(b)) + 10 * error).all(), name
+        assert (error < 1e-8 * (1.0 + abs(b))).all()
+
+
+@pytest.mark.nightly
+def test_overlap_matrices_move_with_the_sample_ratio() -> None:
+    """dPhi/dalpha = Psi(Q), which the quadrature of both keeps to a millionth."""
+    found = dl.sensitivity(
+        bayes(**{"target.formula": "z1*z2 + z1 + 0.5*n1", "target.noise": 0.0, "grid.sample_ratio": [0.8]}),
+        ["grid.sample_ratio.0"],
+    )
+    assert found.stats["method"] == "implicit"
+    assert found["free_entropy"].values.ravel()[0] == pytest.approx(-1.636503276279656, abs=2e-6)
 
 
 def test_the_best_ridge_moves_with_the_noise() -> None:
@@ -284,8 +439,14 @@ def test_recursion_against_the_map_in_thirty_digits(runs: Path) -> None:
 def test_what_is_no_number_has_no_derivative() -> None:
     with pytest.raises(UsageError, match="no derivative"):
         dl.sensitivity(linear_unit(), ["algorithm.schedule"])
-    with pytest.raises(UsageError, match=r"initial.M.0"):
-        dl.sensitivity(linear_unit(), ["initial.M"])
+    with pytest.raises(UsageError, match="no method"):
+        dl.sensitivity(linear_unit(), ["target.noise"], method="adjont")
+    with pytest.raises(UsageError, match="no variable"):
+        dl.sensitivity(linear_unit(), ["target.noise"], variables=["generalisation_error"])
+    with pytest.raises(UsageError, match="'implicit'"):
+        dl.sensitivity(fixed_point(), ["target.noise"], method="adjoint")
+    with pytest.raises(UsageError, match="'tangents'"):
+        dl.sensitivity(linear_unit(), ["target.noise"], method="implicit")
 
 
 def test_one_sided_at_the_end_of_a_range() -> None:

@@ -19,15 +19,17 @@ from dimladder.cli import main
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression, activation
 from dimladder_validation import replicate, simulate
-from dimladder_validation.simulate import algorithm_one as one
-from dimladder_validation.simulate import experiment, hierarchical_training, sgd, streams
+from dimladder_validation.simulate import experiment, streams
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.hierarchical_layerwise import solve
-from dimladder_validation.simulate.hierarchical_replicas import Realizations
-from dimladder_validation.simulate.hierarchical_target import Realization
+from dimladder_validation.simulate.hierarchical import algorithm_one as one
+from dimladder_validation.simulate.hierarchical import training as hierarchical_training
+from dimladder_validation.simulate.hierarchical.features import solve
+from dimladder_validation.simulate.hierarchical.replicas import Realizations
+from dimladder_validation.simulate.hierarchical.target import Realization
 from dimladder_validation.simulate.model_code import derivative
-from dimladder_validation.simulate.one_pass import finite
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import sgd
+from dimladder_validation.simulate.one_pass.experiment import finite
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 from run_files import SIMULATED, SMALL, THEORY_OF, arguments, check_contract, path_of, size_of
 from tables import plain as plain_table
 

@@ -17,7 +17,7 @@ from dimladder.problem.coordinates import ExponentialCoordinate, GaussianCoordin
 from dimladder.problem.truncation import geometry as g
 from dimladder.theories.truncation import gradient_flows as gf
 from dimladder_validation.simulate.base import backend_for
-from dimladder_validation.simulate.truncation_flow import EXPERIMENT
+from dimladder_validation.simulate.truncation.flow import EXPERIMENT
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "truncation-flow.toml"
 TIMES = [0.0, 0.3, 1.0, 2.5, 5.0, 9.0]

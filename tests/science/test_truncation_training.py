@@ -12,7 +12,7 @@ import pytest
 from dimladder.problem.truncation import geometry as g
 from dimladder.problem.truncation.networks import Network
 from dimladder.theories.truncation import gradient_flows as gf
-from dimladder_validation.simulate.truncation import random_network, relative_spread, train
+from dimladder_validation.simulate.truncation.states import random_network, relative_spread, train
 
 
 def start_of_the_flow(depth: float) -> tuple[g.ClusteredData, Network, gf.TruncationStack]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dimladder as dl
 from dimladder.errors import ConfigError, SolveError, UsageError
+from dimladder.symbolic.systems import Flow
 
 # A flow, a fixed point, a recursion through layers, a closed form, and keys of each with two values.
 CASES = {
@@ -96,3 +98,42 @@ def test_the_number_of_values_must_fit(runs: Path) -> None:
         solver([0.1])
     with pytest.raises(UsageError, match="keys"):
         solver({"target.noise": 0.1, "loss.ridge": 0.1})
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        {"algorithm.learning_rate": [0.2, 0.5, 0.2], "algorithm.weight_decay": [0.0, 0.0, 0.1]},
+        {"algorithm.batch_size": [1, 3, 2], "algorithm.readout_learning_rate": [0.1, 0.2, 0.3]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "algorithm.schedule": ["1", "1/(1+t)", "1"]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "algorithm.spherical": [False, True, False]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "algorithm.regime": ["classical", "gradient-flow", "classical"]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "student.activation": ["erf", "tanh", "erf"]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "solver.rtol": [1e-8, 1e-5, 1e-8]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "grid.time": [[1.0, 10.0], [2.0, 3.0, 4.0], [1.0, 10.0]]},
+        {"algorithm.learning_rate": [0.2, 0.3, 0.4], "solver.method": ["auto", "bdf", "tsit5"]},
+    ],
+    ids=lambda vary: list(vary)[1],
+)
+def test_what_one_call_leaves_to_the_next_is_what_is_the_same(vary: dict[str, list[Any]], runs: Path) -> None:
+    problem = dl.load(runs / "online-erf.toml", {"grid.time": [1.0, 10.0], "student.train_readout": True})
+    solver = dl.prepare(problem, list(vary))
+    rows = list(zip(*vary.values(), strict=True))
+    alone = [dl.solve(dl.replace(problem, dict(zip(vary, row, strict=True)))) for row in rows]
+    for _ in range(2):
+        for row, curve, many in zip(rows, alone, solver.many(rows), strict=True):
+            for found in (solver(row), many):
+                assert isinstance(found, dict)
+                for name in curve:
+                    np.testing.assert_array_equal(found[name], curve[name].values)
+
+
+def test_a_jacobian_has_the_scratch_array_it_needs(runs: Path) -> None:
+    """Asked for before or after the integration's own arguments, of a flow that inherits and of one that does not."""
+    problem = dl.load(runs / "online-erf.toml")
+    prepared = dl.prepare(problem, ["algorithm.learning_rate"])
+    for system in (prepared.system([0.3]), prepared.system([0.4]), dl.derive(problem)):
+        assert isinstance(system, Flow)
+        small = system.integration()["work_size"]
+        assert system.jacobian() is not None
+        assert system.integration()["work_size"] == system.work_size() > small

@@ -10,12 +10,13 @@ import pytest
 from dimladder.errors import SimulationError
 from dimladder.problem import Expression, activation
 from dimladder.problem.update_table import Table
-from dimladder_validation.simulate import gram_kernel, sgd, streams
+from dimladder_validation.simulate import streams
 from dimladder_validation.simulate.base import Backend, backend_for
-from dimladder_validation.simulate.frames import explicit, frame_of, psd_root
-from dimladder_validation.simulate.measured import population_errors
 from dimladder_validation.simulate.model_code import code_for, derivative
-from dimladder_validation.simulate.sgd_array import weight_sgd_array
+from dimladder_validation.simulate.one_pass import gram_frame, sgd
+from dimladder_validation.simulate.one_pass.frames import explicit, frame_of, psd_root
+from dimladder_validation.simulate.one_pass.measured import population_errors
+from dimladder_validation.simulate.one_pass.sgd_array import weight_sgd_array
 from tables import plain
 
 K, M, D = 3, 2, 30
@@ -125,7 +126,7 @@ def test_bartlett_gives_wishart_moments(rows: int, freedom: int) -> None:
     rng = np.random.default_rng(1)
     root, draws = np.empty((rows, rows)), []
     for _ in range(4000):
-        gram_kernel._bartlett(rng, rows, freedom, root)
+        gram_frame.bartlett(rng, rows, freedom, root)
         draws.append(root @ root.T)
     w = np.array(draws)
     # E[W] = f I, Var[W_ij] = f (1 + delta_ij); four thousand draws, five standard errors.
@@ -140,7 +141,7 @@ def test_reflections_keep_the_gram_matrix() -> None:
     for rank in (1, 2, 4):
         rows = rng.standard_normal((4, rank)) @ rng.standard_normal((rank, 7))
         before = rows @ rows.T
-        gram_kernel._lower(rows, 4, 7)
+        gram_frame.turn_lower(rows, 4, 7)
         assert np.abs(rows @ rows.T - before).max() < 1e-13 * np.abs(before).max()
         assert np.abs(rows[np.triu_indices(4, 1, 7)]).max() == 0.0
         assert (np.diag(rows) >= -1e-14).all()
@@ -149,7 +150,7 @@ def test_reflections_keep_the_gram_matrix() -> None:
 def test_root_of_a_singular_gram_matrix() -> None:
     x = np.random.default_rng(3).standard_normal((4, 2))
     root = np.empty((4, 4))
-    gram_kernel._root(x @ x.T, root)
+    gram_frame.square_root(x @ x.T, root)
     assert np.abs(root @ root.T - x @ x.T).max() < 1e-6
 
 

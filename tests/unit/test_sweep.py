@@ -202,17 +202,21 @@ def test_points_of_different_shape_share_one_diagram(
     diagram = sweep(base, {"grid.time": [[0.0, 1.0], [0.0, 2.0]]})
     assert diagram.dataset.coords["time"].values.tolist() == [0.0, 1.0, 2.0]
     assert np.isnan(diagram["threshold"].values).tolist() == [[False, False, True], [False, True, False]]
-    # From the logs, into a file that is too large to be read whole.
-    monkeypatch.setattr(sys.modules["dimladder.results.container"], "EAGER", 0)
+    # From the logs: in memory, and record by record into a file that is too large to be read whole.
     grid = {"grid.time": [[0.0, 1.0], [0.0, 2.0]], "data.std": [0.25, -1.0, 0.5]}
-    stored, memory = sweep(base, grid, out=tmp_path / "d"), sweep(base, grid)
-    assert isinstance(stored, PhaseDiagram)
-    assert list(stored) == list(memory)
-    for name in (*memory, *memory.dataset.coords):
-        np.testing.assert_array_equal(stored.dataset[name].values, memory.dataset[name].values)
-        assert stored.dataset[name].attrs == memory.dataset[name].attrs
-        assert stored.dataset[name].dims == memory.dataset[name].dims
-    assert stored.status == memory.status == "incomplete"
+    memory = sweep(base, grid)
+    for folder in (tmp_path / "small", tmp_path / "large"):
+        if folder.name == "large":
+            for module in ("dimladder.results.container", "dimladder.diagram"):
+                monkeypatch.setattr(sys.modules[module], "EAGER", 0)
+        for stored in (sweep(base, grid, out=folder), open_result(folder), sweep(base, grid, out=folder, resume=True)):
+            assert isinstance(stored, PhaseDiagram)
+            assert list(stored) == list(memory)
+            for name in (*memory, *memory.dataset.coords):
+                np.testing.assert_array_equal(stored.dataset[name].values, memory.dataset[name].values)
+                assert stored.dataset[name].attrs == memory.dataset[name].attrs
+                assert stored.dataset[name].dims == memory.dataset[name].dims
+            assert stored.status == memory.status == "incomplete"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from .errors import SolveError
@@ -14,6 +15,8 @@ A = TypeVar("A")
 R = TypeVar("R")
 # Most problems that are integrated by one call.
 MOST_TOGETHER = 64
+# Fewer of them are not worth a call of their own, which costs as much as one or two of them.
+LEAST_TOGETHER = 4
 
 if TYPE_CHECKING:
     from .results import LearningCurve
@@ -80,16 +83,25 @@ def in_chunks(
 ) -> Iterator[R]:
     """Call a function for chunks of items, on threads, and yield what it returns as it comes.
 
-    For work that is done in compiled code, which holds no lock. Chunks have about `size` items, fewer where a thread
-    would have no work at the end.
+    For work that is done in compiled code, which holds no lock. Chunks have `size` items at most, and become smaller
+    towards the end, so that no thread is without work for long.
     """
-    size = max(1, min(size, MOST_TOGETHER, len(items) // (8 * workers)))
     pool = ThreadPoolExecutor(workers)
     try:
-        for done in as_completed([pool.submit(function, items[i : i + size]) for i in range(0, len(items), size)]):
+        cuts = _cuts(len(items), workers, min(size, MOST_TOGETHER))
+        for done in as_completed([pool.submit(function, items[i:j]) for i, j in pairwise(cuts)]):
             yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _cuts(count: int, workers: int, most: int) -> list[int]:
+    """Return where so many items are cut: each worker's share of a quarter of what is left, down to a few."""
+    cuts = [0]
+    while cuts[-1] < count:
+        left = count - cuts[-1]
+        cuts.append(cuts[-1] + min(left, max(1, min(most, max(LEAST_TOGETHER, left // (4 * workers))))))
+    return cuts
 
 
 def is_plain_flow(system: System) -> TypeGuard[Flow]:
@@ -131,12 +143,13 @@ def _together(systems: list[Flow], options: Mapping[str, Any], workers: int | No
     parameters = np.stack([s.parameters() for s in systems])
     batch = integrate_batch(y0=states, p=parameters, workers=workers, **options)
     gone: Any = np.isnan(batch.y).any(axis=2)
+    incomplete = gone.any(axis=1).tolist()
+    each = {name: values for name, values in batch.stats.items() if np.ndim(values)} | {"t_failed": batch.t_final}
     answers: list[Any] = []
     for k, system in enumerate(systems):
-        stats = {name: values[k] if np.ndim(values) else values for name, values in batch.stats.items()}
-        stats["t_failed"] = batch.t_final[k]
+        stats = {**batch.stats, **{name: values[k] for name, values in each.items()}}
         t, y = batch.t, batch.y[k]
-        if gone[k].any():
+        if incomplete[k]:
             t, y = t[~gone[k]], y[~gone[k]]
         try:
             answers.append(system.finish(t, y, batch.status[k], batch.message[k], stats))

@@ -6,11 +6,13 @@ What lies there is executed, so a folder that others may write is not used.
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +60,14 @@ def distrusted(path: Path) -> str:
     if status.st_uid not in (os.getuid(), 0):
         return "it belongs to another user"
     return "everybody may write it" if status.st_mode & stat.S_IWOTH else ""
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Return a hash of the contents of files, whatever their order: the sources that something kept was made from."""
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 @cache

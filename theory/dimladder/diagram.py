@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,14 @@ import numpy as np
 from .choose import find
 from .problem import Problem, to_builtins
 from .results import PhaseDiagram, open_result, read_records
+from .results.container import EAGER
+from .results.records import SUFFIX
 from .results.streamed import Block, Rows, write_streamed
-from .workers import Answer, answers_of
+from .workers import Answer
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from .results import Record
 
 Attributes = Mapping[str, str]
@@ -76,8 +81,11 @@ class Logged:
         The different coordinates of the points that succeeded.
     variables : dict
         Name -> (axes, attributes) of those that are numbers, in the order of their appearance.
+    records : callable
+        The records of finished points, read again where they are too large to be kept.
     """
 
+    records: Callable[[], Iterable[Record]]
     answers: dict[int, Answer] = field(default_factory=dict)
     coords: list[dict[str, np.ndarray]] = field(default_factory=list)
     variables: dict[str, tuple[tuple[str, ...], Attributes]] = field(default_factory=dict)
@@ -85,24 +93,48 @@ class Logged:
 
 def survey(folder: Path, wanted: Mapping[str, int]) -> Logged:
     """Read the logs of a folder once; `wanted`: key -> index of the points that count."""
-    found = Logged()
-    for record in read_records(folder):
-        if "begun" in record.header:
-            continue
-        members = [(wanted[key], answer) for key, answer in answers_of(record) if key in wanted]
-        coords = _known(_coords_of(record), found.coords) if any(a.status == "success" for _, a in members) else {}
-        for index, answer in members:
+    found = Logged(_records(folder))
+    for record in found.records():
+        header = record.header
+        members = [
+            (k, wanted[key], status, message)
+            for k, (key, status, message) in enumerate(
+                zip(header["keys"], header["status"], header["message"], strict=True)
+            )
+            if key in wanted
+        ]
+        texts: dict[str, tuple[Any, np.ndarray, Attributes]] = {}
+        coords: dict[str, np.ndarray] = {}
+        if any(status == "success" for _, _, status, _ in members):
+            coords = _known(_coords_of(record), found.coords)
+            for name, (dims, attributes) in header["variables"].items():
+                values = record.arrays[f"v:{name}"]
+                if not _is_number(values):
+                    texts[name] = tuple(dims), values, attributes
+                else:
+                    found.variables.setdefault(name, (tuple(dims), attributes))
+        for k, index, status, message in members:
             if index in found.answers and found.answers[index].status == "success":
                 continue
             text: dict[str, Any] = {}
-            if answer.status == "success":
-                for name, (dims, values, attributes) in answer.variables.items():
-                    if not _is_number(values):
-                        text[name] = dims, np.array(values), attributes
-                    elif name not in found.variables:
-                        found.variables[name] = dims, attributes
-            found.answers[index] = Answer(index, answer.status, answer.message, coords if text else {}, text, True)
+            if status == "success":
+                text = {
+                    name: (dims, np.array(values[k]), attributes) for name, (dims, values, attributes) in texts.items()
+                }
+            found.answers[index] = Answer(index, status, message, coords if text else {}, text, True)
     return found
+
+
+def _records(folder: Path) -> Callable[[], Iterable[Record]]:
+    """Return what yields the records of finished points, from memory where they are no larger than a small result."""
+
+    def finished() -> Iterator[Record]:
+        return (record for record in read_records(folder) if "begun" not in record.header)
+
+    if sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}")) > EAGER:
+        return finished
+    kept = list(finished())
+    return lambda: kept
 
 
 def _known(coords: Mapping[str, np.ndarray], known: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -115,12 +147,12 @@ def _known(coords: Mapping[str, np.ndarray], known: list[dict[str, np.ndarray]])
 
 
 def assemble_logged(
-    problem: Problem, axes: Mapping[str, list[Any]], answers: Sequence[Answer], folder: Path, wanted: Mapping[str, int],
+    problem: Problem, axes: Mapping[str, list[Any]], answers: Sequence[Answer], wanted: Mapping[str, int],
     logged: Logged, target: Path,
 ) -> PhaseDiagram:  # fmt: skip
-    """Write the data set of all points, read record by record from the logs of a folder, and return it.
+    """Write the data set of all points, put together record by record, and return it.
 
-    Memory does not grow with what the points hold.
+    Memory does not grow with what the points hold: a large one is never in memory as a whole.
     """
     own = _shared_coords(logged.coords)
     rows = {answer.index: row for row, answer in enumerate(answers)}
@@ -136,9 +168,7 @@ def assemble_logged(
 
     def blocks() -> Iterator[Block]:
         written: set[int] = set()
-        for record in read_records(folder):
-            if "begun" in record.header:
-                continue
+        for record in logged.records():
             members = [
                 (k, wanted[key])
                 for k, (key, status) in enumerate(zip(record.header["keys"], record.header["status"], strict=True))
@@ -155,10 +185,30 @@ def assemble_logged(
                 if name in large and _is_number(values):
                     yield name, at, _placed(values[inside], dims, coords, own)
 
-    write_streamed(target, small, large, [len(v) for v in axes.values()], blocks())
-    found = open_result(target)
-    assert isinstance(found, PhaseDiagram)
-    return found
+    lengths = [len(v) for v in axes.values()]
+    if sum(rows.bytes_of(len(answers)) for rows in large.values()) <= EAGER:
+        found = PhaseDiagram(_filled(small, large, lengths, blocks()))
+        found.save(target)
+        return found
+    write_streamed(target, small, large, lengths, blocks())
+    read = open_result(target)
+    assert isinstance(read, PhaseDiagram)
+    return read
+
+
+def _filled(
+    small: xr.Dataset, large: Mapping[str, Rows], lengths: Sequence[int], blocks: Iterable[Block]
+) -> xr.Dataset:
+    """Return the data set that `write_streamed` would write: numbers first, NaN where rows never come."""
+    count = math.prod(lengths)
+    arrays = {name: np.full((count, *rows.shape), np.nan) for name, rows in large.items()}
+    for name, at, values in blocks:
+        arrays[name][at] = values
+    variables = {
+        name: (rows.dims, arrays[name].reshape(*lengths, *rows.shape), dict(rows.attributes))
+        for name, rows in large.items()
+    }
+    return small.drop_vars(list(small.data_vars)).assign({**variables, **small.data_vars})
 
 
 def _placed(

@@ -133,8 +133,8 @@ def _speed(flow: Flow, y: Any) -> float:
 class _Branch:
     """A rest point as a function of one number, from its expansion to first order at the nearest known value.
 
-    dy/dv solves J dy/dv = -dF/dv, with J the Jacobian in the state and dF/dv extrapolated differences of the compiled
-    equations at the rest point.
+    dy/dv solves J dy/dv = -F_p dp/dv, with J and F_p the derivatives of the compiled equations, exactly, in the state
+    and in their parameters p; these are numbers that follow from v.
     """
 
     def __init__(self, problem: Problem, key: str) -> None:
@@ -169,26 +169,17 @@ class _Branch:
         from .numerics import equilibria
         from .numerics.differences import derivative
 
-        rhs, work = flow.module().rhs, np.zeros(max(1, flow.work_size()))
-
-        def velocity(at: float) -> Any:
+        def parameters(at: float) -> Any:
             try:
-                p = self.flow(at).parameters()
+                return self.flow(at).parameters()
             except DimladderError:
                 return None
-            out = np.empty_like(y)
-            rhs(0.0, y, out, p, work)
-            return out
 
         try:
-            driven, _ = derivative(velocity, value, 0.1 * (abs(value) or 1.0))
+            direction, _ = derivative(parameters, value, 0.1 * (abs(value) or 1.0))
         except ValueError:
             return np.zeros_like(y)
-        jacobian = equilibria.jacobian(rhs, y, p=flow.parameters(), jac=flow.jacobian(), work_size=flow.work_size())
-        free = np.setdiff1d(np.arange(y.size), flow.conserved)
-        slope = np.zeros_like(y)
-        slope[free] = np.linalg.lstsq(jacobian[np.ix_(free, free)], -driven[free], rcond=None)[0]
-        return slope
+        return equilibria.response(flow.module().rhs, y, direction=direction, **_arguments(flow))
 
 
 def follow_equilibrium(

@@ -1,8 +1,7 @@
 """The best value of a control at every time: a schedule that minimises what a theory predicts at the end.
 
-The control is constant on intervals. Of few intervals, the flow is integrated with the derivatives of its state in all
-values of the control; of many, with those of the end of an interval in its beginning, and a costate is carried back
-through these matrices. Both are the exact gradient.
+The control is constant on intervals. The flow is integrated through them, and a costate is carried back, as
+`sensitivity` does by ``method="adjoint"``: the exact gradient in all values of the control, for a few integrations.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .adjoint import cotangents
 from .choose import find
 from .equilibria import check_component
 from .errors import DimladderError, SolveError, UsageError
@@ -231,31 +231,43 @@ class _Search:
         return found.x, objective, gradient
 
     def objective(self, values: Array) -> tuple[float, Array]:
-        """Return the variable at the end and its gradient, in the way that follows fewer derivatives."""
-        few = 0.5 * (len(values) + 1) < len(self.flow.start) + 1
-        return self._by_tangents(values) if few else self._by_costate(values)
-
-    def _by_tangents(self, values: Array) -> tuple[float, Array]:
-        """Carry the derivatives of the state in all earlier values of the control through the intervals."""
-        y = self.flow.start
-        along = np.zeros((0, len(y)))
-        for k, u in enumerate(values):
-            found = self.flow.advance(float(u), self.times[k], self.times[k + 1], y, along)
-            if found is None:
+        """Return the variable at the end and its gradient; infinity where the flow diverges."""
+        y, paths = self.flow.start, []
+        for u, begin, end in zip(values, self.times[:-1], self.times[1:], strict=True):
+            p, slope = self._parameters(float(u))
+            path = self.flow.path(p, np.array([end]), y, begin)
+            if path is None:
                 return math.inf, np.zeros_like(values)
-            y, along = found
+            y = path.states[-1]
+            paths.append((path, p, slope))
         objective, costate, own = self._end(float(values[-1]), y)
-        gradient = along @ costate
+        gradient, n = np.empty_like(values), len(y)
+        for k in range(len(values) - 1, -1, -1):
+            path, p, slope = paths[k]
+            carried = self.flow.pulled(path, p, costate[None], path.nodes)[0]
+            costate, gradient[k] = carried[:n], carried[n:] @ slope
         gradient[-1] += own
         return objective, gradient
+
+    def _parameters(self, u: float) -> tuple[Array, Array]:
+        """Return the parameters of the equations at a value of the control, and their derivatives in it."""
+
+        def parameters(x: float) -> Array | None:
+            here = self.flow.at(0, x)
+            return None if here is None else np.asarray(here.parameters())
+
+        here = parameters(u)
+        assert here is not None
+        return here, derivative(parameters, u, step_of(u))[0]
 
     def _end(self, u: float, y: Array) -> tuple[float, Array, float]:
         """Return the objective in the last state, its derivative in it, and in the last value of the control itself.
 
         An error depends on the law of the samples at its time.
         """
-        last, moved = self.flow.at(0, u), np.eye(len(y))
-        costate = derivative(lambda h: self.value(last, y + h * moved), 0.0, 0.05)[0]
+        last, t = self.flow.at(0, u), float(self.times[-1])
+        shape = np.shape(last.variables(np.array([t]), y[None])[self.variable].values)[1:]
+        costate = cotangents(last, [self.variable], t, y)[0].reshape(*shape, len(y))[self.index]
 
         def at(x: float) -> Array | None:
             system = self.flow.at(0, x)
@@ -263,24 +275,6 @@ class _Search:
 
         own = derivative(at, u, step_of(u))[0]
         return float(self.value(last, y[None])[0]), costate, float(own[0])
-
-    def _by_costate(self, values: Array) -> tuple[float, Array]:
-        """Go forwards through the intervals, then carry the costate back."""
-        y, steps = self.flow.start, []
-        for k, u in enumerate(values):
-            found = self.flow.transition(float(u), self.times[k], self.times[k + 1], y)
-            if found is None:
-                return math.inf, np.zeros_like(values)
-            y, *slopes = found
-            steps.append(slopes)
-        objective, costate, own = self._end(float(values[-1]), y)
-        gradient = np.empty_like(values)
-        for k in range(len(values) - 1, -1, -1):
-            transition, slope = steps[k]
-            gradient[k] = costate @ slope
-            costate = transition @ costate
-        gradient[-1] += own
-        return objective, gradient
 
 
 def _scheduled(problem: Problem, control: str, times: Array, values: Array) -> Problem:

@@ -16,12 +16,13 @@ from .choose import find
 from .errors import SolveError, UsageError
 from .problem import Problem, to_builtins
 from .problem.config import apply_overrides, check_values, convert_sections, refused, value_at
+from .problem.geometry import mirrored
 from .problem.kinds import SECTIONS
 from .problem.spec import hash_of
 from .solve import derive, for_theory, with_solver
 
 if TYPE_CHECKING:
-    from .symbolic.systems import Solution, System
+    from .symbolic.systems import Flow, Solution, System
     from .theories import Theory
 
 __all__ = ["Prepared", "arrays_of", "prepare"]
@@ -42,7 +43,8 @@ def prepare(problem: Problem, vary: Sequence[str], *, theory: str | Theory | Non
         Of any theory.
     vary : sequence of str
         Dotted keys of the values that change from call to call, e.g. ``["algorithm.learning_rate", "initial.M"]``:
-        numbers, lists or formulas, but no ``kind``.
+        numbers, lists or formulas, but no ``kind``. An entry of a symmetric matrix, ``initial.Q.0.1``, moves with its
+        mirror image.
     theory : str or Theory, optional
         Who answers, instead of the problem's own theory.
     **solver
@@ -105,6 +107,8 @@ class Prepared:
         self._read = [name for name in SECTIONS[:-2] if name in self._sections]
         pairs = [key.split(".") for key in self.vary]
         self._flat = [(p[0], p[1]) for p in pairs] if all(len(p) == 2 for p in pairs) else []
+        # What systems of one class inherit from; nobody else has it.
+        self._model: Flow | None = None
         self._document = {name: to_builtins(section) for name, section in self._sections.items()}
 
     def base_values(self) -> list[Any]:
@@ -145,7 +149,16 @@ class Prepared:
 
     def system(self, values: Values) -> System:
         """Return the equations with these values."""
-        return derive(self.at(values))
+        return self.system_of(self.at(values))
+
+    def system_of(self, problem: Problem) -> System:
+        """Return the equations of a problem that `at` returned."""
+        system = derive(problem)
+        if is_plain_flow(system):
+            if type(self._model) is not type(system):
+                self._model = derive(problem)  # type: ignore[assignment]
+            system.inherit(self._model)  # type: ignore[arg-type]
+        return system
 
     def solution(self, values: Values) -> Solution:
         """Solve, and return coordinates, variables, status and statistics of the method.
@@ -213,7 +226,8 @@ class Prepared:
                 hint=f"give one each of {', '.join(self.vary)}",
             )  # fmt: skip
         # As TOML has it: no NumPy scalars.
-        return {key: value.tolist() if hasattr(value := given[key], "tolist") else value for key in self.vary}
+        found = {key: value.tolist() if hasattr(value := given[key], "tolist") else value for key in self.vary}
+        return {mirrored(key): value for key, value in found.items()} | found
 
 
 def arrays_of(solution: Solution) -> dict[str, Array]:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DimladderError, SolveError, UsageError
+from .adjoint import by_adjoint
+from .errors import DimladderError, SolveError, UsageError, did_you_mean
 from .numerics.differences import derivative
 from .prepare import Prepared, prepare
 from .problem import Problem
+from .problem.config import value_at
+from .problem.geometry import mirrored
 from .solve import with_solver
 from .tangents import Tangents, step_of, tangents_of
 
@@ -19,27 +22,40 @@ if TYPE_CHECKING:
     from .results import LearningCurve
     from .symbolic.systems import Solution, Variable
 
-__all__ = ["numbers", "sensitivity", "slopes", "tight"]
+__all__ = ["entries", "numbers", "sensitivity", "slopes", "tight"]
 
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
 RTOL, ATOL = 1e-11, 1e-13
+METHODS = ("auto", "tangents", "adjoint", "implicit", "differences")
 
 
-def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> LearningCurve:
+def sensitivity(
+    problem: Problem, keys: Sequence[str], *, variables: Sequence[str] | None = None, method: str = "auto",
+    **solver: Any,
+) -> LearningCurve:  # fmt: skip
     """Differentiate a theory's prediction in numbers of its problem.
 
     A flow is integrated together with its derivatives, and a map carries them along, as the compiled equations give
-    them exactly (``stats["method"]`` is "tangents"); those of a fixed point solve its linearised equations
-    ("implicit"); of whatever else there is, differences of the solution are extrapolated ("differences"). Each number
-    comes with an estimate of its error.
+    them exactly ("tangents"); for few readings and many numbers, the derivatives of the readings are carried back to
+    the start instead ("adjoint"). Those of a fixed point solve its linearised equations ("implicit"); of whatever else
+    there is, differences of the solution are extrapolated ("differences"). ``stats["method"]`` says which it was, and
+    each number comes with an estimate of its error.
 
     Parameters
     ----------
     problem : Problem
         Of any theory.
     keys : sequence of str
-        Dotted keys of numbers, e.g. ``["algorithm.learning_rate", "initial.M.0.1"]``.
+        Dotted keys of numbers, e.g. ``["algorithm.learning_rate", "initial.M.0.1"]``, or of arrays of numbers, which
+        stand for all their entries: ``"initial.M"``. Of a symmetric matrix (``initial.Q``) the entries on and above
+        the diagonal count, each moved with its mirror image.
+    variables : sequence of str, optional
+        Which variables are differentiated; default: all.
+    method : {"auto", "tangents", "adjoint", "implicit", "differences"}
+        "auto" takes the first that the theory has, and of a flow or a map "adjoint" where that is cheaper: where the
+        variables asked for, at all times of the grid, are few numbers, and the keys are many. (The integrator's own
+        method is ``solver.method`` of the problem.)
     **solver
         Fields of the ``[solver]`` section to replace. Where the theory has ``rtol`` and ``atol``, they are 1e-11 and
         1e-13 unless the problem asks for less.
@@ -54,33 +70,62 @@ def sensitivity(problem: Problem, keys: Sequence[str], **solver: Any) -> Learnin
     Raises
     ------
     UsageError
-        For a key whose value is no real number.
+        For a key whose value is no real number, a variable that there is not, and a method that the theory does not
+        have for this problem.
     SolveError
         When the problem itself cannot be solved.
 
     Notes
     -----
-    At the end of a number's range, such as ``noise = 0``, the derivative is the one-sided one. Many keys cost no more
-    than the state and the parameters of the equations have entries: derivatives in all of them are combinations of
-    those. `optimise`, which wants one number's derivatives in a control at many times, carries a costate back.
+    At the end of a number's range, such as ``noise = 0``, the derivative is the one-sided one. With tangents, many keys
+    cost no more than the state and the parameters of the equations have entries: derivatives in all of them are
+    combinations of those. The adjoint costs the same for any number of keys, and one more sweep a reading; it needs an
+    explicit integration, and variables in time. `optimise` descends along it.
+
+    References
+    ----------
+    Griewank & Walther 2008, Evaluating Derivatives. Hager 2000, Runge-Kutta methods in optimal control and the
+    transformed adjoint system.
     """
     from .results import LearningCurve
 
     solver = tight(problem, solver)
-    prepared = prepare(problem, keys, **solver)
+    prepared = prepare(problem, entries(problem, keys), **solver)
     base = numbers(prepared)
     solution = prepared.solution(base)
-    values, errors, method = slopes(prepared, base, solution)
-    variables: dict[str, Any] = {}
+    values, errors, how = slopes(prepared, base, solution, variables, method)
+    found: dict[str, Any] = {}
     for name, variable in solution.variables.items():
         if name in values:
             text = variable.long_name or name
             dims = ("parameter", *variable.dims)
             latex = rf"\partial_{{\theta}} {variable.latex}" if variable.latex else ""
-            variables[name] = (dims, values[name], latex, f"derivative of: {text}", variable.units)
-            variables[f"{name}_error"] = (dims, errors[name], "", f"estimated error of the derivative of: {text}", None)
+            found[name] = (dims, values[name], latex, f"derivative of: {text}", variable.units)
+            found[f"{name}_error"] = (dims, errors[name], "", f"estimated error of the derivative of: {text}", None)
     coords = {"parameter": np.array(prepared.vary), **solution.coords}
-    return LearningCurve.build(prepared.problem, coords, variables, stats={"method": method})
+    return LearningCurve.build(prepared.problem, coords, found, stats={"method": how})
+
+
+def entries(problem: Problem, keys: Sequence[str]) -> list[str]:
+    """Return the keys, with those of arrays replaced by the keys of all their entries."""
+    found: list[str] = []
+
+    def walk(key: str, value: Any) -> None:
+        if isinstance(value, list) and value:
+            for k, part in enumerate(value):
+                walk(f"{key}.{k}", part)
+            return
+        # Of two mirror images, that above the diagonal.
+        if key not in found and not (mirrored(key) in found and mirrored(key) != key):
+            found.append(key)
+
+    for key in keys:
+        value = value_at(problem, key)
+        if isinstance(value, list):
+            walk(key, value)
+        else:
+            found.append(key)
+    return found
 
 
 def numbers(prepared: Prepared) -> list[float]:
@@ -103,24 +148,46 @@ def numbers(prepared: Prepared) -> list[float]:
 
 
 def slopes(
-    prepared: Prepared, base: Sequence[float], solution: Solution
-) -> tuple[dict[str, Array], dict[str, Array], str]:
-    """Return the derivatives of every numeric variable, with a first axis over the open keys, their errors, and how."""
-    names = [n for n, v in solution.variables.items() if np.issubdtype(np.asarray(v.values).dtype, np.floating)]
+    prepared: Prepared, base: Sequence[float], solution: Solution, variables: Sequence[str] | None = None,
+    method: str = "auto",
+) -> tuple[dict[str, Array], dict[str, Array], str]:  # fmt: skip
+    """Return the derivatives of numeric variables, with a first axis over the open keys, their errors, and how."""
+    if method not in METHODS:
+        raise UsageError(
+            f"there is no method {method!r}", where="method", hint=did_you_mean(method, METHODS) or ", ".join(METHODS)
+        )
+    known = [n for n, v in solution.variables.items() if np.issubdtype(np.asarray(v.values).dtype, np.floating)]
+    for name in variables or ():
+        if name not in known:
+            raise UsageError(
+                f"the theory has no variable {name!r} of real numbers", where="variables",
+                hint=did_you_mean(name, known),
+            )  # fmt: skip
+    names = known if variables is None else list(dict.fromkeys(variables))
     shapes = {n: np.shape(solution.variables[n].values) for n in names}
 
-    def flattened(variables: Mapping[str, Variable]) -> Array | None:
-        parts = [np.asarray(variables[n].values, dtype=float) for n in names]
+    def flattened(found: Mapping[str, Variable]) -> Array | None:
+        parts = [np.asarray(found[n].values, dtype=float) for n in names]
         if any(p.shape != shapes[n] for n, p in zip(names, parts, strict=True)):
             return None
         return np.concatenate([p.ravel() for p in parts])
 
-    tangents = tangents_of(prepared, base)
-    found, method = None if tangents is None else _by_tangents(tangents, flattened), "differences"
-    if found is not None and tangents is not None:
-        method = tangents.method
-    else:
-        found = _by_differences(prepared, base, flattened)
+    tangents = None if method == "differences" else tangents_of(prepared, base)
+    in_time = all(solution.variables[n].dims[:1] == ("time",) for n in names)
+    found, how = None, "differences"
+    if tangents is not None and method in ("auto", "adjoint") and in_time:
+        readings = sum(int(np.prod(shapes[n])) for n in names)
+        if method == "adjoint" or tangents.fewer_backwards(readings):
+            found, how = by_adjoint(tangents, names), "adjoint"
+    if found is None and tangents is not None and method in ("auto", tangents.method):
+        found, how = _by_tangents(tangents, flattened), tangents.method
+    if found is None and method in ("auto", "differences"):
+        found, how = _by_differences(prepared, base, flattened), "differences"
+    if found is None:
+        raise UsageError(
+            f"these derivatives are not found by {method!r}", where="method", why=_lacking(method, tangents, in_time),
+            hint='method = "auto" takes what there is',
+        )  # fmt: skip
     values: dict[str, Array] = {}
     errors: dict[str, Array] = {}
     start = 0
@@ -128,7 +195,17 @@ def slopes(
         size = int(np.prod(shapes[n]))
         values[n], errors[n] = (a[:, start : start + size].reshape(-1, *shapes[n]) for a in found)
         start += size
-    return values, errors, method
+    return values, errors, how
+
+
+def _lacking(method: str, tangents: Tangents | None, in_time: bool) -> str:
+    if tangents is None:
+        return "the theory has none but differences for this problem"
+    if method != tangents.method and (method, tangents.method) != ("adjoint", "tangents"):
+        return f"those of this theory are found by {tangents.method!r}"
+    if method == "adjoint" and not in_time:
+        return "it takes variables in time"
+    return "no explicit integration arrives, or a number moves the equations by a jump"
 
 
 def _by_differences(
@@ -183,9 +260,11 @@ def _by_tangents(
         still, _ = derivative(open_, 0.0, 1e-3)
         rows.append(value)
         bounds.append(error + abs(still))
-    if not np.isfinite(rows).all():
-        return None
-    return np.stack(rows), np.stack(bounds)
+    # What is not there, such as a threshold, has no derivative either.
+    here = flattened(tangents.read(tangents.system, states))
+    there = np.isfinite(here) if here is not None else False
+    values = np.stack(rows)
+    return (values, np.stack(bounds)) if np.isfinite(values[:, there]).all() else None
 
 
 def tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def sweep(
             answers |= {i: answer for i, answer in found.answers.items() if answer.status == "success"}
         write_text(Path(out) / "resolved.toml", problem.to_toml())
         ordered = [answers[i] for i in sorted(answers)]
-        return assemble_logged(problem, axes, ordered, store, wanted, found, Path(out) / "result.nc")
+        return assemble_logged(problem, axes, ordered, wanted, found, Path(out) / "result.nc")
 
 
 def _solve(

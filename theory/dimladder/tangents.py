@@ -6,9 +6,9 @@ A flow is integrated with them, a map carries them along, and those of a root fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,11 @@ from .errors import DimladderError
 from .numerics.differences import derivative
 from .prepare import Prepared
 
+if TYPE_CHECKING:
+    from .numerics.adjoint import Reverse, Trajectory
+
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 # A tangent that differs by more than this from a difference of the equations, relative to the largest, is not used:
 # code that converges to a value by iteration need not converge to its derivative.
 TRUSTED = 1e-9
@@ -25,6 +29,8 @@ TRUSTED = 1e-9
 SURE = 1e-7
 # Further accuracy of the run that tells the error of the first, and the longest relative step in a number.
 COARSER, STEP = 20.0, 0.1
+# A sweep back costs as much as so many directions forwards, and so many more for each reading.
+FORWARDS, PER_READING = 12, 3
 # Directions whose share is smaller are combinations of the others.
 RANK = 1e-13
 
@@ -73,6 +79,22 @@ class Tangents(ABC):
     @abstractmethod
     def read(self, system: Any, states: Array) -> dict[str, Any]:
         """Return the variables of a system in these states."""
+
+    def fewer_backwards(self, readings: int) -> bool:
+        """Whether derivatives of so many readings cost less carried back than with the state."""
+        return False
+
+    def traced(self) -> tuple[Array, Callable[[Array, Indices], tuple[Array, Array]]] | None:
+        """Return the states at the outputs, and how cotangents of them are carried back; None where that cannot be.
+
+        Returns
+        -------
+        states : array (points, n)
+        back : callable
+            ``back(seeds, outputs)``, arrays (m, n) and (m,): the derivatives (m, numbers) of m readings, each with its
+            cotangent of the state at one output, and their errors.
+        """
+        return None
 
     def at(self, k: int, x: float) -> Any:
         """Return the system with one number replaced; None where that is no problem."""
@@ -177,6 +199,38 @@ class _Compiled(Tangents):
 
         return tangents.along(self.function, t, y, self.p, self.size, states, slopes)
 
+    @cached_property
+    def reverse(self) -> Reverse:
+        """What multiplies the derivatives of F from the left.
+
+        Raises
+        ------
+        DimladderError
+            When it is not the transpose of the tangents.
+        """
+        from .numerics.adjoint import Reverse
+
+        found = Reverse(self._function(self.system).with_tape(), len(self.start), len(self.p), self.size)
+        rng = np.random.default_rng(1)
+        left, state, parameter = (rng.standard_normal((1, n)) for n in (len(self.start), len(self.start), len(self.p)))
+        t = 0.5 * float(self.system.times()[-1])
+        forwards = self.along(t, self.start, state, parameter) * left
+        backwards = found.at(t, self.start, self.p, left) * np.concatenate([state, parameter], axis=1)
+        if not abs(forwards.sum() - backwards.sum()) <= TRUSTED * (abs(forwards).sum() + abs(backwards).sum()):
+            raise DimladderError(
+                "cotangents are not the transpose of the tangents", where=self.system.problem.theory,
+                why="the compiled equations keep something from call to call", hint="method = tangents",
+            )  # fmt: skip
+        return found
+
+    def in_numbers(self, cotangents: Array) -> Array:
+        """Return the derivatives in the numbers, (m, numbers), of what has these in the start and in the parameters."""
+        return cotangents @ np.concatenate([self.start_slopes, self.parameter_slopes], axis=1).T
+
+    def fewer_backwards(self, readings: int) -> bool:
+        directions = min(len(self.base), len(self.start) + len(self.p))
+        return directions > FORWARDS + PER_READING * readings
+
 
 class TangentMap(_Compiled):
     """x[n+1] = F(x[n]) and the derivatives of x: s[n+1] = F_x s[n] + F_p dp/dtheta."""
@@ -197,6 +251,17 @@ class TangentMap(_Compiled):
         kept = tangents[steps].transpose(1, 0, 2)
         # Each step rounds once more.
         return states[steps], kept, np.finfo(float).eps * (1.0 + steps[:, None]) * abs(kept)
+
+    def traced(self) -> tuple[Array, Callable[[Array, Indices], tuple[Array, Array]]]:
+        steps = self.system.times().astype(int)
+        states = self.system.iterate(int(steps.max(initial=0)))
+
+        def back(seeds: Array, outputs: Indices) -> tuple[Array, Array]:
+            found = self.reverse.through(states, self.p, seeds, steps[outputs])
+            both = self.in_numbers(found)
+            return both, np.finfo(float).eps * (1.0 + steps[outputs, None]) * abs(both)
+
+        return states[steps], back
 
     def read(self, system: Any, states: Array) -> dict[str, Any]:
         return dict(system.variables(self.system.times(), states))
@@ -301,61 +366,33 @@ class TangentFlow(_Compiled):
         tangent, other = (np.einsum("km,tmi->kti", mixing, f[:, 1:]) for f in (fine, coarse))
         return result.t[:rows], fine[:, 0], tangent, abs(tangent - other)
 
-    def transition(self, u: float, begin: float, end: float, y: Array) -> tuple[Array, Array, Array] | None:
-        """Integrate from one time to another with the first number at `u`.
-
-        Returns
-        -------
-        end, transition, slope : arrays (n,), (n, n), (n,)
-            The state, ``transition[j]`` its derivative in entry j of the state at the beginning, and that in the
-            number; None where the integration fails.
-        """
-        found = self.advance(u, begin, end, y, np.eye(len(y)))
-        return None if found is None else (found[0], found[1][:-1], found[1][-1])
-
-    def advance(self, u: float, begin: float, end: float, y: Array, along: Array) -> tuple[Array, Array] | None:
-        """Integrate from one time to another with the first number at `u`, and the derivatives of the state with it.
-
-        Parameters
-        ----------
-        along : array (m, n)
-            Derivatives of the state at the beginning.
-
-        Returns
-        -------
-        end, along : arrays (n,), (m + 1, n)
-            The state and its derivatives at the end, that in the number last; None where the integration fails.
-        """
-        from .numerics import tangents
-        from .numerics.ode import integrate
-
-        system = self.at(0, u)
-        if system is None:
+    def traced(self) -> tuple[Array, Callable[[Array, Indices], tuple[Array, Array]]] | None:
+        asked = self.system.integration()
+        paths = [self.path(self.p, asked["t_eval"], self.start, looser=factor) for factor in (1.0, COARSER)]
+        if any(path is None for path in paths):
             return None
-        n, m = len(y), len(along)
-        p = system.parameters()
-        slopes = np.zeros((m + 1, len(p)))
-        slopes[m] = self._slopes_at(u)
-        asked = system.integration()
-        kept = ("method", "max_steps", "autonomous", "pieces", "output")
-        options: dict[str, Any] = {k: v for k, v in asked.items() if k in kept}
-        start = np.concatenate([y, along.ravel(), np.zeros(n)])
-        atol = np.concatenate([np.broadcast_to(asked["atol"], n), np.full(n * (m + 1), float(np.max(asked["atol"])))])
-        result = integrate(
-            tangents.rhs.compiled, start, [end], t0=begin, rtol=asked["rtol"], atol=atol, blow_up=asked["blow_up"],
-            work_size=tangents.work_size(n, len(p), self.size),
-            p=tangents.tangent_parameters(self.function, n, p, slopes, self.size), **options,
+        fine, coarse = (path for path in paths if path is not None)
+        skip = len(asked["t_eval"]) - len(self.system.times())
+
+        def back(seeds: Array, outputs: Indices) -> tuple[Array, Array]:
+            found, other = (
+                self.in_numbers(self.pulled(path, self.p, seeds, path.nodes[outputs + skip])) for path in (fine, coarse)
+            )
+            return found, abs(found - other)
+
+        return fine.states[fine.nodes[skip:]], back
+
+    def path(self, p: Array, times: Array, y: Array, begin: float = 0.0, looser: float = 1.0) -> Trajectory | None:
+        """Integrate from a state at `begin`; None where that fails, or no explicit method arrives."""
+        from .numerics.adjoint import trajectory
+
+        asked = self.system.integration()
+        options = {k: v for k, v in asked.items() if k in ("max_steps", "pieces", "blow_up")}
+        return trajectory(
+            asked["rhs"], y, times, p, work_size=self.size, asked=asked["method"], rtol=looser * asked["rtol"],
+            atol=looser * asked["atol"], t0=begin, **options,
         )  # fmt: skip
-        if result.status != "success":
-            return None
-        full = result.y_final.reshape(m + 2, n)
-        return full[0], full[1:]
 
-    def _slopes_at(self, u: float) -> Array:
-        """Return the derivative of the parameters in the first number."""
-
-        def parameters(x: float) -> Array | None:
-            here = self.at(0, x)
-            return None if here is None else np.asarray(here.parameters())
-
-        return derivative(parameters, u, step_of(u))[0]
+    def pulled(self, path: Trajectory, p: Array, seeds: Array, nodes: Indices) -> Array:
+        """Return the cotangents (m, n + k) of the beginning of a path and of the parameters; see `Reverse.along`."""
+        return self.reverse.along(path, self._function(self.system), p, self.size, seeds, nodes)

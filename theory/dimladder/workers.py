@@ -128,7 +128,7 @@ def _system(point: Point) -> System | Answer:
         problem = prepared.at(point.values)
     except DimladderError as error:
         return Answer(point.index, "invalid", str(error.why or error.what))
-    return derive(problem)
+    return prepared.system_of(problem)
 
 
 def _failed(point: Point, error: Exception) -> Answer:
@@ -184,7 +184,7 @@ def record(writer: RecordWriter, answered: Sequence[tuple[Point, Answer]]) -> No
     """Append answers to a log: those of one shape on the same axes as one record, their arrays stacked."""
     groups: dict[Any, list[tuple[Point, Answer]]] = {}
     for point, answer in answered:
-        shapes = tuple((n, dims, np.shape(v), np.asarray(v).dtype.str) for n, (dims, v, _) in answer.variables.items())
+        shapes = tuple((n, dims, v.shape, v.dtype.char) for n, (dims, v, _) in answer.variables.items())
         axes = tuple((name, id(values)) for name, values in answer.coords.items())
         groups.setdefault((shapes, axes), []).append((point, answer))
     for members in groups.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import ode
 
-__all__ = ["Branch", "Equilibrium", "critical_parameter", "escape_time", "find", "follow", "jacobian", "polish"]
+__all__ = [
+    "Branch", "Equilibrium", "critical_parameter", "escape_time", "find", "follow", "jacobian", "polish", "response",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 Stability = Literal["stable", "unstable", "marginal"]
 ROOT_EPS = float(np.finfo(float).eps) ** (1 / 3)
+# Tangents that differ by more from central differences, relative to the largest, are not used.
+CONFIRMED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ class Equilibrium:
 
 
 class _Field:
-    """f and its Jacobian at t = 0, as functions of the state and of the parameters."""
+    """f and its derivatives at t = 0, as functions of the state and of the parameters.
+
+    Derivatives are those of a given Jacobian, or the tangents of the compiled equations where they have some, or
+    central differences.
+    """
 
     def __init__(self, rhs: Any, jac: Any, work_size: int, fixed: Sequence[int] = ()) -> None:
         from .ode.functions import compiled
@@ -83,12 +92,28 @@ class _Field:
 
     def jacobian(self, y: Array, p: Array) -> Array:
         n = y.size
-        out = np.zeros((n, n))
         if self.jac is not None:
+            out = np.zeros((n, n))
             self.jac(0.0, np.ascontiguousarray(y), out, p, self.work)
             return out
+        exact = self._exactly(y, p)
+        return self._differences(y, p) if exact is None else exact(np.eye(n), np.zeros((n, p.size))).T
+
+    def along_parameters(self, y: Array, p: Array, direction: Array) -> Array:
+        """Return the derivative of f with the parameters moving in a direction."""
+        exact = self._exactly(y, p)
+        if exact is not None:
+            return exact(np.zeros((1, y.size)), direction[None])[0]
+        size = ROOT_EPS / max(float(np.max(abs(direction) / np.maximum(abs(p), 1e-2), initial=0.0)), 1e-300)
+        return (self.value(y, p + size * direction) - self.value(y, p - size * direction)) / (2.0 * size)
+
+    def parameter_derivative(self, y: Array, p: Array, index: int) -> Array:
+        return self.along_parameters(y, p, np.eye(p.size)[index])
+
+    def _differences(self, y: Array, p: Array) -> Array:
+        out = np.zeros((y.size, y.size))
         scale = max(float(np.max(np.abs(y), initial=0.0)), 1e-8)
-        for j in range(n):
+        for j in range(y.size):
             step = ROOT_EPS * max(abs(y[j]), 1e-2 * scale)
             up, down = y.copy(), y.copy()
             up[j] += step
@@ -96,12 +121,44 @@ class _Field:
             out[:, j] = (self.value(up, p) - self.value(down, p)) / (up[j] - down[j])
         return out
 
-    def parameter_derivative(self, y: Array, p: Array, index: int) -> Array:
-        step = ROOT_EPS * max(abs(p[index]), 1e-2)
-        up, down = p.copy(), p.copy()
-        up[index] += step
-        down[index] -= step
-        return (self.value(y, up) - self.value(y, down)) / (up[index] - down[index])
+    def _exactly(self, y: Array, p: Array) -> Callable[[Array, Array], Array] | None:
+        """Return the tangents at a point, of directions of the state and of the parameters; None without any."""
+        from .tangents import along
+
+        function = self._tangents(y, p)
+        if function is None:
+            return None
+        return partial(along, function, 0.0, np.ascontiguousarray(y), p, self.work.size)
+
+    def _tangents(self, y: Array, p: Array) -> Any:
+        """Return the equations of numbers that carry derivatives; None where they have none that differences confirm.
+
+        Code that converges to a value by iteration need not converge to its derivative.
+        """
+        if not hasattr(self, "_kept"):
+            from .tangents import along
+
+            self._kept = tangents_of(self.rhs)
+            if self._kept is not None:
+                found = along(
+                    self._kept, 0.0, np.ascontiguousarray(y), p, self.work.size, np.eye(y.size),
+                    np.zeros((y.size, p.size)),
+                ).T  # fmt: skip
+                expected = self._differences(y, p)
+                if not abs(found - expected).max() <= CONFIRMED * max(1.0, float(abs(expected).max())):
+                    self._kept = None
+        return self._kept
+
+
+def tangents_of(rhs: Any) -> Any:
+    """Return compiled equations of numbers that carry derivatives; None where they have none."""
+    from .native import Refused
+
+    make = getattr(rhs, "with_tangents", None)
+    try:
+        return None if make is None else make()
+    except Refused:
+        return None
 
 
 def _parameters(p: ArrayLike | None) -> Array:
@@ -109,8 +166,35 @@ def _parameters(p: ArrayLike | None) -> Array:
 
 
 def jacobian(rhs: Any, y: ArrayLike, *, p: ArrayLike | None = None, jac: Any = None, work_size: int = 0) -> Array:
-    """Return J[i, j] = d f_i / d y_j at `y`: the given one, or central differences (relative error about 1e-10)."""
+    """Return J[i, j] = d f_i / d y_j at `y`: the given one, tangents of the compiled equations, or central differences.
+
+    The last have a relative error of about 1e-10.
+    """
     return _Field(rhs, jac, work_size).jacobian(np.array(y, dtype=float), _parameters(p))
+
+
+def response(
+    rhs: Any, y: ArrayLike, *, p: ArrayLike, direction: ArrayLike, jac: Any = None, work_size: int = 0,
+    fixed: Sequence[int] = (),
+) -> Array:  # fmt: skip
+    """Return how a rest point moves with its parameters along a direction: J dy = -(df/dp) . direction.
+
+    Parameters
+    ----------
+    rhs, p, jac, work_size, fixed
+        As for `polish`.
+    direction : array of shape of `p`
+
+    Notes
+    -----
+    Where J is singular, as at a fold, the shortest least-squares solution.
+    """
+    field, at, parameters = _Field(rhs, jac, work_size, fixed), np.array(y, dtype=float), _parameters(p)
+    driven = field.along_parameters(at, parameters, np.asarray(direction, dtype=float))
+    free = field.free(at.size)
+    slope = np.zeros_like(at)
+    slope[free] = np.linalg.lstsq(field.jacobian(at, parameters)[np.ix_(free, free)], -driven[free], rcond=None)[0]
+    return slope
 
 
 def _classify(field: _Field, y: Array, p: Array, zero: float) -> tuple[NDArray[np.complex128], Stability, int]:
@@ -178,7 +262,7 @@ def polish(
     Parameters
     ----------
     rhs, jac, p, work_size
-        As for `numerics.ode.integrate`. Without `jac`, central differences.
+        As for `numerics.ode.integrate`. Without `jac`, as for `jacobian`.
     y : array of shape (n,)
         A first guess.
     tol : float

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 from contextlib import AbstractContextManager
+from functools import cache as remember
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,21 @@ class Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # 
     def get_cache_path(self) -> str:
         return self._cache_path
 
+    def get_source_stamp(self) -> Any:
+        """Return what the code was compiled from: of ours the whole folder, for kernels that call their neighbours."""
+        if self._py_file.startswith(_ROOTS):
+            return _sources(Path(self._py_file).parent)
+        return super().get_source_stamp()
+
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> Any:
         ours = _is_ours(py_file) and not caching.config.CACHE_DIR
         return super().from_function(py_func, py_file) if ours else None
+
+
+@remember
+def _sources(folder: Path) -> str:
+    return cache.digest(folder.glob("*.py"))
 
 
 def _is_ours(path: str) -> bool:

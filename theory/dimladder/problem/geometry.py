@@ -163,6 +163,19 @@ def matrix_of(rows: tuple[tuple[float, ...], ...] | None, shape: tuple[int, int]
     return matrix
 
 
+# Matrices of the run file that must be symmetric.
+SYMMETRIC = ("initial.Q", "initial.block_Q", "target.overlap")
+
+
+def mirrored(key: str) -> str:
+    """Return the key of the entry that moves with an entry of a symmetric matrix: itself on the diagonal."""
+    head, _, indices = key.rpartition(".")
+    head, _, row = head.rpartition(".")
+    if row.isdigit() and indices.isdigit() and any(head == m or head.startswith(f"{m}.") for m in SYMMETRIC):
+        return f"{head}.{indices}.{row}"
+    return key
+
+
 def require_symmetric(matrix: Array, key: str) -> None:
     """Refuse a matrix that is not symmetric."""
     i, k = np.unravel_index(np.argmax(abs(matrix - matrix.T)), matrix.shape)

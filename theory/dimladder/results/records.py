@@ -7,6 +7,7 @@ cut or damaged is left out when the log is read.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -51,33 +52,41 @@ class RecordWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
         self.path = folder / f"{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("xb", buffering=0)
-            self._file.write(_FORMAT)
+            self._put(_FORMAT)
         except OSError as error:
             raise self._failed(error) from error
 
     def append(self, header: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> None:
         """Append one record: it is on its way to the disk when this returns, and survives the end of the process."""
-        parts: list[bytes] = []
+        parts: list[Any] = []
         shapes: list[list[Any]] = []
         for name, values in (arrays or {}).items():
             array = np.asarray(values)
             if array.dtype.kind == "O":
                 array = array.astype(str)
             shapes.append([name, array.dtype.str, list(array.shape)])
-            parts.append(np.ascontiguousarray(array).tobytes())
+            parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         head = json.dumps({"header": dict(header), "arrays": shapes}).encode()
-        data = b"".join(parts)
-        check = zlib.crc32(data, zlib.crc32(head))
-        assert self._file is not None
+        check = zlib.crc32(head)
+        for part in parts:
+            check = zlib.crc32(part, check)
         try:
-            self._file.write(_LENGTHS.pack(len(head), len(data), check) + head + data)
+            for part in (_LENGTHS.pack(len(head), sum(map(len, parts)), check) + head, *parts):
+                self._put(part)
         except OSError as error:
             raise self._failed(error) from error
+
+    def _put(self, data: Any) -> None:
+        """Write all of it, past any buffer: a system may take less at a time."""
+        assert self._file is not None
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
     def _failed(self, error: OSError) -> ResultFileError:
         return ResultFileError(

@@ -37,6 +37,10 @@ class Rows:
     shape: tuple[int, ...]
     attributes: Mapping[str, str]
 
+    def bytes_of(self, rows: int) -> int:
+        """Return the bytes of so many rows."""
+        return 8 * rows * math.prod(self.shape)
+
 
 # Name of a variable, its rows in increasing order, and their values, shape (rows, *shape).
 Block = tuple[str, np.ndarray, np.ndarray]
@@ -87,7 +91,7 @@ def write_streamed(
 
 def _reserve(path: Path, small: xr.Dataset, large: Mapping[str, Rows], rows: int) -> None:
     """Make sure that there is room for all of the file, before HDF5 meets a full disk, which it does not survive."""
-    size = small.nbytes + sum(8 * rows * math.prod(one.shape) for one in large.values()) + _OVERHEAD
+    size = small.nbytes + sum(one.bytes_of(rows) for one in large.values()) + _OVERHEAD
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -103,6 +103,12 @@ class Equation:
         """Print ``lhs = rhs`` (sympy expressions, or a LaTeX string on the left)."""
         left = lhs if isinstance(lhs, str) else latex(lhs, **settings)
         return cls(label, f"{left} = {latex(rhs, **settings)}", (lhs, rhs), note)
+
+
+def picker(rows: Iterable[Equation]) -> Callable[..., tuple[Equation, ...]]:
+    """Return a function of labels that returns their equations, in its order: labels that are not there fall out."""
+    by_label = {row.label: row for row in rows}
+    return lambda *labels: tuple(by_label[label] for label in labels if label in by_label)
 
 
 @dataclass(frozen=True)

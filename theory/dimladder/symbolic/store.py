@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..cache import cache_dir, distrusted, folder
+from ..cache import cache_dir, digest, distrusted, folder
 from ..progress import stage
 
 log = logging.getLogger("dimladder.store")
@@ -51,11 +51,7 @@ def code_version(theory_module: str) -> str:
         # Of a package within a package, the outer one prints too.
         package = next((p for p in beside.parents if p.parent.name == "theories"), beside.parent)
         files += package.rglob("*.py") if beside.parent.name != "theories" else [beside]
-    digest = hashlib.sha256()
-    for path in sorted(set(files)):
-        if path.is_file():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest({path for path in files if path.is_file()})
 
 
 def module_key(build: Callable[[], str], *parts: Any) -> str:
@@ -89,10 +85,8 @@ def text(parts: tuple[Any, ...], theory_module: str, build: Callable[[], str]) -
 @cache
 def _typesetting() -> str:
     """Return a hash of what typesets, and of the names and letters that theories share."""
-    digest, root = hashlib.sha256(), Path(__file__).resolve().parent.parent
-    for path in sorted([*(root / "typeset").rglob("*.py"), *(root / "theories").glob("*.py")]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    root = Path(__file__).resolve().parent.parent
+    return digest([*(root / "typeset").rglob("*.py"), *(root / "theories").glob("*.py")])
 
 
 def _prune(place: Path) -> None:
@@ -186,15 +180,16 @@ def _write(key: str, text: str, ending: str = "py") -> Path:
 
 def _load(path: Path, key: str) -> ModuleType:
     """Execute a stored module, without byte code on disk, which nothing would check."""
-    from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
     from ..numerics.native import Kernel
 
-    name = f"dimladder_{key}"
+    text, name = path.read_text(encoding="utf-8"), f"dimladder_{key}"
+    if "from numba import" in text:
+        from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
     loaded = ModuleType(name)
     loaded.__file__ = str(path)
     sys.modules[name] = loaded
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), loaded.__dict__)
+        exec(compile(text, str(path), "exec"), loaded.__dict__)
         vars(loaded).update({n: k.by_numba for n, k in vars(loaded).items() if isinstance(k, Kernel) and k.signature})
     except BaseException:
         del sys.modules[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -238,11 +238,7 @@ class Flow(System):
 
     @cached_property
     def _times(self) -> Array:
-        from ..problem import axis_values
-
-        times = np.asarray(axis_values(self.problem.grid.time), dtype=np.float64)
-        times.flags.writeable = False
-        return times
+        return _axis(self.problem.grid.time)
 
     @property
     def schedule_texts(self) -> dict[str, str]:
@@ -304,6 +300,13 @@ class Flow(System):
             **options,
         }
 
+    def inherit(self, model: Flow) -> None:
+        """Take over what a flow of the same class has found and is the same here; a flow that cannot know does not.
+
+        Many problems that differ in a few numbers are then set up once. `model` is used for nothing else: threads share
+        it.
+        """
+
     def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
         """Turn the integrator's answer into named variables.
 
@@ -339,6 +342,16 @@ class Flow(System):
 
         result = integrate(y0=self.initial_state(), p=self.parameters(), **self.integration())
         return self.finish(result.t, result.y, result.status, result.message, result.stats)
+
+
+@lru_cache(maxsize=64)
+def _axis(values: Any) -> Array:
+    """Return the values of an axis of the grid, read-only: many problems share one."""
+    from ..problem import axis_values
+
+    found = np.asarray(axis_values(values), dtype=np.float64)
+    found.flags.writeable = False
+    return found
 
 
 class Recursion(System):

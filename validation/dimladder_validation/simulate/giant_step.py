@@ -166,7 +166,7 @@ def _errors(problem: Any, features: Any, y: Any, samples: int, n: int, backend: 
 
     from dimladder.problem.one_step import readout_ridge
 
-    from .minimise import minimise
+    from .estimation.minimise import minimise
 
     form, ridge = problem.loss.form, readout_ridge(problem, samples, n)
     if form.name == "square":

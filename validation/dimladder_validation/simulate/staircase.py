@@ -18,7 +18,7 @@ from dimladder.errors import SimulationError
 
 from .base import Backend, Closing, Experiment, Sample
 from .model_code import derivative
-from .sgd import recorded_steps
+from .one_pass.sgd import recorded_steps
 
 if TYPE_CHECKING:
     import numpy as np

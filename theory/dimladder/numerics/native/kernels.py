@@ -14,7 +14,9 @@ from typing import Any
 
 from . import types as spoken
 from .machine import Native, compiled
-from .types import Refused, Signature
+from .tangents import Carrying, Tangents
+from .tape import Recorded
+from .types import F64, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
 # Functions that make a callable of two addresses -> its type; `register` fills it.
@@ -75,16 +77,22 @@ class Kernel:
             return self.by_numba
 
     @cached_property
+    def of_numbers(self) -> Any:
+        """The function compiled for real numbers, of which it returns one."""
+        count = self.py_func.__code__.co_argcount
+        return Kernel(self.py_func, Signature(F64, (F64,) * count), self.options | {"wide": False}).compiled
+
+    @cached_property
     def by_numba(self) -> Any:
         """The same function compiled by numba, with all that it calls."""
-        import numba
+        from ..jit import njit
 
         function = self.py_func
         used = {n: self.scope[n] for n in function.__code__.co_names if n in self.scope}
         scope = dict(self.scope) | {n: k.by_numba for n, k in used.items() if isinstance(k, Kernel)}
         scope |= {n: v.numba_form for n, v in used.items() if hasattr(v, "numba_form")}
         again = FunctionType(function.__code__, scope, function.__name__)
-        return numba.njit(**self.options)(again)
+        return njit(**self.options)(again)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.py_func(*arguments)
@@ -115,9 +123,9 @@ def njit(signature: Any = None, **options: Any) -> Any:
     return lambda function: Kernel(function, spoken_signature, options)
 
 
-def _tangents(stamp: str, name: str, kernel: Kernel) -> Native:
+def _carrying(stamp: str, name: str, kernel: Kernel, kind: type[Carrying]) -> Native:
     assert kernel.signature is not None
-    return compiled(stamp + name, [(name, kernel, kernel.signature)], FUNCTION_TYPES, tangents=True)[name]
+    return compiled(stamp + name, [(name, kernel, kernel.signature)], FUNCTION_TYPES, kind)[name]
 
 
 def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Native]:
@@ -129,5 +137,6 @@ def module_functions(namespace: Mapping[str, Any], stamp: str) -> dict[str, Nati
     found = compiled(stamp, entries, FUNCTION_TYPES)
     for name, function in found.items():
         function.py_func = kernels[name].py_func
-        function.with_tangents = cache(partial(_tangents, stamp, name, kernels[name]))
+        function.with_tangents = cache(partial(_carrying, stamp, name, kernels[name], Tangents))
+        function.with_tape = cache(partial(_carrying, stamp, name, kernels[name], Recorded))
     return found

@@ -15,7 +15,7 @@ import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ... import cache as disk
 from ...progress import stage
 from .inference import flat, llvm
 from .lowering import Unit
-from .tangents import LANES, VECTOR, Tangents
+from .tangents import Carrying
 from .types import BOOL, F64, I64, VOID, Array, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
@@ -60,7 +60,9 @@ class Native:
     """One compiled function: its address for other compiled code, a call from Python, and the Python it came from."""
 
     py_func: Any = None
+    # The same function of numbers that carry derivatives, and of those that know their place on a tape.
     with_tangents: Callable[[], Native] | None = None
+    with_tape: Callable[[], Native] | None = None
 
     def __init__(self, engine: Any, name: str, signature: Signature) -> None:
         self.__name__, self.signature = name, signature
@@ -85,16 +87,28 @@ class Native:
 
     def __call__(self, *arguments: Any) -> Any:
         state = _State()
-        words: list[Any] = [ctypes.addressof(state)]
-        for value, array in zip(arguments, self._arrays, strict=True):
+        if len(arguments) != len(self._arrays):
+            raise TypeError(f"{self.__name__} takes {len(self._arrays)} arguments, got {len(arguments)}")
+        found = self._call(ctypes.addressof(state), *self._flat(arguments))
+        if state.status:
+            raise state.exception()
+        return found
+
+    def _flat(self, arguments: Sequence[Any]) -> list[Any]:
+        words: list[Any] = []
+        for value, array in zip(arguments, self._arrays, strict=False):
             if array is None:
                 words.append(value)
             else:
                 words += _words(value, *array)
-        found = self._call(*words)
-        if state.status:
-            raise state.exception()
-        return found
+        return words
+
+    def bound(self, *arguments: Any) -> Callable[..., Any]:
+        """Return the function of what follows these arguments, which are numbers; one thread at a time calls it.
+
+        The arrays are looked up once: for many of them that takes longer than a short call.
+        """
+        return _Bound(self, arguments)
 
     def over(self, states: np.ndarray, p: np.ndarray, work: np.ndarray) -> np.ndarray:
         """Return an observable ``f(y, p, work)`` of every row of `states`, in one call."""
@@ -104,6 +118,21 @@ class Native:
         double = _DTYPE[F64]
         self._rows(*_words(states, double, 2), *_words(p, double, 1), *_words(work, double, 1), out.ctypes.data)
         return out
+
+
+class _Bound:
+    """A function with its first arguments, which live as long as it does."""
+
+    def __init__(self, function: Native, arguments: Sequence[Any]) -> None:
+        self._state, self._arguments = _State(), arguments
+        self._call = partial(function._call, ctypes.addressof(self._state), *function._flat(arguments))
+
+    def __call__(self, *numbers: Any) -> Any:
+        self._state.status = 0
+        found = self._call(*numbers)
+        if self._state.status:
+            raise self._state.exception()
+        return found
 
 
 _C = {F64: ctypes.c_double, I64: ctypes.c_int64, BOOL: ctypes.c_bool}
@@ -130,7 +159,7 @@ def compiled(
     stamp: str,
     entries: Sequence[tuple[str, Any, Signature]],
     function_types: dict[str, Signature],
-    tangents: bool = False,
+    carrying: type[Carrying] | None = None,
 ) -> dict[str, Native]:
     """Translate functions and load them; from the disk where a process has done so before.
 
@@ -141,8 +170,9 @@ def compiled(
     entries : sequence of (name, kernel, signature)
     function_types : dict
         Names of the functions that make a callable from an address, and its type.
-    tangents : bool
-        Of numbers that carry derivatives; see `tangents`. Arrays are then four times as long.
+    carrying : type, optional
+        Of numbers that carry derivatives (`tangents`) or know their place on a tape (`tape`). Arrays are then longer,
+        and the tape is one more argument, an array of doubles whose first is the number of rows in use.
 
     Raises
     ------
@@ -151,23 +181,32 @@ def compiled(
     """
     with _LOCK:
         wide = all(kernel.wide for _, kernel, _ in entries)
-        code = _kept(f"{stamp}{tangents}", lambda: _object(_ir(entries, function_types, tangents), wide))
+        kind = carrying.__name__ if carrying else ""
+        code = _kept(f"{stamp}{kind}", lambda: _object(translated(entries, function_types, carrying), wide))
         engine = _loaded(code)
-        return {name: Native(engine, name, signature) for name, _, signature in entries}
+        return {name: Native(engine, name, _seen(signature, carrying)) for name, _, signature in entries}
 
 
-def _ir(
-    entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature], tangents: bool = False
-) -> str:
-    unit = Unit(function_types, Tangents if tangents else None)
+def _seen(signature: Signature, carrying: type[Carrying] | None) -> Signature:
+    """Return the signature as callers see it."""
+    if carrying is None or not carrying.taped:
+        return signature
+    return Signature(signature.result, (*signature.arguments, Array(F64, 1)))
+
+
+def translated(
+    entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature],
+    carrying: type[Carrying] | None = None,
+) -> str:  # fmt: skip
+    unit = Unit(function_types, carrying)
     for name, kernel, signature in entries:
         function = unit.emitted(kernel, signature.arguments)
-        if not tangents:
+        if carrying is None:
             unit.text += _entries(name, function.name, signature)
             continue
         # Its arrays are seen from outside as longer ones of doubles; that is undone between the two.
-        unit.text.append(_shortened(f"{function.name}.long", function.name, signature))
-        unit.text += _entries(name, f"{function.name}.long", signature)
+        unit.text.append(_shortened(f"{function.name}.long", function.name, signature, carrying))
+        unit.text += _entries(name, f"{function.name}.long", _seen(signature, carrying))
     return unit.ir()
 
 
@@ -207,27 +246,28 @@ def _entries(name: str, inner: str, signature: Signature) -> list[str]:
     return lines
 
 
-def _shortened(name: str, inner: str, signature: Signature) -> str:
+def _shortened(name: str, inner: str, signature: Signature, carrying: type[Carrying]) -> str:
     """Return a function of arrays of doubles that calls one of arrays of vectors: the last axis holds them."""
     if signature.result != VOID:
         raise Refused("tangents of a function that returns something")
-    names = [f"%a{k}" for k in range(len(signature.arguments))]
+    seen = _seen(signature, carrying).arguments
+    names = [f"%a{k}" for k in range(len(seen))]
     given, lines = ["ptr %state"], []
-    for n, kind in zip(names, signature.arguments, strict=True):
+    for n, kind in zip(names, signature.arguments, strict=False):
         if isinstance(kind, Array):
             last = f"{n}.{kind.ndim - 1}"
-            lines.append(f"{last}.q = sdiv i64 {last}, {LANES}")
+            lines.append(f"{last}.q = sdiv i64 {last}, {carrying.lanes}")
             given += [f"ptr {n}", *(f"i64 {n}.{k}" for k in range(kind.ndim - 1)), f"i64 {last}.q"]
         elif kind == F64:
-            lines.append(f"{n}.v = insertelement {VECTOR} zeroinitializer, double {n}, i32 0")
-            given.append(f"{VECTOR} {n}.v")
+            vector = carrying.vector_type()
+            lines.append(f"{n}.v = insertelement {vector} zeroinitializer, double {n}, i32 0")
+            given.append(f"{vector} {n}.v")
         else:
             given.append(f"{llvm(kind)} {n}")
-    parameters = ", ".join(
-        ["ptr %state", *(p for n, k in zip(names, signature.arguments, strict=True) for p in flat(n, k))]
-    )
-    body = [*lines, f"call void @{inner}({', '.join(given)})", "ret void"]
-    return "\n".join([f"define internal void @{name}({parameters}) nounwind {{", *body, "}"])
+    parameters = ", ".join(["ptr %state", *(p for n, k in zip(names, seen, strict=True) for p in flat(n, k))])
+    call = f"call void @{inner}({', '.join(given)})"
+    body = carrying.laid_out(call, names[-1]) if carrying.taped else [call]
+    return "\n".join([f"define internal void @{name}({parameters}) nounwind {{", *lines, *body, "ret void", "}"])
 
 
 _ROWS = """define void @"{name}.rows"(ptr %y, i64 %rows, i64 %n, ptr %p, i64 %np, ptr %w, i64 %nw, ptr %out) nounwind {{
@@ -263,7 +303,12 @@ def _target() -> Any:
 
 
 def _object(ir: str, wide: bool) -> bytes:
-    """Return optimised object code for this processor; `wide` says whether loops are unrolled and vectorised."""
+    code: bytes = _target().emit_object(optimised(ir, wide))
+    return code
+
+
+def optimised(ir: str, wide: bool) -> Any:
+    """Return a module of LLVM, optimised for this processor; `wide`: loops are unrolled and vectorised."""
     import llvmlite.binding as binding
 
     machine = _target()
@@ -277,8 +322,7 @@ def _object(ir: str, wide: bool) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = wide
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    code: bytes = machine.emit_object(module)
-    return code
+    return module
 
 
 def _loaded(code: bytes) -> Any:

@@ -2,15 +2,16 @@
 
 A real number becomes a vector of four: its value, and its derivatives in three directions. Sums and products are those
 of the vectors, functions follow the chain rule, comparisons and indices look at the value. An array of them is an array
-of four times as many doubles.
+of four times as many doubles. `tape` has numbers that carry something else, by the same chain rule.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,37 +26,50 @@ _SPREAD = f"<{LANES} x i32> zeroinitializer"
 _TANGENTS = f"<{LANES} x i1> <i1 false, i1 true, i1 true, i1 true>"
 
 
-class Tangents(Function):
-    """Emits a function of numbers that carry derivatives."""
+class Carrying(Function):
+    """Emits a function of numbers that are vectors: a value, and what is carried along; of a constant, zeros."""
 
+    lanes: ClassVar[int]
+    # Whether a tape is handed on with the state.
+    taped: ClassVar[bool] = False
     # Arrays of NumPy lie at multiples of 16 only.
     aligned = ", align 8"
 
+    @classmethod
+    def vector_type(cls) -> str:
+        """Return the LLVM type of a number."""
+        return f"<{cls.lanes} x double>"
+
+    @classmethod
+    def constant(cls, value: float) -> str:
+        return f"<double {number(value)}{', double 0.0' * (cls.lanes - 1)}>"
+
     def llvm(self, kind: Any) -> str:
         if kind == F64:
-            return VECTOR
+            return self.vector_type()
         return f"{{ {', '.join(self.llvm(m) for m in kind.members)} }}" if isinstance(kind, Tuple) else llvm(kind)
 
     def number(self, value: float) -> str:
-        return f"<double {number(value)}{', double 0.0' * (LANES - 1)}>"
+        return self.constant(value)
 
-    @staticmethod
-    def array_of(values: np.ndarray) -> tuple[str, list[str]]:
-        return VECTOR, [f"<double {number(v)}{', double 0.0' * (LANES - 1)}>" for v in values.ravel()]
+    @classmethod
+    def array_of(cls, values: np.ndarray) -> tuple[str, list[str]]:
+        return cls.vector_type(), [cls.constant(v) for v in values.ravel()]
 
     def widened(self, value: str) -> str:
-        return self.op(f"insertelement {VECTOR} zeroinitializer, double {value}, i32 0")
+        return self.op(f"insertelement {self.vector_type()} zeroinitializer, double {value}, i32 0")
 
     def plain(self, value: str) -> str:
-        return self.op(f"extractelement {VECTOR} {value}, i32 0")
+        return self.op(f"extractelement {self.vector_type()} {value}, i32 0")
 
-    def spread(self, value: str) -> str:
-        """Return a vector of copies of the first element."""
-        return self.op(f"shufflevector {VECTOR} {value}, {VECTOR} undef, {_SPREAD}")
+    @classmethod
+    def laid_out(cls, call: str, tape: str) -> list[str]:
+        """Return a call to which a tape is handed."""
+        raise NotImplementedError
 
-    def only_tangents(self, value: str) -> str:
-        """Return the vector with 0 in place of the value."""
-        return self.op(f"select {_TANGENTS}, {VECTOR} {value}, {VECTOR} zeroinitializer")
+    @abstractmethod
+    def chained(self, value: str, *parts: tuple[str, str]) -> str:
+        """Return the number of that value whose differential is the sum of slope times that of an argument."""
 
     def call_address(self, name: str, e: ast.Call) -> Typed:
         """Call a function of the time, which has no derivative; of others the code at the address knows none."""
@@ -66,35 +80,8 @@ class Tangents(Function):
     def numba_passed(self, value: Value, kind: Any) -> list[str]:
         return [f"double {self.plain(value)}"]
 
-    def vector(self, word: str, x: str, y: str) -> str:
-        return self.op(f"{word} {self.fast}{VECTOR} {x}, {y}")
-
-    def arithmetic(self, op: type[ast.operator], x: str, y: str) -> str:
-        if op is ast.Mult:
-            return self.vector(
-                "fadd",
-                self.vector("fmul", self.spread(x), y),
-                self.vector("fmul", self.spread(y), self.only_tangents(x)),
-            )
-        if op is ast.Div:
-            # (x + dx)/(y + dy) = x/y + (dx - (x/y) dy)/y
-            below = self.spread(y)
-            quotient = self.vector("fdiv", self.spread(x), below)
-            return self.vector(
-                "fdiv", self.vector("fsub", x, self.vector("fmul", quotient, self.only_tangents(y))), below
-            )
-        return self.vector("fadd" if op is ast.Add else "fsub", x, y)
-
     def scalar(self, word: str, x: str, y: str) -> str:
         return self.op(f"{word} double {x}, {y}")
-
-    def chained(self, value: str, *parts: tuple[str, str]) -> str:
-        """Return the number of that value whose tangents are the sum of slope times argument."""
-        total = "zeroinitializer"
-        for slope, argument in parts:
-            term = self.vector("fmul", self.spread(self.widened(slope)), argument)
-            total = term if total == "zeroinitializer" else self.vector("fadd", total, term)
-        return self.op(f"insertelement {VECTOR} {total}, double {value}, i32 0")
 
     def library(self, name: str, arguments: Sequence[str]) -> str:
         u = [self.plain(a) for a in arguments]
@@ -153,3 +140,44 @@ class Tangents(Function):
         else:
             raise Refused(f"the derivative of {name}")
         return self.chained(value, (slope, arguments[0]))
+
+
+class Tangents(Carrying):
+    """Emits a function of numbers that carry derivatives."""
+
+    lanes = LANES
+
+    def spread(self, value: str) -> str:
+        """Return a vector of copies of the first element."""
+        return self.op(f"shufflevector {VECTOR} {value}, {VECTOR} undef, {_SPREAD}")
+
+    def only_tangents(self, value: str) -> str:
+        """Return the vector with 0 in place of the value."""
+        return self.op(f"select {_TANGENTS}, {VECTOR} {value}, {VECTOR} zeroinitializer")
+
+    def vector(self, word: str, x: str, y: str) -> str:
+        return self.op(f"{word} {self.fast}{VECTOR} {x}, {y}")
+
+    def arithmetic(self, op: type[ast.operator], x: str, y: str) -> str:
+        if op is ast.Mult:
+            return self.vector(
+                "fadd",
+                self.vector("fmul", self.spread(x), y),
+                self.vector("fmul", self.spread(y), self.only_tangents(x)),
+            )
+        if op is ast.Div:
+            # (x + dx)/(y + dy) = x/y + (dx - (x/y) dy)/y
+            below = self.spread(y)
+            quotient = self.vector("fdiv", self.spread(x), below)
+            return self.vector(
+                "fdiv", self.vector("fsub", x, self.vector("fmul", quotient, self.only_tangents(y))), below
+            )
+        return self.vector("fadd" if op is ast.Add else "fsub", x, y)
+
+    def chained(self, value: str, *parts: tuple[str, str]) -> str:
+        """Return the number of that value whose tangents are the sum of slope times argument."""
+        total = "zeroinitializer"
+        for slope, argument in parts:
+            term = self.vector("fmul", self.spread(self.widened(slope)), argument)
+            total = term if total == "zeroinitializer" else self.vector("fadd", total, term)
+        return self.op(f"insertelement {VECTOR} {total}, double {value}, i32 0")

@@ -35,6 +35,11 @@ REALS = 17
     AFTER_REJECT, AUTONOMOUS, LU_READY, HAS_JAC, HAS_DOMAIN, IMPLICIT_KIND,
 ) = range(29)  # fmt: skip
 INTEGERS = 29
+# Counts that are told, by name.
+COUNTS = {
+    "n_rhs": N_RHS, "n_steps": N_STEPS, "n_rejected": N_REJECTED, "n_jac": N_JAC, "n_lu": N_LU,
+    "n_switches": N_SWITCHES,
+}  # fmt: skip
 
 # Rows of the workspace of the implicit methods after the first eight; the Jacobian begins at row SQUARE, its factors n
 # rows further.

@@ -78,6 +78,11 @@ class DenseOutput:
         """Beginnings of the steps, in the order they were taken."""
         return self._starts
 
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """Lengths of the steps."""
+        return self._steps
+
     def __call__(self, t: ArrayLike) -> NDArray[np.float64]:
         """Return the state at the times `t`, with shape ``t.shape + (n,)``.
 

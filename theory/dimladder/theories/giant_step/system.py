@@ -114,7 +114,9 @@ class GiantStepSystem(FixedPoint):
                 "penalty", grid, r"\mathcal{P}", "(ridge/2)|w|^2 of the fitted readout, the other part of its objective"
             ),
             OrderParameter(
-                "train_objective", grid, r"\mathcal{L}_{\mathrm{train}} + \mathcal{P}",
+                "train_objective",
+                grid,
+                r"\mathcal{L}_{\mathrm{train}} + \mathcal{P}",
                 "what the readout minimises: mean loss on its sample (half the squared error) and penalty",
             ),
             OrderParameter(

@@ -181,9 +181,12 @@ def admissible_activation(
         def composed(b: float, text: Callable[[float], str] = text) -> Array:
             return activation_coefficients(Expression(text(b)), 2, compositions=2)
 
-        first = np.array([composed(float(b))[1] for b in slopes])
+        def first_of(b: float, composed: Callable[[float], Array] = composed) -> float:
+            return float(composed(b)[1])
+
+        first = np.array([first_of(float(b)) for b in slopes])
         for i in np.flatnonzero(first[:-1] * first[1:] < 0):
-            b = float(find_root(lambda b, f=composed: f(b)[1], slopes[i], slopes[i + 1], xtol=1e-14))
+            b = find_root(first_of, slopes[i], slopes[i + 1], xtol=1e-14)
             second = float(composed(b)[2])
             sigma = Expression(text(b))
             c = activation_coefficients(sigma, degree)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...problem import Refusal
 from ...problem.grids import Simulation
-from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
-from ..base import Reads, Theory
-from . import COORDINATES
+from ...symbolic.equations import picker
+from ...symbolic.systems import Equation, OrderParameter, Solution, Step, Variable
+from ..base import Reads
 from .letters import BRANCHES
+from .stages import GRID, TARGET, StageSystem, StageTheory
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 NO_POWER = 1e-12
 
 
-class BranchSystem(ClosedForm):
+class BranchSystem(StageSystem):
     """q_m(n1) -> R_m(n1, n2) -> mse(n1, n2) of the branches m."""
 
     letters = BRANCHES
@@ -42,19 +43,8 @@ class BranchSystem(ClosedForm):
             self.degrees = tuple(sorted(second.degrees))
 
     @property
-    def refined(self) -> bool:
-        """Whether the subspaces are those of the actual d."""
-        return bool(self.algorithm.first.order == "refined")
-
-    def _dims(self) -> tuple[str, tuple[str, ...]]:
-        grid = self.problem.grid
-        if grid.kappa is not None:
-            return "kappa", ("kappa",)
-        return "first_ratio", ("first_ratio", "second_ratio" if grid.second_ratio is not None else "second_samples")
-
-    @property
     def order_parameters(self) -> tuple[OrderParameter, ...]:  # type: ignore[override]
-        first, both = self._dims()
+        first, both = self.axes[0], self.axes
         return (
             OrderParameter(
                 "subspace_overlap", (first, "branch"), "q_m", "mean over the directions of a branch of |P_hat w*_i|^2"
@@ -148,7 +138,7 @@ class BranchSystem(ClosedForm):
                 note="Hermite coefficients of the link in the eigenbasis of P, with its eigenvalues p_i",
             ),
         ]  # fmt: skip
-        if self.algorithm.first.estimator == "flattened":
+        if self.flattened:
             rows = [row for row in rows if row.label != "threshold"]
         if self.algorithm.second.estimator == "flattened":
             kept = ("signal", "threshold", "readout")
@@ -156,17 +146,13 @@ class BranchSystem(ClosedForm):
         return rows
 
     def derivation(self) -> list[Step]:
-        by_label = {e.label: e for e in self.equations()}
-
-        def pick(*labels: str) -> tuple[Equation, ...]:
-            return tuple(by_label[x] for x in labels if x in by_label)
-
+        pick = picker(self.equations())
         return [
             Step(
                 "Stage 1: subspaces of the branches",
                 "The quadratics of x see the features at second order: the leading eigenvectors of their "
                 "label-weighted covariance fold to matrices whose squares add up."
-                if self.algorithm.first.estimator == "flattened"
+                if self.flattened
                 else "Each branch has spikes of its own, sqrt2 C_m beta_2 a_i/(s sqrt d_eff), on one semicircle of "
                 "variance Var T d/n1.",
                 pick("signal", "threshold", "spikes", "folded"),
@@ -274,7 +260,7 @@ class BranchSystem(ClosedForm):
                 ]
             correlations.append([c for c, _ in found])
             fits.append([[fit.median, fit.low, fit.high] for _, fit in found])
-        name, both = self._dims()
+        name, both = self.axes[0], self.axes
         errors, correlation = np.array(fits), np.array(correlations)
         if grid.kappa is not None:
             errors, correlation = errors[:, 0], correlation[:, 0]
@@ -299,21 +285,17 @@ class BranchSystem(ClosedForm):
         return Solution(coords, variables)
 
 
-class BranchTheory(Theory):
+class BranchTheory(StageTheory):
     """Sharp stage-by-stage learning curves of a target of several branches: this project's own."""
 
     name = "hierarchical-branches"
     title = "Layer-wise learning of several hierarchical branches, with constants"
     summary = "Overlap of every branch's subspace, correlation of every feature, and error, over the samples of stages."
     reads: ClassVar[Reads] = {
-        "target": {"hierarchical": "exponents features link readout noise hermite branches"},
-        "algorithm": {"layerwise": "first second third"},
-        "limit": "d",
-        "grid": "first_ratio second_ratio second_samples kappa",
-    }
+        "target": {"hierarchical": f"{TARGET} branches"}, "algorithm": {"layerwise": "first second third"},
+        "limit": "d", "grid": GRID,
+    }  # fmt: skip
     simulation = Simulation(sizes=(144, 256, 576), replicas=8)
-    coordinates: ClassVar = COORDINATES
-    references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; r branches of d_eff = d^eps orthonormal directions each, all of one polynomial",
         "fresh samples in each stage; labels centred before stages 1 and 2",
@@ -350,37 +332,26 @@ class BranchTheory(Theory):
         if len(target.exponents) > 1:
             yield Refusal("target.exponents", f"one hidden level, got {len(target.exponents)} exponents")
             return
-        ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
-        if grid.kappa is not None:
-            if grid.first_ratio or grid.second_ratio or grid.second_samples:
-                yield Refusal("grid", "kappa sets the samples of both stages: no other axis beside it")
-        elif not all(ratios):
-            yield Refusal("grid", "needs first_ratio and one of second_ratio, second_samples; or kappa")
+        yield from self.axes_asked(grid)
         if algorithm.first.label_transform == "optimal":
             yield Refusal(
                 "algorithm.first.label_transform", "is no single function for several branches", "a formula in y"
             )
             return
-        flattened = "flattened" in (algorithm.first.estimator, second.estimator)
-        if flattened:
-            yield from _flattening_checks(problem)
+        yield from self.flattening(problem)
+        if "flattened" in (algorithm.first.estimator, second.estimator) and algorithm.first.order == "refined":
+            yield Refusal(
+                "algorithm.first.order", "flattened quadratics of several branches have leading order only", '"leading"'
+            )
         if isinstance(problem.limit.d, tuple):
             yield Refusal("limit.d", "one dimension, got several")
-        why = {
-            'order = "refined"': algorithm.first.order == "refined",
-            "grid.kappa": grid.kappa is not None,
-            "grid.second_samples": grid.second_samples is not None,
-            "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
-            'estimator = "flattened" of stage 1': algorithm.first.estimator == "flattened",
-        }
-        asking = [what for what, asked in why.items() if asked]
-        if problem.limit.d is None:
-            for what in asking:
-                yield Refusal("limit.d", f"{what} needs the dimension", "add [limit] with d = ...")
-        elif not asking:
+        yield from self.without_dimension(problem)
+        asking = self.depending_on_dimension(problem)
+        if problem.limit.d is not None and not any(asking.values()):
             yield Refusal(
-                "limit.d", "nothing that is asked depends on the dimension", f"leave it out, or ask {next(iter(why))}"
-            )
+                "limit.d", "nothing that is asked depends on the dimension",
+                f"leave it out, or ask {next(iter(asking))}",
+            )  # fmt: skip
         if second.weights == "units":
             yield Refusal("algorithm.second.weights", "'units' are for one branch")
         if third.basis != "hermite" or third.ridge:
@@ -433,26 +404,6 @@ class BranchTheory(Theory):
             f"values {', '.join(f'{v:.3g}' for v in values)})",
             **describe_target(target),
         }
-
-
-def _flattening_checks(problem: Problem) -> Iterable[Refusal]:
-    """Yield what flattened quadratics of several branches cannot do."""
-    second, parts = problem.algorithm.second, {j for j, c in problem.target.features[0].items() if c}
-    if problem.algorithm.first.order == "refined":
-        yield Refusal(
-            "algorithm.first.order", "flattened quadratics of several branches have leading order only", '"leading"'
-        )
-    if 2 not in parts or 1 in parts:
-        yield Refusal(
-            "target.features", "flattened quadratics of x need a quadratic part of the polynomial, and no linear one; "
-            f"got degrees {sorted(parts)}",
-        )  # fmt: skip
-    if second.estimator == "flattened":
-        for key in ("ridge", "degrees", "weights", "units", "label_transforms"):
-            if getattr(second, key) != getattr(type(second)(), key):
-                yield Refusal(f"algorithm.second.{key}", 'belongs to estimator = "ridge"')
-        if parts != {2} and problem.limit.d is None:
-            yield Refusal("limit.d", "a flattened second stage of degree above 2 needs the dimension")
 
 
 THEORY = BranchTheory()

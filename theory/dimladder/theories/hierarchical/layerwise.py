@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...problem import Refusal
 from ...problem.grids import Simulation
 from ...symbolic.systems import OrderParameter, Solution, Variable
-from ..base import Reads, Theory
-from . import COORDINATES
+from ..base import Reads
 from .layerwise_equations import LayerwiseEquations
 from .letters import LAYERWISE
+from .stages import GRID, TARGET, StageTheory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,12 +69,8 @@ class LayerwiseSystem(LayerwiseEquations):
 
     def _dims(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Return the dimensions of the overlap, of the correlation, and of what depends on d alone."""
-        grid = self.problem.grid
         size = ("d",) if self.many_sizes else ()
-        if grid.kappa is not None:
-            return ("kappa", *size), ("kappa", *size), size
-        second = "second_ratio" if grid.second_ratio is not None else "second_samples"
-        return ("first_ratio", *size), ("first_ratio", second, *size), size
+        return (self.axes[0], *size), (*self.axes, *size), size
 
     def rows(self, d: int | None) -> list[Row]:
         """Return the subspaces and second stages of the grid; samples are counted in whole numbers where d is given."""
@@ -239,21 +235,17 @@ class LayerwiseSystem(LayerwiseEquations):
         return Solution(coords, variables, message="; ".join(warnings))
 
 
-class LayerwiseTheory(Theory):
+class LayerwiseTheory(StageTheory):
     """Sharp stage-by-stage learning curves: this project's own theory of the paper's layer-wise algorithm."""
 
     name = "hierarchical-layerwise"
     title = "Layer-wise learning of a hierarchical target, with constants"
     summary = "Subspace overlap, feature correlation and mean squared error of the three stages over their samples."
     reads: ClassVar[Reads] = {
-        "target": {"hierarchical": "exponents features link readout noise hermite"},
-        "algorithm": {"layerwise": "first second third"},
-        "limit": "d",
-        "grid": "first_ratio second_ratio second_samples kappa",
-    }
+        "target": {"hierarchical": TARGET}, "algorithm": {"layerwise": "first second third"},
+        "limit": "d", "grid": GRID,
+    }  # fmt: skip
     simulation = Simulation(sizes=(256, 576, 1024), replicas=8)
-    coordinates: ClassVar = COORDINATES
-    references = ("dandi2025depth", "baik2005phase")
     assumptions = (
         "x standard normal; one hidden level of d_eff = d^eps orthonormal directions, 1 << d_eff << d at leading order",
         "fresh samples in each stage; labels centred before stages 1 and 2",
@@ -287,43 +279,15 @@ class LayerwiseTheory(Theory):
                 "target.exponents", f"one hidden level, got {len(target.exponents)} exponents",
                 'hierarchical-tree takes deeper ones, hierarchical-plateaus their exponents',
             )  # fmt: skip
-        ratios = (grid.first_ratio is not None, (grid.second_ratio is None) != (grid.second_samples is None))
-        if grid.kappa is not None:
-            if grid.first_ratio or grid.second_ratio or grid.second_samples:
-                yield Refusal("grid", "kappa sets the samples of both stages: no other axis beside it")
-        elif not all(ratios):
-            yield Refusal("grid", "needs first_ratio and one of second_ratio, second_samples; or kappa")
+        yield from self.axes_asked(grid)
         if problem.limit.d is None:
-            why = {
-                'order = "refined"': algorithm.first.order == "refined",
-                "grid.kappa": grid.kappa is not None,
-                "grid.second_samples": grid.second_samples is not None,
-                "kernel weights of a fixed ridge": second.weights == "kernel" and second.ridge != "optimal",
-                'weights = "units"': second.weights == "units",
-                'estimator = "flattened"': algorithm.first.estimator == "flattened",
-            }
-            for what, asked in why.items():
-                if asked:
-                    yield Refusal("limit.d", f"{what} needs the dimension", "add [limit] with d = ...")
+            yield from self.without_dimension(problem)
         else:
             sizes = problem.limit.d if isinstance(problem.limit.d, tuple) else (problem.limit.d,)
             if min(sizes) < 4:
                 yield Refusal("limit.d", f"must be at least 4, got {min(sizes)}")
         degree = max(j for coefficients in target.features for j, c in coefficients.items() if c)
-        if "flattened" in (algorithm.first.estimator, second.estimator):
-            parts = {j for j, c in target.features[0].items() if c}
-            if 2 not in parts or 1 in parts:
-                yield Refusal(
-                    "target.features", "flattened quadratics of x need a quadratic part of the polynomial, and no "
-                    f"linear one, which makes spikes of its own; got degrees {sorted(parts)}",
-                    'estimator = "covariance" in stage 1 and "ridge" in stage 2',
-                )  # fmt: skip
-        if second.estimator == "flattened":
-            for key in ("ridge", "degrees", "weights", "units", "label_transforms"):
-                if getattr(second, key) != getattr(type(second)(), key):
-                    yield Refusal(f"algorithm.second.{key}", 'belongs to estimator = "ridge"')
-            if degree != 2 and problem.limit.d is None:
-                yield Refusal("limit.d", "a flattened second stage of degree above 2 needs the dimension")
+        yield from self.flattening(problem)
         if second.label_transforms != ("identity",):
             yield Refusal("algorithm.second.label_transforms", "belongs to targets of several branches")
         if isinstance(second.degrees, tuple) and max(second.degrees) > degree:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ...symbolic.systems import ClosedForm, Equation, Step
+from ...symbolic.equations import picker
+from ...symbolic.systems import Equation, Step
+from .stages import StageSystem
 
 if TYPE_CHECKING:
-    from ...problem import Hierarchical
-    from ...problem.algorithms import Layerwise
     from .analysis import Level, LinkAnalysis
 
 
-class LayerwiseEquations(ClosedForm):
+class LayerwiseEquations(StageSystem):
     """Equations and derivation of `layerwise.LayerwiseSystem`.
 
     Attributes
@@ -26,22 +26,10 @@ class LayerwiseEquations(ClosedForm):
         Those that a regression of stage 2 fits.
     """
 
-    target: Hierarchical
-    algorithm: Layerwise
     level: Level
     link: LinkAnalysis
     k: int
     degrees: tuple[int, ...]
-
-    @property
-    def refined(self) -> bool:
-        """Whether the finite-size theory is asked for."""
-        return bool(self.algorithm.first.order == "refined")
-
-    @property
-    def flattened(self) -> bool:
-        """Whether stage 1 looks at the quadratics of x."""
-        return bool(self.algorithm.first.estimator == "flattened")
 
     def symbolic(self) -> dict[str, tuple[Any, Any]]:
         """Return the leading-order relations in sympy, label -> (left, right), degree by degree."""
@@ -203,11 +191,7 @@ class LayerwiseEquations(ClosedForm):
         return rows
 
     def derivation(self) -> list[Step]:
-        by_label = {e.label: e for e in self.equations()}
-
-        def pick(*labels: str) -> tuple[Equation, ...]:
-            return tuple(by_label[x] for x in labels if x in by_label)
-
+        pick = picker(self.equations())
         each = range(1, self.k + 1)
         return [
             Step(

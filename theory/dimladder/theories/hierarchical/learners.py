@@ -14,6 +14,7 @@ from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, 
 from ..base import Reads, Theory
 from . import COORDINATES
 from .letters import LEARNERS
+from .stages import TARGET
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,7 +212,7 @@ class LearnerTheory(Theory):
     title = "Kernel, two-layer and three-layer learners of a hierarchical target side by side"
     summary = "Error against kappa = log n/log d: staircase as d grows, quadratic kernel and three stages at finite d."
     reads: ClassVar[Reads] = {
-        "target": {"hierarchical": "exponents features link readout noise hermite branches"},
+        "target": {"hierarchical": f"{TARGET} branches"},
         "algorithm": {"learners": "*"},
         "limit": "d",
     }

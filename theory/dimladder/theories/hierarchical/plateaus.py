@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...problem import Refusal
 from ...problem.grids import Simulation
+from ...symbolic.equations import picker
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from . import COORDINATES
 from .letters import PLATEAUS
+from .stages import TARGET
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -111,11 +113,7 @@ class PlateauSystem(ClosedForm):
         return rows
 
     def derivation(self) -> list[Step]:
-        by_label = {e.label: e for e in self.equations()}
-
-        def pick(*labels: str) -> tuple[Equation, ...]:
-            return tuple(by_label[x] for x in labels if x in by_label)
-
+        pick = picker(self.equations())
         return [
             Step(
                 "Hermite expansion of the link",
@@ -183,7 +181,7 @@ class Plateaus(Theory):
         "Asymptotic mean squared error at n = d^kappa for the three classes of learner, and the thresholds of depth."
     )
     reads: ClassVar[Reads] = {
-        "target": {"hierarchical": "exponents features link readout noise hermite branches"},
+        "target": {"hierarchical": f"{TARGET} branches"},
     }
     coordinates: ClassVar = COORDINATES
     axes = ("kappa",)

@@ -11,6 +11,7 @@ from ...problem.grids import Simulation
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from .letters import TREE
+from .stages import TARGET
 
 if TYPE_CHECKING:
     from ...problem import Problem
@@ -111,7 +112,7 @@ class TreeTheory(Theory):
     title = "A deeper tree learned level by level, with constants"
     summary = "What n = d^kappa samples a level make of every level of features, of the scalar feature, and the error."
     reads: ClassVar[Reads] = {
-        "target": {"hierarchical": "exponents features link readout noise hermite"},
+        "target": {"hierarchical": TARGET},
         "algorithm": {"layerwise": "first"},
         "limit": "d",
     }

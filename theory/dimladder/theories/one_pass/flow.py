@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import cache, cached_property
+from operator import attrgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ Array = NDArray[np.float64]
 # Losses whose step is linear in output and label.
 QUADRATIC = ("square", "correlation")
 SAFETY = 0.05
+# Sections that say nothing of the training, and keys of the algorithm that decide the form of the equations.
+UNTRAINED = attrgetter("data", "target", "student", "loss", "initial", "limit", "grid", "solver")
+STRUCTURAL = attrgetter("schedule", "regime", "spherical")
 # e_g of a student near its target is known to this many tolerances of the overlaps, times the power of the target.
 RESOLUTION = 20.0
 # Overlaps are of order one: beyond this factor the dynamics has diverged, however slowly it goes on growing.
@@ -58,6 +62,7 @@ class OnePassFlow(Flow):
         self.trained = problem.student.train_readout
         self.order_parameters = order_parameters()
         self._seen: tuple[Array, Array] | None = None
+        self._asked: dict[str, Any] | None = None
 
     # Derivation ---------------------------------------------------------------------------------------------------
 
@@ -282,6 +287,25 @@ class OnePassFlow(Flow):
         """The norms, on the sphere: the diagonal of Q, row by row of its lower triangle."""
         return tuple(i * (i + 3) // 2 for i in range(self.K)) if self.p.algorithm.spherical else ()
 
+    def inherit(self, model: Flow) -> None:
+        """Where rates, decays or batches differ only, all but the parameters is the same."""
+        assert isinstance(model, OnePassFlow)
+        sections, keys = zip(UNTRAINED(self.p), UNTRAINED(model.p), strict=True), STRUCTURAL
+        if any(mine is not other for mine, other in sections) or keys(self.p.algorithm) != keys(model.p.algorithm):
+            return
+        if model._asked is None:
+            model._asked = model.integration()
+        self._asked = model._asked
+        vars(self).update(mixtures=model.mixtures, _module=model._module)
+        if model.module().ROUTE == "closed":
+            vars(self)["target_size"] = model.target_size
+
+    def integration(self) -> dict[str, Any]:
+        # A Jacobian, once it is asked for, needs a larger scratch array.
+        if self._asked is None or "_jacobian_module" in vars(self):
+            return super().integration()
+        return dict(self._asked)
+
     def integrator_options(self) -> dict[str, Any]:
         # Errors made before a plateau is left grow while it is left: the asked tolerance is for the curve.
         settings = self.p.solver
@@ -369,7 +393,10 @@ class OnePassFlow(Flow):
         Q = np.empty((len(states), K, K))
         Q[:, i, k] = Q[:, k, i] = states[:, :count]
         overlap = states[:, count : count + K * M].reshape(-1, K, M)
-        a = states[:, count + K * M :] if self.trained else np.broadcast_to(self.start.a, (len(states), K))
+        if self.trained:
+            return Q, overlap, states[:, count + K * M :]
+        a = np.empty((len(states), K))
+        a[:] = self.start.a
         return Q, overlap, a
 
     def generalization_error(self, states: Array) -> Array:
@@ -405,6 +432,7 @@ def lower_triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.tril_indices(size)
 
 
+@cache
 def order_parameters() -> tuple[OrderParameter, ...]:
     """Return the order parameters of one-pass SGD."""
     return (

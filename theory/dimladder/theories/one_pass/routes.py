@@ -23,8 +23,21 @@ def is_single(problem: Any) -> bool:
     return bool(one and not getattr(student, "train_readout", False))
 
 
+# The problem that was asked about last, and the answer: checks ask, and then the derivation.
+_last: tuple[Any, str] = (None, "")
+
+
 def structure(problem: Any) -> str:
     """Return the first key that needs blocks, sources, several vectors or kinks; "" for the narrower flows."""
+    global _last
+    known, key = _last
+    if known is not problem:
+        key = _structure(problem)
+        _last = problem, key
+    return key
+
+
+def _structure(problem: Any) -> str:
     data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
     asked = {
         "data.kind": isinstance(data, Mixture),

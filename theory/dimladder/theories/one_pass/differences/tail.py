@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,16 @@ def target_size(flow: OnePassFlow) -> float:
     parameters[end - flow.K : end] = 0.0
     if flow.trained:
         state[-flow.K :] = 0.0
-    return float(flow.module().generalization_error(state, parameters, np.zeros(flow.work_size())))
+    # Rates, noise, decays stand between the widths and (A, T, a): no error depends on them.
+    parameters[2 : end - flow.K - flow.M * (flow.M + 1)] = 0.0
+    return _error(flow.module(), state.tobytes(), parameters.tobytes(), flow.work_size())
+
+
+@lru_cache(maxsize=256)
+def _error(module: ModuleType, state: bytes, parameters: bytes, work_size: int) -> float:
+    """Return e_g of a state, from the bytes of state and parameters."""
+    y, p = (np.frombuffer(part).copy() for part in (state, parameters))
+    return float(module.generalization_error(y, p, np.zeros(work_size)))
 
 
 class Form:

@@ -1,0 +1,1 @@
+"""Hierarchical Gaussian targets at finite d, and the learners that climb down them: spectral, layer-wise, trained."""

@@ -1,0 +1,1 @@
+"""Gradient descent on one drawn data set: its exact law in vectors over the samples, or drawn inputs on any device."""

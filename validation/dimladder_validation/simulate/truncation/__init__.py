@@ -1,0 +1,1 @@
+"""The networks and flows of the truncation theories, measured point by point."""
