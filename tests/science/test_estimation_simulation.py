@@ -169,7 +169,7 @@ def test_minimisers_carry_a_certificate() -> None:
         ({"loss.function": "cross-entropy"}, "loss.function"),
         ({"loss.ridge": 0.0}, "loss.ridge"),
         ({"target.formula": "z1*z2"}, "target.formula"),
-        ({"target.formula": "n1"}, "target.formula"),
+        ({"target.formula": "n1", "algorithm": {"kind": "posterior"}}, "target.formula"),
         (
             {"target.formula": "sign(z**2 - 1 + 0.5*n1)", "target.outliers": {"probability": 0.0, "formula": "n1"}},
             "jump",

@@ -224,6 +224,22 @@ ROOTS: dict[str, tuple[dict[str, object], list[str]]] = {
          "grid": {"sample_ratio": [0.5, 2.0]}},
         ["loss.ridge", "data.variances.1"],
     ),
+    "classes": (
+        {"data": {"kind": "mixture", "means": [[1.5, 0.0, 0.0], [0.0, 1.2, 0.0], [-1.0, -0.5, 0.3]],
+                  "weights": [0.3, 0.3, 0.4], "variances": [1.0, 0.7, 1.0]},
+         "target": {"kind": "cluster-labels", "labels": [0, 1, 2]}, "student": {"kind": "linear", "bias": True},
+         "loss": {"function": "one-hot", "ridge": 0.2}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [0.6, 1.5]}},
+        ["loss.ridge", "data.variances.1", "grid.sample_ratio.0"],
+    ),
+    "cross-entropy": (
+        {"data": {"kind": "mixture", "means": [[1.0, 0.2], [-1.0, 0.2]], "weights": [0.4, 0.6],
+                  "variances": [1.0, 0.7]},
+         "target": {"kind": "cluster-labels", "labels": [0, 1]}, "student": {"kind": "linear", "bias": True},
+         "loss": {"function": "cross-entropy", "ridge": 0.2}, "algorithm": {"kind": "minimise"},
+         "grid": {"sample_ratio": [1.5]}},
+        ["loss.ridge", "data.variances.1"],
+    ),
     "graph": (
         {"data": {"kind": "block-model", "gamma": 2.0, "mu": 1.0, "homophily": 0.8},
          "student": {"kind": "graph-convolution", "self_loop": 0.4}, "loss": {"ridge": 0.1},
@@ -253,6 +269,57 @@ def test_roots_move_as_the_differences_of_their_solutions(name: str) -> None:
         assert (abs(own - value) <= 1e-8 * (1.0 + abs(value)) + 10 * error).all(), key
         assert bounds.max() < 1e-8 * (1.0 + abs(value).max())
         assert abs(value).max() > 1e-2
+
+
+def bayes(**changes: object) -> Problem:
+    document = {
+        "data": {"kind": "gaussian"}, "target": {"kind": "index", "formula": "z", "noise": 0.3},
+        "student": {"kind": "linear"}, "algorithm": {"kind": "bayes"}, "grid": {"sample_ratio": [0.6, 1.3]},
+    }  # fmt: skip
+    return dl.replace(dl.problem(**document), changes)  # type: ignore[arg-type]
+
+
+def test_bayes_optimal_errors_against_the_exact_derivatives() -> None:
+    """r = 1 - q of a linear label solves r^2 + r (sigma^2 + alpha - 1) = sigma^2; and dPhi/dalpha = Psi."""
+    found = dl.sensitivity(bayes(), ["target.noise", "grid.sample_ratio.1"])
+    assert found.stats["method"] == "implicit"
+
+    def rest(alpha: mpmath.mpf, sigma: mpmath.mpf) -> mpmath.mpf:
+        b = sigma**2 + alpha - 1
+        return (-b + mpmath.sqrt(b**2 + 4 * sigma**2)) / 2
+
+    with mpmath.workdps(30):
+        sigma = mpmath.mpf("0.3")
+        noise = [float(mpmath.diff(lambda x, a=a: rest(mpmath.mpf(a), x), sigma)) for a in ("0.6", "1.3")]
+        ratio = float(mpmath.diff(lambda a: rest(a, sigma), mpmath.mpf("1.3")))
+        entropy = float(-mpmath.log(2 * mpmath.pi * mpmath.e * (sigma**2 + rest(mpmath.mpf("1.3"), sigma))) / 2)
+    np.testing.assert_allclose(found["mse"].values[0, 0], noise, rtol=1e-10)
+    np.testing.assert_allclose(found["mse"].values[1, 0], [0.0, ratio], rtol=1e-10, atol=1e-14)
+    assert found["free_entropy"].values[1, 0, 1] == pytest.approx(entropy, rel=1e-10)
+
+
+def test_thresholds_of_a_hard_phase_move_as_their_differences() -> None:
+    """The spinodal and the tie of two branches, found anew by the solver at every neighbour."""
+    hard = bayes(**{"target.prior": "rademacher", "grid.start": ["uninformed", "informed"], "target.noise": 0.25})
+    here, there = (dl.sensitivity(hard, ["target.noise"], method=m) for m in ("implicit", "differences"))
+    assert (here.stats["method"], there.stats["method"]) == ("implicit", "differences")
+    assert np.isfinite(here["threshold"].values).all()
+    for name in ("threshold", "overlap", "free_entropy"):
+        a, b, error = here[name].values, there[name].values, there[f"{name}_error"].values
+        assert abs(b).max() > 1e-2
+        assert (abs(a - b) <= 1e-8 * (1.0 + abs(b)) + 10 * error).all(), name
+        assert (error < 1e-8 * (1.0 + abs(b))).all()
+
+
+@pytest.mark.nightly
+def test_overlap_matrices_move_with_the_sample_ratio() -> None:
+    """dPhi/dalpha = Psi(Q), which the quadrature of both keeps to a millionth."""
+    found = dl.sensitivity(
+        bayes(**{"target.formula": "z1*z2 + z1 + 0.5*n1", "target.noise": 0.0, "grid.sample_ratio": [0.8]}),
+        ["grid.sample_ratio.0"],
+    )
+    assert found.stats["method"] == "implicit"
+    assert found["free_entropy"].values.ravel()[0] == pytest.approx(-1.636503276279656, abs=2e-6)
 
 
 def test_the_best_ridge_moves_with_the_noise() -> None:

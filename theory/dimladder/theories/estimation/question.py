@@ -188,6 +188,8 @@ def minimiser_question(problem: Problem) -> Question:
         prior=coordinate_prior(problem) if penalty is not None else NORMAL,
         constant=bool(problem.student.bias),
         wants_signs=loss.form.two_valued,
+        resampling=getattr(problem.algorithm, "resampling", "none"),
+        fraction=getattr(problem.algorithm, "fraction", 1.0),
         rtol=min(solver.rtol, 1e-3),
         damping=solver.damping,
         max_iterations=solver.max_iterations,

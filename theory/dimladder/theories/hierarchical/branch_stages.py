@@ -41,7 +41,7 @@ from .union_refined import squared_norms
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
-    from ...problem.algorithms import SecondStage, ThirdStage
+    from ...problem.stages import SecondStage, ThirdStage
 
 Array = NDArray[np.float64]
 NO_SIGNAL = 1e-14

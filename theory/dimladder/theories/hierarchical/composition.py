@@ -38,7 +38,7 @@ from .units import DrawnUnits, UnitState, UnitTask, best_state, hermite_coeffici
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical
-    from ...problem.algorithms import FirstStage, Layerwise, SecondStage, ThirdStage
+    from ...problem.stages import FirstStage, Layerwise, SecondStage, ThirdStage
 
 Array = NDArray[np.float64]
 
