@@ -281,7 +281,7 @@ def refined_critical_ratio(law: LabelLaw, d_eff: int) -> float:
         return math.inf
     if j == 0:
         raise DomainError("the refined threshold lies below n = 1e-3 d d_eff", hint='use order = "leading"')
-    return math.exp(float(find_root(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6)))
+    return math.exp(float(find_root(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-10)))
 
 
 def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[Array, Array]:
