@@ -131,7 +131,7 @@ def test_compiled_code_of_the_library_lies_in_the_cache_or_in_a_folder_of_the_pr
     script = (
         "from dimladder.numerics import special\n"
         "from dimladder import cache\n"
-        "print(special.norm_pdf(0.0), cache.folder('compiled'))\n"
+        "print(special.norm_pdf.by_numba(0.0), special.norm_pdf.of_numbers(0.0), cache.folder('compiled'))\n"
     )
     for chosen, inside in ((tmp_path / "new", True), (Path(os.devnull) / "no", False)):
         environment = {**os.environ, "DIMLADDER_CACHE": str(chosen), "HOME": str(Path(os.devnull) / "no")}
@@ -142,6 +142,7 @@ def test_compiled_code_of_the_library_lies_in_the_cache_or_in_a_folder_of_the_pr
         assert (str(chosen) in child.stdout) is inside
         assert "0.398" in child.stdout
         assert any(tmp_path.rglob("*.nbi"))
+        assert any(tmp_path.rglob("native_*.o"))
 
 
 def test_compiled_code_of_a_kernel_belongs_to_its_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_three_signs_are_orthant_probabilities() -> None:
     v = np.array([[0.7, 0.2, -0.1], [0.2, 0.5, 0.15], [-0.1, 0.15, 0.9]])
     omega = np.array([0.3, -0.5, 0.8])
     chances, slopes = np.empty(8), np.empty((8, 3))
-    pattern_chances(omega, v, chances, slopes)
+    pattern_chances.compiled(omega, v, chances, slopes)
     for p in range(8):
         s = 1.0 - 2.0 * np.array([(p >> (2 - i)) & 1 for i in range(3)])
         wanted = multivariate_normal(cov=v * np.outer(s, s), maxpts=10**6, abseps=1e-9, seed=1).cdf(s * omega)
@@ -97,8 +97,8 @@ def test_three_signs_are_orthant_probabilities() -> None:
     up, down = np.empty(8), np.empty(8)
     for i in range(3):
         h = 1e-5 * np.eye(3)[i]
-        pattern_chances(omega + h, v, up, np.empty((8, 3)))
-        pattern_chances(omega - h, v, down, np.empty((8, 3)))
+        pattern_chances.compiled(omega + h, v, up, np.empty((8, 3)))
+        pattern_chances.compiled(omega - h, v, down, np.empty((8, 3)))
         np.testing.assert_allclose(slopes[:, i], (up - down) / 2e-5, atol=1e-9)
 
 

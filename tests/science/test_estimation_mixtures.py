@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from dimladder.errors import ConfigError
+from dimladder.errors import ConfigError, SolveError
 from dimladder.solve import derive, load, loads, replace, solve
 from dimladder.theories.estimation.mixture_question import MixtureQuestion
 from dimladder.theories.estimation.mixture_separability import separability_threshold
@@ -132,6 +132,28 @@ def test_the_best_ridge_is_a_stationary_point() -> None:
     # The vertex of the parabola through the three, whose own error is of the order of the step's square, 4e-4.
     shift = (around[0] - around[2]) / (around[0] + around[2] - 2 * around[1])
     assert abs(0.01 * shift) < 1e-3
+
+
+def test_a_best_ridge_that_no_sample_ratio_moves() -> None:
+    """A start at the root itself, where the sign of the slope is rounding."""
+    change = {
+        "data": {"kind": "mixture", "weights": [0.3, 0.7], "means": [[1.2, -0.6], [0.1, 0.5]]},
+        "target": {"kind": "index", "formula": "relu(z) + 0.2*n1"},
+        "loss": {"function": "square", "ridge": "optimal", "optimise": "test_loss"},
+    }
+    curve = solve(replace(MIXTURE, {**change, "grid.sample_ratio": [0.5, 1.5, 3.0, 6.0, 9.0]}))
+    assert np.ptp(curve["ridge"].values) < 1e-8
+
+
+def test_a_best_ridge_that_is_not_unique_is_refused() -> None:
+    """Where the loss is linear for all samples, larger ridges only shrink a Huber fit of signs."""
+    change = {
+        "data": {"kind": "mixture", "weights": [0.2, 0.3, 0.5], "means": [[-1.3, -1.3], [-0.2, -1.1], [0.6, 0.4]]},
+        "target.labels": [1.0, -1.0, -1.0],
+        "loss": {"function": "huber(y - f, 0.5)", "ridge": "optimal", "optimise": "classification_error"},
+    }
+    with pytest.raises(SolveError, match="the observable is the same at larger ridges"):
+        solve(replace(MIXTURE, {**change, "student.bias": False, "grid.sample_ratio": [1.25]}))
 
 
 def test_ridge_per_sample_is_a_ridge() -> None:

@@ -48,8 +48,9 @@ CUBIC = {
 }
 LASSO = {
     **MINIMISE,
-    "target": {"kind": "index", "formula": "z + 0.2*n1", "prior": {"kind": "gauss-bernoulli", "rate": 0.2}},
-    "loss": {"penalty": "l1", "ridge": 0.5},
+    "target": {"kind": "index", "formula": "z + 0.2*n1 + 0.7", "prior": {"kind": "gauss-bernoulli", "rate": 0.2}},
+    "student": {"kind": "linear", "bias": True},
+    "loss": {"penalty": "l1", "ridge_per_sample": 0.5},
     "grid": {"sample_ratio": [0.75]},
     "simulation": {"sizes": [200], "replicas": 24},
 }
@@ -118,7 +119,7 @@ def gaps(sections: dict[str, Any], names: tuple[str, ...], **changed: Any) -> fl
         (HINGE, ("q", "m", "train_loss", "classification_error")),
         (RELU, ("q", "m", "bias", "train_loss", "classification_error", "brier")),
         (CUBIC, ("test_mse", "train_mse", "q", "m")),
-        (LASSO, ("q", "m", "mse", "train_loss")),
+        (LASSO, ("q", "m", "bias", "mse", "train_loss")),
         (BAYES, ("overlap", "mse", "classification_error")),
         (POSTERIOR, ("V", "q", "m", "classification_error")),
         pytest.param(KINKED, ("V", "q", "m", "classification_error"), marks=pytest.mark.nightly),
@@ -168,7 +169,7 @@ def test_minimisers_carry_a_certificate() -> None:
         ({"loss.function": "cross-entropy"}, "loss.function"),
         ({"loss.ridge": 0.0}, "loss.ridge"),
         ({"target.formula": "z1*z2"}, "target.formula"),
-        ({"target.formula": "n1"}, "target.formula"),
+        ({"target.formula": "n1", "algorithm": {"kind": "posterior"}}, "target.formula"),
         (
             {"target.formula": "sign(z**2 - 1 + 0.5*n1)", "target.outliers": {"probability": 0.0, "formula": "n1"}},
             "jump",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
-from dimladder.theories.graph_convolution import resolvent, without_self_loop
+from dimladder.theories.graph_convolution.mixture import resolvent, without_self_loop
 from dimladder_validation.simulate.base import backend_for
 from dimladder_validation.simulate.graph_convolution import EXPERIMENT
 

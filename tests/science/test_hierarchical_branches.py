@@ -9,7 +9,7 @@ import pytest
 import dimladder as dl
 from dimladder.errors import ConfigError
 from dimladder.problem import Coefficients, Hierarchical
-from dimladder.problem.algorithms import SecondStage, ThirdStage
+from dimladder.problem.stages import SecondStage, ThirdStage
 from dimladder.theories.hierarchical import branch_flattening, branch_links, branch_stages, flattening
 from dimladder_validation import simulate
 

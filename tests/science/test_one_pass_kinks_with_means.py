@@ -14,8 +14,7 @@ import sympy as sp
 
 import dimladder as dl
 from dimladder.errors import DimladderError
-from dimladder.numerics.orthant import sign_moment4
-from dimladder.numerics.thresholds import shifted_sign_moment4, sign_moment2, sign_moment3
+from dimladder.numerics import orthant, thresholds
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.nodes import ShiftedSignMoment4, SignMoment3
 from dimladder.symbolic.printing import HEADER
@@ -32,6 +31,9 @@ NUMBERS: dict[Any, Any] = {
     RELU: (lambda x: np.maximum(x, 0.0), lambda x: 1.0 * (x > 0)),
     LEAKY: (lambda x: np.maximum(x, x / 10), lambda x: np.where(x > 0, 1.0, 0.1)),
 }
+
+sign_moment2, sign_moment3 = thresholds.sign_moment2.of_numbers, thresholds.sign_moment3.of_numbers
+sign_moment4, shifted_sign_moment4 = orthant.sign_moment4.of_numbers, thresholds.shifted_sign_moment4.of_numbers
 
 
 def built(setting: Setting, route: str = "closed", centred: bool = False) -> dict[str, Any]:

@@ -207,17 +207,17 @@ def two_signs(h: float, k: float, rho: float) -> float:
 @pytest.mark.parametrize("rho", [-0.9999, -0.93, -0.59, 0.07, 0.4, 0.61, 0.97, 1 - 1e-9])
 def test_two_signs_against_30_digits(rho: float) -> None:
     for h, k in ((0.3, -0.8), (1.7, 1.6), (0.0, 0.45), (-2.4, 0.0), (0.2, 0.2 * rho), (6.0, -1.1)):
-        assert sign_moment2(h, k, rho) == pytest.approx(two_signs(h, k, rho), abs=1e-14)
+        assert sign_moment2.of_numbers(h, k, rho) == pytest.approx(two_signs(h, k, rho), abs=1e-14)
 
 
 def test_two_signs_at_the_ends() -> None:
     cdf = scipy.special.ndtr
     for h, k in ((0.3, 0.5), (-0.2, 1.0), (0.4, 0.4), (0.0, 0.7)):
-        assert sign_moment2(h, k, 1.0) == pytest.approx(1 - 2 * abs(cdf(h) - cdf(k)), abs=1e-15)
-        assert sign_moment2(h, k, -1.0) == pytest.approx(2 * abs(cdf(h) - cdf(-k)) - 1, abs=1e-15)
+        assert sign_moment2.of_numbers(h, k, 1.0) == pytest.approx(1 - 2 * abs(cdf(h) - cdf(k)), abs=1e-15)
+        assert sign_moment2.of_numbers(h, k, -1.0) == pytest.approx(2 * abs(cdf(h) - cdf(-k)) - 1, abs=1e-15)
         for rho in (-0.8, 0.2):
-            assert sign_moment2(h, math.inf, rho) == pytest.approx(2 * cdf(h) - 1, abs=1e-15)
-    assert sign_moment2(0.0, 0.0, 0.7) == pytest.approx(2 / math.pi * math.asin(0.7), abs=1e-15)
+            assert sign_moment2.of_numbers(h, math.inf, rho) == pytest.approx(2 * cdf(h) - 1, abs=1e-15)
+    assert sign_moment2.of_numbers(0.0, 0.0, 0.7) == pytest.approx(2 / math.pi * math.asin(0.7), abs=1e-15)
 
 
 def test_the_derivatives_of_two_signs_are_differences() -> None:
@@ -225,5 +225,5 @@ def test_the_derivatives_of_two_signs_are_differences() -> None:
     for place in range(3):
         slope = sp.diff(SignMoment2(*symbols), symbols[place]).subs(dict(zip(symbols, at, strict=True)))
         above, below = ([v + sign * step * (q == place) for q, v in enumerate(at)] for sign in (1, -1))
-        difference = (sign_moment2(*above) - sign_moment2(*below)) / (2 * step)
+        difference = (sign_moment2.of_numbers(*above) - sign_moment2.of_numbers(*below)) / (2 * step)
         assert float(slope) == pytest.approx(difference, abs=1e-9)

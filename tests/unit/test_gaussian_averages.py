@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from dimladder.numerics.orthant import orthant_probability4, schur, sign_moment4
+from dimladder.numerics import orthant
+from dimladder.numerics.orthant import orthant_probability4
 from dimladder.symbolic.factors import X, decompose, differentiate, expression_of
 from dimladder.symbolic.gaussian import (
     Averager,
@@ -36,6 +37,8 @@ FUNCTIONS = {
     "gelu": X * (1 + sp.erf(X / sp.sqrt(2))) / 2,
     "x sin": X * sp.sin(X),
 }
+
+schur, sign_moment4 = orthant.schur.of_numbers, orthant.sign_moment4.of_numbers
 
 
 def covariance(size: int, seed: int) -> np.ndarray:

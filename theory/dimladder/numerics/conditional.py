@@ -24,14 +24,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import njit
+from .basics import OPTIONS
+from .native import njit
 
 Array = NDArray[np.float64]
 
 __all__ = ["CONDITIONAL_SOURCE", "TARGET_SOURCE", "field_moments", "normal_nodes", "slope_moments"]
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def spacing(rule: Array, scale: float) -> float:
     """Return the step of the trapezoidal rule in units of z, for a function of mean + scale z.
 
@@ -41,7 +42,7 @@ def spacing(rule: Array, scale: float) -> float:
     return -rule[0] if rule[0] < 0.0 else min(0.7, rule[0] / scale)
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array, w: Array) -> int:
     """Fill nodes and weights for E[F(mean + scale z)], z ~ N(0, 1), F kinked at `kinks`; return their number.
 
@@ -79,7 +80,7 @@ def normal_nodes(kinks: Array, mean: float, scale: float, rule: Array, z: Array,
     return count
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def capacity(C: Array, rule: Array, kinks: Array, kinks_t: Array) -> int:
     """Return the most nodes that `normal_nodes` makes for any of the fields."""
     scale = 0.0
@@ -88,7 +89,7 @@ def capacity(C: Array, rule: Array, kinks: Array, kinks_t: Array) -> int:
     return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * 8 * (kinks.size + kinks_t.size + 2)
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def field_moments(C: Array, c: Array, K: int, i: int, g: Any, dg: Any, gt: Any, dgt: Any, kinks: Array, kinks_t: Array,
                   rule: Array, D: Array) -> float:  # fmt: skip
     """Fill ``D[b] = E[g'(f_i) f_b err]`` and return ``E[g(f_i) err]``.
@@ -130,7 +131,7 @@ def field_moments(C: Array, c: Array, K: int, i: int, g: Any, dg: Any, gt: Any, 
     return both
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(**OPTIONS, fastmath={"reassoc", "contract", "nsz"})
 def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array, kinks_t: Array,
                        rule: Array, A: Array, x: Array, v: Array, x0: Array, basis: Array, values: Array
                        ) -> float:  # fmt: skip
@@ -139,7 +140,7 @@ def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any
     ``x0`` are the nodes for smooth functions and ``basis[m]`` their weights times the orthonormal Hermite polynomial m.
     ``A`` (N, order), ``x``, ``v`` and ``values`` are scratch.
     """
-    N, order = A.shape
+    N, order = A.shape[0], A.shape[1]
     total = 0.0
     for a in range(N):
         A[a, :] = 0.0
@@ -183,27 +184,26 @@ def conditional_square(C: Array, S: Array, mean: Array, c: Array, K: int, g: Any
     return total
 
 
-@njit(cache=True)
-def smooth_basis(S: Array, rule: Array, order: int) -> tuple[Array, Array]:
-    """Return nodes for smooth functions, and weights times orthonormal Hermite polynomials, shape (order, nodes)."""
-    none = np.empty(0)
-    size = capacity(S, rule, none, none)
-    x, v = np.empty(size), np.empty(size)
+@njit(**OPTIONS)
+def smooth_basis(S: Array, rule: Array, none: Array, x: Array, v: Array, basis: Array) -> int:
+    """Fill nodes for smooth functions, and weights times orthonormal Hermite polynomials (order, nodes); count nodes.
+
+    ``none`` is an empty array: no kinks.
+    """
     scale = 1e-3
     for a in range(S.shape[0]):
         scale = max(scale, math.sqrt(max(S[a, a], 0.0)))
     count = normal_nodes(none, 0.0, scale, rule, x, v)
-    basis = np.zeros((order, count))
     for r in range(count):
         low, high = v[r], v[r] * x[r]
         basis[0, r] = low
-        for m in range(1, order):
+        for m in range(1, basis.shape[0]):
             basis[m, r] = high
             low, high = high, (x[r] * high - math.sqrt(m) * low) / math.sqrt(m + 1.0)
-    return x[:count].copy(), basis
+    return count
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: Any, dg: Any, gt: Any, kinks: Array,
                   kinks_t: Array, rule: Array, order: int) -> float:  # fmt: skip
     """Return ``E[g'(f_i) g'(f_k) (err^2 + sigma^2)]``."""
@@ -223,8 +223,10 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
             S[a, b] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
             if second > 0.0:
                 S[a, b] -= (C[k, a] - along * C[i, a] / first) * (C[k, b] - along * C[i, b] / first) / left
-    x0, basis = smooth_basis(S, rule, order)
-    values = np.empty(x0.size)
+    none = rule[:0]
+    size = capacity(S, rule, none, none)
+    x0, v0, values, basis = np.empty(size), np.empty(size), np.empty(size), np.empty((order, size))
+    x0 = x0[: smooth_basis(S, rule, none, x0, v0, basis)]
     total = 0.0
     for q in range(normal_nodes(kinks, 0.0, first, rule, z1, w1)):
         ui = first * z1[q]
@@ -246,7 +248,7 @@ def slope_moments(C: Array, c: Array, K: int, i: int, k: int, sigma: float, g: A
     return total
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def mean_square_error(C: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array, kinks_t: Array, rule: Array) -> float:
     """Return ``E[err^2]`` by nested quadrature over pairs of fields, without Mehler's series."""
     N = c.size
@@ -273,15 +275,16 @@ def mean_square_error(C: Array, c: Array, K: int, g: Any, gt: Any, kinks: Array,
     return total
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def target_field_moments(C: Array, K: int, i: int, degree: int, g: Any, dg: Any, kinks: Array, kinks_t: Array,
                          rule: Array, D: Array, target_average: Any, target_directional: Any) -> float:  # fmt: skip
     """Subtract ``E[g'(f_i) f_b f*]`` from ``D[b]`` and return ``-E[g(f_i) f*]``."""
     N = C.shape[0]
     size = capacity(C, rule, kinks, kinks_t)
     z, w = np.empty(size), np.empty(size)
-    F, m, v = np.zeros(degree + 1), np.empty(N - K), np.zeros(N - K)
+    F, m, v = np.empty(degree + 1), np.empty(N - K), np.empty(N - K)
     S = np.empty((N - K, N - K))
+    F[:] = 0.0
     for a in range(K, N):
         for b in range(K, N):
             S[a - K, b - K] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
@@ -289,7 +292,8 @@ def target_field_moments(C: Array, K: int, i: int, degree: int, g: Any, dg: Any,
     both = 0.0
     for q in range(normal_nodes(kinks, 0.0, spread, rule, z, w)):
         u = spread * z[q]
-        m[:] = C[i, K:] / C[i, i] * u
+        for r in range(N - K):
+            m[r] = C[i, K + r] / C[i, i] * u
         mean = target_average(m, S)
         for b in range(N):
             D[b] -= w[q] * dg(u) * C[i, b] / C[i, i] * u * mean
@@ -303,7 +307,7 @@ def target_field_moments(C: Array, K: int, i: int, degree: int, g: Any, dg: Any,
     return both
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int, g: Any, dg: Any, kinks: Array,
                          kinks_t: Array, rule: Array, target_square: Any, target_directional: Any
                          ) -> float:  # fmt: skip
@@ -316,7 +320,8 @@ def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int
     size = capacity(C, rule, kinks, kinks_t)
     z1, w1, z2, w2 = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     x, weight = np.empty(size), np.empty(size)
-    mean, S, F = np.empty(N), np.empty((N, N)), np.zeros(degree + 1)
+    mean, S, T, F = np.empty(N), np.empty((N, N)), np.empty((N - K, N - K)), np.empty(degree + 1)
+    F[:] = 0.0
     first = math.sqrt(C[i, i])
     along = C[i, k] / first
     left = C[k, k] - along * along
@@ -328,7 +333,9 @@ def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int
             S[a, b] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
             if second > 0.0:
                 S[a, b] -= (C[k, a] - along * C[i, a] / first) * (C[k, b] - along * C[i, b] / first) / left
-    T = S[K:, K:].copy()
+    for a in range(K, N):
+        for b in range(K, N):
+            T[a - K, b - K] = S[a, b]
     total = 0.0
     for q in range(normal_nodes(kinks, 0.0, first, rule, z1, w1)):
         count = 1
@@ -364,14 +371,18 @@ def target_slope_moments(C: Array, c: Array, K: int, i: int, k: int, degree: int
     return total
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def target_error(C: Array, c: Array, K: int, g: Any, kinks: Array, kinks_t: Array, rule: Array, target_average: Any,
                  target_square: Any) -> float:  # fmt: skip
     """Return ``E[f*^2] - 2 sum_a c_a E[g(f_a) f*]``."""
     N = C.shape[0]
     size = capacity(C, rule, kinks, kinks_t)
     z, w = np.empty(size), np.empty(size)
-    m, S = np.zeros(N - K), C[K:, K:].copy()
+    m, S = np.empty(N - K), np.empty((N - K, N - K))
+    m[:] = 0.0
+    for a in range(K, N):
+        for b in range(K, N):
+            S[a - K, b - K] = C[a, b]
     total = target_square(m, S)
     for i in range(K):
         for a in range(K, N):
@@ -379,7 +390,8 @@ def target_error(C: Array, c: Array, K: int, g: Any, kinks: Array, kinks_t: Arra
                 S[a - K, b - K] = C[a, b] - C[i, a] * C[i, b] / C[i, i]
         spread = math.sqrt(C[i, i])
         for q in range(normal_nodes(kinks, 0.0, spread, rule, z, w)):
-            m[:] = C[i, K:] / C[i, i] * spread * z[q]
+            for r in range(N - K):
+                m[r] = C[i, K + r] / C[i, i] * spread * z[q]
             total -= 2.0 * c[i] * w[q] * g(spread * z[q]) * target_average(m, S)
     return total
 
@@ -399,7 +411,7 @@ def self_contained(functions: tuple[Any, ...]) -> str:
         text = re.sub(rf",\s*({HANDED}): Any\b", "", text)
         text = re.sub(rf"\b({HANDED}), (?!=)", "", text)
         text = re.sub(r"\n\s+\) -> ", ") -> ", text)
-        return re.sub(r": Array\b|: Any\b| -> (float|int|None|tuple\[Array, Array\])(?=:)", "", text)
+        return re.sub(r": Array\b|: Any\b| -> (float|int|None)(?=:)", "", text)
 
     return "\n\n\n".join(pasted(inspect.getsource(f.py_func)) for f in functions)
 

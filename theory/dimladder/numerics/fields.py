@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .basics import OPTIONS
 from .conditional import normal_nodes, self_contained, spacing
-from .jit import njit
+from .native import njit
 
 Array = NDArray[np.float64]
 
@@ -28,7 +29,7 @@ __all__ = ["FIELDS_SOURCE", "field_averages", "nested_rule", "sobol_rule"]
 NESTED, SOBOL = 0.0, 1.0
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def triangular_root(C: Array, K: int, L: Array) -> None:
     """Fill the lower triangular root of C with the fields from K on first; a determined field gets a zero pivot."""
     n = C.shape[0]
@@ -44,7 +45,7 @@ def triangular_root(C: Array, K: int, L: Array) -> None:
                 L[q, q] = math.sqrt(total) if total > 1e-14 * C[p, p] else 0.0
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def add_sample(f: Array, weight: float, a: Array, A: Array, noise: Array, g: Any, dg: Any, target: Any, loss: Any,
                loss_slope: Any, value: Array, slope: Array, D: Array, NN: Array, H: Array, out: Array
                ) -> None:  # fmt: skip
@@ -53,7 +54,7 @@ def add_sample(f: Array, weight: float, a: Array, A: Array, noise: Array, g: Any
     D[i, b] = E[g'(f_i) f_b l'], NN[i, k] = E[g'(f_i) g'(f_k) l'^2], H[i] = E[g(f_i) l'], out = (E[(f - f*)^2], E[l]);
     ``noise`` holds values of the label noise and their weights.
     """
-    K, n = D.shape
+    K, n = D.shape[0], D.shape[1]
     output = 0.0
     for i in range(K):
         value[i] = g(f[i])
@@ -78,7 +79,7 @@ def add_sample(f: Array, weight: float, a: Array, A: Array, noise: Array, g: Any
             NN[i, k] += slope[i] * slope[k] * second
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_kinks: Array, starts: Array, rule: Array,
                    noise: Array, g: Any, dg: Any, target: Any, loss: Any, loss_slope: Any, D: Array, NN: Array,
                    H: Array, out: Array) -> None:  # fmt: skip
@@ -92,7 +93,8 @@ def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_ki
     NN[:] = 0.0
     H[:] = 0.0
     out[:] = 0.0
-    L = np.zeros((n, n))
+    L = np.empty((n, n))
+    L[:] = 0.0
     triangular_root(C, K, L)
     f, value, slope = np.empty(n), np.empty(K), np.empty(K)
     if rule[0] == 1.0:
@@ -118,8 +120,9 @@ def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_ki
             D[:] = math.nan
             return
         z, w = np.empty((n, size)), np.empty((n, size))
-        counts, at = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        means, zeta, weight = np.zeros(n), np.empty(n), np.ones(n + 1)
+        counts, at = np.empty(n, np.int64), np.empty(n, np.int64)
+        means, zeta, weight = np.empty(n), np.empty(n), np.empty(n + 1)
+        weight[0] = 1.0
         cutoff = 0.01 * math.exp(-0.5 * rule[1] * rule[1])
         depth = -1
         while True:

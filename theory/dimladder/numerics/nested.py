@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .basics import OPTIONS
 from .conditional import normal_nodes, quadrature_rule, spacing
-from .jit import njit
+from .native import njit
 
 Array = NDArray[np.float64]
 MOST_NODES = 1000  # on either side of zero
@@ -17,34 +18,28 @@ MOST_NODES = 1000  # on either side of zero
 __all__ = ["nested_points", "triangular"]
 
 
-@njit(cache=True)
-def _nodes(root: Array, kinks: Array, starts: Array, rule: Array, cutoff: float) -> tuple[Array, Array]:
-    fields = root.shape[0]
-    normal, weights = np.zeros((1, 0)), np.ones(1)
-    for q in range(fields):
-        own = kinks[starts[q] : starts[q + 1]]
-        scale = root[q, q]
-        size = 1
-        if scale > 0.0:
-            size = int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * 8 * (own.size + 2)
-        z, w = np.zeros(size), np.ones(size)
-        grown, grown_weights = np.empty((len(weights) * size, q + 1)), np.empty(len(weights) * size)
-        total = 0
-        for p in range(len(weights)):
-            mean = 0.0
+@njit("i8(f8[:, ::1], i8, f8[::1], f8[::1], f8, f8[:, ::1], f8[::1], f8[::1], f8[::1], f8[:, ::1], f8[::1])", **OPTIONS)
+def _extend(root, q, kinks, rule, cutoff, normal, weights, z, w, grown, grown_weights):  # type: ignore[no-untyped-def]
+    """Fill the points of the first q + 1 fields, given those of the first q; return how many count."""
+    total = 0
+    for p in range(weights.size):
+        mean = 0.0
+        for r in range(q):
+            mean += root[q, r] * normal[p, r]
+        count = 1
+        z[0], w[0] = 0.0, 1.0
+        if root[q, q] > 0.0:
+            count = normal_nodes(kinks, mean, root[q, q], rule, z, w)
+        for i in range(count):
+            weight = weights[p] * w[i]
+            if weight < cutoff:
+                continue
             for r in range(q):
-                mean += root[q, r] * normal[p, r]
-            count = normal_nodes(own, mean, scale, rule, z, w) if scale > 0.0 else 1
-            for i in range(count):
-                weight = weights[p] * w[i]
-                if weight < cutoff:
-                    continue
-                grown[total, :q] = normal[p]
-                grown[total, q] = z[i]
-                grown_weights[total] = weight
-                total += 1
-        normal, weights = grown[:total], grown_weights[:total]
-    return normal, weights
+                grown[total, r] = normal[p, r]
+            grown[total, q] = z[i]
+            grown_weights[total] = weight
+            total += 1
+    return total
 
 
 def nested_points(
@@ -71,10 +66,16 @@ def nested_points(
     root = triangular(covariance)
     # Fields of any size get a bounded number of nodes.
     step = max(step, float(np.diag(root).max()) * top / MOST_NODES)
-    starts = np.cumsum([0, *(len(k) for k in kinks)])
-    flat = np.array([k for own in kinks for k in own], dtype=float)
-    cutoff = 1e-2 * math.exp(-0.5 * top * top)
-    normal, weights = _nodes(root, flat, starts, quadrature_rule(step, top, order), cutoff)
+    rule, cutoff = quadrature_rule(step, top, order), 1e-2 * math.exp(-0.5 * top * top)
+    normal, weights = np.zeros((1, 0)), np.ones(1)
+    for q, own in enumerate(kinks):
+        size = 1
+        if root[q, q] > 0:
+            size = int(2 * top / spacing(rule, root[q, q])) + 3 + order * 8 * (len(own) + 2)
+        grown, mass = np.empty((len(weights) * size, q + 1)), np.empty(len(weights) * size)
+        z, w, ends = np.empty(size), np.empty(size), np.array(own, dtype=float)
+        count = _extend.compiled(root, q, ends, rule, cutoff, normal, weights, z, w, grown, mass)
+        normal, weights = grown[:count], mass[:count]
     return root @ normal.T, weights
 
 

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import njit
+from .native import njit
 from .quadrature import gauss_legendre
 from .special import asin
 
@@ -229,7 +229,7 @@ def sign_slope4(rij: float, rik: float, ril: float, rjk: float, rjl: float, rkl:
 def orthant_probability4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> float:
     """Return P(u1 > 0, u2 > 0, u3 > 0, u4 > 0) for unit-variance Gaussians with these correlations."""
     pairs = sum(math.asin(r) for r in (r12, r13, r14, r23, r24, r34)) * 2 / math.pi
-    return (1.0 + pairs + float(sign_moment4(r12, r13, r14, r23, r24, r34))) / 16.0
+    return (1.0 + pairs + float(sign_moment4.of_numbers(r12, r13, r14, r23, r24, r34))) / 16.0
 
 
 _PRINTED = (

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .basics import OPTIONS
 from .conditional import normal_nodes, self_contained, spacing
 from .fields import triangular_root
-from .jit import njit
+from .native import njit
 
 Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def axis_capacity(L: Array, rule: Array, most: int) -> int:
     """Return the most nodes that `normal_nodes` makes along an axis with at most so many kinks."""
     scale = 1e-3
@@ -44,7 +45,7 @@ def axis_capacity(L: Array, rule: Array, most: int) -> int:
     return int(2 * rule[1] / spacing(rule, scale)) + 3 + (rule.size - 2) // 2 * (int(0.5 * rule[1]) + most + 2)
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def next_point(stop: int, mean: Array, L: Array, order: Array, K: int, c: Array, label: float, tested: bool,
                own_kinks: Any, ties: Array, kinks: Array, rule: Array, z: Array, w: Array, counts: Array, at: Array,
                zeta: Array, weight: Array, f: Array) -> bool:  # fmt: skip
@@ -96,7 +97,7 @@ def next_point(stop: int, mean: Array, L: Array, order: Array, K: int, c: Array,
         opened = True
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def given_mean(axis: int, known: int, mean: Array, L: Array, zeta: Array) -> float:
     """Return the mean of the field of an axis given those before `known`."""
     total = mean[axis]
@@ -105,7 +106,7 @@ def given_mean(axis: int, known: int, mean: Array, L: Array, zeta: Array) -> flo
     return total
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def insert(value: float, values: Array, count: int) -> int:
     """Put a finite number into a sorted list of `count`, while there is room; return how many there are."""
     if not math.isfinite(value) or count == values.size:
@@ -118,7 +119,7 @@ def insert(value: float, values: Array, count: int) -> int:
     return count + 1
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float:
     """Return ``rest + sum_j a_j g(b_j + s_j u)`` for the first rows (a, b, s) of `ties`."""
     total = rest
@@ -127,7 +128,7 @@ def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float
     return total
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, monotone: bool, g: Any,
                kinks: Array, count: int) -> int:  # fmt: skip
     """Add the solutions u in (low, high) of ``along_axis(u) = level`` to sorted kinks; return their number.
@@ -172,7 +173,7 @@ def add_levels(rest: float, ties: Array, number: int, level: float, low: float, 
     return count
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
 def derivatives(moments: Array, L: Array, H: Array) -> None:
     """Fill H with H C = E[b (f - mean)], from ``moments`` = E[b zeta], f = mean + L zeta: regression on the fields.
 
@@ -191,4 +192,4 @@ _POINTS = (
     spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, add_levels,
     derivatives,
 )  # fmt: skip
-POINTS_SOURCE = self_contained(_POINTS).replace("@njit(cache=True)", "@njit(**OPTIONS)")
+POINTS_SOURCE = self_contained(_POINTS)

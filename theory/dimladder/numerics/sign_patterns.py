@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .basics import GL_W, GL_X
-from .jit import njit, types
+from .basics import GL_W, GL_X, OPTIONS
+from .native import njit
 from .special import norm_cdf, norm_pdf
 from .thresholds import sign_moment2
 
 __all__ = ["information", "pattern_chances"]
 
-_F8, _V, _M, _I = types.float64, types.float64[::1], types.float64[:, ::1], types.int64[::1]
 
-
-@njit(types.void(_F8, _F8, _F8, _V), cache=True, error_model="numpy")
+@njit(**OPTIONS)
 def _pairs(a: Any, b: Any, r: Any, out: Any) -> None:
     """Fill out with P(++), P(+-), P(-+), P(--) of signs of N(a, 1), N(b, 1) with correlation r."""
     s, t, both = 2.0 * norm_cdf(a) - 1.0, 2.0 * norm_cdf(b) - 1.0, sign_moment2(a, b, r)
@@ -31,7 +29,7 @@ def _pairs(a: Any, b: Any, r: Any, out: Any) -> None:
     out[3] = max(0.25 * (1.0 - s - t + both), 0.0)
 
 
-@njit(types.void(_V, _M, _V, _M), cache=True, error_model="numpy")
+@njit("void(f8[::1], f8[:, ::1], f8[::1], f8[:, ::1])", **OPTIONS)
 def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
     """Fill `chances` with P(pattern) and `slopes` with its derivatives in omega, shape (patterns, fields).
 
@@ -43,7 +41,8 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
         s1, s2 = math.sqrt(v[0, 0]), math.sqrt(v[1, 1])
         a, b, r = omega[0] / s1, omega[1] / s2, v[0, 1] / (s1 * s2)
         _pairs(a, b, r, four)
-        chances[:] = four
+        for p in range(4):
+            chances[p] = four[p]
         rest = math.sqrt(max(1.0 - r * r, 1e-300))
         pa = norm_pdf(a) / s1
         pb = norm_pdf(b) / s2
@@ -93,7 +92,7 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
                         chances[4 * side + p] += w * four[p]
 
 
-@njit(types.void(_M, _M, _I, types.int64, _F8, _F8, _M, _V), cache=True, error_model="numpy")
+@njit("void(f8[:, ::1], f8[:, ::1], i8[::1], i8, f8, f8, f8[:, ::1], f8[::1])", **OPTIONS)
 def information(root: Any, v: Any, labels: Any, number: Any, step: Any, reach: Any, info: Any, out: Any) -> None:
     """Fill `info` with E sum_y grad Z grad Z^T/Z, and `out` with E sum_y Z ln Z and 1 - E max_y Z.
 
@@ -116,8 +115,10 @@ def information(root: Any, v: Any, labels: Any, number: Any, step: Any, reach: A
     side = 2 * half + 1
     info[:] = 0.0
     out[:] = 0.0
-    total = 0.0
-    for node in range(side**fields):
+    total, nodes = 0.0, 1
+    for _ in range(fields):
+        nodes *= side
+    for node in range(nodes):
         rest, square = node, 0.0
         for i in range(fields):
             x[i] = (rest % side - half) * step
@@ -147,5 +148,8 @@ def information(root: Any, v: Any, labels: Any, number: Any, step: Any, reach: A
                     for j in range(fields):
                         info[i, j] += w * grad[y, i] * grad[y, j] / z[y]
         out[1] += w * (1.0 - best)
-    info /= total
-    out /= total
+    for i in range(fields):
+        for j in range(fields):
+            info[i, j] /= total
+    out[0] /= total
+    out[1] /= total

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from .jit import njit
+from .native import njit
 from .pasted import asin_text
 
 __all__ = [
@@ -79,7 +79,7 @@ def asin(x: float) -> float:
 @njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True, forceinline=True)
 def power_of_two(n: float) -> float:
     """2^n for whole n in [-1022, 1023] by its bits; 0 at -1023, inf at 1024."""
-    return np.int64((np.int64(n) + 1023) << 52).view(np.float64)
+    return np.int64((int(n) + 1023) << 52).view(np.float64)
 
 
 @njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True, forceinline=True)

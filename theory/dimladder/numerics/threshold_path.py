@@ -12,17 +12,31 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .jit import njit
+from .basics import OPTIONS
+from .native import njit
 
 Array = npt.NDArray[np.float64]
 
 
-@njit(cache=True)
+@njit(**OPTIONS)
+def _below(z, t):  # type: ignore[no-untyped-def]
+    """Return how many of the sorted z are at most t: truncated there, relu'(0) = 0."""
+    low, high = 0, z.size
+    while low < high:
+        middle = (low + high) // 2
+        if z[middle] <= t:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit("i8(f8[::1], f8[::1], f8, f8[::1], f8[::1])", **OPTIONS)
 def _march(z, partial, start, times, out):  # type: ignore[no-untyped-def]
     # z sorted; partial[n] = sum of the targets of the n smallest. Returns the number of events.
     total = z.size
     t, now, k, events = start, 0.0, 0, 0
-    n = np.searchsorted(z, t, side="right")  # z_i <= t is truncated: relu'(0) = 0
+    n = _below(z, t)
     while k < times.size:
         below = n
         while below > 0 and z[below - 1] == t:
@@ -61,7 +75,7 @@ def _march(z, partial, start, times, out):  # type: ignore[no-untyped-def]
                 n += 1
         else:
             # Coming from above, the points at t are still truncated; the test at the top decides whether to go on.
-            n = np.searchsorted(z, t, side="right")
+            n = _below(z, t)
     return events
 
 
@@ -81,7 +95,7 @@ def threshold_path(values: Array, targets: Array, start: float, times: Array) ->
     z = np.ascontiguousarray(values[order], dtype=float)
     partial = np.concatenate([[0.0], np.cumsum(targets[order])])
     out = np.empty(len(times))
-    _march(z, partial, float(start), np.ascontiguousarray(times, dtype=float), out)
+    _march.compiled(z, partial, float(start), np.ascontiguousarray(times, dtype=float), out)
     return out
 
 

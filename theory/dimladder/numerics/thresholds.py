@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 
-from .jit import njit
+from .native import njit
 from .orthant import DET, HARD_NODES, HARD_WEIGHTS, NODES, WEIGHTS
 from .quadrature import gauss_legendre
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import algorithms, coordinates, data, grids, losses, point_data, starts, students, targets
+from . import algorithms, coordinates, data, grids, losses, point_data, stages, starts, students, targets
 from .spec import Spec
 
 # Every section of a run file, in the order in which it is written. `solver` is a class of the theory's own.
@@ -68,8 +68,9 @@ KINDS: dict[str, dict[str, type[Spec]]] = {
     "loss": _table(losses.Loss),
     "algorithm": _table(
         algorithms.OnePass, algorithms.GradientDescent, algorithms.GradientFlow, algorithms.Minimise,
-        algorithms.Posterior, algorithms.Bayes, algorithms.Spectral, algorithms.OneStep, algorithms.Layerwise,
-        algorithms.Learners, algorithms.SphericalCorrelationSGD, algorithms.BatchSGD, algorithms.Construct,
+        algorithms.Bagging, algorithms.Posterior, algorithms.Bayes, algorithms.Spectral, algorithms.OneStep,
+        stages.Layerwise, stages.Learners, algorithms.SphericalCorrelationSGD, algorithms.BatchSGD,
+        algorithms.Construct,
     ),
     "initial": _table(starts.Explicit, starts.Random),
     "limit": _table(grids.Limit),

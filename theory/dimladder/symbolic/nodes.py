@@ -91,7 +91,7 @@ class SignMoment2(_MomentOfSigns):
         """Return the moment for these arguments."""
         from ..numerics.thresholds import sign_moment2
 
-        return float(sign_moment2(*numbers))
+        return float(sign_moment2.of_numbers(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or both do."""
@@ -118,7 +118,7 @@ class SignMoment4(_MomentOfSigns):
         """Return the moment for these arguments."""
         from ..numerics.orthant import sign_moment4
 
-        return float(sign_moment4(*numbers))
+        return float(sign_moment4.of_numbers(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """Plackett's identity: the derivative in one correlation, in terms of the two other fields given this pair."""
@@ -144,7 +144,7 @@ class SignMoment3(_MomentOfSigns):
         """Return the moment for these arguments."""
         from ..numerics.thresholds import sign_moment3
 
-        return float(sign_moment3(*numbers))
+        return float(sign_moment3.of_numbers(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or two do."""
@@ -162,7 +162,7 @@ class ShiftedSignMoment4(_MomentOfSigns):
         """Return the moment for these arguments."""
         from ..numerics.thresholds import shifted_sign_moment4
 
-        return float(shifted_sign_moment4(*numbers))
+        return float(shifted_sign_moment4.of_numbers(*numbers))
 
     def fdiff(self, argindex: int = 1) -> Any:
         """One sign becomes a delta function, which fixes its field, or two do."""

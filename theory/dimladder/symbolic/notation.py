@@ -37,6 +37,8 @@ COMMON = r"""
 \mathrm{sign}            :: sign
 \operatorname{tr}        :: trace
 \mathrm{eig}             :: eigenvalues
+\mathrm{Poisson}         :: Poisson law
+\mathrm{Bernoulli}       :: law of 1 and 0
 \mathrm{Bin}             :: binomial law
 \operatorname{He}_n      :: Hermite polynomial of degree $n$, of leading coefficient 1
 \mathbb{I}               :: identity matrix

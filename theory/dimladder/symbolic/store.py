@@ -180,15 +180,16 @@ def _write(key: str, text: str, ending: str = "py") -> Path:
 
 def _load(path: Path, key: str) -> ModuleType:
     """Execute a stored module, without byte code on disk, which nothing would check."""
-    from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
     from ..numerics.native import Kernel
 
-    name = f"dimladder_{key}"
+    text, name = path.read_text(encoding="utf-8"), f"dimladder_{key}"
+    if "from numba import" in text:
+        from ..numerics import jit  # noqa: F401  (tells numba where compiled code lies)
     loaded = ModuleType(name)
     loaded.__file__ = str(path)
     sys.modules[name] = loaded
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), loaded.__dict__)
+        exec(compile(text, str(path), "exec"), loaded.__dict__)
         vars(loaded).update({n: k.by_numba for n, k in vars(loaded).items() if isinstance(k, Kernel) and k.signature})
     except BaseException:
         del sys.modules[name]

@@ -22,7 +22,10 @@ _LIBM = {
     "log10", "log1p", "log2", "sinh", "tan", "tanh",
 }  # fmt: skip
 _FLOAT_OP = {ast.Add: "fadd", ast.Sub: "fsub", ast.Mult: "fmul", ast.Div: "fdiv"}
-_INT_OP = {ast.Add: "add nsw", ast.Sub: "sub nsw", ast.Mult: "mul nsw"}
+_INT_OP = {
+    ast.Add: "add nsw", ast.Sub: "sub nsw", ast.Mult: "mul nsw", ast.LShift: "shl", ast.RShift: "ashr",
+    ast.BitAnd: "and",
+}  # fmt: skip
 _FLOAT_CMP = {ast.Lt: "olt", ast.LtE: "ole", ast.Gt: "ogt", ast.GtE: "oge", ast.Eq: "oeq", ast.NotEq: "une"}
 _INT_CMP = {ast.Lt: "slt", ast.LtE: "sle", ast.Gt: "sgt", ast.GtE: "sge", ast.Eq: "eq", ast.NotEq: "ne"}
 # Both sides of a conditional expression are computed where they are made of these.
@@ -343,10 +346,15 @@ class Expressions(Inference):
             raise Refused(ast.unparse(e))
         if isinstance(f, ast.Attribute):
             if f.attr == "view":
-                return self.value(f.value)[0], self.type_of(e)
+                (value, kind), wanted = self.value(f.value), self.type_of(e)
+                if not isinstance(kind, Array):
+                    value = self.widened(self.op(f"bitcast i64 {self.convert(value, kind, I64)} to double"))
+                return value, wanted
             if f.attr == "reshape":
                 (pointer, _), _ = self.value(f.value)
                 return (pointer, [self.whole(n) for n in shape_of(e)]), self.type_of(e)
+            if f.attr == "int64":
+                return self.call_int(e)
             return self.local_array(e) if f.attr == "empty" else self.math_call(f.attr, e)
         if not isinstance(f, ast.Name):
             raise Refused(ast.unparse(f))
@@ -418,18 +426,19 @@ class Expressions(Inference):
 
     def local_array(self, e: ast.Call) -> Typed:
         """An array on the stack: of fixed shape anywhere, of any size where the function allocates it once."""
-        lengths = [self.known(n) for n in shape_of(e)]
+        kind = self.type_of(e)
+        element, lengths = self.llvm(kind.element), [self.known(n) for n in shape_of(e)]
         if None not in lengths and math.prod(lengths) <= _LARGEST_LOCAL:  # type: ignore[arg-type]
             place = self.fresh("%local")
-            self.slots.append(f"{place} = alloca [{math.prod(lengths)} x {self.llvm(F64)}], align 64")  # type: ignore[arg-type]
-            return (place, [str(n) for n in lengths]), self.type_of(e)
+            self.slots.append(f"{place} = alloca [{math.prod(lengths)} x {element}], align 64")  # type: ignore[arg-type]
+            return (place, [str(n) for n in lengths]), kind
         if self.loops:
             raise Refused(f"{ast.unparse(e)}: an array of any size in a loop")
         shape = [self.whole(n) for n in shape_of(e)]
         total = shape[0]
         for length in shape[1:]:
             total = self.op(f"mul nsw i64 {total}, {length}")
-        return (self.op(f"alloca {self.llvm(F64)}, i64 {total}, align 64"), shape), self.type_of(e)
+        return (self.op(f"alloca {element}, i64 {total}, align 64"), shape), kind
 
     def known(self, e: ast.expr) -> int | None:
         """Return an integer that is written down, here or as a constant of the module."""

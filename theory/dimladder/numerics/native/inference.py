@@ -64,7 +64,7 @@ def is_shape(e: ast.Subscript) -> bool:
 
 def shape_of(e: ast.Call) -> list[ast.expr]:
     first = e.args[0]
-    return list(first.elts) if isinstance(first, ast.Tuple) else list(e.args)
+    return list(first.elts) if isinstance(first, ast.Tuple) else [first]
 
 
 class Inference:
@@ -180,15 +180,17 @@ class Inference:
         f = e.func
         if isinstance(f, ast.Attribute):
             if f.attr == "view":
-                kind = self.type_of(f.value)
-                if ast.unparse(e.args[0]) != "np.int64":
+                kind, wanted = self.type_of(f.value), {"np.int64": I64, "np.float64": F64}.get(ast.unparse(e.args[0]))
+                if wanted is None:
                     raise Refused(ast.unparse(e))
-                return None if kind is None else Array(I64, kind.ndim)
+                return None if kind is None else Array(wanted, kind.ndim) if isinstance(kind, Array) else wanted
             if f.attr == "reshape":
                 kind = self.type_of(f.value)
                 return None if kind is None else Array(kind.element, len(shape_of(e)))
             if ast.unparse(f) == "np.empty":
-                return Array(F64, len(shape_of(e)))
+                return Array(I64 if len(e.args) > 1 else F64, len(shape_of(e)))
+            if ast.unparse(f) == "np.int64":
+                return I64
             if not (isinstance(f.value, ast.Name) and f.value.id == "math"):
                 raise Refused(ast.unparse(f))
             return BOOL if f.attr in ("isfinite", "isnan", "isinf") else I64 if f.attr in ROUND else F64

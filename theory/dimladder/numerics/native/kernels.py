@@ -16,7 +16,7 @@ from . import types as spoken
 from .machine import Native, compiled
 from .tangents import Carrying, Tangents
 from .tape import Recorded
-from .types import Refused, Signature
+from .types import F64, Refused, Signature
 
 log = logging.getLogger("dimladder.native")
 # Functions that make a callable of two addresses -> its type; `register` fills it.
@@ -77,16 +77,22 @@ class Kernel:
             return self.by_numba
 
     @cached_property
+    def of_numbers(self) -> Any:
+        """The function compiled for real numbers, of which it returns one."""
+        count = self.py_func.__code__.co_argcount
+        return Kernel(self.py_func, Signature(F64, (F64,) * count), self.options | {"wide": False}).compiled
+
+    @cached_property
     def by_numba(self) -> Any:
         """The same function compiled by numba, with all that it calls."""
-        import numba
+        from ..jit import njit
 
         function = self.py_func
         used = {n: self.scope[n] for n in function.__code__.co_names if n in self.scope}
         scope = dict(self.scope) | {n: k.by_numba for n, k in used.items() if isinstance(k, Kernel)}
         scope |= {n: v.numba_form for n, v in used.items() if hasattr(v, "numba_form")}
         again = FunctionType(function.__code__, scope, function.__name__)
-        return numba.njit(**self.options)(again)
+        return njit(**self.options)(again)
 
     def __call__(self, *arguments: Any) -> Any:
         return self.py_func(*arguments)

@@ -182,7 +182,7 @@ def compiled(
     with _LOCK:
         wide = all(kernel.wide for _, kernel, _ in entries)
         kind = carrying.__name__ if carrying else ""
-        code = _kept(f"{stamp}{kind}", lambda: _object(_ir(entries, function_types, carrying), wide))
+        code = _kept(f"{stamp}{kind}", lambda: _object(translated(entries, function_types, carrying), wide))
         engine = _loaded(code)
         return {name: Native(engine, name, _seen(signature, carrying)) for name, _, signature in entries}
 
@@ -194,7 +194,7 @@ def _seen(signature: Signature, carrying: type[Carrying] | None) -> Signature:
     return Signature(signature.result, (*signature.arguments, Array(F64, 1)))
 
 
-def _ir(
+def translated(
     entries: Sequence[tuple[str, Any, Signature]], function_types: dict[str, Signature],
     carrying: type[Carrying] | None = None,
 ) -> str:  # fmt: skip
@@ -303,7 +303,12 @@ def _target() -> Any:
 
 
 def _object(ir: str, wide: bool) -> bytes:
-    """Return optimised object code for this processor; `wide` says whether loops are unrolled and vectorised."""
+    code: bytes = _target().emit_object(optimised(ir, wide))
+    return code
+
+
+def optimised(ir: str, wide: bool) -> Any:
+    """Return a module of LLVM, optimised for this processor; `wide`: loops are unrolled and vectorised."""
     import llvmlite.binding as binding
 
     machine = _target()
@@ -317,8 +322,7 @@ def _object(ir: str, wide: bool) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = wide
     passes = binding.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    code: bytes = machine.emit_object(module)
-    return code
+    return module
 
 
 def _loaded(code: bytes) -> Any:

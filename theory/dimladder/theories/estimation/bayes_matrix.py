@@ -122,7 +122,7 @@ class MatrixChannel:
         sharp = math.sqrt(float(np.linalg.eigvalsh(left)[0]) / max(float(np.max(np.sum(moved**2, axis=0))), 1e-300))
         step = _STEP[self.fields] / self.fineness * sharp / math.sqrt(1.0 + sharp**2)
         info, out = np.empty((self.fields, self.fields)), np.empty(2)
-        information(
+        information.compiled(
             np.ascontiguousarray(moved), np.ascontiguousarray(left), self.labels, self.values.size, step,
             _RANGE[self.fields], info, out,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,16 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics.differences import fourth_order
 from ...numerics.implicit import response
+from ...numerics.scalars import find_root
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
 RIDGE_RANGE = (1e-8, 1e8)
 # Of differences: averages are exact to 1e-14, so that derivatives are to 1e-11.
 _STEP = 4e-4
+# A minimum is one point where, this far on either side in log ridge, the slope is more than a part of that on the other
+# side, and than what its differences lose to rounding.
+_ASIDE, _FLAT, _ROUNDING = 0.5, 1e-8, 1e-12
 
 
 def slope_along(
@@ -44,15 +49,16 @@ def slope_along(
 def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: float) -> float:
     """Return the logarithm of the ridge at which the slope of an observable in it vanishes.
 
-    The root is bracketed by a walk that begins at `t`, then found by Brent's method.
+    The root is bracketed by a walk that begins at `t`, then found by `find_root`.
 
     Raises
     ------
     SolveError
-        When the observable has no minimum inside `RIDGE_RANGE`.
+        When the observable has no minimum inside `RIDGE_RANGE`, or an interval of them: the signs of a Huber or hinge
+        fit, for instance, are the same at every ridge that keeps all samples where the loss is linear.
     """
-    from scipy.optimize import brentq
-
+    # Fixed points start from the last: at a root, where the slope is rounding, a second visit may see another sign.
+    slope = cache(slope)
     low, high = (math.log(r) for r in RIDGE_RANGE)
     first = here = slope(t)
     direction, stride, last = (-1.0 if first > 0 else 1.0), 0.5, t
@@ -68,4 +74,13 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
                 why=f"the observable still improves at the {side} ridge tried, {math.exp(t):g}",
                 hint="give loss.ridge as a number, or another loss.optimise",
             )  # fmt: skip
-    return float(brentq(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14))
+    root = find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14)
+    below, above = abs(slope(root - _ASIDE)), abs(slope(root + _ASIDE))
+    if min(below, above) <= max(_FLAT * max(below, above), _ROUNDING):
+        side = "smaller" if below < above else "larger"
+        raise SolveError(
+            "the best ridge is not unique", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
+            why=f"the observable is the same at {side} ridges than {math.exp(root):.3g}",
+            hint="give loss.ridge as a number, or another loss.optimise",
+        )  # fmt: skip
+    return root

@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 
-GROUPS = ("square", "conjugates", "overlaps", "errors", "ridge")
-
 _LATEX = {
     "V": "V", "q": "q", "m": "m", "b": "b", "alpha": r"\alpha", "psi": r"\psi", "ridge": r"\lambda", "rho": r"\rho",
     "f": r"\bar f", "ff": r"\overline{f^2}", "fv": r"\bar f'", "fz": r"\bar f^{\partial}", "loss": r"\bar\ell",
     "Vh": r"\hat V", "qh": r"\hat q", "mh": r"\hat m", "z": r"\zeta", "g": "g", "Dg": "D_g", "h": "h", "Dh": "D_h",
     "Ey": r"\langle y\rangle", "Eyy": r"\langle y^2\rangle", "Edy": r"\langle\partial_z y\rangle",
     "Eff": r"\langle f_\star^2\rangle", "Edf": r"\langle\partial_z f_\star\rangle", "norm": r"|w|^2/k",
+    "ff12": r"\overline{f_1f_2}", "qh12": r"\hat q_{12}", "q12": "q_{12}",
     "mse": r"\mathrm{mse}", "k": r"c", "df2": r"\mathrm{df}_2", "B": "B",
     "mse_test": r"\mathrm{mse}_{\mathrm{test}}", "mse_train": r"\mathrm{mse}_{\mathrm{train}}",
 }  # fmt: skip
@@ -85,6 +84,12 @@ def blocks() -> dict[str, Block]:
                 ("norm", (qh * (g - Dg) + mh**2 * (h - Dh)) / (z * Vh**2)),
             ),
         ),
+        # Two fits of one data set: as q, with the samples that both have seen.
+        "pair_square": Block(
+            ("fv", "q12", "m", "b", "Ey", "Eyy", "Edy"), (("ff12", s["fv"] ** 2 * (gap - q + s["q12"])),)
+        ),
+        "pair_force": Block(("alpha", "psi", "ff12"), (("qh12", alpha / psi * s["ff12"]),)),
+        "pair": Block(("qh12", "Vh", "mh", "Dg", "Dh"), (("q12", (s["qh12"] * Dg + mh**2 * Dh) / Vh**2),)),
         "errors": Block(
             ("q", "m", "b", "Ef", "Eff", "Edf"),
             (("mse", s["Eff"] - 2 * s["Edf"] * m - 2 * b * sp.Symbol("Ef", real=True) + b**2 + q),),

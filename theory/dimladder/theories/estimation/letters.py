@@ -31,6 +31,14 @@ v                       :: variance of the latent field, given $\omega$
 \hat V, \hat V_c        :: curvature that the samples give the weights
 \hat q, \hat q_c        :: variance of the random part of the samples' force on the weights
 \hat m, \hat m_c        :: pull of the samples along the target, or along the mean of a cluster
+f_1, f_2                :: forces of a sample on two fits
+f_p                     :: force of a sample that counts $p$ times
+p                       :: how often a fit counts a sample
+c                       :: common part of the fields of two fits
+\xi_a                   :: part of the field that fit $a$ has for itself
+\omega_a                :: output of fit $a$ on a sample of no fit
+\hat q_{12}             :: what the samples' forces on two fits have in common
+q_{12}                  :: covariance of the fields of two fits
 \zeta                   :: ridge of the weights, renormalised
 \zeta_1                 :: the same, seen by a layer below
 g                       :: resolvent of the features' covariance

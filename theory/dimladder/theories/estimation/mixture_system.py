@@ -253,8 +253,11 @@ class MixtureSystem(FixedPoint):
             if not found.success:
                 found = self._from_easy_end(p)
             if not found.success:
-                raise SolveError("the fixed point was not reached", status=found.status, why=found.message,
-                                 where=f"sample_ratio = {sample_ratio:g}, ridge = {ridge:g}")  # fmt: skip
+                raise SolveError(
+                    "the fixed point was not reached", status=found.status, why=found.message,
+                    where=f"sample_ratio = {sample_ratio:g}, ridge = {ridge:g}",
+                    hint="lower solver.damping, raise solver.max_iterations, or give loss.ridge as a number",
+                )  # fmt: skip
             last = (ridge, found.x)
             return found
 
@@ -328,16 +331,12 @@ class MixtureSystem(FixedPoint):
             },
         )
         if failed:
-            status, message, where = failed[0]
-            solution.status, solution.message = status, message
+            error = failed[0]
+            solution.status, solution.message = error.status, str(error)
             raise SolveError(
-                f"{len(failed)} of {ratios.size} fixed points did not converge",
-                status=status,
-                partial=solution,
-                where=where,
-                why=message,
-                hint="lower solver.damping, raise solver.max_iterations, or raise loss.ridge",
-            )
+                f"{len(failed)} of {ratios.size} points were not reached",
+                status=error.status, partial=solution, where=error.where, why=error.why, hint=error.hint,
+            )  # fmt: skip
         return solution
 
     @property
@@ -443,15 +442,18 @@ class MixtureSystem(FixedPoint):
         module.fmap(np.ascontiguousarray(x), out, p, np.zeros(max(1, module.WORK)))
         return out
 
-    def _solutions(self, ratios: Array) -> tuple[list[tuple[float, Any]], list[tuple[str, str, str]]]:
-        """(ridge, solution or None) for every ratio, and status, message and place of what failed."""
-        failed: list[tuple[str, str, str]] = []
+    def _solutions(self, ratios: Array) -> tuple[list[tuple[float, Any]], list[SolveError]]:
+        """(ridge, solution or None) for every ratio, and the errors of what failed."""
+        failed: list[SolveError] = []
         if self.problem.loss.ridge != "optimal":
             ridges = np.array([self.question.ridge_at(float(a)) for a in ratios], dtype=float)
             results = self.fixed_points(ratios, ridges)
             failed = [
-                (r.status, r.message, f"sample_ratio = {a:g}") for a, r in zip(ratios, results, strict=True)
-                if not r.success
+                SolveError(
+                    "the fixed point was not reached", status=r.status, where=f"sample_ratio = {a:g}", why=r.message,
+                    hint="lower solver.damping, raise solver.max_iterations, or raise loss.ridge",
+                )
+                for a, r in zip(ratios, results, strict=True) if not r.success
             ]  # fmt: skip
             return [(float(t), r if r.success else None) for t, r in zip(ridges, results, strict=True)], failed
         found: list[tuple[float, Any]] = []
@@ -460,7 +462,7 @@ class MixtureSystem(FixedPoint):
             try:
                 ridge, result = self.best_ridge(float(a), near)
             except SolveError as error:
-                failed.append((error.status, str(error), f"sample_ratio = {a:g}"))
+                failed.append(error)
                 found.append((math.nan, None))
                 continue
             found.append((ridge, result))

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from ...symbolic.equations import latex
-from ...symbolic.systems import Equation
+from ...symbolic.systems import Equation, Step
 from .channel import Loss
 from .equations import blocks, latex_names
 from .labels import Component, LabelLaw
@@ -260,6 +260,32 @@ def penalty_rows(penalty: Loss | None) -> list[Equation]:
         Equation("q", r"q = \sum_j p_j\omega_j\,\mathbb E\,\eta^2", None),
         Equation("m", r"m = \sum_j p_j\omega_j\,\mathbb E\,\theta_j\eta", None),
     ]  # fmt: skip
+
+
+_RESAMPLED = {
+    "fresh": ("every fit has samples of its own", r"p = 1"),
+    "bootstrap": ("draws with replacement: every fit counts a sample p times", r"p\sim\mathrm{Poisson}(%s)"),
+    "subsample": ("every fit leaves samples out", r"p\sim\mathrm{Bernoulli}(%s)"),
+}
+
+
+def pair_step(loss: Loss, resampling: str, fraction: float) -> Step:
+    """Return how the samples of a fit are drawn, and the overlap of two fits."""
+    words, law = _RESAMPLED[resampling]
+    rows = [Equation("weights", law % _number(fraction) if "%" in law else law, None, words)]
+    if resampling != "fresh":
+        force = r"f_p(y,\omega,V) = p\,f(y,\omega,pV)"
+        rows.append(Equation("weighted", force, None, "a sample of weight p: averages above are over p as well"))
+    if resampling == "fresh":
+        rows.append(Equation("ff12", r"\overline{f_1f_2} = 0", None, "no sample is in both"))
+    elif loss.square == 1.0:
+        rows += block_rows("pair_square")
+    else:
+        split = r"\omega_a = c+\xi_a,\quad c\sim\mathcal N(0,q_{12}),\quad \xi_a\sim\mathcal N(0,q-q_{12})"
+        rows.append(Equation("common", split, None, "the fields of two fits: the label depends on c alone"))
+        rows.append(Equation("ff12", r"\overline{f_1f_2} = \mathbb E_{c,y}\left(\mathbb E_{\xi,p}\,f_p\right)^2"))
+    text = "Two fits with the same inputs and labels, and weights of their own."
+    return Step("Two fits", text, (*rows, *block_rows("pair_force"), *block_rows("pair")))
 
 
 def describe(c: Component) -> str:

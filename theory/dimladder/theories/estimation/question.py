@@ -99,10 +99,7 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     """Return what the readout sees: the inputs, features on them, or measured covariances."""
     student = problem.student
     if getattr(student, "covariances", None) is not None:
-        files = student.covariances
-        omega, phi, psi, teacher = (
-            np.load(path, allow_pickle=False) for path in (files.omega, files.phi, files.psi, files.teacher)
-        )
+        omega, phi, psi, teacher = (_measured(student.covariances, name) for name in ("omega", "phi", "psi", "teacher"))
         return spectra.triple(omega, phi, psi, teacher, teacher.size)
     base = input_spectrum(problem)
     layers = getattr(student, "layers", ())
@@ -113,6 +110,19 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     return spectra.through_layers(
         base, [activation(layer.activation) for layer in layers], [layer.width_ratio for layer in layers]
     )
+
+
+def _measured(covariances: Any, name: str) -> Any:
+    """Return an array of a file that the student names."""
+    path = getattr(covariances, name)
+    try:
+        return np.load(path, allow_pickle=False).astype(float)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DerivationError(
+            f"{path!r} cannot be read as an array", where=f"student.covariances.{name}", why=reason,
+            hint="write it with numpy.save",
+        ) from error  # fmt: skip
 
 
 def coordinate_prior(problem: Problem) -> Prior:
@@ -178,6 +188,8 @@ def minimiser_question(problem: Problem) -> Question:
         prior=coordinate_prior(problem) if penalty is not None else NORMAL,
         constant=bool(problem.student.bias),
         wants_signs=loss.form.two_valued,
+        resampling=getattr(problem.algorithm, "resampling", "none"),
+        fraction=getattr(problem.algorithm, "fraction", 1.0),
         rtol=min(solver.rtol, 1e-3),
         damping=solver.damping,
         max_iterations=solver.max_iterations,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from .labels import LabelLaw
 from .letters import LETTERS
 from .minimiser import Point, StateEvolution
 from .penalty import NORMAL, PenaltySide, Prior, RidgeSide
+from .resampling import Pair, ResampledChannel, weight_law
 from .spectrum import Covariance
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Question:
         Whether a constant is fitted.
     wants_signs : bool
         Whether the loss means labels -1 and +1.
+    resampling, fraction : str, float
+        As of the algorithm: what two fits of one data set have in common.
     """
 
     loss: Loss
@@ -67,6 +70,8 @@ class Question:
     prior: Prior = NORMAL
     constant: bool = False
     wants_signs: bool = False
+    resampling: str = "none"
+    fraction: float = 1.0
     rtol: float = 1e-12
     damping: float = 0.5
     max_iterations: int = 2000
@@ -79,6 +84,11 @@ _MEANING = {
     "m": ("m", "covariance of the student's field with the target's latent field"),
     "bias": ("b", "constant of the student's field"),
     "ridge": (r"\lambda", "strength of the penalty"),
+    "weight_norm": ("|w|^2/k", "mean square of the fitted weights"),
+    "pair_overlap": ("q_{12}", "covariance of the fields of two fits that differ in their samples"),
+    "resampling_variance": ("q-q_{12}", "variance of the field from one fit to another"),
+    "bagged_mse": (r"\mathrm{mse}_\infty", "mse of the mean field of infinitely many fits"),
+    "bagged_classification_error": (r"\varepsilon_\infty", "the same of the sign of that field"),
     "mse": (r"\mathrm{mse}", "E (f - f*)^2 with the noise-free target"),
     "test_mse": (r"\mathrm{mse}_{\mathrm{test}}", "E (y - f)^2 on fresh samples"),
     "train_mse": (r"\mathrm{mse}_{\mathrm{train}}", "mean of (y - f)^2 over the training samples"),
@@ -108,7 +118,12 @@ class MinimiserSystem(FixedPoint):
         self.classifies = law.two_valued
         self.regresses = loss.square != 0.0 or not law.discrete
         # Ridge regression.
-        self.closed = loss.square > 0.0 and question.penalty is None
+        self.weights = weight_law(question.resampling, question.fraction)
+        self.reweighted = question.resampling in ("bootstrap", "subsample")
+        self.closed = loss.square > 0.0 and question.penalty is None and not self.reweighted
+        self.pair: Pair | None = None
+        if question.resampling != "none":
+            self.pair = Pair(question.resampling, loss, law, question.covariance, *self.weights)
         self.calibrates = law.two_valued and _likelihood(loss)
         self.order_parameters = tuple(
             OrderParameter(name, GRID, *self.meaning[name]) for name in ("V", "q", "m", *self.observable_names())
@@ -126,6 +141,8 @@ class MinimiserSystem(FixedPoint):
                 "all labels are equal: the unpenalised constant alone fits them", where="student.bias",
                 hint="set student.bias = false, or use labels that vary",
             )  # fmt: skip
+        if self.pair is not None:
+            self.pair.check()
         if self.question.wants_signs and not self.question.law.two_valued:
             raise DerivationError(
                 f"the loss {self.question.loss.text!r} needs labels -1 and +1",
@@ -136,12 +153,17 @@ class MinimiserSystem(FixedPoint):
     def observable_names(self) -> list[str]:
         """Names of what is read off a point, in the order of the solution."""
         names = ["bias"] if self.constant else []
+        names += ["weight_norm"] if self.question.penalty is None else []
         names += ["mse"] if self.regresses else []
         names += ["test_mse", "train_mse"] if self.question.loss.square else []
         names += ["effective_ridge", "squared_bias", "degrees_of_freedom"] if self.closed else []
         names += ["classification_error"] if self.classifies else []
         names += ["test_loss", "train_loss"]
         names += ["calibration_error", "brier"] if self.calibrates else []
+        if self.pair is not None:
+            names += ["pair_overlap", "resampling_variance"]
+            names += ["bagged_mse"] if self.regresses else []
+            names += ["bagged_classification_error"] if self.classifies else []
         return names + (["ridge"] if self.question.ridge is None else [])
 
     def evolution(self, fineness: float = 1.0) -> StateEvolution:
@@ -153,6 +175,8 @@ class MinimiserSystem(FixedPoint):
         else:
             side = PenaltySide(a.penalty, a.covariance, a.prior, fineness)
         channel = Channel(a.loss, a.law, a.covariance.rho, fineness)
+        if self.reweighted:
+            channel = ResampledChannel(a.loss, a.law, a.covariance.rho, *self.weights, fineness)
         return StateEvolution(
             channel, side, a.covariance.rho, self.constant,
             rtol=a.rtol, damping=a.damping, max_iterations=a.max_iterations,
@@ -174,6 +198,7 @@ class MinimiserSystem(FixedPoint):
         a, e = self.question, point.averages
         rho, c = a.covariance.rho, a.loss.square
         out = {"V": point.V, "q": point.q, "m": point.m, "bias": point.b, "ridge": point.ridge}
+        out["weight_norm"] = point.norm
         if a.per_sample:
             out["ridge"] = point.ridge * a.covariance.psi / point.alpha
         if self.regresses:
@@ -186,6 +211,17 @@ class MinimiserSystem(FixedPoint):
         if self.classifies:
             out["classification_error"], out["calibration_error"], out["brier"] = self.trust(point)
         out["test_loss"], out["train_loss"] = e.test, e.loss
+        return out if self.pair is None else out | self.shared(point, self.pair)
+
+    def shared(self, point: Point, pair: Pair) -> dict[str, float]:
+        """What two fits share, and the errors of the mean field of infinitely many."""
+        q12 = pair.overlap(point)
+        # Fits that share nothing have a mean of no variance: its sign is a coin.
+        out, mean = {"pair_overlap": q12, "resampling_variance": point.q - q12}, replace(point, q=max(q12, 1e-14))
+        if self.regresses:
+            out["bagged_mse"] = observables.mean_squared_error(self.question.law, self.question.covariance.rho, mean)
+        if self.classifies:
+            out["bagged_classification_error"] = self.trust(mean)[0]
         return out
 
     @cached_property
@@ -292,6 +328,11 @@ class MinimiserSystem(FixedPoint):
             else:
                 yield x, ratio, self.ridge_at(ratio)
 
+    @property
+    def seen(self) -> float:
+        """Share of the samples that a fit sees at all."""
+        return float(self.weights[1][self.weights[0] > 0.0].sum())
+
     def _thresholds(self) -> dict[str, Variable]:
         a = self.question
         out = {}
@@ -306,7 +347,7 @@ class MinimiserSystem(FixedPoint):
             return out | {
                 "interpolation_threshold": Variable(
                     (),
-                    np.array(a.covariance.psi),
+                    np.array(a.covariance.psi / self.seen),
                     r"\alpha_\star",
                     "sample ratio up to which a vanishing ridge interpolates the samples, n = k",
                 )
@@ -317,7 +358,7 @@ class MinimiserSystem(FixedPoint):
             return {
                 "separability_threshold": Variable(
                     (),
-                    np.array(separability(a.law, a.covariance, self.constant)),
+                    np.array(separability(a.law, a.covariance, self.constant) / self.seen),
                     r"\alpha_{\mathrm{sep}}",
                     "sample ratio up to which the samples are linearly separable, so that only a penalty bounds w",
                 )
@@ -389,6 +430,8 @@ class MinimiserSystem(FixedPoint):
                     (printed.ridge_root(a.covariance.bulk), *printed.block_rows("ridge")),
                 )
             )
+        if self.pair is not None:
+            steps.append(printed.pair_step(a.loss, a.resampling, a.fraction))
         if self.regresses:
             steps.append(Step("Errors", "Observables at the fixed point.", tuple(printed.block_rows("errors"))))
         return steps

@@ -41,7 +41,13 @@ class EstimationTheory(Theory):
         },
         "student": {"linear": "bias", "features": "layers covariances bias readout_variance"},
         "loss": "function penalty ridge ridge_per_sample optimise",
-        "algorithm": {"minimise": "", "bayes": "", "posterior": "temperature", "spectral": "preprocessing"},
+        "algorithm": {
+            "minimise": "",
+            "bagging": "resampling fraction",
+            "bayes": "",
+            "posterior": "temperature",
+            "spectral": "preprocessing",
+        },
         "grid": "start",
     }
     axes = ("sample_ratio",)
@@ -82,10 +88,10 @@ class EstimationTheory(Theory):
                 "target.formula", f"{target.directions} latent fields: one output sees one, z (bayes: three)", "use z"
             )
             return
-        if not target.fields:
+        kind = problem.algorithm.__struct_config__.tag
+        if not target.fields and kind not in ("minimise", "bagging"):
             yield Refusal("target.formula", "no latent field: the labels are noise", "use the latent field z")
             return
-        kind = problem.algorithm.__struct_config__.tag
         if kind == "bayes":
             yield from self._bayes(problem)
         elif kind == "spectral":
@@ -180,6 +186,9 @@ class EstimationTheory(Theory):
                 "loss.penalty", f"{loss.penalty!r} acts on coordinates; random features have none", 'use "l2"'
             )
             return
+        if problem.algorithm.__struct_config__.tag == "bagging" and loss.penalty != "l2":
+            yield Refusal("loss.penalty", "two fits are compared for the l2 penalty", 'use penalty = "l2"')
+            return
         if getattr(student, "covariances", None) is not None and (target.power is not None or problem.data.spectrum):
             yield Refusal("student.covariances", "hold the whole law of inputs and target", "drop spectrum and power")
             return
@@ -243,6 +252,8 @@ class EstimationTheory(Theory):
             return ("mignacco2020role", "loureiro2021mixtures", "loureiro2021curves")
         if problem.algorithm.__struct_config__.tag == "bayes":
             return ("barbier2019optimal",)
+        if problem.algorithm.__struct_config__.tag == "bagging":
+            return ("clarte2024bootstrap", "thrampoulidis2018precise", "loureiro2021curves")
         if len(getattr(problem.student, "layers", ())) == 1 and problem.loss.function == "square":
             return ("meimontanari2022generalization", "goldt2022gaussian", "hulu2023universality")
         if getattr(problem.student, "layers", ()):

@@ -12,7 +12,7 @@ from . import COORDINATES
 
 if TYPE_CHECKING:
     from ...problem import Hierarchical, Problem
-    from ...problem.algorithms import Layerwise
+    from ...problem.stages import Layerwise
 
 # What the stages read of a target of one branch, and of the grid.
 TARGET = "exponents features link readout noise hermite"

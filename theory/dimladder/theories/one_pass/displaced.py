@@ -201,7 +201,7 @@ class DisplacedFlow(Flow):
     def module(self) -> ModuleType:
         from ...symbolic import store
 
-        return store.module(("displaced", *self.structure()), self._source)
+        return store.module(("displaced", *self.structure()), self._source, native=True)
 
     def _source(self) -> str:
         return module_source(self.averages(), f"one-pass, displaced fields: {self.structure()}")
@@ -260,6 +260,10 @@ class DisplacedFlow(Flow):
         p: Array = self._refined["p"]
         return p
 
+    def work_size(self) -> int:
+        """A schedule changes a copy of the parameters."""
+        return len(self.parameters()) if self.scheduled else 0
+
     def solve(self) -> Solution:
         """Integrate; then average the reached states more finely, and integrate again if that changes them."""
         while True:
@@ -277,8 +281,6 @@ class DisplacedFlow(Flow):
             for k, op in enumerate(ORDER_PARAMETERS)
         }
         if ERROR in self.order_parameters:
-            generated, p = self.module(), self.parameters()
-            values = np.array([generated.observe(np.ascontiguousarray(s), p) for s in states])
-            error = values.reshape(len(states), 3, generated.COUNT)[:, 0, generated.STATES]
+            error = self._sample.at(states, self.parameters())[:, 0, self.module().STATES]
             out[ERROR.name] = Variable(("time",), error, ERROR.latex, ERROR.meaning)
         return out

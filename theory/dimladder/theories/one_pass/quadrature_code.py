@@ -116,9 +116,11 @@ class Conditional:
             f"rule = p[{self.first} + 1:]",
             "if not capacity(C, rule, KINKS, KINKS_T) < 4000:",
             "    # A trial state far from the curve, or a blow-up: nodes would be without number.",
-            "    dy[:] = np.nan",
+            "    dy[:] = math.nan",
             "    return",
-            "e = c.copy()",
+            "e = np.empty(N)",
+            "for a in range(N):",
+            "    e[a] = c[a]",
         ]
         lines += ["e[:K] = 0.0"] if self.setting.loss != "square" else []
         lines += ["e[K:] = 0.0"] if target else []
@@ -192,27 +194,47 @@ class Fields:
             f"count = int(p[{self.first}])",
             f"noise = p[{self.first} + 1:{self.first} + 1 + 2 * count].reshape((count, 2))",
             f"rule = p[{self.first} + 1 + 2 * count:]",
-            "moments = np.empty(2)",
+            "moments, A = np.empty(2), np.empty(M)",
+            "for m in range(M):",
+            "    A[m] = -c[K + m]",
         ]
         covariance, kinks, after = "C", "TARGET_KINKS, STARTS", []
         if self.setting.target is not None:
             lines += [
                 "# Teacher fields along the axes of the kinks.",
-                "along = C.copy()",
-                "along[:K, K:] = np.dot(C[:K, K:].copy(), AXES.T.copy())",
-                "along[K:, :K] = along[:K, K:].T",
+                "along, turned = np.empty((N, N)), np.empty(M)",
+                "for a in range(N):",
+                "    for b in range(N):",
+                "        along[a, b] = C[a, b]",
+                "for i in range(K):",
+                "    for m in range(M):",
+                "        turned[m] = 0.0",
+                "        for n in range(M):",
+                "            turned[m] += C[i, K + n] * AXES[m, n]",
+                "    for m in range(M):",
+                "        along[i, K + m], along[K + m, i] = turned[m], turned[m]",
             ]
             covariance = "along"
-            after = ["D[:, K:] = np.dot(D[:, K:].copy(), AXES)"]
+            after = [
+                "for i in range(K):",
+                "    for m in range(M):",
+                "        turned[m] = 0.0",
+                "        for n in range(M):",
+                "            turned[m] += D[i, K + n] * AXES[n, m]",
+                "    for m in range(M):",
+                "        D[i, K + m] = turned[m]",
+            ]
         else:
             lines += [
-                "target_kinks = np.empty(M * KINKS_T.size)",
-                "starts = np.arange(M + 1) * KINKS_T.size",
+                "target_kinks, starts = np.empty(M * KINKS_T.size), np.empty(M + 1, np.int64)",
+                "starts[0] = 0",
                 "for m in range(M):",
-                "    target_kinks[starts[m]:starts[m + 1]] = KINKS_T",
+                "    starts[m + 1] = starts[m] + KINKS_T.size",
+                "    for q in range(KINKS_T.size):",
+                "        target_kinks[starts[m] + q] = KINKS_T[q]",
             ]
             kinks = "target_kinks, starts"
-        call = f"field_averages({covariance}, c[:K], -c[K:], K, KINKS, {kinks}, rule, noise, D, NN, H, moments)"
+        call = f"field_averages({covariance}, c[:K], A, K, KINKS, {kinks}, rule, noise, D, NN, H, moments)"
         return [*lines, call, *after]
 
     def moments(self) -> list[str]:

@@ -195,15 +195,54 @@ class Averages:
         if self.table is None or reach > self.reach:
             self.reach = SPARE * reach
             p = parameters(self.head, scales, rtol, self.noise, LEVELS[0])
-            self.table = self.module.tabulate(DEVIATIONS * self.reach, p)
+            self.table = self._tabulated(DEVIATIONS * self.reach, p)
         return self.table
+
+    def _tabulated(self, reach: float, p: Array) -> Array:
+        """Return the moments of the gain as functions of z and of lambda in [-reach, reach].
+
+        Chebyshev series in both, halved until their last terms do not count. Layout: number of strips of z, what was
+        left open, the edges of the strips, where each starts; a strip is its number of panels, their edges, their
+        coefficients.
+        """
+        import numpy as np
+
+        module, room = self.module, self.module.ROOM
+        outer, edges, series = np.empty(room), np.empty(room), np.empty((room, TERMS, 2, TERMS))
+        left_open, panels, opened = np.empty(2), np.empty(1), np.zeros(2)
+        first = module.strips(p, outer)
+        bounds: list[float] = [outer[0]]
+        rows: list[Array] = []
+        for end in outer[1:first]:
+            # From left to right, the nearest end last.
+            waiting = [float(end)]
+            while waiting:
+                low, high = bounds[-1], waiting[-1]
+                if len(waiting) < module.DEPTH and len(rows) + first < room:
+                    if not module.tabulate_strip(low, high, reach, p, edges, series, left_open, panels):
+                        waiting.append(0.5 * (low + high))
+                        continue
+                else:
+                    # No room: what a strip of no width would say is open.
+                    opened[:] = np.inf
+                    module.tabulate_strip(low, low, reach, p, edges, series, left_open, panels)
+                count = int(panels[0])
+                rows.append(np.concatenate([[count], edges[: count + 1], series[:count].ravel()]))
+                nearest = max(math.exp(-0.5 * z * z) for z in (low, high)) / math.sqrt(2.0 * math.pi)
+                opened += left_open * (high - low) * nearest
+                bounds.append(waiting.pop())
+        head = 4 + 2 * len(rows)
+        starts = head + np.cumsum([0, *(len(row) for row in rows[:-1])])
+        return np.concatenate([[len(rows)], opened, bounds, starts, *rows])
 
     def at(self, states: Array, p: Array) -> Array:
         """Return averages, averages of absolute values, and what was left open: states x 3 x averages."""
         import numpy as np
 
-        values = [self.module.observe(np.ascontiguousarray(s), p) for s in states]
-        return np.array(values).reshape(len(states), 3, -1)
+        values = np.empty((len(states), 3 * self.module.COUNT))
+        for state, row in zip(states, values, strict=True):
+            self.module.observe(np.ascontiguousarray(state), p, row)
+        return values.reshape(len(states), 3, -1)
 
     def choose(self, states: Array, norm: float, rtol: float, least: int = 0) -> tuple[Array, float, int]:
         """Return the parameters of the coarsest level, from `least` on, that averages every state to `rtol`.
@@ -269,8 +308,9 @@ def module_source(what: SampleAverages, title: str) -> str:
     gain_shared, (gain_value,) = assignments([what.gain])
     scheduled = ["    average(y, p, out)"]
     if what.scheduled:
-        rate = f"    q[0] = p[0] * as_time(0, int(p[{len(what.parameters) - 1}]))(t)"
-        scheduled = ["    q = p.copy()", rate, "    average(y, q, out)"]
+        scheduled = [f"    schedule, q = as_time(0, int(p[{len(what.parameters) - 1}])), work[:p.size]"]
+        scheduled += ["    for k in range(p.size):", "        q[k] = p[k]"]
+        scheduled += ["    q[0] = p[0] * schedule(t)", "    average(y, q, out)"]
     field = ["    lam = at[1] + at[2] * u", "    moments(lam, at, p, values)"]
     field += ["    integrand(at[0], lam, at[3], values[0], values[1], state, p, values)"]
     noise = ["    values[0] = gain_at(at[0], at[1] + at[2] * u, p)", "    values[1] = values[0] * values[0]"]
@@ -287,7 +327,7 @@ def module_source(what: SampleAverages, title: str) -> str:
         gain="\n".join([*gain_shared, f"    return {gain_value}"]),
         integrand="\n".join([*state, *loads, *shared, *(f"    out[{k}] = {v}" for k, v in enumerate(values))]),
         moments=moments, open=OPEN if what.noisy else "", context="6 + ROOM * (1 + 2 * TERMS)" if what.noisy else "5",
-        table="        read_table(z[i], at, p)\n" if what.noisy else "",
+        table="    read_table(z, at, p)\n" if what.noisy else "",
         average_fields=ADAPTIVE.format(name="fields", count="COUNT", scales="SCALES", point="\n".join(field)),
         scheduled="\n".join(scheduled), state="\n".join(state), mean=write.doprint(next(iter(what.drifts))),
         variance=write.doprint(what.variance), rhs=RHS_SIGNATURE,

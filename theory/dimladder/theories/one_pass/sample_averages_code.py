@@ -23,15 +23,16 @@ TAIL, PANELS, ROOM = 8.0, 12, 400
 # Trapezoidal step and its halvings; widest panel, most halvings of it, Gauss-Legendre order.
 COARSE, HALVINGS, WIDTH, DEEPEST, INSIDE = 0.8, 3, 4.0, 24, {inside}
 LEAST = 1e-16
-V, F, I = types.float64[::1], types.float64, types.int64
+# Where panels end around a steep place, in deviations.
+AROUND = np.array([-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0])
 
 
-@njit(F(F), **INNER)
+@njit(**INNER)
 def link(z):
     return 0.0 * z + {link}
 
 
-@njit(F(I, F, F, V), **INNER)
+@njit(**INNER)
 def field(level, lam, y, p):
     """Return the student field at the given use of the sample."""
 {loads}
@@ -39,20 +40,20 @@ def field(level, lam, y, p):
     return lam
 
 
-@njit(F(F, F, V), **INNER)
+@njit(**INNER)
 def gain_at(lam, y, p):
     """Return the sum G of the gradients of one sample."""
 {loads}
 {gain}
 
 
-@njit(types.void(F, F, F, F, F, V, V, V), **INNER)
+@njit(**INNER)
 def integrand(z, lam, y0, G, G2, state, p, out):
     """Fill out with what is averaged, given the moments of the gain."""
 {integrand}
 
 
-@njit(I(V, I, F), **INNER)
+@njit(**INNER)
 def insert(edges, count, value):
     """Insert into the sorted edges, unless it is outside or the array is full."""
     if not abs(value) < TAIL or count >= edges.size:
@@ -65,7 +66,7 @@ def insert(edges, count, value):
     return count + 1
 
 
-@njit(F(I, I, F, F, F, F, F, V), **INNER)
+@njit(**INNER)
 def crossing(kind, level, kink, u, a, b, y, p):
     """Return a field minus a kink: at a + b u with the label y (kind 0) or that of z = u (1); at a with y + b u (2)."""
     if kind == 0:
@@ -75,7 +76,7 @@ def crossing(kind, level, kink, u, a, b, y, p):
     return field(level, a, y + b * u, p) - kink
 
 
-@njit(I(V, I, V, I, I, F, F, F, F, V), **INNER)
+@njit(**INNER)
 def roots(edges, count, found, kind, level, kink, a, b, y, p):
     """Bisect every interval whose ends differ in sign; return how many roots were found."""
     total = 0
@@ -100,106 +101,109 @@ def roots(edges, count, found, kind, level, kink, a, b, y, p):
     return total
 
 
-@njit(I(V), **INNER)
+@njit(**INNER)
 def uniform(edges):
     for k in range(PANELS + 1):
         edges[k] = -TAIL + 2.0 * TAIL * k / PANELS
     return PANELS + 1
 
 
-@njit(I(I, I, F, F, F, V, V, V, V), **INNER)
+@njit(**INNER)
 def inner_edges(kind, first, a, b, y, p, scan, inner, found):
     """Fill inner with the ends of the range and every kink between; return their number."""
     intervals = uniform(scan)
     inner[0], inner[1] = -TAIL, TAIL
     size = 2
     for level in range(first, {field_levels} if kind == 0 else LEVELS):
-        for kink in FIELD_KINKS:
-            total = roots(scan, intervals, found, kind, level, kink, a, b, y, p)
+        for j in range(FIELD_KINKS.size):
+            total = roots(scan, intervals, found, kind, level, FIELD_KINKS[j], a, b, y, p)
             for k in range(total):
                 size = insert(inner, size, found[k])
                 intervals = insert(scan, intervals, found[k])
     return size
 
 
-@njit(I(F, F, V, V, V), **INNER)
+@njit(**INNER)
 def outer_edges(mean_slope, sd, p, outer, found):
     """Fill outer with the panels of z; return their number of edges."""
     count = uniform(outer)
-    for kink in LINK_KINKS:
-        count = insert(outer, count, kink)
+    for j in range(LINK_KINKS.size):
+        count = insert(outer, count, LINK_KINKS[j])
     for level in range(LEVELS):
-        for kink in FIELD_KINKS:
+        for j in range(FIELD_KINKS.size):
+            kink = FIELD_KINKS[j]
             # Where the average over lambda at fixed z bends: a kink of one use meets a kink of a later one ...
             if level > 0:
-                for start in FIELD_KINKS:
-                    for side in (-1e-9, 1e-9):
-                        total = roots(outer, count, found, 1, level, kink, start + side, 0.0, 0.0, p)
+                for i in range(FIELD_KINKS.size):
+                    for side in range(-1, 2, 2):
+                        near = FIELD_KINKS[i] + 1e-9 * side
+                        total = roots(outer, count, found, 1, level, kink, near, 0.0, 0.0, p)
                         for k in range(total):
                             count = insert(outer, count, found[k])
             # ... and where it varies fast, as lambda is almost a function of z.
             if abs(mean_slope) > 1e-3:
                 total = roots(outer, count, found, 1, level, kink, 0.0, mean_slope, 0.0, p)
                 for k in range(total):
-                    for far in (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0):
-                        count = insert(outer, count, found[k] + far * sd / abs(mean_slope))
+                    for i in range(AROUND.size):
+                        count = insert(outer, count, found[k] + AROUND[i] * sd / abs(mean_slope))
     return count
 
 
-@njit(F(F), **INNER)
+@njit(**INNER)
 def density(z):
     return math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
 
 
-@njit(types.UniTuple(V, 2)(F, F, V), **INNER)
-def teacher_rule(mean_slope, sd, p):
-    """Return values of z and their weights: trapezoidal where all is smooth, Gauss-Legendre panels elsewhere."""
-    if SMOOTH and LINK_KINKS.size == 0:
-        half = int(TAIL / p[STEP])
-        z = p[STEP] * np.arange(-half, half + 1)
-        return z, p[STEP] * np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-    outer, found = np.empty(ROOM), np.empty(ROOM)
-    count, order, size = outer_edges(mean_slope, sd, p, outer, found), int(p[ORDER]), 0
-    z, weights = np.empty((count - 1) * order), np.empty((count - 1) * order)
-    for panel in range(count - 1):
-        width = outer[panel + 1] - outer[panel]
-        if width < 1e-14:
-            continue
-        for i in range(order):
-            z[size] = outer[panel] + width * p[NODES + i]
-            weights[size] = width * p[NODES + order + i] * density(z[size])
-            size += 1
-    return z[:size], weights[:size]
-
 {moments}
 {average_fields}
 
-@njit(types.void(V, V, V), **INNER)
+@njit(**INNER)
+def add_at(z, weight, mean_slope, sd, state, p, at, scan, inner, found, work, total, out):
+    """Add the average over lambda at one value of z, times its weight."""
+    if weight < LEAST:
+        return
+    # z, mean and deviation of lambda there, noiseless label, density.
+    at[0], at[1], at[2], at[3], at[4] = z, mean_slope * z, sd, link(z), density(z)
+{table}    if sd == 0.0:
+        total[:] = 0.0
+        add_fields(0.0, 1.0, at, state, p, work, total)
+        for k in range(2 * COUNT):
+            out[k] += weight * total[k]
+        return
+    if SMOOTH and smooth_fields(weight, at[4], at, state, p, work, out):
+        return
+    size = inner_edges(0, 0, at[1], at[2], at[3], p, scan, inner, found)
+    split_fields(weight, at[4], at, inner, size, state, p, work, out)
+
+
+@njit(**INNER)
 def average(state, p, out):
-    """Fill out with the averages, with those of absolute values, and with what the refinement left open."""
+    """Fill out with the averages, with those of absolute values, and with what the refinement left open.
+
+    Over z: trapezoidal where all is smooth, Gauss-Legendre panels elsewhere.
+    """
 {state}
     mean_slope = {mean}
     variance = {variance} - mean_slope * mean_slope
     sd = math.sqrt(variance) if variance > 0.0 else 0.0
-    scan, inner, found = np.empty(ROOM), np.empty(ROOM), np.empty(ROOM)
+    scan, inner, found, outer = np.empty(ROOM), np.empty(ROOM), np.empty(ROOM), np.empty(ROOM)
     work, total, at = np.empty(5 * COUNT), np.empty(2 * COUNT), np.empty({context})
     out[:] = 0.0
-    z, weights = teacher_rule(mean_slope, sd, p)
-    for i in range(z.size):
-        if weights[i] < LEAST:
-            continue
-        # z, mean and deviation of lambda there, noiseless label, density.
-        at[0], at[1], at[2], at[3], at[4] = z[i], mean_slope * z[i], sd, link(z[i]), density(z[i])
-{table}        if sd == 0.0:
-            total[:] = 0.0
-            add_fields(0.0, 1.0, at, state, p, work, total)
-            for k in range(2 * COUNT):
-                out[k] += weights[i] * total[k]
-            continue
-        if SMOOTH and smooth_fields(weights[i], at[4], at, state, p, work, out):
-            continue
-        size = inner_edges(0, 0, at[1], at[2], at[3], p, scan, inner, found)
-        split_fields(weights[i], at[4], at, inner, size, state, p, work, out)
+    if SMOOTH and LINK_KINKS.size == 0:
+        half = int(TAIL / p[STEP])
+        for k in range(-half, half + 1):
+            z = k * p[STEP]
+            add_at(z, p[STEP] * density(z), mean_slope, sd, state, p, at, scan, inner, found, work, total, out)
+    else:
+        order = int(p[ORDER])
+        for panel in range(outer_edges(mean_slope, sd, p, outer, found) - 1):
+            width = outer[panel + 1] - outer[panel]
+            if width < 1e-14:
+                continue
+            for i in range(order):
+                z = outer[panel] + width * p[NODES + i]
+                weight = width * p[NODES + order + i] * density(z)
+                add_at(z, weight, mean_slope, sd, state, p, at, scan, inner, found, work, total, out)
 {open}
 
 @njit({rhs}, **OPTIONS)
@@ -210,15 +214,13 @@ def rhs(t, y, dy, p, work):
         dy[k] = out[k]
 
 
-@njit(V(V, V), **OPTIONS)
-def observe(state, p):
-    out = np.empty(3 * COUNT)
+@njit(types.void(types.float64[::1], types.float64[::1], types.float64[::1]), **OPTIONS)
+def observe(state, p, out):
     average(state, p, out)
-    return out
 '''
 
 ADAPTIVE = '''
-@njit(types.void(F, F, V, V, V, V, V), **INNER)
+@njit(**INNER)
 def add_{name}(u, weight, at, state, p, values, total):
     """Add one point to the sums of the integrands and of their absolute values."""
 {point}
@@ -227,7 +229,7 @@ def add_{name}(u, weight, at, state, p, values, total):
         total[{count} + k] += weight * abs(values[k])
 
 
-@njit(types.void(F, F, V, V, V, V, V), **INNER)
+@njit(**INNER)
 def panel_{name}(left, right, at, state, p, values, total):
     """Fill total with the Gauss-Legendre sums over a standard normal u between left and right."""
     nodes, length = NODES + 2 * int(p[ORDER]), right - left
@@ -237,7 +239,7 @@ def panel_{name}(left, right, at, state, p, values, total):
         add_{name}(u, length * p[nodes + INSIDE + j] * density(u), at, state, p, values, total)
 
 
-@njit(types.boolean(F, F, V, V, V, V, V), **INNER)
+@njit(**INNER)
 def smooth_{name}(weight, gauge, at, state, p, work, out):
     """Add weight times the average over u by trapezoidal rules; return whether gauge times the last change is small."""
     values, total, before = work[:{count}], work[{count}:3 * {count}], work[3 * {count}:5 * {count}]
@@ -262,7 +264,7 @@ def smooth_{name}(weight, gauge, at, state, p, work, out):
     return False
 
 
-@njit(types.void(F, F, V, V, I, V, V, V, V), **INNER)
+@njit(**INNER)
 def split_{name}(weight, gauge, at, edges, count, state, p, work, out):
     """Add weight times the average over u by panels, each halved until its halves agree with it."""
     values, one, two = work[:{count}], work[{count}:3 * {count}], work[3 * {count}:5 * {count}]
@@ -292,13 +294,14 @@ def split_{name}(weight, gauge, at, edges, count, state, p, work, out):
                             out[2 * {count} + k] += weight * abs(one[k] + two[k] - sums[top, k])
                     waiting -= 1
                     continue
-                lefts[top], rights[top], sums[top] = left, middle, one
-                lefts[waiting], rights[waiting], sums[waiting] = middle, right, two
+                lefts[top], rights[top], lefts[waiting], rights[waiting] = left, middle, middle, right
+                for k in range(2 * {count}):
+                    sums[top, k], sums[waiting, k] = one[k], two[k]
                 waiting += 1
 '''
 
 EXACT = '''
-@njit(types.void(F, V, V, V), **INNER)
+@njit(**INNER)
 def moments(lam, at, p, out):
     """Fill out with the gain and its square."""
     out[0] = gain_at(lam, at[3], p)
@@ -315,11 +318,11 @@ TRANSFORM = 2.0 / TERMS * np.cos(np.outer(np.arange(TERMS), ANGLES))
 TRANSFORM[0] *= 0.5
 
 
-@njit(types.void(F, F, F, V, V), **INNER)
+@njit(**INNER)
 def noise_average(gauge, lam, y0, p, out):
     """Fill out with E[G], E[G^2] over the noise of the label, those of absolute values, and what is left open."""
-    scan, inner, found, work = np.empty(ROOM), np.empty(ROOM), np.empty(ROOM), np.empty(10)
-    at = np.array([lam, y0, p[SIGMA]])
+    scan, inner, found, work, at = np.empty(ROOM), np.empty(ROOM), np.empty(ROOM), np.empty(10), np.empty(3)
+    at[0], at[1], at[2] = lam, y0, p[SIGMA]
     out[:] = 0.0
     if SMOOTH and smooth_noise(1.0, gauge, at, p, p, work, out):
         return
@@ -327,7 +330,8 @@ def noise_average(gauge, lam, y0, p, out):
     split_noise(1.0, gauge, at, inner, size, p, p, work, out)
 
 
-@njit(types.boolean(F, F, F, V, V, types.float64[:, :, :, ::1], V, V), **INNER)
+@njit(types.boolean(types.float64, types.float64, types.float64, types.float64[::1], types.float64[::1],
+                    types.float64[:, :, :, ::1], types.float64[::1], types.float64[::1]), **OPTIONS)
 def tabulate_strip(low, high, reach, p, edges, series, open_, count_):
     """Tabulate the moments of the gain between two values of z; return whether their series in z end.
 
@@ -400,57 +404,14 @@ def tabulate_strip(low, high, reach, p, edges, series, open_, count_):
     return True
 
 
-@njit(V(F, V), **OPTIONS)
-def tabulate(reach, p):
-    """Return the moments of the gain as functions of z and of lambda in [-reach, reach].
-
-    Chebyshev series in both, halved until their last terms do not count. Layout: number of strips of z, what was left
-    open, the edges of the strips, where each starts; a strip is its number of panels, their edges, their coefficients.
-    """
-    outer, found = np.empty(ROOM), np.empty(ROOM)
-    first = outer_edges(0.0, 1.0, p, outer, found)
-    strips, starts, bounds, waiting = 0, np.empty(ROOM), np.empty(ROOM + 1), np.empty(ROOM + DEPTH)
-    table, size, left_open = np.empty(65536), 0, np.zeros(2)
-    edges, series, open_, panels_ = np.empty(ROOM), np.empty((ROOM, TERMS, 2, TERMS)), np.empty(2), np.empty(1)
-    bounds[0] = outer[0]
-    for part in range(first - 1):
-        waiting[0], count, low = outer[part + 1], 1, outer[part]
-        while count > 0:
-            high = waiting[count - 1]
-            if count < DEPTH and strips + first < ROOM:
-                if not tabulate_strip(low, high, reach, p, edges, series, open_, panels_):
-                    waiting[count] = 0.5 * (low + high)
-                    count += 1
-                    continue
-            else:
-                # No room: what a strip of no width would say is open.
-                left_open[:] = np.inf
-                tabulate_strip(low, low, reach, p, edges, series, open_, panels_)
-            panels = int(panels_[0])
-            end = size + 2 + panels * (1 + 2 * TERMS * TERMS)
-            if end > table.size:
-                larger = np.empty(2 * end)
-                larger[:size] = table[:size]
-                table = larger
-            table[size] = panels
-            table[size + 1:size + 2 + panels] = edges[:panels + 1]
-            table[size + 2 + panels:end] = series[:panels].copy().reshape(panels * 2 * TERMS * TERMS)
-            starts[strips] = size
-            left_open += open_ * (high - low) * max(density(low), density(high))
-            strips += 1
-            bounds[strips] = high
-            size, low = end, high
-            count -= 1
-    head = 4 + 2 * strips
-    result = np.empty(head + size)
-    result[0], result[1:3] = strips, left_open
-    result[3:4 + strips] = bounds[:strips + 1]
-    result[4 + strips:head] = starts[:strips] + head
-    result[head:] = table[:size]
-    return result
+@njit(types.int64(types.float64[::1], types.float64[::1]), **OPTIONS)
+def strips(p, edges):
+    """Fill the edges of the strips of z to begin with; return their number."""
+    found = np.empty(ROOM)
+    return outer_edges(0.0, 1.0, p, edges, found)
 
 
-@njit(types.void(F, V, V), **INNER)
+@njit(**INNER)
 def read_table(z, at, p):
     """Put the series in lambda at one z behind the head of `at`: number of panels, edges, coefficients."""
     table = NODES + 2 * int(p[ORDER]) + 2 * INSIDE
@@ -470,7 +431,8 @@ def read_table(z, at, p):
     start = table + int(p[table + 4 + strips + low])
     panels = int(p[start])
     at[5] = panels
-    at[6:7 + panels] = p[start + 1:start + 2 + panels]
+    for k in range(panels + 1):
+        at[6 + k] = p[start + 1 + k]
     chebyshev = np.empty(TERMS)
     chebyshev[0], chebyshev[1] = 1.0, x
     for m in range(2, TERMS):
@@ -485,7 +447,7 @@ def read_table(z, at, p):
         into += 2 * TERMS
 
 
-@njit(types.void(F, V, V, V), **INNER)
+@njit(**INNER)
 def moments(lam, at, p, out):
     """Fill out with the first two moments of the gain over the noise: from the table, or where it has none averaged."""
     panels = int(at[5])

@@ -95,12 +95,10 @@ _QUADRATURE_HEAD = [
 ]
 
 _TEMPLATE = '''
-V = types.float64[::1]
-I = types.int64
-F = types.float64
+V, F = types.float64[::1], types.float64
 
 
-@njit(types.UniTuple(F, 3)(F, F, V, I, I, I), **FAST)
+@njit(**INNER)
 def smooth(x, s, p, tables, levels, most):
     """Return E[sigma(x + s G)], E[sigma'(x + s G)], E[sigma'(x + s G) G]."""
 {smoothed}
@@ -137,7 +135,8 @@ def rhs(t, y, dy, p, work):
     network(y, p, work)
     particles, sums, points = int(p[0]), int(p[1]), int(p[2])
     xi_a, xi_w, lambda_a, lambda_w = p[5], p[6], p[7], p[8]
-    first, second = as_time(0, int(p[9]))(t), as_time(0, int(p[10]))(t)
+    first_at, second_at = as_time(0, int(p[9])), as_time(0, int(p[10]))
+    first, second = first_at(t), second_at(t)
     cube = {head} + particles
     probability = cube + points * sums
     target = probability + points

@@ -126,7 +126,7 @@ class MeanFieldFlow(Flow):
         def build() -> str:
             return module_source(self.activation, title)
 
-        return store.module(("staircase", self.activation.text), build)
+        return store.module(("staircase", self.activation.text), build, native=True)
 
     @property
     def _tolerance(self) -> float:

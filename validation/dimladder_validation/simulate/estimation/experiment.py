@@ -89,6 +89,12 @@ class World:
         u = m / rho * z + math.sqrt(max(q - m * m / rho, 0.0)) * self.pairs[1]
         return q, m, 0.0, u, z
 
+    def shared(self, w: Array, other: Array) -> float:
+        """Covariance of the fields of two readouts."""
+        if self.layers:
+            return float(np.cov(self.fresh @ w, self.fresh @ other, ddof=0)[0, 1])
+        return float(np.sum(self.laws.eigenvalues * w * other)) / self.d
+
     def test_labels(self, z: Array) -> Array:
         """Labels of the fresh pairs."""
         return self.fresh_y if self.layers else label(self.problem, z, self.stream)
@@ -202,14 +208,23 @@ class EstimationExperiment(Experiment):
         world = World(problem, d, stream, backend)
         ratios = np.array(problem.grid.values("sample_ratio"))
         counts = [max(1, round(a * d)) for a in ratios]
-        x = world.inputs(max(counts))
+        pair, most = getattr(problem.algorithm, "resampling", "none"), max(counts)
+        x = world.inputs(2 * most if pair == "fresh" else most)
         a, y = world.spanned(world.features(x)), label(problem, x @ world.theta / math.sqrt(d), stream)
         rows: list[dict[str, float]] = [{}] * len(counts)
         near: tuple[float, Fit] | None = None
         for i in np.argsort(counts, kind="stable"):
-            ridge, fit = _fit(problem, world, a[: counts[i]], y[: counts[i]], near)
+            n = counts[i]
+            one = slice(0, n) if pair == "none" else _drawn(problem, n, 0, stream)
+            ridge, fit = _fit(problem, world, a[one], y[one], near, n)
             near = (ridge, fit) if problem.loss.ridge == "optimal" else None
-            rows[i] = _measure(problem, world, a[: counts[i]], y[: counts[i]], ridge, fit)
+            rows[i] = _measure(problem, world, a[:n], y[:n], ridge, fit, a[one], y[one])
+            if pair != "none":
+                other = _drawn(problem, n, most, stream)
+                second = minimise(problem.loss.form, a[other], y[other], ridge, bool(problem.student.bias))
+                # Of a difference: what fits of one data set have in common does not scatter in it.
+                spread = 0.5 * world.overlaps(fit.w - second.w)[0]
+                rows[i] |= {"pair_overlap": world.shared(fit.w, second.w), "resampling_variance": spread}
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -260,17 +275,29 @@ def _spectral_replica(problem: Any, d: int, stream: np.random.Generator, backend
     return {"overlap": np.array(found)}
 
 
-def _fit(problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None) -> tuple[float, Fit]:
-    """Return the strength of the summed objective and the minimiser."""
-    loss, n, k = problem.loss, a.shape[0], a.shape[1]
+def _drawn(problem: Any, n: int, fresh: int, stream: np.random.Generator) -> Any:
+    """Return which samples of a data set of n a fit has; fresh ones begin at `fresh`."""
+    kind, size = problem.algorithm.resampling, max(1, round(problem.algorithm.fraction * n))
+    if kind == "bootstrap":
+        return stream.integers(0, n, size)
+    if kind == "subsample":
+        return stream.permutation(n)[:size]
+    return slice(fresh, fresh + n)
+
+
+def _fit(
+    problem: Any, world: World, a: Array, y: Array, near: tuple[float, Fit] | None, n: int
+) -> tuple[float, Fit]:  # fmt: skip
+    """Return the strength of the summed objective of a data set of n, and the minimiser."""
+    loss, k = problem.loss, a.shape[1]
     bias = bool(problem.student.bias)
-    if loss.penalty != "l2":
-        if loss.ridge == "optimal":
-            raise SimulationError('ridge = "optimal" is simulated for the l2 penalty only', where="loss.ridge")
-        return float(loss.ridge), minimise_penalty(loss.form, _Penalty(loss.penalty), a, y, float(loss.ridge))
     if loss.ridge == "optimal":
+        if loss.penalty != "l2":
+            raise SimulationError('ridge = "optimal" is simulated for the l2 penalty only', where="loss.ridge")
         return _best_ridge(problem, world, a, y, near)
     ridge = float(loss.ridge) if loss.ridge is not None else loss.per_sample(k) * n / k
+    if loss.penalty != "l2":
+        return ridge, minimise_penalty(loss.form, _Penalty(loss.penalty), a, y, ridge, bias)
     return ridge, minimise(loss.form, a, y, ridge, bias)
 
 
@@ -357,14 +384,18 @@ def _test(problem: Any, u: Array, z: Array, y: Array) -> dict[str, float]:
     }
 
 
-def _measure(problem: Any, world: World, a: Array, y: Array, ridge: float, fit: Fit) -> dict[str, float]:
+def _measure(
+    problem: Any, world: World, a: Array, y: Array, ridge: float, fit: Fit, seen: Array, labelled: Array
+) -> dict[str, float]:  # fmt: skip
+    """Read off a fit, whose own samples are `seen`, on the whole data set and on fresh fields."""
     loss, k = problem.loss, a.shape[1]
     q, m, centre, u, z = world.overlaps(fit.w)
     labels = world.test_labels(z)
     signs = bool(np.all(np.abs(labels) == 1.0))
     test = _test(problem, u + fit.b, z, labels)
     train = a @ fit.w + fit.b
-    out = {"q": q, "m": m, "train_loss": float(np.mean(loss.form.evaluate(np, train, y)))}
+    out = {"q": q, "m": m, "weight_norm": float(fit.w @ fit.w) / k}
+    out["train_loss"] = float(np.mean(loss.form.evaluate(np, train, y)))
     if loss.form.name == "square":
         out |= {"test_mse": test["test_mse"], "train_mse": float(np.mean((train - y) ** 2)), "mse": test["mse"]}
     if not signs:
@@ -379,8 +410,8 @@ def _measure(problem: Any, world: World, a: Array, y: Array, ridge: float, fit: 
     if problem.student.bias or (world.layers and abs(centre) > 0 and _uncentred(world)):
         out["bias"] = fit.b + centre
     if not world.layers and loss.penalty == "l2" and not problem.student.bias and continuous_slope(loss.form, y):
-        weight = np.maximum(loss.form.curvatures(train, y), 0.0)
-        hessian = (a.T * weight) @ a + ridge * np.eye(k)
+        weight = np.maximum(loss.form.curvatures(seen @ fit.w + fit.b, labelled), 0.0)
+        hessian = (seen.T * weight) @ seen + ridge * np.eye(k)
         out["V"] = float(np.sum(world.laws.eigenvalues * np.diag(np.linalg.inv(hessian)))) / k
     return out
 

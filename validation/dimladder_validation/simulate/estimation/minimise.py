@@ -247,26 +247,35 @@ def ridge_slope(loss: Any, a: Array, y: Array, ridge: float, fit: Fit) -> Array:
     return _newton(a, weight, ridge, fit.w, 0.0, False)[0]
 
 
-def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: float) -> Fit:
-    """Minimise sum_i l(a_i.w, y_i) + strength sum_j r(w_j) for a smooth loss, by accelerated proximal gradient steps.
+def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: float, bias: bool = False) -> Fit:
+    """Minimise sum_i l(a_i.w + b, y_i) + strength sum_j r(w_j) for a smooth loss, by accelerated proximal steps.
 
-    `penalty` has `.slopes(w, 0)` like a loss; it stops when a step moves w by 1e-9 of its length.
+    `penalty` has `.slopes(w, 0)` like a loss, and leaves b free; it stops when a step moves w by 1e-9 of its length.
 
     Raises
     ------
     SimulationError
-        When it does not within 50 000 steps.
+        When it does not within 50 000 steps, or for a loss whose slope jumps.
     """
+    if not continuous_slope(loss, y):
+        raise SimulationError(
+            "a penalised fit is simulated for losses of continuous slope", where=f"loss.function = {loss.name!r}",
+            why="the slope of this one jumps", hint='penalty = "l2", or a smooth loss',
+        )  # fmt: skip
     n, k = a.shape
+    scale = 1.0 / math.sqrt(k)
+    if bias:
+        # Scaled to the columns of inputs: one long column would make every step short.
+        a = np.column_stack([a, np.full(n, scale)])
     probe = np.linspace(-20, 20, 4001)
     bound = max(float(np.max(loss.curvatures(probe, np.full(probe.size, v)))) for v in (-1.0, 0.0, 1.0))
     lipschitz = bound * float(np.linalg.norm(a, 2) ** 2)
-    w = v = np.zeros(k)
+    w = v = np.zeros(a.shape[1])
     momentum = 1.0
     zero = np.zeros(k)
     for _ in range(50_000):
-        gradient = a.T @ loss.slopes(a @ v, y)
-        new = proximal_point(penalty, zero, v - gradient / lipschitz, strength / lipschitz)
+        new = v - a.T @ loss.slopes(a @ v, y) / lipschitz
+        new[:k] = proximal_point(penalty, zero, new[:k], strength / lipschitz)
         if float((v - new) @ (new - w)) > 0.0:
             momentum = 1.0
         grown = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
@@ -274,7 +283,7 @@ def minimise_penalty(loss: Any, penalty: Any, a: Array, y: Array, strength: floa
         v = new + (momentum - 1.0) / grown * (new - w)
         w, momentum = new, grown
         if moved <= 1e-9 * (np.linalg.norm(w) + 1e-12):
-            return Fit(w, 0.0, float(moved), np.zeros(n))
+            return Fit(w[:k], scale * float(w[k]) if bias else 0.0, float(moved), np.zeros(n))
     raise SimulationError("a penalised fit did not converge", where=f"{n} samples, {k} weights, strength {strength:g}")
 
 

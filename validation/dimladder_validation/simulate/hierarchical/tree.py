@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dimladder.errors import SimulationError
-from dimladder.problem.algorithms import ThirdStage
 from dimladder.problem.hierarchy import orthonormal_coefficients
+from dimladder.problem.stages import ThirdStage
 
 from ..base import Backend, Closing, Experiment, Sample, chunks
 from .features import solve, union_features
