@@ -44,7 +44,7 @@ MOST_ALONG = 100
 
 
 class VectorQuadrature:
-    """Averages over all fields of a source; the same face as `vector_code.VectorClosed`."""
+    """Averages over all fields of a source; as `vector_code.closed_functions` gives them."""
 
     def __init__(self, averages: VectorAverages) -> None:
         self.averages, self.setting, self.loss = averages, averages.setting, averages.vector_loss
