@@ -209,7 +209,10 @@ def test_every_theory_has_a_picture(root: Path) -> None:
     assert set(registry.names("theories")) <= drawn
 
 
-PAGES = ("first-curve", "one-pass", "multi-pass", "estimation", "hierarchical", "mup", "giant-step", "truncation")
+PAGES = (
+    "first-curve", "one-pass", "multi-pass", "estimation", "hierarchical", "mup", "giant-step", "truncation",
+    "derivatives",
+)  # fmt: skip
 
 
 def _execute(root: Path) -> dict:
