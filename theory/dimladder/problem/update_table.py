@@ -231,9 +231,12 @@ class Table:
         """Return p_c(t), shape (C,): at a switch those of the stage that begins."""
         return self.along("chances", np.array([t]))[0]
 
-    def source_weights(self, t: float) -> Array:
-        """Return the probabilities of the sources without their masks, shape (sources,)."""
-        return np.asarray(np.bincount(self.emitter, self.probabilities(t), self.sources), dtype=float)
+    def source_weights(self, times: Array) -> Array:
+        """Return the probabilities of the sources without their masks, shape (times, sources)."""
+        out = np.zeros((len(times), self.sources))
+        for emitter, shares in zip(self.emitter, self.along("chances", times).T, strict=True):
+            out[:, emitter] += shares
+        return out
 
     @cached_property
     def signs(self) -> bool:

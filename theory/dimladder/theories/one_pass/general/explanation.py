@@ -231,7 +231,8 @@ def sources(flow: GeneralFlow) -> list[Equation]:
         stages = stages_of(flow.p, t.sources)
     else:
         begins = [0.0, *t.switches]
-        stages = tuple((end, tuple(t.source_weights(b))) for b, (end, _) in zip(begins, t.stages, strict=True))
+        shares = t.source_weights(np.array(begins))
+        stages = tuple((end, tuple(row)) for row, (end, _) in zip(shares, t.stages, strict=True))
     for end, weights in stages[:LISTED]:
         until = "" if end == float("inf") else f",\\ t < {end:g}"
         rows.append(Equation("sources", rf"\pi = ({', '.join(map(_number, weights))}){until}"))

@@ -85,8 +85,7 @@ def variables(flow: GeneralFlow, times: Array, states: Array) -> dict[str, Varia
     t, K, M = flow.table, flow.K, flow.M
     moving, cross, a = unpack(flow, states)
     seen = flow.observed(times, states)
-    weights = np.array([t.source_weights(time) for time in times]).reshape(len(times), t.sources)
-    means = np.einsum("tskv,tk->tsv", seen, weights)
+    means = np.einsum("tskv,tk->tsv", seen, t.source_weights(times))
     e = r"\varepsilon_g"
     out = {"generalization_error": Variable(("time",), means[:, 0, 0], e, "E[(f* - f)^2]/2 without label noise")}
     for name in t.outputs:
