@@ -189,3 +189,12 @@ def test_packaged_campaigns_are_readable(capsys: pytest.CaptureFixture[str]) -> 
         for case in loaded.case:
             theories: Any = {problem_of(case, folder, extra).theory for extra in ({}, case.theory_set)}
             assert len(theories) == 1
+
+
+def test_impossible_levels_are_refused_before_anything_is_simulated(
+    run_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dimladder_validation.cli._simulate", lambda *_: pytest.fail("simulated"))
+    status, _, err = call(capsys, "compare", run_file, "--alpha", "2")
+    assert status == 2
+    assert "alpha must lie in (0, 1)" in err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,3 +223,63 @@ def test_a_penalty_so_strong_that_no_sample_reaches_the_kink() -> None:
         power = 1e9 * law.resolvents(1e9)[2]
         expected = np.array([0.5, 8.0]) / law.psi * slope * power / ridge
         np.testing.assert_allclose(curve["m"], expected, rtol=2e-2 if ridge == 20.0 else 1e-8)
+
+
+def _files(folder: Path, **arrays: Any) -> dict[str, str]:
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return {name: str(folder / f"{name}.npy") for name in arrays}
+
+
+def _triple() -> dict[str, Any]:
+    """Features b = B a + 0.4 xi of teacher features a ~ N(0, psi)."""
+    rng = np.random.default_rng(0)
+    B, psi = rng.normal(size=(60, 40)) / math.sqrt(40), np.diag(rng.uniform(0.3, 2.0, 40))
+    omega = B @ psi @ B.T + 0.16 * np.eye(60)
+    return {"omega": omega, "phi": psi @ B.T, "psi": psi, "teacher": rng.normal(size=40)}
+
+
+def _from_files(files: dict[str, str], **loss: float) -> Any:
+    return dl.problem(
+        theory="estimation", target={"kind": "index", "formula": "z + 0.5*n1"}, loss=loss,
+        student={"kind": "features", "covariances": files}, algorithm={"kind": "minimise"},
+        grid={"sample_ratio": [3.0]},
+    )  # fmt: skip
+
+
+def test_covariances_of_files_against_ridge_on_drawn_features(tmp_path: Path) -> None:
+    triple = _triple()
+    omega, phi, psi, theta = triple.values()
+    rng, n, ridge = np.random.default_rng(1), 120, 0.3
+    errors = []
+    for _ in range(200):
+        a = rng.normal(size=(n, 40)) @ np.sqrt(psi)
+        noise = rng.normal(size=(n, 60)) @ np.linalg.cholesky(omega - phi.T @ np.linalg.solve(psi, phi)).T
+        b = (a @ np.linalg.solve(psi, phi) + noise) / math.sqrt(60)
+        y = a @ theta / math.sqrt(40) + 0.5 * rng.normal(size=n)
+        w = np.linalg.solve(b.T @ b + ridge * np.eye(60), b.T @ y) / math.sqrt(60)
+        errors.append(w @ omega @ w - 2 * theta @ phi @ w / math.sqrt(40) + theta @ psi @ theta / 40)
+    curve = dl.solve(_from_files(_files(tmp_path, **triple), ridge=ridge))
+    # Forty dimensions leave 1/d of the error: a wrong factor 40/60 would be 20 %.
+    assert float(curve["mse"][0]) == pytest.approx(np.mean(errors), rel=0.025)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("omega", lambda m: -m, "not positive semidefinite"),
+        ("omega", lambda m: m + np.triu(np.ones_like(m)), "not symmetric"),
+        ("phi", lambda m: 5 * m, "must be positive semidefinite"),
+        ("omega", lambda m: np.float64(2.0), "do not fit"),
+        ("teacher", lambda m: np.nan * m, "not finite"),
+        ("teacher", lambda m: 0 * m, "the target is zero"),
+        ("psi", lambda m: m.astype(str), "student.covariances.psi"),
+    ],
+)
+def test_covariances_that_are_none_are_refused(tmp_path: Path, name: str, change: Any, words: str) -> None:
+    triple = _triple()
+    files = _files(tmp_path, **{**triple, name: change(triple[name])})
+    if name == "psi":
+        (tmp_path / "psi.npy").write_text("words")
+    with pytest.raises(dl.ConfigError, match=words):
+        _from_files(files, ridge=0.3)

@@ -260,9 +260,11 @@ def _by_tangents(
         still, _ = derivative(open_, 0.0, 1e-3)
         rows.append(value)
         bounds.append(error + abs(still))
-    if not np.isfinite(rows).all():
-        return None
-    return np.stack(rows), np.stack(bounds)
+    # What is not there, such as a threshold, has no derivative either.
+    here = flattened(tangents.read(tangents.system, states))
+    there = np.isfinite(here) if here is not None else False
+    values = np.stack(rows)
+    return (values, np.stack(bounds)) if np.isfinite(values[:, there]).all() else None
 
 
 def tight(problem: Problem, solver: dict[str, Any]) -> dict[str, Any]:

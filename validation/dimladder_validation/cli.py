@@ -177,9 +177,10 @@ def _given(word: str, problem: Problem) -> Any:
 def _run_compare(args: argparse.Namespace) -> int:
     from dimladder.results import Measurement, write_text
 
-    from .compare import compare, save
+    from .compare import check_levels, compare, save
     from .report import comparison_report
 
+    check_levels(args.alpha, args.resolution)
     problem = load_problem(args)
     given: Any = None
     if args.measurement:

@@ -122,7 +122,7 @@ class Comparison:
         )
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return `to_dict` as text; numbers that are not finite are null."""
+        """Return `to_dict` as text, with `indent` spaces a level or in a line; numbers that are not finite are null."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def plot(self, **options: Any) -> Any:
@@ -191,8 +191,7 @@ def compare(
     from .probe import SOURCE
     from .simulate import experiment, simulate
 
-    if not (0 < alpha < 1 and resolution > 0):
-        raise UsageError(f"alpha must lie in (0, 1) and resolution be positive, got {alpha} and {resolution}")
+    check_levels(alpha, resolution)
     given: LearningCurve | None = None
     if isinstance(problem_or_curve, LearningCurve):
         from dimladder.solve import loads
@@ -226,6 +225,12 @@ def compare(
         settings = Settings(alpha, resolution, float(measurement.stats["closing"]))
     differences = _differences(problem, measurement, found, int(measurement[size].values.max()))
     return _compare(measurement, curves, size, variables, settings, declared, differences)
+
+
+def check_levels(alpha: float, resolution: float) -> None:
+    """Raise `UsageError` for levels that no verdict can have: before anything is simulated for one."""
+    if not (0 < alpha < 1 and resolution > 0):
+        raise UsageError(f"alpha must lie in (0, 1) and resolution be positive, got {alpha} and {resolution}")
 
 
 def save(comparison: Comparison, folder: Path) -> None:

@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.differences import fourth_order
+from ...numerics.scalars import find_minimum, find_root
 from .bayes_channel import BayesChannel
 from .bayes_pairs import PairChannel
 
 Array = NDArray[np.float64]
 # The table of the curve ends where 1 - q falls below this.
 _FLOOR = 1e-13
+# Steps of ln qh for the slope of the curve.
+SLOPE_STEP = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class State:
     free_entropy: float
 
 
-class BayesCurve:
-    """alpha(qh) with its branches.
+class BayesStates:
+    """The states of the state evolution, each at the sample ratio that it solves.
 
     Parameters
     ----------
@@ -54,21 +58,6 @@ class BayesCurve:
     ):
         self.channel, self.prior, self.cells = channel, prior, cells
         self.rho = channel.rho
-        grid = np.geomspace(*channel.reach, channel.points)
-        points = []
-        for qh in grid:
-            point = self.at(float(qh))
-            if point.rest < _FLOOR * self.rho:
-                break
-            points.append(point)
-        self.points = points
-        self.alphas = np.array([p.alpha for p in points])
-        self.turns = self._turning()
-        # With its extrema in the table every crossing lies between two neighbours.
-        self.points = sorted([*points, *self.turns], key=lambda p: p.qh)
-        self.alphas = np.array([p.alpha for p in self.points])
-        self.start = self._start()
-        self.spontaneous = self.start == 0.0
 
     def overlap(self, qh: float) -> tuple[float, float, float]:
         """q, rho - q and psi."""
@@ -88,13 +77,52 @@ class BayesCurve:
         free = psi + alpha * entropy - self.channel.fields * q * qh / 2.0 if math.isfinite(alpha) else math.nan
         return State(qh, q, rest, alpha, free)
 
-    def _start(self) -> float:
-        """alpha as q -> 0: the weak-recovery threshold of symmetric labels, zero for others."""
-        return self.channel.weak_recovery(self._second())
+    def nothing(self, alpha: float) -> State:
+        """Nothing is known."""
+        _, entropy = self.channel.information(0.0, self.rho)
+        return State(0.0, 0.0, self.rho, alpha, alpha * entropy)
 
-    def _second(self) -> float:
-        """dq/dqh at zero."""
-        return sum(share * strength**2 for share, strength in self.cells)
+    def everything(self, alpha: float) -> State:
+        """The target is known."""
+        if self.prior.entropy is None or self.channel.route == "even":
+            # Weights of a continuous law, or labels with a density, known exactly: an infinite gain.
+            return State(math.inf, self.rho, 0.0, alpha, math.inf)
+        _, entropy = self.channel.information(self.rho, 1e-30 * self.rho)
+        return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.channel.fields * self.prior.entropy)
+
+    def weak_recovery(self) -> float:
+        """alpha as q -> 0: the weak-recovery threshold of symmetric labels, zero for others."""
+        # dq/dqh at zero.
+        return self.channel.weak_recovery(sum(share * strength**2 for share, strength in self.cells))
+
+    def slope(self, log_qh: float) -> float:
+        """d ln alpha/d ln qh, which vanishes at the extrema."""
+        value, _ = fourth_order(lambda h: np.array([math.log(self.at(math.exp(log_qh + h)).alpha)]), SLOPE_STEP)
+        return float(value[0])
+
+
+class BayesCurve(BayesStates):
+    """alpha(qh) with its branches; parameters as of `BayesStates`."""
+
+    def __init__(
+        self, channel: BayesChannel | PairChannel, prior: Any, cells: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+    ):
+        super().__init__(channel, prior, cells)
+        grid = np.geomspace(*channel.reach, channel.points)
+        points = []
+        for qh in grid:
+            point = self.at(float(qh))
+            if point.rest < _FLOOR * self.rho:
+                break
+            points.append(point)
+        self.points = points
+        self.alphas = np.array([p.alpha for p in points])
+        self.turns = self._turning()
+        # With its extrema in the table every crossing lies between two neighbours.
+        self.points = sorted([*points, *self.turns], key=lambda p: p.qh)
+        self.alphas = np.array([p.alpha for p in self.points])
+        self.start = self.weak_recovery()
+        self.spontaneous = self.start == 0.0
 
     @property
     def complete(self) -> bool:
@@ -104,8 +132,6 @@ class BayesCurve:
 
     def _turning(self) -> list[State]:
         """Extrema of alpha(qh) inside the table: the spinodals, in the order of qh."""
-        from scipy.optimize import minimize_scalar
-
         out = []
         log_qh = np.log([p.qh for p in self.points])
         for i in range(1, len(self.points) - 1):
@@ -113,39 +139,26 @@ class BayesCurve:
             # Rounding makes plateaus wiggle.
             if left * right < 0 and min(abs(left), abs(right)) > 1e-12 * self.alphas[i]:
                 sign = -1.0 if left > 0 else 1.0
-                found = minimize_scalar(
-                    lambda t, s=sign: s * self.at(math.exp(t)).alpha,
-                    bracket=(log_qh[i - 1], log_qh[i], log_qh[i + 1]), options={"xtol": 1e-9},
-                )  # fmt: skip
-                out.append(self.at(math.exp(float(found.x))))
+
+                def turned(t: float, sign: float = sign) -> float:
+                    return sign * self.at(math.exp(t)).alpha
+
+                out.append(self.at(math.exp(find_minimum(turned, log_qh[i - 1], log_qh[i + 1], xtol=1e-9).x)))
         return out
 
     def _root(self, alpha: float, i: int) -> State:
         """The crossing of alpha between table points i and i + 1."""
-        from scipy.optimize import brentq
-
         low, high = math.log(self.points[i].qh), math.log(self.points[i + 1].qh)
-        t = brentq(lambda x: math.log(self.at(math.exp(x)).alpha / alpha), low, high, xtol=1e-14, rtol=1e-14)
+        t = find_root(lambda x: math.log(self.at(math.exp(x)).alpha / alpha), low, high, xtol=1e-14, rtol=1e-14)
         return self.at(math.exp(float(t)))
-
-    def _zero(self, alpha: float) -> State:
-        _, entropy = self.channel.information(0.0, self.rho)
-        return State(0.0, 0.0, self.rho, alpha, alpha * entropy)
-
-    def _full(self, alpha: float) -> State:
-        if self.prior.entropy is None or self.channel.route == "even":
-            # Weights of a continuous law, or labels with a density, known exactly: an infinite gain.
-            return State(math.inf, self.rho, 0.0, alpha, math.inf)
-        _, entropy = self.channel.information(self.rho, 1e-30 * self.rho)
-        return State(math.inf, self.rho, 0.0, alpha, alpha * entropy - self.channel.fields * self.prior.entropy)
 
     def uninformed(self, alpha: float) -> State:
         """Where the iteration from q = 0+ stops: the first crossing."""
         if not self.spontaneous and self.start >= alpha:
-            return self._zero(alpha)
+            return self.nothing(alpha)
         above = np.flatnonzero(self.alphas >= alpha)
         if above.size == 0:
-            return self._full(alpha)
+            return self.everything(alpha)
         first = int(above[0])
         if first == 0:
             return self._refine_start(alpha)
@@ -166,22 +179,27 @@ class BayesCurve:
     def informed(self, alpha: float) -> State:
         """Where the iteration from q = rho stops: the last crossing, or full recovery."""
         if self.complete and self.alphas[-1] <= alpha:
-            return self._full(alpha)
+            return self.everything(alpha)
         below = np.flatnonzero(self.alphas <= alpha)
         if below.size == 0:
             if self.spontaneous:
                 return self._refine_start(alpha)
-            return self._zero(alpha)
+            return self.nothing(alpha)
         last = int(below[-1])
         if last + 1 >= len(self.points):
-            return self._full(alpha)
+            return self.everything(alpha)
         return self._root(alpha, last)
+
+    @property
+    def maximum(self) -> State | None:
+        """The first maximum of alpha, where the uninformed branch ends."""
+        return next((p for p in self.turns if self._is_maximum(p)), None)
 
     def thresholds(self) -> dict[str, float]:
         """Weak recovery, spinodal (where the uninformed branch ends), first-order transition; NaN: there is none."""
         out = {"weak": self.start, "spinodal": math.nan, "first-order": math.nan}
         turns = self.turns
-        upper = next((p.alpha for i, p in enumerate(turns) if self._is_maximum(p)), math.nan)
+        upper = self.maximum.alpha if self.maximum else math.nan
         if not self.spontaneous and math.isnan(upper) and self.alphas[0] > self.alphas[min(5, len(self.alphas) - 1)]:
             # Recovery jumps where it begins.
             upper = self.start
@@ -192,7 +210,6 @@ class BayesCurve:
         low = max(lows) if lows else (float(self.alphas[-1]) if self.complete else math.nan)
         if math.isnan(low):
             return out
-        from scipy.optimize import brentq
 
         lowest, floor = low * (1.0 + 1e-9), 1e-3 * upper
         low = max(lowest, floor)
@@ -204,11 +221,11 @@ class BayesCurve:
         if gap(low) >= 0.0:
             out["first-order"] = low if lowest > floor else 0.0
         elif gap(high) > 0.0:
-            out["first-order"] = float(brentq(gap, low, high, xtol=1e-13, rtol=1e-13))
+            out["first-order"] = float(find_root(gap, low, high, xtol=1e-13, rtol=1e-13))
         return out
 
     def _is_maximum(self, point: State) -> bool:
         return self.at(point.qh * 1.01).alpha < point.alpha
 
 
-__all__: list[Any] = ["BayesCurve", "State"]
+__all__: list[Any] = ["BayesCurve", "BayesStates", "State"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import SolveError
+from ...numerics.positive import free_coordinates, positive_matrix
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .bayes_matrix import MatrixBayes, MatrixChannel, MatrixState
 from .letters import BAYES
@@ -14,7 +18,10 @@ from .letters import BAYES
 if TYPE_CHECKING:
     from ...problem import Problem
 
+Array = NDArray[np.float64]
 GRID = ("start", "sample_ratio")
+# An overlap below which nothing of the target is known.
+UNSEEN = 1e-7
 MATRIX = (*GRID, "teacher", "teacher")
 _MEANING = {
     "overlap": ("Q", "E <z> <z>^T: overlap of the posterior mean with the target, field by field"),
@@ -26,6 +33,10 @@ _MEANING = {
 _KEPT, _TILT = 0.98, 2e-3
 # Kinks of the likeliest label: the rule for its chance is this much finer (two fields).
 _FINER = 8.0
+
+
+def _nothing(state: MatrixState) -> bool:
+    return bool(abs(state.overlap).max() < UNSEEN)
 
 
 class MatrixBayesSystem(FixedPoint):
@@ -59,31 +70,78 @@ class MatrixBayesSystem(FixedPoint):
             near = (_KEPT * Q + tilt) if start == "uninformed" else (_KEPT * Q + (1.0 - _KEPT) * 0.9 * np.eye(n))
         return [found[i] for i in range(len(self.ratios))]
 
+    @cached_property
+    def _found(self) -> list[MatrixState]:
+        return [state for start in self.starts for state in self.branch(start)]
+
     def solve(self) -> Solution:
-        n, fine = self.channel.fields, None
-        shape = (len(self.starts), len(self.ratios))
-        table = {p.name: np.full((*shape, n, n) if p.dims == MATRIX else shape, np.nan) for p in self.order_parameters}
+        coords = {
+            "start": np.array(self.starts), "sample_ratio": np.array(self.ratios),
+            "teacher": np.arange(self.channel.fields), "name": np.array(["weak"]),
+        }  # fmt: skip
+        solution = Solution(coords, self._variables(self._found))
+        if not all(np.isfinite(state.overlap).all() for state in self._found):
+            raise SolveError("an overlap is not finite", status="left_domain", partial=solution)
+        return solution
+
+    def _variables(self, states: Sequence[MatrixState]) -> dict[str, Variable]:
+        table: dict[str, Any] = {
+            "overlap": [s.overlap for s in states], "mse": [s.rest for s in states],
+            "free_entropy": [s.free_entropy for s in states],
+        }  # fmt: skip
         if self.errs:
-            fine = MatrixBayes(MatrixChannel(self.problem.target, _FINER))
-        for i, start in enumerate(self.starts):
-            for j, state in enumerate(self.branch(start)):
-                table["overlap"][i, j], table["mse"][i, j] = state.overlap, state.rest
-                table["free_entropy"][i, j] = state.free_entropy
-                if fine is not None:
-                    inner = np.linalg.inv(self.channel.mixing)
-                    table["classification_error"][i, j] = fine.channel.information(inner @ state.overlap @ inner.T)[2]
-        variables = {p.name: Variable(p.dims, table[p.name], *_MEANING[p.name]) for p in self.order_parameters}
+            fine = MatrixChannel(self.problem.target, _FINER)
+            inner = np.linalg.inv(self.channel.mixing)
+            table["classification_error"] = [fine.information(inner @ s.overlap @ inner.T)[2] for s in states]
+        variables = {}
+        for p in self.order_parameters:
+            values = np.array(table[p.name])
+            shape = (len(self.starts), len(self.ratios), *values.shape[1:])
+            variables[p.name] = Variable(p.dims, values.reshape(shape), *_MEANING[p.name])
         variables["threshold"] = Variable(
             ("name",), np.array([self.channel.weak_recovery()]), r"\alpha_c", "sample ratio of weak recovery"
         )
-        coords = {
-            "start": np.array(self.starts), "sample_ratio": np.array(self.ratios), "teacher": np.arange(n),
-            "name": np.array(["weak"]),
-        }  # fmt: skip
-        solution = Solution(coords, variables)
-        if not np.all(np.isfinite(table["overlap"])):
-            raise SolveError("an overlap is not finite", status="left_domain", partial=solution)
-        return solution
+        return variables
+
+    # --- what derivatives need: coordinates of the conjugates ---
+
+    def settle(self, like: Any = None) -> None:
+        """Take from `like` at which points nothing is known."""
+        if like is not None:
+            self._found = like._found
+
+    def _ratios(self) -> list[float]:
+        return [float(alpha) for _ in self.starts for alpha in self.ratios]
+
+    def roots(self) -> Array | None:
+        inner, rows = np.linalg.inv(self.channel.mixing), []
+        for state, alpha in zip(self._found, self._ratios(), strict=True):
+            if _nothing(state):
+                rows.append(np.zeros(len(self.flow.pairs)))
+                continue
+            Q = inner @ state.overlap @ inner.T
+            rows.append(free_coordinates(alpha * self.channel.information(Q)[0]))
+        # Of a state that knows some directions and nothing of others there are none.
+        return np.stack(rows) if np.isfinite(rows).all() else None
+
+    def _overlap(self, coordinates: Array) -> Array:
+        conjugate = positive_matrix(coordinates, self.channel.fields)
+        found = np.linalg.solve(np.eye(len(conjugate)) + conjugate, conjugate)
+        return np.asarray(found + found.T) / 2
+
+    def residual(self, states: Array) -> Array:
+        gaps = states.copy()
+        for k, (state, alpha) in enumerate(zip(self._found, self._ratios(), strict=True)):
+            if not _nothing(state):
+                conjugate = alpha * self.channel.information(self._overlap(states[k]))[0]
+                gaps[k] -= free_coordinates(conjugate)
+        return gaps
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        n, found = self.channel.fields, []
+        for state, x, alpha in zip(self._found, states, self._ratios(), strict=True):
+            found.append(self.flow.state(np.zeros((n, n)) if _nothing(state) else self._overlap(x), alpha))
+        return self._variables(found)
 
     def python(self) -> str:
         """Return the source of the channel and of the fixed point."""

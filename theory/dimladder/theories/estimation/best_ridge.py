@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics.differences import fourth_order
 from ...numerics.implicit import response
+from ...numerics.scalars import find_root
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
@@ -48,7 +49,7 @@ def slope_along(
 def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: float) -> float:
     """Return the logarithm of the ridge at which the slope of an observable in it vanishes.
 
-    The root is bracketed by a walk that begins at `t`, then found by Brent's method.
+    The root is bracketed by a walk that begins at `t`, then found by `find_root`.
 
     Raises
     ------
@@ -56,8 +57,6 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
         When the observable has no minimum inside `RIDGE_RANGE`, or an interval of them: the signs of a Huber or hinge
         fit, for instance, are the same at every ridge that keeps all samples where the loss is linear.
     """
-    from scipy.optimize import brentq
-
     # Fixed points start from the last: at a root, where the slope is rounding, a second visit may see another sign.
     slope = cache(slope)
     low, high = (math.log(r) for r in RIDGE_RANGE)
@@ -75,7 +74,7 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
                 why=f"the observable still improves at the {side} ridge tried, {math.exp(t):g}",
                 hint="give loss.ridge as a number, or another loss.optimise",
             )  # fmt: skip
-    root = float(brentq(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14))
+    root = find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14)
     below, above = abs(slope(root - _ASIDE)), abs(slope(root + _ASIDE))
     if min(below, above) <= max(_FLAT * max(below, above), _ROUNDING):
         side = "smaller" if below < above else "larger"

@@ -11,13 +11,17 @@ node by node.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
+from ...numerics.positive import free_coordinates, positive_matrix
 from ...numerics.quadrature import gauss_hermite, gauss_legendre
+from ...numerics.scalars import ndtr
 from ...problem import Problem
 from ...problem.mixtures import mixture_geometry
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
@@ -123,15 +127,14 @@ class ClassesSystem(FixedPoint):
     def channel(self, label: int, mean: Array, v: Array, q: Array) -> tuple[Array, Array, Array, float]:
         """E f, E f f^T, E (Hess^{-1} + V)^{-1}, E loss for one cluster."""
         k = self.classes
-        if self.problem.loss.form.name == "one-hot":
+        if not self._softmax:
             inverse = np.asarray(np.linalg.inv(np.eye(k) + v), dtype=np.float64)
             gap = np.eye(k)[label] - mean
             second = inverse @ (np.outer(gap, gap) + q) @ inverse.T
             return inverse @ gap, second, inverse, 0.5 * float(np.trace(second))
         from ...numerics.softmax import softmax_channel
 
-        values, vectors = np.linalg.eigh(q)
-        omega = mean + self.nodes @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+        omega = mean + self.nodes @ _root(q).T
         f, ff, fv = np.empty(k), np.empty((k, k)), np.empty((k, k))
         whitening = np.linalg.inv(v)
         loss = softmax_channel.compiled(label, np.ascontiguousarray(omega), self.weights, v, whitening, f, ff, fv)
@@ -186,7 +189,7 @@ class ClassesSystem(FixedPoint):
         if self.problem.student.bias:
             # A Newton step for zero total force; the direction that shifts all outputs alike is fixed by zero sum.
             b = b + np.linalg.pinv(0.5 * (hardness + hardness.T), rcond=1e-10, hermitian=True) @ force
-            if self.problem.loss.form.name != "one-hot":
+            if self._softmax:
                 b = b - b.mean()
         response = np.einsum("g,gij->ij", self.shares, bulk)
         norm = summed(np.ones_like(self.eigen[0]), np.ones_like(self.own[0]))
@@ -248,34 +251,104 @@ class ClassesSystem(FixedPoint):
 
     def solve(self) -> Solution:
         """Solve every sample ratio of the grid, from small to large."""
-        ratios = np.array(self.problem.grid.values("sample_ratio"))
-        order = np.argsort(ratios, kind="stable")
-        meaning = {p.name: p for p in self.order_parameters}
-        dims = {name: p.dims for name, p in meaning.items()} | {"cluster_error": ("sample_ratio", "cluster")}
-        coords = {"sample_ratio": ratios, "cluster": np.arange(self.rho.size), "output": np.arange(self.classes)}
-        table = {name: np.empty([coords[d].size for d in axes]) for name, axes in dims.items()}
+        found, evaluations = self._solutions()
+        coords = {
+            "sample_ratio": np.array(self.problem.grid.values("sample_ratio")), "cluster": np.arange(self.rho.size),
+            "output": np.arange(self.classes),
+        }  # fmt: skip
+        return Solution(coords, self._variables(found), stats={"evaluations": evaluations, "nodes": len(self.weights)})
+
+    def _solutions(self) -> tuple[list[tuple[Array, Image]], int]:
+        """Return state and image at every sample ratio, in the order of the grid, and the number of evaluations."""
+        ratios = self.problem.grid.values("sample_ratio")
+        found: dict[int, tuple[Array, Image]] = {}
         x, evaluations = None, 0
-        for i in order:
-            x, found, used = self.fixed_point(float(ratios[i]), x)
+        for i in np.argsort(ratios, kind="stable"):
+            x, image, used = self.fixed_point(float(ratios[i]), x)
+            found[int(i)] = x, image
             evaluations += used
+        return [found[i] for i in range(len(ratios))], evaluations
+
+    def _variables(self, found: Sequence[tuple[Array, Image]]) -> dict[str, Variable]:
+        """Turn states and their images into variables."""
+        rows: list[dict[str, Any]] = []
+        for x, image in found:
             s = self._unpack(x)
             errors = self.cluster_errors(s)
-            row: dict[str, Any] = {
-                "V": found.response, "q": found.norm, "m": self.means @ s.w.T, "bias": s.b, "cluster_error": errors,
-                "classification_error": float(self.rho @ errors), "train_loss": found.loss,
-            }  # fmt: skip
-            for name, value in row.items():
-                table[name][i] = value
-        variables = {
-            name: Variable(
-                dims[name],
-                values,
-                meaning[name].latex if name in meaning else "",
-                meaning[name].meaning if name in meaning else "error by cluster",
-            )
-            for name, values in table.items()
-        }
-        return Solution(coords, variables, stats={"evaluations": evaluations, "nodes": len(self.weights)})
+            rows.append({
+                "V": image.response, "q": image.norm, "m": self.means @ s.w.T, "bias": s.b, "cluster_error": errors,
+                "classification_error": float(self.rho @ errors), "train_loss": image.loss,
+            })  # fmt: skip
+        wanted = [(p.name, p.dims, p.latex, p.meaning) for p in self.order_parameters]
+        wanted.append(("cluster_error", ("sample_ratio", "cluster"), "", "error by cluster"))
+        return {n: Variable(dims, np.array([r[n] for r in rows]), *words) for n, dims, *words in wanted}
+
+    # --- what derivatives need: the state without what is zero, or known, where outputs sum to zero ---
+
+    @property
+    def _softmax(self) -> bool:
+        return self.problem.loss.form.name != "one-hot"
+
+    @cached_property
+    def _span(self) -> Array:
+        """Directions of the outputs (K, n) in which weights and biases are free: mostly those of zero sum.
+
+        The cross-entropy does not see a sum of all outputs, and biases fit that of one-hot labels, which is 1.
+        """
+        if self._softmax or self.problem.student.bias:
+            return np.asarray(np.linalg.svd(np.ones((1, self.classes)))[2][1:].T)
+        return np.eye(self.classes)
+
+    def _coordinates(self, x: Array) -> Array:
+        """Matrices by their free coordinates, vectors in units of the field's standard deviation."""
+        s, B = self._unpack(x), self._span
+        A = B if self._softmax else np.eye(self.classes)
+        matrices = [free_coordinates(A.T @ V @ A) for V in s.V] + [free_coordinates(B.T @ Q @ B) for Q in s.Q]
+        bias = B.T @ s.b if self.problem.student.bias else np.zeros(0)
+        return np.concatenate([*matrices, (B.T @ s.w).ravel(), bias])
+
+    def _state(self, coordinates: Array, alpha: float) -> Array:
+        """Return the state that has these coordinates."""
+        B, kinds, k = self._span, self.count, self.classes
+        A = B if self._softmax else np.eye(k)
+
+        def matrices(frame: Array) -> Array:
+            nonlocal coordinates
+            n = frame.shape[1]
+            size = n * (n + 1) // 2
+            rows, coordinates = coordinates[: kinds * size].reshape(kinds, size), coordinates[kinds * size :]
+            return np.array([frame @ positive_matrix(c, n) @ frame.T for c in rows])
+
+        V, Q = matrices(A), matrices(B)
+        if self._softmax:
+            # Along the sum of all outputs there is the ridge alone.
+            flat = (self.base_eigen @ self.shares) / self.ridge_at(alpha) / k
+            V = V + flat[:, None, None] * np.ones((k, k))
+        size = B.shape[1] * self.means.shape[1]
+        w, b = B @ coordinates[:size].reshape(B.shape[1], -1), np.zeros(k)
+        if self.problem.student.bias:
+            b = B @ coordinates[size:] + (0.0 if self._softmax else 1.0 / k)
+        return self._pack(State(V, Q, w, b))
+
+    def _with_ratios(self, states: Array) -> Iterator[tuple[Array, float]]:
+        for coordinates, alpha in zip(states, self.problem.grid.values("sample_ratio"), strict=True):
+            yield coordinates, float(alpha)
+
+    def roots(self) -> Array | None:
+        rows = np.stack([self._coordinates(x) for x, _ in self._solutions()[0]])
+        return rows if np.isfinite(rows).all() else None
+
+    def residual(self, states: Array) -> Array:
+        rows = []
+        for coordinates, alpha in self._with_ratios(states):
+            moved = self._pack(self.image(self._state(coordinates, alpha), alpha).state)
+            rows.append(self._coordinates(moved) - coordinates)
+        return np.stack(rows)
+
+    def variables(self, states: Array) -> dict[str, Variable]:
+        found = [self._state(coordinates, alpha) for coordinates, alpha in self._with_ratios(states)]
+        ratios = self.problem.grid.values("sample_ratio")
+        return self._variables([(x, self.image(x, float(alpha))) for x, alpha in zip(found, ratios, strict=True)])
 
     def equations(self) -> list[Equation]:
         return [row for step in self.derivation() for row in step.equations]
@@ -343,9 +416,15 @@ class ClassesSystem(FixedPoint):
         ]
 
 
+def _root(q: Array) -> Array:
+    """Return the symmetric square root of a matrix: it moves smoothly where two eigenvalues meet."""
+    values, vectors = np.linalg.eigh(q)
+    found: Array = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return found
+
+
 def wrong_class(label: int, mean: Array, covariance: Array) -> float:
     """P(the largest of N(mean, covariance) is not output `label`)."""
-    from scipy.special import ndtr
     from scipy.stats import multivariate_normal
 
     k = mean.size
@@ -361,8 +440,6 @@ def wrong_class(label: int, mean: Array, covariance: Array) -> float:
 
 def _bivariate(upper: Array, covariance: Array) -> float:
     """P(X < upper) for two centred normal variables, by one smooth integral."""
-    from scipy.special import ndtr
-
     s1, s2 = np.sqrt(np.diag(covariance))
     a, b, r = upper[0] / s1, upper[1] / s2, covariance[0, 1] / (s1 * s2)
     end = min(a, 10.0)

@@ -99,10 +99,7 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     """Return what the readout sees: the inputs, features on them, or measured covariances."""
     student = problem.student
     if getattr(student, "covariances", None) is not None:
-        files = student.covariances
-        omega, phi, psi, teacher = (
-            np.load(path, allow_pickle=False) for path in (files.omega, files.phi, files.psi, files.teacher)
-        )
+        omega, phi, psi, teacher = (_measured(student.covariances, name) for name in ("omega", "phi", "psi", "teacher"))
         return spectra.triple(omega, phi, psi, teacher, teacher.size)
     base = input_spectrum(problem)
     layers = getattr(student, "layers", ())
@@ -113,6 +110,19 @@ def seen_by(problem: Problem) -> spectra.Covariance:
     return spectra.through_layers(
         base, [activation(layer.activation) for layer in layers], [layer.width_ratio for layer in layers]
     )
+
+
+def _measured(covariances: Any, name: str) -> Any:
+    """Return an array of a file that the student names."""
+    path = getattr(covariances, name)
+    try:
+        return np.load(path, allow_pickle=False).astype(float)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DerivationError(
+            f"{path!r} cannot be read as an array", where=f"student.covariances.{name}", why=reason,
+            hint="write it with numpy.save",
+        ) from error  # fmt: skip
 
 
 def coordinate_prior(problem: Problem) -> Prior:

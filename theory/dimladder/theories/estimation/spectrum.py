@@ -180,17 +180,32 @@ def triple(omega: ArrayLike, phi: ArrayLike, psi: ArrayLike, teacher: ArrayLike,
     Raises
     ------
     DomainError
-        When the shapes do not fit, or the triple is not positive semidefinite.
+        When the shapes do not fit, an entry is not finite, or the triple is no covariance.
     """
-    om, ph, ps = (np.asarray(x, dtype=float) for x in (omega, phi, psi))
-    theta = np.asarray(teacher, dtype=float).ravel()
-    k, p = om.shape[0], theta.size
+    given = {"omega": omega, "phi": phi, "psi": psi, "teacher": teacher}
+    om, ph, ps, theta = (np.asarray(x, dtype=float) for x in given.values())
+    theta = theta.ravel()
+    k, p = om.shape[0] if om.ndim else 0, theta.size
     if om.shape != (k, k) or ph.shape != (p, k) or ps.shape != (p, p):
         raise DomainError(
             "the covariances do not fit each other",
             where=f"omega {om.shape}, phi {ph.shape}, psi {ps.shape}, teacher {theta.shape}",
             why="with k student and p teacher features they are (k, k), (p, k), (p, p) and (p,)",
         )
+    for name, array in zip(given, (om, ph, ps, theta), strict=True):
+        key = f"student.covariances.{name}"
+        if not np.all(np.isfinite(array)):
+            raise DomainError("a covariance has entries that are not finite", where=key)
+        if name in ("omega", "psi"):
+            # What accumulates over the samples of an estimate, and no more.
+            if not np.allclose(array, array.T, rtol=1e-6, atol=1e-8 * float(np.max(np.abs(array)))):
+                raise DomainError("a covariance is not symmetric", where=key)
+            lowest = float(np.linalg.eigvalsh(array)[0])
+            if lowest < -1e-8 * abs(float(np.trace(array))) or np.trace(array) <= 0.0:
+                why = f"its smallest eigenvalue is {lowest:.3g}"
+                raise DomainError("a covariance is not positive semidefinite", where=key, why=why)
+    if not theta @ ps @ theta > 0.0:
+        raise DomainError("the target is zero: it has no variance", where="student.covariances.teacher")
     values, vectors = np.linalg.eigh((om + om.T) / 2)
     along = (vectors.T @ (ph.T @ theta)) ** 2 / p
     keep = values > _EIGENVALUE_FLOOR * np.trace(om) / k

@@ -17,13 +17,11 @@ from ....problem.update_table import Table, table
 from ....symbolic import store
 from ....symbolic.equations import Equation, Step
 from ....symbolic.systems import Flow, Solution, Variable
-from ....symbolic.times import time_function
 from .. import quadrature_rules as rules
 from ..erf_sums import PLAIN, ErfMixture, erf_mixture
 from ..flow import BLOW_UP, QUADRATIC, RESOLUTION, SAFETY
 from ..letters import TABLE
-from . import variables
-from .layout import places, values
+from . import numbers, variables
 
 if TYPE_CHECKING:
     from ....problem import Problem
@@ -68,7 +66,7 @@ class GeneralFlow(Flow):
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
         # So is the student without the noise of its training.
-        noisy = t.input_noise > 0 or t.weight_noise > 0
+        noisy = (t.input_noise > 0 and not t.hidden) or t.weight_noise > 0
         self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = variables.order_parameters(self)
 
@@ -259,6 +257,10 @@ class GeneralFlow(Flow):
         return explain(self)
 
     def module(self) -> ModuleType:
+        return self._module
+
+    @cached_property
+    def _module(self) -> ModuleType:
         return store.module(("one-pass general", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
@@ -280,17 +282,12 @@ class GeneralFlow(Flow):
     @cached_property
     def gram(self) -> Array:
         """Overlaps by block of all vectors at time 0, biases included, shape (B, n, n)."""
-        t = self.table
-        if not self.biased:
-            return t.gram
-        n, V = t.n, self.V
-        out = np.zeros((self.B, n + 1, n + 1))
-        out[:-1, :n, :n] = t.gram
-        rate, bias = float(t.bias_rate or 0.0), t.bias.ravel()
-        out[-1, :V, n] = out[-1, n, :V] = bias
-        out[-1, n, n] = rate
-        out[-1, :V, :V] = np.outer(bias, bias) / rate if rate else 0.0
-        return out
+        return numbers.gram(self)
+
+    @cached_property
+    def plain_parameters(self) -> Array:
+        """The parameters but for a quadrature."""
+        return numbers.parameters(self)
 
     def initial_state(self) -> Array:
         p, q = np.tril_indices(self.V)
@@ -331,85 +328,6 @@ class GeneralFlow(Flow):
         if self.table.classes:
             classes = rules.class_rule(self._most_fields, self.p.solver.quadrature_rtol)
         return np.concatenate([[float(rule.size)], rule, classes])
-
-    @cached_property
-    def plain_parameters(self) -> Array:
-        """The parameters but for a quadrature."""
-        t, unit = self.table, np.eye(self.K)
-        tests = (
-            np.array([int(np.argmax(t.emitter == c)) for c in range(t.sources)])
-            if self.tested
-            else np.zeros(0, dtype=int)
-        )
-        chosen = np.concatenate([np.arange(len(t.head)), tests]).astype(int)
-        extra = len(chosen) - len(t.head)
-        stages = np.array([weights for _, weights in t.stages])
-        one = np.ones((len(chosen), 1))
-        variances, means = t.variances[chosen], t.means[chosen]
-        if self.biased:
-            variances, means = np.hstack([variances, 0.0 * one]), np.hstack([means, one])
-        masks = t.masks[chosen]
-        masks[len(t.head) :] = 1.0
-        shares = np.append(t.shares, 0.0) if self.biased else t.shares
-        counts = {
-            "K": self.K, "M": self.M, "D": self.D, "S": self.S, "B": self.B, "C": len(chosen), "heads": t.heads,
-            "switches": len(t.switches), "tested": self.tested, "Y": t.Y, "entries": 0,
-        }  # fmt: skip
-        moved = self._moved(counts, chosen)
-        counts["entries"] = len(moved)
-        addresses = [time_function(text).address for text in self.formulas]
-        rates = {"L": np.kron(t.scheduled_drift, unit), "P": np.kron(t.gain[:, None], unit)}
-        steady = {"steady_L": np.kron(t.drift, unit), "steady_P": np.kron(t.fixed_gain[:, None], unit)}
-        kick = t.kick
-        if not self.scheduled:
-            rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
-            kick = t.kick + t.fixed_kick
-        # Noise of the training, which the tests do not see.
-        stir = np.zeros_like(variances)
-        stir[: len(t.head), : len(t.shares)] = t.input_noise**2
-        blur = np.append(np.full(len(t.head), t.weight_noise**2), np.zeros(extra))
-        drift, walk = np.zeros((self.F, self.F)), np.zeros((self.F, self.F, self.B))
-        if t.fixed_drift is not None and t.fixed_noise is not None:
-            teachers = np.arange(self.M)
-            drift[: self.M, : self.M] = t.fixed_drift
-            walk[teachers, teachers, : len(t.shares)] = t.fixed_noise.T
-        arrays = {
-            "moved": [place for place, _ in moved], "formula": [addresses[k] for _, k in moved],
-            "step": self._step,
-            "schedule_at": time_function(t.schedule).address if self.scheduled else 0.0,
-            "length": t.squared_length[chosen],
-            "eta_a": t.readout_rate, "kappa_a": t.readout_decay, "batch": t.batch, "switch_times": t.switches,
-            "chance": np.hstack([stages, np.zeros((len(stages), extra))]), "share": shares,
-            "counts": np.arange(self.B) < len(t.shares), "s": variances, "nu": means, "label": t.labels[chosen].ravel(),
-            "teacher": t.teacher_rows[chosen], "sigma": t.noise[chosen], "head": np.eye(t.heads)[t.head[chosen]],
-            "stir": stir, "blur": blur, "drift": drift, "walk": walk,
-            "kick": kick, "steady_kick": t.fixed_kick,
-            "feedback": np.zeros(self.K) if t.feedback is None else t.feedback,
-            "mask": masks, "fixed": self.gram[:, self.V :, self.V :].transpose(1, 2, 0), "readout": t.a,
-        }  # fmt: skip
-        return values(counts, arrays | rates | steady)
-
-    def _moved(self, counts: dict[str, int], chosen: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Return (place among the parameters, number of its formula) of the entries that change in time."""
-        names = {"chances": "chance", "variances": "s", "noise": "sigma", "batch": "batch"}
-        names["squared_length"] = "length"
-        found = []
-        for entry in self.table.timed:
-            rows = [entry.index]
-            if entry.array in ("variances", "noise", "squared_length"):
-                rows = [(int(row), *entry.index[1:]) for row in np.flatnonzero(chosen == entry.index[0])]
-            found += [(names[entry.array], row, self.formulas.index(entry.formula.text)) for row in rows]
-        where = places(counts | {"entries": len(found)})
-        return [
-            (where[name][0] + (int(np.ravel_multi_index(at, where[name][1])) if at else 0), formula)
-            for name, at, formula in found
-        ]
-
-    @property
-    def _step(self) -> float:
-        """Size of the step that averages see: of a trial, of the first use, or the learning rate of a written rule."""
-        t = self.table
-        return t.displacement or (float(t.gain[0]) if t.uses > 1 else t.learning_rate)
 
     @cached_property
     def rule(self) -> Array:
@@ -530,8 +448,9 @@ class GeneralFlow(Flow):
         sources = self.table.sources
         out = np.empty((len(states), self.S, sources, 3))
         p, work, row = self.parameters(), np.zeros(self.work_size()), np.empty(self.S * sources * 3)
-        for place, (t, y) in enumerate(zip(times, states, strict=True)):
-            self.module().observe(t, np.ascontiguousarray(y), row, p, work)
+        observe, states = self.module().observe, np.ascontiguousarray(states)
+        for place, t in enumerate(times):
+            observe(t, states[place], row, p, work)
             out[place] = row.reshape(self.S, sources, 3)
         return out
 
