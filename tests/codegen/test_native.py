@@ -235,6 +235,20 @@ def widens(x):  # type: ignore[no-untyped-def]
 
 
 @njit(SCALAR, **OPTIONS)
+def doubts(x):  # type: ignore[no-untyped-def]
+    a = x[0] > 0.0
+    a = x[1]
+    return a
+
+
+@njit(SCALAR, **OPTIONS)
+def answers_two_ways(x):  # type: ignore[no-untyped-def]
+    if x[0] > 0.0:
+        return False
+    return x[0]
+
+
+@njit(SCALAR, **OPTIONS)
 def strided(x):  # type: ignore[no-untyped-def]
     return x[::2][0]
 
@@ -277,7 +291,11 @@ def test_the_language_means_what_python_means(sign: float) -> None:
     np.testing.assert_allclose(found[1], found[2], rtol=4e-16, atol=0)
 
 
-@pytest.mark.parametrize("kernel", [allocates, two_types, widens, strided, unknown, raises], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kernel",
+    [allocates, two_types, widens, doubts, answers_two_ways, strided, unknown, raises],
+    ids=lambda k: k.__name__,
+)
 def test_what_is_not_in_the_language_is_refused(kernel: native.Kernel) -> None:
     with pytest.raises(Refused):
         _ = kernel.native

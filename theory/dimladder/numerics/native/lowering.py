@@ -17,7 +17,7 @@ import numpy as np
 
 from .calls import Calls
 from .expressions import Value
-from .types import F64, I64, VOID, Array, Refused, Signature, Tuple, flat, number
+from .types import I64, VOID, Array, Refused, Signature, Tuple, flat, number, unify
 
 
 class Unit:
@@ -142,18 +142,26 @@ class Function(Calls):
         if name == "_":
             return
         new, wanted = name not in self.types, self.types.setdefault(name, kind)
-        if (kind, wanted) == (F64, I64):
-            raise Refused(f"{name} is real here, and whole where it is first assigned")
+        value = self.held(name, value, kind, wanted)
         if isinstance(wanted, Array):
-            pointer, shape = self.convert(value, kind, wanted)
+            pointer, shape = value
             words = [("ptr", pointer, f"%{name}.slot")]
             words += [("i64", length, f"%{name}.{k}.slot") for k, length in enumerate(shape)]
         else:
-            words = [(self.llvm(wanted), self.convert(value, kind, wanted), f"%{name}.slot")]
+            words = [(self.llvm(wanted), value, f"%{name}.slot")]
         for spelled, word, place in words:
             if new:
                 self.slot(spelled, place)
             self.out(f"store {spelled} {word}, ptr {place}")
+
+    def held(self, name: str, value: Value, kind: Any, wanted: Any) -> Value:
+        """Return a value as one of the type that a name has had from the first, which must hold it."""
+        both = [(kind, wanted)]
+        if isinstance(kind, Tuple) and isinstance(wanted, Tuple) and len(kind.members) == len(wanted.members):
+            both = list(zip(kind.members, wanted.members, strict=True))
+        if any(unify(found, held) != held for found, held in both):
+            raise Refused(f"{name} is {kind} here, and {wanted} where it is first assigned")
+        return self.convert(value, kind, wanted)
 
     def write(self, place: str, value: str, kind: Any) -> None:
         self.out(f"store {self.llvm(kind)} {value}, ptr {place}{self.aligned}")
@@ -182,7 +190,7 @@ class Function(Calls):
         else:
             value, kind = self.value(s.value)
             self.result = self.result or kind
-            self.out(f"ret {self.llvm(self.result)} {self.convert(value, kind, self.result)}")
+            self.out(f"ret {self.llvm(self.result)} {self.held('the result', value, kind, self.result)}")
         self.dead = True
 
     def do_if(self, s: ast.If) -> None:
