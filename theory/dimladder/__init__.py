@@ -19,7 +19,7 @@ _PUBLIC = {
     "load": "solve", "loads": "solve", "problem": "solve", "replace": "solve", "derive": "solve", "solve": "solve",
     "solve_many": "batch", "check": "accuracy", "equilibrium": "equilibria", "follow_equilibrium": "equilibria",
     "critical_value": "equilibria", "escape_time": "equilibria", "prepare": "prepare", "Prepared": "prepare",
-    "sensitivity": "sensitivity", "fit": "fit", "Fit": "fit", "optimise": "optimise",
+    "sensitivity": "sensitivity", "fit": "fit", "Fit": "fit", "measured_table": "measured", "optimise": "optimise",
     "Optimum": "optimise",
     "sweep": "sweep", "LearningCurve": "results", "Measurement": "results", "PhaseDiagram": "results",
     "open_result": "results", "register": "registry", "Problem": "problem", "Theory": "theories",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DimladderError, SolveError, UsageError, did_you_mean
+from .numerics.scalars import find_root
 from .prepare import prepare
 from .problem import Problem
 from .solve import derive
@@ -293,8 +294,6 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
     SolveError
         When the integration fails before the crossing.
     """
-    from scipy.optimize import brentq
-
     from .numerics.ode import integrate
 
     flow = _flow(problem)
@@ -318,7 +317,7 @@ def escape_time(problem: Problem, variable: str, level: float, t_max: float, ind
     for a, b in pairwise(times):
         after = gap(float(b))
         if before == 0.0 or before * after < 0:
-            return float(a) if before == 0.0 else float(brentq(gap, a, b, xtol=1e-12 * max(1.0, b)))
+            return float(a) if before == 0.0 else float(find_root(gap, a, b, xtol=1e-12 * max(1.0, b)))
         before = after
     if result.status not in ("success", "event", "converged"):
         raise SolveError(

@@ -20,6 +20,7 @@ from .choose import find
 from .equilibria import check_component
 from .errors import DimladderError, SolveError, UsageError
 from .numerics.differences import derivative
+from .numerics.scalars import find_minimum
 from .prepare import prepare
 from .problem import Problem
 from .sensitivity import numbers, tight
@@ -198,7 +199,6 @@ class _Search:
         return float(values[(-1, *self.index)])
 
     def best_constant(self, low: float, high: float) -> tuple[float, float]:
-        from scipy.optimize import minimize_scalar
 
         tried = np.linspace(low, high, TRIED)
         found = np.array([self.constant(float(u)) for u in tried])
@@ -206,8 +206,8 @@ class _Search:
         if not np.isfinite(found[best]):
             raise SolveError("every constant control diverges", status="blow_up", hint="lower the maximum")
         left, right = tried[max(0, best - 1)], tried[min(TRIED - 1, best + 1)]
-        result = minimize_scalar(self.constant, bounds=(left, right), method="bounded", options={"xatol": 1e-9})
-        return (float(result.x), float(result.fun)) if result.fun < found[best] else (float(tried[best]), found[best])
+        result = find_minimum(self.constant, left, right, xtol=1e-9)
+        return (result.x, result.value) if result.value < found[best] else (float(tried[best]), found[best])
 
     def descend(self, start: Array, low: float, high: float) -> tuple[Array, float, Array]:
         from scipy.optimize import minimize

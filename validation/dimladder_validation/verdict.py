@@ -122,8 +122,8 @@ class VariableVerdict:
         extrapolated gap where that was judged.
     visible : float
         The deviation that would have been significant in half of the entries (the median over them), relative to the
-        theory at the largest size (the larger of the entry and of the r.m.s. of the variable; 1 where the theory is 0,
-        up to rounding).
+        theory at the largest size (the larger of the entry and of the r.m.s. of the variable; 1 where the theory is
+        0 up to rounding).
     replicas_wanted : int or None
         Replicas at each size with which an undecided variable would be decided, where more replicas help.
     fit : PowerLaw

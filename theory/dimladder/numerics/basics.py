@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .native import njit
+from .quadrature import gauss_legendre
 
 __all__ = ["GL_W", "GL_X", "OPTIONS", "cdf", "fill", "pdf", "sort"]
 
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 # 16-point Gauss-Legendre rule on [-1, 1].
-_X, _W = np.polynomial.legendre.leggauss(16)
-GL_X, GL_W = np.ascontiguousarray(_X), np.ascontiguousarray(_W)
+GL_X, GL_W = gauss_legendre(16)
 
 
 @njit(**OPTIONS)

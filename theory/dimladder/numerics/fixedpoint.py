@@ -11,6 +11,7 @@ does not do when the Jacobian of ``F - x`` is nearly singular.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from .addresses import addresses
 from .fixedpoint_kernels import CONVERGED, LEFT_DOMAIN, MAP_TYPE, MAX_ITERATIONS, SINGULAR, follow_kernel
+from .scalars import find_root
 
 __all__ = ["MAP_TYPE", "FixedPointResult", "bisect_geometric", "follow", "solve"]
 
@@ -175,11 +177,9 @@ def follow(
 def bisect_geometric(
     f: Callable[[float], float], low: float, high: float, *, rtol: float = 4e-16, max_steps: int = 200
 ) -> float:
-    """Root of an increasing function on (low, high), 0 < low < high, by bisection in log scale, ended by secants.
+    """Root of an increasing function on (low, high), 0 < low < high, bracketed in log scale.
 
-    Ridge equivalents span many decades and are monotone: bisection cannot be trapped where an iteration stalls. The
-    last
-    steps are regula falsi inside the bracket (ITP would do as well), so that the cost is about 15 evaluations.
+    Ridge equivalents span many decades and are monotone: a bracket cannot be trapped where an iteration stalls.
 
     Raises
     ------
@@ -193,10 +193,8 @@ def bisect_geometric(
         return high
     if not (f_low < 0.0 < f_high):
         raise ValueError(f"no sign change between {low:g} (f = {f_low:g}) and {high:g} (f = {f_high:g})")
-    from scipy.optimize import brentq
-
-    # Brent's method on log z keeps the bracket and needs few evaluations; the logarithm makes it geometric.
-    root = brentq(
-        lambda t: f(float(np.exp(t))), np.log(low), np.log(high), xtol=1e-15, rtol=max(rtol, 1e-15), maxiter=max_steps
-    )
-    return float(np.exp(root))
+    log = find_root(
+        lambda t: f(math.exp(t)), math.log(low), math.log(high), xtol=1e-15, rtol=max(rtol, 1e-15),
+        max_evaluations=max_steps,
+    )  # fmt: skip
+    return math.exp(log)

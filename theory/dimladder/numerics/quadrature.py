@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 # Beyond this the normal weight is below 1e-32: nothing that a double can see.
 _TAIL = 12.0
+# Steps from the asymptotic nodes of Legendre's polynomials to rounding, with one to spare.
+_NEWTON = 5
+# Up to here NumPy's dense eigenvalues cost less than the import of SciPy's tridiagonal ones.
+_DENSE = 256
+_BLOCK = 8192
 
 
 @lru_cache(maxsize=64)
@@ -22,11 +27,24 @@ def gauss_hermite(nodes: int) -> tuple[Array, Array]:
     Exponentially accurate for entire functions, but only algebraically for functions with kinks: split those with
     `gauss_normal`.
     """
-    # Golub-Welsch through the symmetric tridiagonal matrix: NumPy's hermegauss overflows beyond 250 nodes.
-    from scipy.linalg import eigh_tridiagonal
+    if nodes <= _DENSE:
+        x = np.linalg.eigvalsh(np.diag(np.sqrt(np.arange(1.0, nodes)), -1))
+    else:
+        from scipy.linalg import eigvalsh_tridiagonal
 
-    x, v = eigh_tridiagonal(np.zeros(nodes), np.sqrt(np.arange(1.0, nodes)))
-    w = v[0] ** 2
+        x = eigvalsh_tridiagonal(np.zeros(nodes), np.sqrt(np.arange(1.0, nodes)))
+    # Hermite functions, polynomials times exp(-x^2/4), do not overflow; their sum of squares has a small relative
+    # error where the first component of an eigenvector, whose square is the weight too, has a small absolute one.
+    for _ in range(2):
+        density = np.exp(-0.25 * x * x)
+        before, here, total = np.zeros(nodes), density, density**2
+        for k in range(nodes - 1):
+            before, here = here, (x * here - math.sqrt(k) * before) / math.sqrt(k + 1)
+            total = total + here**2
+        # A step of Newton's: h_n' = sqrt(n) h_{n-1}, and sqrt(n) h_n = x h_{n-1} - sqrt(n - 1) h_{n-2}.
+        over = x - math.sqrt(nodes - 1) * np.divide(before, here, out=np.zeros(nodes), where=here != 0)
+        x = np.where(here != 0, x - over / nodes, x)
+    w = np.divide(density**2, total, out=np.zeros(nodes), where=total > 0)
     x, w = (x - x[::-1]) / 2, (w + w[::-1]) / 2
     x.flags.writeable = w.flags.writeable = False
     return x, w
@@ -34,17 +52,23 @@ def gauss_hermite(nodes: int) -> tuple[Array, Array]:
 
 @lru_cache(maxsize=64)
 def gauss_legendre(nodes: int) -> tuple[Array, Array]:
-    """Return nodes and weights of Gauss-Legendre quadrature on [-1, 1]."""
-    from scipy.special import roots_legendre
+    """Return nodes and weights of Gauss-Legendre quadrature on [-1, 1].
 
-    x, w = roots_legendre(nodes)
+    By Newton's method on the recurrence of P_n from the asymptotic nodes: the smallest weight to 13 digits with 200
+    nodes, where companion matrices give 10.
+    """
+    x = np.cos(math.pi * (np.arange(nodes, 0, -1) - 0.25) / (nodes + 0.5))
+    for _ in range(_NEWTON):
+        before, here = np.ones(nodes), x
+        for k in range(2, nodes + 1):
+            before, here = here, ((2 * k - 1) * x * here - (k - 1) * before) / k
+        slope = nodes * (before - x * here) / (1.0 - x * x)
+        x = x - here / slope
+    # At the root (1 - x^2) P_n' = n P_{n-1}; the last step is below rounding, and the slope is that of before it.
+    w = 2.0 / ((1.0 - x * x) * slope**2)
+    x, w = (x - x[::-1]) / 2, (w + w[::-1]) / 2
     x.flags.writeable = w.flags.writeable = False
     return x, w
-
-
-@lru_cache(maxsize=64)
-def _panel(nodes: int) -> tuple[Array, Array]:
-    return np.polynomial.legendre.leggauss(nodes)
 
 
 def gauss_normal(kinks: Sequence[float] = (), nodes: int = 64) -> tuple[Array, Array]:
@@ -60,8 +84,7 @@ def gauss_normal(kinks: Sequence[float] = (), nodes: int = 64) -> tuple[Array, A
     for a, b in pairwise(points):
         panels = max(1, math.ceil((b - a) / 3.0))
         edges += [a + (b - a) * (j + 1) / panels for j in range(panels)]
-    # NumPy's, as good as those of scipy.special, whose import takes longer than a solve.
-    x0, w0 = _panel(nodes)
+    x0, w0 = gauss_legendre(nodes)
     lower, upper = np.array(edges[:-1])[:, None], np.array(edges[1:])[:, None]
     x = (lower + upper) / 2 + (upper - lower) / 2 * x0
     w = (upper - lower) / 2 * w0 * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
@@ -105,12 +128,41 @@ def hermite_values(x: Array, degree: int) -> Array:
     """Return orthonormal Hermite polynomials 0..degree at x, shape (degree + 1, *x.shape)."""
     x = np.asarray(x, dtype=float)
     out = np.empty((degree + 1, *x.shape))
-    out[0] = 1.0
-    if degree:
-        out[1] = x
-    for k in range(1, degree):
-        out[k + 1] = (x * out[k] - math.sqrt(k) * out[k - 1]) / math.sqrt(k + 1)
+    points, rows = x.reshape(-1), out.reshape(degree + 1, -1)
+    for part in _blocks(points.size):
+        for row, value in zip(rows, _hermite(points[part], degree), strict=True):
+            row[part] = value
     return out
+
+
+def hermite_series(coefficients: Array, x: Array) -> Array:
+    """Return sum_k c_k h_k(x), h_k the orthonormal Hermite polynomials, without a table of them."""
+    x = np.asarray(x, dtype=float)
+    out = np.zeros(x.shape)
+    points, sums = x.reshape(-1), out.reshape(-1)
+    for part in _blocks(points.size):
+        for c, value in zip(coefficients, _hermite(points[part], len(coefficients) - 1), strict=True):
+            if c:
+                sums[part] += c * value
+    return out
+
+
+def _hermite(x: Array, degree: int) -> Iterator[Array]:
+    before, here = np.zeros_like(x), np.ones_like(x)
+    yield here
+    for k in range(degree):
+        after = x * here
+        if k:
+            before *= math.sqrt(k)
+            after -= before
+            after *= 1.0 / math.sqrt(k + 1)
+        before, here = here, after
+        yield here
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    """Yield parts of a vector that stay in the processor's cache, where a recurrence is several times faster."""
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
 def hermite_coefficients(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..numerics.quadrature import gauss_hermite, gauss_legendre, hermite_values
+from ..numerics.scalars import ndtr
 from ..problem.activations import name_of
 from ..problem.expressions import Expression
 
@@ -87,7 +88,6 @@ def _hermite_density(t: Array, order: int) -> Array:
 
 
 def _relu_profile(a: Array, s: Array, order: int) -> Profile:
-    from scipy.special import ndtr
 
     t = a / s
     density = np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
@@ -103,7 +103,6 @@ def _relu_profile(a: Array, s: Array, order: int) -> Profile:
 
 
 def _sign_profile(a: Array, s: Array, order: int) -> Profile:
-    from scipy.special import ndtr
 
     t = a / s
     c = np.zeros((order + 1, a.size))

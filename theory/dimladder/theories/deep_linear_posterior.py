@@ -194,7 +194,8 @@ class KernelScale(FixedPoint):
             When there is no saddle: labels that vanish at zero temperature and alpha > 1.
         """
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ..numerics.scalars import find_root
 
         lam, y, width = self.spectrum
         s2, temperature = self.problem.student.weight_variance, self.problem.algorithm.temperature
@@ -203,7 +204,7 @@ class KernelScale(FixedPoint):
         grid = np.linspace(low, high, 2 + math.ceil(10 * (high - low))) / depth - math.log(s2)
         signs = np.array([residual(g) for g in grid])
         roots = [
-            brentq(residual, a, b, xtol=1e-15, rtol=1e-15, maxiter=500)
+            find_root(residual, a, b, xtol=1e-15, rtol=1e-15)
             for a, b, fa, fb in zip(grid, grid[1:], signs, signs[1:], strict=False)
             if fa > 0 >= fb
         ]

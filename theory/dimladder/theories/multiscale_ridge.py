@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import Problem
@@ -189,7 +189,8 @@ class TwoScaleRidge(FixedPoint):
     def roots(self) -> Array:
         """Return log kappa at every inverse ridge, shape (ridges, 1)."""
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ..numerics.scalars import find_root
 
         found = []
         for rest in self._rows:
@@ -197,7 +198,7 @@ class TwoScaleRidge(FixedPoint):
             # kappa n = lambda + kappa df with df < min(d, trace/kappa): bounded by both.
             high = math.log((ridge + max(s1, s2) ** 2) / samples) + 1.0
             low = math.log(ridge / samples) - 1e-9
-            found.append([brentq(self._gap, low, high, args=(rest,), xtol=1e-15, rtol=1e-15)])
+            found.append([find_root(partial(self._gap, rest=rest), low, high, xtol=1e-15, rtol=1e-15)])
         return np.array(found)
 
     def residual(self, states: Array) -> Array:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..problem import Problem, activation
@@ -239,7 +239,8 @@ class TangentRidge(FixedPoint):
     def roots(self) -> Array:
         """Return log k at every width, shape (widths, 1)."""
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ..numerics.scalars import find_root
 
         found = []
         for rest in self._rows:
@@ -247,7 +248,7 @@ class TangentRidge(FixedPoint):
             # The left-hand side grows with k; tau <= 1/least bounds the root from below, 1 from above. A root near
             # rounding of 1 lies within 1e-6 of it.
             low = -math.log1p((nonlinear + zeta) / (ratio * (gamma + s2 * bend))) - 1e-6
-            found.append([brentq(self._gap, low, 1e-6, args=(rest,), xtol=1e-15, rtol=1e-14)])
+            found.append([find_root(partial(self._gap, rest=rest), low, 1e-6, xtol=1e-15, rtol=1e-14)])
         return np.array(found)
 
     def residual(self, states: Array) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.differences import fourth_order
+from ...numerics.scalars import find_minimum, find_root
 from .bayes_channel import BayesChannel
 from .bayes_pairs import PairChannel
 
@@ -131,8 +132,6 @@ class BayesCurve(BayesStates):
 
     def _turning(self) -> list[State]:
         """Extrema of alpha(qh) inside the table: the spinodals, in the order of qh."""
-        from scipy.optimize import minimize_scalar
-
         out = []
         log_qh = np.log([p.qh for p in self.points])
         for i in range(1, len(self.points) - 1):
@@ -140,19 +139,17 @@ class BayesCurve(BayesStates):
             # Rounding makes plateaus wiggle.
             if left * right < 0 and min(abs(left), abs(right)) > 1e-12 * self.alphas[i]:
                 sign = -1.0 if left > 0 else 1.0
-                found = minimize_scalar(
-                    lambda t, s=sign: s * self.at(math.exp(t)).alpha,
-                    bracket=(log_qh[i - 1], log_qh[i], log_qh[i + 1]), options={"xtol": 1e-9},
-                )  # fmt: skip
-                out.append(self.at(math.exp(float(found.x))))
+
+                def turned(t: float, sign: float = sign) -> float:
+                    return sign * self.at(math.exp(t)).alpha
+
+                out.append(self.at(math.exp(find_minimum(turned, log_qh[i - 1], log_qh[i + 1], xtol=1e-9).x)))
         return out
 
     def _root(self, alpha: float, i: int) -> State:
         """The crossing of alpha between table points i and i + 1."""
-        from scipy.optimize import brentq
-
         low, high = math.log(self.points[i].qh), math.log(self.points[i + 1].qh)
-        t = brentq(lambda x: math.log(self.at(math.exp(x)).alpha / alpha), low, high, xtol=1e-14, rtol=1e-14)
+        t = find_root(lambda x: math.log(self.at(math.exp(x)).alpha / alpha), low, high, xtol=1e-14, rtol=1e-14)
         return self.at(math.exp(float(t)))
 
     def uninformed(self, alpha: float) -> State:
@@ -213,7 +210,6 @@ class BayesCurve(BayesStates):
         low = max(lows) if lows else (float(self.alphas[-1]) if self.complete else math.nan)
         if math.isnan(low):
             return out
-        from scipy.optimize import brentq
 
         lowest, floor = low * (1.0 + 1e-9), 1e-3 * upper
         low = max(lowest, floor)
@@ -225,7 +221,7 @@ class BayesCurve(BayesStates):
         if gap(low) >= 0.0:
             out["first-order"] = low if lowest > floor else 0.0
         elif gap(high) > 0.0:
-            out["first-order"] = float(brentq(gap, low, high, xtol=1e-13, rtol=1e-13))
+            out["first-order"] = float(find_root(gap, low, high, xtol=1e-13, rtol=1e-13))
         return out
 
     def _is_maximum(self, point: State) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...numerics.scalars import ndtr
 from ...symbolic.equations import latex
 from ...symbolic.systems import Equation
 from .label_chances import panels
@@ -126,8 +127,6 @@ class PairChannel:
 
     def _chances(self, q: float, V: float) -> tuple[Array, Array, Array]:
         """P(y | omega), its derivative in omega_1 and weights, over labels and a quadrant's nodes of both fields."""
-        from scipy.special import ndtr
-
         x, w = panels(self._ends(q, V), 1.0)
         # Reflections permute the labels: positive omega_1 and omega_2 suffice.
         x, w = x[x > 0], 2.0 * w[x > 0]

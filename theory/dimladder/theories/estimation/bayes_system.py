@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import find_root
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
 from .bayes import BayesCurve, BayesStates, State
 from .letters import BAYES
@@ -125,10 +126,8 @@ class BayesSystem(FixedPoint):
         rows = [[_coordinate(s), 0.0, 0.0] for s in found.points]
         t = 0.0
         if found.maximum is not None:
-            from scipy.optimize import brentq
-
             near = math.log(found.maximum.qh)
-            t = float(brentq(self._law.slope, near - NEAR, near + NEAR, xtol=1e-15))
+            t = find_root(self._law.slope, near - NEAR, near + NEAR, xtol=1e-15)
         rows.append([t, 0.0, 0.0])
         if found.tie is None:
             return np.array([*rows, [0.0, 0.0, 0.0]])

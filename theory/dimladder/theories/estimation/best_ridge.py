@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics.differences import fourth_order
 from ...numerics.implicit import response
+from ...numerics.scalars import find_root
 
 Array = NDArray[np.float64]
 # The ridge is searched for between these.
@@ -49,7 +50,7 @@ def slope_along(
 def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: float) -> float:
     """Return the logarithm of the ridge at which the slope of an observable in it vanishes.
 
-    The root is bracketed by a walk that begins at `t`, then found by Brent's method.
+    The root is bracketed by a walk that begins at `t`, then found by `find_root`.
 
     Raises
     ------
@@ -57,8 +58,6 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
         When the observable has no minimum inside `RIDGE_RANGE`, or an interval of them: the signs of a Huber or hinge
         fit, for instance, are the same at every ridge that keeps all samples where the loss is linear.
     """
-    from scipy.optimize import brentq
-
     # Fixed points start from the last: at a root, where the slope is rounding, a second visit may see another sign.
     slope = cache(slope)
     low, high = (math.log(r) for r in RIDGE_RANGE)
@@ -74,7 +73,7 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
                 "there is no best ridge", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
                 why=f"the observable {still} at the {side} ridge tried, {math.exp(t):g}", hint=_HINT,
             )  # fmt: skip
-    root = t if here == 0.0 else float(brentq(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14))
+    root = t if here == 0.0 else find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14)
     below, above = abs(slope(root - _ASIDE)), abs(slope(root + _ASIDE))
     least = max(_FLAT * max(below, above), _ROUNDING)
     if min(below, above) <= least:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError
 from ...numerics.quadrature import gauss_hermite
+from ...numerics.scalars import expit
 from ...problem.expressions import Expression
 from ...problem.losses import with_parameters
 from ...symbolic import store
@@ -238,8 +239,6 @@ def _component(loss: Loss, law: LabelLaw, c: Component, rho: float, width: float
     else:
         t, w = c.nodes(rho, width=width)
         if c.kind == "logit":
-            from scipy.special import expit
-
             chance = c.flip + (1.0 - 2.0 * c.flip) * expit(c.function(t))
             kind, parts = numbers.CHANCES, [t.size, w, t, chance]
         else:

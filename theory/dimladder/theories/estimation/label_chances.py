@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import between, expit
 from .labels import Component
 
 Array = NDArray[np.float64]
@@ -16,15 +17,13 @@ _TAIL = 9.5
 
 def component_chances(c: Component, omega: Array, V: float, values: tuple[float, ...]) -> tuple[Array, Array]:
     """P(y | omega) of one component and its derivative in omega, for each of `values`."""
-    from scipy.special import expit, ndtr
-
     centre, spread = c.gain * omega, math.sqrt(c.gain**2 * V + c.inner)
     P, dP = np.zeros((len(values), omega.size)), np.zeros((len(values), omega.size))
     if c.kind == "thresholds":
         edges = (-math.inf, *c.cuts, math.inf)
         for (low, high), label in zip(itertools.pairwise(edges), c.labels, strict=True):
             a, b = (low - centre) / spread, (high - centre) / spread
-            mass = np.where(a > 0, ndtr(-a) - ndtr(-b), ndtr(b) - ndtr(a))
+            mass = between(a, b)
             push = (np.exp(-(a**2) / 2) - np.exp(-(b**2) / 2)) / math.sqrt(2 * math.pi) * c.gain / spread
             P[values.index(label)] += mass
             dP[values.index(label)] += push

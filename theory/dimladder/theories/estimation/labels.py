@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError
 from ...numerics.quadrature import gauss_hermite
+from ...numerics.scalars import expit, find_root, ndtr
 
 Array = NDArray[np.float64]
 # Nodes of noise that is not additive: Gauss-Hermite.
@@ -201,8 +202,6 @@ class LabelLaw:
 
 def component_moments(c: Component, rho: float) -> tuple[float, float, float]:
     """E y, E y^2, E d_z y of one component."""
-    from scipy.special import expit, ndtr
-
     variance = c.variance(rho)
     s = math.sqrt(variance)
     if c.kind == "linear":
@@ -479,7 +478,6 @@ def _component(
 def _cuts(formula: Any, t: Any) -> tuple[float, ...]:
     """Points where a formula in t jumps or has a kink: roots of the arguments of its kinked functions."""
     import sympy as sp
-    from scipy.optimize import bisect
 
     out: set[float] = set()
     grid = np.linspace(-_RANGE, _RANGE, _GRID) + 1e-7 * math.pi
@@ -494,7 +492,6 @@ def _cuts(formula: Any, t: Any) -> tuple[float, ...]:
             call = sp.lambdify(t, argument, modules=["scipy", "numpy"])
             values = np.asarray(call(grid), dtype=float)
             for i in np.flatnonzero(values[:-1] * values[1:] < 0.0):
-                # Not Brent's method: roots may be multiple, as of z**3.
-                root = bisect(call, grid[i], grid[i + 1], xtol=1e-16, rtol=1e-15, maxiter=200)
+                root = find_root(call, grid[i], grid[i + 1], xtol=1e-16, rtol=1e-15)
                 out.add(0.0 if abs(root) < 1e-14 else float(root))
     return tuple(sorted(out))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...errors import SolveError
 from ...numerics.positive import free_coordinates, positive_matrix
 from ...numerics.quadrature import gauss_hermite, gauss_legendre
+from ...numerics.scalars import ndtr
 from ...problem import Problem
 from ...problem.mixtures import mixture_geometry
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
@@ -424,7 +425,6 @@ def _root(q: Array) -> Array:
 
 def wrong_class(label: int, mean: Array, covariance: Array) -> float:
     """P(the largest of N(mean, covariance) is not output `label`)."""
-    from scipy.special import ndtr
     from scipy.stats import multivariate_normal
 
     k = mean.size
@@ -440,8 +440,6 @@ def wrong_class(label: int, mean: Array, covariance: Array) -> float:
 
 def _bivariate(upper: Array, covariance: Array) -> float:
     """P(X < upper) for two centred normal variables, by one smooth integral."""
-    from scipy.special import ndtr
-
     s1, s2 = np.sqrt(np.diag(covariance))
     a, b, r = upper[0] / s1, upper[1] / s2, covariance[0, 1] / (s1 * s2)
     end = min(a, 10.0)

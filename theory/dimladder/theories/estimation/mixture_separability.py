@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
+from ...numerics.scalars import ndtr
 from .labels import LabelLaw
 from .observables import field_rule
 
@@ -39,8 +40,6 @@ _NEAR = np.geomspace(1e-5, 1.0, 11)
 
 def positive_part_square(scale: Array, shift: Array) -> Array:
     """E[(scale xi - shift)_+^2], xi ~ N(0, 1)."""
-    from scipy.special import ndtr
-
     a = shift / scale
     return scale**2 * ((1.0 + a * a) * ndtr(-a) - a * np.exp(-0.5 * a * a) / math.sqrt(2 * math.pi))
 

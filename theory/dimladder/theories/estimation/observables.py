@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import between, expit
 from .labels import Component, LabelLaw
 from .minimiser import Point
 
@@ -28,7 +29,6 @@ def positive_chance(law: LabelLaw, mean: Array, variance: float) -> Array:
 
 
 def _chance(c: Component, mean: Array, variance: float) -> Array:
-    from scipy.special import expit, ndtr
 
     centre, spread = c.gain * mean, math.sqrt(c.gain**2 * variance + c.inner)
     if c.kind == "thresholds":
@@ -37,7 +37,7 @@ def _chance(c: Component, mean: Array, variance: float) -> Array:
         for (low, high), y in zip(itertools.pairwise(edges), c.labels, strict=True):
             if y > 0:
                 a, b = (low - centre) / spread, (high - centre) / spread
-                out += np.where(a > 0, ndtr(-a) - ndtr(-b), ndtr(b) - ndtr(a))
+                out += between(a, b)
     else:
         x = np.linspace(-9.5, 9.5, 400)
         w = np.exp(-(x**2) / 2)

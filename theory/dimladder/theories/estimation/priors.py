@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import expit
+
 Array = NDArray[np.float64]
 
 
@@ -148,8 +150,6 @@ class SparsePrior:
 
     def overlap(self, qh: float) -> tuple[float, float]:
         """q = E eta^2 and 1 - q."""
-        from scipy.special import expit
-
         s2 = 1.0 / self.rate
         q = rest = 0.0
         for i, (chance, B, w) in enumerate(self._fields(qh)):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
 from ...numerics import resampled_channel
+from ...numerics.scalars import find_root
 from .channel import Channel, Loss, vector
 from .equations import evaluated
 from .labels import LabelLaw, constant_law
@@ -113,8 +114,6 @@ class Pair:
         SolveError
             Where the scalar equation has no root between independent and equal fits.
         """
-        from scipy.optimize import brentq
-
         z = point.ridge / point.Vh
         g, slope, h, fall = self.covariance.resolvents(z)
         Dg, Dh = g + z * slope, h + z * fall
@@ -139,7 +138,7 @@ class Pair:
                 "the overlap of two fits was not bracketed", status="no_bracket",
                 where=f"sample_ratio = {point.alpha:g}", why="two fits would be as alike as one is to itself",
             )  # fmt: skip
-        return float(brentq(gap, low, high, xtol=1e-13 * point.q, rtol=1e-13))
+        return find_root(gap, low, high, xtol=1e-13 * point.q, rtol=1e-13)
 
     @cached_property
     def _certain(self) -> tuple[Array, tuple[int, ...]]:

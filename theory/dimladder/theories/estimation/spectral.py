@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError
+from ...numerics.scalars import find_minimum, find_root
 from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
 from .labels import LabelLaw
 from .letters import SPECTRAL
@@ -72,8 +73,6 @@ class SpectralEstimator:
 
     def squared_cosine(self, alpha: float) -> float:
         """Of the leading eigenvector with w*, at one sample ratio."""
-        from scipy.optimize import brentq, minimize_scalar
-
         if self.useless:
             return 0.0
         scale = max(self.top, 1e-12)
@@ -86,17 +85,14 @@ class SpectralEstimator:
             return l * (weighed - 1.0 / alpha - plain)
 
         # l = top + scale e^t: psi is convex in l.
-        found = minimize_scalar(
-            lambda t: psi(self.top + scale * math.exp(t)), bounds=(-30.0, 12.0), method="bounded",
-            options={"xatol": 1e-12},
-        )  # fmt: skip
-        edge = self.top + scale * math.exp(float(found.x))
+        lowest = find_minimum(lambda t: psi(self.top + scale * math.exp(t)), -30.0, 12.0, xtol=1e-12)
+        edge = self.top + scale * math.exp(lowest.x)
         if not gap(edge) > 0.0:
             return 0.0
         high = 2.0 * edge
         while gap(high) > 0.0:
             high *= 2.0
-        star = float(brentq(gap, edge, high, xtol=1e-14, rtol=1e-14))
+        star = float(find_root(gap, edge, high, xtol=1e-14, rtol=1e-14))
         _, _, square, weighed = self.averages(star)
         return max((1.0 / alpha - square) / (1.0 / alpha + weighed), 0.0)
 

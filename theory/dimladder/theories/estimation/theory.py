@@ -42,7 +42,10 @@ class EstimationTheory(Theory):
         "student": {"linear": "bias", "features": "layers covariances bias readout_variance"},
         "loss": "function penalty ridge ridge_per_sample optimise",
         "algorithm": {
-            "minimise": "", "bagging": "resampling fraction", "bayes": "", "posterior": "temperature",
+            "minimise": "",
+            "bagging": "resampling fraction",
+            "bayes": "",
+            "posterior": "temperature",
             "spectral": "preprocessing",
         },
         "grid": "start",

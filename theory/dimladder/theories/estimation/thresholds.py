@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import find_minimum, ndtr
 from .label_chances import component_chances, panels
 from .labels import LabelLaw
 from .spectrum import Covariance
@@ -24,9 +25,6 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
     n/k = 1/min_t E[(xi - t s)_+^2], s = y times the projection of the target field on the features, standardised
     (Candes & Sur 2020). Without a penalty a logistic or hinge fit has no minimiser below it.
     """
-    from scipy.optimize import minimize, minimize_scalar
-    from scipy.special import ndtr
-
     from .observables import field_rule
 
     z = 1e-13 * float(np.sum(covariance.shares * covariance.eigenvalues))
@@ -49,15 +47,14 @@ def separability(law: LabelLaw, covariance: Covariance, constant: bool = False) 
         return total
 
     if constant:
+        from scipy.optimize import minimize
+
         found = minimize(lambda p: cost(p[0], p[1]), np.array([0.3, 0.0]), method="Nelder-Mead",
                          options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 4000})  # fmt: skip
         best = float(found.fun)
     else:
         # Convex in t, of either sign, and without a minimum where the labels are separable: t = sinh(x) reaches far.
-        found = minimize_scalar(
-            lambda x: cost(math.sinh(x), 0.0), bounds=(-9.0, 9.0), method="bounded", options={"xatol": 1e-11}
-        )
-        best = float(found.fun)
+        best = find_minimum(lambda x: cost(math.sinh(x), 0.0), -9.0, 9.0, xtol=1e-11).value
     return math.inf if best < _NEVER else covariance.psi * rank / best
 
 

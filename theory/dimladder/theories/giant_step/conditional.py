@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...numerics.quadrature import gaussian_nodes
+from ...numerics.scalars import ndtr
 from ...problem import Expression, Problem
 from ...problem.clusters import Clusters
 from ...problem.losses import LossFunction
@@ -344,8 +345,6 @@ def _signs(y: Array, fields: Array, v: float, q: float, slope: float) -> dict[st
 
     On its own sample a point is wrong when its proximal margin is negative: y omega < V l'(0), `slope` = l'(0).
     """
-    from scipy.special import ndtr
-
     s, margin = math.sqrt(q), y * fields
     return {
         "classification_error": ndtr(-margin / s),

@@ -34,7 +34,7 @@ def shrinkage(t: float, gamma: float, tau: float) -> float:
 
 def renormalised_ridge(gamma: float, tau: float, ridge: float) -> tuple[float, float]:
     """Return t and ridge/t for c = 0."""
-    from scipy.optimize import brentq
+    from ...numerics.scalars import find_root
 
     # Without ridge t is 0 above the interpolation threshold, and here below it.
     bare = (1 - tau) * (1 / tau - gamma)
@@ -43,7 +43,7 @@ def renormalised_ridge(gamma: float, tau: float, ridge: float) -> tuple[float, f
     # ridge < t < ridge + 1/tau, because shrinkage < 1 and t g/(1 + g) < t/(1 + t).
     low, high = max(ridge, bare), ridge + 1 / tau
     t = math.exp(
-        brentq(
+        find_root(
             lambda log_t: shrinkage(math.exp(log_t), gamma, tau) - ridge / math.exp(log_t),
             math.log(low) - 1e-12, math.log(high) + 1e-12, xtol=1e-15, rtol=1e-14,
         )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import hermite_values
+from ...numerics.scalars import find_root
 from ...problem.expressions import Expression
 from .analysis import ZERO, JointLinkAnalysis, Level, any_link_of, levels, normal_rule
 
@@ -171,8 +172,6 @@ def admissible_activation(
     DomainError
         If no shift has a solution.
     """
-    from scipy.optimize import brentq
-
     slopes = np.linspace(0.05, 1.5, 59)
     for a in shifts:
 
@@ -182,9 +181,12 @@ def admissible_activation(
         def composed(b: float, text: Callable[[float], str] = text) -> Array:
             return activation_coefficients(Expression(text(b)), 2, compositions=2)
 
-        first = np.array([composed(float(b))[1] for b in slopes])
+        def first_of(b: float, composed: Callable[[float], Array] = composed) -> float:
+            return float(composed(b)[1])
+
+        first = np.array([first_of(float(b)) for b in slopes])
         for i in np.flatnonzero(first[:-1] * first[1:] < 0):
-            b = float(brentq(lambda b, f=composed: f(b)[1], slopes[i], slopes[i + 1], xtol=1e-14))
+            b = find_root(first_of, slopes[i], slopes[i + 1], xtol=1e-14)
             second = float(composed(b)[2])
             sigma = Expression(text(b))
             c = activation_coefficients(sigma, degree)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_hermite
+from ...numerics.scalars import find_root
 from .branch_links import joint_grid
 from .labels import transform_expression
 from .readouts import readout_classes
@@ -82,8 +83,6 @@ def flattening_ratios(target: Hierarchical, transform: str) -> Array:
 
     With x = g/delta the spike is at delta = 1/(x (H - R)) and detaches where z' = 0, delta = 1/(x^2 E[T^2/(1 - xT)^2]).
     """
-    from scipy.optimize import brentq
-
     law = joint_law(target, transform)
     _, directions = spikes(law, math.inf, np.ones(target.branches))
     found = np.full(target.branches, math.inf)
@@ -102,7 +101,7 @@ def flattening_ratios(target: Hierarchical, transform: str) -> Array:
         first = next((i for i, x in enumerate(grid) if excess(float(x)) <= 0), None)
         if not first:
             continue
-        x = float(brentq(excess, grid[first - 1], grid[first], xtol=1e-14))
+        x = float(find_root(excess, grid[first - 1], grid[first], xtol=1e-14))
         ratio = 1.0 / (x**2 * float(law.weights @ (values / (1.0 - x * values)) ** 2))
         found = np.where(e**2 > 1e-9, np.minimum(found, ratio), found)
     return found

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...numerics.quadrature import hermite_values
+from ...numerics.quadrature import hermite_series, hermite_values
 from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
 from .analysis import feature_scale, levels
 from .branch_links import BranchMoments, branch_moments
@@ -200,7 +200,7 @@ class DrawnBranches:
         samples = int(max(30_000, min(samples, 6_000_000 // (d_eff * target.branches))))
         true, other = rng.standard_normal((2, target.branches, samples, d_eff))
         h = np.array([
-            np.tensordot(raw, hermite_values(v, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff) for v in true
+            hermite_series(raw, v) @ a / math.sqrt(d_eff) for v in true
         ])  # fmt: skip
         names = dict(zip(target.link_variables, h, strict=True))
         f = np.asarray(target.expression.evaluate(np, **names), dtype=float) + 0.0 * h[0]

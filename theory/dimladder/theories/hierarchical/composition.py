@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...numerics.quadrature import hermite_values
+from ...numerics.quadrature import hermite_series, hermite_values
 from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
 from .analysis import Level, LinkAnalysis, levels, link_of
 from .channels import higher_orders
@@ -322,7 +322,7 @@ def refined_curves(
     rng = np.random.default_rng(seed)
     samples = int(max(30_000, min(samples, 40_000_000 // (d_eff * (k + 1)))))
     true, other = rng.standard_normal((samples, d_eff)), rng.standard_normal((samples, d_eff))
-    h = np.tensordot(raw, hermite_values(true, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff)
+    h = hermite_series(raw, true) @ a / math.sqrt(d_eff)
     f = np.asarray(target.expression.evaluate(np, h=h), dtype=float) + 0.0 * h
     extra = rng.standard_normal(samples)
     members = (classes == np.arange(classes.max() + 1)[:, None]).astype(float)

@@ -16,20 +16,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...numerics.quadrature import gauss_legendre
+from ...numerics.scalars import find_root
+from .resolvent import Resolvent
 from .spectral import LabelLaw
 
 Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 NODES = 96
 # Heights of the nodes on the lines, in units of the half radius of the semicircle.
 LOWEST, HIGHEST = 1e-4, 3e3
 # Combinations of the classes of directions that the second power keeps.
 COMBINATIONS = 3
+# Pairs of points that are averaged together.
+BLOCK = 4096
 # Lines closer to the imaginary axis are not resolved by the nodes.
 NEAREST = 1e-3
 
@@ -67,11 +73,11 @@ class Subspace:
 
 @dataclass(frozen=True)
 class _Line:
-    """Resolvents on one vertical line, from the real axis upwards."""
+    """Resolvents on one vertical line, from the real axis upwards: g, G_0, and G_c, shape (classes, points)."""
 
-    g: NDArray[np.complex128]
-    rest: NDArray[np.complex128]
-    of_class: NDArray[np.complex128]
+    g: Complex
+    rest: Complex
+    of_class: Complex
 
 
 def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
@@ -82,32 +88,39 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     SolveError
         If the resolvent does not converge on the lines, or if no cut keeps that many eigenvalues.
     """
-    from scipy.optimize import brentq
-
     sigma = math.sqrt(law.variance / delta)
     log_y, weights = gauss_legendre(NODES)
     span = math.log(HIGHEST / LOWEST)
     y = sigma * LOWEST * np.exp(0.5 * span * (log_y + 1.0))
     weights = 0.5 * span * weights * y
-    t_values = np.stack([law.values, law.values / delta])
+    resolvent = Resolvent(law, gamma, delta)
+    last: Complex | None = None
 
-    def line(x: float) -> _Line:
-        # Downwards from far away, each point starting from the one above.
-        g, rest, per_class, missed = _follow(_complex(x, y[::-1]), t_values, law, gamma)
-        if missed > NODES // 12:
+    @cache
+    def lines(x: float) -> tuple[_Line, _Line]:
+        nonlocal last
+        z = np.concatenate([x + 1j * y, -x + 1j * y])
+        # Each pair of lines starts from the one before.
+        last, missed = resolvent.solve(z, last)
+        if missed > NODES // 6:
             raise SolveError(
                 "the resolvent of stage 1 did not converge", status="max_iterations",
-                why=f"{missed} of {NODES} points of the line Re z = {x:.4g}",
+                why=f"{missed} of {2 * NODES} points of the lines Re z = {x:.4g} and {-x:.4g}",
                 hint='use order = "leading", or a bounded label transform such as clip(y, -3, 3)',
             )  # fmt: skip
-        return _Line(g[::-1], rest[::-1], per_class[:, ::-1])
+        g = last @ resolvent.weight
+        right, left = (
+            _Line(g[part], last[part, 0], last[part, 1:].T) for part in (slice(NODES), slice(NODES, 2 * NODES))
+        )
+        return right, left
 
     def outside(values: Array, t: float) -> Array:
         # Beyond the highest node every resolvent is 1/z, whose lines are joined by 2 t/(pi Y).
         return np.asarray(1.0 - values @ weights / math.pi - 2.0 * t / (math.pi * sigma * HIGHEST))
 
     def excess(t: float) -> float:
-        return float(outside((line(t).g - line(-t).g).real, t)) - gamma
+        right, left = lines(t)
+        return float(outside((right.g - left.g).real, t)) - gamma
 
     # With fewer samples than dimensions most eigenvalues are null, and the cut is far inside the semicircle.
     low, high = 0.02 * sigma, 2.0 * sigma
@@ -121,8 +134,8 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
             why=f"no cut keeps the fraction d_eff/d = {gamma:.3g} of the eigenvalues at n/d = {delta:.3g}",
             hint='larger kappa, more samples, or order = "leading"',
         )  # fmt: skip
-    cut = float(brentq(excess, low, high, xtol=5e-6 * low))
-    right, left = line(cut), line(-cut)
+    cut = find_root(excess, low, high, xtol=1e-9 * low)
+    right, left = lines(cut)
     overlap = np.clip(outside((right.of_class - left.of_class).real, cut), 0.0, 1.0)
     along = None
     if law.pairs is not None:
@@ -132,28 +145,12 @@ def learned_subspace(law: LabelLaw, gamma: float, delta: float) -> Subspace:
     return Subspace(overlap, law.fractions, power, along, cut)
 
 
-def _complex(real: float, imaginary: Array) -> NDArray[np.complex128]:
-    z = np.empty(len(imaginary), dtype=np.complex128)
-    z.real, z.imag = real, imaginary
-    return z
-
-
-def _follow(
-    z: NDArray[np.complex128], t: Array, law: LabelLaw, gamma: float
-) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.complex128], int]:
-    from .spectral_kernel import follow
-
-    return follow(z, t, law.weights, law.squares, law.fractions, gamma, 1e-10, 4000)
-
-
-def _fields(
-    g: NDArray[np.complex128], of_class: NDArray[np.complex128], law: LabelLaw, gamma: float
-) -> NDArray[np.complex128]:
+def _fields(g: Complex, of_class: Complex, law: LabelLaw, gamma: float) -> Complex:
     """Return g_T = g + gamma sum_c f_c G_c s_c(T), shape (points, bins)."""
     return np.asarray(g[:, None] + gamma * (law.fractions[:, None] * of_class).T @ law.squares)
 
 
-def _linear_resolvent(line: _Line, law: LabelLaw, gamma: float, delta: float) -> NDArray[np.complex128]:
+def _linear_resolvent(line: _Line, law: LabelLaw, gamma: float, delta: float) -> Complex:
     """Return alpha^T G alpha on a line, shape (branches, points), G = 1/(z - R - L) among the class sums u_c.
 
     L_cc' = E[(u_c u_c' - delta_cc') T/(1 - g_T T/delta)], alpha_c = a_c f_c^(1/2): these few directions feel the rest
@@ -170,6 +167,16 @@ def _linear_resolvent(line: _Line, law: LabelLaw, gamma: float, delta: float) ->
     return found
 
 
+def _between(left: Complex, right: Complex, moments: Array) -> Complex:
+    """Return sum_t left[k, t] moments[r, s, t] right[l, t], shape (r, s, k, l), symmetric in r and s."""
+    rank = len(moments)
+    found = np.empty((rank, rank, len(left), len(right)), dtype=np.complex128)
+    for r in range(rank):
+        for s in range(r, rank):
+            found[r, s] = found[s, r] = (left * moments[r, s]) @ right.T
+    return found
+
+
 def _second_power(
     right: _Line, left: _Line, weights: Array, law: LabelLaw, overlap: Array, gamma: float, delta: float
 ) -> Array:
@@ -183,15 +190,10 @@ def _second_power(
     z_b and z_b' two directions, b = 0 one that is not hidden, over both lines and both half planes, with the sign of
     the orientation of the two lines.
     """
-    # The lower half plane holds the conjugates.
-    g, rest = (
-        np.concatenate([part, np.conj(part)])
-        for part in (np.concatenate([right.g, left.g]), np.concatenate([right.rest, left.rest]))
-    )
-    upper = np.concatenate([right.of_class, left.of_class], axis=1)
-    of_class = np.concatenate([upper, np.conj(upper)], axis=1)
-    side = np.concatenate([weights, -weights])
-    measure = np.concatenate([side, side])
+    # In the upper half plane; the lower one holds the conjugates.
+    g, rest = np.concatenate([right.g, left.g]), np.concatenate([right.rest, left.rest])
+    of_class = np.concatenate([right.of_class, left.of_class], axis=1)
+    measure = np.concatenate([weights, -weights])
     one = 1.0 / (1.0 - _fields(g, of_class, law, gamma) * (law.values / delta))
     strength = law.weights * law.values**2 / delta
     # Directions in groups: the hidden classes, then all others. Few combinations of the groups' E[z_b^2 | T] span all
@@ -202,17 +204,23 @@ def _second_power(
     share, scale, _ = np.linalg.svd((1.0 + size) * np.sqrt(law.weights), full_matrices=False)
     rank = min(len(scale), COMBINATIONS)
     share, narrow = share[:, :rank] * scale[:rank], (share[:, :rank] / scale[:rank]).T
-    moments = np.einsum("rb,bct,sc,t->rst", narrow, pairs, narrow, strength, optimize=True).reshape(rank * rank, -1)
+    moments = np.einsum("rb,bct,sc,t->rst", narrow, pairs, narrow, strength, optimize=True)
     weight = np.concatenate([gamma * law.fractions, [1.0 - gamma]])
+    mixed = np.einsum("b,br,bs->rsb", weight, share, share)
     resolvent = np.concatenate([of_class, rest[None]])
     squared = np.zeros((len(law.fractions),) * 2)
-    for k in range(len(g) // 2):  # the other half holds the conjugates
-        matrix = ((one * one[k]) @ moments.T).reshape(-1, rank, rank)
-        average = np.einsum("b,br,bs,bk->krs", weight * resolvent[:, k], share, share, resolvent)
+    # z' in the upper half plane, then in the lower one. The real part is symmetric in z and z': every pair once.
+    k, other = np.triu_indices(len(g))
+    share_of_pair = np.where(k == other, 2.0, 4.0) * measure[k] * measure[other]
+    for far, seen in ((one, resolvent), (np.conj(one), np.conj(resolvent))):
+        matrix = _between(one, far, moments)[:, :, k, other].transpose(2, 0, 1)
+        average = _between(resolvent.T, seen.T, mixed)[:, :, k, other].transpose(2, 0, 1)
         ladder = np.linalg.solve(np.eye(rank) - matrix @ average, matrix)
-        seen = np.einsum("br,krs,cs->bck", share[:-1], ladder, share[:-1])
-        both = of_class[:, k] * of_class.T
-        squared += 2.0 * measure[k] * np.einsum("bck,kb,kc,k->bc", seen, both, both, measure).real
+        for start in range(0, len(k), BLOCK):
+            part = slice(start, start + BLOCK)
+            both = (of_class[:, k[part]] * seen[:-1, other[part]]).T[:, :, None] * share[:-1]
+            driven = (both @ ladder[part]) * share_of_pair[part, None, None]
+            squared += np.tensordot(driven, both, axes=((0, 2), (0, 2))).real
     squared /= 4.0 * math.pi**2
     branches, d_eff = int(law.branch.max()) + 1, law.features
     squared *= gamma / (branches * d_eff)

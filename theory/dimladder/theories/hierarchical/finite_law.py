@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import ndtri
 from ...problem.hierarchy import orthonormal_coefficients
 from .spectral import class_readouts
 
@@ -30,9 +31,7 @@ READOUTS = 33
 @lru_cache(maxsize=32)
 def feature_law(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
     """Return points of h and their probabilities; one hidden level."""
-    from scipy.special import ndtri
-
-    from ...numerics.quadrature import hermite_values
+    from ...numerics.quadrature import hermite_series
 
     raw = orthonormal_coefficients(target.features[0], target.hermite)
     size = math.sqrt(float(raw @ raw))
@@ -41,7 +40,7 @@ def feature_law(target: Hierarchical, d_eff: int) -> tuple[Array, Array]:
     values, counts = _readouts(target, d_eff)
     count = NODES if len(values) <= 2 else NODES // 8
     z = ndtri((np.arange(count) + 0.5) / count)
-    term = np.tensordot(raw, hermite_values(z, len(raw) - 1), axes=(0, 0)) / math.sqrt(d_eff)
+    term = hermite_series(raw, z) / math.sqrt(d_eff)
     power = np.ones(POINTS // 2 + 1, dtype=complex)
     if target.readout in ("rademacher", "gaussian"):
         power = _transform([(a, w) for a, w in zip(values, counts / d_eff, strict=True)], term, step) ** d_eff

@@ -101,7 +101,8 @@ class Drift:
     def floor(self) -> float:
         """1 - q at the stationary point that gradient noise leaves, for equal readouts; nan where q does not grow."""
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ...numerics.scalars import find_root
 
         rate, nu, gamma = self.rate * float(self.values[0]), self.batch_noise, self.ratio
         if len(self.values) > 1 or rate <= 0:
@@ -114,7 +115,7 @@ class Drift:
             inside, outside = q * (1 + rate * (1 - q)) ** 2, (1 - q) * (1 - rate * q) ** 2
             return (inside + nu * gamma) / (inside + outside + nu) - q
 
-        return 1.0 - float(brentq(excess, gamma, 1.0, xtol=1e-15)) if nu > 0 else 0.0
+        return 1.0 - float(find_root(excess, gamma, 1.0, xtol=1e-15)) if nu > 0 else 0.0
 
 
 class _Shared:
@@ -293,7 +294,8 @@ class OverlapFlow(_Shared, ExplicitFlow):
 
     def escape_time(self) -> float:
         import numpy as np
-        from scipy.optimize import brentq
+
+        from ...numerics.scalars import find_root
 
         g = self.drift
         rates = 2.0 * g.rate * g.values
@@ -309,7 +311,7 @@ class OverlapFlow(_Shared, ExplicitFlow):
             return float(grown.sum() - (1.0 - start.sum()) * math.exp(-fastest * t))
 
         latest = (math.log(1.0 / float(start[np.argmax(rates)])) + 1.0) / fastest
-        noiseless = float(brentq(excess, 0.0, latest, xtol=1e-13 * latest))
+        noiseless = float(find_root(excess, 0.0, latest, xtol=1e-13 * latest))
         if not self.noisy:
             return noiseless
         from ...numerics.ode import integrate

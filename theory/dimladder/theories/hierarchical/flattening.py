@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import gauss_hermite, hermite_values
+from ...numerics.scalars import find_root
 from ...problem.hierarchy import orthonormal_coefficients
 from .analysis import levels, link_of, normal_rule
 from .contour import Subspace, learned_subspace
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 # The folded matrix is a label-weighted covariance in the limit of many samples: this many a dimension.
 MANY = 1e5
+# Newton steps of its resolvent, and points at a time on the way to the spike.
+STEPS, AT_ONCE = 30, 11
 
 
 def quadratic_count(d: int) -> int:
@@ -201,8 +204,6 @@ class FoldedSpike:
 
 def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
     """Return the eigenvector at n = ratio D_2 samples."""
-    from scipy.optimize import brentq
-
     total = quadratic_count(law.d)
     share = np.append(law.fractions, 0.0) * law.d_eff * (law.d - law.d_eff) / total
     share[-1] = 1.0 - share.sum()
@@ -211,34 +212,50 @@ def folded_spike(law: QuadraticLaw, ratio: float) -> FoldedSpike:
         values = -values
     scaled = values / ratio
 
-    def resolvents(g: float) -> tuple[Array, Array]:
-        """Return G_b and 1/(1 - g_T T/delta) for G_0 = g; NaN where g is inside the spectrum."""
-        own = np.full(len(share), g)
-        for _ in range(100):
-            field = share * own @ (1.0 + law.squares)
-            if float(np.max(field * scaled)) >= 1.0:
-                return np.full(len(share), math.nan), np.full(len(values), math.nan)
-            one = 1.0 / (1.0 - field * scaled)
-            new = g / (1.0 - g * (law.squares @ (law.weights * values * one)))
-            if float(np.max(np.abs(new - own))) <= 1e-12 * g:
+    size, pull = 1.0 + law.squares, law.squares * (law.weights * values)
+    products = (pull[:, None] * size[None] * scaled).reshape(-1, len(values)).T
+    eye = np.eye(len(share))
+
+    def resolvents(g: Array) -> tuple[Array, Array]:
+        """Return G_b and 1/(1 - g_T T/delta) for every G_0 = g, first axis; NaN where g is inside the spectrum."""
+        own, one = np.tile(g[:, None], len(share)), np.full((len(g), len(values)), math.nan)
+        going = np.arange(len(g))
+        # Newton's method on G_b = g/(1 - g L_b) from below: the fixed point itself is slow near the edge.
+        for _ in range(STEPS):
+            field = (own[going] * share) @ size * scaled
+            left = np.max(field, axis=1) >= 1.0
+            own[going[left]], one[going[left]] = math.nan, math.nan
+            going, field = going[~left], field[~left]
+            pole = one[going] = 1.0 / (1.0 - field)
+            new = g[going, None] / (1.0 - g[going, None] * (pole @ pull.T))
+            slope = new[:, :, None] ** 2 * (pole**2 @ products).reshape(-1, *eye.shape) * share
+            step = np.linalg.solve(eye - slope, (new - own[going])[..., None])[..., 0]
+            own[going] += step
+            going = going[np.max(np.abs(step), axis=1) > 1e-12 * g[going]]
+            if not going.size:
                 break
-            own = new
+        own[going], one[going] = math.nan, math.nan
         return own, one
 
-    def excess(g: float) -> float:
-        _, one = resolvents(g)
-        value = g * float(law.weights @ ((law.weighted - 1.0) * values * one)) - 1.0
-        return value if math.isfinite(value) else 1.0
+    push = (law.weighted - 1.0) * law.weights * values
+
+    def excess(g: Array) -> Array:
+        value = g * (resolvents(g)[1] @ push) - 1.0
+        return np.where(np.isfinite(value), value, 1.0)
+
+    def excess_at(g: float) -> float:
+        return float(excess(np.array([g]))[0])
 
     limit = 1.0 / float(scaled.max())
     nothing = FoldedSpike(0.0, np.ones(len(share)))
     grid = limit * np.linspace(0.01, 0.99, 99)
-    first = next((i for i, g in enumerate(grid) if excess(float(g)) >= 0), None)
+    parts = (range(k, min(k + AT_ONCE, len(grid))) for k in range(0, len(grid), AT_ONCE))
+    first = next((part[int(np.argmax(up))] for part in parts if (up := excess(grid[part]) >= 0).any()), None)
     if first is None:
         return nothing
-    g0 = float(brentq(excess, grid[first - 1] if first else 1e-6 * limit, grid[first], xtol=1e-12 * limit))
-    own, one = resolvents(g0)
-    if abs(excess(g0)) > 1e-6:
+    g0 = find_root(excess_at, grid[first - 1] if first else 1e-6 * limit, grid[first], xtol=1e-12 * limit)
+    own, one = (found[0] for found in resolvents(np.array([g0])))
+    if abs(excess_at(g0)) > 1e-6:
         return nothing  # the edge of the spectrum, not a spike
     strength = law.weights * values * scaled * one**2
     gain = own[:, None] ** 2 * (law.pairs @ strength) * share
@@ -279,7 +296,6 @@ def flattened_subspace(target: Hierarchical, transform: str, ratio: float, d: in
 
 def flattening_threshold(target: Hierarchical, transform: str, d: int | None = None, d_eff: int = 0) -> float:
     """Return n/D_2 at which the spike detaches; at leading order without d. Infinite where it never does."""
-    from scipy.optimize import brentq
 
     def detached(log_ratio: float) -> bool:
         ratio = math.exp(log_ratio)
@@ -288,13 +304,12 @@ def flattening_threshold(target: Hierarchical, transform: str, d: int | None = N
         return folded_spike(quadratic_law(target, transform, d, d_eff), ratio).overlap > 0.0
 
     grid = np.linspace(math.log(0.02), math.log(5e3), 40)
-    found = [detached(float(v)) for v in grid]
-    if not any(found):
+    j = next((k for k, v in enumerate(grid) if detached(float(v))), None)
+    if j is None:
         return math.inf
-    j = int(np.argmax(found))
     if j == 0:
         return math.exp(float(grid[0]))
-    return math.exp(float(brentq(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6)))
+    return math.exp(float(find_root(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6)))
 
 
 def learned_quadratic(

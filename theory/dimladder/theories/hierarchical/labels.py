@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import hermite_values
+from ...numerics.scalars import find_minimum
 from ...problem.expressions import Expression
 from .analysis import LinkAnalysis, feature_scale, kinks_of, link_of, normal_rule
 
@@ -269,18 +270,16 @@ def _exact_posterior(link: LinkAnalysis, order: int, spacing: float = 1e-3) -> P
 
 def _turning_points(link: LinkAnalysis) -> list[float]:
     """Return the local extrema of u -> g(s u) in (-9, 9) that are not kinks; mirror images are made exact."""
-    from scipy.optimize import minimize_scalar
-
     x = np.linspace(-9.0, 9.0, 18_001)
     step = np.sign(np.diff(link.function(x)))
     found = []
     for i in np.flatnonzero(step[:-1] * step[1:] < 0):
         sign = -step[i]
-        best = minimize_scalar(
-            lambda v, sign=sign: sign * float(link.function(np.array([v]))[0]),
-            bounds=(float(x[i]), float(x[i + 2])), method="bounded", options={"xatol": 1e-9},
-        )  # fmt: skip
-        found.append(float(best.x))
+
+        def turned(v: float, sign: float = sign) -> float:
+            return sign * float(link.function(np.array([v]))[0])
+
+        found.append(find_minimum(turned, float(x[i]), float(x[i + 2]), xtol=1e-9).x)
     images = np.array(found)
     result = []
     for v in found:

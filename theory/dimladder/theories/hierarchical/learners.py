@@ -159,7 +159,7 @@ class KernelErrors:
         """Measure the powers on draws of the hidden coordinates, with a fixed seed."""
         import numpy as np
 
-        from ...numerics.quadrature import hermite_values
+        from ...numerics.quadrature import hermite_series, hermite_values
         from ...problem.hierarchy import effective_dimension, orthonormal_coefficients
         from .finite_law import finite_null_error
         from .spectral import class_readouts
@@ -170,7 +170,7 @@ class KernelErrors:
         a, classes = class_readouts(target, d_eff)
         raw = orthonormal_coefficients(target.features[0], target.hermite)
         z = rng.standard_normal((branches, samples, d_eff))
-        h = [np.tensordot(raw, hermite_values(v, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff) for v in z]
+        h = [hermite_series(raw, v) @ a / math.sqrt(d_eff) for v in z]
         names = dict(zip(target.link_variables, h, strict=True))
         f = np.asarray(target.expression.evaluate(np, **names), dtype=float) + 0.0 * h[0]
         mean = float(f.mean())

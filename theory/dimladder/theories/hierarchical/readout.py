@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import gauss_normal, hermite_values
+from ...numerics.scalars import ndtr
 from .analysis import LinkAnalysis
 
 Array = NDArray[np.float64]
@@ -36,7 +37,6 @@ def basis_values(basis: str, s: Array, degree: int) -> Array:
     """Return psi_0..psi_m at s, shape (degree + 1, len(s)): orthonormal for a standard normal s, but for ``clip``."""
     if basis != "rank":
         return hermite_values(s if basis == "hermite" else np.clip(s, -CLIP, CLIP), degree)
-    from scipy.special import ndtr
 
     return legendre_values(np.asarray(ndtr(s)), degree)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DomainError
+from ...numerics.scalars import find_root
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,6 @@ def kernel_ridge(
 
 def _effective_ridge(multiplicity: Array, eigenvalue: Array, n: float, ridge: float) -> float:
     """Return the positive root of kappa = lam + (kappa/n) sum mult ev/(ev + kappa), 0 when there is none."""
-    from scipy.optimize import brentq
 
     def excess(kappa: float) -> float:
         return kappa - ridge - kappa / n * float(multiplicity @ (eigenvalue / (eigenvalue + kappa)))
@@ -64,7 +64,7 @@ def _effective_ridge(multiplicity: Array, eigenvalue: Array, n: float, ridge: fl
     low = high * 1e-16
     if excess(low) >= 0:
         return 0.0 if ridge == 0 else ridge
-    return float(brentq(excess, low, high * (1 + 1e-12), xtol=1e-16 * high, rtol=1e-14))
+    return float(find_root(excess, low, high * (1 + 1e-12), xtol=1e-16 * high, rtol=1e-14))
 
 
 def random_feature_ridge(
@@ -100,8 +100,6 @@ def random_feature_gain(multiplicity: Array, eigenvalue: Array, n: float, width:
 
 def _feature_ridge(multiplicity: Array, eigenvalue: Array, n: float, width: float, ridge: float) -> float:
     """Return nu2."""
-    from scipy.optimize import brentq
-
     if ridge <= 0:
         raise DomainError("random_feature_ridge needs a positive ridge", hint="use a small one for the ridgeless limit")
 
@@ -122,5 +120,5 @@ def _feature_ridge(multiplicity: Array, eigenvalue: Array, n: float, width: floa
         return min(n, width) - first(math.exp(log_v))
 
     if clear(low) < 0:
-        low = float(brentq(clear, low, high))
-    return math.exp(float(brentq(excess, low, high, xtol=1e-14)))
+        low = float(find_root(clear, low, high))
+    return math.exp(float(find_root(excess, low, high, xtol=1e-14)))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DomainError
+from ...numerics.scalars import find_root, ndtri
 from ...problem.hierarchy import orthonormal_coefficients
 from .analysis import Level, levels
 from .labels import LabelMoments, label_moments
@@ -131,8 +132,6 @@ def class_readouts(target: Hierarchical, count: int) -> tuple[Array, NDArray[np.
 
     Gaussian readouts take the midpoints of `count` quantiles, each its own class; a given vector is tiled.
     """
-    from scipy.special import ndtri
-
     match target.readout:
         case "ones":
             a = np.ones(count)
@@ -182,7 +181,7 @@ def sample_label_law(
 
     The seed is fixed, so that the theory is a deterministic function of the problem.
     """
-    from ...numerics.quadrature import hermite_values
+    from ...numerics.quadrature import hermite_series
 
     rng = np.random.default_rng(seed)
     a, index = class_readouts(target, d_eff)
@@ -200,7 +199,7 @@ def sample_label_law(
         h = []
         for m in range(branches):
             z = rng.standard_normal((part.stop - start, d_eff))
-            h.append(np.tensordot(raw, hermite_values(z, len(raw) - 1), axes=(0, 0)) @ a / math.sqrt(d_eff))
+            h.append(hermite_series(raw, z) @ a / math.sqrt(d_eff))
             square = z**2 - 1.0
             squares[m, :, part], fourths[m, :, part] = (square @ member).T, (square**2 @ member).T
             if linear:
@@ -244,8 +243,6 @@ def single_spike(law: LabelLaw, index: int, delta: float) -> Spike:
     q = 1/(1 - L'(g0)/z'(g0)) with z'(g) = -1/g^2 + E[(T^2/delta)/(1 - gT/delta)^2] and
     L'(g) = E[z^2 (T^2/delta)/(1 - gT/delta)^2] for the direction; above the threshold iff z'(g0) < 0.
     """
-    from scipy.optimize import brentq
-
     values, square = law.values, law.squares[index]
     if float(law.weights @ (square * values)) < 0:
         mirrored = replace(law, values=-law.values)
@@ -258,12 +255,11 @@ def single_spike(law: LabelLaw, index: int, delta: float) -> Spike:
         return g * float(w @ (square * values / (1 - g * ratio))) - 1.0
 
     grid = limit * (1 - np.geomspace(1.0, 1e-6, 400))[1:]
-    signs = np.array([excess(float(g)) for g in grid])
-    first = np.flatnonzero(signs >= 0)
+    first = np.flatnonzero(grid * ((1.0 / (1 - np.outer(grid, ratio))) @ (w * square * values)) >= 1.0)
     if not len(first):
         return Spike(math.nan, 0.0, False)
     j = int(first[0])
-    g0 = float(brentq(excess, grid[j - 1] if j else 1e-12 * limit, grid[j], xtol=1e-15 * limit))
+    g0 = float(find_root(excess, grid[j - 1] if j else 1e-12 * limit, grid[j], xtol=1e-15 * limit))
     pole = (values * ratio) / (1 - g0 * ratio) ** 2
     slope = -1.0 / g0**2 + float(w @ pole)
     eigenvalue = 1.0 / g0 + float(w @ (values / (1 - g0 * ratio)))
@@ -274,20 +270,18 @@ def single_spike(law: LabelLaw, index: int, delta: float) -> Spike:
 
 def refined_critical_ratio(law: LabelLaw, d_eff: int) -> float:
     """Return the n/(d d_eff) at which the first hidden direction detaches, alone, at this number of features."""
-    from scipy.optimize import brentq
 
     def detached(log_ratio: float) -> bool:
         delta = math.exp(log_ratio) * d_eff
         return any(single_spike(law, c, delta).detached for c in range(len(law.readouts)))
 
     grid = np.linspace(math.log(1e-3), math.log(1e4), 60)
-    found = [detached(float(v)) for v in grid]
-    if not any(found):
+    j = next((k for k, v in enumerate(grid) if detached(float(v))), None)
+    if j is None:
         return math.inf
-    j = int(np.argmax(found))
     if j == 0:
         raise DomainError("the refined threshold lies below n = 1e-3 d d_eff", hint='use order = "leading"')
-    return math.exp(float(brentq(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-6)))
+    return math.exp(float(find_root(lambda v: 1.0 if detached(float(v)) else -1.0, grid[j - 1], grid[j], xtol=1e-10)))
 
 
 def direction_measure(theta: float, sigma: float, points: int = 4000) -> tuple[Array, Array]:
@@ -349,8 +343,6 @@ def span_overlap(
     sigma : float
         Half radius of the semicircle.
     """
-    from scipy.optimize import brentq
-
     if not 0 < neurons < 1:
         raise ValueError(f"the number of neurons per dimension must lie in (0, 1), got {neurons}")
     measures = [direction_measure(float(v), sigma) for v in theta]
@@ -361,7 +353,7 @@ def span_overlap(
         kappa = math.exp(log_kappa)
         return sum(float(w @ (s / (s + kappa))) for s, w in squares) - neurons
 
-    log_kappa = float(brentq(rank, math.log(largest) - 200.0, math.log(largest) + 200.0))
+    log_kappa = float(find_root(rank, math.log(largest) - 200.0, math.log(largest) + 200.0))
     kappa = math.exp(log_kappa)
     return np.array([float(w @ (function(x) ** 2 / (function(x) ** 2 + kappa))) for x, w in measures])
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ...errors import DomainError
 from ...numerics.quadrature import hermite_values
+from ...numerics.scalars import find_minimum, find_root
 from .analysis import Level, LinkAnalysis
 
 Array = NDArray[np.float64]
@@ -163,8 +164,6 @@ def union_state(task: Task, penalties: Penalties) -> UnionState:
 
 def _gains(crowding: Array, penalties: Penalties) -> Array:
     """Return A_j = 1/(1 + chi l_j) with chi = tau + chi sum (D_j/n) A_j, the positive root (0 if there is none)."""
-    from scipy.optimize import brentq
-
     shape, strength = penalties.shape, penalties.strength
     finite = np.isfinite(shape)
     gain = np.zeros_like(shape)
@@ -201,7 +200,7 @@ def _gains(crowding: Array, penalties: Penalties) -> Array:
             low = high
             while excess(low) >= 0.0 and low > 1e-300:
                 low /= 16.0
-        chi = float(brentq(excess, low, high, xtol=1e-300, rtol=1e-14, maxiter=500))
+        chi = float(find_root(excess, low, high, xtol=1e-300, rtol=1e-14))
     gain[finite] = 1.0 / (1.0 + chi * shape)
     return gain
 
@@ -258,8 +257,6 @@ def penalties_of(task: Task, weights: str, ridge: float | str, counts: Array | N
 
 def _best_strength(task: Task, shape: Array) -> Penalties:
     """Return the strength that minimises the error on a fresh label."""
-    from scipy.optimize import minimize_scalar
-
     finite = np.isfinite(shape)
     if float(task.power[finite].sum()) <= NO_POWER * task.variance:
         return Penalties(1.0, np.full_like(shape, np.inf))
@@ -272,8 +269,7 @@ def _best_strength(task: Task, shape: Array) -> Penalties:
     grid = np.linspace(-25.0, 25.0, 101) - typical
     best = int(np.argmin([error(float(v)) for v in grid]))
     low, high = grid[max(0, best - 1)], grid[min(100, best + 1)]
-    found = minimize_scalar(error, bounds=(float(low), float(high)), method="bounded", options={"xatol": 1e-10})
-    return Penalties(math.exp(float(found.x)), shape)
+    return Penalties(math.exp(find_minimum(error, float(low), float(high), xtol=1e-10).x), shape)
 
 
 def label_components(link: LinkAnalysis, level: Level, shares: Array, draws: Array) -> Array:

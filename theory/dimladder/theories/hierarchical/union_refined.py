@@ -29,6 +29,8 @@ from .union import Penalties
 Array = NDArray[np.float64]
 # With more classes of readouts than this, pairs of classes are not told apart.
 FEW_CLASSES = 3
+# Samples at a time: what is added up stays in the processor's cache.
+BLOCK = 4096
 
 
 def squared_norms(basis: Array) -> Array:
@@ -39,13 +41,17 @@ def squared_norms(basis: Array) -> Array:
     basis : (k + 1, samples, d_eff) array
         h_0..h_k of every coordinate.
     """
-    squares = basis**2
-    degree = len(basis) - 1
-    total = np.zeros((degree + 1, basis.shape[1]))
+    degree, samples = len(basis) - 1, basis.shape[1]
+    total = np.zeros((degree + 1, samples))
     total[0] = 1.0
-    for i in range(basis.shape[2]):
-        for j in range(degree, 0, -1):
-            total[j] += sum(total[j - t] * squares[t, :, i] for t in range(1, j + 1))
+    for start in range(0, samples, BLOCK):
+        part = slice(start, start + BLOCK)
+        # One coordinate after the other: the product of the sequences of all, as of polynomials.
+        sums = total[:, part]
+        for square in np.ascontiguousarray(basis[:, part].transpose(2, 0, 1)) ** 2:
+            for j in range(degree, 0, -1):
+                for t in range(1, j + 1):
+                    sums[j] += sums[j - t] * square[t]
     return total
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_normal, hermite_values
+from ...numerics.scalars import find_minimum
 from ...problem import Expression
 from ...problem.activations import activation
 from .analysis import LinkAnalysis
@@ -150,7 +151,6 @@ def unit_state(task: UnitTask, n: float, units: int, ridge: float) -> UnitState:
 
 def best_state(task: UnitTask, n: float, units: int) -> UnitState:
     """Return the state at the ridge of the smallest error on a fresh label."""
-    from scipy.optimize import minimize_scalar
 
     def state(log_ridge: float) -> UnitState:
         return unit_state(task, n, units, math.exp(log_ridge))
@@ -160,8 +160,7 @@ def best_state(task: UnitTask, n: float, units: int) -> UnitState:
     grid = scale + np.linspace(-14.0, 10.0, 49)
     best = int(np.argmin([state(float(v)).error for v in grid]))
     low, high = float(grid[max(0, best - 1)]), float(grid[min(len(grid) - 1, best + 1)])
-    found = minimize_scalar(lambda v: state(float(v)).error, bounds=(low, high), method="bounded")
-    return state(float(found.x))
+    return state(find_minimum(lambda v: state(v).error, low, high).x)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...numerics.nested import nested_points, triangular
 from ...numerics.sampling import normals
+from ...numerics.scalars import find_root
 from ...problem import Expression
 from ...problem.losses import loss_function
 from .closed import Regression
@@ -214,8 +215,6 @@ class FreshData:
 
     def _crossings(self, readout: float) -> list[float]:
         """Return the fields at which one unit changes its class, or its loss is not smooth for a label +1 or -1."""
-        from scipy.optimize import brentq
-
         loss = loss_function(self.model.loss.text)
         grid = np.linspace(-30.0, 30.0, 6002)
         values = readout * self.model.activation.evaluate(np, x=grid)
@@ -226,7 +225,7 @@ class FreshData:
                 return readout * float(self.model.activation.evaluate(np, x=np.float64(x))) - level
 
             for i in np.flatnonzero((values[:-1] - level) * (values[1:] - level) < 0):
-                found.append(float(brentq(above, grid[i], grid[i + 1], xtol=1e-14)))
+                found.append(float(find_root(above, grid[i], grid[i + 1], xtol=1e-14)))
         return found
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...numerics.scalars import ndtri
 from ...problem import Expression
 from ...problem.descent import Formulas
 
@@ -22,8 +23,6 @@ class Model(Formulas):
 
     def kink_planes(self) -> tuple[list[tuple[Array, float]], bool]:
         """Return where labels are not smooth, planes ``a . (fields, noises) = c``, and whether that is everywhere."""
-        from scipy.special import ndtri
-
         m, total = len(self.fields), self.sources
         planes, everywhere = [], not self.logit
         if self.target is None:
