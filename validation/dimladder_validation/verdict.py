@@ -103,7 +103,7 @@ class Entries:
         return replace(self, labels=[text for text, keep in zip(self.labels, kept, strict=True) if keep], **parts)
 
 
-# A variable that nowhere exceeds this, in its unit, is zero: what a solver leaves of a zero is rounding, and no measure.
+# A variable that nowhere exceeds this, in its unit, is zero: what a solver leaves of a zero is rounding, not a measure.
 ZERO = 1e-14
 
 
