@@ -10,9 +10,11 @@ import numpy as np
 from erf_numpy import generalisation_error, initial_state, rhs_numpy
 from numba import njit
 
-from dimladder.numerics.special import asin
+from dimladder.numerics.special import asin as native_asin
 
 __all__ = ["generalisation_error", "initial_state", "rhs", "rhs_numpy", "work_size"]
+# For code of numba.
+asin = native_asin.by_numba
 RHS_SIGNATURE = "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])"
 
 

@@ -51,7 +51,7 @@ def overlaps(y: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([q.reshape(len(y), -1), y[:, len(i) : len(i) + k * k]], axis=1)
 
 
-def erf_dimladder(case: str, rtol: float, prepared: bool = False) -> Curve:
+def erf_dimladder(case: str, rtol: float, prepared: bool = False, method: str = "auto") -> Curve:
     from erf_numpy import initial_state
 
     import dimladder as dl
@@ -64,7 +64,7 @@ def erf_dimladder(case: str, rtol: float, prepared: bool = False) -> Curve:
         algorithm={"kind": "one-pass", "learning_rate": RATE},
         initial={"Q": start[: k * k].reshape(k, k), "M": start[k * k :].reshape(k, k), "a": [1.0] * k},
         grid={"time": np.linspace(0.0, end, TIMES)},
-        solver={"rtol": rtol},
+        solver={"rtol": rtol, "method": method},
     )
 
     solver = dl.prepare(problem, ["algorithm.learning_rate"]) if prepared else None
@@ -190,6 +190,7 @@ JOBS: dict[str, dict[str, Job]] = {
     "erf": {
         "dimladder": erf_dimladder,
         "dimladder, prepared": lambda case, rtol: erf_dimladder(case, rtol, prepared=True),
+        "dimladder, prepared, dp5": lambda case, rtol: erf_dimladder(case, rtol, prepared=True, method="dp5"),
         "NumPy + SciPy": erf_scipy,
         "numba + SciPy": erf_numba,
         "JAX + diffrax Tsit5": lambda case, rtol: erf_jax(case, rtol, "Tsit5"),

@@ -180,7 +180,7 @@ def test_velocities_are_averages_over_samples(name: str) -> None:
     assert (np.abs(moving[0, 0] - dG[:K, :K]) < 4.5 * np.sqrt(squares[0][:K, :K]) + 1e-4).all()
     assert (np.abs(cross[0, 0, :, : n - K] - dG[:K, K:]) < 4.5 * np.sqrt(squares[0][:K, K:]) + 1e-4).all()
     assert (np.abs(a[0] - da) < 4.5 * np.sqrt(squares[1]) + 1e-4).all()
-    seen = made.observed(np.zeros(1), made.initial_state()[None])[0, 0].T @ t.source_weights(0.0)
+    seen = made.observed(np.zeros(1), made.initial_state()[None])[0, 0].T @ t.source_weights(np.zeros(1))[0]
     assert abs(seen[0] - error) < 4e-3 * error
     if t.classes:
         assert abs(seen[1] - wrong) < 4.5 * math.sqrt(0.25 / (2 * count))

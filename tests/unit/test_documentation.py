@@ -164,6 +164,26 @@ def test_every_public_name_is_in_the_reference(root: Path) -> None:
     assert {*dl.__all__, *dimladder_validation.__all__} - errors <= listed
 
 
+def test_every_parameter_of_a_public_function_is_explained() -> None:
+    import inspect
+
+    import dimladder_validation
+
+    silent = []
+    for module in (dl, dimladder_validation):
+        for name in module.__all__:
+            public = {name: getattr(module, name)}
+            if inspect.isclass(public[name]):
+                members = {key: member for key, member in vars(public[name]).items() if not key.startswith("_")}
+                public |= {f"{name}.{key}": getattr(public[name], key) for key, m in members.items() if callable(m)}
+            for path, thing in public.items():
+                text = inspect.getdoc(thing) or ""
+                wanted = list(inspect.signature(thing).parameters) if inspect.isfunction(thing) else []
+                said = text and all(re.search(rf"\b{word}\b", text) for word in wanted if word != "self")
+                silent += [] if said or not callable(thing) else [path]
+    assert not silent
+
+
 def test_every_gallery_script_has_its_picture(root: Path) -> None:
     gallery = root / "docs" / "gallery"
     shown = set()
@@ -189,7 +209,10 @@ def test_every_theory_has_a_picture(root: Path) -> None:
     assert set(registry.names("theories")) <= drawn
 
 
-PAGES = ("first-curve", "one-pass", "multi-pass", "estimation", "hierarchical", "mup", "giant-step", "truncation")
+PAGES = (
+    "first-curve", "one-pass", "multi-pass", "estimation", "hierarchical", "mup", "giant-step", "truncation",
+    "derivatives",
+)  # fmt: skip
 
 
 def _execute(root: Path) -> dict:

@@ -124,7 +124,7 @@ def test_masks_are_sources() -> None:
     assert len(found.head) == 16
     p = found.probabilities(0.0)
     assert np.isclose(p @ (found.masks[:, 0] * found.masks[:, 1]), 0.49)
-    assert np.allclose(found.source_weights(0.0), [0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(found.source_weights(np.zeros(1)), [0.1, 0.2, 0.3, 0.4])
 
 
 def test_momentum_in_both_scalings() -> None:

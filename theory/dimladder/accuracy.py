@@ -107,6 +107,15 @@ def check(problem: Problem) -> Accuracy:
     times every error that the solution reports of itself (`solve.stored_errors`), relative to the largest entry; its
     standard error.
 
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Accuracy
+        Prints itself as a table: digits of every variable, and which setting limits them.
+
     Raises
     ------
     ConfigError

@@ -43,10 +43,12 @@ def _diagram(
     lengths = tuple(len(v) for v in axes.values())
     coords: dict[str, Any] = {key: _coordinate(values) for key, values in axes.items()}
     good = [a for a in answers if a.status == "success"]
-    whole = [
-        a.status == "success" and all(own[d] is at or np.array_equal(own[d], at) for d, at in a.coords.items())
-        for a in answers
-    ]
+    # Points that were solved together share their coordinates.
+    common = {
+        id(coords): all(np.array_equal(own[d], at) for d, at in coords.items())
+        for coords in {id(a.coords): a.coords for a in good}.values()
+    }
+    whole = [a.status == "success" and common[id(a.coords)] for a in answers]
     variables: dict[str, Any] = {}
     for name in dict.fromkeys(n for a in good for n in a.variables):
         dims, first, text = next(a.variables[name] for a in good if name in a.variables)
@@ -266,7 +268,7 @@ def _coordinate(values: list[Any]) -> Any:
 def _shared_coords(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the coordinates that hold every point: the common one, or the sorted union."""
     found: dict[str, Any] = {}
-    for coords in points:
+    for coords in {id(coords): coords for coords in points}.values():
         for name, values in coords.items():
             known = found.get(name)
             if known is None or not (known is values or np.array_equal(known, values)):

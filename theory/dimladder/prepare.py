@@ -163,6 +163,11 @@ class Prepared:
     def solution(self, values: Values) -> Solution:
         """Solve, and return coordinates, variables, status and statistics of the method.
 
+        Parameters
+        ----------
+        values : mapping or sequence
+            One for each key of `vary`: by name, or in its order.
+
         Raises
         ------
         SolveError

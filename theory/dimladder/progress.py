@@ -84,6 +84,8 @@ def _tell() -> None:
         return
     if _watcher is None:
         _watcher = _chosen()
+    if _watcher is _silent:
+        return
     bar = next((s for s in _stages if s.total is not None), _Stage(""))
     # One that compiles may have another compiled: it is said once.
     parts = dict.fromkeys(s.told(s is not bar) for s in _stages)

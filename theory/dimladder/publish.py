@@ -160,7 +160,16 @@ def _problem_of(result: Result, wanted: str) -> Problem:
 
 
 def figure(results: Sequence[Result], *, refine: bool = True, **options: Any) -> Any:
-    """Return a matplotlib figure, lines drawn through a finer solve; options as in `dimladder.paper.figure`."""
+    """Return a matplotlib figure of theories and measurements.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    refine : bool
+        Draw the lines of theories through a finer solve, where that takes a few seconds at most.
+    **options
+        ``variables``, ``style``, ``names``, ``width``, as in `dimladder.paper.figure`.
+    """
     from .paper.draw import figure as draw
     from .paper.runs import same
 

@@ -77,6 +77,12 @@ def load_all(group: Group) -> tuple[dict[str, Any], dict[str, DimladderError]]:
 def register(group: Group, item: Any) -> Any:
     """Make an object known under its own name, in this process, and return it.
 
+    Parameters
+    ----------
+    group : {"theories", "experiments", "verbs"}
+    item : Theory, Experiment or Verb
+        An object with a name.
+
     Raises
     ------
     ConfigError

@@ -53,7 +53,23 @@ def loads(
     source: str = "<text>",
     folder: Path | None = None,
 ) -> Problem:
-    """Read a problem from TOML text; see `load`. `folder` is where a theory's local file is looked for."""
+    """Read a problem from TOML text.
+
+    Parameters
+    ----------
+    text : str
+    overrides : mapping, optional
+        As in `load`.
+    source : str
+        What messages call the text.
+    folder : Path, optional
+        Where a theory's local file is looked for.
+
+    Raises
+    ------
+    ConfigError
+        As `load` does.
+    """
     return build_problem(parse_document(text, source), overrides, source, folder)
 
 
@@ -114,6 +130,17 @@ def _known(theory: Theory) -> str:
 def replace(problem: Problem, overrides: Mapping[str, Any]) -> Problem:
     """Return the problem with dotted keys replaced and everything checked again.
 
+    Parameters
+    ----------
+    problem : Problem
+    overrides : mapping
+        Dotted keys to values, as in `load`.
+
+    Raises
+    ------
+    ConfigError
+        For a key that does not exist, and for values that state no problem.
+
     Examples
     --------
     >>> import dimladder as dl
@@ -149,7 +176,22 @@ def with_solver(problem: Problem, options: Mapping[str, Any]) -> Problem:
 
 
 def derive(problem: Problem) -> System:
-    """Return the equations of a problem: print them with ``.latex()``, ``.explain()``, ``.sympy()``, ``.python()``."""
+    """Return the equations of a problem: print them with ``.latex()``, ``.explain()``, ``.sympy()``, ``.python()``.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    System
+        Its ``order_parameters`` say shape, scaling with d and meaning of every variable.
+
+    Raises
+    ------
+    DerivationError
+        Where no equations follow: what is asked is outside the theory, or has no averages.
+    """
     system: System = find(problem.theory).derive(problem)
     return system
 

@@ -122,7 +122,7 @@ class Comparison:
         )
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return `to_dict` as text; numbers that are not finite are null."""
+        """Return `to_dict` as text, with `indent` spaces a level or in a line; numbers that are not finite are null."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def plot(self, **options: Any) -> Any:

@@ -138,7 +138,10 @@ class Probe:
             self.values.setdefault(name, []).append(value)
 
     def finish(self, **observables: Any) -> None:
-        """Record what the theory has without a time, such as ``feature_kernel`` at the end; values as in `record`."""
+        """Record observables that the theory has without a time, such as ``feature_kernel`` at the end.
+
+        Values are as in `record`.
+        """
         self.final |= self._told(observables)
 
     def _told(self, observables: Mapping[str, Any]) -> dict[str, Array]:

@@ -25,10 +25,12 @@ __all__ = [
     "correlation",
     "correlation_angle",
     "density_at_zero",
+    "nearly_singular4",
     "orthant_probability4",
     "schur",
     "sign_moment4",
     "sign_slope4",
+    "weakest_cut4",
 ]
 
 
@@ -152,16 +154,20 @@ def plackett_pair(
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)
-def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> float:
-    """Return E[sign(u1) sign(u2) sign(u3) sign(u4)] for unit-variance Gaussians with these correlations.
-
-    Of the seven ways to cut the four fields into two blocks, the one with the smallest largest correlation across the
-    cut is the start of Plackett's path. Absolute error about 1e-14 unless all four fields are nearly parallel.
-    """
+def nearly_singular4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> bool:
+    """Return whether the determinant of these correlations asks for the finer rule."""
     e12 = 1.0 - r12 * r12
     s33, s34, s44 = 1.0 - r13 * r13, r34 - r13 * r14, 1.0 - r14 * r14
     t23, t24 = r23 - r12 * r13, r24 - r12 * r14
-    hard = (e12 * s33 - t23 * t23) * (e12 * s44 - t24 * t24) - (e12 * s34 - t23 * t24) ** 2 < DET * e12
+    return (e12 * s33 - t23 * t23) * (e12 * s44 - t24 * t24) - (e12 * s34 - t23 * t24) ** 2 < DET * e12
+
+
+@njit(error_model="numpy", cache=True)
+def weakest_cut4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> int:
+    """Return the cut of four fields into two blocks with the smallest largest correlation across it.
+
+    1 to 4: this field against the others; 12, 13, 14: these two against the others.
+    """
     cut1 = max(abs(r12), abs(r13), abs(r14))
     cut2 = max(abs(r12), abs(r23), abs(r24))
     cut3 = max(abs(r13), abs(r23), abs(r34))
@@ -171,25 +177,34 @@ def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34
     cut14 = max(abs(r12), abs(r13), abs(r24), abs(r34))
     single = min(cut1, cut2, cut3, cut4)
     double = min(cut12, cut13, cut14)
-    alone = single <= double
+    if single <= double:
+        return 1 if single == cut1 else 2 if single == cut2 else 3 if single == cut3 else 4
+    return 12 if double == cut12 else 13 if double == cut13 else 14
+
+
+@njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)
+def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> float:
+    """Return E[sign(u1) sign(u2) sign(u3) sign(u4)] for unit-variance Gaussians with these correlations.
+
+    Of the seven ways to cut the four fields into two blocks, the one with the smallest largest correlation across the
+    cut is the start of Plackett's path. Absolute error about 1e-14 unless all four fields are nearly parallel.
+    """
+    hard, cut = nearly_singular4(r12, r13, r14, r23, r24, r34), weakest_cut4(r12, r13, r14, r23, r24, r34)
+    alone = cut <= 4
     if alone:
         # One field against three: relabel so that field 1 is the single one.
-        if single == cut1:
-            pass
-        elif single == cut2:
+        if cut == 2:
             r13, r14, r23, r24 = r23, r24, r13, r14
-        elif single == cut3:
+        elif cut == 3:
             r12, r14, r23, r34 = r23, r34, r12, r14
-        else:
+        elif cut == 4:
             r12, r13, r24, r34 = r24, r34, r12, r13
         total = 0.0
     else:
         # Two against two: relabel so that the blocks are {1, 2} and {3, 4}.
-        if double == cut12:
-            pass
-        elif double == cut13:
+        if cut == 13:
             r12, r13, r24, r34 = r13, r12, r34, r24
-        else:
+        elif cut == 14:
             r12, r14, r23, r34 = r14, r12, r34, r23
         total = asin(r12) * asin(r34)
     # The pair (i, j) across the cut, and the two other fields k, l. One call in a loop: it is compiled into place once.
@@ -239,6 +254,8 @@ _PRINTED = (
     correlation_angle,
     density_at_zero,
     plackett_pair,
+    nearly_singular4,
+    weakest_cut4,
     sign_moment4,
     sign_slope4,
 )

@@ -16,7 +16,7 @@ import inspect
 import math
 
 from .native import njit
-from .orthant import DET, HARD_NODES, HARD_WEIGHTS, NODES, WEIGHTS
+from .orthant import DET, HARD_NODES, HARD_WEIGHTS, NODES, WEIGHTS, nearly_singular4, weakest_cut4
 from .quadrature import gauss_legendre
 
 __all__ = [
@@ -234,36 +234,20 @@ def shifted_sign_moment4(
         return math.copysign(1.0, h3) * sign_moment3(h1, h2, h4, r12, r14, r24)
     if abs(h4) == math.inf:
         return math.copysign(1.0, h4) * sign_moment3(h1, h2, h3, r12, r13, r23)
-    e12 = 1.0 - r12 * r12
-    s33, s34, s44 = 1.0 - r13 * r13, r34 - r13 * r14, 1.0 - r14 * r14
-    t23, t24 = r23 - r12 * r13, r24 - r12 * r14
-    hard = (e12 * s33 - t23 * t23) * (e12 * s44 - t24 * t24) - (e12 * s34 - t23 * t24) ** 2 < DET * e12
-    cut1 = max(abs(r12), abs(r13), abs(r14))
-    cut2 = max(abs(r12), abs(r23), abs(r24))
-    cut3 = max(abs(r13), abs(r23), abs(r34))
-    cut4 = max(abs(r14), abs(r24), abs(r34))
-    cut12 = max(abs(r13), abs(r14), abs(r23), abs(r24))
-    cut13 = max(abs(r12), abs(r14), abs(r23), abs(r34))
-    cut14 = max(abs(r12), abs(r13), abs(r24), abs(r34))
-    single = min(cut1, cut2, cut3, cut4)
-    double = min(cut12, cut13, cut14)
-    alone = single <= double
+    hard, cut = nearly_singular4(r12, r13, r14, r23, r24, r34), weakest_cut4(r12, r13, r14, r23, r24, r34)
+    alone = cut <= 4
     if alone:
-        if single == cut1:
-            pass
-        elif single == cut2:
+        if cut == 2:
             h1, h2, r13, r14, r23, r24 = h2, h1, r23, r24, r13, r14
-        elif single == cut3:
+        elif cut == 3:
             h1, h3, r12, r14, r23, r34 = h3, h1, r23, r34, r12, r14
-        else:
+        elif cut == 4:
             h1, h4, r12, r13, r24, r34 = h4, h1, r24, r34, r12, r13
         total = math.erf(h1 * 0.7071067811865476) * sign_moment3(h2, h3, h4, r23, r24, r34)
     else:
-        if double == cut12:
-            pass
-        elif double == cut13:
+        if cut == 13:
             h2, h3, r12, r13, r24, r34 = h3, h2, r13, r12, r34, r24
-        else:
+        elif cut == 14:
             h2, h4, r12, r14, r23, r34 = h4, h2, r14, r12, r34, r23
         total = sign_moment2(h1, h2, r12) * sign_moment2(h3, h4, r34)
     for pair in range(3 if alone else 4):

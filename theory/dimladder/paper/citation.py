@@ -48,6 +48,15 @@ class Citation:
 def cite(source: Problem | Result | str | Path | Sequence[Result]) -> Citation:
     """Return what to cite for a problem, a run file, a result or a run folder.
 
+    Parameters
+    ----------
+    source : Problem, Result, path, or sequence of Result
+
+    Returns
+    -------
+    Citation
+        BibTeX of the papers behind exactly this, and a sentence for the methods section.
+
     Raises
     ------
     DimladderError

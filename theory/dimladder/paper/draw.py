@@ -100,7 +100,14 @@ def sheets_of(style: str = "double") -> list[str]:
 
 
 def key(figure: Any, theory: str = "theory", simulation: str = "simulation") -> None:
-    """Say below a matplotlib figure what lines and markers are; an empty text leaves one out."""
+    """Say below a matplotlib figure what lines and markers are.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    theory, simulation : str
+        What a line, and what a marker, is; an empty text leaves that one out.
+    """
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color="0.25", label=theory)] if theory else []

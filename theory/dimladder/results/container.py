@@ -318,25 +318,48 @@ class Result:
 
 
 class LearningCurve(Result):
-    """What a theory predicts."""
+    """What a theory predicts: ``curve["Q"]``, with the theory's axes (``time`` in its unit) and order parameters.
+
+    Examples
+    --------
+    >>> curve = dimladder.solve(problem)  # doctest: +SKIP
+    >>> curve["generalization_error"].sel(time=10.0)  # doctest: +SKIP
+    """
 
     kind = "learning-curve"
 
 
 class Measurement(Result):
-    """What finite-size experiments gave: means over replicas, with ``<name>_se`` beside each variable."""
+    """What finite-size experiments gave: means over replicas, with ``<name>_se`` beside each variable.
+
+    The first dimension of every variable is the size (``d``, or what the experiment counts), the others are those of
+    the theory's variable of that name.
+    """
 
     kind = "measurement"
 
 
 class PhaseDiagram(Result):
-    """A sweep: the variables of a theory over a grid of parameters, one status a point."""
+    """A sweep: the variables of a theory over a grid of parameters, one status a point.
+
+    The first dimensions of every variable are the swept keys; ``status`` and ``message`` say how each point ended, and
+    one that failed is a row of NaN.
+    """
 
     kind = "phase-diagram"
 
 
 def open_result(path: str | Path) -> Result:
-    """Read a result: a netCDF file, or a run folder that holds ``result.nc``.
+    """Read a result.
+
+    Parameters
+    ----------
+    path : str or Path
+        A netCDF file, or a run folder that holds ``result.nc``.
+
+    Returns
+    -------
+    LearningCurve, Measurement or PhaseDiagram
 
     Arrays of a large file are read when they are used.
 

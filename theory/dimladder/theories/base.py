@@ -172,7 +172,7 @@ class Theory(ABC):
         return {}
 
     def warnings(self, problem: Any) -> list[str]:
-        """Return what the user of a curve should know before trusting it, a sentence each; `solve` logs them."""
+        """Return what the user should know before trusting a curve of this problem, in sentences; `solve` logs them."""
         return []
 
     def references_for(self, problem: Any) -> tuple[str, ...]:

@@ -120,7 +120,18 @@ def replicate(
     large: bool = False,
     executor: str | Executor = "local:1",
 ) -> Ensemble:
-    """Return every replica instead of means: for distributions, escape times, correlations. Arguments as `simulate`."""
+    """Return every replica instead of means: for distributions, escape times, correlations.
+
+    Parameters
+    ----------
+    problem, d, replicas, device, dtype, seed, out, resume, force, progress, large, executor
+        As in `simulate`.
+
+    Returns
+    -------
+    Ensemble
+        ``variables[name]`` is (dims, values, attributes), values of shape ``(sizes, replicas, *dims)``.
+    """
     found = experiment(problem.theory)
     section = problem.simulation
     sizes = _sizes(d if d is not None else getattr(section, "sizes", None), found.size)

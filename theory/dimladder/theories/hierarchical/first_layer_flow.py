@@ -12,7 +12,8 @@ from ...errors import DomainError
 from ...problem import Refusal, activation
 from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.equations import latex
-from ...symbolic.systems import Equation, Equations, ExplicitFlow, Map, OrderParameter, Solution, Step, Variable
+from ...symbolic.explicit import ExplicitFlow
+from ...symbolic.systems import Equation, Equations, Map, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from .letters import FIRST_LAYER
 

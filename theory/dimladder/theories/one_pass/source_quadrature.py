@@ -29,10 +29,12 @@ from .notation import LABEL, OUTPUT
 from .quadrature_code import constants, functions_of_x, teacher_field
 from .source_averages import SourceAverages
 from .source_quadrature_text import (
-    ADD_OWN_KINKS,
+    AVERAGES,
     CAPACITY,
     CENTRED_MEAN,
+    CLEAR,
     DRIFT_AT,
+    FIELD_KINKS,
     INTEGRATE,
     LAW,
     OWN_KINKS,
@@ -44,23 +46,27 @@ from .source_quadrature_text import (
     TURNED_MEAN,
     WORK,
     WRONG_SHARE,
+    WRONG_SIGN,
+    filled,
 )
 
 
 class Quadrature:
-    """Averages over all fields of a source; the same face as `source_code.Closed`."""
+    """Averages over all fields of a source; as `source_code.closed_functions` gives them."""
 
     def __init__(self, averages: SourceAverages) -> None:
         self.averages, self.setting = averages, averages.setting
 
     def functions(self) -> list[str]:
         """Return the source of all functions."""
-        rate = ", eta" if self.averages.takes_rate else ""
-        text = INTEGRATE.replace("{signature}", f"K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R{rate}")
-        if not rate:
-            text = text.replace("sigma, rule, eta, False", "sigma, rule, 0.0, False")
+        rate = self.averages.takes_rate
         share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.signs else "math.nan"
-        text = text.replace("{share}", share).replace("{scratch}", "\n".join(indented(SCRATCH.splitlines())))
+        text = filled(
+            INTEGRATE + CLEAR + AVERAGES, SCRATCH,
+            signature=f"K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R{', eta' if rate else ''}",
+            rate="eta, " if rate else "0.0, ", no_rate="0.0, ", share=share, count="K", shape="",
+            readouts="\n".join(indented(["for k in range(R.size):", "    R[k] = number"])),
+        )  # fmt: skip
         return [*self._law(), *self._moved(), *self._signs(), text]
 
     def signs(self) -> list[str]:
@@ -68,8 +74,10 @@ class Quadrature:
         return [*self._law(), *self._signs()]
 
     def _signs(self) -> list[str]:
-        scratch = "\n".join(indented(SCRATCH.splitlines()))
-        return [WRONG_SHARE.replace("{scratch}", scratch)] if self.averages.signs else []
+        if not self.averages.signs:
+            return []
+        words = {"chance": "P(f f* < 0)", "weights": "c", "head": "1 + 2 * int(rule[0])", "room": "MOST"}
+        return [filled(WRONG_SHARE, SCRATCH, **words, label="y0", frame="math.nan") + WRONG_SIGN]
 
     def _law(self) -> list[str]:
         """Return activation, target, loss, their kinks, and how points are made."""
@@ -208,7 +216,7 @@ class Quadrature:
         # Room for the kinks of a few fields, and for those of the loss and the sign; more are left to the accuracy.
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
-        function = ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
+        function = FIELD_KINKS.replace("{own}", "\n".join(indented(own))) + OWN_KINKS
         lines.append(f"MONOTONE = {is_monotone(setting.student)}")
         return [*lines, f"MOST = {most} + 16 * (LEVELS + 1)", "", "", function]
 

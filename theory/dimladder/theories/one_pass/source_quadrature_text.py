@@ -7,7 +7,7 @@ Nothing is allocated: arrays are parts of ``work``, integers in them are floats.
 
 from __future__ import annotations
 
-from .layout import length, views
+from .layout import indented, length, views
 
 # Most nodes along an axis: a trial state far from the curve, or a blow-up, would have them without number.
 CAPACITY = 4096
@@ -182,21 +182,6 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, eta, tested, G, moments, N2, R, L
 
 
 @njit(**INNER)
-def clear(G, moments, N2, R, out, number):
-    """Set all averages to a number."""
-    for p in range(G.size):
-        G[p] = number
-        for q in range(moments.shape[1]):
-            moments[p, q] = number
-        for q in range(G.size):
-            N2[p, q] = number
-    for k in range(R.size):
-        R[k] = number
-    for q in range(out.size):
-        out[q] = number
-
-
-@njit(**INNER)
 def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, shifted, G, moments, N2, R, out):
     """Add one sample to the averages: its fields x, their independent parts, its label without noise, the noise."""
     f = 0.0
@@ -222,7 +207,24 @@ def add(x, zeta, K, c, star, noise, weight, eta, tested, b, value, shifted, G, m
             N2[p, q] += weight * b[p] * b[q]
 
 
-@njit(**INNER)
+'''
+# Of one output, or of several: how the averages of the readouts are kept and cleared, what the caller hands on.
+CLEAR = '''@njit(**INNER)
+def clear(G, moments, N2, R, out, number):
+    """Set all averages to a number."""
+    for p in range(G.size):
+        G[p] = number
+        for q in range(moments.shape[1]):
+            moments[p, q] = number
+        for q in range(G.size):
+            N2[p, q] = number
+{readouts}
+    for q in range(out.size):
+        out[q] = number
+
+
+'''
+AVERAGES = """@njit(**INNER)
 def averages({signature}):
     V = SPECIES * K
     N = V + M
@@ -231,7 +233,7 @@ def averages({signature}):
     slopes = work[N * N + V * N:N * N + 2 * V * N].reshape((V, N))
     place = N * N + 2 * V * N
     out, rest = work[place:place + 3], work[place + 3:]
-    integrate(K, M, mu, C, c, y0, sigma, rule, eta, False, G, moments, N2, R, L, out, rest)
+    integrate(K, M, mu, C, c, y0, sigma, rule, {rate}False, G, moments, N2, R, L, out, rest)
     for p in range(V):
         for q in range(p):
             N2[q, p] = N2[p, q]
@@ -249,10 +251,10 @@ def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
     L = work[:N * N].reshape((N, N))
     moments = work[N * N:N * N + V * N].reshape((V, N))
     place = N * N + V * N
-    G, R = work[place:place + V], work[place + V:place + V + K]
-    N2 = work[place + V + K:place + V + K + V * V].reshape((V, V))
-    rest = work[place + V + K + V * V:]
-    integrate(K, M, mu, C, c, y0, sigma, rule, 0.0, True, G, moments, N2, R, L, out, rest)
+    G, R = work[place:place + V], work[place + V:place + V + {count}]{shape}
+    place += V + {count}
+    N2, rest = work[place:place + V * V].reshape((V, V)), work[place + V * V:]
+    integrate(K, M, mu, C, c, y0, sigma, rule, {no_rate}True, G, moments, N2, R, L, out, rest)
     out[1] = {share}
 
 
@@ -260,10 +262,10 @@ def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
 def averages_work_size(K, M):
     V = SPECIES * K
     N = V + M
-    return N * N + 2 * V * N + V + V * V + K + 3 + quadrature_work(N)
+    return N * N + 2 * V * N + V + V * V + {count} + 3 + quadrature_work(N)
 
 
-'''
+"""
 DRIFT_AT = '''@njit(**INNER)
 def drift_at(R, p, r, K):
     """Return E[B_pr], behind the averages that move the readouts."""
@@ -280,10 +282,27 @@ def quadrature_work(N):
 
 '''
 
-ADD_OWN_KINKS = '''@njit(**INNER)
+FIELD_KINKS = '''@njit(**INNER)
 def add_own_kinks(field, K, V, origin, slope, out, count):
     """Add the kinks of a field that is (u - origin) slope, as values of u; return the number of all."""
 {own}
+    return count
+
+
+@njit(**INNER)
+def field_kinks(axis, mean, L, zeta, order, K, out):
+    """Fill the kinks of the field of an axis, and of those that it is the last to determine; return their number."""
+    V = SPECIES * K
+    centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
+    count = add_own_kinks(int(order[axis]), K, V, 0.0, 1.0, out, 0)
+    for q in range(axis + 1, order.size):
+        latest = q
+        while latest > axis and L[q, latest] == 0.0:
+            latest -= 1
+        if latest == axis and L[q, axis] != 0.0:
+            slope = L[q, axis] / spread
+            origin = centre - given_mean(q, axis, mean, L, zeta) / slope
+            count = add_own_kinks(int(order[q]), K, V, origin, slope, out, count)
     return count
 
 
@@ -292,18 +311,9 @@ def add_own_kinks(field, K, V, origin, slope, out, count):
 OWN_KINKS = '''@njit(**INNER)
 def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out):
     """Fill the kinks along the axis of a field, those before it given; return their number."""
-    V, M = SPECIES * K, c.size - K
+    M = c.size - K
     centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
-    count = add_own_kinks(int(order[axis]), K, V, 0.0, 1.0, out, 0)
-    for q in range(axis + 1, order.size):
-        # A field that this one is the last to determine has its kinks here.
-        latest = q
-        while latest > axis and L[q, latest] == 0.0:
-            latest -= 1
-        if latest == axis and L[q, axis] != 0.0:
-            slope = L[q, axis] / spread
-            origin = centre - given_mean(q, axis, mean, L, zeta) / slope
-            count = add_own_kinks(int(order[q]), K, V, origin, slope, out, count)
+    count = field_kinks(axis, mean, L, zeta, order, K, out)
     if order[axis] >= K or (LEVELS == 0 and not tested):
         return count
     # Units that this field determines go along with it; the others of later axes are at rest: flat, or saturated.
@@ -354,14 +364,14 @@ def tie(axis, mean, L, zeta, order, stop, c, ties):
 
 WRONG_SHARE = '''@njit(**INNER)
 def wrong_share(K, M, mu, C, c, y0, rule, memory):
-    """Return P(f f* < 0): exact along the last axis of a unit, by the rule along those before it."""
+    """Return {chance}: exact along the last axis of a unit, by the rule along those before it."""
     N = K + M
     if rule.size == 0:
         return math.nan
     L, work = memory[:N * N].reshape((N, N)), memory[N * N:]
 {scratch}
-    ordered_law(K, M, N, mu, C, c, order, mean, cov, L)
-    points = rule[1 + 2 * int(rule[0]):]
+    ordered_law(K, M, N, mu, C, {weights}, order, mean, cov, L)
+    points = rule[{head}:]
     last = N - 1
     while last > M and L[last, last] == 0.0:
         last -= 1
@@ -374,18 +384,19 @@ def wrong_share(K, M, mu, C, c, y0, rule, memory):
                 zeta[q] = points[2 + s * width + q]
             for q in range(last):
                 f[q] = given_mean(q, q + 1, mean, L, zeta)
-            total += wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks) / count
+            total += wrong_side(last, mean, L, zeta, f, order, K, c, {label}, ties, kinks) / count
         return total
     axes = points[1:]
-    if not axis_capacity(L, axes, MOST) < CAPACITY:
+    if not axis_capacity(L, axes, {room}) < CAPACITY:
         return math.nan
     counts[0] = -1.0
-    while next_point(last, mean, L, order, K, c, math.nan, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
-        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, y0, ties, kinks)
+    while next_point(last, mean, L, order, K, c, {frame}, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
+        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, {label}, ties, kinks)
     return total
 
 
-@njit(**INNER)
+'''
+WRONG_SIGN = '''@njit(**INNER)
 def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, ties, kinks):
     """Return the chance of a wrong sign given all fields before an axis, which determines those after it."""
     M = c.size - K
@@ -414,3 +425,10 @@ def wrong_side(axis, mean, L, zeta, f, order, K, c, y0, ties, kinks):
 
 
 '''
+
+
+def filled(text: str, scratch: str, **words: str) -> str:
+    """Return a text with its words filled in, and the views of its scratch array."""
+    for name, word in ({"scratch": "\n".join(indented(scratch.splitlines()))} | words).items():
+        text = text.replace(f"{{{name}}}", word)
+    return text

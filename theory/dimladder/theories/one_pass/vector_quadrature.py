@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ...numerics.pasted import text_of
 from ...numerics.points import POINTS_SOURCE
 from ...problem.stable import stabilise
 from ...symbolic.pieces import STABLE_SOURCE
@@ -16,7 +17,19 @@ from ...symbolic.printing import assignments, printer
 from .layout import indented
 from .quadrature_code import constants, functions_of_x
 from .source_quadrature import is_monotone
-from .source_quadrature_text import ADD_OWN_KINKS, CAPACITY, CENTRED_MEAN, LAW, STRAIGHT, STRAIGHT_MEAN, WORK
+from .source_quadrature_text import (
+    AVERAGES,
+    CAPACITY,
+    CENTRED_MEAN,
+    CLEAR,
+    FIELD_KINKS,
+    LAW,
+    STRAIGHT,
+    STRAIGHT_MEAN,
+    WORK,
+    WRONG_SHARE,
+    filled,
+)
 from .vector_averages import VectorAverages
 from .vector_quadrature_text import (
     SOFTMAX,
@@ -32,7 +45,7 @@ MOST_ALONG = 100
 
 
 class VectorQuadrature:
-    """Averages over all fields of a source; the same face as `vector_code.VectorClosed`."""
+    """Averages over all fields of a source; as `vector_code.closed_functions` gives them."""
 
     def __init__(self, averages: VectorAverages) -> None:
         self.averages, self.setting, self.loss = averages, averages.setting, averages.vector_loss
@@ -42,7 +55,13 @@ class VectorQuadrature:
         share = (
             "wrong_share(K, M, mu, C, c, y0, rule[1 + int(rule[0]):], work)" if self.averages.classes else "math.nan"
         )
-        text = _with_scratch(VECTOR_INTEGRATE).replace("{share}", share)
+        text = filled(
+            VECTOR_INTEGRATE + CLEAR + AVERAGES, VECTOR_SCRATCH,
+            signature="K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R", rate="", no_rate="", share=share,
+            count="OUTPUTS * K", shape=".reshape((OUTPUTS, K))",
+            readouts="\n".join(indented(["for o in range(R.shape[0]):", "    for k in range(R.shape[1]):",
+                                         "        R[o, k] = number"])),
+        )  # fmt: skip
         return [*self._law(), *self._loss(), *self._own_kinks(), *self._signs(), text]
 
     def signs(self) -> list[str]:
@@ -50,7 +69,10 @@ class VectorQuadrature:
         return [*self._law(), *self._own_kinks(), *self._signs()]
 
     def _signs(self) -> list[str]:
-        return [_with_scratch(WRONG_CLASS)] if self.averages.classes else []
+        if not self.averages.classes:
+            return []
+        words = {"chance": "P(argmax f != argmax y)", "weights": "size", "head": "3", "room": "ALONG"}
+        return [filled(WRONG_SHARE, VECTOR_SCRATCH, **words, label="frame, star", frame="frame") + WRONG_CLASS]
 
     def _law(self) -> list[str]:
         """Return activation, target and how points are made."""
@@ -83,7 +105,8 @@ class VectorQuadrature:
         """Return the loss and its slopes, of vectors."""
         if self.loss.softmax:
             smooth = self.loss.smoothing
-            return [SOFTMAX.replace("{kept}", repr(1.0 - smooth)).replace("{rest}", repr(smooth / self.loss.outputs))]
+            text = SOFTMAX.replace("{kept}", repr(1.0 - smooth)).replace("{rest}", repr(smooth / self.loss.outputs))
+            return [text_of("softmax", "softmax"), "", text]
         write = printer()
         read = [f"{s} = {name}[{o}]" for name, row in (("f", self.loss.f), ("y", self.loss.y))
                 for o, s in enumerate(row)]  # fmt: skip
@@ -124,8 +147,4 @@ class VectorQuadrature:
         for number, (_, level) in enumerate(loss):
             lines += [f"    if number == {number}:", f"        return 1.0 * ({printer().doprint(stabilise(level))})"]
         lines += ["    return math.inf", "", ""]
-        return [*lines, ADD_OWN_KINKS.replace("{own}", "\n".join(indented(own))) + VECTOR_KINKS]
-
-
-def _with_scratch(text: str) -> str:
-    return text.replace("{scratch}", "\n".join(indented(VECTOR_SCRATCH.splitlines())))
+        return [*lines, FIELD_KINKS.replace("{own}", "\n".join(indented(own))) + VECTOR_KINKS]

@@ -62,21 +62,6 @@ def integrate(K, M, mu, C, c, y0, sigma, rule, tested, G, moments, N2, R, L, out
 
 
 @njit(**INNER)
-def clear(G, moments, N2, R, out, number):
-    """Set all averages to a number."""
-    for p in range(G.size):
-        G[p] = number
-        for q in range(moments.shape[1]):
-            moments[p, q] = number
-        for q in range(G.size):
-            N2[p, q] = number
-        for o in range(R.shape[0]):
-            R[o, p] = number
-    for q in range(out.size):
-        out[q] = number
-
-
-@njit(**INNER)
 def sample(x, zeta, K, c, star, sigma, weight, tested, b, value, label, output, error, G, moments, N2, R, out):
     """Add one point of the fields to the averages, with the label noise that there is.
 
@@ -125,44 +110,6 @@ def add(x, zeta, K, c, weight, tested, b, value, label, output, error, G, moment
             N2[p, q] += weight * b[p] * b[q]
 
 
-@njit(**INNER)
-def averages(K, M, mu, C, c, y0, sigma, rule, work, G, H, N2, R):
-    N = K + M
-    L = work[:N * N].reshape((N, N))
-    moments = work[N * N:N * N + K * N].reshape((K, N))
-    slopes = work[N * N + K * N:N * N + 2 * K * N].reshape((K, N))
-    place = N * N + 2 * K * N
-    out, rest = work[place:place + 3], work[place + 3:]
-    integrate(K, M, mu, C, c, y0, sigma, rule, False, G, moments, N2, R, L, out, rest)
-    for p in range(K):
-        for q in range(p):
-            N2[q, p] = N2[p, q]
-    derivatives(moments, L, slopes)
-    for q in range(N):
-        for p in range(K):
-            H[p, int(rest[q])] = slopes[p, q]
-
-
-@njit(**INNER)
-def errors(K, M, mu, C, c, y0, sigma, rule, work, out):
-    N = K + M
-    L = work[:N * N].reshape((N, N))
-    moments = work[N * N:N * N + K * N].reshape((K, N))
-    place = N * N + K * N
-    G, R = work[place:place + K], work[place + K:place + K + OUTPUTS * K].reshape((OUTPUTS, K))
-    place += K + OUTPUTS * K
-    N2 = work[place:place + K * K].reshape((K, K))
-    rest = work[place + K * K:]
-    integrate(K, M, mu, C, c, y0, sigma, rule, True, G, moments, N2, R, L, out, rest)
-    out[1] = {share}
-
-
-@njit(**INNER)
-def averages_work_size(K, M):
-    N = K + M
-    return N * N + 2 * K * N + K + OUTPUTS * K + K * K + 3 + quadrature_work(N)
-
-
 '''
 
 SOFTMAX = '''@njit(**OPTIONS)
@@ -180,15 +127,9 @@ def loss(f, y):
 
 @njit(**OPTIONS)
 def loss_slope(f, y, out):
-    top = f[0]
-    for o in range(1, f.size):
-        top = max(top, f[o])
-    total = 0.0
+    softmax(f, out)
     for o in range(f.size):
-        out[o] = math.exp(f[o] - top)
-        total += out[o]
-    for o in range(f.size):
-        out[o] = out[o] / total - ({kept} * y[o] + {rest})
+        out[o] -= {kept} * y[o] + {rest}
 
 
 '''
@@ -199,26 +140,16 @@ def own_kinks(axis, mean, L, zeta, f, top, order, K, c, frame, tested, ties, out
 
     The rows of `frame` are the label's offset, and scratch.
     """
-    N = order.size
     M = c.shape[1] - K
     centre, spread = given_mean(axis, axis, mean, L, zeta), L[axis, axis]
-    count = add_own_kinks(int(order[axis]), K, K, 0.0, 1.0, out, 0)
-    for q in range(axis + 1, N):
-        # A field that this one is the last to determine has its kinks here.
-        latest = q
-        while latest > axis and L[q, latest] == 0.0:
-            latest -= 1
-        if latest == axis and L[q, axis] != 0.0:
-            slope = L[q, axis] / spread
-            origin = centre - given_mean(q, axis, mean, L, zeta) / slope
-            count = add_own_kinks(int(order[q]), K, K, origin, slope, out, count)
+    count = field_kinks(axis, mean, L, zeta, order, K, out)
     if axis < M:
         for r in range(TEACHER_PLANES.shape[0]):
             count = add_teacher_plane(r, axis, M, centre, mean, L, zeta, out, count)
         return count
     if tested or PLANES.shape[0] == 0:
         return count
-    for q in range(axis + 1, N):
+    for q in range(axis + 1, order.size):
         if L[q, q] > 0.0:
             return count
     low, high = centre - top * spread, centre + top * spread
@@ -276,39 +207,6 @@ def tie_plane(normal, axis, mean, L, zeta, order, c, ties):
 '''
 
 WRONG_CLASS = '''@njit(**INNER)
-def wrong_share(K, M, mu, C, c, y0, rule, memory):
-    """Return P(argmax f != argmax y): exact along the last axis of a unit, by the rule along those before it."""
-    N = K + M
-    if rule.size == 0:
-        return math.nan
-    L, work = memory[:N * N].reshape((N, N)), memory[N * N:]
-{scratch}
-    ordered_law(K, M, N, mu, C, size, order, mean, cov, L)
-    points = rule[3:]
-    last = N - 1
-    while last > M and L[last, last] == 0.0:
-        last -= 1
-    total = 0.0
-    if points[0] == 1.0:
-        count = int(points[1])
-        width = (points.size - 2) // count
-        for s in range(count):
-            for q in range(last):
-                zeta[q] = points[2 + s * width + q]
-            for q in range(last):
-                f[q] = given_mean(q, q + 1, mean, L, zeta)
-            total += wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks) / count
-        return total
-    axes = points[1:]
-    if not axis_capacity(L, axes, ALONG) < CAPACITY:
-        return math.nan
-    counts[0] = -1.0
-    while next_point(last, mean, L, order, K, c, frame, True, ties, kinks, axes, z, w, counts, at, zeta, weights, f):
-        total += weights[last] * wrong_side(last, mean, L, zeta, f, order, K, c, frame, star, ties, kinks)
-    return total
-
-
-@njit(**INNER)
 def wrong_side(axis, mean, L, zeta, f, order, K, c, frame, star, ties, kinks):
     """Return the chance that another output is the largest, given all fields before an axis that determines the rest.
 

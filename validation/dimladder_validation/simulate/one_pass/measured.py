@@ -129,7 +129,7 @@ def sample(table: Table, times: np.ndarray, runs: Trajectories, threads: int = 1
     variables["a"] = (("time", *kept), runs.a.reshape(*runs.a.shape[:2], *kept.values()))
     if table.bias_rate is not None:
         variables["bias"] = (("time", "student"), bias[..., :K])
-    weights = np.stack([table.source_weights(float(t)) for t in times])
+    weights = table.source_weights(times)
     for species, name in enumerate(table.species):
         if species and name not in table.outputs:
             continue

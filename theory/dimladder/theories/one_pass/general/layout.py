@@ -9,6 +9,7 @@ Parameters ``p``: the counts and arrays of `PARAMETERS`, in that order, then the
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,13 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 def places(counts: dict[str, int]) -> dict[str, tuple[int, tuple[int, ...]]]:
     """Return where each array begins in the parameters, and its shape; ``""`` where they end."""
-    sizes = dict(counts) | {"V": counts["S"] * counts["K"], "F": counts["M"] + counts["D"]}
+    return _places(tuple(counts.items()))
+
+
+@lru_cache(maxsize=256)
+def _places(counts: tuple[tuple[str, int], ...]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    sizes = dict(counts)
+    sizes |= {"V": sizes["S"] * sizes["K"], "F": sizes["M"] + sizes["D"]}
     out, place = {}, len(COUNTS)
     for name, shape in PARAMETERS.items():
         wanted = tuple(eval_size(size, sizes) for size in shape)

@@ -66,7 +66,7 @@ class GeneralFlow(Flow):
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
         # So is the student without the noise of its training.
-        noisy = t.input_noise > 0 or t.weight_noise > 0
+        noisy = (t.input_noise > 0 and not t.hidden) or t.weight_noise > 0
         self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = variables.order_parameters(self)
 
@@ -257,6 +257,10 @@ class GeneralFlow(Flow):
         return explain(self)
 
     def module(self) -> ModuleType:
+        return self._module
+
+    @cached_property
+    def _module(self) -> ModuleType:
         return store.module(("one-pass general", self.structure()), self._source, native=True)
 
     def _source(self) -> str:
@@ -444,8 +448,9 @@ class GeneralFlow(Flow):
         sources = self.table.sources
         out = np.empty((len(states), self.S, sources, 3))
         p, work, row = self.parameters(), np.zeros(self.work_size()), np.empty(self.S * sources * 3)
-        for place, (t, y) in enumerate(zip(times, states, strict=True)):
-            self.module().observe(t, np.ascontiguousarray(y), row, p, work)
+        observe, states = self.module().observe, np.ascontiguousarray(states)
+        for place, t in enumerate(times):
+            observe(t, states[place], row, p, work)
             out[place] = row.reshape(self.S, sources, 3)
         return out
 
