@@ -184,6 +184,17 @@ def test_many_numbers_and_few_readings_go_backwards(runs: Path) -> None:
     assert dl.sensitivity(problem, keys).stats["method"] == "tangents"
 
 
+def test_a_distance_near_zero_has_no_cotangent(runs: Path) -> None:
+    """The gap to the solution is a norm: smooth along the tangents, not around the state."""
+    problem = dl.load(runs / "implicit-bias.toml")
+    with pytest.raises(UsageError, match="error would be too large"):
+        dl.sensitivity(problem, ["target.noise"], variables=["solution_gap"], method="adjoint")
+    smooth = dl.sensitivity(problem, ["target.noise"], variables=["loss"], method="adjoint")
+    forwards = dl.sensitivity(problem, ["target.noise"], variables=["loss"], method="tangents")
+    assert forwards.stats["equation"] != smooth.stats["equation"]
+    np.testing.assert_allclose(smooth["loss"].values, forwards["loss"].values, rtol=1e-8, atol=1e-11)
+
+
 def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
     relu = {"student.activation": "relu", "target.activation": "relu", "grid.time": [1.0, 5.0], "solver.rtol": 1e-8}
     problem = dl.load(runs / "online-erf.toml", relu)
@@ -434,6 +445,42 @@ def test_recursion_against_the_map_in_thirty_digits(runs: Path) -> None:
             steps = [(-2, 1), (-1, -8), (1, 8), (2, -1)]
             exact = sum(w * iterated(problem.algorithm.step + s * h, times) for s, w in steps) / (12 * h)
             assert found[k] == pytest.approx(float(exact), rel=1e-8, abs=1e-10)
+
+
+def test_differences_of_multi_pass_training_are_as_good_as_they_say(runs: Path) -> None:
+    """M after one and two steps of ridge regression: eta, then eta (2 - eta lambda) - eta^2 (1 + 1/alpha)."""
+    problem = dl.load(runs / "multi-pass-ridge.toml", {"algorithm.steps": 2, "data.sample_ratio": 1.6})
+    eta, lam = problem.algorithm.learning_rate, problem.loss.ridge_per_sample
+    found = dl.sensitivity(problem, ["algorithm.learning_rate"])
+    assert found.stats["method"] == "differences"
+    exact = [0.0, 1.0, 2.0 - 2.0 * eta * lam - 2.0 * eta * (1.0 + 1.0 / 1.6)]
+    own, error = (found[n].values.ravel() for n in ("M", "M_error"))
+    assert (abs(own - exact) <= 10 * error).all()
+    assert error.max() < 1e-10
+
+
+def test_differences_of_wide_networks_are_as_good_as_they_say(runs: Path) -> None:
+    """f after one step is linear in the rate."""
+    problem = dl.load(runs / "mup-linear.toml", {"algorithm.steps": 6})
+    found, curve = dl.sensitivity(problem, ["algorithm.learning_rate"]), dl.solve(problem)
+    assert found.stats["method"] == "differences"
+    f, slope, error = (c.values for c in (curve["f"], found["f"][0], found["f_error"][0]))
+    exact = f[1] / problem.algorithm.learning_rate
+    assert abs(exact).max() > 0.1
+    assert (abs(slope[1] - exact) <= 10 * error[1]).all()
+    assert error.max() < 1e-9
+
+
+@pytest.mark.nightly
+def test_differences_of_a_refined_flow_are_as_good_as_they_say(runs: Path) -> None:
+    """Two steps on each sample, their averages to 1e-8: against averages to 1e-11."""
+    problem = dl.load(runs / "online-reuse.toml", {"grid.time": [3.0, 9.0]})
+    found = dl.sensitivity(problem, ["algorithm.learning_rate"])
+    finer = dl.sensitivity(problem, ["algorithm.learning_rate"], quadrature_rtol=1e-11)
+    own, error, better = found["M"].values, found["M_error"].values, finer["M"].values
+    assert abs(better).max() > 0.1
+    assert (abs(own - better) <= 10 * error + 1e-7).all()
+    assert error.max() < 1e-5
 
 
 def test_what_is_no_number_has_no_derivative() -> None:

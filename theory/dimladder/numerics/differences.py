@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 # Steps are divided by this, and the table has at most so many rows.
 RATIO, ROWS = 2.0, 9
+EPS = float(np.finfo(float).eps)
+# An error of so many roundings is not improved on.
+LEFT = 4.0
 # Halvings of the first step until the function is defined on both sides; then one side must do.
 TRIALS = 3
 
@@ -32,7 +35,7 @@ def derivative(function: Callable[[float], Array | None], x: float, step: float)
     Returns
     -------
     value, error : arrays
-        The derivative of each entry, and the difference of the two best extrapolations.
+        The derivative of each entry, and the difference of the two best extrapolations, or their rounding.
 
     Raises
     ------
@@ -78,7 +81,8 @@ def _extrapolated(
 ) -> tuple[Array, Array]:  # fmt: skip
     """Fill the table row by row; keep, entry by entry, the number that changed least. `step` is signed on one side."""
     row = [quotient(abs(step), ends)]
-    value, error = row[0], np.full_like(row[0], np.inf)
+    value, error, size = row[0], np.full_like(row[0], np.inf), EPS * np.max(np.abs(ends), axis=0)
+    rounding = size / abs(step)
     for _ in range(1, ROWS):
         step /= RATIO
         moved = [function(x + step)] + ([function(x - step)] if order == 2 else [])
@@ -92,7 +96,9 @@ def _extrapolated(
             change = np.maximum(abs(row[-1] - row[-2]), abs(row[-1] - older))
             better = change <= error
             value, error = np.where(better, row[-1], value), np.where(better, change, error)
-        # Rounding has begun to grow everywhere.
-        if (abs(row[-1] - above[-1]) >= 2.0 * error).all():
+            rounding = np.where(better, size / abs(step), rounding)
+        # Rounding has begun to grow everywhere, or is all that is left.
+        if (abs(row[-1] - above[-1]) >= 2.0 * error).all() or (error <= LEFT * rounding).all():
             break
-    return value, error
+    # Differences that agree by chance are no better than their rounding; what does not change at all has none.
+    return value, np.maximum(error, np.where(value == 0.0, 0.0, rounding))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DomainError
-from .data import Mixture
+from .data import HiddenManifold, Mixture
 from .geometry import matrix_of, require_semidefinite, require_symmetric, start_readout
+from .manifold import latent_start
 from .spec import Problem
 from .starts import Random
 from .students import Linear
@@ -57,10 +58,14 @@ def initial_state(
         across, Q = random_overlaps(random, width, total, initial.overlap or 0.0, norm)
         cross = along[:, None, :] * across
         inner = _shared(Q, cross, fixed, shares)
+        if isinstance(problem.data, HiddenManifold):
+            inner, cross = _latent(problem, across, Q, fixed, shares, variances[0])
         start = _copies(problem, species, inner, cross)
     else:
         start = _given(problem, species, width, M, D, shares, along, fixed)
     inner, cross = start
+    if isinstance(problem.data, HiddenManifold) and not isinstance(initial, Random):
+        inner, cross = _latent(problem, np.array(initial.M), np.array(initial.Q), fixed, shares, variances[0])
     gram = np.zeros((blocks, inner.shape[1] + F, inner.shape[1] + F))
     k = inner.shape[1]
     gram[:, :k, :k], gram[:, :k, k:] = inner, cross
@@ -71,6 +76,15 @@ def initial_state(
             _require_single(gram[b], b)
     a = np.eye(width) if isinstance(student, Linear) else start_readout(problem, random, outputs)
     return gram, np.tile(a, (heads, 1)), _biases(problem, species, width)
+
+
+def _latent(
+    problem: Problem, across: Array, Q: Array, fixed: Array, shares: Array, variances: Array
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return overlaps by block of students on a hidden manifold: M is the covariance of fields with the latent ones."""
+    data: Any = problem.data
+    T = np.einsum("b,bmn->mn", variances, fixed)
+    return latent_start(Q, across, T, data.latent_ratio, variances, shares)
 
 
 def _inconsistent(block: int, blocks: int) -> str:
@@ -99,7 +113,7 @@ def _fixed(problem: Problem, shares: Array, tau: Array, variances: Array, D: int
         T = np.array(target.overlap) if target.overlap else np.eye(M)
         require_symmetric(T, "target.overlap")
         require_semidefinite(T, "target.overlap")
-        if by_formula and not isinstance(data, Mixture):
+        if (by_formula and not isinstance(data, Mixture)) or isinstance(data, HiddenManifold):
             # `overlap` is the covariance of the fields: the scale of w* follows from it.
             T = T / float(variances[0] @ tau)
     R = np.array(data.mean_overlap) if isinstance(data, Mixture) and data.mean_overlap else np.eye(D)

@@ -326,6 +326,42 @@ class Mixture(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="mixture
         return tuple(tuple(row) + (0.0,) * (width - len(row)) for row in rows)
 
 
+class HiddenManifold(_Inputs, frozen=True, kw_only=True, tag_field="kind", tag="hidden-manifold"):
+    """x = activation(F c/sqrt D), c ~ N(0, I_D), F ~ N(0, 1), D = latent_ratio d; z_m = w*_m.c/sqrt D.
+
+    Attributes
+    ----------
+    activation : str
+        Of mean zero, such as an odd one.
+    latent_ratio : float
+        At most 1: of more latent dimensions than d the inputs would not say everything.
+    nodes : int
+        Of the Gauss rule of the law of F F^T/D (theory only).
+    """
+
+    activation: str
+    latent_ratio: float
+    nodes: int = 24
+
+    def __post_init__(self) -> None:
+        from .activations import activation
+
+        super().__post_init__()
+        activation(self.activation)
+        positive(latent_ratio=self.latent_ratio)
+        if self.latent_ratio > 1.0:
+            raise ValueError(f"latent_ratio must be at most 1, got {self.latent_ratio}")
+        at_least(2, nodes=self.nodes)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Blocks of the part of the inputs that labels see."""
+        from .manifold import manifold_blocks
+
+        values, shares = manifold_blocks(self.activation, self.latent_ratio, self.nodes)
+        return Spectrum(variances=tuple(values.tolist()), fractions=tuple(shares.tolist()))
+
+
 class Images(Spec, frozen=True, kw_only=True, tag_field="kind", tag="images"):
     """Two or more classes of real images, each a cluster; the digits of scikit-learn unless `path` names IDX files."""
 

@@ -52,7 +52,7 @@ def _table(*kinds: type[Spec]) -> dict[str, type[Spec]]:
 
 KINDS: dict[str, dict[str, type[Spec]]] = {
     "data": _table(
-        data.Gaussian, data.Mixture, data.Images,
+        data.Gaussian, data.Mixture, data.HiddenManifold, data.Images,
         point_data.CosinePoints, point_data.GaussianPoints, point_data.ExplicitPoints, point_data.DigitsPoints,
         point_data.FilePoints, point_data.BallClusters, point_data.ClassPoints, point_data.ClassFile,
         coordinates.GaussianCoordinate, coordinates.UniformCoordinate, coordinates.ExponentialCoordinate,

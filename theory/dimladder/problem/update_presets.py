@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from .data import HiddenManifold
+from .manifold import unit_moments
 from .spec import Problem
 from .targets import Committee
 from .timed import value_at
@@ -90,6 +92,8 @@ def extras_of(problem: Problem, gram: Array, moving: int, width: int) -> dict[st
         "batch": value_at(rule.batch_size), "feedback": feedback, "input_noise": rule.input_noise,
         "weight_noise": rule.weight_noise, "episodes": rule.episodes,
     }  # fmt: skip
+    if isinstance(problem.data, HiddenManifold):
+        out |= {"input_noise": unit_moments(problem.data.activation)[2] ** 0.5, "hidden": True}
     if rule.episodes is not None:
         out["batch"] = rule.episodes.length
     drift: Any = getattr(problem.target, "drift", None)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .activations import activation
 from .algorithms import Episodes
-from .data import Mixture
+from .data import HiddenManifold, Mixture
 from .emitters import chances, masks_of, moving_numbers
 from .expressions import Expression
 from .losses import LossFunction
@@ -110,6 +110,8 @@ class Table:
         What takes the place of the readouts in P's sample: feedback alignment.
     input_noise, weight_noise : float
         Standard deviations of fresh noise on the inputs of a step, and on the weights where its gradient is taken.
+    hidden : bool
+        Whether that noise belongs to the inputs, tests included: a hidden manifold, whose labels do not see it.
     fixed_drift : array (M, M) or None
         Teachers that drift: w*_m += (1/d) sum_n fixed_drift_mn w*_n + fresh noise.
     fixed_noise : array (B, M) or None
@@ -170,6 +172,7 @@ class Table:
     feedback: Array | None = None
     input_noise: float = 0.0
     weight_noise: float = 0.0
+    hidden: bool = False
     fixed_drift: Array | None = None
     fixed_noise: Array | None = None
     episodes: Episodes | None = None
@@ -356,7 +359,10 @@ def _blocks(problem: Problem) -> tuple[Array, Array, Array, bool]:
     power = getattr(problem.target, "power", None)
     try:
         values, shares = (np.ones(1), np.ones(1)) if spectrum is None else spectrum.blocks()
-        if power == "latent":
+        if isinstance(data, HiddenManifold):
+            tau = np.where(values > 0.0, shares / np.where(values > 0.0, values, 1.0), 0.0)
+            tau = tau / tau.sum()
+        elif power == "latent":
             with np.errstate(divide="ignore"):
                 tau = np.where(shares > 0, shares / values, 0.0)
             if not np.isfinite(tau).all():

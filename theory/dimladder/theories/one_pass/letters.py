@@ -81,6 +81,11 @@ m_c                     :: mean of the input, given the source
 c                       :: sources of samples: clusters, tasks, masks
 c_{\alpha}              :: readouts of all fields of a source
 b                       :: blocks of the input's spectrum
+c_0                     :: latent coordinates of a sample, standard Gaussian
+d_0                     :: how many of them :: data.latent_ratio
+\Phi                    :: matrix that mixes them, of standard Gaussian entries
+\sigma_0                :: what is applied to every coordinate of the mixture
+\kappa_1                :: $\mathbb{E}[u\, \sigma_0(u)]$, the linear part of it
 b_k                     :: bias of unit $k$
 \Pi_b                   :: projector on block $b$
 \gamma_b                :: share of the coordinates that block $b$ has

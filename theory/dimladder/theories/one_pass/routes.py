@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...problem.data import Mixture
+from ...problem.data import HiddenManifold, Mixture
 from ...problem.students import Linear
 from ...problem.targets import ClusterLabels, Committee, Index, VectorIndex
 
@@ -40,7 +40,7 @@ def structure(problem: Any) -> str:
 def _structure(problem: Any) -> str:
     data, target, student, rule = problem.data, problem.target, problem.student, problem.algorithm
     asked = {
-        "data.kind": isinstance(data, Mixture),
+        "data.kind": isinstance(data, Mixture | HiddenManifold),
         "data.spectrum": data.spectrum is not None,
         "data.tasks": bool(data.tasks),
         "target.kind": isinstance(target, ClusterLabels | VectorIndex),

@@ -10,6 +10,7 @@ there is one. ``out`` becomes (E[(f - f*)^2]/2 without noise, the share of sampl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +46,7 @@ def source_functions(averages: SourceAverages) -> list[str]:
         return [EPISODE_SOURCE]
     if averages.sums is not None:
         return summed_functions(averages)
-    return (Closed(averages) if averages.route == "closed" else Quadrature(averages)).functions()
+    return closed_functions(averages) if averages.route == "closed" else Quadrature(averages).functions()
 
 
 def elements() -> dict[str, Any]:
@@ -58,44 +59,61 @@ def elements() -> dict[str, Any]:
     return arrays
 
 
-class Closed:
-    """Averages in closed form: loops over units, and kernels where they are not written out."""
+def closed_source(
+    averages: Any, arrays: dict[str, Any], stages: Sequence[Any], error: Any, *,
+    head: list[str], before: list[str], half: str, errors: list[str], own: str, share: str, signs: list[str],
+) -> list[str]:  # fmt: skip
+    """Return the source of all functions of averages in closed form, of one output or of several.
 
-    def __init__(self, averages: SourceAverages) -> None:
-        self.averages = averages
-        names, arrays = averages.indices, elements()
-        self.loops, self.observe = (LoopWriter(names, arrays, scalar_writer()) for _ in range(2))
-        single = LoopWriter(names, arrays, scalar_writer("math.asin"))
-        written = {TARGET_WEIGHT: sp.Symbol("A_star", real=True)}
-        stages = [replace(stage, rhs=stage.rhs.xreplace(written)) for stage in averages.definitions]
-        self.stages = stage_lines(self.loops, stages)
-        self.sum = self.observe.scalar_sum(averages.error.xreplace(written))
-        self.kernels = KernelWriter(averages.averages.kernels, single.scalar, "@njit(**INNER)").source()
+    Parameters
+    ----------
+    averages : SourceAverages or VectorAverages
+    arrays : dict
+        Where the entries of each indexed quantity stand.
+    stages, error
+        Their definitions in order, and the expression whose average is an error.
+    head, before : list of str
+        What precedes the loops over the definitions, and over the error.
+    half : str
+        Parameters of ``half_square``, the error; ``errors`` fill ``out[0]`` with it.
+    own : str
+        Length of what `head` takes of the scratch array.
+    share : str
+        The share of wrong answers, and in `signs` its source; ``math.nan`` and nothing where it is not asked for.
+    """
+    loops, observe = (LoopWriter(averages.indices, arrays, scalar_writer()) for _ in range(2))
+    single = LoopWriter(averages.indices, arrays, scalar_writer("math.asin"))
+    body = stage_lines(loops, list(stages))
+    mean = observe.scalar_sum(error)
+    kernels = KernelWriter(averages.averages.kernels, single.scalar, "@njit(**INNER)").source()
+    size = scratch_size(loops, observe)
+    lines = ["@njit(**INNER)", AVERAGES, *head, *buffer_views(loops), *indented(body), "", ""]
+    lines += ["@njit(**INNER)", f"def half_square({half}):", *before, *buffer_views(observe), *indented(mean), "", ""]
+    lines += ["@njit(**INNER)", ERRORS, *errors, f"    out[1] = {share}", "    out[2] = math.nan", "", ""]
+    lines += ["@njit(**INNER)", "def averages_work_size(K, M):", "    N = K + M", f"    {LANES}"]
+    lines += [f"    return {own} + {f'max({size}, N * N + quadrature_work(N))' if signs else size}"]
+    return [*library([*kernels, *lines]), *signs, *kernels, *lines]
 
-    def functions(self) -> list[str]:
-        """Return the source of all functions."""
-        head = ["    N = K + M", "    S = work[:K]", "    place = K"]
-        if self.averages.setting.target is not None:
-            head.append("    A_star = -c[K]")
-        body = [*head, *buffer_views(self.loops), *indented(self.stages), "", ""]
-        half = [*head, *buffer_views(self.observe), *indented(self.sum), "", ""]
-        size = scratch_size(self.loops, self.observe)
-        lines = ["@njit(**INNER)", AVERAGES, *body]
-        lines += ["@njit(**INNER)", "def half_square(K, M, mu, C, c, y0, work):", *half]
-        lines += ["@njit(**INNER)", ERRORS, "    out[0] = half_square(K, M, mu, C, c, y0, work)"]
-        share = "wrong_share(K, M, mu, C, c, y0, rule, work)" if self.averages.signs else "math.nan"
-        lines += [f"    out[1] = {share}", "    out[2] = math.nan", "", ""]
-        lines += ["@njit(**INNER)", "def averages_work_size(K, M):", "    N = K + M", f"    {LANES}"]
-        room = f"max({size}, N * N + quadrature_work(N))" if self.averages.signs else size
-        lines += [f"    return K + {room}"]
-        signs = Quadrature(self.averages).signs() if self.averages.signs else []
-        return [*library([*self.kernels, *lines]), *signs, *self.kernels, *lines]
+
+def closed_functions(averages: SourceAverages) -> list[str]:
+    """Return the source of all functions where the averages have closed forms."""
+    written = {TARGET_WEIGHT: sp.Symbol("A_star", real=True)}
+    stages = [replace(stage, rhs=stage.rhs.xreplace(written)) for stage in averages.definitions]
+    head = ["    N = K + M", "    S = work[:K]", "    place = K"]
+    if averages.setting.target is not None:
+        head.append("    A_star = -c[K]")
+    return closed_source(
+        averages, elements(), stages, averages.error.xreplace(written), head=head, before=head,
+        half="K, M, mu, C, c, y0, work", errors=["    out[0] = half_square(K, M, mu, C, c, y0, work)"], own="K",
+        share="wrong_share(K, M, mu, C, c, y0, rule, work)" if averages.signs else "math.nan",
+        signs=Quadrature(averages).signs() if averages.signs else [],
+    )  # fmt: skip
 
 
 def summed_functions(averages: SourceAverages) -> list[str]:
     """Return the source of all functions where activations are sums of erfs."""
     assert averages.sums is not None
-    erfs = Closed(replace(averages, signs=False, sums=None)).functions()
+    erfs = closed_functions(replace(averages, signs=False, sums=None))
     signs = []
     if averages.signs:
         assert averages.summed is not None

@@ -52,7 +52,7 @@ from .source_quadrature_text import (
 
 
 class Quadrature:
-    """Averages over all fields of a source; the same face as `source_code.Closed`."""
+    """Averages over all fields of a source; as `source_code.closed_functions` gives them."""
 
     def __init__(self, averages: SourceAverages) -> None:
         self.averages, self.setting = averages, averages.setting

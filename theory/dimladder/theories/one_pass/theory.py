@@ -12,7 +12,9 @@ import numpy as np
 
 from ...errors import ConfigError, DomainError
 from ...problem import axis_values
+from ...problem.data import HiddenManifold
 from ...problem.grids import OdeSolver
+from ...problem.manifold import unit_moments
 from ...problem.students import Linear
 from ...problem.targets import ClusterLabels, Index
 from ..base import Reads, Refusal, Theory
@@ -55,7 +57,11 @@ class OnePassTheory(Theory):
         "Flow of the student-student and student-teacher overlaps (and readouts) as d -> infinity, time = steps/d."
     )
     reads: ClassVar[Reads] = {
-        "data": {"gaussian": "spectrum tasks", "mixture": "weights means mean_overlap variances spectrum tasks"},
+        "data": {
+            "gaussian": "spectrum tasks",
+            "mixture": "weights means mean_overlap variances spectrum tasks",
+            "hidden-manifold": "activation latent_ratio nodes tasks",
+        },
         "target": {
             "committee": "activation readout outputs overlap noise power drift",
             "index": "formula noise hermite overlap power drift",
@@ -197,6 +203,11 @@ class OnePassTheory(Theory):
         from ...problem.update_table import table
 
         rule = problem.algorithm
+        if isinstance(problem.data, HiddenManifold):
+            refused = list(self._manifold_checks(problem))
+            yield from refused
+            if refused:
+                return
         from ...problem.update_labels import outputs_of
 
         try:
@@ -216,6 +227,28 @@ class OnePassTheory(Theory):
         yield from self._noise_checks(problem, what)
         if rule.episodes is not None:
             yield from self._episode_checks(problem, what)
+
+    def _manifold_checks(self, problem: Any) -> Iterable[Refusal]:
+        """What a hidden manifold leaves out."""
+        rule, data, initial, many = problem.algorithm, problem.data, problem.initial, "is not read on a hidden manifold"
+        mean, slope, _ = unit_moments(data.activation)
+        if mean:
+            why = f"has the mean {mean:.4g} under a normal law, and inputs are centred here"
+            yield Refusal("data.activation", why, "subtract it, or use an odd function")
+        if not slope:
+            yield Refusal("data.activation", "has no linear part: no field of x is correlated with c", "use another")
+        for key, asked in (
+            ("algorithm.input_noise", rule.input_noise != 0), ("student.bias", problem.student.bias),
+            ("algorithm.vectors", bool(rule.vectors)), ("algorithm.average", rule.average != 0),
+            ("algorithm.momentum", rule.momentum is not None),
+            ("target.drift", getattr(problem.target, "drift", None) is not None),
+            ("target.power", getattr(problem.target, "power", None) is not None),
+            ("initial.block_Q", getattr(initial, "block_Q", None) is not None),
+            ("initial.block_M", getattr(initial, "block_M", None) is not None),
+            ("target.kind", isinstance(problem.target, ClusterLabels)),
+        ):  # fmt: skip
+            if asked:
+                yield Refusal(key, many, "drop it")
 
     def _episode_checks(self, problem: Any, what: Any) -> Iterable[Refusal]:
         """Decisions of a linear student about the sign of one direction, from one source."""
@@ -344,6 +377,7 @@ def general_references(problem: Any) -> list[str]:
     """Return the keys of works on the data laws and update rules that a problem uses."""
     data, target, student = problem.data, problem.target, problem.student
     used = {
+        "goldt2020modeling": isinstance(data, HiddenManifold),
         "yoshida2019plateau": data.spectrum is not None,
         "worschech2024scaling": data.spectrum is not None and data.spectrum.exponent is not None,
         "refinetti2021mixtures": isinstance(target, ClusterLabels),

@@ -53,9 +53,14 @@ class OnePassExperiment(Experiment):
     def numbers(self, problem: Any, size: int, backend: Backend) -> int:
         from .sgd_array import CHUNK_NUMBERS
 
-        if (problem.simulation.method or "gram") == "gram" and backend.is_numpy:
-            return 0  # overlaps only
         what = finite(problem)
+        if (problem.simulation.method or "gram") == "gram" and backend.is_numpy and not what.hidden:
+            return 0  # overlaps only
+        if what.hidden:
+            # F, test samples and a chunk of samples, on the host.
+            from .manifold import CHUNK, TESTS
+
+            return int(problem.data.latent_ratio * size * size + 2 * CHUNK + TESTS * size)
         # Inputs drawn ahead, in both precisions; every vector, its step and what it becomes.
         return 3 * CHUNK_NUMBERS + int(4 * (what.moving + what.M + what.D + what.batch) * size)
 
@@ -71,6 +76,10 @@ class OnePassExperiment(Experiment):
 
         times = np.array(axis_values(problem.grid.time))
         what = finite(problem)
+        if what.hidden:
+            from .manifold import manifold_sample
+
+            return manifold_sample(problem, what, times, size, streams)
         frame_of(sgd.at_finite_d(what), size)  # refuses sizes that are too small, whatever the method
         method = problem.simulation.method or "gram"
         if method == "gram" and backend.is_numpy:

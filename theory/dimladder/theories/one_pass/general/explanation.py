@@ -165,7 +165,12 @@ def model(flow: GeneralFlow) -> list[Equation]:
 def noises(flow: GeneralFlow) -> list[Equation]:
     """Return the noise that a step adds to its input and to the weights: the label and the tests do without."""
     t, rows = flow.table, []
-    if flow.form.stirred:
+    if t.hidden:
+        note = "Phi, c_0, zeta'' of normal entries; z_m = w*_m.c_0/sqrt d_0; blocks: the law of kappa_1^2 Phi Phi^T/d_0"
+        image = r"\sigma_0(\Phi c_0/\sqrt{d_0}) \simeq \kappa_1\, \Phi c_0/\sqrt{d_0}"
+        text = rf"x = {image} + {t.input_noise:g}\, \zeta''"
+        rows.append(Equation("hidden manifold", text, None, note))
+    elif flow.form.stirred:
         note = "zeta'' standard Gaussian: a step sees x', the label is that of x"
         rows.append(Equation("input noise", rf"x' = x + {t.input_noise:g}\, \zeta''", None, note))
     if flow.form.blurred:

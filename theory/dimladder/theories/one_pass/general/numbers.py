@@ -61,9 +61,9 @@ def parameters(flow: GeneralFlow) -> Array:
     if not flow.scheduled:
         rates = {"L": rates["L"] + steady["steady_L"], "P": rates["P"] + steady["steady_P"]}
         kick = t.kick + t.fixed_kick
-    # Noise of the training, which the tests do not see.
+    # Noise of the training, which the tests do not see unless it is that of the inputs.
     stir = np.zeros_like(variances)
-    stir[: len(t.head), : len(t.shares)] = t.input_noise**2
+    stir[: None if t.hidden else len(t.head), : len(t.shares)] = t.input_noise**2
     blur = np.append(np.full(len(t.head), t.weight_noise**2), np.zeros(extra))
     drift, walk = np.zeros((flow.F, flow.F)), np.zeros((flow.F, flow.F, flow.B))
     if t.fixed_drift is not None and t.fixed_noise is not None:

@@ -66,7 +66,7 @@ class GeneralFlow(Flow):
         self.trained = bool(getattr(problem.student, "train_readout", False))
         # With dropout the full network is tested: sources of its own, which emit nothing.
         # So is the student without the noise of its training.
-        noisy = t.input_noise > 0 or t.weight_noise > 0
+        noisy = (t.input_noise > 0 and not t.hidden) or t.weight_noise > 0
         self.tested = len(t.head) if noisy or (t.masks != 1.0).any() else 0
         self.order_parameters = variables.order_parameters(self)
 

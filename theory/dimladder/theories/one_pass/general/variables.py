@@ -25,11 +25,14 @@ def order_parameters(flow: GeneralFlow) -> tuple[OrderParameter, ...]:
     who = "vector" if t.outputs else "student"
     out = [OrderParameter("Q", (unit, unit), "Q_{ik}", f"{who}-{who} overlap w_i.w_k/d, all blocks", symmetric=True)]
     if flow.M:
-        out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", f"{who}-teacher overlap w_i.w*_m/d"))
+        meaning = f"{who}-teacher overlap w_i.w*_m/d"
+        if t.hidden:
+            meaning = "covariance of a student's field with a latent one"
+        out.append(OrderParameter("M", (unit, "teacher"), "M_{im}", meaning))
     if flow.drifting:
         meaning = "overlap of the teachers w*_m.w*_n/d, all blocks"
         out.append(OrderParameter("T", ("teacher", "teacher"), "T_{mn}", meaning, symmetric=True))
-    if blocks:
+    if blocks and not t.hidden:
         meaning = "student-student overlap in a block, w_i.Pi_b w_k/d"
         out.append(OrderParameter("Q_block", ("block", "student", "student"), "Q^b_{ik}", meaning, symmetric=True))
         if flow.M:
@@ -101,8 +104,10 @@ def variables(flow: GeneralFlow, times: Array, states: Array) -> dict[str, Varia
         out["test_loss"] = Variable(("time",), means[:, 0, 2], r"\mathbb{E}[\ell]", meaning)
     used = flow.V if t.outputs else K
     whole = slice(0, len(t.shares))
+    field = t.variances[0] if t.hidden else np.ones(len(t.shares))
     values = {
-        "Q": moving[:, whole, :used, :used].sum(axis=1), "M": cross[:, whole, :used, :M].sum(axis=1),
+        "Q": moving[:, whole, :used, :used].sum(axis=1),
+        "M": np.einsum("b,tbim->tim", field, cross[:, whole, :used, :M]),
         "Q_block": moving[:, whole, :K, :K], "M_block": cross[:, whole, :K, :M],
         "mean_overlap": cross[:, whole, :K, M : M + t.D].sum(axis=1),
         "a": a.reshape(len(a), *readout_shape(flow).values()),
