@@ -11,12 +11,12 @@ from .basics import OPTIONS, fill
 from .linear import factorise, solve_factored
 from .native import njit
 
-__all__ = ["softmax_channel", "softmax_value"]
+__all__ = ["softmax", "softmax_channel", "softmax_value"]
 
 
 @njit(**OPTIONS)
-def softmax_value(label: Any, u: Any, p: Any) -> Any:
-    """Cross-entropy of u; fills the probabilities p."""
+def softmax(u: np.ndarray, p: np.ndarray) -> float:
+    """Fill the probabilities p of outputs u; return log sum exp(u)."""
     top = u[0]
     for i in range(1, u.size):
         top = max(top, u[i])
@@ -26,7 +26,13 @@ def softmax_value(label: Any, u: Any, p: Any) -> Any:
         total += p[i]
     for i in range(u.size):
         p[i] /= total
-    return top + math.log(total) - u[label]
+    return top + math.log(total)
+
+
+@njit(**OPTIONS)
+def softmax_value(label: Any, u: Any, p: Any) -> Any:
+    """Cross-entropy of u; fills the probabilities p."""
+    return softmax(u, p) - u[label]
 
 
 @njit("f8(i8, f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1], f8[::1], f8[:, ::1], f8[:, ::1])", **OPTIONS)

@@ -43,7 +43,7 @@ def code_version(theory_module: str) -> str:
     # Functions of these modules are pasted into generated code, or compiled into it.
     pasted = ("special.py", "orthant.py", "thresholds.py", "conditional.py", "fields.py", "points.py",
               "basics.py", "denoisers.py", "label_channel.py", "label_rules.py", "proximal.py",
-              "resolvents.py")  # fmt: skip
+              "resolvents.py", "softmax.py")  # fmt: skip
     files += [root / "numerics" / name for name in pasted]
     own = getattr(sys.modules.get(theory_module), "__file__", None)
     if own:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ...numerics.pasted import text_of
 from ...numerics.points import POINTS_SOURCE
 from ...problem.stable import stabilise
 from ...symbolic.pieces import STABLE_SOURCE
@@ -104,7 +105,8 @@ class VectorQuadrature:
         """Return the loss and its slopes, of vectors."""
         if self.loss.softmax:
             smooth = self.loss.smoothing
-            return [SOFTMAX.replace("{kept}", repr(1.0 - smooth)).replace("{rest}", repr(smooth / self.loss.outputs))]
+            text = SOFTMAX.replace("{kept}", repr(1.0 - smooth)).replace("{rest}", repr(smooth / self.loss.outputs))
+            return [text_of("softmax", "softmax"), "", text]
         write = printer()
         read = [f"{s} = {name}[{o}]" for name, row in (("f", self.loss.f), ("y", self.loss.y))
                 for o, s in enumerate(row)]  # fmt: skip

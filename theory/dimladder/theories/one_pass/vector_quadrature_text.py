@@ -127,15 +127,9 @@ def loss(f, y):
 
 @njit(**OPTIONS)
 def loss_slope(f, y, out):
-    top = f[0]
-    for o in range(1, f.size):
-        top = max(top, f[o])
-    total = 0.0
+    softmax(f, out)
     for o in range(f.size):
-        out[o] = math.exp(f[o] - top)
-        total += out[o]
-    for o in range(f.size):
-        out[o] = out[o] / total - ({kept} * y[o] + {rest})
+        out[o] -= {kept} * y[o] + {rest}
 
 
 '''
