@@ -152,7 +152,7 @@ def test_a_best_ridge_that_is_not_unique_is_refused() -> None:
         "target.labels": [1.0, -1.0, -1.0],
         "loss": {"function": "huber(y - f, 0.5)", "ridge": "optimal", "optimise": "classification_error"},
     }
-    with pytest.raises(SolveError, match="the observable is the same at larger ridges"):
+    with pytest.raises(SolveError, match=r"the observable is the same at (all|larger) ridges near"):
         solve(replace(MIXTURE, {**change, "student.bias": False, "grid.sample_ratio": [1.25]}))
 
 

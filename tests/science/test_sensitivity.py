@@ -184,6 +184,17 @@ def test_many_numbers_and_few_readings_go_backwards(runs: Path) -> None:
     assert dl.sensitivity(problem, keys).stats["method"] == "tangents"
 
 
+def test_a_distance_near_zero_has_no_cotangent(runs: Path) -> None:
+    """The gap to the solution is a norm: smooth along the tangents, not around the state."""
+    problem = dl.load(runs / "implicit-bias.toml")
+    with pytest.raises(UsageError, match="error would be too large"):
+        dl.sensitivity(problem, ["target.noise"], variables=["solution_gap"], method="adjoint")
+    smooth = dl.sensitivity(problem, ["target.noise"], variables=["loss"], method="adjoint")
+    forwards = dl.sensitivity(problem, ["target.noise"], variables=["loss"], method="tangents")
+    assert forwards.stats["equation"] != smooth.stats["equation"]
+    np.testing.assert_allclose(smooth["loss"].values, forwards["loss"].values, rtol=1e-8, atol=1e-11)
+
+
 def test_iterated_code_whose_tangents_lag_is_not_trusted(runs: Path) -> None:
     relu = {"student.activation": "relu", "target.activation": "relu", "grid.time": [1.0, 5.0], "solver.rtol": 1e-8}
     problem = dl.load(runs / "online-erf.toml", relu)

@@ -166,6 +166,14 @@ def test_symmetric_entries_count_once() -> None:
     assert count_distinct([twice]) == count_distinct([case]) == 21
 
 
+def test_a_zero_up_to_rounding_is_a_zero() -> None:
+    """What the solver leaves of a vanishing overlap is no measure of a deviation."""
+    noise = 0.02 * np.random.default_rng(3).standard_normal((3, 24, 4))
+    for theory in (0.0, 3e-18, -2e-16):
+        assert verdict(measured(noise + theory, np.full((3, 4), theory))) == "agree"
+    assert verdict(measured(noise + 1e-4, np.full((3, 4), 1e-4))) == "inconclusive"
+
+
 def test_combination() -> None:
     assert combine(["agree", "agree"]) == "agree"
     assert combine(["agree", "inconclusive"]) == "inconclusive"

@@ -25,7 +25,8 @@ Indices = NDArray[np.intp]
 # A tangent that differs by more than this from a difference of the equations, relative to the largest, is not used:
 # code that converges to a value by iteration need not converge to its derivative.
 TRUSTED = 1e-9
-# Derivatives of a root with a larger error, relative to the largest, are not used: differences may do better.
+# Derivatives of a root, or of readings by their adjoint, with a larger error, relative to the largest, are not used:
+# another way may do better.
 SURE = 1e-8
 # Further accuracy of the run that tells the error of the first, and the longest relative step in a number.
 COARSER, STEP = 20.0, 0.1

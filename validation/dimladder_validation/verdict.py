@@ -103,6 +103,10 @@ class Entries:
         return replace(self, labels=[text for text, keep in zip(self.labels, kept, strict=True) if keep], **parts)
 
 
+# A variable that nowhere exceeds this, in its unit, is zero: what a solver leaves of a zero is rounding, not a measure.
+ZERO = 1e-14
+
+
 @dataclass(frozen=True)
 class VariableVerdict:
     """The verdict on one variable.
@@ -118,7 +122,8 @@ class VariableVerdict:
         extrapolated gap where that was judged.
     visible : float
         The deviation that would have been significant in half of the entries (the median over them), relative to the
-        theory at the largest size (the larger of the entry and of the r.m.s. of the variable; 1 where the theory is 0).
+        theory at the largest size (the larger of the entry and of the r.m.s. of the variable; 1 where the theory is
+        0 up to rounding).
     replicas_wanted : int or None
         Replicas at each size with which an undecided variable would be decided, where more replicas help.
     fit : PowerLaw
@@ -200,7 +205,7 @@ class _Measured:
         level = np.sqrt(np.mean(entries.theory[-1] ** 2))
         theory = np.maximum(np.abs(entries.theory[-1]), level)
         # What a relative deviation is relative to: the theory at the largest size, never the simulation.
-        self.scale = np.where(theory > 0, theory, entries.unit)
+        self.scale = np.where(theory > ZERO * entries.unit, theory, entries.unit)
         # What scatter and corrections are compared with: the quantity itself.
         self.quantity = np.maximum(self.scale, np.abs(entries.theory[-1] + entries.gap[-1]))
         self.suspected = excess_skewness(entries.skewness, ~entries.unknown & (entries.se > 0), entries.replicas)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -62,7 +62,7 @@ def start(problem: Problem) -> Start:
         For matrices that no weights can have as overlaps.
     """
     found = _start(problem.target, problem.student, problem.initial)
-    return Start(*(getattr(found, f.name).copy() for f in fields(Start)))
+    return Start(found.Q.copy(), found.M.copy(), found.T.copy(), found.a.copy(), found.A.copy())
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,7 @@ _STEP = 4e-4
 # A minimum is one point where, this far on either side in log ridge, the slope is more than a part of that on the other
 # side, and than what its differences lose to rounding.
 _ASIDE, _FLAT, _ROUNDING = 0.5, 1e-8, 1e-12
+_HINT = "give loss.ridge as a number, or another loss.optimise"
 
 
 def slope_along(
@@ -62,25 +63,23 @@ def least_in_ridge(slope: Callable[[float], float], t: float, sample_ratio: floa
     low, high = (math.log(r) for r in RIDGE_RANGE)
     first = here = slope(t)
     direction, stride, last = (-1.0 if first > 0 else 1.0), 0.5, t
-    while (here > 0) == (first > 0):
-        if here == 0.0:
-            return t
+    while here != 0.0 and (here > 0) == (first > 0):
         last, t = t, min(max(t + direction * stride, low), high)
         here, stride = slope(t), 1.6 * stride
         if t in (low, high) and (here > 0) == (first > 0):
             side = "smallest" if t == low else "largest"
+            still = "still improves" if abs(here) > _ROUNDING else "no longer changes"
             raise SolveError(
                 "there is no best ridge", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
-                why=f"the observable still improves at the {side} ridge tried, {math.exp(t):g}",
-                hint="give loss.ridge as a number, or another loss.optimise",
+                why=f"the observable {still} at the {side} ridge tried, {math.exp(t):g}", hint=_HINT,
             )  # fmt: skip
-    root = find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14)
+    root = t if here == 0.0 else find_root(slope, min(last, t), max(last, t), xtol=1e-10, rtol=1e-14)
     below, above = abs(slope(root - _ASIDE)), abs(slope(root + _ASIDE))
-    if min(below, above) <= max(_FLAT * max(below, above), _ROUNDING):
-        side = "smaller" if below < above else "larger"
+    least = max(_FLAT * max(below, above), _ROUNDING)
+    if min(below, above) <= least:
+        side = "all" if max(below, above) <= least else "smaller" if below < above else "larger"
         raise SolveError(
             "the best ridge is not unique", status="no_minimum", where=f"sample_ratio = {sample_ratio:g}",
-            why=f"the observable is the same at {side} ridges than {math.exp(root):.3g}",
-            hint="give loss.ridge as a number, or another loss.optimise",
+            why=f"the observable is the same at {side} ridges near {math.exp(root):.3g}", hint=_HINT,
         )  # fmt: skip
     return root

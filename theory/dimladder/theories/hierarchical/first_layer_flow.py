@@ -12,7 +12,8 @@ from ...errors import DomainError
 from ...problem import Refusal, activation
 from ...problem.grids import OdeSolver, Simulation
 from ...symbolic.equations import latex
-from ...symbolic.systems import Equation, Equations, ExplicitFlow, Map, OrderParameter, Solution, Step, Variable
+from ...symbolic.explicit import ExplicitFlow
+from ...symbolic.systems import Equation, Equations, Map, OrderParameter, Solution, Step, Variable
 from ..base import Reads, Theory
 from .letters import FIRST_LAYER
 
@@ -53,7 +54,6 @@ class Drift:
         import numpy as np
 
         from ...problem.hierarchy import effective_dimension
-        from ...symbolic.array_code import derivative
         from .analysis import ZERO, levels, link_of, normal_rule
         from .assumptions import activation_coefficients
         from .readouts import readout_classes
@@ -82,10 +82,10 @@ class Drift:
         self.ratio = self.features / self.d
         self.values, self.fractions = readout_classes(target)
         x, w = normal_rule(sigma.kinks("x"))
-        chain = derivative(sigma)
+        chain = sigma.derivative("x")
         slope, inner = np.ones_like(x), x
         for _ in range(COMPOSITIONS):
-            slope = slope * np.asarray(chain(inner), dtype=float)
+            slope = slope * chain(x=inner)
             inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
         self.gain = float(w @ slope**2)
         self.label_power = link.second_moment + target.noise**2

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...problem import OdeSolver, Problem
 from ...problem.coordinates import EmpiricalCoordinate, components, points
 from ...problem.grids import Simulation
-from ...symbolic.systems import Equation, Equations, ExplicitFlow, OrderParameter, Solution, Step, System, Variable
+from ...symbolic.explicit import ExplicitFlow
+from ...symbolic.systems import Equation, Equations, OrderParameter, Solution, Step, System, Variable
 from ..base import Reads, Refusal, Theory
 
 if TYPE_CHECKING:
