@@ -367,8 +367,8 @@ class _Measured:
                 f"smaller and larger sizes extrapolate to gaps that differ by {drift[place]:.2g} beyond noise"
             )  # fmt: skip
             why = (
-                f"at {entries.labels[place]} {seen}: sizes up to {sizes[-1]:g} are not in the regime of an expansion in "
-                "1/d, larger ones are needed"
+                f"at {entries.labels[place]} {seen}: sizes up to {sizes[-1]:g} are not in the regime of an expansion "
+                "in 1/d, larger ones are needed"
             )
             return self._say("inconclusive", visible, [found, why], **common)
         if not (self.fit.known and self.fit.exponent > float(t.isf(0.025, self.freedom)) * self.fit.exponent_se):

@@ -76,7 +76,9 @@ class Expression:
 
     def derivative(self, variable: str = "x") -> Callable[..., Any]:
         """Return a NumPy function of the same keyword variables for the first derivative (almost everywhere)."""
-        return _derivative(self, variable)
+        from .jets import derivative
+
+        return lambda **arrays: derivative(self, variable, arrays)
 
     def kinks(self, variable: str = "x") -> tuple[float, ...]:
         """Return the points where the formula, as a function of the one `variable`, is not smooth.
@@ -108,24 +110,6 @@ class Expression:
     def kinks_are_planes(self) -> bool:
         """Return whether `kink_planes` are all the places where the formula is not smooth."""
         return all(_plane(*call, self) is not None for call in _kinked_calls(self._tree))
-
-
-@lru_cache(maxsize=256)
-def _derivative(expression: Expression, variable: str) -> Callable[..., Any]:
-    import sympy as sp
-
-    symbol = sp.Symbol(variable, real=True)
-    slope = drop_atoms(sp.diff(expression.sympy(), symbol))
-    arguments = [sp.Symbol(v, real=True) for v in expression.variables]
-    function = sp.lambdify(arguments, slope, modules=["scipy", "numpy"])
-
-    def evaluate(**arrays: Any) -> Any:
-        import numpy as np
-
-        given = [np.asarray(arrays[v]) for v in expression.variables]
-        return function(*given) + 0.0 * sum(given)
-
-    return evaluate
 
 
 @lru_cache(maxsize=1024)
@@ -227,6 +211,8 @@ def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
             return 0.5 * u * (1.0 + xp.tanh(0.5 * u))
         case "gelu":
             return 0.5 * u * (1.0 + _erf(xp, u / math.sqrt(2.0)))
+        case "softplus" if hasattr(xp, "slopes"):
+            return xp.softplus(u)
         case "softplus":
             return xp.log1p(xp.exp(-xp.abs(u))) + xp.where(u > 0, u, 0.0 * u)
         case "erf":

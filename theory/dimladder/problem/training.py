@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from . import jets
 
 if TYPE_CHECKING:
     from .expressions import Expression
@@ -147,44 +149,22 @@ def batch_weights(samples: int, times: int, batch_size: int, seed: int) -> np.nd
 
 @lru_cache(maxsize=64)
 def derivatives(expression: Expression) -> Activation:
-    """Return ``h -> (phi, phi', phi'')``, derived by sympy and evaluated together so that they share subexpressions.
+    """Return ``h -> (phi, phi', phi'')``.
 
     At a kink, phi' is taken almost everywhere and phi'' holds no delta function: `assumptions` refuses the networks for
     which that would matter.
     """
-    import sympy as sp
-
-    from .expressions import drop_atoms
-
-    x = sp.Symbol("x", real=True)
-    phi = expression.sympy(x=x)
-    first = drop_atoms(sp.diff(phi, x))
-    second = drop_atoms(sp.diff(first, x))
-    function = sp.lambdify([x], [phi, first, second], modules=["scipy", "numpy"], cse=True)
-
-    def evaluate(h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        a, b, c = (v if isinstance(v, np.ndarray) else np.full(h.shape, float(v)) for v in function(h))
-        return a, b, c
-
-    return evaluate
+    return partial(jets.derivatives, expression)
 
 
 @lru_cache(maxsize=64)
 def _loss(expression: Expression) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    import sympy as sp
-
-    from .expressions import drop_atoms
-
-    f, y = sp.symbols("f y", real=True)
-    value = expression.sympy(f=f, y=y)
-    slope = sp.lambdify([f, y], drop_atoms(sp.diff(value, f)), modules=["scipy", "numpy"])
-
     def loss(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         given = {"f": outputs, "y": labels}
         result = expression.evaluate(np, **{v: given[v] for v in expression.variables})
         return np.broadcast_to(result, np.broadcast_shapes(outputs.shape, labels.shape))
 
     def error(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(slope(outputs, labels), np.broadcast_shapes(outputs.shape, labels.shape))
+        return np.asarray(jets.derivative(expression, "f", {"f": outputs, "y": labels}))
 
     return loss, error

@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..problem.expressions import Expression, drop_atoms
-from . import store
-
-__all__ = ["array_functions", "derivative"]
-
-
-@lru_cache(maxsize=256)
-def derivative(expression: Expression) -> Callable[[Any], Any]:
-    """Return `Expression.derivative` of a formula in x, as a function of x, from the store."""
-    parts = ("derivative", expression.text, expression.variables, expression.hermite)
-    slope = store.module(parts, lambda: _derivative_source(expression), native=True).slope
-
-    def evaluate(x: Any) -> Any:
-        import numpy as np
-
-        x = np.asarray(x)
-        return slope(x) + 0.0 * x
-
-    return evaluate
-
-
-def _derivative_source(expression: Expression) -> str:
-    import sympy as sp
-
-    x = sp.Symbol("x", real=True)
-    slope = drop_atoms(sp.diff(expression.sympy(), x))
-    return array_functions({"slope": ((x,), slope)}, f"derivative of {expression.text}")
+__all__ = ["array_functions"]
 
 
 def array_functions(

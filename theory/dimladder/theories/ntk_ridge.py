@@ -48,7 +48,6 @@ def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, flo
     from ..errors import ConfigError
     from ..numerics.quadrature import gauss_normal
     from ..problem.moments import second_moment_fault
-    from ..symbolic.array_code import derivative
 
     shape = activation(text)
     kinks = shape.kinks("x")
@@ -68,7 +67,7 @@ def moments(text: str, deviation: float = 1.0) -> tuple[float, float, float, flo
         x, w = gauss_normal([k / deviation for k in kinks] or (0.0,), nodes)
         x = deviation * x
         s = np.asarray(shape.evaluate(np, x=x)) + 0.0 * x
-        slope = derivative(shape)(x)
+        slope = shape.derivative("x")(x=x)
         mean, linear, power = float(w @ s), float(w @ slope), float(w @ slope**2)
         # Relative to the slopes: what rounding leaves of E s' = 0 is some 1e-16 of them.
         if abs(linear) <= 1e-12 * math.sqrt(power):

@@ -54,7 +54,6 @@ class Drift:
         import numpy as np
 
         from ...problem.hierarchy import effective_dimension
-        from ...symbolic.array_code import derivative
         from .analysis import ZERO, levels, link_of, normal_rule
         from .assumptions import activation_coefficients
         from .readouts import readout_classes
@@ -83,10 +82,10 @@ class Drift:
         self.ratio = self.features / self.d
         self.values, self.fractions = readout_classes(target)
         x, w = normal_rule(sigma.kinks("x"))
-        chain = derivative(sigma)
+        chain = sigma.derivative("x")
         slope, inner = np.ones_like(x), x
         for _ in range(COMPOSITIONS):
-            slope = slope * np.asarray(chain(inner), dtype=float)
+            slope = slope * chain(x=inner)
             inner = np.asarray(sigma.evaluate(np, x=inner), dtype=float)
         self.gain = float(w @ slope**2)
         self.label_power = link.second_moment + target.noise**2
@@ -322,8 +321,8 @@ class OverlapFlow(_Shared, ExplicitFlow):
         result = integrate(module.rhs, self.initial_state(), grid, p=self.parameters(), rtol=1e-10, atol=1e-12)
         return self._crossing(np.asarray(result.t), np.asarray(result.y).sum(axis=1))
 
-    def solve(self) -> Solution:
-        solution = super().solve()
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        solution = super().finish(times, states, status, message, stats)
         solution.coords.update(self.class_coords())
         return solution
 

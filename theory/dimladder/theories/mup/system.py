@@ -119,12 +119,15 @@ class MupTraining(Recursion):
 
     def slope(self) -> float | None:
         """Return c when the activation is ``c x``, else None."""
-        import sympy as sp
-
-        x = sp.Symbol("x", real=True)
-        phi = sp.expand(self._expression.sympy(x=x))
-        ratio = sp.simplify(phi / x) if phi.has(x) else None
-        return float(ratio) if ratio is not None and ratio.is_number and ratio != 0 else None
+        # Asked at points of all sizes: to import sympy takes longer than a solve.
+        x = np.geomspace(1e-6, 1e6, 25)
+        with np.errstate(all="ignore"):
+            values = [
+                np.asarray(self._expression.evaluate(np, x=sign * x), dtype=float) / (sign * x) for sign in (1, -1)
+            ]
+        ratios = np.concatenate([np.broadcast_to(v, x.shape) for v in values])
+        c = float(ratios[0])
+        return c if c and bool((np.abs(ratios - c) <= 1e-12 * abs(c)).all()) else None
 
     def method(self, training: Training | None = None) -> str:
         """Return the method that ``auto`` stands for, or the one asked for."""

@@ -58,12 +58,17 @@ def levels(flow: OnePassFlow) -> list[list[Array]]:
 
 def _over_fields(dimension: int) -> list[list[Array]]:
     """Nested rules where they are affordable, then points, for what has kinks that no axis meets."""
-    from ...numerics.fields import nested_rule, sobol_rule
+    from ...numerics.fields import sobol_rule
+
+    return [family for family in (_nested(dimension), [sobol_rule(m, dimension) for m in SOBOL]) if family]
+
+
+def _nested(dimension: int) -> list[Array]:
+    from ...numerics.fields import nested_rule
 
     # The range grows with the order: what functions that grow miss beyond it shows in the change from level to level.
     sizes = SIZES[: AFFORDABLE.get(dimension, 0)]
-    nested = [nested_rule(step, panel, 6.5 + 0.5 * k) for k, (_, step, panel) in enumerate(sizes)]
-    return [family for family in (nested, [sobol_rule(m, dimension) for m in SOBOL]) if family]
+    return [nested_rule(step, panel, 6.5 + 0.5 * k) for k, (_, step, panel) in enumerate(sizes)]
 
 
 def source_levels(
@@ -106,7 +111,7 @@ def sign_rule(dimension: int) -> Array:
     from ...numerics.fields import sobol_rule
 
     axes = max(1, dimension - 1)
-    family = _over_fields(axes)[0] if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
+    family = _nested(axes) if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
     # With three axes the coarsest nested rule is right to about 3e-7, with one the finest costs nothing.
     return np.concatenate([[1.0, 0.0, 1.0], family[{1: -1, 2: 3}.get(axes, 0)]])
 
