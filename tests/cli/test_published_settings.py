@@ -54,3 +54,18 @@ def test_random_labels_are_separable_up_to_two() -> None:
 def test_parity_of_two_signs_is_seen_from_pi_squared_over_four() -> None:
     found = dl.solve(stated(*row("limits of multi-index"), **{"grid.sample_ratio": [2.0]})).dataset
     assert float(found["threshold"][0]) == pytest.approx(np.pi**2 / 4, rel=1e-6)
+
+
+def test_signs_of_errors_are_one_linear_equation() -> None:
+    """Isotropic inputs, q = E(z - f)^2: dq/dt = -2 lr sqrt(2/pi) q/sqrt(q + noise^2) + lr^2, written by hand."""
+    from scipy.integrate import solve_ivp
+
+    rate, noise, times = 0.3, 0.5, [1.0, 4.0]
+    change = {"data": {"kind": "gaussian"}, "grid.time": times, "algorithm.learning_rate": rate}
+    found = dl.solve(stated(*row("signs of errors"), **change)).dataset["generalization_error"].values
+
+    def slope(t: float, q: Any) -> Any:
+        return -2 * rate * np.sqrt(2 / np.pi) * q / np.sqrt(q + noise**2) + rate**2
+
+    by_hand = solve_ivp(slope, (0.0, times[-1]), [1.0], t_eval=times, rtol=1e-10, atol=1e-12).y[0]
+    assert 2 * found == pytest.approx(by_hand, rel=1e-5)

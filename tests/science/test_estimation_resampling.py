@@ -57,6 +57,23 @@ def test_many_draws_are_the_data_set_itself() -> None:
     assert 0.0 < float(many["resampling_variance"][0]) < 1e-3
 
 
+@pytest.mark.parametrize("ratio", [0.8, 2.0])
+def test_the_best_ensemble_of_ridgeless_subsamples_is_the_best_ridge(ratio: float) -> None:
+    """LeJeune, Javadi & Baraniuk 2020; Patil & Du 2023: for any spectrum, at the fraction that is best."""
+    from scipy.optimize import minimize_scalar
+
+    target = {"kind": "index", "formula": "z", "noise": 0.5}
+    data = {"kind": "gaussian", "spectrum": {"variances": [1.6, 0.4], "fractions": [0.5, 0.5]}}
+
+    def risk(fraction: float) -> float:
+        few = {"resampling": "subsample", "fraction": fraction}
+        return float(curve(few, {"ridge": 1e-7}, target, ratio, data=data)["bagged_mse"][0])
+
+    found = minimize_scalar(risk, bounds=(0.02, min(0.99, 0.97 / ratio)), method="bounded", options={"xatol": 1e-4})
+    best = curve({}, {"ridge": "optimal", "optimise": "mse"}, target, ratio, data=data)
+    assert found.fun == pytest.approx(float(best["mse"][0]), rel=1e-7)
+
+
 def state(formula: Any, loss: str, kind: str, fraction: float) -> tuple[Any, Pair, Any]:
     """A point of a fit of resampled data at sample_ratio 2, its pair, and its label law."""
     weights, chances = weight_law(kind, fraction)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import dimladder as dl
+from dimladder.batch import LEAST_TOGETHER, in_chunks
 
 RUN = Path(__file__).parents[2] / "docs" / "gallery" / "runs" / "online-erf.toml"
 
@@ -31,3 +33,17 @@ def test_a_batch_is_bitwise_the_single_solves_and_keeps_failures() -> None:
     assert isinstance(failed, dl.SolveError)
     assert failed.status in ("blow_up", "nan", "step_underflow")
     assert failed.partial.theory == "one-pass"
+
+
+@pytest.mark.parametrize(
+    ("count", "workers", "most"), [(1000, 2, 64), (1000, 16, 64), (7, 2, 64), (100, 3, 1), (1, 4, 9)]
+)
+def test_chunks_hold_every_item_once_and_shrink(count: int, workers: int, most: int) -> None:
+    items = list(range(count))
+    chunks = sorted(in_chunks(list, items, workers, most))
+    assert [item for chunk in chunks for item in chunk] == items
+    sizes = [len(chunk) for chunk in chunks]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] <= most
+    # What is left for the last of them is little.
+    assert sizes[-1] <= max(LEAST_TOGETHER, count // (4 * workers))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import DimladderError
 from .numerics.differences import derivative
-from .tangents import Tangents, step_of
+from .tangents import SURE, Tangents, step_of
 
 Array = NDArray[np.float64]
 # The longest step of differences of a reading in an entry of the state, relative to it; or to a tenth of the largest.
@@ -18,10 +18,11 @@ STEP, SMALL = 0.05, 0.1
 
 
 def by_adjoint(tangents: Tangents, names: Sequence[str]) -> tuple[Array, Array] | None:
-    """Return the derivatives of variables in time, and their errors, each (numbers, readings); None without an adjoint.
+    """Return the derivatives of variables in time, and their errors, each (numbers, readings); None without one.
 
     A reading is an entry of a variable at a time, in the order of the variables' own arrays. It depends on the numbers
-    through the state, whose cotangent is carried back, and directly.
+    through the state, whose cotangent is carried back, and directly. A reading that is not smooth there, such as a
+    distance near zero, has no cotangent that differences find: the errors are then too large, and there is none.
     """
     traced = tangents.traced()
     if traced is None:
@@ -40,7 +41,7 @@ def by_adjoint(tangents: Tangents, names: Sequence[str]) -> tuple[Array, Array] 
     # What the cotangents leave open counts as their own size would.
     relative = abs(unsure).max(axis=1) / abs(seeds).max(axis=1).clip(min=1e-300)
     values, errors = through.T + direct, (left + relative[:, None] * abs(through)).T + open_
-    if not np.isfinite(values).all():
+    if not (errors <= SURE * max(1.0, float(abs(values).max()))).all():
         return None
     # Variable by variable, each over the times and its own entries.
     ends = np.cumsum(widths)[:-1]

@@ -14,7 +14,7 @@ from .numerics.differences import derivative
 from .prepare import Prepared, prepare
 from .problem import Problem
 from .problem.config import value_at
-from .problem.geometry import mirrored
+from .problem.overlaps import mirrored
 from .solve import with_solver
 from .tangents import Tangents, step_of, tangents_of
 
@@ -27,7 +27,16 @@ __all__ = ["entries", "numbers", "sensitivity", "slopes", "tight"]
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
 RTOL, ATOL = 1e-11, 1e-13
-METHODS = ("auto", "tangents", "adjoint", "implicit", "differences")
+# Method -> what is solved, printed with the result.
+EQUATIONS = {
+    "tangents": r"\dot s = \partial_y F\, s + \partial_p F\, \partial_\theta p, \quad s = \partial_\theta y",
+    "adjoint": r"\dot\lambda = -(\partial_y F)^{\mathsf T}\lambda, \quad \partial_\theta g = \lambda(0) \cdot "
+    r"\partial_\theta y(0) + \int_0^T \lambda \cdot \partial_p F\, \partial_\theta p\, \mathrm{d} t, \quad "
+    r"\lambda(T) = \partial_y g",
+    "implicit": r"\partial_x R\, \partial_\theta x = -\partial_\theta R, \quad R(x; \theta) = 0",
+    "differences": r"\partial_\theta x = \lim_{h \to 0} \frac{x(\theta + h) - x(\theta - h)}{2 h}",
+}
+METHODS = ("auto", *EQUATIONS)
 
 
 def sensitivity(
@@ -39,8 +48,8 @@ def sensitivity(
     A flow is integrated together with its derivatives, and a map carries them along, as the compiled equations give
     them exactly ("tangents"); for few readings and many numbers, the derivatives of the readings are carried back to
     the start instead ("adjoint"). Those of a fixed point solve its linearised equations ("implicit"); of whatever else
-    there is, differences of the solution are extrapolated ("differences"). ``stats["method"]`` says which it was, and
-    each number comes with an estimate of its error.
+    there is, differences of the solution are extrapolated ("differences"). ``stats["method"]`` says which it was,
+    ``stats["equation"]`` prints it, and each number comes with an estimate of its error.
 
     Parameters
     ----------
@@ -77,6 +86,9 @@ def sensitivity(
 
     Notes
     -----
+    Of theories on samples (multi-pass training, muP networks, giant steps) differences keep the random numbers: they
+    are those of the computed curve, to the errors stated; how far that is from the limit, another seed tells.
+
     At the end of a number's range, such as ``noise = 0``, the derivative is the one-sided one. With tangents, many keys
     cost no more than the state and the parameters of the equations have entries: derivatives in all of them are
     combinations of those. The adjoint costs the same for any number of keys, and one more sweep a reading; it needs an
@@ -103,7 +115,7 @@ def sensitivity(
             found[name] = (dims, values[name], latex, f"derivative of: {text}", variable.units)
             found[f"{name}_error"] = (dims, errors[name], "", f"estimated error of the derivative of: {text}", None)
     coords = {"parameter": np.array(prepared.vary), **solution.coords}
-    return LearningCurve.build(prepared.problem, coords, found, stats={"method": how})
+    return LearningCurve.build(prepared.problem, coords, found, stats={"method": how, "equation": EQUATIONS[how]})
 
 
 def entries(problem: Problem, keys: Sequence[str]) -> list[str]:
@@ -205,7 +217,7 @@ def _lacking(method: str, tangents: Tangents | None, in_time: bool) -> str:
         return f"those of this theory are found by {tangents.method!r}"
     if method == "adjoint" and not in_time:
         return "it takes variables in time"
-    return "no explicit integration arrives, or a number moves the equations by a jump"
+    return "no explicit integration arrives, or a reading or the equations are not smooth: the error would be too large"
 
 
 def _by_differences(

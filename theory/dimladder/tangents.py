@@ -25,7 +25,8 @@ Indices = NDArray[np.intp]
 # A tangent that differs by more than this from a difference of the equations, relative to the largest, is not used:
 # code that converges to a value by iteration need not converge to its derivative.
 TRUSTED = 1e-9
-# Derivatives of a root with a larger error, relative to the largest, are not used: differences may do better.
+# Derivatives of a root, or of readings by their adjoint, with a larger error, relative to the largest, are not used:
+# another way may do better.
 SURE = 1e-8
 # Further accuracy of the run that tells the error of the first, and the longest relative step in a number.
 COARSER, STEP = 20.0, 0.1
@@ -314,7 +315,7 @@ class TangentFlow(_Compiled):
     def _function(cls, system: Any) -> Any:
         from .symbolic.systems import Flow
 
-        if not isinstance(system, Flow) or type(system).solve is not Flow.solve:
+        if not isinstance(system, Flow) or not system.settled:
             return None
         asked = system.integration()
         return None if asked.get("events") or asked.get("domain") else asked["rhs"]

@@ -222,9 +222,10 @@ def _add_validate(parser: argparse.ArgumentParser) -> None:
 def _run_validate(args: argparse.Namespace) -> int:
     import json
 
+    from dimladder.results import jsonable
+
     from .campaign import exit_status, load_campaign, packaged, validate
     from .campaign_report import FILES
-    from .compare import plain
     from .report import campaign_report
 
     if args.list or args.campaign is None:
@@ -246,7 +247,7 @@ def _run_validate(args: argparse.Namespace) -> int:
     if args.json:
         from dimladder.problem import to_builtins
 
-        rows = [plain(to_builtins(outcome)) for outcome in outcomes]
+        rows = [jsonable(to_builtins(outcome)) for outcome in outcomes]
         _write(json.dumps({"schema": 1, "title": campaign.title, "status": status, "cases": rows}, allow_nan=False))
     else:
         _write(report)

@@ -101,7 +101,9 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON contract of ``compare --json``."""
-        return plain(
+        from dimladder.results import jsonable
+
+        return jsonable(
             {
                 **self.measurement.to_dict(),
                 "verdict": self.verdict,
@@ -390,19 +392,6 @@ def _compare(
         verdict, reasons, judged, xr.Dataset(residuals), at_size, measurement, comparisons, limit, size, settings,
         differences,
     )  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """Return data that JSON can hold: arrays' numbers as numbers, numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 __all__ = ["Comparison", "compare"]

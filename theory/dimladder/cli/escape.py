@@ -7,7 +7,7 @@ import json
 import re
 
 from ..errors import UsageError
-from .tabulate import add_table, plain, problems, write
+from .tabulate import add_table, problems, write
 from .verb import Verb, add_json, add_run_file, load_problem
 
 _COMPONENT = re.compile(r"([A-Za-z_]\w*)(?:\[\s*(\d+(?:\s*,\s*\d+)*)\s*\])?")
@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         keys = [words(key) for key in keys]
     name = f"time until {args.variable.replace('_', ' ')} = {args.level:g}"
     if args.json:
-        print(json.dumps([dict(zip([*keys, "escape_time"], map(plain, row), strict=True)) for row in rows]))
+        from ..results import jsonable
+
+        print(json.dumps([dict(zip([*keys, "escape_time"], jsonable(row), strict=True)) for row in rows]))
     else:
         print(write([*keys, name], rows, args.format, "infinite: not before the last time asked for"), end="")
     return 0

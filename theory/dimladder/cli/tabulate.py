@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +63,3 @@ def write(head: Sequence[str], rows: Sequence[Sequence[Any]], form: str, note: s
         return "  ".join(placed).rstrip() + "\n"
 
     return "".join(map(line, texts))
-
-
-def plain(value: Any) -> Any:
-    """Return a value for JSON: null for what is not finite."""
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

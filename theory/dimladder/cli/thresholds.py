@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from .tabulate import add_table, plain, problems, write
+from .tabulate import add_table, problems, write
 from .verb import Verb, add_json, add_run_file, load_problem
 
 
@@ -22,7 +22,9 @@ def run(args: argparse.Namespace) -> int:
     for values, problem in problems(load_problem(args), args.grid):
         found.append((values, theories.find(problem.theory).describe(problem)))
     if args.json:
-        print(json.dumps([{**v, "facts": {n: plain(x) for n, x in facts.items()}} for v, facts in found], default=str))
+        from ..results import jsonable
+
+        print(json.dumps([{**v, "facts": jsonable(facts)} for v, facts in found], default=str))
         return 0
     keys = list(found[0][0])
     if not keys:

@@ -11,6 +11,8 @@ Array = NDArray[np.float64]
 # Steps are divided by this, and the table has at most so many rows.
 RATIO, ROWS = 2.0, 9
 EPS = float(np.finfo(float).eps)
+# An error of so many roundings is not improved on.
+LEFT = 4.0
 # Halvings of the first step until the function is defined on both sides; then one side must do.
 TRIALS = 3
 
@@ -95,8 +97,8 @@ def _extrapolated(
             better = change <= error
             value, error = np.where(better, row[-1], value), np.where(better, change, error)
             rounding = np.where(better, size / abs(step), rounding)
-        # Rounding has begun to grow everywhere.
-        if (abs(row[-1] - above[-1]) >= 2.0 * error).all():
+        # Rounding has begun to grow everywhere, or is all that is left.
+        if (abs(row[-1] - above[-1]) >= 2.0 * error).all() or (error <= LEFT * rounding).all():
             break
     # Differences that agree by chance are no better than their rounding; what does not change at all has none.
     return value, np.maximum(error, np.where(value == 0.0, 0.0, rounding))

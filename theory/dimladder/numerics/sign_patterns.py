@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .basics import GL_W, GL_X, OPTIONS
+from .basics import GL_W, GL_X, OPTIONS, cdf, pdf
 from .native import njit
-from .special import norm_cdf, norm_pdf
 from .thresholds import sign_moment2
 
 __all__ = ["information", "pattern_chances"]
@@ -22,7 +21,7 @@ __all__ = ["information", "pattern_chances"]
 @njit(**OPTIONS)
 def _pairs(a: Any, b: Any, r: Any, out: Any) -> None:
     """Fill out with P(++), P(+-), P(-+), P(--) of signs of N(a, 1), N(b, 1) with correlation r."""
-    s, t, both = 2.0 * norm_cdf(a) - 1.0, 2.0 * norm_cdf(b) - 1.0, sign_moment2(a, b, r)
+    s, t, both = 2.0 * cdf(a) - 1.0, 2.0 * cdf(b) - 1.0, sign_moment2(a, b, r)
     out[0] = max(0.25 * (1.0 + s + t + both), 0.0)
     out[1] = max(0.25 * (1.0 + s - t - both), 0.0)
     out[2] = max(0.25 * (1.0 - s + t - both), 0.0)
@@ -44,9 +43,9 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
         for p in range(4):
             chances[p] = four[p]
         rest = math.sqrt(max(1.0 - r * r, 1e-300))
-        pa = norm_pdf(a) / s1
-        pb = norm_pdf(b) / s2
-        up, left = norm_cdf((b - r * a) / rest), norm_cdf((a - r * b) / rest)
+        pa = pdf(a) / s1
+        pb = pdf(b) / s2
+        up, left = cdf((b - r * a) / rest), cdf((a - r * b) / rest)
         slopes[0, 0], slopes[1, 0], slopes[2, 0], slopes[3, 0] = pa * up, pa * (1.0 - up), -pa * up, -pa * (1.0 - up)
         slopes[0, 1], slopes[2, 1], slopes[1, 1], slopes[3, 1] = (
             pb * left, pb * (1.0 - left), -pb * left, -pb * (1.0 - left),
@@ -65,8 +64,8 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
             (omega[k] - v[i, k] / v[i, i] * omega[i]) / math.sqrt(vk), r, four,
         )  # fmt: skip
         for p in range(8):
-            side = 1.0 if (p >> (2 - i)) & 1 == 0 else -1.0
-            slopes[p, i] = side * density * four[2 * ((p >> (2 - j)) & 1) + ((p >> (2 - k)) & 1)]
+            turn = 1.0 if (p >> (2 - i)) & 1 == 0 else -1.0
+            slopes[p, i] = turn * density * four[2 * ((p >> (2 - j)) & 1) + ((p >> (2 - k)) & 1)]
         if i > 0:
             continue
         chances[:] = 0.0

@@ -4,7 +4,7 @@ numba does not vectorise the math library's ``asin``, ``exp``, ``tanh`` or ``erf
 Arcsines are nearly all the cost of the order-parameter equations of erf networks, the others of activations and losses
 of many particles. The versions here have no branch, so that LLVM turns a loop over them into SIMD code (about 1 ns).
 
-Generated modules are self-contained: `ASIN_SOURCE`, `NORMAL_SOURCE` and `EXP_SOURCE` (``exp``, ``tanh``, ``erf``,
+Generated modules are self-contained: `ASIN_SOURCE` and `EXP_SOURCE` (``exp``, ``tanh``, ``erf``,
 ``softplus``) are the source text of these very functions, to be pasted after `SOURCE_IMPORTS`.
 """
 
@@ -21,15 +21,12 @@ from .pasted import asin_text
 __all__ = [
     "ASIN_SOURCE",
     "EXP_SOURCE",
-    "NORMAL_SOURCE",
     "SOURCE_IMPORTS",
     "asin",
     "asin_series",
     "asin_short",
     "erf",
     "exp",
-    "norm_cdf",
-    "norm_pdf",
     "softplus",
     "tanh",
 ]
@@ -186,19 +183,6 @@ def softplus(x: float) -> float:
     return (x if x > 0.0 else 0.0) + 2.0 * (s + s * z * p)
 
 
-@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True)
-def norm_pdf(x: float) -> float:
-    """Density of the standard normal law, exp(-x^2/2)/sqrt(2 pi)."""
-    return 0.3989422804014327 * math.exp(-0.5 * x * x)
-
-
-@njit(error_model="numpy", fastmath={"contract", "arcp"}, cache=True)
-def norm_cdf(x: float) -> float:
-    """Distribution function of the standard normal law; through erfc: the lower tail keeps its digits."""
-    return 0.5 * math.erfc(-0.7071067811865476 * x)
-
-
 SOURCE_IMPORTS = "import math\n\nimport numpy as np\nfrom numba import njit\n"
 ASIN_SOURCE = asin_text()
-NORMAL_SOURCE = inspect.getsource(norm_pdf.py_func) + "\n\n" + inspect.getsource(norm_cdf.py_func)
 EXP_SOURCE = "\n\n".join(inspect.getsource(f.py_func) for f in (power_of_two, expm1_series, exp, tanh, erf, softplus))

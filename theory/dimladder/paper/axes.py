@@ -81,8 +81,3 @@ def _symmetric(array: Any, a: str, b: str) -> bool:
 def is_numeric(values: Array) -> bool:
     """Return whether a coordinate or variable holds numbers."""
     return bool(np.issubdtype(values.dtype, np.number))
-
-
-def format_coordinate(value: Any) -> str:
-    """Return a coordinate as short text."""
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from ..results import Result
+from ..results import Result, short
 from ..typeset.words import escape
-from .axes import components, curve_axis, format_coordinate, is_numeric, size_axis, statistical_names
+from .axes import components, curve_axis, is_numeric, size_axis, statistical_names
 from .labels import Names
 from .runs import Member, Runs, members, said, swept_keys
 from .tables import scalars, told
@@ -90,11 +90,11 @@ def _finals(result: Result, words: list[str]) -> Iterable[tuple[list[str], float
         last = data.coords[axis].values[-1]
         for _, _, where in items:
             pick = {**where, axis: -1} | ({str(size): -1} if size in data[name].dims else {})
-            labels = [format_coordinate(data.coords[a].values[i]) for a, i in where.items()]
+            labels = [short(data.coords[a].values[i]) for a, i in where.items()]
             se = float(data[name + "_se"].isel(pick).values) if name + "_se" in result else math.nan
             ending = ["final"] if size is None else ["final simulated"]
             text = f"{name}[{','.join(labels)}]" if labels else name
-            at = f"{text} at {axis} = {format_coordinate(last)}"
+            at = f"{text} at {axis} = {short(last)}"
             at += "".join(f", {k} = {v}" for k, v in zip(words[::2], words[1::2], strict=True))
             if size is not None:
                 at += f", {size} = {data.coords[size].values[-1]}"

@@ -11,13 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError, did_you_mean
-from ..results import Measurement, Result, main_axis
+from ..results import Measurement, Result, main_axis, short
 from .axes import (
     Array,
     column_name,
     components,
     curve_axis,
-    format_coordinate,
     is_numeric,
     size_axis,
     statistical_names,
@@ -325,7 +324,7 @@ def _series(
     for axes, index, where in components(result, name, axis, member.at):
         if index not in colours:
             continue
-        text = [format_coordinate(data.coords[a].values[i]) for a, i in where.items()]
+        text = [short(data.coords[a].values[i]) for a, i in where.items()]
         full = names.component(result, name, axes, index) if where else names.variable(result, name)
         for run in runs_of_sizes:
             pick = where if run is None else {**where, str(size): run}
@@ -428,7 +427,7 @@ def _maps(result: Result, name: str, names: Names) -> list[Panel]:
     for index in itertools.product(*(range(data.sizes[a]) for a in axes)):
         values = data[name].isel({**ends, **dict(zip(axes, index, strict=True))}).transpose(y, x).values
         label = names.component(result, name, axes, index) if axes else names.variable(result, name)
-        at = "".join(f", {names.axis(a)} = {format_coordinate(data.coords[a].values[-1])}" for a in ends)
+        at = "".join(f", {names.axis(a)} = {short(data.coords[a].values[-1])}" for a in ends)
         panels.append(
             Panel(
                 name,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from ..results import Measurement, Result
-from .axes import column_name, curve_axis, format_coordinate, size_axis, statistical_names
+from ..results import Measurement, Result, short
+from .axes import column_name, curve_axis, size_axis, statistical_names
 from .labels import Names
 from .runs import Runs, members, swept_keys
 
@@ -40,7 +40,7 @@ def file_name(result: Result, stem_: str, axis: str | None, size: Any = None) ->
     """Return the name of the CSV file of one axis, and of one size of a measurement."""
     parts = [stem_] + ([] if axis is None else [axis.replace(".", "-").replace("'", "")])
     if size is not None:
-        parts.append(f"{size_axis(result)}{format_coordinate(size)}")
+        parts.append(f"{size_axis(result)}{short(size)}")
     return "_".join(parts) + ".csv"
 
 
@@ -67,7 +67,7 @@ def sheets(result: Result, stem_: str = "theory") -> dict[str, Sheet]:
             others = [str(d) for d in data[name].dims if d not in (axis, None if run is None else size)]
             for index in itertools.product(*(range(data.sizes[a]) for a in others)):
                 pick: dict[str, int] = dict(zip(others, index, strict=True))
-                labels = [format_coordinate(data.coords[a].values[i]) for a, i in pick.items()]
+                labels = [short(data.coords[a].values[i]) for a, i in pick.items()]
                 if run is not None and size in data[name].dims:
                     pick[str(size)] = run
                 sheet[column_name(name, labels)] = np.atleast_1d(data[name].isel(pick).values)
@@ -88,7 +88,7 @@ def _long(result: Result) -> Sheet:
         others = [str(d) for d in data[name].dims if d not in rows]
         for index in itertools.product(*(range(data.sizes[a]) for a in others)):
             pick = dict(zip(others, index, strict=True))
-            labels = [format_coordinate(data.coords[a].values[i]) for a, i in pick.items()]
+            labels = [short(data.coords[a].values[i]) for a, i in pick.items()]
             part = data[name].isel(pick)
             missing = {a: data.coords[a] for a in rows if a not in part.dims}
             values = part.expand_dims(missing).transpose(*rows).values

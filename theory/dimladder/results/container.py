@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from ..errors import ResultFileError, did_you_mean
 from ..problem import Problem, to_builtins
 from .files import check_seal, write_atomically
+from .jsonable import jsonable
 from .provenance import now, provenance
 from .table import columns, main_axis
 
@@ -285,7 +285,7 @@ class Result:
         variables = {
             name: {
                 "dims": self.dims(name),
-                "values": _finite(np.asarray(arrays[name][0]).tolist()),
+                "values": jsonable(np.asarray(arrays[name][0]).tolist()),
                 "units": arrays[name][1].get("units"),
                 "latex": arrays[name][1].get("latex", ""),
             }
@@ -295,10 +295,10 @@ class Result:
             "schema": SCHEMA,
             "theory": self.theory,
             "status": self.status,
-            "coords": {name: _finite(np.asarray(values).tolist()) for name, values in coords.items()},
+            "coords": {name: jsonable(np.asarray(values).tolist()) for name, values in coords.items()},
             "variables": variables,
-            "parameters": _finite(tomllib.loads(self.problem_toml)),
-            "provenance": _finite({**self.provenance, "message": self.message, "stats": self.stats}),
+            "parameters": jsonable(tomllib.loads(self.problem_toml)),
+            "provenance": jsonable({**self.provenance, "message": self.message, "stats": self.stats}),
         }
 
     def to_json(self, indent: int | None = None) -> str:
@@ -422,15 +422,6 @@ def open_result(path: str | Path) -> Result:
 def _provenance(problem: Problem | None, generated: str, extra: dict[str, Any], created: str) -> str:
     return json.dumps({**provenance(problem, generated, created), **extra}, default=_plain)
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -55,13 +55,9 @@ def columns(result: Result, axis: str | None = None) -> dict[str, np.ndarray]:
         # Counted, not inferred: a solve that failed before its first time has no rows.
         flat = moved.reshape(len(moved), math.prod(moved.shape[1:]))
         for k, index in enumerate(itertools.product(*map(range, moved.shape[1:]))):
-            labels = [_label(coords[d][i]) for d, i in zip(others, index, strict=True)]
+            labels = [short(coords[d][i]) for d, i in zip(others, index, strict=True)]
             out[f"{name}[{','.join(labels)}]" if labels else name] = flat[:, k]
     return out
-
-
-def _label(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
 def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
@@ -119,7 +115,7 @@ def _measured(table: dict[str, np.ndarray]) -> dict[str, list[str]]:
             continue
         if variable.endswith("_skewness") and f"{variable.removesuffix('_skewness')}{bracket}{rest}" in table:
             continue
-        cells = [_cell(v) for v in values]
+        cells = [short(v) for v in values]
         out[name] = cells if errors is None else [in_brackets(v, e) for v, e in zip(values, errors, strict=True)]
     return out
 
@@ -133,7 +129,7 @@ def in_brackets(value: float, error: float) -> str:
     ('0.1235(12)', '3.2', '1230(210)')
     """
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return _cell(value)
+        return short(value)
     places = 1 - math.floor(math.log10(float(f"{error:.1e}")))
     if places > 9:
         return f"{value:.{places + 1}g} +- {error:.2g}"
@@ -142,5 +138,6 @@ def in_brackets(value: float, error: float) -> str:
     return f"{value:.{places}f}({error * 10**places:.0f})"
 
 
-def _cell(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a number or a name as short text."""
     return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)

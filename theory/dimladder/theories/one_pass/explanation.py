@@ -9,8 +9,8 @@ from typing import Any
 import sympy as sp
 
 from ...symbolic.equations import Equation, Step, latex
-from ...symbolic.factors import X, is_closed
-from ...symbolic.kernels import KernelSet, Named
+from ...symbolic.factors import X
+from ...symbolic.kernels import KernelSet, has_closed_form
 from ...symbolic.tensors import Indices
 from .derivation import Derived
 from .erf_sums import PLAIN, ErfMixture
@@ -222,7 +222,7 @@ def kernel_equations(kernels: KernelSet, route: str) -> list[Equation]:
     for key, (call, labels, _) in kernels.kernels.items() if route != "fields" else ():
         left = latex(call(*labels))
         if route == "conditional":
-            if not is_computed(call.kernel.slots):
+            if not has_closed_form(call.kernel.slots):
                 rows.append(
                     Equation(call.kernel.name, rf"{left}\ \text{{by conditional quadrature}}", None, "no closed form")
                 )
@@ -241,11 +241,6 @@ def integral(average: str) -> str:
     """Return an average with the integral that it stands for."""
     body = average.removeprefix(r"\mathbb{E}\left[").removesuffix(r"\right]")
     return rf"{average} = \int {body}\, \mathcal{{N}}(\mathbf{{f}}; 0, C)\, \mathrm{{d}}\mathbf{{f}}"
-
-
-def is_computed(slots: tuple[Named, ...]) -> bool:
-    """Whether an average of these functions has a closed form."""
-    return all(is_closed(slot.terms) for slot in slots)
 
 
 def flow_equations(out: Derived) -> list[Equation]:

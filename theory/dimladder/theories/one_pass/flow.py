@@ -389,9 +389,7 @@ class OnePassFlow(Flow):
         """Return Q (time, K, K), M (time, K, M) and a (time, K) of states of shape (time, n)."""
         K, M = self.K, self.M
         count = K * (K + 1) // 2
-        i, k = lower_triangle(K)
-        Q = np.empty((len(states), K, K))
-        Q[:, i, k] = Q[:, k, i] = states[:, :count]
+        Q = states.take(places_of_pairs(K), axis=1)
         overlap = states[:, count : count + K * M].reshape(-1, K, M)
         if self.trained:
             return Q, overlap, states[:, count + K * M :]
@@ -407,8 +405,10 @@ class OnePassFlow(Flow):
         return self._seen[1]
 
     def _observe(self, name: str, states: Array) -> Array:
+        from ...numerics.rows import over_rows
+
         observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
-        return store.over_rows(observable, states, p, work)
+        return over_rows(observable, states, p, work)
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         Q, M, a = self.unpack(states)
@@ -430,6 +430,15 @@ class OnePassFlow(Flow):
 def lower_triangle(size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the indices of the lower triangle, row by row."""
     return np.tril_indices(size)
+
+
+@cache
+def places_of_pairs(size: int) -> NDArray[np.intp]:
+    """Return where each entry of a symmetric matrix stands in its lower triangle."""
+    i, k = lower_triangle(size)
+    places = np.empty((size, size), dtype=np.intp)
+    places[i, k] = places[k, i] = np.arange(len(i))
+    return places
 
 
 @cache

@@ -48,8 +48,8 @@ def teacher_field(setting: Setting, field: int) -> str:
     return " + ".join(f"z[{q}]" if c == 1.0 else f"{c!r} * z[{q}]" for c, q in parts)
 
 
-class Conditional:
-    """Moments by quadrature given one or two fields: `numerics.conditional`.
+class Moments:
+    """Code of moments that no closed form gives.
 
     Parameters
     ----------
@@ -60,6 +60,10 @@ class Conditional:
 
     def __init__(self, out: Derived, first: str) -> None:
         self.out, self.setting, self.first = out, out.setting, first
+
+
+class Conditional(Moments):
+    """Moments by quadrature given one or two fields: `numerics.conditional`."""
 
     def functions(self) -> list[str]:
         """Return the activations, their slopes and kinks, and the quadrature."""
@@ -154,11 +158,8 @@ class Conditional:
         return []
 
 
-class Fields:
-    """Moments by quadrature over all fields at once: `numerics.fields`. Parameters as for `Conditional`."""
-
-    def __init__(self, out: Derived, first: str) -> None:
-        self.out, self.setting, self.first = out, out.setting, first
+class Fields(Moments):
+    """Moments by quadrature over all fields at once: `numerics.fields`."""
 
     def functions(self) -> list[str]:
         """Return the activation, its slope and kinks, the target, the loss and its slope, and the quadrature."""

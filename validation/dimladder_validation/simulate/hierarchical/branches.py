@@ -13,29 +13,23 @@ from dimladder.numerics.quadrature import hermite_values
 from dimladder.problem import Expression
 from dimladder.problem.hierarchy import orthonormal_coefficients
 
-from ..base import Backend, Closing, Experiment, Sample, chunks
+from ..base import Backend, Closing, Sample, chunks
 from .features import Features
 from .first_stage import BLOCK, centred_label, spectral_subspaces
 from .flattening import flattened_features, flattened_subspaces
-from .layerwise import Row, rows_of
+from .layerwise import Row, StageExperiment, rows_of
 from .second_stage import Judge, ridge_estimate
 from .target import Realization
 from .third_stage import FITS, MOST_LABELS, TEST_SAMPLES
 
 
-class BranchExperiment(Experiment):
+class BranchExperiment(StageExperiment):
     """Measures the overlap of every branch's subspace, what is learned of every feature, and the error."""
 
     theory = "hierarchical-branches"
-    batch_size = 1
 
     def closing(self, problem: Any) -> Closing:
         return Closing(slowest=0.2, reason="the law of the features is normal up to O(d_eff^-1/2), d_eff = d^eps")
-
-    def at_size(self, problem: Any, size: int) -> Any:
-        import dimladder
-
-        return problem if problem.limit.d is None else dimladder.replace(problem, {"limit.d": size})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         grid, branches = problem.grid, problem.target.branches

@@ -33,11 +33,21 @@ class Row:
     second: tuple[int, ...]
 
 
-class LayerwiseExperiment(Experiment):
+class StageExperiment(Experiment):
+    """An experiment of learning in stages, one replica at a time; a theory that knows d is asked at the size."""
+
+    batch_size = 1
+
+    def at_size(self, problem: Any, size: int) -> Any:
+        import dimladder
+
+        return problem if problem.limit.d is None else dimladder.replace(problem, {"limit.d": size})
+
+
+class LayerwiseExperiment(StageExperiment):
     """Measures the overlap of the learned subspace, the correlation of the learned feature, and the error."""
 
     theory = "hierarchical-layerwise"
-    batch_size = 1
 
     def closing(self, problem: Any) -> Closing:
         if problem.algorithm.first.estimator == "flattened":
@@ -57,11 +67,6 @@ class LayerwiseExperiment(Experiment):
 
     def exact(self, problem: Any) -> tuple[str, ...]:
         return ("null_mse", "null_test_mse") if problem.algorithm.first.order == "refined" else ()
-
-    def at_size(self, problem: Any, size: int) -> Any:
-        import dimladder
-
-        return problem if problem.limit.d is None else dimladder.replace(problem, {"limit.d": size})
 
     def run(self, problem: Any, size: int, streams: Sequence[np.random.Generator], backend: Backend) -> Sample:
         grid = problem.grid
