@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DomainError
 from .data import HiddenManifold, Mixture
-from .geometry import matrix_of, require_semidefinite, require_symmetric, start_readout
+from .geometry import start_readout
 from .manifold import latent_start
+from .overlaps import matrix_of, require_semidefinite, require_symmetric
 from .spec import Problem
 from .starts import Random
 from .students import Linear

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import activation
-from .geometry import require_semidefinite
+from .overlaps import require_semidefinite
 
 Array = NDArray[np.float64]
 
