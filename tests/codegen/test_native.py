@@ -18,6 +18,7 @@ from dimladder.numerics.addresses import FromAddresses, addresses, packed
 from dimladder.numerics.native import Refused, njit
 from dimladder.numerics.native.types import F64
 from dimladder.numerics.ode import layout
+from dimladder.numerics.rows import over_rows
 from dimladder.problem.losses import loss_function
 from dimladder.symbolic import store
 from dimladder.theories.estimation.channel import Loss
@@ -62,7 +63,7 @@ def everything(x, k, out):  # type: ignore[no-untyped-def]
     square = x[:4].reshape((2, 2))
     out[1, 6] = square[1, 0] + square.shape[1]
     fill(out[2], 0.5)
-    total = 0
+    total = 0.0
     for i in range(x.size):
         if x[i] < 0.0:
             continue
@@ -88,6 +89,15 @@ def everything(x, k, out):  # type: ignore[no-untyped-def]
     out[3, 12] = big[0]
     out[3, 13:20] = x[2]
     out[3, 20:23] = 4
+    out[3, 23] = (k[1] >> 1) + 10 * (k[0] & 6) + 100 * (1 << 3)
+    out[3, 24] = np.int64((int(x[2]) + 1023) << 52).view(np.float64)
+    counts = np.empty(2, np.int64)
+    counts[0], counts[1] = k[0], 2
+    out[3, 25] = counts[0] // counts[1]
+    out[3, 26] = (x[0] > 0.0 and k[1] > 5) or (x[1] < 0.0 and not k[0] > 0)
+    u = v = x[3]
+    u, v = (v + 1.0, 2) if k[1] > 0 else (0.0, u)
+    out[3, 27] = u + 3.0 * v
 
 
 @njit("void(f8[::1], f8[::1])", **OPTIONS)
@@ -218,6 +228,27 @@ def two_types(x):  # type: ignore[no-untyped-def]
 
 
 @njit(SCALAR, **OPTIONS)
+def widens(x):  # type: ignore[no-untyped-def]
+    a = 0
+    a += x[0]
+    return a
+
+
+@njit(SCALAR, **OPTIONS)
+def doubts(x):  # type: ignore[no-untyped-def]
+    a = x[0] > 0.0
+    a = x[1]
+    return a
+
+
+@njit(SCALAR, **OPTIONS)
+def answers_two_ways(x):  # type: ignore[no-untyped-def]
+    if x[0] > 0.0:
+        return False
+    return x[0]
+
+
+@njit(SCALAR, **OPTIONS)
 def strided(x):  # type: ignore[no-untyped-def]
     return x[::2][0]
 
@@ -260,7 +291,11 @@ def test_the_language_means_what_python_means(sign: float) -> None:
     np.testing.assert_allclose(found[1], found[2], rtol=4e-16, atol=0)
 
 
-@pytest.mark.parametrize("kernel", [allocates, two_types, strided, unknown, raises], ids=lambda k: k.__name__)
+@pytest.mark.parametrize(
+    "kernel",
+    [allocates, two_types, widens, doubts, answers_two_ways, strided, unknown, raises],
+    ids=lambda k: k.__name__,
+)
 def test_what_is_not_in_the_language_is_refused(kernel: native.Kernel) -> None:
     with pytest.raises(Refused):
         _ = kernel.native
@@ -348,7 +383,7 @@ def test_every_printed_module_means_what_python_and_numba_make_of_it(
             np.testing.assert_allclose(*both, rtol=1e-12, atol=1e-13 * abs(both[0]).max())
         if isinstance(getattr(module, "generalization_error", None), native.Native):
             states = np.stack([y, 1.01 * y])
-            many = store.over_rows(module.generalization_error, states, p, np.zeros(size))
+            many = over_rows(module.generalization_error, states, p, np.zeros(size))
             one = [oracle.generalization_error(row, p, np.zeros(size)) for row in states]
             np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-14)
 

@@ -155,6 +155,18 @@ def test_links_between_pages_lead_somewhere(root: Path) -> None:
     assert not broken
 
 
+def test_files_that_the_architecture_names_exist(root: Path) -> None:
+    text = (root / "docs" / "reference" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]*\w\.py|[\w./-]*\w/)`", text))
+    known = {
+        f"/{path.relative_to(root).as_posix()}/"
+        for top in ("theory", "validation", "docs", "tests")
+        for path in (root / top).rglob("*")
+    }
+    assert len(named) > 100
+    assert not [name for name in named if not any(path.endswith(f"/{name.rstrip('/')}/") for path in known)]
+
+
 def test_every_public_name_is_in_the_reference(root: Path) -> None:
     import dimladder_validation
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from dimladder.numerics import equilibria
+from dimladder.numerics import continuation, equilibria
 
 RHS = "void(f8, f8[::1], f8[::1], f8[::1], f8[::1])"
 JAC = "void(f8, f8[::1], f8[:, ::1], f8[::1], f8[::1])"
@@ -75,7 +75,7 @@ def test_follow_passes_both_folds() -> None:
     """The S-shaped curve from the lower to the upper branch: stable, unstable between the folds, stable."""
     fold = 2 * (1.5 / 3) ** 1.5
     start = equilibria.polish(cubic, [-2.0, 4.0], p=[-2.0, 1.5, 5.0])
-    branch = equilibria.follow(cubic, start.y, p=[-2.0, 1.5, 5.0], index=0, stop=2.0, jac=cubic_jac)
+    branch = continuation.follow(cubic, start.y, p=[-2.0, 1.5, 5.0], index=0, stop=2.0, jac=cubic_jac)
     assert branch.status == "success"
     x = branch.y[:, 0]
     np.testing.assert_allclose(branch.parameter, x**3 - 1.5 * x, atol=1e-9)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dimladder as dl
+from dimladder import workers
 from dimladder.errors import ConfigError, ResultFileError, UsageError
 from dimladder.problem import Problem
 from dimladder.results import PhaseDiagram, open_result
@@ -133,6 +134,8 @@ def test_any_executor_gives_the_same(problem: Problem, tmp_path: Path) -> None:
         there = sweep(problem, grid, executor=pool, out=tmp_path / "d")
     np.testing.assert_array_equal(here["threshold"].values, there["threshold"].values)
     assert len(recorded(tmp_path / "d" / "points")[0]) == 6
+    # The threads are this process's own: a process of many sweeps must not keep their logs open.
+    assert not any(folder == str((tmp_path / "d" / "points").resolve()) for folder, _ in workers._writers)
 
 
 def deadly(point: Point) -> Answer:

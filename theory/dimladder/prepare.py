@@ -16,8 +16,8 @@ from .choose import find
 from .errors import SolveError, UsageError
 from .problem import Problem, to_builtins
 from .problem.config import apply_overrides, check_values, convert_sections, refused, value_at
-from .problem.geometry import mirrored
 from .problem.kinds import SECTIONS
+from .problem.overlaps import mirrored
 from .problem.spec import hash_of
 from .solve import derive, for_theory, with_solver
 

@@ -14,7 +14,7 @@ from .numerics.differences import derivative
 from .prepare import Prepared, prepare
 from .problem import Problem
 from .problem.config import value_at
-from .problem.geometry import mirrored
+from .problem.overlaps import mirrored
 from .solve import with_solver
 from .tangents import Tangents, step_of, tangents_of
 

@@ -315,7 +315,7 @@ class TangentFlow(_Compiled):
     def _function(cls, system: Any) -> Any:
         from .symbolic.systems import Flow
 
-        if not isinstance(system, Flow) or type(system).solve is not Flow.solve:
+        if not isinstance(system, Flow) or not system.settled:
             return None
         asked = system.integration()
         return None if asked.get("events") or asked.get("domain") else asked["rhs"]

@@ -247,6 +247,8 @@ def compute(
         with remote(executor) as found, marked(folder) as place:
             cores = found.cores or min(_GUESSED, max(1, len(points) // 8))
             yield from _logged(_submitted(points, found.executor, cores, place, solve, mend=False), folder)
+            if place is not None:
+                _close_writers(place)
         return
     left: list[Point] = []
     yield from _logged(_here(points, workers, solve, left), folder)
@@ -441,3 +443,9 @@ def _writer(place: Place) -> RecordWriter | None:
         writer = RecordWriter(Path(place.folder))
         _writers[mine] = place.token, writer
     return writer
+
+
+def _close_writers(place: Place) -> None:
+    """Close the logs of an executor's threads in this process, once all they were given is done."""
+    for mine in [key for key, (token, _) in _writers.items() if key[0] == place.folder and token == place.token]:
+        _writers.pop(mine)[1].close()

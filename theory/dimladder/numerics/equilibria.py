@@ -1,4 +1,4 @@
-"""Equilibria of flows y' = f(y; p): finding, stability, continuation in a parameter, critical parameters, escape times.
+"""Equilibria of flows y' = f(y; p): finding, stability, critical parameters, escape times; see `continuation`.
 
 The right-hand side and the Jacobian are those of `numerics.ode`; the flow must not depend on time (they are evaluated
 at t = 0). Eigenvalues count as zero, hence the equilibrium as marginal, below ``zero`` times the largest one.
@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import ode
 
 __all__ = [
-    "Branch", "Equilibrium", "critical_parameter", "escape_time", "find", "follow", "jacobian", "polish", "response",
+    "Equilibrium", "VectorField", "classify", "critical_parameter", "escape_time", "find", "jacobian", "newton",
+    "polish", "response", "vector_of",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Equilibrium:
         return -float(self.eigenvalues[0].real)
 
 
-class _Field:
+class VectorField:
     """f and its derivatives at t = 0, as functions of the state and of the parameters.
 
     Derivatives are those of a given Jacobian, or the tangents of the compiled equations where they have some, or
@@ -161,7 +162,8 @@ def tangents_of(rhs: Any) -> Any:
         return None
 
 
-def _parameters(p: ArrayLike | None) -> Array:
+def vector_of(p: ArrayLike | None) -> Array:
+    """Return parameters as a vector, empty where there are none."""
     return np.zeros(0) if p is None else np.array(p, dtype=float).ravel()
 
 
@@ -170,7 +172,7 @@ def jacobian(rhs: Any, y: ArrayLike, *, p: ArrayLike | None = None, jac: Any = N
 
     The last have a relative error of about 1e-10.
     """
-    return _Field(rhs, jac, work_size).jacobian(np.array(y, dtype=float), _parameters(p))
+    return VectorField(rhs, jac, work_size).jacobian(np.array(y, dtype=float), vector_of(p))
 
 
 def response(
@@ -189,7 +191,7 @@ def response(
     -----
     Where J is singular, as at a fold, the shortest least-squares solution.
     """
-    field, at, parameters = _Field(rhs, jac, work_size, fixed), np.array(y, dtype=float), _parameters(p)
+    field, at, parameters = VectorField(rhs, jac, work_size, fixed), np.array(y, dtype=float), vector_of(p)
     driven = field.along_parameters(at, parameters, np.asarray(direction, dtype=float))
     free = field.free(at.size)
     slope = np.zeros_like(at)
@@ -197,7 +199,7 @@ def response(
     return slope
 
 
-def _classify(field: _Field, y: Array, p: Array, zero: float) -> tuple[NDArray[np.complex128], Stability, int]:
+def classify(field: VectorField, y: Array, p: Array, zero: float) -> tuple[NDArray[np.complex128], Stability, int]:
     free = field.free(y.size)
     matrix = field.jacobian(y, p)[np.ix_(free, free)]
     if not np.isfinite(matrix).all():
@@ -213,7 +215,7 @@ def _classify(field: _Field, y: Array, p: Array, zero: float) -> tuple[NDArray[n
     return eigenvalues, stability, unstable
 
 
-def _newton(field: _Field, y: Array, p: Array, tol: float, max_steps: int) -> tuple[Array, float, str]:
+def newton(field: VectorField, y: Array, p: Array, tol: float, max_steps: int) -> tuple[Array, float, str]:
     """Damped Newton; least squares where the Jacobian is singular (of a line of equilibria, the nearest point)."""
     f = field.value(y, p)
     size = float(np.max(np.abs(f)))
@@ -272,13 +274,13 @@ def polish(
     fixed : sequence of int
         Components that the flow conserves by construction: not moved, and without a mode of their own.
     """
-    field, parameters = _Field(rhs, jac, work_size, fixed), _parameters(p)
+    field, parameters = VectorField(rhs, jac, work_size, fixed), vector_of(p)
     return _polish(field, np.array(y, dtype=float), parameters, tol, max_steps, zero)
 
 
-def _polish(field: _Field, y: Array, p: Array, tol: float, max_steps: int, zero: float) -> Equilibrium:
-    y, residual, status = _newton(field, y, p, tol, max_steps)
-    eigenvalues, stability, unstable = _classify(field, y, p, zero)
+def _polish(field: VectorField, y: Array, p: Array, tol: float, max_steps: int, zero: float) -> Equilibrium:
+    y, residual, status = newton(field, y, p, tol, max_steps)
+    eigenvalues, stability, unstable = classify(field, y, p, zero)
     message = f"max |f| = {residual:.3g}, {stability}"
     if status != "success":
         message = f"Newton's iteration ended at max |f| = {residual:.3g} > {tol:g}: begin closer, or integrate longer"
@@ -321,10 +323,10 @@ def find(
     result = ode.integrate(
         rhs, y0, [t_max], p=p, jac=jac, work_size=work_size, converged=settle, autonomous=True, **settings
     )
-    field, parameters = _Field(rhs, jac, work_size, fixed), _parameters(p)
+    field, parameters = VectorField(rhs, jac, work_size, fixed), vector_of(p)
     reached = result.y_final
     if result.status != "converged":
-        eigenvalues, stability, unstable = _classify(field, reached, parameters, zero)
+        eigenvalues, stability, unstable = classify(field, reached, parameters, zero)
         residual = float(np.max(np.abs(field.value(reached, parameters))))
         status = "not_converged" if result.success else result.status
         message = result.message if not result.success else f"max |f| is still {residual:.3g} at t = {t_max:g}"
@@ -335,161 +337,10 @@ def find(
     if answer.success and float(np.max(np.abs(answer.y - reached))) > allowed:
         away = float(np.max(np.abs(answer.y - reached)))
         message = f"Newton's iteration moved by {away:.3g} from where the flow came to rest; lower settle"
-        eigenvalues, stability, unstable = _classify(field, reached, parameters, zero)
+        eigenvalues, stability, unstable = classify(field, reached, parameters, zero)
         residual = float(np.max(np.abs(field.value(reached, parameters))))
         return Equilibrium(reached, residual, eigenvalues, stability, unstable, "not_converged", message)
     return answer
-
-
-@dataclass(frozen=True)
-class Branch:
-    """Equilibria along a curve, one row a point.
-
-    ``folds`` and ``crossings`` list the rows after which the parameter turns back, and after which the number of
-    unstable directions changes (which includes the folds).
-    """
-
-    parameter: Array
-    y: Array
-    eigenvalues: NDArray[np.complex128]
-    unstable_directions: NDArray[np.int64]
-    status: str
-    message: str
-
-    @property
-    def stable(self) -> NDArray[np.bool_]:
-        """Whether each point has no unstable direction."""
-        return np.asarray(self.unstable_directions == 0)
-
-    @property
-    def folds(self) -> tuple[int, ...]:
-        steps = np.sign(np.diff(self.parameter))
-        return tuple(int(i) + 1 for i in np.flatnonzero(steps[1:] * steps[:-1] < 0))
-
-    @property
-    def crossings(self) -> tuple[int, ...]:
-        return tuple(int(i) for i in np.flatnonzero(np.diff(self.unstable_directions)))
-
-
-def follow(
-    rhs: Any,
-    y: ArrayLike,
-    *,
-    p: ArrayLike,
-    index: int,
-    stop: float,
-    jac: Any = None,
-    work_size: int = 0,
-    step: float | None = None,
-    max_points: int = 1000,
-    tol: float = 1e-11,
-    zero: float = 1e-8,
-    bounds: tuple[float, float] | None = None,
-) -> Branch:
-    """Follow a branch of equilibria in the parameter ``p[index]`` by pseudo-arclength, around folds.
-
-    The branch starts at the equilibrium near `y`, heads towards `stop`, and ends where the parameter passes `stop`,
-    leaves `bounds` (default: twice the distance to `stop` on either side of the start), or after `max_points`.
-
-    Parameters
-    ----------
-    step : float, optional
-        First arclength step; it adapts to the number of Newton iterations. Default: a fiftieth of the way to `stop`.
-
-    Returns
-    -------
-    Branch
-        Status ``"success"`` (passed `stop`), ``"turned_back"`` (left the bounds elsewhere), ``"max_points"`` or
-        ``"step_underflow"``.
-
-    Notes
-    -----
-    Predictor along the tangent, corrector by Newton on f = 0 and tangent . (x - prediction) = 0 with x = (y, parameter)
-    (Keller 1977). The determinant of that bordered system changes sign at simple bifurcations, not at folds.
-    """
-    field, parameters = _Field(rhs, jac, work_size), _parameters(p)
-    if not 0 <= index < parameters.size:
-        raise ValueError(f"index {index} is not one of the {parameters.size} parameters")
-    begin, way = float(parameters[index]), float(stop) - float(parameters[index])
-    if way == 0:
-        raise ValueError(f"stop = {stop:g} is the value of the parameter at the start")
-    low, high = bounds if bounds is not None else (begin - 2 * abs(way), begin + 2 * abs(way))
-    first, residual, status = _newton(field, np.array(y, dtype=float), parameters, tol, 50)
-    if status != "success":
-        raise ValueError(f"no equilibrium near the first guess: Newton's iteration ends with max |f| = {residual:.3g}")
-    n = first.size
-
-    def at(value: float) -> Array:
-        out = parameters.copy()
-        out[index] = value
-        return out
-
-    def bordered(x: Array, tangent: Array) -> Array:
-        q = at(float(x[n]))
-        out = np.empty((n + 1, n + 1))
-        out[:n, :n] = field.jacobian(x[:n], q)
-        out[:n, n] = field.parameter_derivative(x[:n], q, index)
-        out[n] = tangent
-        return out
-
-    def tangent_at(x: Array, previous: Array) -> Array:
-        right = np.zeros(n + 1)
-        right[n] = 1.0
-        direction = np.linalg.lstsq(bordered(x, previous), right, rcond=None)[0]
-        direction /= np.linalg.norm(direction)
-        return np.asarray(direction if direction @ previous >= 0 else -direction)
-
-    x = np.append(first, begin)
-    tangent = np.zeros(n + 1)
-    tangent[n] = np.sign(way)
-    tangent = tangent_at(x, tangent)
-    length = abs(way) / 50 if step is None else float(step)
-    largest, smallest = 20 * length, 1e-8 * length
-    points, status, message = [x], "max_points", f"stopped after {max_points} points"
-    while len(points) < max_points:
-        guess = x + length * tangent
-        trial, iterations, met = guess.copy(), 0, False
-        while iterations < 8:
-            iterations += 1
-            value = np.append(field.value(trial[:n], at(float(trial[n]))), tangent @ (trial - guess))
-            if not np.isfinite(value).all():
-                break
-            matrix = bordered(trial, tangent)
-            if not np.isfinite(matrix).all():
-                break
-            change = np.linalg.lstsq(matrix, -value, rcond=None)[0]
-            trial = trial + change
-            if float(np.max(np.abs(value[:n]))) <= tol or float(np.max(np.abs(change))) < 1e-14:
-                met = bool(np.max(np.abs(field.value(trial[:n], at(float(trial[n]))))) <= 10 * tol)
-                break
-        new_tangent = tangent_at(trial, tangent) if met else tangent
-        # A sharp turn means that the step may have jumped to another branch.
-        if not met or float(new_tangent @ tangent) < 0.8:
-            length *= 0.5
-            if length < smallest:
-                status, message = "step_underflow", f"no further point near parameter {x[n]:.6g}"
-                break
-            continue
-        x, tangent = trial, new_tangent
-        points.append(x)
-        if (x[n] - stop) * way >= 0:
-            status, message = "success", f"passed {stop:g} after {len(points)} points"
-            break
-        if not low <= x[n] <= high:
-            status, message = "turned_back", f"left [{low:g}, {high:g}] at {x[n]:.6g}"
-            break
-        if iterations <= 3:
-            length = min(1.4 * length, largest)
-    states = np.array(points)
-    classified = [_classify(field, row[:n], at(float(row[n])), zero) for row in states]
-    return Branch(
-        parameter=states[:, n],
-        y=states[:, :n],
-        eigenvalues=np.array([c[0] for c in classified]),
-        unstable_directions=np.array([c[2] for c in classified], np.int64),
-        status=status,
-        message=message,
-    )
 
 
 def critical_parameter(

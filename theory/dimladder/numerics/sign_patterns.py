@@ -64,8 +64,8 @@ def pattern_chances(omega: Any, v: Any, chances: Any, slopes: Any) -> None:
             (omega[k] - v[i, k] / v[i, i] * omega[i]) / math.sqrt(vk), r, four,
         )  # fmt: skip
         for p in range(8):
-            side = 1.0 if (p >> (2 - i)) & 1 == 0 else -1.0
-            slopes[p, i] = side * density * four[2 * ((p >> (2 - j)) & 1) + ((p >> (2 - k)) & 1)]
+            turn = 1.0 if (p >> (2 - i)) & 1 == 0 else -1.0
+            slopes[p, i] = turn * density * four[2 * ((p >> (2 - j)) & 1) + ((p >> (2 - k)) & 1)]
         if i > 0:
             continue
         chances[:] = 0.0

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DomainError
 from .data import HiddenManifold, Mixture
-from .geometry import matrix_of, require_semidefinite, require_symmetric, start_readout
+from .geometry import start_readout
+from .manifold import latent_start
+from .overlaps import matrix_of, require_semidefinite, require_symmetric
 from .spec import Problem
 from .starts import Random
 from .students import Linear
@@ -78,20 +80,12 @@ def initial_state(
 
 
 def _latent(
-    problem: Problem, M: Array, Q: Array, fixed: Array, shares: Array, variances: Array
+    problem: Problem, across: Array, Q: Array, fixed: Array, shares: Array, variances: Array
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Return overlaps by block of students on a hidden manifold, of norms Q and field covariance M with the latent z.
-
-    Their weights lie along E[x z], which has a block's share of the variance, and the rest in no direction of its own.
-    """
+    """Return overlaps by block of students on a hidden manifold: M is the covariance of fields with the latent ones."""
     data: Any = problem.data
     T = np.einsum("b,bmn->mn", variances, fixed)
-    whole = float(shares @ variances)
-    along = M @ np.linalg.pinv(whole / data.latent_ratio * T, hermitian=True) @ M.T
-    rest = Q - along
-    require_semidefinite(rest, "initial", "students of these norms have no such covariances with the latent fields")
-    cross = (shares * (variances > 0.0))[:, None, None] * M / whole
-    return shares[:, None, None] * (rest + variances[:, None, None] / whole * along), cross
+    return latent_start(Q, across, T, data.latent_ratio, variances, shares)
 
 
 def _inconsistent(block: int, blocks: int) -> str:

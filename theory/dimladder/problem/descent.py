@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from .activations import activation
 from .expressions import Expression
-from .geometry import matrix_of, random_overlaps, require_semidefinite, require_symmetric, start_readout, teacher_count
+from .geometry import random_overlaps, start_readout, teacher_count
 from .kinds import kind_of
+from .overlaps import matrix_of, require_semidefinite, require_symmetric
 from .students import readout_rows
 
 if TYPE_CHECKING:

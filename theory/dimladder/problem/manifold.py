@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import activation
+from .overlaps import require_semidefinite
 
 Array = NDArray[np.float64]
 
@@ -46,3 +47,23 @@ def manifold_blocks(text: str, latent_ratio: float, nodes: int) -> tuple[Array, 
         found, shares = np.append(found, 0.0), np.append(shares, 1.0 - latent_ratio)
     order = np.argsort(-found)
     return unit_moments(text)[1] ** 2 * found[order], shares[order] / shares.sum()
+
+
+def latent_start(
+    Q: Array, M: Array, T: Array, latent_ratio: float, variances: Array, shares: Array
+) -> tuple[Array, Array]:  # fmt: skip
+    """Return overlaps by block (B, K, K) and (B, K, M) of students of norms Q of field covariance M with z.
+
+    Their weights lie along E[x z], which has a block's share of the variance, and the rest in no direction of its own.
+
+    Raises
+    ------
+    DomainError
+        Where the norms are too small for that.
+    """
+    whole = float(shares @ variances)
+    along = M @ np.linalg.pinv(whole / latent_ratio * T, hermitian=True) @ M.T
+    rest = Q - along
+    require_semidefinite(rest, "initial", "students of these norms have no such covariances with the latent fields")
+    cross = (shares * (variances > 0.0))[:, None, None] * M / whole
+    return shares[:, None, None] * (rest + variances[:, None, None] / whole * along), cross

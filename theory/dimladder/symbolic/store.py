@@ -124,15 +124,6 @@ def module(parts: tuple[Any, ...], build: Callable[[], str], native: bool = Fals
     return _MODULES[key]
 
 
-def over_rows(observable: Callable[..., float], states: Any, p: Any, work: Any) -> Any:
-    """Return a compiled observable ``f(y, p, work)`` of every row of `states`."""
-    import numpy as np
-
-    states = np.ascontiguousarray(states)
-    many = getattr(observable, "over", None)
-    return many(states, p, work) if many is not None else np.array([observable(y, p, work) for y in states])
-
-
 def source(loaded: ModuleType) -> str:
     """Return the printed source of a generated module."""
     return _body(Path(str(loaded.__file__))) or ""

@@ -267,6 +267,11 @@ class Flow(System):
                 raise ConfigError("the schedule cannot be integrated", where=key, why=str(error)) from None
         return schedules.together(*found)
 
+    @property
+    def settled(self) -> bool:
+        """Whether `settle` fixes all that `solve` does beyond the integration, so that derivatives may be carried."""
+        return type(self).solve is Flow.solve
+
     def integrator_options(self) -> dict[str, Any]:
         """Return further options of `numerics.ode.integrate`, such as events or the domain."""
         return {}

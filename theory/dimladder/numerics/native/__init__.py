@@ -6,8 +6,8 @@ code. numba remains the compiler of all other kernels, of what is outside the su
 ``DIMLADDER_NATIVE=0`` leaves everything to it.
 """
 
+from .functions import Native
 from .kernels import Kernel, enabled, module_functions, njit, value_type
-from .machine import Native
 from .types import Refused, types
 
 __all__ = ["Kernel", "Native", "Refused", "enabled", "module_functions", "njit", "types", "value_type"]

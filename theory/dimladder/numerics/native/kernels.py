@@ -13,7 +13,8 @@ from types import FunctionType
 from typing import Any
 
 from . import types as spoken
-from .machine import Native, compiled
+from .functions import Native
+from .machine import compiled
 from .tangents import Carrying, Tangents
 from .tape import Recorded
 from .types import F64, Refused, Signature

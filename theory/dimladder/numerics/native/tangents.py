@@ -16,9 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .expressions import Typed, Value
-from .inference import llvm, number
 from .lowering import Function
-from .types import F64, Refused, Tuple
+from .types import F64, VOID, Array, Refused, Signature, Tuple, flat, llvm, number
 
 LANES = 4
 VECTOR = f"<{LANES} x double>"
@@ -30,8 +29,6 @@ class Carrying(Function):
     """Emits a function of numbers that are vectors: a value, and what is carried along; of a constant, zeros."""
 
     lanes: ClassVar[int]
-    # Whether a tape is handed on with the state.
-    taped: ClassVar[bool] = False
     # Arrays of NumPy lie at multiples of 16 only.
     aligned = ", align 8"
 
@@ -63,9 +60,33 @@ class Carrying(Function):
         return self.op(f"extractelement {self.vector_type()} {value}, i32 0")
 
     @classmethod
+    def adapted(cls, name: str, signature: Signature) -> tuple[str, list[str]]:
+        # From outside, arrays are longer ones of doubles: the last axis holds the vectors.
+        if signature.result != VOID:
+            raise Refused("tangents of a function that returns something")
+        seen = cls.seen(signature).arguments
+        names = [f"%a{k}" for k in range(len(seen))]
+        given, lines = ["ptr %state"], []
+        for n, kind in zip(names, signature.arguments, strict=False):
+            if isinstance(kind, Array):
+                last = f"{n}.{kind.ndim - 1}"
+                lines.append(f"{last}.q = sdiv i64 {last}, {cls.lanes}")
+                given += [f"ptr {n}", *(f"i64 {n}.{k}" for k in range(kind.ndim - 1)), f"i64 {last}.q"]
+            elif kind == F64:
+                vector = cls.vector_type()
+                lines.append(f"{n}.v = insertelement {vector} zeroinitializer, double {n}, i32 0")
+                given.append(f"{vector} {n}.v")
+            else:
+                given.append(f"{llvm(kind)} {n}")
+        parameters = ", ".join(["ptr %state", *(p for n, k in zip(names, seen, strict=True) for p in flat(n, k))])
+        lines += cls.laid_out(f"call void @{name}({', '.join(given)})", names[-1])
+        head = f"define internal void @{name}.long({parameters}) nounwind {{"
+        return f"{name}.long", [head, *lines, "ret void", "}"]
+
+    @classmethod
     def laid_out(cls, call: str, tape: str) -> list[str]:
-        """Return a call to which a tape is handed."""
-        raise NotImplementedError
+        """Return the call; `tape` is the last argument that callers see."""
+        return [call]
 
     @abstractmethod
     def chained(self, value: str, *parts: tuple[str, str]) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ast
 
-from .inference import number
 from .tangents import Carrying
+from .types import F64, Array, Signature, number
 
 LANES = 2
 # Of a row: place and derivative, twice. The first row of a tape holds the number of those in use.
@@ -59,7 +59,10 @@ class Recorded(Carrying):
     """Emits a function of numbers that know their place on a tape."""
 
     lanes = LANES
-    taped = True
+
+    @classmethod
+    def seen(cls, signature: Signature) -> Signature:
+        return Signature(signature.result, (*signature.arguments, Array(F64, 1)))
 
     @classmethod
     def laid_out(cls, call: str, tape: str) -> list[str]:

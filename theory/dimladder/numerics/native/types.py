@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -80,3 +82,35 @@ class types:
     """What generated modules name of ``numba.types``."""
 
     float64, int64, boolean, void = F64, I64, BOOL, VOID
+
+
+def unify(first: Any, second: Any) -> Any:
+    """Return the type of a value that has one type or the other."""
+    if first == second:
+        return first
+    if isinstance(first, Type) and isinstance(second, Type):
+        return F64 if F64 in (first, second) else I64
+    raise Refused(f"{first} or {second}")
+
+
+def number(value: float) -> str:
+    """Return a float64 as LLVM writes it, exactly."""
+    return f"0x{struct.unpack('<Q', struct.pack('<d', float(value)))[0]:016X}"
+
+
+def llvm(kind: Any) -> str:
+    """Return the LLVM type of a scalar, an address or a tuple."""
+    if isinstance(kind, Signature):
+        return "ptr"
+    if isinstance(kind, Tuple):
+        return f"{{ {', '.join(llvm(m) for m in kind.members)} }}"
+    if not isinstance(kind, Type):
+        raise Refused(f"{kind} in a register")
+    return kind.llvm
+
+
+def flat(name: str, kind: Any, spelled: Callable[[Any], str] = llvm) -> list[str]:
+    """Return the parameters by which functions translated here pass a value to each other."""
+    if isinstance(kind, Array):
+        return [f"ptr {name}", *(f"i64 {name}.{k}" for k in range(kind.ndim))]
+    return [f"{spelled(kind)} {name}"]

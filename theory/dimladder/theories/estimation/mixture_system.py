@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...problem import Problem
-from ...symbolic.equations import in_words
 from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
-from . import observables, printed
+from . import observables
 from .best_ridge import least_in_ridge, slope_along
 from .channel import vector
 from .labels import component_moments
@@ -88,7 +87,7 @@ class MixtureSystem(FixedPoint):
     # --- the compiled map ---
 
     @cached_property
-    def _program(self) -> FixedPointMap:
+    def program(self) -> FixedPointMap:
         return program(self.shape)
 
     def module(self) -> ModuleType:
@@ -98,7 +97,7 @@ class MixtureSystem(FixedPoint):
         return store.module(("mixture", self.shape), self._source, native=True)
 
     def _source(self) -> str:
-        return source(self._program, f"State evolution on a Gaussian mixture: {self.shape}")
+        return source(self.program, f"State evolution on a Gaussian mixture: {self.shape}")
 
     def python(self) -> str:
         """Return the source of what is computed: the map, and the loss between its kinks."""
@@ -484,74 +483,10 @@ class MixtureSystem(FixedPoint):
     def equations(self) -> list[Equation]:
         return [row for step in self.derivation() for row in step.equations]
 
-    def _label_rows(self) -> list[Equation]:
-        """The law of the label in each cluster; equal ones once."""
-        rows: list[Equation] = []
-        seen: set[str] = set()
-        for c, law in enumerate(self.laws):
-            index = "" if len(self.laws) == 1 else f"_{{{c + 1}}}"
-            if self.geometry.teacher:
-                mean, variance = self.geometry.teacher_field(c)
-                field = rf"\nu{index} \sim \mathcal N({mean:.6g},{variance:.6g})"
-                if field not in seen:
-                    rows.append(Equation(f"nu_{c}", field, None, "the target's field within the cluster"))
-                    seen.add(field)
-            for row in printed.label_rows(law):
-                text = row.latex.replace("y =", f"y{index} =", 1)
-                if text not in seen:
-                    rows.append(Equation(f"{row.label}_{c}", text, None, "t: the standardised field, with its noise"))
-                    seen.add(text)
-        return rows
-
     def derivation(self) -> list[Step]:
-        g = self._program
-        groups: dict[str, list[Equation]] = {}
-        for binding in g.bindings:
-            group = groups.setdefault(binding.group, [])
-            if binding.call:
-                group += [
-                    Equation(str(s), f"{g.latex[s]} = {text}", None, "integrals of numerics/label_channel.py")
-                    for s, text in zip(binding.symbols, binding.latex, strict=True)
-                ]  # fmt: skip
-            else:
-                symbol = binding.symbols[0]
-                group.append(Equation.of(str(symbol), symbol, binding.rhs, symbol_names=g.latex))
-        updates = [Equation.of(str(s), s, rhs, "fixed point", symbol_names=g.latex) for s, rhs in g.updates.items()]
-        errors = [
-            Equation.of(name, in_words(name), g.observables[name], symbol_names=g.latex)
-            for name in ("test_loss", "train_loss")
-        ]
-        channel = list(groups["channel"])
-        if not self.shape.square:
-            force = r"f = \frac{\mathrm{prox}-\omega}{V},\quad \omega\sim\mathcal N(m,q)\ \text{within a cluster}"
-            channel = [*printed.proximal_rows(self.loss), Equation("force", force), *channel]
-        return [
-            Step(
-                "Objective",
-                "Minimise (1/d) sum_i loss(y_i, w.x_i + b) + (ridge/2)|w|^2 over samples = alpha d points of the "
-                "mixture; Gordon's comparison (or leave-one-out) replaces each field w.x_i by a scalar Gaussian "
-                "channel.",
-            ),
-            Step("Labels", "The label of a point, given its cluster and the target's field.", (*self._label_rows(),)),
-            Step(
-                "Fields",
-                "Within cluster c the field of the leave-one-out minimiser is N(m_c, q).",
-                tuple(groups["field"]),
-            ),
-            Step(
-                "Channel",
-                "Putting the sample back moves the field to the proximal point of the loss.",
-                tuple(channel),
-            ),
-            Step("Conjugates", "Forces summed over the samples of each cluster.", tuple(groups["conjugate"])),
-            Step(
-                "Resolvent",
-                "R is the inverse Hessian of the effective quadratic problem for w, s its mean response.",
-                tuple(groups["resolvent"]),
-            ),
-            Step("Fixed point", "The overlaps of the effective problem reproduce those of the fields.", tuple(updates)),
-            Step("Errors", "Observables at the fixed point.", tuple(errors)),
-        ]
+        from .mixture_printed import steps
+
+        return steps(self)
 
 
 def _squares(moments: tuple[float, float, float], q: float, overlap: float, mean: float) -> float:

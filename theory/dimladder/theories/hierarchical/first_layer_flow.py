@@ -321,8 +321,8 @@ class OverlapFlow(_Shared, ExplicitFlow):
         result = integrate(module.rhs, self.initial_state(), grid, p=self.parameters(), rtol=1e-10, atol=1e-12)
         return self._crossing(np.asarray(result.t), np.asarray(result.y).sum(axis=1))
 
-    def solve(self) -> Solution:
-        solution = super().solve()
+    def finish(self, times: Array, states: Array, status: str, message: str, stats: dict[str, Any]) -> Solution:
+        solution = super().finish(times, states, status, message, stats)
         solution.coords.update(self.class_coords())
         return solution
 

@@ -16,11 +16,13 @@ Sources: Lee, Oko, Suzuki & Wu, arXiv:2406.01581 (reuse); Arnaboldi, Dandi, Krza
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...errors import SolveError
 from ...problem import Expression, activation, schedules
 from ...problem.expressions import drop_atoms
 from ...problem.geometry import start
@@ -263,6 +265,22 @@ class DisplacedFlow(Flow):
     def work_size(self) -> int:
         """A schedule changes a copy of the parameters."""
         return len(self.parameters()) if self.scheduled else 0
+
+    @property
+    def settled(self) -> bool:
+        """Tables of averages over the noise are made anew for every number."""
+        return not (self._sample.noise and self._sample.tabulated)
+
+    def settle(self, like: Any = None) -> None:
+        """Refine the averages as the curve needs, or average as another flow does."""
+        if like is None:
+            with suppress(SolveError):
+                # A curve that ends early keeps the averages of its start.
+                self.solve()
+            return
+        p = like.parameters().copy()
+        p[: len(self._sample.head)] = self._sample.head
+        self._refined |= {"p": p, "level": like._refined["level"]}
 
     def solve(self) -> Solution:
         """Integrate; then average the reached states more finely, and integrate again if that changes them."""

@@ -405,8 +405,10 @@ class OnePassFlow(Flow):
         return self._seen[1]
 
     def _observe(self, name: str, states: Array) -> Array:
+        from ...numerics.rows import over_rows
+
         observable, p, work = getattr(self.module(), name), self.parameters(), np.zeros(self.work_size())
-        return store.over_rows(observable, states, p, work)
+        return over_rows(observable, states, p, work)
 
     def variables(self, times: Array, states: Array) -> dict[str, Variable]:
         Q, M, a = self.unpack(states)

@@ -237,6 +237,7 @@ def scalar_writer(arcsine: str = "asin") -> Callable[[Any, Callable[[Any], str]]
 
     def scalar(expression: Any, element: Callable[[Any], str]) -> str:
         write.element = element
-        return write.doprint(expression)
+        # A name that is given a whole number would be one of whole numbers.
+        return f"{int(expression)}.0" if expression.is_Integer else write.doprint(expression)
 
     return scalar
