@@ -323,3 +323,32 @@ def test_a_rule_too_coarse_for_a_later_state_is_refined(general: bool, caplog: p
     start = flow.rule.copy()
     flow.solve()
     assert not np.array_equal(flow.rule, start)
+
+
+def test_wrong_signs_of_units_that_turn() -> None:
+    """The chance along one field has the root of a distance where the other unit is at its extremum."""
+    a, b = np.array([0.49, 0.436]), np.array([-0.326, -0.491])
+    Q, R = np.array([[0.919, 0.05], [0.05, 0.764]]), np.array([[0.166, 0.092], [0.119, -0.126]])
+    problem = dl.problem(
+        data={"kind": "mixture", "weights": [0.5, 0.5], "means": [[0.9, 1.3], [0.1, -0.9]], "variances": [1.4, 0.9]},
+        target={"kind": "cluster-labels", "labels": [-1.0, 1.0]},
+        student={"kind": "two-layer", "width": 2, "activation": "x + 0.3*He2(x)", "bias": True, "train_readout": True},
+        algorithm={"kind": "one-pass", "learning_rate": 0.2},
+        initial={"Q": Q.tolist(), "means": R.tolist(), "a": a.tolist(), "bias": b.tolist()},
+        grid={"time": [0.0, 0.1]},
+    )  # fmt: skip
+    wrong = 0.0
+    for mean, variance, label in zip(np.array([[0.9, 1.3], [0.1, -0.9]]), (1.4, 0.9), (-1.0, 1.0), strict=True):
+        C, mu = variance * Q, R @ mean + b
+        u = np.linspace(-8.0, 8.0, 400_001)
+        x = mu[0] + math.sqrt(C[0, 0]) * u
+        centre, spread = mu[1] + C[1, 0] / C[0, 0] * (x - mu[0]), math.sqrt(C[1, 1] - C[1, 0] ** 2 / C[0, 0])
+        # a_1 (0.3 v^2 + v - 0.3) + a_0 g(x) is positive outside the roots v.
+        bare = 1.0 + 4 * 0.3 * (0.3 - a[0] * (x + 0.3 * (x * x - 1.0)) / a[1])
+        root = np.sqrt(np.maximum(bare, 0.0))
+        upper, lower = (((sign * root - 1.0) / 0.6 - centre) / spread for sign in (1, -1))
+        inside = scipy.special.ndtr(upper) - scipy.special.ndtr(lower)
+        density = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
+        positive = 1.0 - float(np.sum(density * inside) * (u[1] - u[0]))
+        wrong += 0.5 * (positive if label < 0 else 1.0 - positive)
+    assert float(dl.solve(problem)["classification_error"][0]) == pytest.approx(wrong, abs=3e-7)

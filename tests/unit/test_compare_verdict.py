@@ -137,6 +137,18 @@ def test_replicas_that_scatter_like_the_quantity_are_not_in_the_regime() -> None
     assert "larger ones are needed" in result.reasons[-1]
 
 
+def test_a_gap_whose_closing_has_not_begun_decides_nothing() -> None:
+    """Exponential growth: finite sizes lag by a factor exp(-100/d), of which 1/d is the first order only."""
+    sizes = np.array([64.0, 128.0, 256.0])
+    late = THEORY[None, :] * (np.exp(-100.0 / sizes)[:, None] - 1.0)
+    case = entries(late, scatter=0.02, replicas=40, sizes=sizes)
+    assert verdict(case, correction_exponent=1.0) == "inconclusive"
+    large = THEORY[None, :] * (np.exp(-100.0 / (16 * sizes))[:, None] - 1.0)
+    assert verdict(entries(large, scatter=0.02, replicas=40, sizes=16 * sizes), correction_exponent=1.0) == "agree"
+    wrong = large + 0.1 * THEORY[None, :]
+    assert verdict(entries(wrong, scatter=0.02, replicas=40, sizes=16 * sizes), correction_exponent=1.0) == "disagree"
+
+
 def test_imposed_entries_must_be_met_but_give_no_power() -> None:
     base = entries(np.zeros((3, 40)), scatter=4.0)
     imposed = np.zeros(40, bool)

@@ -317,7 +317,10 @@ class _Measured:
         # of the relative variance mean nothing there, while a third or less of scatter earns little allowance.
         scatter = se[-1] * np.sqrt(entries.replicas) / self.quantity
         wild = self.quantity * scatter**2 * np.minimum(1.0, 3.0 * scatter)
-        excess = np.maximum(np.abs(stays) - order - wild, 0.0) / stays_se
+        drift = np.zeros(stays.size)
+        if settings.correction_exponent is not None and len(sizes) > 2:
+            drift = unsteadiness(sizes, entries.gap, se, settings.correction_exponent, limit)
+        excess = np.maximum(np.abs(stays) - order - wild - drift, 0.0) / stays_se
         unsettled = (np.abs(stays) - order > limit * stays_se) & (excess <= limit)
         own = third_moment(weights, se, entries.skewness, entries.replicas)
         part = np.abs(weights) * se
@@ -359,9 +362,13 @@ class _Measured:
             return self._say("inconclusive", visible, [found, why], wanted, **common)
         if unsettled.any():
             place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))
+            seen = (
+                f"replicas scatter by {scatter[place]:.2g} of the quantity itself" if wild[place] > drift[place] else
+                f"smaller and larger sizes extrapolate to gaps that differ by {drift[place]:.2g} beyond noise"
+            )  # fmt: skip
             why = (
-                f"at {entries.labels[place]} replicas scatter by {scatter[place]:.2g} of the quantity itself: sizes up "
-                f"to {sizes[-1]:g} are not in the regime of an expansion in 1/d, larger ones are needed"
+                f"at {entries.labels[place]} {seen}: sizes up to {sizes[-1]:g} are not in the regime of an expansion "
+                "in 1/d, larger ones are needed"
             )
             return self._say("inconclusive", visible, [found, why], **common)
         if not (self.fit.known and self.fit.exponent > float(t.isf(0.025, self.freedom)) * self.fit.exponent_se):
@@ -387,6 +394,24 @@ class _Measured:
         if not (self.fit.known and self.fit.exponent > 0):
             return None
         return self.entries.replicas * (2.5 * self.fit.exponent_se / self.fit.exponent) ** 2
+
+
+def unsteadiness(sizes: np.ndarray, gap: np.ndarray, se: np.ndarray, exponent: float, limit: float) -> np.ndarray:
+    """Return by how much gaps (S, N) extrapolated from the first and from the last two sizes differ, beyond noise.
+
+    With B d^-a + C d^-2a the two differ by three times the error of the latter, when sizes double.
+    """
+    import numpy as np
+
+    x = sizes**-exponent
+    ends = []
+    for i, j in ((0, 1), (-2, -1)):
+        weights = np.zeros(len(sizes))
+        weights[i], weights[j] = -x[j] / (x[i] - x[j]), x[i] / (x[i] - x[j])
+        ends.append(weights)
+    difference = ends[1] - ends[0]
+    noise = np.sqrt(difference**2 @ se**2)
+    return np.asarray(np.maximum(np.abs(difference @ gap) - limit * noise, 0.0))
 
 
 def _filled(se: np.ndarray, unknown: np.ndarray) -> np.ndarray:

@@ -50,6 +50,9 @@ from .source_quadrature_text import (
     filled,
 )
 
+# Values of an activation's local extrema that signs are split at.
+MOST_TURNS = 4
+
 
 class Quadrature:
     """Averages over all fields of a source; as `source_code.closed_functions` gives them."""
@@ -213,6 +216,7 @@ class Quadrature:
             own += [f"if {test}:", f"    for q in range({name}.size):"]
             own += [f"        count = insert(origin + {name}[q] / slope, out, count)"]
         lists["REST"] = _rest_values(setting.student)
+        lists["TURNS"] = sorted({*lists["REST"], *_turning_values(setting.student)})
         # Room for the kinks of a few fields, and for those of the loss and the sign; more are left to the accuracy.
         most = 4 * max(1, *(len(values) for values in lists.values()))
         lines = constants(**{name: [float(v) for v in values] for name, values in lists.items()})
@@ -226,10 +230,35 @@ def is_monotone(student: Any) -> bool:
     import numpy as np
 
     x = np.linspace(-40.0, 40.0, 16001)
-    with np.errstate(all="ignore"):
-        values = sp.lambdify(X, student, ["scipy", "numpy"])(x) + 0.0 * x
+    values = _values(student, x)
     steps, size = np.diff(values), 1e-14 * float(np.abs(values).max())
     return bool((steps >= -size).all() or (steps <= size).all())
+
+
+def _values(student: Any, x: Any) -> Any:
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        return sp.lambdify(X, student, ["scipy", "numpy"])(x) + 0.0 * x
+
+
+def _turning_values(student: Any) -> list[float]:
+    """Return the values that an activation turns at, of its local extrema next to zero; `MOST_TURNS` at most."""
+    import numpy as np
+
+    x = np.linspace(-12.0, 12.0, 4801)
+    rising = np.sign(np.diff(_values(student, x)))
+    found: dict[float, float] = {}
+    for place in np.flatnonzero(rising[1:] * rising[:-1] < 0):
+        low, high = x[place], x[place + 2]
+        # An interval of three points holds the extremum: ten times finer at every turn, until it is known to rounding.
+        for _ in range(8):
+            fine = np.linspace(low, high, 41)
+            best = int(np.argmax(rising[place] * _values(student, fine)))
+            low, high = fine[max(best - 1, 0)], fine[min(best + 1, 40)]
+        value = float(_values(student, np.array([0.5 * (low + high)]))[0])
+        found.setdefault(round(value, 12), abs(low))
+    return sorted(found, key=lambda value: found[value])[:MOST_TURNS]
 
 
 def _rest_values(student: Any) -> list[float]:

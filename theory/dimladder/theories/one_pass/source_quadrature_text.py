@@ -316,27 +316,38 @@ def own_kinks(axis, mean, L, zeta, f, top, order, K, c, label, tested, ties, out
     count = field_kinks(axis, mean, L, zeta, order, K, out)
     if order[axis] >= K or (LEVELS == 0 and not tested):
         return count
-    # Units that this field determines go along with it; the others of later axes are at rest: flat, or saturated.
+    # Units that this field determines go along with it; the others of later axes are at rest: flat, or saturated. For
+    # a sign also where they turn: what is exact along the next axis has the square root of a distance there.
     free = free_units(axis, M + K, L)
     number = tie(axis, mean, L, zeta, order, M + K if free == 0 else axis + 1, c, ties)
     y = label + target(f[:M], c[K:])
     low, high = centre - top * spread, centre + top * spread
-    choices = 1
+    behind = M + K if free == 0 else axis + 1
+    at_rest, turned = 1, 1
     for q in range(free):
-        choices *= REST.size
-    for choice in range(choices):
-        rest, digits = 0.0, choice
-        for q in range(M, M + K):
-            if q < axis:
-                rest += c[int(order[q])] * g(f[q])
-            elif q >= axis + number and free > 0:
-                rest += c[int(order[q])] * REST[digits % REST.size]
-                digits //= REST.size
+        at_rest *= REST.size
+        turned *= TURNS.size
+    for choice in range(at_rest):
+        rest = rest_of_units(choice, REST, M, axis, behind, M + K, f, order, c)
         for r in range(LEVELS):
             count = add_levels(rest, ties, number, level(r, y), low, high, MONOTONE, out, count)
-        if tested:
+    if tested:
+        for choice in range(turned):
+            rest = rest_of_units(choice, TURNS, M, axis, behind, M + K, f, order, c)
             count = add_levels(rest, ties, number, 0.0, low, high, MONOTONE, out, count)
     return count
+
+
+@njit(**INNER)
+def rest_of_units(choice, values, first, axis, behind, stop, f, order, c):
+    """Return what units before an axis give, and those behind where each takes one of a few values: the n-th choice."""
+    rest, digits = 0.0, choice
+    for q in range(first, axis):
+        rest += c[int(order[q])] * g(f[q])
+    for q in range(behind, stop):
+        rest += c[int(order[q])] * values[digits % values.size]
+        digits //= values.size
+    return rest
 
 
 @njit(**INNER)
