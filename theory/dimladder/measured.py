@@ -97,8 +97,9 @@ def _csv(text: str, file: Path) -> tuple[dict[str, Array], dict[str, Array]]:
                 columns[name].append(float(cell) if cell.strip() else math.nan)
             except ValueError:
                 raise UsageError(
-                    "a cell is no number", where=f"{file}, row {number}, {name}", why=f"it is {cell.strip()!r}"
-                ) from None
+                    "a cell is no number", where=f"{file}, row {number}, {name}", why=f"it is {cell.strip()!r}",
+                    hint="separate cells by commas, and write 0.5 with a point",
+                ) from None  # fmt: skip
     arrays = {name: np.array(values) for name, values in columns.items()}
     return arrays, arrays
 
