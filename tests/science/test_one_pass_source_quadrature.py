@@ -14,6 +14,7 @@ import scipy.special
 import sympy as sp
 
 import dimladder as dl
+from dimladder.numerics.points import POINTS_SOURCE
 from dimladder.problem import Expression
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.printing import HEADER
@@ -358,3 +359,14 @@ def test_wrong_signs_of_units_that_turn() -> None:
 def test_the_rule_of_signs_follows_what_is_asked(dimension: int) -> None:
     """A check with boosted settings sees an error of the rule only if the rule changes."""
     assert sign_rule(dimension, 1e-7).size < sign_rule(dimension, 1e-9).size
+
+
+@pytest.mark.parametrize("width", [2.0, 0.1, 1e-5])
+def test_two_solutions_between_neighbouring_points_are_found(width: float) -> None:
+    """(u - 0.3)^2 = width^2, where a step of the search is 0.375."""
+    functions = interpreted(HEADER.format(title="points") + "\n\n" + POINTS_SOURCE)
+    functions["g"] = lambda x: x * x
+    kinks = np.zeros(8)
+    ties = np.array([[1.0, -0.3, 1.0]])
+    assert functions["add_levels"](-width * width, ties, 1, 0.0, -12.0, 12.0, False, kinks, 0) == 2
+    assert kinks[:2] == pytest.approx([0.3 - width, 0.3 + width], abs=1e-12)
