@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from dimladder.errors import ResultFileError, UsageError
 from dimladder.problem import Problem
@@ -49,6 +50,30 @@ def test_round_trip(tmp_path: Path) -> None:
     assert type(again) is LearningCurve
     assert again.to_dict() == original.to_dict()
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["result.nc"]
+
+
+def test_a_file_written_without_xarray_is_the_one_it_writes(tmp_path: Path) -> None:
+    made = LearningCurve.build(
+        PROBLEM,
+        {"time": [0.0, 1.0, np.inf], "learner": ["kernel", "d\u00e9ep"], "size": [3, 4]},
+        {
+            "Q": (("time", "size", "size"), np.arange(12.0).reshape(3, 2, 2), "Q", "overlap", "1"),
+            "few": (("learner",), np.array([1.0, np.nan], dtype=np.float32), "", "", None),
+            "count": (("size",), [1, 2], "", "", None),
+            "critical": (("learner", "size"), [[True, False], [False, True]], "", "", None),
+            "name": (("size",), np.array(["a", "bc"]), "", "", None),
+            "said": ((), "yes", "", "", None),
+            "nothing": (("empty",), np.zeros(0), "", "", None),
+        },
+        coordinates={"time": ("$t$", "s"), "size": ("units", "")},
+    )  # fmt: skip
+    made.save(tmp_path / "direct.nc")
+    assert len(made.dataset) == 7
+    made.save(tmp_path / "xarray.nc")
+    direct, other = (open_result(tmp_path / name).dataset for name in ("direct.nc", "xarray.nc"))
+    xr.testing.assert_identical(direct, other)
+    assert list(direct.variables) == list(other.variables)
+    assert {n: v.dtype for n, v in direct.variables.items()} == {n: v.dtype for n, v in other.variables.items()}
 
 
 def test_columns_name_components() -> None:

@@ -223,24 +223,6 @@ def _apply(name: str, xp: Any, arguments: list[Any]) -> Any:
             return getattr(xp, name)(u)
 
 
-class _FewPoints:
-    """NumPy with the erf of `math`, for a few thousand points: there the import of scipy.special would cost more."""
-
-    @staticmethod
-    def erf(u: Any) -> Any:
-        import numpy as np
-
-        return np.frompyfunc(math.erf, 1, 1)(u).astype(float) if np.ndim(u) else math.erf(u)
-
-    def __getattr__(self, name: str) -> Any:
-        import numpy as np
-
-        return getattr(np, name)
-
-
-FEW_POINTS = _FewPoints()
-
-
 def _clip(xp: Any, u: Any, low: Any, high: Any) -> Any:
     return xp.where(u < low, low + 0.0 * u, xp.where(u > high, high + 0.0 * u, u))
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .few_points import FEW_POINTS
+
 if TYPE_CHECKING:
     from .expressions import Expression
 
@@ -126,8 +128,6 @@ def _rules(np: Any, name: str, u: Any) -> tuple[Any, Any, Callable[[], Any]]:
 
 def _erf(u: Any) -> Any:
     import numpy as np
-
-    from .expressions import FEW_POINTS
 
     if np.size(u) <= FEW:
         return FEW_POINTS.erf(u)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ..errors import did_you_mean
 from .checks import formula, not_negative
-from .expressions import FEW_POINTS, Expression
+from .expressions import Expression
+from .few_points import FEW_POINTS
 from .spec import Spec
 
 # Name -> formula in f and y.

@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from .activations import activation
-from .expressions import FEW_POINTS, Expression
+from .expressions import Expression
+from .few_points import FEW_POINTS
 from .kinds import kind_of
 
 # Where growth is judged, in standard deviations: E[f^2] is finite when f grows slower than exp(z^2/4). Polynomials of

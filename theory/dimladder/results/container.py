@@ -134,6 +134,15 @@ class Result:
         variables: dict[str, Any] = {str(n): (v.values, v.attrs) for n, v in data.data_vars.items()}
         return {str(n): c.values for n, c in data.coords.items()}, variables
 
+    def _labelled(self) -> tuple[dict[str, np.ndarray], dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+        """Return the values of every coordinate, and axes and values of every variable."""
+        if self._parts is not None:
+            axes, arrays, _ = self._parts
+            return axes, {n: (dims, np.asarray(v)) for n, (dims, v, _) in arrays.items() if n not in axes}
+        data = self.dataset
+        variables = {str(n): (tuple(map(str, v.dims)), v.values) for n, v in data.data_vars.items()}
+        return {str(n): c.values for n, c in data.coords.items()}, variables
+
     @classmethod
     def build(
         cls,
@@ -307,14 +316,26 @@ class Result:
         target = Path(path)
 
         # Made in memory: HDF5 itself does not survive a full disk.
-        content = io.BytesIO()
-        self.dataset.to_netcdf(content, engine="h5netcdf")
+        content = self._content()
 
         def write(temporary: Path) -> None:
-            temporary.write_bytes(content.getbuffer())
+            temporary.write_bytes(content)
 
         write_atomically(target, write, sealed=True)
         return target
+
+    def _content(self) -> memoryview:
+        """Return the netCDF file."""
+        if self._parts is not None:
+            from .netcdf import netcdf
+
+            attributes = dict(self.attributes)
+            told = json.loads(attributes.get("coordinates", "{}"))
+            axes, arrays, _ = self._parts
+            return netcdf({name: (values, told.get(name, {})) for name, values in axes.items()}, arrays, attributes)
+        content = io.BytesIO()
+        self.dataset.to_netcdf(content, engine="h5netcdf")
+        return content.getbuffer()
 
 
 class LearningCurve(Result):

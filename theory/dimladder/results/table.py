@@ -18,15 +18,15 @@ FIRST = ("generalization_error", "test_error", "mse", "test_mse")
 
 def main_axis(result: Result) -> str | None:
     """Return the axis a curve is drawn against: time, else the numeric one that most variables share."""
-    data = result.dataset
+    coords, variables = result._labelled()
     counts = {
-        str(name): (sum(name in v.dims for v in data.data_vars.values()), len(c))
-        for name, c in data.coords.items()
-        if np.issubdtype(c.dtype, np.number) and len(c) > 1 and not str(name).endswith("'")
+        name: (sum(name in dims for dims, _ in variables.values()), len(c))
+        for name, c in coords.items()
+        if np.issubdtype(c.dtype, np.number) and c.size > 1 and not name.endswith("'")
     }
     if "time" in counts:
         return "time"
-    grid = {n: k for n, k in counts.items() if not _is_index(data.coords[n].values)} or counts
+    grid = {n: k for n, k in counts.items() if not _is_index(coords[n])} or counts
     return max(grid, key=lambda n: (grid[n][0], grid[n][1])) if grid else None
 
 
@@ -40,23 +40,23 @@ def columns(result: Result, axis: str | None = None) -> dict[str, np.ndarray]:
     A component is named like ``Q[0,1]`` or ``generalization_error[deep]``. With no axis at all, every
     variable without axes becomes a column of length one.
     """
-    data = result.dataset
+    coords, variables = result._labelled()
     axis = axis or main_axis(result)
     out: dict[str, np.ndarray] = {}
     if axis is not None:
-        out[axis] = data.coords[axis].values
-    for name, array in data.data_vars.items():
+        out[axis] = coords[axis]
+    for name, (dims, array) in variables.items():
         if axis is None and array.ndim == 0:
-            out[str(name)] = np.atleast_1d(array.values)
-        if axis is None or axis not in array.dims:
+            out[name] = np.atleast_1d(array)
+        if axis is None or axis not in dims:
             continue
-        others = [d for d in array.dims if d != axis]
-        moved = array.transpose(axis, *others).values
+        others = [d for d in dims if d != axis]
+        moved = np.moveaxis(array, dims.index(axis), 0)
         # Counted, not inferred: a solve that failed before its first time has no rows.
         flat = moved.reshape(len(moved), math.prod(moved.shape[1:]))
-        for k, index in enumerate(itertools.product(*(range(data.sizes[d]) for d in others))):
-            labels = [short(data.coords[d].values[i]) for d, i in zip(others, index, strict=True)]
-            out[f"{name}[{','.join(labels)}]" if labels else str(name)] = flat[:, k]
+        for k, index in enumerate(itertools.product(*map(range, moved.shape[1:]))):
+            labels = [short(coords[d][i]) for d, i in zip(others, index, strict=True)]
+            out[f"{name}[{','.join(labels)}]" if labels else name] = flat[:, k]
     return out
 
 
@@ -66,12 +66,13 @@ def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
     The second half of a symmetric matrix is left out. A measured value stands with its standard error in its last
     digits: ``0.1234(12)``.
     """
-    numbers = _measured({str(n): np.atleast_1d(v.values) for n, v in result.dataset.data_vars.items() if v.ndim == 0})
+    variables = result._labelled()[1]
+    numbers = _measured({n: np.atleast_1d(v) for n, (_, v) in variables.items() if v.ndim == 0})
     lines = [f"{n} = {cells[0]}" for n, cells in numbers.items()]
     axis = axis or main_axis(result)
     done: set[str] = set()
     axes = [a for a in [axis] if a is not None]
-    axes += [str(d) for v in result.dataset.data_vars.values() for d in v.dims if str(d) not in axes][:8]
+    axes += [d for dims, _ in variables.values() for d in dims if d not in axes][:8]
     for current in dict.fromkeys(axes):
         found = columns(result, current)
         table = {k: v for k, v in found.items() if k == current or k.split("[")[0] not in done}
@@ -92,9 +93,10 @@ def text_table(result: Result, axis: str | None = None, limit: int = 12) -> str:
 def _without_mirrors(result: Result, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Leave out the components of symmetric matrices whose mirror image is there."""
     out: dict[str, np.ndarray] = {}
+    known = result._labelled()[1]
     for name, values in table.items():
         variable, bracket, labels = name.rstrip("]").partition("[")
-        base = variable if variable in result.dataset else ""
+        base = variable if variable in known else ""
         dims = result.dims(base)[-2:] if base else []
         mirror = f"{variable}[{','.join([*labels.split(',')[:-2], *labels.split(',')[:-3:-1]])}]" if bracket else ""
         twice = len(dims) == 2 and dims[0] == dims[1] and mirror in out

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...numerics.quadrature import gauss_normal, hermite_coefficients, hermite_values
 from ...problem import activation
-from ...problem.expressions import FEW_POINTS
+from ...problem.few_points import FEW_POINTS
 from ...problem.geometry import start
 from ...problem.targets import Committee
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...problem import activation
-from ...problem.expressions import FEW_POINTS
+from ...problem.few_points import FEW_POINTS
 from ...problem.geometry import Start, start
 from ...problem.targets import Committee
 from ...problem.update_table import Table, table
