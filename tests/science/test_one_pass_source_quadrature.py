@@ -18,7 +18,7 @@ from dimladder.problem import Expression
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.printing import HEADER
 from dimladder.theories.one_pass.notation import Setting
-from dimladder.theories.one_pass.quadrature_rules import source_levels
+from dimladder.theories.one_pass.quadrature_rules import sign_rule, source_levels
 from dimladder.theories.one_pass.source_averages import SourceAverages
 from dimladder.theories.one_pass.source_code import source_functions
 from generated import interpreted
@@ -352,3 +352,9 @@ def test_wrong_signs_of_units_that_turn() -> None:
         positive = 1.0 - float(np.sum(density * inside) * (u[1] - u[0]))
         wrong += 0.5 * (positive if label < 0 else 1.0 - positive)
     assert float(dl.solve(problem)["classification_error"][0]) == pytest.approx(wrong, abs=3e-7)
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 6])
+def test_the_rule_of_signs_follows_what_is_asked(dimension: int) -> None:
+    """A check with boosted settings sees an error of the rule only if the rule changes."""
+    assert sign_rule(dimension, 1e-7).size < sign_rule(dimension, 1e-9).size
