@@ -33,7 +33,8 @@ NEEDS = {
     "multi-pass-ridge": ({"numba", "scipy"}, MARCH),
     "mup-tanh": ({"scipy"}, SOBOL),
     "mup-widths": ({"scipy"}, SOBOL),
-    "online-classes": ({"numba", "scipy", "sympy"}, SOBOL),
+    "online-classes": ({"scipy", "sympy"}, SOBOL),
+    "truncation-separable": ({"scipy"}, "a linear programme"),
     "staircase": ({"scipy", "sympy"}, "particles of a formula"),
 }
 # Whose curve takes less than a second the first time too.
