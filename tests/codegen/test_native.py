@@ -336,11 +336,53 @@ MODULES = {
     "signs": ("online-xor", {}),
     "linear": ("implicit-bias", {}),
     "map": ("hierarchical-flow", {"algorithm.map": True}),
+    "conditional": (
+        "online-erf",
+        {
+            "student.activation": "x/(1 + x^2)",
+            "target.activation": "relu",
+            "solver.quadrature_rtol": 1e-2,
+        },
+    ),
+    "conditional target": (
+        "online-multi-index",
+        {
+            "student.activation": "x/(1 + x^2)",
+            "student.width": 2,
+            "solver.quadrature_rtol": 1e-2,
+        },
+    ),
+    "fields": (
+        "online-erf",
+        {
+            "loss.function": "logistic",
+            "student.width": 1,
+            "target.readout": [1.0],
+            "target.overlap": [[1.0]],
+            "initial.M": [[0.2]],
+            "initial.Q": [[0.5]],
+            "initial.a": [1.0],
+            "solver.quadrature_rtol": 1e-2,
+        },
+    ),
+    "any target": (
+        "online-multi-index",
+        {
+            "target.formula": "tanh(z1 + z2)",
+            "student.width": 2,
+            "solver.quadrature_rtol": 1e-2,
+        },
+    ),
+    "reuse": ("online-reuse", {}),
+    "reuse, noise, schedule": ("online-reuse", {"target.noise": 0.4, "algorithm.schedule": "1/(1 + t)"}),
+    "look ahead": ("online-look-ahead", {}),
+    "particles": ("staircase", {"student.particles": 6}),
 }
 
 
 DAILY = (
     "erf", "relu", "cubic", "index", "truncation", "frozen", "hierarchical", "blocks", "written", "linear", "map",
+    "conditional", "fields", "reuse", "look ahead", "particles",
 )  # fmt: skip
 NUMBA = [
     pytest.param(name, numba, marks=pytest.mark.nightly, id=f"{name}-{numba}-nightly")

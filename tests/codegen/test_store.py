@@ -129,9 +129,9 @@ def test_code_that_others_may_write_is_not_executed(
 
 def test_compiled_code_of_the_library_lies_in_the_cache_or_in_a_folder_of_the_process(tmp_path: Path) -> None:
     script = (
-        "from dimladder.numerics import special\n"
+        "from dimladder.numerics import basics\n"
         "from dimladder import cache\n"
-        "print(special.norm_pdf.by_numba(0.0), special.norm_pdf.of_numbers(0.0), cache.folder('compiled'))\n"
+        "print(basics.pdf.by_numba(0.0), basics.pdf.of_numbers(0.0), cache.folder('compiled'))\n"
     )
     for chosen, inside in ((tmp_path / "new", True), (Path(os.devnull) / "no", False)):
         environment = {**os.environ, "DIMLADDER_CACHE": str(chosen), "HOME": str(Path(os.devnull) / "no")}

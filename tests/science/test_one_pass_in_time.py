@@ -170,7 +170,6 @@ def test_every_number_in_time_is_a_control(control: str, values: list[float]) ->
     objective, gradient = search.objective(u)
     whole = dimladder.solve(_scheduled(problem, control, search.times, u))["generalization_error"].values[-1]
     assert objective == pytest.approx(whole, rel=1e-9)
-    np.testing.assert_allclose(search._by_costate(u)[1], gradient, rtol=1e-7, atol=1e-12)
     h = 1e-4 * u
     for k, step in enumerate(np.diag(h)):
         up, down = (search.objective(u + s * step)[0] for s in (1.0, -1.0))

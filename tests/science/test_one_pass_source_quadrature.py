@@ -14,11 +14,12 @@ import scipy.special
 import sympy as sp
 
 import dimladder as dl
+from dimladder.numerics.points import POINTS_SOURCE
 from dimladder.problem import Expression
 from dimladder.symbolic.factors import X
 from dimladder.symbolic.printing import HEADER
 from dimladder.theories.one_pass.notation import Setting
-from dimladder.theories.one_pass.quadrature_rules import source_levels
+from dimladder.theories.one_pass.quadrature_rules import sign_rule, source_levels
 from dimladder.theories.one_pass.source_averages import SourceAverages
 from dimladder.theories.one_pass.source_code import source_functions
 from generated import interpreted
@@ -352,3 +353,20 @@ def test_wrong_signs_of_units_that_turn() -> None:
         positive = 1.0 - float(np.sum(density * inside) * (u[1] - u[0]))
         wrong += 0.5 * (positive if label < 0 else 1.0 - positive)
     assert float(dl.solve(problem)["classification_error"][0]) == pytest.approx(wrong, abs=3e-7)
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 4, 6])
+def test_the_rule_of_signs_follows_what_is_asked(dimension: int) -> None:
+    """A check with boosted settings sees an error of the rule only if the rule changes."""
+    assert sign_rule(dimension, 1e-7).size < sign_rule(dimension, 1e-9).size
+
+
+@pytest.mark.parametrize("width", [2.0, 0.1, 1e-5])
+def test_two_solutions_between_neighbouring_points_are_found(width: float) -> None:
+    """(u - 0.3)^2 = width^2, where a step of the search is 0.375."""
+    functions = interpreted(HEADER.format(title="points") + "\n\n" + POINTS_SOURCE)
+    functions["g"] = lambda x: x * x
+    kinks = np.zeros(8)
+    ties = np.array([[1.0, -0.3, 1.0]])
+    assert functions["add_levels"](-width * width, ties, 1, 0.0, -12.0, 12.0, False, kinks, 0) == 2
+    assert kinks[:2] == pytest.approx([0.3 - width, 0.3 + width], abs=1e-12)

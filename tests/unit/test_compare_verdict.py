@@ -184,6 +184,9 @@ def test_a_zero_up_to_rounding_is_a_zero() -> None:
     for theory in (0.0, 3e-18, -2e-16):
         assert verdict(measured(noise + theory, np.full((3, 4), theory))) == "agree"
     assert verdict(measured(noise + 1e-4, np.full((3, 4), 1e-4))) == "inconclusive"
+    # A simulation whose own zeros are rounding too.
+    assert verdict(measured(1e-14 * noise + 1e-16, np.full((3, 4), -6e-16)), correction_exponent=1.0) == "agree"
+    assert verdict(measured(1e-10 * noise + 1e-10, np.full((3, 4), -6e-10)), correction_exponent=1.0) == "disagree"
 
 
 def test_combination() -> None:

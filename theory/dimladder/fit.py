@@ -134,7 +134,7 @@ def fit(
         if steps == MOST_STEPS:
             raise SolveError("the fit has not arrived", status="max_steps", why=f"{MOST_STEPS} steps were made")
         steps += 1
-        found = slopes(prepared, list(x), solution, list(measured))[:2]
+        found = slopes(prepared, list(x), solution, list(measured), doubtful=1.0 / CERTAIN)[:2]
         J, unsure = (
             np.concatenate([a[n].reshape(len(x), -1)[:, kept[n]] / _errors(measured, kept, n) for n in measured], 1).T
             for a in found

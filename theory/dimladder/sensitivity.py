@@ -27,6 +27,8 @@ __all__ = ["entries", "numbers", "sensitivity", "slopes", "tight"]
 Array = NDArray[np.float64]
 # Differences are taken of solutions to this accuracy.
 RTOL, ATOL = 1e-11, 1e-13
+# Where derivatives have a larger relative error, it is seen whether differences have a smaller one.
+DOUBTFUL = 1e-9
 # Method -> what is solved, printed with the result.
 EQUATIONS = {
     "tangents": r"\dot s = \partial_y F\, s + \partial_p F\, \partial_\theta p, \quad s = \partial_\theta y",
@@ -62,9 +64,9 @@ def sensitivity(
     variables : sequence of str, optional
         Which variables are differentiated; default: all.
     method : {"auto", "tangents", "adjoint", "implicit", "differences"}
-        "auto" takes the first that the theory has, and of a flow or a map "adjoint" where that is cheaper: where the
-        variables asked for, at all times of the grid, are few numbers, and the keys are many. (The integrator's own
-        method is ``solver.method`` of the problem.)
+        "auto" takes the first that the theory has (differences, where their error is smaller), and of a flow or a map
+        "adjoint" where that is cheaper: where the variables asked for, at all times of the grid, are few numbers, and
+        the keys are many. (The integrator's own method is ``solver.method`` of the problem.)
     **solver
         Fields of the ``[solver]`` section to replace. Where the theory has ``rtol`` and ``atol``, they are 1e-11 and
         1e-13 unless the problem asks for less.
@@ -161,9 +163,13 @@ def numbers(prepared: Prepared) -> list[float]:
 
 def slopes(
     prepared: Prepared, base: Sequence[float], solution: Solution, variables: Sequence[str] | None = None,
-    method: str = "auto",
+    method: str = "auto", doubtful: float = DOUBTFUL,
 ) -> tuple[dict[str, Array], dict[str, Array], str]:  # fmt: skip
-    """Return the derivatives of numeric variables, with a first axis over the open keys, their errors, and how."""
+    """Return the derivatives of numeric variables, with a first axis over the open keys, their errors, and how.
+
+    With ``method="auto"``, derivatives whose relative error is more than `doubtful` are also found by differences, and
+    the better of the two count.
+    """
     if method not in METHODS:
         raise UsageError(
             f"there is no method {method!r}", where="method", hint=did_you_mean(method, METHODS) or ", ".join(METHODS)
@@ -193,8 +199,10 @@ def slopes(
             found, how = by_adjoint(tangents, names), "adjoint"
     if found is None and tangents is not None and method in ("auto", tangents.method):
         found, how = _by_tangents(tangents, flattened), tangents.method
-    if found is None and method in ("auto", "differences"):
-        found, how = _by_differences(prepared, base, flattened), "differences"
+    if method == "differences" or (method == "auto" and (found is None or _unsure(found) > doubtful)):
+        other = _by_differences(prepared, base, flattened)
+        if found is None or _unsure(other) < _unsure(found):
+            found, how = other, "differences"
     if found is None:
         raise UsageError(
             f"these derivatives are not found by {method!r}", where="method", why=_lacking(method, tangents, in_time),
@@ -208,6 +216,12 @@ def slopes(
         values[n], errors[n] = (a[:, start : start + size].reshape(-1, *shapes[n]) for a in found)
         start += size
     return values, errors, how
+
+
+def _unsure(found: tuple[Array, Array]) -> float:
+    """Return the largest error of derivatives in a number, relative to the largest of them."""
+    values, errors = (np.where(np.isfinite(a), abs(a), 0.0).max(axis=1) for a in found)
+    return float(np.max(errors / np.maximum(values, 1e-300), where=values > 0.0, initial=0.0))
 
 
 def _lacking(method: str, tangents: Tangents | None, in_time: bool) -> str:

@@ -29,6 +29,8 @@ __all__ = [
     "add_levels",
     "along_axis",
     "axis_capacity",
+    "beyond",
+    "crossing",
     "derivatives",
     "given_mean",
     "insert",
@@ -129,12 +131,68 @@ def along_axis(u: float, g: Any, rest: float, ties: Array, number: int) -> float
 
 
 @njit(**OPTIONS)
+def crossing(rest: float, ties: Array, number: int, level: float, left: float, right: float, g: Any, at_left: float,
+             at_right: float) -> float:  # fmt: skip
+    """Return the u in (left, right) with ``along_axis(u) = level``, between values of two signs.
+
+    By false position (Illinois), every third step a bisection.
+    """
+    a, b, at_a, at_b, side = left, right, at_left, at_right, 0
+    for step in range(90):
+        middle = 0.5 * (a + b)
+        if step % 3 < 2 and at_b != at_a:
+            middle = min(max(b - at_b * (b - a) / (at_b - at_a), a), b)
+        value = along_axis(middle, g, rest, ties, number) - level
+        if (value < 0.0) == (at_left < 0.0):
+            a, at_a = middle, value
+            if side == 1:
+                at_b *= 0.5
+            side = 1
+        else:
+            b, at_b = middle, value
+            if side == 2:
+                at_a *= 0.5
+            side = 2
+        if value == 0.0 or b - a <= 4e-16 * (abs(a) + abs(b)):
+            return middle
+    return a
+
+
+@njit(**OPTIONS)
+def beyond(rest: float, ties: Array, number: int, level: float, left: float, right: float, g: Any,
+           at_middle: float) -> float:  # fmt: skip
+    """Return a u in (left, right) where ``along_axis(u) - level`` has not the sign of its middle; NaN if there is none.
+
+    It is sought at the extremum that is next to zero, by golden section.
+    """
+    side = 1.0 if at_middle > 0.0 else -1.0
+    a, b = left, right
+    c, d = b - 0.6180339887498949 * (b - a), a + 0.6180339887498949 * (b - a)
+    at_c = side * (along_axis(c, g, rest, ties, number) - level)
+    at_d = side * (along_axis(d, g, rest, ties, number) - level)
+    for _ in range(24):
+        if at_c < 0.0:
+            return c
+        if at_d < 0.0:
+            return d
+        if at_c < at_d:
+            b, d, at_d = d, c, at_c
+            c = b - 0.6180339887498949 * (b - a)
+            at_c = side * (along_axis(c, g, rest, ties, number) - level)
+        else:
+            a, c, at_c = c, d, at_d
+            d = a + 0.6180339887498949 * (b - a)
+            at_d = side * (along_axis(d, g, rest, ties, number) - level)
+    return math.nan
+
+
+@njit(**OPTIONS)
 def add_levels(rest: float, ties: Array, number: int, level: float, low: float, high: float, monotone: bool, g: Any,
                kinks: Array, count: int) -> int:  # fmt: skip
     """Add the solutions u in (low, high) of ``along_axis(u) = level`` to sorted kinks; return their number.
 
-    Found by the change of sign between 64 points, or the ends where g is monotone and all rows go the same way; then by
-    false position (Illinois), every third step a bisection.
+    Found by the change of sign between 64 points, or the ends where g is monotone and all rows go the same way; two
+    solutions between the same points where the function turns there.
     """
     if not math.isfinite(level):
         return count
@@ -145,31 +203,22 @@ def add_levels(rest: float, ties: Array, number: int, level: float, low: float, 
             if ties[j, 0] * ties[j, 2] * ties[0, 0] * ties[0, 2] < 0.0:
                 cells = 64
     left, at_left = low, along_axis(low, g, rest, ties, number) - level
+    before, at_before = left, math.inf
     for cell in range(1, cells + 1):
         right = low + (high - low) * cell / cells
         at_right = along_axis(right, g, rest, ties, number) - level
         if (at_left < 0.0) != (at_right < 0.0):
-            a, b, at_a, at_b, side = left, right, at_left, at_right, 0
-            for step in range(90):
-                middle = 0.5 * (a + b)
-                if step % 3 < 2 and at_b != at_a:
-                    middle = min(max(b - at_b * (b - a) / (at_b - at_a), a), b)
-                value = along_axis(middle, g, rest, ties, number) - level
-                if (value < 0.0) == (at_left < 0.0):
-                    a, at_a = middle, value
-                    if side == 1:
-                        at_b *= 0.5
-                    side = 1
-                else:
-                    b, at_b = middle, value
-                    if side == 2:
-                        at_a *= 0.5
-                    side = 2
-                if value == 0.0 or b - a <= 4e-16 * (abs(a) + abs(b)):
-                    a = middle
-                    break
-            count = insert(a, kinks, count)
-        left, at_left = right, at_right
+            count = insert(crossing(rest, ties, number, level, left, right, g, at_left, at_right), kinks, count)
+        elif (
+            math.isfinite(at_before) and (at_before < 0.0) == (at_left < 0.0)
+            and abs(at_left) < abs(at_before) and abs(at_left) < abs(at_right)
+        ):
+            turn = beyond(rest, ties, number, level, before, right, g, at_left)
+            if math.isfinite(turn):
+                there = along_axis(turn, g, rest, ties, number) - level
+                count = insert(crossing(rest, ties, number, level, before, turn, g, at_before, there), kinks, count)
+                count = insert(crossing(rest, ties, number, level, turn, right, g, there, at_right), kinks, count)
+        before, at_before, left, at_left = left, at_left, right, at_right
     return count
 
 
@@ -189,7 +238,7 @@ def derivatives(moments: Array, L: Array, H: Array) -> None:
 
 
 _POINTS = (
-    spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, add_levels,
-    derivatives,
+    spacing, normal_nodes, triangular_root, axis_capacity, given_mean, next_point, insert, along_axis, crossing,
+    beyond, add_levels, derivatives,
 )  # fmt: skip
 POINTS_SOURCE = self_contained(_POINTS)

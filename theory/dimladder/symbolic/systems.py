@@ -37,6 +37,7 @@ __all__ = [
     "Recursion",
     "Solution",
     "Step",
+    "Stepwise",
     "System",
     "Variable",
 ]
@@ -192,6 +193,17 @@ def _wrap(text: str) -> list[str]:
         for part in text.split("\n")
         for line in textwrap.wrap(part, 110, initial_indent="   ", subsequent_indent="   ")
     ]
+
+
+class Stepwise(System):
+    """A system whose equations are those of its derivation, step by step."""
+
+    def equations(self) -> list[Equation]:
+        return [row for step in self.derivation() for row in step.equations]
+
+    @abstractmethod
+    def derivation(self) -> list[Step]:
+        """Return the steps from the problem to the equations, which they hold."""
 
 
 class Flow(System):

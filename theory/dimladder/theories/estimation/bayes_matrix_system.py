@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...numerics.positive import free_coordinates, positive_matrix
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Stepwise, Variable
 from .bayes_matrix import MatrixBayes, MatrixChannel, MatrixState
 from .letters import BAYES
 
@@ -39,7 +39,7 @@ def _nothing(state: MatrixState) -> bool:
     return bool(abs(state.overlap).max() < UNSEEN)
 
 
-class MatrixBayesSystem(FixedPoint):
+class MatrixBayesSystem(Stepwise, FixedPoint):
     """Overlap matrix and free entropy on the uninformed and the informed branch."""
 
     letters = BAYES
@@ -151,9 +151,6 @@ class MatrixBayesSystem(FixedPoint):
         from . import bayes_matrix
 
         return "\n\n".join(inspect.getsource(m) for m in (sign_patterns, bayes_matrix))
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         densities = r"\int\mathrm dy" if self.channel.route == "affine" else r"\sum_y"

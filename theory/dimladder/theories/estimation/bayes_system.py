@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...numerics.scalars import find_root
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Stepwise, Variable
 from .bayes import BayesCurve, BayesStates, State
 from .letters import BAYES
 
@@ -57,7 +57,7 @@ def _log(ratio: float) -> float:
     return math.log(ratio) if 0.0 < ratio < math.inf else math.nan
 
 
-class BayesSystem(FixedPoint):
+class BayesSystem(Stepwise, FixedPoint):
     """Overlap, errors and free entropy on the uninformed and the informed branch, and the thresholds between them."""
 
     letters = BAYES
@@ -183,9 +183,6 @@ class BayesSystem(FixedPoint):
         from . import bayes, bayes_channel, priors
 
         return "\n\n".join(inspect.getsource(m) for m in (priors, bayes_channel, bayes))
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         a = self.question

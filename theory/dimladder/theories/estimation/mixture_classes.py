@@ -24,7 +24,7 @@ from ...numerics.quadrature import gauss_hermite, gauss_legendre
 from ...numerics.scalars import ndtr
 from ...problem import Problem
 from ...problem.mixtures import mixture_geometry
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Stepwise, Variable
 from .letters import LETTERS
 from .mixture_question import class_labels
 
@@ -68,7 +68,7 @@ class Image(NamedTuple):
     norm: Array
 
 
-class ClassesSystem(FixedPoint):
+class ClassesSystem(Stepwise, FixedPoint):
     """State evolution with one output a class."""
 
     letters = LETTERS
@@ -349,9 +349,6 @@ class ClassesSystem(FixedPoint):
         found = [self._state(coordinates, alpha) for coordinates, alpha in self._with_ratios(states)]
         ratios = self.problem.grid.values("sample_ratio")
         return self._variables([(x, self.image(x, float(alpha))) for x, alpha in zip(found, ratios, strict=True)])
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         groups, spiked = self.shares.size > 1, bool(np.any(self.own != self.eigen[:, None, :]))

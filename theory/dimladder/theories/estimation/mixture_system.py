@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import SolveError
 from ...problem import Problem
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import FixedPoint, OrderParameter, Solution, Step, Stepwise, Variable
 from . import observables
 from .best_ridge import least_in_ridge, slope_along
 from .channel import vector
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 GRID, CLUSTERS = ("sample_ratio",), ("sample_ratio", "cluster")
 
 
-class MixtureSystem(FixedPoint):
+class MixtureSystem(Stepwise, FixedPoint):
     """State evolution of one mixture problem with one output."""
 
     letters = LETTERS
@@ -479,9 +479,6 @@ class MixtureSystem(FixedPoint):
         return {"separability_threshold": Variable((), np.array(threshold), r"\alpha_{\mathrm{sep}}", meaning)}
 
     # --- what is printed ---
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         from .mixture_printed import steps

@@ -23,8 +23,8 @@ from .labels import LabelLaw, constant_law
 from .minimiser import Point
 
 Array = NDArray[np.float64]
-# Poisson weights are cut where the rest has this probability.
-_REST = 1e-15
+# Weights of smaller probabilities are left out.
+_LEAST = 1e-16
 
 
 def weight_law(resampling: str, fraction: float) -> tuple[Array, Array]:
@@ -33,11 +33,12 @@ def weight_law(resampling: str, fraction: float) -> tuple[Array, Array]:
         return np.array([0.0, 1.0]), np.array([1.0 - fraction, fraction])
     if resampling != "bootstrap":
         return np.ones(1), np.ones(1)
-    from scipy.stats import poisson
-
-    values = np.arange(int(poisson.isf(_REST, fraction)) + 1.0)
-    chances = poisson.pmf(values, fraction)
-    return values, chances / chances.sum()
+    # Beyond its mean and some forty deviations nothing is left.
+    values = np.arange(math.ceil(fraction + 40.0 * math.sqrt(fraction)) + 20.0)
+    logs = values * math.log(fraction) - fraction - np.array([math.lgamma(value + 1.0) for value in values])
+    chances = np.exp(logs)
+    keep = chances > _LEAST
+    return values[keep], chances[keep] / chances[keep].sum()
 
 
 class ResampledChannel(Channel):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import DerivationError
 from ...numerics.scalars import find_minimum, find_root
-from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import ClosedForm, Equation, OrderParameter, Solution, Step, Stepwise, Variable
 from .labels import LabelLaw
 from .letters import SPECTRAL
 from .printed import label_rows
@@ -97,7 +97,7 @@ class SpectralEstimator:
         return max((1.0 / alpha - square) / (1.0 / alpha + weighed), 0.0)
 
 
-class SpectralSystem(ClosedForm):
+class SpectralSystem(Stepwise, ClosedForm):
     """Overlap of the spectral estimator over the sample ratio."""
 
     letters = SPECTRAL
@@ -124,9 +124,6 @@ class SpectralSystem(ClosedForm):
                 (), np.array(weak_recovery(self.law)), r"\alpha_c", "sample ratio at which the overlap begins"
             )
         return Solution({"sample_ratio": np.array(self.ratios)}, variables)
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         text = self.problem.algorithm.preprocessing

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DerivationError, SolveError
-from ...symbolic.systems import Equation, FixedPoint, OrderParameter, Solution, Step, Variable
+from ...symbolic.systems import FixedPoint, OrderParameter, Solution, Step, Stepwise, Variable
 from . import observables, printed
 from .channel import Channel, Loss, vector
 from .labels import LabelLaw
@@ -103,7 +103,7 @@ _MEANING = {
 }
 
 
-class MinimiserSystem(FixedPoint):
+class MinimiserSystem(Stepwise, FixedPoint):
     """(V, q, m) of the minimiser at every sample ratio, and what follows from them."""
 
     letters = LETTERS
@@ -381,9 +381,6 @@ class MinimiserSystem(FixedPoint):
         if self.question.penalty is not None:
             text += "\n\n# The penalty.\n\n" + source(self.question.penalty.module())
         return text
-
-    def equations(self) -> list[Equation]:
-        return [row for step in self.derivation() for row in step.equations]
 
     def derivation(self) -> list[Step]:
         a = self.question

@@ -100,20 +100,29 @@ def source_levels(
     ]
 
 
-def sign_rule(dimension: int) -> Array:
+def sign_rule(dimension: int, rtol: float) -> Array:
     """Return the rule that counts wrong signs where averages need none; the last axis needs no nodes.
 
     Parameters
     ----------
     dimension : int
         The most fields that any source has.
+    rtol : float
+        What is asked of quadratures: one level finer for a tenth of the default 1e-7, one coarser for ten times it.
     """
-    from ...numerics.fields import sobol_rule
+    from ...numerics.fields import nested_rule, sobol_rule
 
-    axes = max(1, dimension - 1)
-    family = _nested(axes) if axes <= 3 else [sobol_rule(SOBOL[2], axes)]
-    # With three axes the coarsest nested rule is right to about 3e-7, with one the finest costs nothing.
-    return np.concatenate([[1.0, 0.0, 1.0], family[{1: -1, 2: 3}.get(axes, 0)]])
+    axes, steps = max(1, dimension - 1), _steps(rtol)
+    if axes > 3:
+        return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(max(SOBOL[2] + steps, SOBOL[0]), SOBOL[-1]), axes)])
+    # With three axes the coarsest nested rule is right to about 3e-7, with one fine ones cost nothing.
+    family = _nested(axes) + ([nested_rule(0.1, 32, 9.5)] if axes == 1 else [])
+    level = {1: 5, 2: 3, 3: 0}[axes] + steps
+    return np.concatenate([[1.0, 0.0, 1.0], family[min(max(level, 0), len(family) - 1)]])
+
+
+def _steps(rtol: float) -> int:
+    return round(float(np.log10(1e-7 / rtol)))
 
 
 @lru_cache(maxsize=8)
@@ -130,7 +139,7 @@ def class_rule(dimension: int, rtol: float) -> Array:
     from ...numerics.fields import sobol_rule
 
     axes = max(1, dimension - 1)
-    power = min(10 + axes, 13) + round(float(np.log10(1e-7 / rtol)))
+    power = min(10 + axes, 13) + _steps(rtol)
     return np.concatenate([[1.0, 0.0, 1.0], sobol_rule(min(max(power, 9), 16), axes)])
 
 

@@ -121,7 +121,8 @@ def _run(problem: Any, table: Table, times: Array, d: int, stream: np.random.Gen
     tests, fields = world.draw(TESTS)
     wanted, along = world.label(fields), world.correlation()
     record, low, high, weight = recorded_steps(times, d)
-    found: dict[str, list[Array]] = {name: [] for name in ("generalization_error", "Q", "M", "a")}
+    names = ["generalization_error", "Q", "M", "a", *(["classification_error"] if table.signs else [])]
+    found: dict[str, list[Array]] = {name: [] for name in names}
     step, chunk = 0, max(1, CHUNK // d)
     for at in record:
         while step < at:
@@ -138,6 +139,8 @@ def _run(problem: Any, table: Table, times: Array, d: int, stream: np.random.Gen
             step += count
         outputs = (np.asarray(g.evaluate(np, x=tests @ w.T / math.sqrt(d))) + 0.0) @ a
         found["generalization_error"].append(np.array(np.mean((outputs - wanted) ** 2) / 2))
+        if table.signs:
+            found["classification_error"].append(np.array(np.mean(outputs * wanted < 0.0)))
         found["Q"].append(w @ w.T / d)
         found["M"].append(w @ along.T / d)
         found["a"].append(a.copy())

@@ -337,7 +337,9 @@ class GeneralFlow(Flow):
             return np.array([episodes.length, episodes.needed, episodes.reward, episodes.penalty], dtype=float)
         if self.module().ROUTE == "closed":
             # Only wrong signs are counted by points.
-            return rules.sign_rule(self._most_fields) if self.table.signs else np.zeros(0)
+            if not self.table.signs:
+                return np.zeros(0)
+            return rules.sign_rule(self._most_fields, self.p.solver.quadrature_rtol)
         return rules.coarsest(self.families, self.averaged, self.initial_state()[None], self.p.solver.quadrature_rtol)
 
     def settle(self, like: Any = None) -> None:
