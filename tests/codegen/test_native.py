@@ -441,6 +441,12 @@ def test_a_state_that_has_blown_up_needs_no_room(runs: Path) -> None:
     assert math.isnan(module.generalization_error(y, flow.parameters(), np.zeros(flow.work_size())))
 
 
+def test_more_fields_than_the_stack_holds_are_refused(runs: Path) -> None:
+    run, overrides = MODULES["any target"]
+    with pytest.raises(dl.DimladderError, match="502 fields at once"):
+        dl.solve(dl.load(runs / f"{run}.toml", overrides | {"student.width": 500}))
+
+
 LOSSES = ("logistic", "hinge", "huber(y - f, 0.7)", "abs(y - f) + 0.1*f**2", "quantile(y - f, 0.3)")
 
 

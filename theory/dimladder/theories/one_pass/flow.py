@@ -46,6 +46,9 @@ BLOW_UP = 1e4
 # Rounding of the velocity where kinked units nearly coincide; a tighter tolerance only takes more steps.
 KINKED_FLOOR = 5e-11
 
+# Of a quadrature over all fields.
+MOST_FIELDS = 400
+
 
 class OnePassFlow(Flow):
     """dQ/dt, dM/dt and, where the readout is trained, da/dt; time is steps / d."""
@@ -377,6 +380,12 @@ class OnePassFlow(Flow):
 
     def work_size(self) -> int:
         counts = [] if self.mixtures is None else [len(m.weights) for m in self.mixtures]
+        if self.module().ROUTE == "fields" and self.K + self.M > MOST_FIELDS:
+            raise DerivationError(
+                f"averages over {self.K + self.M} fields at once, at most {MOST_FIELDS} are taken",
+                where="student.width", why="matrices of all fields lie on the stack of a thread",
+                hint="fewer units, or a loss and a target whose averages are taken field by field",
+            )  # fmt: skip
         size = int(self.module().work_size(self.K, self.M, *counts))
         if "_jacobian_module" in vars(self) and self._jacobian_module is not None:
             # Both work in one scratch array, one after the other.
