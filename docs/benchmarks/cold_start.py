@@ -3,15 +3,18 @@
 python docs/benchmarks/cold_start.py [NAME ...]     names of run files; default: three kinds of theory
 python docs/benchmarks/cold_start.py --changes [WORD ...]      what changes of a solved problem cost, caches full;
                                                     only those whose names contain one of the words
-python docs/benchmarks/cold_start.py --later [NAME ...]        a later process of every example; what of it is the curve
+python docs/benchmarks/cold_start.py --gallery [NAME ...]      every example: first curve, later process, one more
+                                                    solve in it
 
 Three columns: *first*, nothing compiled on this machine; *theory*, the library's own functions compiled by
 another problem, this one's equations not; *again*, a second process. CPU time of the child process, so that a loaded
-machine changes little but the comparison of processors. ``DIMLADDER_NATIVE=0`` leaves everything to numba.
+machine changes little but the comparison of processors. ``DIMLADDER_NATIVE=0`` leaves everything to numba. The
+package is byte-compiled first, as its installation does.
 """
 
 from __future__ import annotations
 
+import compileall
 import os
 import resource
 import shutil
@@ -20,9 +23,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dimladder.cache import cache_dir
+import dimladder
 
-CACHE = cache_dir()
+# An environment that forbids byte code on disk would compile the package's own sources in every process: 0.1 s.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 RUNS = Path(__file__).resolve().parents[1] / "gallery" / "runs"
 DEFAULT = ("online-erf", "truncation-flow", "estimation-mixture", "hierarchical-layerwise")
 # What is changed of which run file; rows that begin with "then" change what the row before has changed once already.
@@ -55,7 +59,7 @@ CHANGES = {
 def cpu_seconds(run: Path, cache: Path, overrides: tuple[str, ...] = ()) -> float:
     """Solve a run file in a process of its own, and return the CPU seconds it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "DIMLADDER_CACHE": str(cache)}
+    environment = {**ENVIRONMENT, "DIMLADDER_CACHE": str(cache)}
     command = [sys.executable, "-m", "dimladder", "solve", str(run), "--json", "-q"]
     command += [word for text in overrides for word in ("--set", text)]
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
@@ -93,22 +97,28 @@ def changes(chosen: list[str]) -> None:
             print(f"{name:<36} {first:7.1f} {again:7.1f}", flush=True)
 
 
-def later(names: list[str]) -> None:
-    """Print the CPU seconds of a later process of each run file, caches full, and of one more solve within it."""
+def gallery(names: list[str]) -> None:
+    """Print what every run file takes: the first curve of an installation, a later process, one more solve in it."""
     again = "import sys, time, dimladder as dl; p = dl.load(sys.argv[1]); dl.solve(p); t = time.process_time(); "
     again += "dl.solve(p); print(time.process_time() - t)"
-    print(f"{'run file':<28} {'later':>7} {'curve':>7} {'rest':>7}   CPU seconds")
+    print(f"{'run file':<28} {'first':>7} {'later':>7} {'curve':>7} {'rest':>7}   CPU seconds")
     for name in names or sorted(path.stem for path in RUNS.glob("*.toml")):
         run = RUNS / f"{name}.toml"
-        whole = min(cpu_seconds(run, CACHE) for _ in range(3))
-        shown = subprocess.run([sys.executable, "-c", again, str(run)], capture_output=True, text=True, check=True)
+        with tempfile.TemporaryDirectory() as folder:
+            first = cpu_seconds(run, Path(folder))
+            whole = min(cpu_seconds(run, Path(folder)) for _ in range(2))
+            environment = {**ENVIRONMENT, "DIMLADDER_CACHE": folder}
+            shown = subprocess.run(
+                [sys.executable, "-c", again, str(run)], capture_output=True, text=True, check=True, env=environment
+            )
         curve = float(shown.stdout)
-        print(f"{name:<28} {whole:7.2f} {curve:7.2f} {whole - curve:7.2f}", flush=True)
+        print(f"{name:<28} {first:7.1f} {whole:7.2f} {curve:7.2f} {whole - curve:7.2f}", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--later"]:
-        later(sys.argv[2:])
+    compileall.compile_dir(Path(dimladder.__file__).parent, quiet=2)
+    if sys.argv[1:2] == ["--gallery"]:
+        gallery(sys.argv[2:])
     elif sys.argv[1:2] == ["--changes"]:
         changes(sys.argv[2:])
     else:

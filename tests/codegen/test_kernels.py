@@ -8,7 +8,7 @@ import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from dimladder.numerics.addresses import FromAddresses
 from dimladder.numerics.native import Kernel, Native, kernels
 from dimladder.numerics.native.kernels import FUNCTION_TYPES
 from dimladder.numerics.native.machine import translated
+from dimladder.numerics.nested import nested_points
+from dimladder.numerics.sign_patterns import information, pattern_chances
+from dimladder.numerics.threshold_path import threshold_path
 
 
 def every_kernel() -> dict[str, Kernel]:
@@ -38,7 +41,7 @@ def test_no_kernel_is_left_to_numba() -> None:
 
 
 # Small problems that call the kernels between them.
-TIMES = {"grid.time": [0.0, 0.2, 0.4], "solver.rtol": 1e-6, "solver.atol": 1e-8}
+TIMES = {"grid.time": [0.0, 0.1, 0.11, 0.12, 0.4], "solver.rtol": 1e-6, "solver.atol": 1e-8}
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "explicit": ("online-erf", TIMES),
     "bdf": ("online-erf", {**TIMES, "solver.method": "bdf"}),
@@ -47,6 +50,29 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixture": ("estimation-mixture", {"grid.sample_ratio": [0.5, 2.0]}),
     "huber": ("estimation-huber", {"grid.sample_ratio": [2.0], "data.spectrum.levels": 4}),
     "threshold": ("truncation-flow", {"grid.time": [0.0, 1.0]}),
+    "labels": (
+        "estimation-random-features",
+        {
+            "grid.sample_ratio": [2.0],
+            "target.formula": "sign(z)",
+            "loss.function": "logistic",
+        },
+    ),
+}
+
+
+def _patterns() -> None:
+    v = np.array([[1.0, 0.3, -0.2], [0.3, 0.8, 0.1], [-0.2, 0.1, 0.9]])
+    chances, slopes, info, out = np.empty(8), np.empty((8, 3)), np.empty((3, 3)), np.empty(2)
+    pattern_chances.compiled(np.array([0.3, -0.6, 0.2]), v, chances, slopes)
+    information.compiled(0.7 * np.eye(3), v, np.array([0, 1, 1, 0, 1, 0, 0, 1]), 2, 1.2, 3.0, info, out)
+
+
+RANDOM = np.random.default_rng(4).normal(size=(2, 40))
+DIRECT: dict[str, Callable[[], Any]] = {
+    "nodes": lambda: nested_points(np.array([[1.0, 0.4], [0.4, 0.7]]), [[0.2], []], step=0.8, order=4),
+    "march": lambda: threshold_path(RANDOM[0], RANDOM[1], -0.5, np.array([0.0, 0.3, 2.0, 30.0])),
+    "patterns": _patterns,
 }
 
 
@@ -110,21 +136,23 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 # A step takes functions, which numba hands on in its own way: integrators are compiled by one or the other as a whole.
 INTEGRATED = ("explicit", "bdf", "rodas", "threshold")
-NUMBA = [
-    pytest.param(name, True, marks=pytest.mark.nightly, id=f"{name}-numba") for name in CALLS if name not in INTEGRATED
-]
+APART = [name for name in [*CALLS, *DIRECT] if name not in INTEGRATED]
+NUMBA = [pytest.param(name, True, marks=pytest.mark.nightly, id=f"{name}-numba") for name in APART]
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize(("name", "numba"), [*((name, False) for name in CALLS), *NUMBA])
+@pytest.mark.parametrize(("name", "numba"), [*((name, False) for name in [*CALLS, *DIRECT]), *NUMBA])
 def test_kernels_mean_what_python_and_numba_make_of_them(
     name: str, numba: bool, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps that follow one another amplify rounding, in how long the next one is most."""
-    run, overrides = CALLS[name]
     with monkeypatch.context() as patch:
         recorder = Recorder(patch)
-        dl.solve(dl.load(runs / f"{run}.toml", overrides))
+        if name in DIRECT:
+            DIRECT[name]()
+        else:
+            run, overrides = CALLS[name]
+            dl.solve(dl.load(runs / f"{run}.toml", overrides))
     assert recorder.calls
     recorder.interpret(monkeypatch)
     for where, (kernel, before, after, answer) in recorder.calls.items():

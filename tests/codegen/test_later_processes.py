@@ -34,6 +34,7 @@ NEEDS = {
     "mup-tanh": ({"scipy"}, SOBOL),
     "mup-widths": ({"scipy"}, SOBOL),
     "online-classes": ({"scipy", "sympy"}, SOBOL),
+    "truncation-separable": ({"scipy"}, "a linear programme"),
     "staircase": ({"scipy", "sympy"}, "particles of a formula"),
 }
 # Whose curve takes less than a second the first time too.

@@ -430,6 +430,17 @@ def test_every_printed_module_means_what_python_and_numba_make_of_it(
             np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-14)
 
 
+def test_a_state_that_has_blown_up_needs_no_room(runs: Path) -> None:
+    """Nodes without number would not fit on the stack."""
+    run, overrides = MODULES["conditional"]
+    flow: Any = dl.derive(dl.load(runs / f"{run}.toml", overrides))
+    module, y = flow.module(), 1e30 * flow.initial_state()
+    dy = np.empty_like(y)
+    module.rhs(0.0, y, dy, flow.parameters(), np.zeros(flow.work_size()))
+    assert np.isnan(dy).any()
+    assert math.isnan(module.generalization_error(y, flow.parameters(), np.zeros(flow.work_size())))
+
+
 LOSSES = ("logistic", "hinge", "huber(y - f, 0.7)", "abs(y - f) + 0.1*f**2", "quantile(y - f, 0.3)")
 
 

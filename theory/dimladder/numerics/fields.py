@@ -118,6 +118,7 @@ def field_averages(C: Array, a: Array, A: Array, K: int, kinks: Array, target_ki
         if not size < 4000:
             # A trial state far from the curve, or a blow-up: nodes would be without number.
             D[:] = math.nan
+            out[:] = math.nan
             return
         z, w = np.empty((n, size)), np.empty((n, size))
         counts, at = np.empty(n, np.int64), np.empty(n, np.int64)

@@ -18,6 +18,10 @@ from .layout import VIEWS
 from .notation import LABEL, OUTPUT, Setting
 
 INDENT = "    "
+TOO_MANY = (
+    "if not capacity(C, rule, KINKS, KINKS_T) < 4000:",
+    "    # A trial state far from the curve, or a blow-up: nodes would be without number.",
+)
 # Moments that the quadrature over all fields fills.
 SCRATCH = {"D": "D = np.empty((K, N))", "N": "NN = np.empty((K, K))", "H": "H = np.empty(K)"}
 
@@ -118,10 +122,7 @@ class Conditional(Moments):
             "# Quadrature: order of Mehler's series, then the rule; the weights of the error in the loss.",
             f"order = int(p[{self.first}])",
             f"rule = p[{self.first} + 1:]",
-            "if not capacity(C, rule, KINKS, KINKS_T) < 4000:",
-            "    # A trial state far from the curve, or a blow-up: nodes would be without number.",
-            "    dy[:] = math.nan",
-            "    return",
+            *TOO_MANY, "    dy[:] = math.nan", "    return",
             "e = np.empty(N)",
             "for a in range(N):",
             "    e[a] = c[a]",
@@ -147,7 +148,7 @@ class Conditional(Moments):
 
     def error(self) -> list[str]:
         """Return the lines that return E[(f - f*)^2]/2."""
-        lines = [f"rule = p[{self.first} + 1:]"]
+        lines = [f"rule = p[{self.first} + 1:]", *TOO_MANY, "    return math.nan"]
         if self.setting.target is None:
             return [*lines, "return 0.5 * mean_square_error(C, c, K, KINKS, KINKS_T, rule)"]
         students = "mean_square_error(C, c, K, KINKS, KINKS_T, rule)"
