@@ -143,6 +143,11 @@ def test_a_gap_whose_closing_has_not_begun_decides_nothing() -> None:
     late = THEORY[None, :] * (np.exp(-100.0 / sizes)[:, None] - 1.0)
     case = entries(late, scatter=0.02, replicas=40, sizes=sizes)
     assert verdict(case, correction_exponent=1.0) == "inconclusive"
+    # Too noisy for extrapolations to differ, but large, and closing.
+    noisy = entries(0.8 * late, scatter=0.06, replicas=40, sizes=sizes)
+    assert verdict(noisy, correction_exponent=1.0) == "inconclusive"
+    constant = entries(np.repeat(-0.3 * THEORY[None, :], 3, axis=0), scatter=0.2, replicas=40, sizes=sizes)
+    assert verdict(constant, correction_exponent=1.0) == "disagree"
     large = THEORY[None, :] * (np.exp(-100.0 / (16 * sizes))[:, None] - 1.0)
     assert verdict(entries(large, scatter=0.02, replicas=40, sizes=16 * sizes), correction_exponent=1.0) == "agree"
     wrong = large + 0.1 * THEORY[None, :]

@@ -105,6 +105,9 @@ class Entries:
 
 # A variable that nowhere exceeds this, in its unit, is zero: what a solver leaves of a zero is rounding, not a measure.
 ZERO = 1e-14
+# Above the first, relative to the quantity, a gap that has fallen below the second of that at the smallest size is far
+# from the regime in which it is a correction.
+FAR, CLOSING = 0.25, 0.8
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,16 @@ class _Measured:
         drift = np.zeros(stays.size)
         if settings.correction_exponent is not None and len(sizes) > 2:
             drift = unsteadiness(sizes, entries.gap, se, settings.correction_exponent, limit)
+        # A gap of a quarter of an entry that is closing is no small correction: there the expansion has not begun, nor
+        # can the other entries, later times of the same runs, be trusted to be in it.
+        theory, measured = np.abs(entries.theory[-1]), np.abs(entries.theory[-1] + entries.gap[-1])
+        own = np.where(theory > 0.1 * self.scale, np.maximum(theory, measured), self.quantity)
+        share = np.abs(entries.gap) / own
+        closed = np.abs(entries.gap[0]) - np.abs(entries.gap[-1])
+        far = (share[-1] > FAR) & (share[-1] < CLOSING * share[0]) & (closed > limit * np.hypot(se[0], se[-1]))
+        far &= entries.gap[0] * entries.gap[-1] > 0.0
+        if far.any():
+            drift = np.abs(stays)
         excess = np.maximum(np.abs(stays) - order - wild - drift, 0.0) / stays_se
         unsettled = (np.abs(stays) - order > limit * stays_se) & (excess <= limit)
         own = third_moment(weights, se, entries.skewness, entries.replicas)
@@ -364,10 +377,12 @@ class _Measured:
             return self._say("inconclusive", visible, [found, why], wanted, **common)
         if unsettled.any():
             place = int(np.argmax(np.where(unsettled, limit_z, -1.0)))
-            seen = (
-                f"replicas scatter by {scatter[place]:.2g} of the quantity itself" if wild[place] > drift[place] else
-                f"smaller and larger sizes extrapolate to gaps that differ by {drift[place]:.2g} beyond noise"
-            )  # fmt: skip
+            seen = f"smaller and larger sizes extrapolate to gaps that differ by {drift[place]:.2g} beyond noise"
+            if far.any():
+                place = int(np.argmax(np.where(far, share[-1], -1.0)))
+                seen = f"the gap is still {_percent(share[-1, place])} of the quantity, and closing"
+            elif wild[place] > drift[place]:
+                seen = f"replicas scatter by {scatter[place]:.2g} of the quantity itself"
             why = (
                 f"at {entries.labels[place]} {seen}: sizes up to {sizes[-1]:g} are not in the regime of an expansion "
                 "in 1/d, larger ones are needed"
