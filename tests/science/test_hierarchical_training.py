@@ -230,7 +230,7 @@ def test_shallow_baselines_learn():
 )
 def test_experiments_on_a_strict_array_namespace(run, settings_, size):
     xp = pytest.importorskip("array_api_strict")
-    module = importlib.import_module("dimladder_validation.simulate." + run.replace("-", "_"))
+    module = importlib.import_module("dimladder_validation.simulate." + run.replace("-", "."))
     problem = dl.load(RUNS / f"{run}.toml", settings_)
     results = []
     for backend in (CPU64, Backend(xp, "cpu", "float64")):

@@ -82,7 +82,7 @@ def test_printed_equations_vanish_at_the_solution(loss):
     )
     result = system.fixed_points(np.array([1.3]), np.array([0.07]))[0]
     assert result.success
-    g = system._program
+    g = system.program
     vector = system.parameters(1.3, 0.07)
     values = {s: mpmath.mpf(float(v)) for s, v in zip(g.parameters, vector, strict=False)}
     values |= {s: mpmath.mpf(float(x)) for s, x in zip(g.state, result.x, strict=True)}

@@ -238,6 +238,43 @@ def test_sign_moment_special_cases() -> None:
     assert orthant_probability4(*[0.5] * 6) == pytest.approx(0.2, abs=1e-14)
 
 
+def signs_in_a_plane(phi: np.ndarray, height: float = 0.0, along: float = 0.0) -> float:
+    """E of the product of the signs of R cos(theta - phi), theta uniform, by arcs between the lines of change.
+
+    With a height h times the sign of one more field, of correlation h with the plane and with direction `along` in it:
+    on an arc its mean integrates to asin(h sin(theta - along)).
+    """
+    edges = np.sort(np.concatenate([(phi + math.pi / 2) % (2 * math.pi), (phi - math.pi / 2) % (2 * math.pi)]))
+    edges = np.append(edges, edges[0] + 2 * math.pi)
+    middle = (edges[1:] + edges[:-1]) / 2
+    product = np.prod(np.sign(np.cos(middle[:, None] - phi)), axis=1)
+    arcs = np.diff(np.arcsin(height * np.sin(edges - along))) if height else np.diff(edges)
+    return float(product @ arcs) / (2 * math.pi)
+
+
+@pytest.mark.parametrize("spread", [math.pi, 0.1, 1e-3])
+def test_signs_of_fields_in_a_plane(spread: float) -> None:
+    """Singular correlations, of fields up to nearly parallel: the conditional ones have modulus one."""
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        phi = rng.uniform(-spread, spread, 4)
+        R = np.cos(phi[:, None] - phi)
+        assert sign_moment4(*R[np.triu_indices(4, 1)]) == pytest.approx(signs_in_a_plane(phi), abs=1e-9)
+
+
+@pytest.mark.parametrize("spread", [math.pi, 0.1])
+def test_three_of_four_signs_in_a_plane(spread: float) -> None:
+    rng = np.random.default_rng(5)
+    for place in itertools.islice(itertools.cycle(range(4)), 200):
+        phi, height, along = rng.uniform(-spread, spread, 3), rng.uniform(0.1, 0.99), rng.uniform(-math.pi, math.pi)
+        R = np.ones((4, 4))
+        inside = [k for k in range(4) if k != place]
+        R[np.ix_(inside, inside)] = np.cos(phi[:, None] - phi)
+        R[place, inside] = R[inside, place] = height * np.cos(phi - along)
+        want = signs_in_a_plane(phi, height, along)
+        assert sign_moment4(*R[np.triu_indices(4, 1)]) == pytest.approx(want, abs=1e-11)
+
+
 def test_plackett_slope_is_the_derivative() -> None:
     r = sp.symbols("r0:6", real=True)
     point = dict(zip(r, correlations(9, 1)[np.triu_indices(4, 1)], strict=True))

@@ -48,6 +48,8 @@ def _rule(nodes: int, power: int) -> tuple[NDArray[np.float64], NDArray[np.float
 NODES, WEIGHTS = _rule(20, 2)
 HARD_NODES, HARD_WEIGHTS = _rule(48, 4)
 DET = 0.02
+# A determinant of three correlations, in units of the largest difference from 1, that rounding them leaves.
+COPLANAR = 2e-15
 
 
 @njit(error_model="numpy", cache=True)
@@ -182,15 +184,62 @@ def weakest_cut4(r12: float, r13: float, r14: float, r23: float, r24: float, r34
     return 12 if double == cut12 else 13 if double == cut13 else 14
 
 
+@njit(error_model="numpy", cache=True)
+def coplanar3(r12: float, r13: float, r23: float) -> bool:
+    """Return whether three fields have correlations of vectors in one plane, up to the rounding of correlations."""
+    e12, e13, e23 = 1.0 - abs(r12), 1.0 - abs(r13), 1.0 - abs(r23)
+    if r12 * r13 * r23 < 0.0:
+        # No choice of signs makes all three positive: the weakest correlation stays negative.
+        if e12 >= e13 and e12 >= e23:
+            e12 = 2.0 - e12
+        elif e13 >= e23:
+            e13 = 2.0 - e13
+        else:
+            e23 = 2.0 - e23
+    # The determinant by differences from 1: nearly parallel fields cancel nothing.
+    det = 2.0 * (e12 * e13 + e12 * e23 + e13 * e23 - e12 * e13 * e23) - (e12 * e12 + e13 * e13 + e23 * e23)
+    return det <= COPLANAR * max(e12, e13, e23)
+
+
+@njit(error_model="numpy", cache=True)
+def coplanar_sum(rij: float, rik: float, ril: float, rjk: float, rjl: float, rkl: float) -> float:
+    """Return asin(rij), asin(rik), asin(ril) summed with signs: pi/2 times the moment of four if j, k, l are coplanar.
+
+    As the direction in the plane turns, the three signs change one after another, and so does their product: it is the
+    sum of the three, each with the sign of the partial correlation of the two others.
+    """
+    j, k, l = rkl - rjk * rjl, rjl - rjk * rkl, rjk - rjl * rkl
+    sj, sk, sl = 1.0 if j >= 0.0 else -1.0, 1.0 if k >= 0.0 else -1.0, 1.0 if l >= 0.0 else -1.0
+    # These signs multiply to -1; rounding decides the least one where two fields are nearly parallel.
+    if abs(j) <= abs(k) and abs(j) <= abs(l):
+        sj = -sk * sl
+    elif abs(k) <= abs(l):
+        sk = -sj * sl
+    else:
+        sl = -sj * sk
+    return sj * asin(rij) + sk * asin(rik) + sl * asin(ril)
+
+
 @njit(error_model="numpy", fastmath={"contract", "nsz"}, cache=True)
 def sign_moment4(r12: float, r13: float, r14: float, r23: float, r24: float, r34: float) -> float:
     """Return E[sign(u1) sign(u2) sign(u3) sign(u4)] for unit-variance Gaussians with these correlations.
 
     Of the seven ways to cut the four fields into two blocks, the one with the smallest largest correlation across the
-    cut is the start of Plackett's path. Absolute error about 1e-14 unless all four fields are nearly parallel.
+    cut is the start of Plackett's path. Absolute error about 1e-14 unless all four fields are nearly parallel. Three
+    fields in a plane have arcsines of correlations of modulus one on all of a path, where they are ill-conditioned: a
+    finite sum stands for them.
     """
     hard, cut = nearly_singular4(r12, r13, r14, r23, r24, r34), weakest_cut4(r12, r13, r14, r23, r24, r34)
     alone = cut <= 4
+    if hard:
+        if coplanar3(r23, r24, r34):
+            return 0.6366197723675814 * coplanar_sum(r12, r13, r14, r23, r24, r34)
+        if coplanar3(r13, r14, r34):
+            return 0.6366197723675814 * coplanar_sum(r12, r23, r24, r13, r14, r34)
+        if coplanar3(r12, r14, r24):
+            return 0.6366197723675814 * coplanar_sum(r13, r23, r34, r12, r14, r24)
+        if coplanar3(r12, r13, r23):
+            return 0.6366197723675814 * coplanar_sum(r14, r24, r34, r12, r13, r23)
     if alone:
         # One field against three: relabel so that field 1 is the single one.
         if cut == 2:
@@ -256,6 +305,8 @@ _PRINTED = (
     plackett_pair,
     nearly_singular4,
     weakest_cut4,
+    coplanar3,
+    coplanar_sum,
     sign_moment4,
     sign_slope4,
 )
@@ -264,7 +315,7 @@ ORTHANT_SOURCE = "\n\n\n".join(
         "\n".join(
             f"{n} = np.array({globals()[n].tolist()!r})" for n in ("NODES", "WEIGHTS", "HARD_NODES", "HARD_WEIGHTS")
         )
-        + f"\nDET = {DET}",
+        + f"\nDET = {DET}\nCOPLANAR = {COPLANAR}",
         *(inspect.getsource(f.py_func) for f in _PRINTED),
     ]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ def _each(c_address: Any, native_address: Any, states: Any, p: Any, work: Any, o
 
 
 def over_rows(observable: Any, states: Array, p: Array, work: Array) -> Array:
-    """Return a compiled observable ``f(y, p, work)`` of every row of `states`."""
+    """Return an observable ``f(y, p, work)`` of every row of `states`; a plain function is called row by row."""
+    if isinstance(observable, FunctionType):
+        return np.array([observable(y, p, work) for y in states])
     out = np.empty(len(states))
     _each.compiled(*addresses(observable, OBSERVABLE), np.ascontiguousarray(states), p, work, out)
     return out
