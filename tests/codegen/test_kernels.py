@@ -21,6 +21,7 @@ from dimladder.numerics.native import Kernel, Native, kernels
 from dimladder.numerics.native.kernels import FUNCTION_TYPES
 from dimladder.numerics.native.machine import translated
 from dimladder.numerics.nested import nested_points
+from dimladder.numerics.ode import workspace
 from dimladder.numerics.sign_patterns import information, pattern_chances
 from dimladder.numerics.threshold_path import threshold_path
 
@@ -129,7 +130,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have every kernel compiled, or read from the cache, again."""
     found = every_kernel().values()
     kept = {k: {n: vars(k).pop(n) for n in ("native", "compiled") if n in vars(k)} for k in found}
+    # A kept workspace holds functions that are looked up already.
+    workspace._idle.clear()
     yield
+    workspace._idle.clear()
     for kernel, values in kept.items():
         vars(kernel).update(values)
 
