@@ -155,12 +155,6 @@ def spectrum(shares: ArrayLike, eigenvalues: ArrayLike, power: ArrayLike | None 
     return Covariance(p, om, om**2 * t, rho)
 
 
-def power_law(exponent: float, levels: int, mean_one: bool = True) -> tuple[Array, Array]:
-    """Return shares and eigenvalues j^-(1 + exponent), j = 1 ... levels, divided by their mean unless told not to."""
-    om = np.arange(1.0, levels + 1.0) ** -(1.0 + exponent)
-    return np.full(levels, 1.0 / levels), om / om.mean() if mean_one else om
-
-
 def triple(omega: ArrayLike, phi: ArrayLike, psi: ArrayLike, teacher: ArrayLike, dimension: int) -> Covariance:
     """Return the covariance of measured features.
 

@@ -118,12 +118,6 @@ class Task:
         """s2: what the fitted degrees cannot represent."""
         return self.variance - float(self.power.sum())
 
-    @property
-    def ceiling(self) -> float:
-        """rho at n = infinity without a penalty."""
-        total = float(self.power.sum())
-        return self.slope * float(self.share.sum()) / math.sqrt(total) if total > 0 else 0.0
-
 
 @dataclass(frozen=True)
 class UnionState:

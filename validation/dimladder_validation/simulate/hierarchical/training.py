@@ -479,22 +479,6 @@ def random_feature_ridge(
     return float(xp.mean((xp.matmul(features(data.x_test), readout) - data.f_test[0, ...]) ** 2))
 
 
-def best_ridge_error(
-    features: Any, y: Any, features_test: Any, f_test: Any, strengths: Sequence[float], backend: Backend
-) -> tuple[float, float]:
-    """Return (error, lambda) with lambda chosen on a held-out fifth of the training samples, not on the test set."""
-    xp = backend.xp
-    n = features.shape[0]
-    cut = max(1, n - n // 5)
-    scores = []
-    for lam in strengths:
-        w = ridge_fit(features[:cut, :], y[:cut], lam * cut, backend)
-        scores.append(float(xp.mean((xp.matmul(features[cut:, :], w) - y[cut:]) ** 2)))
-    lam = float(strengths[int(np.argmin(scores))])
-    w = ridge_fit(features, y, lam * n, backend)
-    return float(xp.mean((xp.matmul(features_test, w) - f_test) ** 2)), lam
-
-
 def double_descent_exponent(d: int) -> float:
     """Return log(d(d-1)/2 + d + 1)/log d: where the quadratic kernel interpolates (its double-descent peak)."""
     return math.log(d * (d - 1) / 2 + d + 1) / math.log(d)
